@@ -1,0 +1,11 @@
+"""Every variable that the program reads, parsed once into one frozen object (data-plane §6, management.md §7.1).
+
+`load` is the one loader: wsgi.py, gunicorn's configuration and both command-line doors use it. `.env` is merged into
+a mapping, never into `os.environ`: on a reload the old value would pass for the environment's and win.
+"""
+
+from llm_proxy.settings.handover import hand_over, handed_over
+from llm_proxy.settings.load import Loaded, SettingsError, load, variables
+from llm_proxy.settings.schema import Settings
+
+__all__ = ["Loaded", "Settings", "SettingsError", "hand_over", "handed_over", "load", "variables"]

@@ -1,0 +1,109 @@
+"""Settings of rate limits, the response cache, and Redis."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from llm_proxy.settings.declare import boolean, choice, duration, existing_file, integer, setting, size, text, url
+
+_LIMITS = "rate limits"
+_CACHE = "the response cache"
+_REDIS = "Redis"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitSettings:
+    """Windows of requests a minute."""
+
+    global_rate_limit: int = setting(
+        "GLOBAL_RATE_LIMIT", integer(0), "0", "Requests a minute in all; 0 = off.", later=_LIMITS, unsafe=True
+    )
+    ip_rate_limit: int = setting(
+        "IP_RATE_LIMIT", integer(0), "0", "Requests a minute from one address; 0 = off.", later=_LIMITS, unsafe=True
+    )
+    distributed_rate_limit_enabled: bool = setting(
+        "DISTRIBUTED_RATE_LIMIT_ENABLED",
+        boolean,
+        "false",
+        "Limit tokens over all replicas, in Redis.",
+        later=_LIMITS,
+        unsafe=True,
+    )
+    distributed_rate_limit_prefix: str = setting(
+        "DISTRIBUTED_RATE_LIMIT_PREFIX", text, "ratelimit:", "Prefix of the windows' keys.", later=_LIMITS
+    )
+    distributed_rate_limit_key_secret: str | None = setting(
+        "DISTRIBUTED_RATE_LIMIT_KEY_SECRET", text, None, "Hides token ids in keys (HMAC).", secret=True, later=_LIMITS
+    )
+    distributed_rate_limit_window_s: float = setting(
+        "DISTRIBUTED_RATE_LIMIT_WINDOW", duration("1s"), "1m", "Length of a token's window.", later=_LIMITS
+    )
+    distributed_rate_limit_max: int | None = setting(
+        "DISTRIBUTED_RATE_LIMIT_MAX",
+        integer(1),
+        None,
+        "Requests a window and token; 60 when enabled and unset.",
+        later=_LIMITS,
+        unsafe=True,
+    )
+    distributed_rate_limit_fallback: bool = setting(
+        "DISTRIBUTED_RATE_LIMIT_FALLBACK", boolean, "true", "Limit on each machine while Redis is away.", later=_LIMITS
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSettings:
+    """The response cache (RFC 9111)."""
+
+    http_cache_enabled: bool = setting("HTTP_CACHE_ENABLED", boolean, "true", "Whether responses are cached.")
+    http_cache_backend: str = setting(
+        "HTTP_CACHE_BACKEND",
+        choice("in-memory", "redis"),
+        "in-memory",
+        "Where responses are stored.",
+        later=_CACHE,
+        unsafe=True,
+    )
+    http_cache_stream_responses: bool = setting(
+        "HTTP_CACHE_STREAM_RESPONSES", boolean, "false", "Whether finished event streams are stored.", later=_CACHE
+    )
+    http_cache_max_object_bytes: int = setting(
+        "HTTP_CACHE_MAX_OBJECT_BYTES", size(), "1048576", "Largest stored body.", later=_CACHE
+    )
+    http_cache_default_ttl_s: float = setting(
+        "HTTP_CACHE_DEFAULT_TTL", duration("0s"), "300", "Lifetime of public answers that name none.", later=_CACHE
+    )
+    http_cache_memory_max_bytes: int = setting(
+        "HTTP_CACHE_MEMORY_MAX_BYTES", size(), "64MB", "Room of the in-memory store, for the machine.", later=_CACHE
+    )
+    redis_cache_url: str | None = setting(
+        "REDIS_CACHE_URL",
+        url("redis", "rediss"),
+        None,
+        "Redis of the cache; unset: REDIS_ADDR.",
+        secret=True,
+        later=_CACHE,
+    )
+    redis_cache_key_prefix: str = setting(
+        "REDIS_CACHE_KEY_PREFIX", text, "llmproxy:cache:", "Prefix of stored responses.", later=_CACHE
+    )
+    redis_cache_pool_size: int = setting(
+        "REDIS_CACHE_POOL_SIZE", integer(1, 10000), "50", "Connections to the cache's Redis.", later=_CACHE
+    )
+    redis_cache_timeout_s: float = setting(
+        "REDIS_CACHE_TIMEOUT", duration("1ms", "1m"), "1s", "Bound of stores and purges.", later=_CACHE
+    )
+    redis_scan_count: int = setting("REDIS_SCAN_COUNT", integer(1, 1_000_000), "2048", "Batch of a scan.", later=_CACHE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisSettings:
+    """The Redis that bus, cache and limits share."""
+
+    redis_addr: str = setting(
+        "REDIS_ADDR", text, "localhost:6379", "host:port, or a redis:// or rediss:// URL.", later=_REDIS
+    )
+    redis_db: int = setting("REDIS_DB", integer(0, 1_000_000), "0", "Database number.", later=_REDIS)
+    redis_username: str | None = setting("REDIS_USERNAME", text, None, "User name.", later=_REDIS)
+    redis_password: str | None = setting("REDIS_PASSWORD", text, None, "Password.", secret=True, later=_REDIS)
+    redis_tls: bool = setting("REDIS_TLS", boolean, "false", "Connect by TLS.", later=_REDIS)
+    redis_tls_ca: Path | None = setting("REDIS_TLS_CA", existing_file, None, "CA bundle.", later=_REDIS)

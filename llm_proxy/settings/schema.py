@@ -1,0 +1,42 @@
+"""The one settings object, put together from its parts."""
+
+from dataclasses import dataclass
+
+from llm_proxy.settings.events import DispatcherSettings, EventSettings
+from llm_proxy.settings.limits import CacheSettings, LimitSettings, RedisSettings
+from llm_proxy.settings.operation import CommandSettings, OperationSettings
+from llm_proxy.settings.server import ServerSettings, UpstreamSettings
+from llm_proxy.settings.storage import StorageSettings, TokenSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(
+    ServerSettings,
+    UpstreamSettings,
+    StorageSettings,
+    TokenSettings,
+    LimitSettings,
+    CacheSettings,
+    RedisSettings,
+    EventSettings,
+    DispatcherSettings,
+    OperationSettings,
+    CommandSettings,
+):
+    """All settings. Attribute names are the variables' in lower case with their unit; `None` means unset."""
+
+    @property
+    def driver(self) -> str:
+        """`sqlite`, `postgres` or `mysql`, after DATABASE_URL had its say (MP-88)."""
+        if self.db_driver is not None:
+            return self.db_driver
+        if self.database_url is None:
+            return "sqlite"
+        return "postgres" if self.database_url.startswith(("postgres", "host=", "dbname=")) else "mysql"
+
+    @property
+    def workers(self) -> int:
+        """Worker processes: WEB_CONCURRENCY, else 1 with SQLite or the in-memory bus and 2 otherwise (MP-198)."""
+        if self.web_concurrency is not None:
+            return self.web_concurrency
+        return 1 if self.driver == "sqlite" or self.event_bus == "in-memory" else 2
