@@ -22,7 +22,7 @@ class LlmProxyError(Exception):
     code: str | None = "internal_error"  # None: the flat form of /manage leaves it out
     message: str = "Internal server error"
     description: str | None = None
-    fields: ClassVar[tuple[tuple[str, str], ...]] = ()  # response fields that belong to this answer
+    fields: tuple[tuple[str, str], ...] = ()  # response fields that belong to this answer
 
     def __init__(
         self,
@@ -72,9 +72,14 @@ class HeaderFieldsTooLarge(InvalidRequest):
 
 
 class MethodNotAllowed(InvalidRequest):
-    """The provider file does not list the method; `Allow` is added by whoever raises it (DP-65)."""
+    """The provider file does not list the method; `allow` goes into `Allow` (DP-65, RFC 9110 §15.5.6)."""
 
     status, code, message = 405, "method_not_allowed", "Method not allowed"
+
+    def __init__(self, message: str | None = None, *, allow: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        if allow:
+            self.fields = (("Allow", ", ".join(allow)),)
 
 
 class EndpointNotFound(InvalidRequest):
