@@ -1,0 +1,127 @@
+"""The one place that makes redis-py clients from Settings; bus, cache, limits and the dispatcher share it.
+
+A client of ours never retries by itself: redis-py's default waits and tries again for seconds, and each user here has
+a policy of its own (spool, skip, fall back). Under gevent's patched sockets a client parks its greenlet, not the loop.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from redis.backoff import NoBackoff
+from redis.client import Redis
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from llm_proxy.settings import Settings
+
+UNREACHABLE = (RedisError, OSError)  # what a call may raise when Redis is away, full, loading or refuses us
+_TIMEOUT_S = 0.25  # events.md EV-23
+
+
+@dataclass(frozen=True, slots=True)
+class RedisTarget:
+    """Where Redis is and how to get in. `ca` is the path of a CA bundle, None = the system's."""
+
+    host: str
+    port: int
+    db: int
+    username: str | None
+    password: str | None
+    is_tls: bool
+    ca: str | None
+
+    def __str__(self) -> str:
+        """Scheme, host, port and database: never a name or password."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'rediss' if self.is_tls else 'redis'}://{host}:{self.port}/{self.db}"
+
+    def __repr__(self) -> str:
+        return f"RedisTarget({self})"
+
+
+def target(settings: Settings) -> RedisTarget:
+    """The Redis of REDIS_ADDR. Raises ValueError, worded as what is accepted and without the value.
+
+    A URL supplies what no variable of its own sets: REDIS_DB, REDIS_USERNAME, REDIS_PASSWORD and REDIS_TLS win over
+    it when they differ from their defaults (events.md EV-21).
+    """
+    found = parse_address(settings.redis_addr)
+    return RedisTarget(
+        host=found.host,
+        port=found.port,
+        db=settings.redis_db or found.db,
+        username=settings.redis_username or found.username,
+        password=settings.redis_password or found.password,
+        is_tls=settings.redis_tls or found.is_tls,
+        ca=str(settings.redis_tls_ca) if settings.redis_tls_ca is not None else found.ca,
+    )
+
+
+def parse_address(address: str) -> RedisTarget:
+    """`host`, `host:port`, `[v6]:port`, or a `redis://` or `rediss://` URL. Raises ValueError."""
+    if "://" in address:
+        return _parse_url(address)
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?", address)
+    if found is None or not 0 < int(found[3] or 6379) < 65536:
+        raise ValueError("host:port, or a redis:// or rediss:// URL")
+    return RedisTarget(found[1] or found[2], int(found[3] or 6379), 0, None, None, False, None)
+
+
+def _parse_url(address: str) -> RedisTarget:
+    wanted = "host:port, or a URL such as redis://user:password@host:6379/0"
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        raise ValueError(wanted) from None
+    path = parts.path.strip("/")
+    options = dict(parse_qsl(parts.query))
+    number = path or options.get("db", "0")
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname or not re.fullmatch(r"[0-9]{1,6}", number):
+        raise ValueError(wanted)
+    return RedisTarget(
+        host=parts.hostname,
+        port=port or 6379,
+        db=int(number),
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        is_tls=parts.scheme == "rediss",
+        ca=options.get("ssl_ca_certs"),
+    )
+
+
+def connect(
+    where: RedisTarget,
+    *,
+    timeout_s: float = _TIMEOUT_S,
+    connect_timeout_s: float | None = None,
+    max_connections: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Redis:
+    """A client; nothing is opened before the first command.
+
+    Args:
+        timeout_s: Longest wait of one read or write on the socket. A blocking command needs more than it blocks for.
+        connect_timeout_s: Default: `timeout_s`. The look-up of the host's name is not bounded by it.
+        max_connections: Of the pool; None = redis-py's own bound.
+        options: Further arguments of `redis.Redis`, for a user that needs one.
+    """
+    more: dict[str, Any] = dict(options or {})
+    if where.is_tls:
+        more |= {"ssl": True, "ssl_ca_certs": where.ca, "ssl_cert_reqs": "required"}
+    return Redis(
+        host=where.host,
+        port=where.port,
+        db=where.db,
+        username=where.username,
+        password=where.password,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s if connect_timeout_s is None else connect_timeout_s,
+        max_connections=max_connections,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,  # one form of answers over all versions of redis-py that we accept
+        **more,
+    )

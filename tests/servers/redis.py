@@ -1,0 +1,140 @@
+"""A real redis-server on a free loopback port, in a temporary folder, that a test can stop, kill and start again."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.backoff import NoBackoff
+from redis.client import Redis
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+
+class RedisServer:
+    """One redis-server. `start` after `stop` or `kill` uses the same port and folder, so AOF data come back."""
+
+    def __init__(self, folder: Path, *, aof: bool = False, password: str | None = None) -> None:
+        self.folder = folder
+        self.password = password
+        self.port = _free_port()
+        self._aof = aof
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def addr(self) -> str:
+        """`host:port`, as REDIS_ADDR takes it."""
+        return f"127.0.0.1:{self.port}"
+
+    def client(self, timeout_s: float = 5.0, *, decode: bool = False) -> Redis:
+        """A client of the test's own, which does not retry."""
+        return Redis(
+            host="127.0.0.1",
+            port=self.port,
+            password=self.password,
+            socket_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            decode_responses=decode,
+        )
+
+    def start(self) -> None:
+        """Start, and wait until it answers (an AOF is loaded first)."""
+        program = shutil.which("redis-server")
+        assert program is not None, "redis-server is not installed"
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        options += ["--appendonly", "yes" if self._aof else "no", "--appendfsync", "always" if self._aof else "no"]
+        options += ["--requirepass", self.password] if self.password else []
+        with (self.folder / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen([program, *options], stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            assert self._process.poll() is None, (self.folder / "redis.log").read_text()
+            assert time.monotonic() < deadline, (self.folder / "redis.log").read_text()
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            with self.client(1.0) as client:
+                return bool(client.ping())
+        except (RedisError, OSError):
+            return False
+
+    def stop(self) -> None:
+        """Stop in good order."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Stop as a power cut of the process would."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Let it hang: connections stay, nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """End `pause`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.kill(self._process.pid, number)
+
+    def _end(self, number: int) -> None:
+        if self._process is None:
+            return
+        self._signal(signal.SIGCONT)
+        self._signal(number)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running_redis(folder: Path, *, aof: bool = False, password: str | None = None) -> Iterator[RedisServer]:
+    """A started server for the length of a `with`."""
+    server = RedisServer(folder, aof=aof, password=password)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own, without persistence."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    with running_redis(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def aof_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own that loses nothing when it is killed."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    with running_redis(folder, aof=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for all tests that only need one: they use keys or databases of their own and never stop it."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
