@@ -1,0 +1,100 @@
+"""What may be asked of the provider: method, path, required fields and origin, in the pipeline's order (DP-13..DP-21).
+
+All of it is compiled once; a check of a usual request costs a microsecond or two.
+"""
+
+import re
+from collections.abc import Sequence
+from urllib.parse import unquote_to_bytes
+
+from llm_proxy.errors import (
+    EndpointNotFound,
+    MethodNotAllowed,
+    OriginNotAllowed,
+    OriginRequired,
+    RequiredHeaderMissing,
+)
+from llm_proxy.providers.schema import Provider
+
+RESERVED_PATHS = ("/health", "/ready", "/live", "/manage", "/admin")  # DP-83; metrics' and the pages' own path beside
+PROXY_PATH = "/v1"
+
+# Segments that begin neither with a dot nor anything else that could be read in two ways: nothing to decode.
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,;=-][A-Za-z0-9._~:@!$&'()*+,;=-]*)+/?|/")
+_AMBIGUOUS = re.compile(r"//|\\|%2f|%5c|%00|%(?![0-9a-f]{2})|[\x00-\x20\x7f]", re.IGNORECASE)
+_DOT_SEGMENT = re.compile(r"/\.\.?(?:/|$)")
+
+
+class AllowList:
+    """The rules of one provider about everything but parameters."""
+
+    __slots__ = ("_below", "_exact", "_methods", "_origins", "_required", "_wants_origin", "has_field_rules")
+
+    def __init__(self, provider: Provider) -> None:
+        self._methods = frozenset(provider.allowed_methods)
+        self._exact = frozenset(endpoint for endpoint in provider.allowed_endpoints if not endpoint.endswith("/"))
+        self._below = tuple(e if e.endswith("/") else e + "/" for e in provider.allowed_endpoints)
+        self._origins = frozenset(provider.allowed_origins)
+        names = [(name.upper(), name) for name in provider.required_headers]
+        self._wants_origin = any(upper == "ORIGIN" for upper, _ in names)
+        self._required = tuple((upper, name) for upper, name in names if upper != "ORIGIN")
+        self.has_field_rules = bool(self._required or self._wants_origin or self._origins)
+
+    def check_method(self, method: str) -> None:
+        """Case does not count. Raises MethodNotAllowed, which carries Allow."""
+        if method not in self._methods and method.upper() not in self._methods:
+            raise MethodNotAllowed(allow=tuple(sorted(self._methods)))
+
+    def check_endpoint(self, raw_path: str) -> None:
+        """The path as the client wrote it, without the query; latin-1 text of its bytes. Raises EndpointNotFound."""
+        path = raw_path if _PLAIN_PATH.fullmatch(raw_path) else _decoded(raw_path)
+        if path not in self._exact and not path.startswith(self._below):
+            raise EndpointNotFound
+
+    def check_fields(self, fields: Sequence[tuple[str, str]]) -> None:
+        """Required fields, then the origin; names in upper case.
+
+        Raises RequiredHeaderMissing, OriginRequired, OriginNotAllowed.
+        """
+        if not self.has_field_rules:
+            return
+        present = {name for name, value in fields if value.strip()}
+        origins = [value for name, value in fields if name == "ORIGIN" and value.strip()]
+        for upper, name in self._required:
+            if upper not in present:
+                raise RequiredHeaderMissing(f"Required header missing: {name}", param=name)
+        if self._wants_origin and not origins:
+            raise OriginRequired
+        if self._origins and not self._origins.issuperset(origins):
+            raise OriginNotAllowed
+
+
+def _decoded(raw_path: str) -> str:
+    """The path that the provider will see. Raises EndpointNotFound where it may see another one (DP-15)."""
+    if not raw_path.startswith("/") or _AMBIGUOUS.search(raw_path):
+        raise EndpointNotFound
+    try:
+        path = unquote_to_bytes(raw_path.encode("latin-1")).decode("utf-8")
+    except UnicodeError:
+        raise EndpointNotFound from None
+    if _DOT_SEGMENT.search(path):
+        raise EndpointNotFound
+    return path
+
+
+def mounts(provider: Provider) -> tuple[str, ...]:
+    """The path prefixes that belong to the proxy: /v1, and the first segment of endpoints outside it (DP-83).
+
+    "/" when an endpoint allows everything. A prefix is meant as whole segments.
+    """
+    firsts = dict.fromkeys("/" + endpoint.split("/")[1] for endpoint in provider.allowed_endpoints)
+    return (PROXY_PATH, *(first for first in firsts if first != PROXY_PATH))
+
+
+def reserved_endpoints(provider: Provider, reserved: Sequence[str]) -> tuple[str, ...]:
+    """Endpoints of the file that never reach the provider, because a path of our own stands before them."""
+    return tuple(
+        endpoint
+        for endpoint in provider.allowed_endpoints
+        if any(endpoint == path or endpoint.startswith(path + "/") for path in reserved)
+    )

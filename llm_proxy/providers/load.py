@@ -1,0 +1,140 @@
+"""From the settings to the one provider that a process serves (data-plane decisions 2 and 10, DP-10, DP-11, DP-178)."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llm_proxy.providers.allow_list import RESERVED_PATHS, reserved_endpoints
+from llm_proxy.providers.schema import (
+    DOUBLED_V1,
+    Defaults,
+    Findings,
+    Provider,
+    ProviderFile,
+    parse,
+    with_base_url,
+)
+from llm_proxy.settings import Settings
+
+USUAL_PATH = Path("config/api_providers.yaml")
+PACKAGED = "packaged default.yaml"
+DEFAULT_PROVIDER = "openai"
+_MAX_FILE_BYTES = 4 * 1024 * 1024
+
+
+class ProviderFileError(Exception):
+    """The provider file, or what the settings say about it, cannot be served; a line each, no secret in any."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedProvider:
+    """What a load found. `warnings` and `notes` (for the log's info level) are a line each."""
+
+    provider: Provider
+    source: str
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def load_provider(settings: Settings) -> LoadedProvider:
+    """Read the file once and pick the provider. Raises ProviderFileError with every fault at once."""
+    content, source, notes = _read(settings.api_config_path)
+    findings = Findings()
+    file = parse(_document(content, source), _defaults(settings), findings)
+    warnings = [f"{source}: {line}" for line in findings.warnings]
+    if findings.faults:
+        raise ProviderFileError([f"{source}: {line}" for line in findings.faults])
+    provider = _choose(file, settings.default_api_provider, source)
+    if settings.openai_api_url is not None and provider.name == DEFAULT_PROVIDER:
+        provider = _moved(provider, settings.openai_api_url, warnings)
+    reserved = (*RESERVED_PATHS, settings.metrics_path, settings.admin_ui_path)
+    for endpoint in reserved_endpoints(provider, reserved):
+        warnings.append(f"{source}: apis.{provider.name}.allowed_endpoints: {endpoint} is a path of the proxy's own")
+    return LoadedProvider(provider, source, warnings, notes)
+
+
+def _read(asked: Path | None) -> tuple[str, str, list[str]]:
+    """Content, what to call it, and notes. A file that was asked for must be there (decision 2)."""
+    if asked is None and not USUAL_PATH.exists():
+        content = resources.files("llm_proxy.providers").joinpath("default.yaml").read_text(encoding="utf-8")
+        return content, PACKAGED, [f"no provider file at {USUAL_PATH}: the packaged one is used"]
+    path = asked if asked is not None else USUAL_PATH
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_FILE_BYTES + 1)
+        if len(raw) > _MAX_FILE_BYTES:
+            raise ProviderFileError([f"{path}: expected at most 4 MiB"])
+        return raw.decode("utf-8"), str(path), []
+    except FileNotFoundError:
+        raise ProviderFileError([f"API_CONFIG_PATH={path}: expected an existing provider file"]) from None
+    except UnicodeDecodeError as exc:
+        raise ProviderFileError([f"{path}: expected UTF-8, byte {exc.start} is none"]) from None
+    except OSError as exc:
+        raise ProviderFileError([f"{path}: expected a readable file: {exc.strerror}"]) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without repeated keys: the last one would silently undo a rule of the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key_node.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key_node.value} twice", problem_mark=key_node.start_mark)
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def _document(content: str, source: str) -> Any:
+    try:
+        return yaml.load(content, _Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.MarkedYAMLError as exc:
+        mark = exc.problem_mark or exc.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        raise ProviderFileError([f"{source}: {where}{exc.problem or 'not YAML'}"]) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        raise ProviderFileError([f"{source}: not YAML: {' '.join(str(exc).split())[:200]}"]) from None
+
+
+def _defaults(settings: Settings) -> Defaults:
+    usual = type(settings).__dataclass_fields__["upstream_first_byte_timeout_s"].default
+    infinity = float("inf")
+    return Defaults(
+        connect_s=settings.upstream_connect_timeout_s or infinity,
+        first_byte_s=settings.upstream_first_byte_timeout_s or infinity,
+        idle_s=settings.upstream_idle_timeout_s or infinity,
+        request_timeout_s=settings.request_timeout_s,
+        is_first_byte_set=settings.upstream_first_byte_timeout_s != usual,
+    )
+
+
+def _choose(file: ProviderFile, asked: str | None, source: str) -> Provider:
+    """DEFAULT_API_PROVIDER, else the file's default_api, else openai (DP-11)."""
+    name = asked or file.default_api or DEFAULT_PROVIDER
+    provider = file.providers.get(name)
+    if provider is not None:
+        return provider
+    known = ", ".join(file.providers)
+    if asked:
+        raise ProviderFileError([f"DEFAULT_API_PROVIDER={asked}: expected a provider of {source}: {known}"])
+    raise ProviderFileError([f"{source}: default_api: required where apis has no {DEFAULT_PROVIDER}; one of {known}"])
+
+
+def _moved(provider: Provider, url: str, warnings: list[str]) -> Provider:
+    try:
+        moved = with_base_url(provider, url)
+    except ValueError as exc:
+        raise ProviderFileError([f"OPENAI_API_URL: expected {exc}"]) from None
+    if moved.base_path.endswith("/v1"):
+        warnings.append(f"OPENAI_API_URL {DOUBLED_V1}")
+    return moved

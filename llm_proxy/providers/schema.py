@@ -1,0 +1,371 @@
+"""The provider file's content → frozen `Provider`s; every fault and every doubt in one go (DP-1..DP-3, DP-10).
+
+A fault or warning is one line that starts with the key's path (`apis.openai.timeouts.idle: …`); whoever read the file
+puts its name in front.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from llm_proxy.providers.parameters import compile_glob
+from llm_proxy.settings.declare import duration_s
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+_ENDPOINT = re.compile(r"/(?:[A-Za-z0-9._~:@!$&'()*+,;=-]+/?)*")
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What applies where the file names no time limit (decision 10). `math.inf` is none.
+
+    `request_timeout_s` is REQUEST_TIMEOUT; set, it beats the file's `timeouts.request` (DP-95).
+    """
+
+    connect_s: float = 10.0
+    first_byte_s: float = 600.0
+    idle_s: float = 300.0
+    request_timeout_s: float | None = None
+    is_first_byte_set: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderTimeouts:
+    """Time limits of an exchange in seconds; `math.inf` is none (decision 10).
+
+    `total_s` does not bound event streams. `idle_connection_s` is how long an unused connection is kept.
+    """
+
+    connect_s: float
+    first_byte_s: float
+    idle_s: float
+    total_s: float
+    idle_connection_s: float
+    flush_interval_s: float  # accepted without effect: nothing is held back (DP-97)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """One provider: where it is, what may be asked of it, and how it wants to be told its key.
+
+    `origin` is `scheme://host:port`; `host` is the value of the Host field; `base_path` is put before each request
+    target and has no slash at its end (DP-12). Empty lists mean: no rule.
+    """
+
+    name: str
+    base_url: str
+    origin: str
+    host: str
+    base_path: str
+    allowed_methods: tuple[str, ...]
+    allowed_endpoints: tuple[str, ...]
+    timeouts: ProviderTimeouts
+    max_idle_conns: int = 100
+    max_idle_conns_per_host: int = 20
+    param_whitelist: Mapping[str, tuple[str, ...]]
+    allowed_origins: tuple[str, ...] = ()
+    required_headers: tuple[str, ...] = ()
+    auth_header: str = "Authorization"
+    auth_scheme: str = "Bearer"
+
+    @property
+    def credential_prefix(self) -> str:
+        """What stands before the key in `auth_header`: the scheme and a blank, or nothing (DP-23)."""
+        return f"{self.auth_scheme} " if self.auth_scheme else ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderFile:
+    """A whole file without faults."""
+
+    default_api: str | None
+    providers: Mapping[str, Provider]
+
+
+class Findings:
+    """Faults and warnings met on the way, each with the path of its key."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self.warnings: list[str] = []
+
+    def fault(self, path: str, reason: str) -> None:
+        self.faults.append(f"{path}: {reason}" if path else reason)
+
+    def warn(self, path: str, reason: str) -> None:
+        self.warnings.append(f"{path}: {reason}")
+
+
+def parse(document: Any, defaults: Defaults, findings: Findings) -> ProviderFile:
+    """The file's content, as YAML gave it, to providers; what is wrong goes to `findings` and nothing is raised.
+
+    Where there are faults, the result is incomplete and must not be used.
+    """
+    if not isinstance(document, dict):
+        findings.fault("", "expected a mapping with the key apis")
+        return ProviderFile(None, {})
+    _warn_unknown(document, ("default_api", "apis"), "", findings)
+    apis = document.get("apis")
+    providers: dict[str, Provider] = {}
+    if not isinstance(apis, dict) or not apis:
+        findings.fault("apis", "expected at least one provider")
+        apis = {}
+    for name, content in apis.items():
+        if not isinstance(name, str):
+            findings.fault(f"apis.{name}", "expected a name that is text; put it in quotes")
+        elif not isinstance(content, dict):
+            findings.fault(f"apis.{name}", "expected a mapping")
+        elif (provider := _Reader(content, f"apis.{name}", findings).provider(name, defaults)) is not None:
+            providers[name] = provider
+    default_api = document.get("default_api")
+    if default_api is not None and default_api not in apis:
+        findings.fault("default_api", f"expected one of {', '.join(map(str, apis)) or 'apis'}, found {default_api!r}")
+    return ProviderFile(default_api, providers)
+
+
+def _warn_unknown(content: Mapping[Any, Any], known: tuple[str, ...], path: str, findings: Findings) -> None:
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            findings.warn(f"{path}.{key}" if path else str(key), f"unknown key, ignored{hint}")
+
+
+class _Reader:
+    """One mapping of the file, key by key. A wrong value is noted, and a harmless one of its type returned."""
+
+    def __init__(self, content: Mapping[Any, Any], path: str, findings: Findings) -> None:
+        self._content, self._path, self._findings = content, path, findings
+
+    def provider(self, name: str, defaults: Defaults) -> Provider | None:
+        """The provider, or None when something in it is wrong."""
+        before = len(self._findings.faults)
+        _warn_unknown(self._content, _PROVIDER_KEYS, self._path, self._findings)
+        base_url = self._base_url()
+        methods = tuple(dict.fromkeys(m.upper() for m in self.texts("allowed_methods", _method, required=True)))
+        connection = self.child("connection", ("max_idle_conns", "max_idle_conns_per_host"))
+        provider = Provider(
+            name=name,
+            base_url=base_url.geturl(),
+            origin=_origin(base_url),
+            host=base_url.netloc,
+            base_path=base_url.path.rstrip("/"),
+            allowed_methods=methods,
+            allowed_endpoints=self.texts("allowed_endpoints", _endpoint, required=True),
+            timeouts=self._timeouts(defaults),
+            max_idle_conns=connection.count("max_idle_conns", 100),
+            max_idle_conns_per_host=connection.count("max_idle_conns_per_host", 20),
+            param_whitelist=self._param_whitelist(),
+            allowed_origins=self.texts("allowed_origins", _origin_text),
+            required_headers=self.texts("required_headers", _field_name),
+            auth_header=self.text("auth_header", "Authorization", _field_name),
+            auth_scheme=self.text("auth_scheme", "Bearer", _scheme),
+        )
+        self._doubts(provider)
+        return provider if len(self._findings.faults) == before else None
+
+    def child(self, key: str, known: tuple[str, ...]) -> "_Reader":
+        """The mapping under `key`; absent counts as empty."""
+        content = self._content.get(key)
+        if content is not None and not isinstance(content, dict):
+            self.fault(key, "expected a mapping")
+            content = None
+        path = f"{self._path}.{key}"
+        _warn_unknown(content or {}, known, path, self._findings)
+        return _Reader(content or {}, path, self._findings)
+
+    def fault(self, key: str, reason: str) -> None:
+        self._findings.fault(f"{self._path}.{key}", reason)
+
+    def text(self, key: str, default: str, check: Callable[[str], str | None]) -> str:
+        value = self._content.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            self.fault(key, f"expected text, found {value!r}")
+            return default
+        if (wanted := check(value)) is not None:
+            self.fault(key, f"expected {wanted}, found {value!r}")
+        return value
+
+    def texts(self, key: str, check: Callable[[str], str | None], *, required: bool = False) -> tuple[str, ...]:
+        """A list of texts; one written alone is a fault, because a list was surely meant to grow."""
+        value = self._content.get(key)
+        if value is None or value == []:
+            if required:
+                self.fault(key, "required: expected a list that is not empty")
+            return ()
+        if not isinstance(value, list):
+            self.fault(key, f"expected a list, found {value!r}")
+            return ()
+        good = []
+        for index, item in enumerate(value):
+            if not isinstance(item, str):
+                self.fault(f"{key}[{index}]", f"expected text, found {item!r}; put it in quotes")
+            elif (wanted := check(item)) is not None:
+                self.fault(f"{key}[{index}]", f"expected {wanted}, found {item!r}")
+            else:
+                good.append(item)
+        return tuple(good)
+
+    def count(self, key: str, default: int) -> int:
+        value = self._content.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1_000_000:
+            self.fault(key, f"expected a whole number from 0 to 1000000, found {value!r}")
+            return default
+        return value
+
+    def seconds(self, key: str, default: float) -> float:
+        """A duration, as in the environment; 0 is none."""
+        value = self._content.get(key)
+        if value is None:
+            return default
+        text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        try:
+            return (duration_s(text) if isinstance(text, str) else -1.0) or math.inf
+        except ValueError:
+            self.fault(key, f"expected a duration such as 30s, 5m or 1h30m, found {value!r}")
+            return default
+
+    def _timeouts(self, defaults: Defaults) -> ProviderTimeouts:
+        own = self.child("timeouts", _TIMEOUT_KEYS)
+        first_byte_s = own.seconds("response_header", defaults.first_byte_s)
+        total_s = own.seconds("request", math.inf)
+        if (limit_s := defaults.request_timeout_s) is not None:
+            total_s = limit_s
+            is_chosen = defaults.is_first_byte_set or own._content.get("response_header") is not None
+            first_byte_s = min(first_byte_s, limit_s) if is_chosen else limit_s
+        return ProviderTimeouts(
+            connect_s=own.seconds("connect", defaults.connect_s),
+            first_byte_s=first_byte_s,
+            idle_s=own.seconds("idle", defaults.idle_s),
+            total_s=total_s,
+            idle_connection_s=own.seconds("idle_connection", 90.0),
+            flush_interval_s=own.seconds("flush_interval", 0.1),
+        )
+
+    def _base_url(self) -> SplitResult:
+        value = self._content.get("base_url")
+        parts = read_base_url(value) if isinstance(value, str) else None
+        if parts is None:
+            found = "" if value is None else f", found {value!r}"
+            self.fault("base_url", f"required: expected {BASE_URL_WANTED}{found}")
+            return SplitResult("http", "invalid", "", "", "")
+        return parts
+
+    def _param_whitelist(self) -> dict[str, tuple[str, ...]]:
+        content = self._content.get("param_whitelist")
+        if content is None:
+            return {}
+        if not isinstance(content, dict):
+            self.fault("param_whitelist", "expected a mapping from parameter to a list of patterns")
+            return {}
+        reader = _Reader(content, f"{self._path}.param_whitelist", self._findings)
+        for name in content:
+            if not isinstance(name, str):
+                reader.fault(str(name), "expected a parameter's name that is text; put it in quotes")
+        return {name: reader.texts(name, _pattern, required=True) for name in content if isinstance(name, str)}
+
+    def _doubts(self, provider: Provider) -> None:
+        """What is allowed and yet hardly meant."""
+        for origin in provider.allowed_origins:
+            if origin == "*":
+                self._findings.warn(
+                    f"{self._path}.allowed_origins", "'*' matches no origin; leave the key out to allow every origin"
+                )
+        is_doubled = provider.base_path.endswith("/v1") and all(p.startswith("/v1") for p in provider.allowed_endpoints)
+        if is_doubled:
+            self._findings.warn(f"{self._path}.base_url", DOUBLED_V1)
+
+
+BASE_URL_WANTED = "a URL such as https://api.openai.com, without user, query or fragment"
+DOUBLED_V1 = "ends in /v1, and so do the paths that are put behind it: requests go to /v1/v1/…"
+_TIMEOUT_KEYS = ("connect", "response_header", "idle", "request", "idle_connection", "flush_interval")
+_PROVIDER_KEYS = (
+    "base_url",
+    "allowed_endpoints",
+    "allowed_methods",
+    "timeouts",
+    "connection",
+    "param_whitelist",
+    "allowed_origins",
+    "required_headers",
+    "auth_header",
+    "auth_scheme",
+)
+
+
+def read_base_url(value: str) -> SplitResult | None:
+    """The URL without a slash at its end, or None when it is none that requests can be sent to."""
+    if re.search(r"[^\x21-\x7e]|[\\\"<>]", value):
+        return None
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        return None
+    is_good = parts.scheme in _PORTS and parts.hostname and "@" not in parts.netloc and port != 0
+    if not is_good or "?" in value or "#" in value:
+        return None
+    return parts._replace(path=parts.path.rstrip("/"))
+
+
+def _origin(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{parts.port or _PORTS.get(parts.scheme, 0)}"
+
+
+def with_base_url(provider: Provider, value: str) -> Provider:
+    """The same provider at another address (OPENAI_API_URL, DP-178). Raises ValueError worded as what is accepted."""
+    parts = read_base_url(value)
+    if parts is None:
+        raise ValueError(BASE_URL_WANTED)
+    return replace(
+        provider, base_url=parts.geturl(), origin=_origin(parts), host=parts.netloc, base_path=parts.path.rstrip("/")
+    )
+
+
+# -- checks of single values: None when good, else what is accepted -------------------------------------------------
+
+
+def _method(value: str) -> str | None:
+    if not re.fullmatch(r"[A-Za-z]{1,20}", value) or value.upper() in ("CONNECT", "TRACE"):
+        return "an HTTP method, but neither CONNECT nor TRACE"
+    return None
+
+
+def _endpoint(value: str) -> str | None:
+    segments = value.split("/")
+    if not _ENDPOINT.fullmatch(value) or "." in segments or ".." in segments:
+        return "a path such as /v1/models, without query, escapes or dot segments"
+    return None
+
+
+def _field_name(value: str) -> str | None:
+    return None if _TOKEN.fullmatch(value) and "_" not in value else "a field name such as X-Api-Key"
+
+
+def _scheme(value: str) -> str | None:
+    return None if not value or _TOKEN.fullmatch(value) else "an authentication scheme such as Bearer, or nothing"
+
+
+def _origin_text(value: str) -> str | None:
+    if value == "*" or value == "null":
+        return None
+    is_good = re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s?#]+", value)
+    return None if is_good else "an origin as browsers send it, such as https://app.example.com, without path"
+
+
+def _pattern(value: str) -> str | None:
+    try:
+        compile_glob(value)
+    except ValueError as exc:
+        return str(exc)
+    return None
