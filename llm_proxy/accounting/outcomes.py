@@ -1,0 +1,283 @@
+"""The accounting table (data-plane §9) as data, and the one function that finds an exchange's row in it.
+
+A request is charged one unit exactly when the proxy starts sending it to the provider, and the unit comes back only if
+no byte of it could be sent. Every request ends in one row; what counts follows from the row and nothing else.
+docs/architecture.md shows the same table; a test compares the two.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from llm_proxy import errors
+
+BY_STATUS = "by status"  # the provider's status decides: `up{2xx}`, or whether the breaker fails
+BREAKER_STATUSES = frozenset((502, 503, 504))  # DP-104
+
+
+class Charge(Enum):
+    """What becomes of the unit."""
+
+    NONE = "0"  # never taken, or taken and not needed
+    KEPT = "+1"
+    RETURNED = "+1 −1 = 0"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: what a request that ended so counts.
+
+    Attributes:
+        number: The row's number in data-plane §9; several entries may share it.
+        outcome: What happened, in words.
+        charge: Quota and `request_count`.
+        is_counted: Whether it is one of the requests (R).
+        is_error: Whether it is one of the errors (E).
+        upstream: Label of `up{…}`; None when no exchange with the provider was begun.
+        is_rejected: Whether `rejected{code}` moves, by the code of the error that was answered.
+        disconnect: Phase label of `client_disconnects`.
+        event: `Outcome` of the event; None for no event.
+        breaker: `fail`, `reset`, `neutral`, or BY_STATUS.
+        is_logged: Whether there is an access line.
+    """
+
+    number: int
+    outcome: str
+    charge: Charge = Charge.NONE
+    is_counted: bool = True
+    is_error: bool = False
+    upstream: str | None = None
+    is_rejected: bool = False
+    disconnect: str | None = None
+    event: str | None = None
+    breaker: str = "neutral"
+    is_logged: bool = True
+
+
+def _refused(number: int, outcome: str) -> Row:
+    return Row(number, outcome, is_error=True, is_rejected=True)
+
+
+def _exchange(number: int, outcome: str, upstream: str, event: str, **rest: object) -> Row:
+    return Row(number, outcome, **({"charge": Charge.KEPT, "upstream": upstream, "event": event} | rest))  # type: ignore[arg-type]
+
+
+DELIVERED = _exchange(1, "Upstream 2xx or 3xx, delivered", BY_STATUS, "ok", breaker="reset")
+UPSTREAM_4XX = _exchange(2, "Upstream 4xx, passed through", BY_STATUS, "upstream_error", is_error=True, breaker="reset")
+UPSTREAM_5XX = _exchange(
+    3, "Upstream 5xx, passed through", BY_STATUS, "upstream_error", is_error=True, breaker=BY_STATUS
+)
+CONNECT_FAILED = _exchange(
+    4,
+    "Connect failure, or timeout while connecting",
+    "connect_error",
+    "connect_error",
+    charge=Charge.RETURNED,
+    is_error=True,
+    breaker="fail",
+)
+BROKE_BEFORE_HEAD = _exchange(
+    5, "Connection broke after send, before the head", "aborted", "upstream_aborted", is_error=True, breaker="fail"
+)
+TIMED_OUT = _exchange(6, "Timeout before the first byte", "timeout", "timeout", is_error=True, breaker="fail")
+STALLED = _exchange(7, "Timeout in mid-response", "timeout", "upstream_aborted", is_error=True, breaker="fail")
+BROKE_OFF = _exchange(
+    7, "Upstream broke off in mid-response", "aborted", "upstream_aborted", is_error=True, breaker="fail"
+)
+GONE_BEFORE_HEAD = _exchange(
+    8,
+    "Client gone before the first byte, already sent upstream",
+    "client_gone",
+    "client_disconnect",
+    disconnect="before_first_byte",
+)
+GONE_BEFORE_DISPATCH = Row(9, "Client gone before dispatch, or before a byte was sent", disconnect="before_dispatch")
+GONE_MID_STREAM = _exchange(
+    10, "Client gone in mid-stream", "client_gone", "client_disconnect", disconnect="mid_stream", breaker="reset"
+)
+INVALID = _refused(14, "Refused by validation")
+UNAUTHENTICATED = _refused(15, "Authentication refused (401)")
+PROJECT_REFUSED = _refused(16, "Project inactive (403), or its state unknown (503)")
+OVER_QUOTA = _refused(17, "Over quota, by the read check or in the race for the last unit")
+OVER_LIMIT = _refused(18, "Window, address or global limit")
+NO_WAY_UPSTREAM = _refused(19, "Circuit open, overloaded, or no provider key")
+DRAINING = _refused(20, "Proxy draining, new request")
+DRAIN_CUT = _exchange(
+    22, "Proxy draining, running request cut at the deadline", "aborted", "proxy_shutdown", is_error=True
+)
+DRAIN_CUT_EARLY = _refused(22, "Proxy draining, cut before dispatch")
+UNSETTLED = _refused(23, "Database unavailable at reservation")
+FAULT_BEFORE_DISPATCH = _refused(24, "Unexpected exception in the proxy, before dispatch")
+FAULT = _exchange(24, "Unexpected exception in the proxy, dispatched", "aborted", "proxy_error", is_error=True)
+PREFLIGHT = Row(25, "Preflight", is_counted=False, is_logged=False)
+REFUSED_BY_SERVER = Row(
+    26, "Refused by the server layer before the head was accepted", is_counted=False, is_rejected=True
+)
+BODY_SILENT = _refused(27, "Request body silent too long, before dispatch")
+UPLOAD_SILENT = _exchange(
+    28,
+    "Request body silent too long, dispatch begun",
+    "client_gone",
+    "client_disconnect",
+    is_error=True,
+    disconnect="before_first_byte",
+)
+UPLOAD_ENDED = _exchange(
+    28,
+    "Request body ended early, dispatch begun",
+    "client_gone",
+    "client_disconnect",
+    disconnect="before_first_byte",
+)
+REVOKED = _exchange(29, "Stream cut because its token was revoked", "aborted", "revoked", is_error=True)
+REFUSED_LATER = _refused(30, "Budget, idle token, unpriced model, no event bus, no room to check an upload")
+
+TABLE: tuple[Row, ...] = (
+    DELIVERED,
+    UPSTREAM_4XX,
+    UPSTREAM_5XX,
+    CONNECT_FAILED,
+    BROKE_BEFORE_HEAD,
+    TIMED_OUT,
+    STALLED,
+    BROKE_OFF,
+    GONE_BEFORE_HEAD,
+    GONE_BEFORE_DISPATCH,
+    GONE_MID_STREAM,
+    INVALID,
+    UNAUTHENTICATED,
+    PROJECT_REFUSED,
+    OVER_QUOTA,
+    OVER_LIMIT,
+    NO_WAY_UPSTREAM,
+    DRAINING,
+    DRAIN_CUT,
+    DRAIN_CUT_EARLY,
+    UNSETTLED,
+    FAULT_BEFORE_DISPATCH,
+    FAULT,
+    PREFLIGHT,
+    REFUSED_BY_SERVER,
+    BODY_SILENT,
+    UPLOAD_SILENT,
+    UPLOAD_ENDED,
+    REVOKED,
+    REFUSED_LATER,
+)
+
+# Refusals by class, the first that fits; what is not listed is row 24.
+_REFUSALS: tuple[tuple[type[errors.LlmProxyError], Row], ...] = (
+    (errors.TokenIdleExpired, REFUSED_LATER),
+    (errors.AuthenticationError, UNAUTHENTICATED),
+    (errors.ProjectInactive, PROJECT_REFUSED),
+    (errors.OriginNotAllowed, INVALID),
+    (errors.ModelNotPriced, REFUSED_LATER),
+    (errors.TokenBudgetExceeded, REFUSED_LATER),
+    (errors.CostBudgetExceeded, REFUSED_LATER),
+    (errors.QuotaExhausted, OVER_QUOTA),
+    (errors.RateLimitExceeded, OVER_LIMIT),
+    (errors.CircuitOpen, NO_WAY_UPSTREAM),
+    (errors.Overloaded, NO_WAY_UPSTREAM),
+    (errors.UpstreamAuthError, NO_WAY_UPSTREAM),
+    (errors.Draining, DRAINING),
+    (errors.ServiceUnavailable, UNSETTLED),
+    (errors.EventBusUnavailable, REFUSED_LATER),
+    (errors.InsufficientStorage, REFUSED_LATER),
+    (errors.NotCached, REFUSED_LATER),
+    (errors.RequestTimeout, BODY_SILENT),
+    (errors.InvalidRequest, INVALID),
+)
+_CUTS = {"drain": DRAIN_CUT, "closed": DRAIN_CUT, "revoked": REVOKED}
+
+
+@dataclass(slots=True)
+class Ending:
+    """What is known when an exchange is over.
+
+    Attributes:
+        is_dispatched: Whether sending to the provider had begun (the connection's making included).
+        status: The provider's status, once its head had arrived.
+        failure: What ended it, other than the provider's own end; None for a clean one.
+        is_client_gone: Whether the client's connection had been lost when it ended.
+    """
+
+    is_dispatched: bool = False
+    status: int | None = None
+    failure: BaseException | None = None
+    is_client_gone: bool = False
+
+
+def decide(ending: Ending) -> Row:
+    """The row of an ending. Total: whatever is not foreseen is row 24."""
+    if not ending.is_dispatched:
+        return _before_dispatch(ending)
+    failure = ending.failure
+    if failure is None:
+        return _delivered(ending.status or 0)
+    if isinstance(failure, errors.ClientConnectionError):
+        return UPLOAD_SILENT if isinstance(failure, errors.RequestTimeout) else UPLOAD_ENDED
+    if isinstance(failure, errors.UpstreamCut):
+        return _client_gone(ending, failure) if failure.reason == "client gone" else _CUTS.get(failure.reason, FAULT)
+    if ending.is_client_gone:  # both ends broke; the client left first, or nobody is left to tell
+        return _client_gone(ending, failure)
+    if isinstance(failure, errors.UpstreamError):
+        return _upstream_failed(ending, failure)
+    return DRAIN_CUT if _is_kill(failure) else FAULT
+
+
+def refusal(error: BaseException) -> Row:
+    """The row of an error that was answered before dispatch."""
+    for kind, row in _REFUSALS:
+        if isinstance(error, kind):
+            return row
+    return FAULT_BEFORE_DISPATCH
+
+
+def _before_dispatch(ending: Ending) -> Row:
+    failure = ending.failure
+    if isinstance(failure, errors.RequestTimeout):
+        return BODY_SILENT
+    if isinstance(failure, errors.ClientConnectionError) or (failure is None and ending.is_client_gone):
+        return GONE_BEFORE_DISPATCH
+    if failure is None:
+        return FAULT_BEFORE_DISPATCH
+    return DRAIN_CUT_EARLY if _is_kill(failure) else refusal(failure)
+
+
+def _is_kill(failure: BaseException) -> bool:
+    """GreenletExit (the drain's cut) and SystemExit are no `Exception`s; nothing else of that kind reaches us."""
+    return not isinstance(failure, Exception)
+
+
+def _delivered(status: int) -> Row:
+    if status < 400:
+        return DELIVERED
+    return UPSTREAM_4XX if status < 500 else UPSTREAM_5XX
+
+
+def _client_gone(ending: Ending, failure: BaseException) -> Row:
+    if ending.status is not None:
+        return GONE_MID_STREAM
+    if isinstance(failure, errors.UpstreamError) and not failure.is_sent:
+        return GONE_BEFORE_DISPATCH  # A2: the client left while the connection was being made
+    return GONE_BEFORE_HEAD
+
+
+def _upstream_failed(ending: Ending, failure: errors.UpstreamError) -> Row:
+    is_timeout = isinstance(failure, errors.UpstreamTimeout)
+    if ending.status is not None:
+        return STALLED if is_timeout else BROKE_OFF
+    if not failure.is_sent:
+        return CONNECT_FAILED
+    return TIMED_OUT if is_timeout else BROKE_BEFORE_HEAD
+
+
+def upstream_label(row: Row, status: int | None) -> str | None:
+    """Label of `up{…}`: the row's, or the provider's status class."""
+    return f"{(status or 0) // 100}xx" if row.upstream == BY_STATUS else row.upstream
+
+
+def breaker_verdict(row: Row, status: int | None) -> str:
+    """`fail`, `reset` or `neutral` (DP-104): of a provider's 5xx only 502, 503 and 504 are failures."""
+    if row.breaker != BY_STATUS:
+        return row.breaker
+    return "fail" if status in BREAKER_STATUSES else "reset"

@@ -1,0 +1,1 @@
+"""One exchange from its first byte until it is settled; the only capability that imports the others."""

@@ -1,0 +1,80 @@
+"""The provider's body on its way to the client."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+Tap = Callable[[bytes], None]
+Settle = Callable[[BaseException | None, int, bool], None]
+
+
+class Answer(Protocol):
+    """The part of the transport's answer that is relayed."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """Raw bytes as they arrive, until the provider's own end; raises errors.UpstreamError for any other end."""
+
+    def close(self) -> None:
+        """Give the connection back, or drop it when content is unread. Idempotent."""
+
+
+class Relay:
+    """An iterable of body pieces that settles its exchange exactly once, however it ends.
+
+    A WSGI server calls `close` on every way out, also when it never began to iterate (HEAD; a client that left at
+    once), where a bare generator's `finally` would not run.
+
+    Args:
+        answer: The provider's answer.
+        settle: Gets what ended the body (None for the provider's own end), the bytes that the server took, and whether
+            the body had come to its own end; must not raise.
+        has_content: False for HEAD, 204 and 304 (RFC 9110 §6.4.1): a body that nobody iterates is whole.
+        is_stream: Yield b"" first: the server then sends the head at once instead of with the first piece.
+        taps: Each gets every piece before the client does; taps keep references and parse after the end.
+    """
+
+    __slots__ = ("_answer", "_failure", "_is_settled", "_is_stream", "_is_whole", "_sent_bytes", "_settle", "_taps")
+
+    def __init__(
+        self,
+        answer: Answer,
+        settle: Settle,
+        *,
+        has_content: bool = True,
+        is_stream: bool = False,
+        taps: Sequence[Tap] = (),
+    ) -> None:
+        self._answer, self._settle, self._taps, self._is_stream = answer, settle, taps, is_stream
+        self._failure: BaseException | None = None
+        self._is_whole = not has_content
+        self._is_settled = False
+        self._sent_bytes = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Pieces as they arrive. What is raised goes on to the server, which cuts: broken must look broken."""
+        try:
+            if self._is_stream:
+                yield b""
+            taps = self._taps
+            for piece in self._answer.chunks():
+                for tap in taps:
+                    tap(piece)
+                yield piece
+                self._sent_bytes += len(piece)  # after the yield: what the server took
+            self._is_whole = True
+        except GeneratorExit:  # dropped in the middle by its consumer, who went away
+            raise
+        except BaseException as exc:  # GreenletExit, the drain's cut, included
+            self._failure = exc
+            raise
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the provider's connection and settle; repeats do nothing."""
+        if self._is_settled:
+            return
+        self._is_settled = True
+        try:
+            self._answer.close()
+        finally:
+            self._settle(self._failure, self._sent_bytes, self._is_whole)

@@ -1,0 +1,206 @@
+"""What the proxy knows of a request: plain values, taken from the server's environment once."""
+
+import ipaddress
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, Protocol
+
+Network = IPv4Network | IPv6Network
+_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # DP-40
+_PORT = re.compile(r"\]?:[0-9]+$")
+
+
+class BodyInput(Protocol):
+    """The client's body as the server layer gives it (`wsgi.input`).
+
+    Both raise errors.ClientGone when the client leaves, and errors.RequestTimeout when it stays silent too long.
+    """
+
+    def read(self, size: int = -1) -> bytes:
+        """Wait for `size` bytes or the body's end."""
+
+    def read1(self, size: int = -1) -> bytes:
+        """What has arrived, at most `size` bytes; b"" at the end alone."""
+
+
+class Client(Protocol):
+    """The watch over the client's connection (server.md §4)."""
+
+    is_gone: bool
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Call back, in the hub, when the client closes its connection. The callback must not wait."""
+
+    def unwatch(self) -> None:
+        """Stop watching."""
+
+
+class ProxyRequest:
+    """One request to the proxy.
+
+    Attributes:
+        method: As sent.
+        target: The raw target in origin form, byte for byte (latin-1 text).
+        path: The target up to its query, still encoded.
+        query: What follows the first `?`; empty without one.
+        fields: (NAME, value) in order, repetitions kept; names in upper case.
+        values: NAME → value of the field's first line.
+        content_length: Declared length; None without a body, or when it is chunked.
+        is_chunked: Whether the body has no declared length.
+        body: Reads the body; None when there is none.
+        request_id: Taken from the client, or made.
+        correlation_id: The same, independently of it.
+        client_addr: Address of the client, proxies that are trusted left out; None on a Unix socket.
+        received_s: Monotonic time of the first byte.
+        received_at: The same as seconds since the epoch.
+        client: The watch over the client's connection; None where the server has none.
+    """
+
+    __slots__ = (
+        "body",
+        "client",
+        "client_addr",
+        "content_length",
+        "correlation_id",
+        "fields",
+        "is_chunked",
+        "method",
+        "path",
+        "query",
+        "received_at",
+        "received_s",
+        "request_id",
+        "target",
+        "values",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        fields: Sequence[tuple[str, str]],
+        *,
+        body: BodyInput | None = None,
+        client_addr: str | None = None,
+        received_s: float | None = None,
+        client: Client | None = None,
+    ) -> None:
+        now = time.monotonic()
+        self.method, self.target, self.fields = method, target, fields
+        self.path, _, self.query = target.partition("?")
+        self.values: dict[str, str] = {}
+        for name, value in fields:
+            if name not in self.values:
+                self.values[name] = value
+        values = self.values
+        self.is_chunked = "TRANSFER-ENCODING" in values
+        length = values.get("CONTENT-LENGTH")
+        self.content_length = int(length) if length and not self.is_chunked else None
+        self.body = body if self.is_chunked or self.content_length else None
+        self.request_id = accepted_id(values.get("X-REQUEST-ID")) or uuid7()
+        self.correlation_id = accepted_id(values.get("X-CORRELATION-ID")) or uuid7()
+        self.client_addr, self.client = client_addr, client
+        self.received_s = now if received_s is None else received_s
+        self.received_at = time.time() - (now - self.received_s)
+
+    def all(self, name: str) -> list[str]:
+        """Values of all lines of a field, in order; `name` in upper case."""
+        return [value for known, value in self.fields if known == name]
+
+
+def accepted_id(value: str | None) -> str | None:
+    """A client's id when it has the form of DP-40, else None."""
+    return value if value is not None and _ACCEPTED_ID.fullmatch(value) else None
+
+
+def uuid7(now: float | None = None) -> str:
+    """A UUID of version 7 (RFC 9562 §5.7): sorts by time, 74 random bits."""
+    random = int.from_bytes(os.urandom(10))
+    milliseconds = int((time.time() if now is None else now) * 1000)
+    number = milliseconds << 80 | 0x7 << 76 | (random >> 68 & 0xFFF) << 64 | 0b10 << 62 | random & 0x3FFF_FFFF_FFFF_FFFF
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def client_address(peer: str | None, forwarded_for: Iterable[str], trusted: Sequence[Network]) -> str | None:
+    """The client's address (DP-88).
+
+    The peer, unless it is a trusted proxy: then the right-most entry of X-Forwarded-For that is none. An entry that is
+    no address ends the search: what is left of it was written by nobody we trust.
+
+    Args:
+        peer: Address of the connection's other end; empty or None on a Unix socket, whose peer is a local proxy.
+        forwarded_for: The field's lines, in order.
+        trusted: TRUSTED_PROXIES.
+    """
+    if not trusted or (peer and not _is_within(peer, trusted)):
+        return peer or None
+    found = peer or None
+    entries = [entry.strip() for line in forwarded_for for entry in line.split(",")]
+    for entry in reversed(entries):
+        address = _bare(entry)
+        if address is None:
+            return found
+        found = address
+        if not _is_within(address, trusted):
+            return found
+    return found
+
+
+def _bare(entry: str) -> str | None:
+    """An entry without brackets and port, in canonical form; None when it is no address."""
+    for text in (entry, _PORT.sub("", entry).lstrip("[")):
+        try:
+            return str(ipaddress.ip_address(text.strip("[]")))
+        except ValueError:
+            continue
+    return None
+
+
+def _is_within(address: str, networks: Sequence[Network]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return any(parsed in network for network in networks)
+
+
+def from_environ(environ: Mapping[str, Any], trusted: Sequence[Network] = ()) -> ProxyRequest:
+    """Read a WSGI environment; our server's additions where they are, plain WSGI's joined fields elsewhere."""
+    fields = environ.get("llm_proxy.fields")
+    if fields is None:
+        fields = joined_fields(environ)
+    forwarded = [value for name, value in fields if name == "X-FORWARDED-FOR"] if trusted else ()
+    return ProxyRequest(
+        environ["REQUEST_METHOD"],
+        environ.get("RAW_URI") or _rebuilt_target(environ),
+        fields,
+        body=environ["wsgi.input"],
+        client_addr=client_address(environ.get("REMOTE_ADDR"), forwarded, trusted),
+        received_s=environ.get("llm_proxy.received"),
+        client=environ.get("llm_proxy.client"),
+    )
+
+
+def joined_fields(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The fields that plain WSGI keeps: one line a name, repetitions joined."""
+    fields = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key.startswith("HTTP_")]
+    for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(key):
+            fields.append((key.replace("_", "-"), environ[key]))
+    return fields
+
+
+def _rebuilt_target(environ: Mapping[str, Any]) -> str:
+    from urllib.parse import quote
+
+    path = quote(
+        environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "/"), safe="/:@!$&'()*+,;=~", encoding="latin-1"
+    )
+    query = environ.get("QUERY_STRING")
+    return f"{path}?{query}" if query else path

@@ -1,0 +1,351 @@
+"""Log lines as JSON or text, the access line, and where they go (management.md §6).
+
+Every logger, ours or a library's, ends in one handler; every value passes the redaction layer. In a worker, lines are
+queued and written five times a second by one greenlet, in a thread, so that neither a slow disk nor a stopped reader of
+standard output holds up a request. Outside a worker each line is written at once.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import sys
+import time
+import traceback
+from collections import deque
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import orjson
+
+from llm_proxy.redaction import REDACTOR, learn_settings
+from llm_proxy.settings import Settings
+
+FLUSH_INTERVAL_S = 0.2
+QUEUE_BOUND = 50_000  # lines; beyond it the oldest are dropped and counted in a line of their own
+FILE_MODE = 0o640  # MP-189
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+_NAMES = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warn"}
+_COLOURS = {"debug": "\x1b[2m", "warn": "\x1b[33m", "error": "\x1b[31m"}
+_OWN_HANDLERS = ("gunicorn.error", "gunicorn.access", "alembic", "werkzeug", "flask.app")  # they bring some of theirs
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+Fields = dict[str, Any]
+
+
+class Sink(Protocol):
+    """Where finished lines go."""
+
+    def write(self, lines: bytes) -> None:
+        """Write whole lines. Raises OSError."""
+
+    def reopen(self) -> None:
+        """Let go of the file and open the one that has the name now (SIGUSR1)."""
+
+
+class StreamSink:
+    """Standard output; a file descriptor, so that nobody's buffer stands between."""
+
+    def __init__(self, descriptor: int = 1) -> None:
+        self._descriptor = descriptor
+
+    def write(self, lines: bytes) -> None:
+        """Write all of it, also through a pipe that takes it piecemeal."""
+        view = memoryview(lines)
+        while view:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except BlockingIOError:  # somebody made the shared pipe non-blocking
+                time.sleep(0.01)
+
+    def reopen(self) -> None:
+        """Nothing to do: a stream has no name."""
+
+
+class FileSink:
+    """A file that several processes append to, rotated by size (MP-190).
+
+    Who finds it full takes a lock on the very file, looks again, renames, and creates the next one; the others notice
+    by the inode that theirs has been renamed. No line is lost or split: every write is one append.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int = 0, backups: int = 0) -> None:
+        self._path, self._max_bytes, self._backups = path, max_bytes, backups
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = self._open()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+
+    def write(self, lines: bytes) -> None:
+        """Append; a file that was renamed or removed is left behind first."""
+        if not self._is_current():
+            self.reopen()
+        if self._max_bytes and os.fstat(self._descriptor).st_size + len(lines) > self._max_bytes:
+            self._rotate(len(lines))
+        view = memoryview(lines)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def reopen(self) -> None:
+        """Open the file that has the name now, or a new one."""
+        old, self._descriptor = self._descriptor, self._open()
+        os.close(old)
+
+    def _is_current(self) -> bool:
+        try:
+            named, held = os.stat(self._path), os.fstat(self._descriptor)
+        except FileNotFoundError:
+            return False
+        return (named.st_ino, named.st_dev) == (held.st_ino, held.st_dev)
+
+    def _rotate(self, coming_bytes: int) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # released when the descriptor is closed
+        locked = self._descriptor
+        try:
+            size = os.fstat(locked).st_size
+            if self._is_current() and size and size + coming_bytes > self._max_bytes:
+                self._rename()
+        finally:
+            fcntl.flock(locked, fcntl.LOCK_UN)
+        if not self._is_current():
+            self.reopen()
+
+    def _rename(self) -> None:
+        if self._backups == 0:
+            self._path.unlink()
+            return
+        for number in range(self._backups - 1, 0, -1):
+            with contextlib.suppress(FileNotFoundError):  # fewer backups so far
+                os.replace(f"{self._path}.{number}", f"{self._path}.{number + 1}")
+        os.replace(self._path, f"{self._path}.1")
+
+
+class Writer:
+    """Lines on their way to the sink: at once, or queued once `start` was called in a worker."""
+
+    def __init__(self, sink: Sink, *, is_json: bool = True, colour: bool = False) -> None:
+        self.sink, self.is_json, self._colour = sink, is_json, colour
+        self._queue: deque[bytes] = deque()
+        self._dropped = 0
+        self._greenlet: Any = None
+        self._second, self._stamp = 0, ""
+
+    def line(self, level: str, message: str, fields: Fields) -> None:
+        """Put one line together and on its way. `fields` must have passed the redaction. Never raises."""
+        head = {"level": level, "ts": self._timestamp(time.time()), "msg": message}
+        if self.is_json:
+            data = orjson.dumps(head | fields, default=str, option=orjson.OPT_APPEND_NEWLINE)
+        else:
+            data = self._as_text(level, head, fields)
+        self._queue.append(data)
+        if self._greenlet is None:
+            self.flush()
+        elif len(self._queue) > QUEUE_BOUND:
+            self._queue.popleft()
+            self._dropped += 1
+
+    def start(self) -> None:
+        """Queue from now on; needs gevent's loop in this process."""
+        import gevent
+
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """Write what is queued, and each line at once from now on."""
+        if self._greenlet is not None:
+            self._greenlet.kill()
+            self._greenlet = None
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what is queued, in this thread. Lines that the sink refuses are lost: nobody else could be told."""
+        with contextlib.suppress(OSError):
+            self.sink.write(self._take())
+
+    def _run(self) -> None:
+        import gevent
+
+        pool = gevent.get_hub().threadpool
+        while True:
+            gevent.sleep(FLUSH_INTERVAL_S)
+            if self._queue:
+                with contextlib.suppress(OSError):  # a full disk: later lines may find room again
+                    pool.apply(self.sink.write, (self._take(),))
+
+    def _take(self) -> bytes:
+        lines = list(self._queue)
+        self._queue.clear()
+        if self._dropped:
+            self._dropped, dropped = 0, self._dropped
+            note = {"level": "warn", "ts": self._timestamp(time.time()), "msg": f"{dropped} log lines dropped"}
+            lines.append(orjson.dumps(note, option=orjson.OPT_APPEND_NEWLINE))
+        return b"".join(lines)
+
+    def _timestamp(self, now: float) -> str:
+        """ISO 8601 with milliseconds, UTC; the part before the fraction is formatted once a second."""
+        second = int(now)
+        if second != self._second:
+            self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._stamp}.{int((now - second) * 1000):03d}Z"
+
+    def _as_text(self, level: str, head: dict[str, str], fields: Fields) -> bytes:
+        start, end = (_COLOURS.get(level, ""), "\x1b[0m") if self._colour and level in _COLOURS else ("", "")
+        pairs = " ".join(f"{name}={_plain(value)}" for name, value in fields.items() if value is not None)
+        text = f"{head['ts']} {start}{level:5}{end} {_escaped(head['msg'])}"
+        return (f"{text} {pairs}\n" if pairs else f"{text}\n").encode("utf-8", "backslashreplace")
+
+
+def _plain(value: object) -> str:
+    text = _escaped(value if isinstance(value, str) else orjson.dumps(value, default=str).decode())
+    return f'"{text}"' if not text or " " in text else text
+
+
+def _escaped(text: str) -> str:
+    """Newlines and control characters as Python writes them, so that one record stays one line (MP-186)."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class Handler(logging.Handler):
+    """The only handler: from the records of every logger to lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Redact, and hand on. Never raises (a log line must not break what it tells about)."""
+        try:
+            fields: Fields = {"component": record.name.removeprefix("llm_proxy.")}
+            extra = {k: v for k, v in record.__dict__.items() if k not in _STANDARD and not k.startswith("_")}
+            fields |= REDACTOR.value(extra)
+            fields["caller"] = f"{record.filename}:{record.lineno}"
+            if record.exc_info and record.exc_info[0] is not None:
+                fields.setdefault("error", record.exc_info[0].__name__)
+                fields["stacktrace"] = REDACTOR.text("".join(traceback.format_exception(*record.exc_info)))
+            level = _NAMES.get(record.levelno, "error" if record.levelno > logging.WARNING else "debug")
+            _writer.line(level, REDACTOR.text(record.getMessage()), fields)
+        except Exception:
+            self.handleError(record)
+
+
+class AccessLog:
+    """The access line (MP-187, MP-188, DP-43): one a request, whoever answers it.
+
+    Args:
+        level: LOG_LEVEL's word; lines below it are not made at all.
+    """
+
+    def __init__(self, level: str = "info") -> None:
+        self.is_info, self.is_debug = LEVELS[level] <= logging.INFO, level == "debug"
+        self._worker = os.getpid()
+
+    def completed(
+        self,
+        *,
+        status: int,
+        method: str | None,
+        path: str | None,
+        duration_s: float,
+        request_id: str,
+        client_ip: str | None,
+        fields: Fields | None = None,
+        is_quiet: bool = False,
+    ) -> None:
+        """Write the line. `path` has no query; `fields` are added as they are, None left out.
+
+        `is_quiet` is for probes and metrics: their lines appear at debug only.
+        """
+        is_fault = status >= 500
+        if not (self.is_debug or (self.is_info and not is_quiet) or (is_fault and not is_quiet)):
+            return
+        line: Fields = {
+            "component": "access",
+            "request_id": REDACTOR.text(request_id),
+            "client_ip": client_ip,
+            "method": method,
+            "path": None if path is None else REDACTOR.text(path),
+            "status_code": status,
+            "duration_ms": round(duration_s * 1000),
+            "worker": self._worker,
+        }
+        if fields is not None:
+            line |= fields
+        if is_fault:
+            _writer.line("error", "request completed with server error", line)
+        else:
+            _writer.line("debug" if is_quiet else "info", "request completed", line)
+
+    def started(self, *, method: str, path: str, client_ip: str | None, user_agent: str | None) -> None:
+        """The line at a request's begin, at debug only. The caller looks at `is_debug` first."""
+        fields = {"method": method, "path": REDACTOR.text(path), "client_ip": client_ip}
+        fields["user_agent"] = None if user_agent is None else REDACTOR.text(user_agent)
+        _writer.line("debug", "request started", {"component": "access"} | fields)
+
+
+_writer = Writer(StreamSink(2), is_json=False)  # before `configure`: whatever is said goes to standard error
+_handler = Handler()
+
+
+def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
+    """Set up every logger of this process, once or again after a reload.
+
+    Args:
+        settings: LOG_* and the secrets to hide.
+        stream: Where lines go when LOG_FILE is unset; default standard output. Commands pass standard error.
+
+    Raises:
+        OSError: LOG_FILE can't be opened (MP-189: the caller ends with a line that names it).
+    """
+    global _writer
+    learn_settings(settings)
+    out = stream or sys.stdout
+    sink: Sink
+    if settings.log_file is not None:
+        max_bytes = settings.log_max_size_mb * 1024 * 1024
+        sink = FileSink(settings.log_file, max_bytes=max_bytes, backups=settings.log_max_backups)
+    else:
+        sink = StreamSink(_descriptor(out))
+    is_terminal = settings.log_file is None and out.isatty()
+    _writer.flush()
+    _writer = Writer(sink, is_json=settings.log_format == "json", colour=is_terminal)
+    root = logging.getLogger()
+    root.setLevel(LEVELS[settings.log_level])
+    root.handlers[:] = [_handler]
+    for name in _OWN_HANDLERS:
+        adopt(name)
+    logging.captureWarnings(True)
+    for name in ("urllib3", "asyncio", "sqlalchemy", "alembic.runtime.plugins"):
+        logging.getLogger(name).setLevel(max(LEVELS[settings.log_level], logging.WARNING))
+
+
+def adopt(name: str) -> None:
+    """Take a library's logger away from handlers of its own, so that its records pass the redaction like all others."""
+    logger = logging.getLogger(name)
+    logger.handlers[:] = []
+    logger.propagate = True
+
+
+def _descriptor(stream: TextIO) -> int:
+    try:
+        return stream.fileno()
+    except (OSError, AttributeError, ValueError):  # captured by a test, or closed
+        return 1
+
+
+def start() -> None:
+    """In a worker: queue lines, one greenlet writes them."""
+    _writer.start()
+
+
+def stop() -> None:
+    """At a worker's end: write what is queued."""
+    _writer.stop()
+
+
+def flush() -> None:
+    """Write what is queued now."""
+    _writer.flush()
+
+
+def reopen() -> None:
+    """SIGUSR1: somebody else rotated the file."""
+    with contextlib.suppress(OSError):
+        _writer.sink.reopen()

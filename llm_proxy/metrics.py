@@ -1,0 +1,279 @@
+"""Every metric: name, labels, help, and how the values of several worker processes become one (data-plane §7).
+
+With PROMETHEUS_MULTIPROC_DIR set (gunicorn's configuration sees to it) each process counts in memory-mapped files of
+its own and a scrape adds them up. Children are made once, here: `labels()` on each request costs more than counting.
+No metric carries a token, a project or a path.
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # DP-205
+METHODS = ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
+STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+UPSTREAM_OUTCOMES = ("2xx", "3xx", "4xx", "5xx", "connect_error", "timeout", "aborted", "client_gone")
+DISCONNECT_PHASES = ("before_dispatch", "before_first_byte", "mid_stream")
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_OWN_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+REGISTRY = CollectorRegistry()
+
+REQUESTS = Counter("llm_proxy_requests_total", "Requests to the proxy, preflights left out.", registry=REGISTRY)
+ERRORS = Counter(
+    "llm_proxy_errors_total",
+    "Proxied requests that ended with a status of 400 or above, or broken off.",
+    registry=REGISTRY,
+)
+CACHE_HITS = Counter("llm_proxy_cache_hits_total", "Answers served from the cache.", registry=REGISTRY)
+CACHE_MISSES = Counter("llm_proxy_cache_misses_total", "Look-ups without a usable stored answer.", registry=REGISTRY)
+CACHE_BYPASS = Counter("llm_proxy_cache_bypass_total", "Requests that no stored answer may serve.", registry=REGISTRY)
+CACHE_STORES = Counter("llm_proxy_cache_stores_total", "Answers written to the cache.", registry=REGISTRY)
+
+UPSTREAM_REQUESTS = Counter(
+    "llm_proxy_upstream_requests_total", "Exchanges with the provider by outcome.", ["outcome"], registry=REGISTRY
+)
+REJECTED = Counter(
+    "llm_proxy_rejected_total", "Requests refused before dispatch, by code.", ["code"], registry=REGISTRY
+)
+DISCONNECTS = Counter(
+    "llm_proxy_client_disconnects_total", "Clients that left early, by phase.", ["phase"], registry=REGISTRY
+)
+FLUSH_FAILURES = Counter(
+    "llm_proxy_usage_flush_failures_total", "Failed writes of token counts; they are tried again.", registry=REGISTRY
+)
+REQUEST_DURATION = Histogram(
+    "llm_proxy_request_duration_seconds",
+    "Time of a request from its first byte to the end of its answer.",
+    ["method", "status_class"],
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+UPSTREAM_DURATION = Histogram(
+    "llm_proxy_upstream_duration_seconds",
+    "Part of it spent waiting for the provider.",
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+OWN_DURATION = Histogram(
+    "llm_proxy_own_duration_seconds",
+    "Total less upstream: the proxy's own share.",
+    buckets=_OWN_SECONDS,
+    registry=REGISTRY,
+)
+FIRST_BYTE = Histogram(
+    "llm_proxy_time_to_first_byte_seconds",
+    "Time to the head of the provider's answer.",
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+INFLIGHT = Gauge(
+    "llm_proxy_inflight_requests", "Requests in the proxy now.", multiprocess_mode="livesum", registry=REGISTRY
+)
+STREAMS_OPEN = Gauge(
+    "llm_proxy_streams_open", "Event streams being relayed now.", multiprocess_mode="livesum", registry=REGISTRY
+)
+CIRCUIT_OPEN = Gauge(
+    "llm_proxy_circuit_open",
+    "Workers whose circuit to the provider is open.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+WORKERS = Gauge("llm_proxy_workers", "Worker processes that serve.", multiprocess_mode="livesum", registry=REGISTRY)
+RESIDENT_BYTES = Gauge(
+    "llm_proxy_memory_resident_bytes", "Resident set of all workers.", multiprocess_mode="livesum", registry=REGISTRY
+)
+VIRTUAL_BYTES = Gauge(
+    "llm_proxy_memory_virtual_bytes", "Virtual size of all workers.", multiprocess_mode="livesum", registry=REGISTRY
+)
+OPEN_FDS = Gauge(
+    "llm_proxy_open_fds", "Open descriptors of all workers.", multiprocess_mode="livesum", registry=REGISTRY
+)
+
+upstream_requests = {outcome: UPSTREAM_REQUESTS.labels(outcome) for outcome in UPSTREAM_OUTCOMES}
+client_disconnects = {phase: DISCONNECTS.labels(phase) for phase in DISCONNECT_PHASES}
+_rejected: dict[str, Counter] = {}
+_durations: dict[tuple[str, int], Histogram] = {}
+
+_STARTED_AT = time.time()
+_BOOT_FILE = "boot"  # its time of change is when the server was started
+_LOCK_FILE = "lock"
+_JSON_NAMES = {
+    "llm_proxy_requests_total": "request_count",
+    "llm_proxy_errors_total": "error_count",
+    "llm_proxy_cache_hits_total": "cache_hits",
+    "llm_proxy_cache_misses_total": "cache_misses",
+    "llm_proxy_cache_bypass_total": "cache_bypass",
+    "llm_proxy_cache_stores_total": "cache_stores",
+}  # DP-205
+
+
+def rejected(code: str) -> Counter:
+    """The child of REJECTED for a code of ours; codes are a closed set, so children are kept."""
+    child = _rejected.get(code)
+    if child is None:
+        child = _rejected[code] = REJECTED.labels(code)
+    return child
+
+
+def request_duration(method: str, status: int) -> Histogram:
+    """The child of REQUEST_DURATION for a method (unknown ones count as `other`) and a status."""
+    key = (method, status // 100)
+    child = _durations.get(key)
+    if child is None:
+        label = method if method in METHODS else "other"
+        child = REQUEST_DURATION.labels(label, f"{status // 100}xx")
+        if label == method:
+            _durations[key] = child
+    return child
+
+
+class Sampler:
+    """Gauges of this process, set from what is asked once a second and before a scrape."""
+
+    def __init__(self) -> None:
+        self._readings: list[tuple[Gauge, Callable[[], float]]] = []
+
+    def watch(self, gauge: Gauge, reading: Callable[[], float]) -> None:
+        """Set the gauge from `reading` whenever samples are taken; one reading a gauge."""
+        self._readings = [(known, read) for known, read in self._readings if known is not gauge]
+        self._readings.append((gauge, reading))
+
+    def sample(self) -> None:
+        """Set all gauges now. About 60 µs."""
+        for gauge, reading in self._readings:
+            gauge.set(reading())
+        virtual, resident = _memory_bytes()
+        VIRTUAL_BYTES.set(virtual)
+        RESIDENT_BYTES.set(resident)
+        with contextlib.suppress(OSError):  # no /proc
+            OPEN_FDS.set(len(os.listdir("/proc/self/fd")))
+        WORKERS.set(1)
+
+
+SAMPLER = Sampler()
+
+
+def _memory_bytes() -> tuple[int, int]:
+    """Virtual size and resident set of this process; zeros where there is no /proc."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            virtual, resident = statm.read().split()[:2]
+    except OSError:
+        return 0, 0
+    page = os.sysconf("SC_PAGE_SIZE")
+    return int(virtual) * page, int(resident) * page
+
+
+def text() -> bytes:
+    """All metrics in Prometheus' text format 0.0.4, summed over the workers."""
+    SAMPLER.sample()
+    with _locked(_folder(), fcntl.LOCK_SH):
+        return generate_latest(_scrape())
+
+
+def totals() -> dict[str, float | int]:
+    """The JSON form of DP-205, summed over the workers."""
+    found: dict[str, float | int] = {"uptime_seconds": _uptime_s()} | dict.fromkeys(_JSON_NAMES.values(), 0)
+    with _locked(_folder(), fcntl.LOCK_SH):
+        for metric in _scrape().collect():
+            for sample in metric.samples:
+                if sample.name in _JSON_NAMES:
+                    found[_JSON_NAMES[sample.name]] = int(sample.value)
+    return found
+
+
+def _folder() -> str | None:
+    return os.environ.get("PROMETHEUS_MULTIPROC_DIR") or None
+
+
+def _uptime_s() -> float:
+    """Seconds since the server was started (not this worker: DP-209)."""
+    folder = _folder()
+    try:
+        started_at = os.stat(os.path.join(folder, _BOOT_FILE)).st_mtime if folder else _STARTED_AT
+    except OSError:
+        started_at = _STARTED_AT
+    return max(0.0, time.time() - started_at)
+
+
+class _Uptime(Collector):
+    """The one gauge that is computed when it is asked for."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the family."""
+        yield GaugeMetricFamily("llm_proxy_uptime_seconds", "Seconds since the server was started.", value=_uptime_s())
+
+
+def _scrape() -> CollectorRegistry:
+    folder = _folder()
+    registry = CollectorRegistry()
+    if folder is None:
+        for collector in list(REGISTRY._collector_to_names):
+            registry.register(collector)
+    else:
+        MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    registry.register(_Uptime())
+    return registry
+
+
+@contextlib.contextmanager
+def _locked(folder: str | None, kind: int) -> Iterator[None]:
+    """Hold the folder's lock: a scrape must not meet a file that is being folded away (server.md §9)."""
+    if folder is None or not os.path.isdir(folder):
+        yield
+        return
+    descriptor = os.open(os.path.join(folder, _LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def clear_folder(path: str | Path) -> None:
+    """Empty the folder at a server's start, and note the time; not in an upgrade, whose other master counts there."""
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(str(folder), fcntl.LOCK_EX):
+        for file in folder.glob("*.db"):
+            file.unlink(missing_ok=True)
+        (folder / _BOOT_FILE).touch()
+        os.utime(folder / _BOOT_FILE)
+
+
+def fold_dead_worker(path: str | Path, pid: int) -> None:
+    """Add a dead worker's counts to the file of all dead ones, so that the folder does not grow with each restart.
+
+    Runs in the master, also after a `kill -9`; gauges of live workers go with their worker.
+    """
+    folder = str(path)
+    if not os.path.isdir(folder):
+        return
+    with _locked(folder, fcntl.LOCK_EX):
+        for kind in ("counter", "histogram", "summary"):
+            _fold(os.path.join(folder, f"{kind}_{pid}.db"), os.path.join(folder, f"{kind}_0.db"))
+        mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+
+
+def _fold(dead: str, sums: str) -> None:
+    if not os.path.exists(dead):
+        return
+    total: Any = MmapedDict(sums)  # type: ignore[no-untyped-call]
+    try:
+        for key, value, _, _ in MmapedDict.read_all_values_from_file(dead):  # type: ignore[no-untyped-call]
+            total.write_value(key, total.read_value(key)[0] + value, 0.0)
+    finally:
+        total.close()
+    os.unlink(dead)

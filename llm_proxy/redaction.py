@@ -1,0 +1,140 @@
+"""The one redaction layer: logs, audit records and events pass it, and nothing switches it off (MP-117, MP-191).
+
+Two things are hidden: what looks like a secret (bearers, provider keys, `Authorization` and `Cookie` values, DSN
+passwords), and what is known to be one (the literal values of the secret settings, learnt once at the start).
+"""
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llm_proxy.settings import Settings, variables
+
+HIDDEN = "***"
+_LEAST_LITERAL = 4  # a shorter "secret" would blank out ordinary words
+
+# What a text must contain (in lower case) to be worth the patterns below; plain `in` costs a tenth of a search.
+_CLUES = (
+    "sk-",
+    "bearer",
+    "basic",
+    "authorization",
+    "cookie",
+    "api_key",
+    "api-key",
+    "apikey",
+    "passw",
+    "secret",
+    "@",
+    "aiza",
+    "gsk_",
+    "xai-",
+)
+_KEY_SHAPES = re.compile(
+    r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9_-]{8,}|AIza[A-Za-z0-9_-]{20,}|gsk_[A-Za-z0-9]{16,}|xai-[A-Za-z0-9]{16,})"
+)
+_SCHEMES = re.compile(r"\b(bearer|basic)(\s+)([A-Za-z0-9._~+/=-]{4,})", re.IGNORECASE)
+_FIELDS = re.compile(
+    r"\b((?:proxy-)?authorization|(?:set-)?cookie)([\"']?\s*[:=,]\s*)(b?[\"'])?((?(3)[^\"']*|[^\r\n]*))", re.IGNORECASE
+)
+_NAMED = re.compile(
+    r"((?:api[_-]?key|passw(?:or)?d|secret)[\"']?\s*[:=]\s*)([\"']?)([^\s\"',;&}\])]{3,})", re.IGNORECASE
+)
+_DSN = re.compile(r"(\b[A-Za-z0-9_.%+~-]+):([^\s/@\"']+|[^\s@\"']*[^\s/@\"'][^\s@\"']*)@(?=tcp\(|unix\(|[A-Za-z0-9\[])")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"']*):([^\s\"']+)@")  # greedy: passwords hold "@", too
+
+
+def obfuscate(secret: str) -> str:
+    """The form in which a secret may be seen (DP-110): up to 4 characters `*`, to 12 the first 2, else 8 and 4."""
+    length = len(secret)
+    if length <= 4:
+        return "*" * length
+    if length <= 12:
+        return secret[:2] + "*" * (length - 2)
+    return f"{secret[:8]}...{secret[-4:]}"
+
+
+class Redactor:
+    """Hides secrets in texts and in structures of them.
+
+    Args:
+        literals: Values that are hidden wherever they occur, whatever they look like; very short ones are ignored.
+    """
+
+    def __init__(self, literals: Iterable[str] = ()) -> None:
+        self._literals: tuple[str, ...] = ()
+        self.learn(literals)
+
+    def learn(self, literals: Iterable[str]) -> None:
+        """Hide these values too, from now on."""
+        known = {value for value in (*self._literals, *literals) if len(value) >= _LEAST_LITERAL}
+        self._literals = tuple(sorted(known, key=len, reverse=True))  # a secret that contains another goes first
+
+    def text(self, text: str) -> str:
+        """The text with every secret in its DP-110 form. The usual text, which holds none, comes back as it is."""
+        for literal in self._literals:
+            if literal in text:
+                text = text.replace(literal, HIDDEN if len(literal) < 13 else obfuscate(literal))
+        lowered = text.lower()
+        for clue in _CLUES:
+            if clue in lowered:
+                return self._patterns(text)
+        return text
+
+    def value(self, value: Any) -> Any:
+        """The same through dictionaries, lists and tuples; bytes are read as UTF-8; other values pass."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {key: HIDDEN if _is_secret_name(key) and item else self.value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.value(item) for item in value]
+        if isinstance(value, bytes):
+            return self.text(value.decode("utf-8", "backslashreplace"))
+        return value
+
+    @staticmethod
+    def _patterns(text: str) -> str:
+        text = _URL.sub(rf"\1:{HIDDEN}@", text)
+        text = _DSN.sub(rf"\1:{HIDDEN}@", text) if "@tcp(" in text or "@unix(" in text else text
+        text = _FIELDS.sub(lambda m: f"{m[1]}{m[2]}{m[3] or ''}{HIDDEN}" if m[4].strip() else m[0], text)
+        text = _SCHEMES.sub(lambda m: m[1] + m[2] + obfuscate(m[3]), text)
+        text = _KEY_SHAPES.sub(lambda m: obfuscate(m[0]), text)
+        return _NAMED.sub(_hide_named, text)
+
+
+def _hide_named(found: re.Match[str]) -> str:
+    """`api_key=…` keeps enough to recognise the key by; passwords and secrets keep nothing."""
+    if HIDDEN in found[3] or "..." in found[3]:
+        return found[0]
+    return found[1] + found[2] + (obfuscate(found[3]) if found[1].lower().startswith("api") else HIDDEN)
+
+
+def _is_secret_name(name: object) -> bool:
+    """Whether a key of a structure names a value that is always hidden."""
+    return isinstance(name, str) and name.lower().replace("-", "_") in _SECRET_NAMES
+
+
+_SECRET_NAMES = frozenset(("authorization", "proxy_authorization", "cookie", "set_cookie", "password", "passwd"))
+
+REDACTOR = Redactor()  # the process's own; `learn_settings` fills it
+
+
+def redact(text: str) -> str:
+    """`Redactor.text` of the process's redactor."""
+    return REDACTOR.text(text)
+
+
+def learn_settings(settings: Settings) -> None:
+    """Hide the literal values of every secret setting that is set, keys in the base64 form that people paste."""
+    REDACTOR.learn(_secrets(settings))
+
+
+def _secrets(settings: Settings) -> Iterable[str]:
+    for name, variable in variables().items():
+        value = getattr(settings, name)
+        if not variable.secret or not value:
+            continue
+        for item in value if isinstance(value, tuple) else (value,):
+            yield base64.b64encode(item).decode() if isinstance(item, bytes) else str(item)
