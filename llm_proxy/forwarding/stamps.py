@@ -1,0 +1,47 @@
+"""The fields that tell when an exchange passed each point (DP-61, DP-62)."""
+
+from dataclasses import dataclass
+from time import gmtime, strftime
+
+_SECOND_NS = 1_000_000_000
+
+
+@dataclass(slots=True)
+class Stamps:
+    """Instants of one exchange in nanoseconds since the epoch; 0 is: not reached."""
+
+    received_ns: int
+    sent_ns: int = 0  # the request began to leave for the provider
+    answered_ns: int = 0  # the whole head of the answer was here
+
+    def fields(self, final_ns: int | None = None) -> list[tuple[str, str]]:
+        """The fields of an answer that came from the provider.
+
+        `final_ns` is when the whole answer was here; None where the head leaves before that, which is the rule.
+        """
+        answered = rfc3339(self.answered_ns)
+        remote_ns = max(0, self.answered_ns - self.sent_ns)
+        return [
+            ("X-Proxy-Received-At", rfc3339(self.received_ns)),
+            ("X-Proxy-Sent-Backend-At", rfc3339(self.sent_ns)),
+            ("X-Proxy-First-Response-At", answered),
+            ("X-Proxy-Final-Response-At", answered if final_ns is None else rfc3339(final_ns)),
+            ("X-UPSTREAM-REQUEST-START", str(self.sent_ns)),
+            ("X-UPSTREAM-REQUEST-STOP", str(self.answered_ns if final_ns is None else final_ns)),
+            ("X-LLM-Proxy-Remote-Duration", f"{remote_ns / _SECOND_NS:.6f}"),
+            ("X-LLM-Proxy-Remote-Duration-Ms", str(remote_ns // 1_000_000)),
+        ]
+
+
+_second: tuple[int, str] = (0, "1970-01-01T00:00:00")
+
+
+def rfc3339(instant_ns: int) -> str:
+    """UTC with microseconds, such as `2026-01-31T12:00:00.123456Z`. The last second's text is remembered."""
+    global _second
+    seconds, rest_ns = divmod(instant_ns, _SECOND_NS)
+    known, text = _second
+    if known != seconds:
+        text = strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds))
+        _second = (seconds, text)
+    return f"{text}.{rest_ns // 1000:06d}Z"
