@@ -1,0 +1,1 @@
+"""Quotas and counters: what a request may spend, and the record of what was spent."""

@@ -1,0 +1,140 @@
+"""Statements of the hot path: driver cursors on a few connections of their own, autocommit, no ORM (hot-path.md §2).
+
+SQL is written once, with `?` for parameters; times are bound by `time()` and read by `types.from_column`.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from sqlalchemy import Engine
+
+from llm_proxy.db.connector import connector_of
+from llm_proxy.db.errors import DatabaseAway
+from llm_proxy.db.types import to_column
+
+Parameters = Sequence[Any]
+
+CONNECTIONS = 4  # accounting.md §3
+WAIT_S = 1.0  # for a connection, before the database counts as away
+
+
+class BareStatements:
+    """Runs single statements, each a transaction of its own, and small batches in one transaction.
+
+    Connections are opened when first needed, at most `connections` at once, and kept. One whose statement failed is
+    closed and never used again. Drivers' errors are let through; `db.errors.is_unavailable` judges them.
+    """
+
+    def __init__(self, engine: Engine, connections: int = CONNECTIONS) -> None:
+        self._connector = connector_of(engine)
+        self.dialect = self._connector.dialect
+        self._single = engine if self._connector.is_single else None
+        self._idle: list[Any] = []
+        self._slots = threading.BoundedSemaphore(connections)
+        self._begin = "BEGIN IMMEDIATE" if self.dialect == "sqlite" else "BEGIN"
+        self._is_closed = False
+        self._ready: dict[str, str] = {}
+
+    def time(self, instant: Any) -> Any:
+        """An aware datetime as this database's driver binds it."""
+        return to_column(self.dialect, instant)
+
+    def read(self, sql: str, parameters: Parameters) -> list[Any]:
+        """All rows of a SELECT. Repeated once on a new connection when a kept one turns out to be dead."""
+        return self._run(sql, parameters, lambda cursor: cursor.fetchall(), may_repeat=True)  # type: ignore[no-any-return]
+
+    def write(self, sql: str, parameters: Parameters) -> int:
+        """Rows that an INSERT, UPDATE or DELETE found. Never repeated: its outcome is unknown after an error."""
+        return self._run(sql, parameters, lambda cursor: cursor.rowcount, may_repeat=False)  # type: ignore[no-any-return]
+
+    def batch(self, statements: Sequence[tuple[str, Parameters]]) -> list[int]:
+        """Rows found by each statement; all of them in one transaction, or none."""
+        with self._connection() as connection:
+            cursor = connection.cursor()
+            cursor.execute(self._begin)
+            try:
+                found = []
+                for sql, parameters in statements:
+                    cursor.execute(self._sql(sql), parameters)
+                    found.append(cursor.rowcount)
+                cursor.execute("COMMIT")
+            except BaseException:
+                self._roll_back(cursor)
+                raise
+            cursor.close()
+            return found
+
+    def close(self) -> None:
+        """Close what is idle; what is in use is closed when it comes back."""
+        self._is_closed = True
+        while self._idle:
+            self._discard(self._idle.pop())
+
+    def _run(self, sql: str, parameters: Parameters, take: Any, *, may_repeat: bool) -> Any:
+        was_kept = bool(self._idle)
+        try:
+            with self._connection() as connection:
+                cursor = connection.cursor()
+                cursor.execute(self._sql(sql), parameters)
+                taken = take(cursor)
+                cursor.close()
+                return taken
+        except Exception:
+            if not (may_repeat and was_kept) or self.dialect == "sqlite":
+                raise
+        self._drop_idle()  # they died together
+        return self._run(sql, parameters, take, may_repeat=False)
+
+    def _sql(self, sql: str) -> str:
+        if self.dialect == "sqlite":
+            return sql
+        ready = self._ready.get(sql)
+        if ready is None:
+            ready = self._ready[sql] = sql.replace("?", "%s")
+        return ready
+
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
+        if self._single is not None:  # :memory: has one connection, the engine's
+            with self._single.connect() as shared:
+                yield shared.connection.dbapi_connection
+            return
+        if not self._slots.acquire(timeout=WAIT_S):
+            raise DatabaseAway("no database connection was free in time")
+        try:
+            connection = self._idle.pop() if self._idle else self._open()
+            try:
+                yield connection
+            except BaseException:
+                self._discard(connection)
+                raise
+            if self._is_closed:
+                self._discard(connection)
+            else:
+                self._idle.append(connection)
+        finally:
+            self._slots.release()
+
+    def _open(self) -> Any:
+        connection = self._connector.connect()
+        if self.dialect == "postgresql":
+            connection.autocommit = True
+        elif self.dialect == "mysql":
+            connection.autocommit(True)
+        return connection
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._discard(self._idle.pop())
+
+    def _roll_back(self, cursor: Any) -> None:
+        if self._single is None:
+            return  # the connection is closed, which rolls back
+        cursor.execute("ROLLBACK")
+
+    @staticmethod
+    def _discard(connection: Any) -> None:
+        with suppress(Exception):  # a dead connection may fail to say goodbye; nothing depends on it
+            connection.close()

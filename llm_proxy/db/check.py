@@ -1,0 +1,62 @@
+"""Is the database there, and migrated? Asked by /ready (DP-214)."""
+
+import logging
+import time
+from weakref import WeakKeyDictionary
+
+import gevent
+from sqlalchemy import Engine
+
+from llm_proxy.db import migrate
+from llm_proxy.db.connector import is_cooperative
+from llm_proxy.db.errors import MigrationError
+from llm_proxy.db.session import reading
+
+_LOG = logging.getLogger(__name__)
+
+LIMIT_S = 1.0
+FRESH_S = 2.0
+
+_KNOWN: WeakKeyDictionary[Engine, tuple[float, str | None]] = WeakKeyDictionary()
+
+
+def readiness(engine: Engine) -> str | None:
+    """None when the database answers and has this program's schema; else the check that fails.
+
+    `database` or `migrations`. Takes at most a second under gevent, and asks at most every two seconds, a running
+    question included. Never raises.
+    """
+    now = time.monotonic()
+    asked_at, found = _KNOWN.get(engine, (-FRESH_S, None))
+    if now - asked_at < FRESH_S:
+        return found
+    _KNOWN[engine] = (now, found)  # whoever comes meanwhile gets the last answer
+    found = _ask(engine)
+    _KNOWN[engine] = (now, found)
+    return found
+
+
+def forget(engine: Engine) -> None:
+    """Have the next question really asked."""
+    _KNOWN.pop(engine, None)
+
+
+def _ask(engine: Engine) -> str | None:
+    timeout = gevent.Timeout(LIMIT_S) if is_cooperative() else None
+    try:
+        if timeout is not None:
+            timeout.start()
+        with reading(engine) as connection:
+            return None if migrate.version(connection) == migrate.head() else "migrations"
+    except MigrationError:
+        return "migrations"
+    except gevent.Timeout as expired:
+        if expired is not timeout:
+            raise
+        return "database"
+    except Exception as error:
+        _LOG.warning("database is not ready: %s", type(error).__name__)
+        return "database"
+    finally:
+        if timeout is not None:
+            timeout.close()

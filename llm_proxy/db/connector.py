@@ -1,0 +1,50 @@
+"""How a process opens connections of one database; what an Engine and the bare statements share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from gevent import monkey
+from sqlalchemy import Engine
+
+Connect = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Connector:
+    """Opens driver connections that are ready for use.
+
+    Attributes:
+        dialect: `sqlite`, `postgresql` or `mysql`, as SQLAlchemy calls them.
+        url: SQLAlchemy's URL without address and credentials: it only chooses dialect and driver.
+        connect: Opens a connection, session settings done. Raises the driver's errors.
+        where: The database in words that may be shown: a path, or host and name. Never a user or password.
+        is_single: One connection for the whole process (`:memory:`).
+        warnings: What an operator should know about how the connection is made; a line each.
+    """
+
+    dialect: str
+    url: str
+    connect: Connect
+    where: str
+    is_single: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+_CONNECTORS: WeakKeyDictionary[Engine, Connector] = WeakKeyDictionary()
+
+
+def remember(engine: Engine, connector: Connector) -> None:
+    """Note which connector an engine was made from."""
+    _CONNECTORS[engine] = connector
+
+
+def connector_of(engine: Engine) -> Connector:
+    """The connector that the engine was made from. Raises KeyError for engines of others."""
+    return _CONNECTORS[engine]
+
+
+def is_cooperative() -> bool:
+    """Whether this process runs under gevent, so that no call may wait in C."""
+    return bool(monkey.is_module_patched("socket"))

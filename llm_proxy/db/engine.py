@@ -1,0 +1,59 @@
+"""From settings to an engine: driver, pool, transactions."""
+
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from llm_proxy.db import sqlite
+from llm_proxy.db.connector import Connector, remember
+from llm_proxy.settings import Settings
+
+READS = "llm_proxy_reads"  # execution option: the transaction writes nothing
+
+
+def create_engine(settings: Settings) -> Engine:
+    """The engine of the configured database. Opens no connection; make one in each process, after the fork.
+
+    Raises:
+        DatabaseFault: The connection string asks for something that can't be honoured; names the option.
+    """
+    return engine_of(connector_of_settings(settings), settings)
+
+
+def connector_of_settings(settings: Settings) -> Connector:
+    """The connector of the configured database (MP-87, MP-88). Raises DatabaseFault."""
+    return sqlite.connector(settings.database_path)
+
+
+def engine_of(connector: Connector, settings: Settings) -> Engine:
+    """An engine over a connector, pooled as MP-101 says."""
+    engine = sqlalchemy.create_engine(
+        connector.url, creator=connector.connect, hide_parameters=True, **_pool_options(connector, settings)
+    )
+    if connector.dialect == "sqlite":
+        event.listen(engine, "begin", _begin_sqlite)
+    remember(engine, connector)
+    return engine
+
+
+def _pool_options(connector: Connector, settings: Settings) -> dict[str, Any]:
+    if connector.is_single:
+        return {"poolclass": StaticPool}
+    idle = min(settings.database_max_idle_conns, settings.database_pool_size)
+    return {
+        "poolclass": QueuePool,
+        "pool_size": idle,
+        "max_overflow": settings.database_pool_size - idle,
+        "pool_timeout": settings.database_pool_timeout_s,
+        "pool_recycle": settings.database_conn_max_lifetime_s or -1,
+        "pool_pre_ping": connector.dialect != "sqlite",
+        "pool_use_lifo": True,
+    }
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Writers queue at BEGIN: a transaction that reads first and writes later could not be repeated (MP-90)."""
+    reads = connection.get_execution_options().get(READS, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -1,0 +1,75 @@
+"""What goes wrong with a database, told apart: away for now, or a fault that a retry does not cure."""
+
+import sqlite3
+
+import psycopg2
+import psycopg2.errors
+import pymysql
+from sqlalchemy import exc as sa
+
+_SQLITE_AWAY = {  # primary result codes
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_CORRUPT,
+}
+_POSTGRES_AWAY = ("08", "53", "57", "55P03", "40")  # connection, resources, operator, lock wait, serialisation
+_MYSQL_AWAY = {  # server gone, connection refused or lost, shutting down, too many connections, lock wait, deadlock
+    1037, 1038, 1040, 1041, 1042, 1043, 1053, 1077, 1079, 1080, 1129, 1152, 1153, 1154, 1155, 1156, 1157, 1158, 1159,
+    1160, 1161, 1184, 1203, 1205, 1213, 1226, 1290, 1317, 1836, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 3024, 4031,
+}  # fmt: skip
+
+
+class DatabaseFault(Exception):
+    """Root of our own words about the database; the message is one line for an operator, without a secret."""
+
+
+class DatabaseAway(DatabaseFault):
+    """No answer within the bound that applied."""
+
+
+class MigrationError(DatabaseFault):
+    """The schema is not what this program can work with, or could not be changed."""
+
+
+class SchemaTooNew(MigrationError):
+    """The database was migrated by a newer release; nothing is downgraded silently (MP-108)."""
+
+
+class SchemaBehind(MigrationError):
+    """Migrations are pending and AUTO_MIGRATE is off (MP-103)."""
+
+
+class WouldLoseData(MigrationError):
+    """A step down would drop tables or columns that hold data; `parts` names them."""
+
+    def __init__(self, parts: list[str]) -> None:
+        super().__init__("this step would drop data: " + ", ".join(parts))
+        self.parts = parts
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether the database is away, overloaded or being restarted, so that the same call may work a moment later.
+
+    Knows the errors of SQLAlchemy, of the three drivers, and ours. False for what a retry does not cure.
+    """
+    if isinstance(error, DatabaseAway | sa.TimeoutError | ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, sa.DBAPIError):
+        return error.connection_invalidated or (error.orig is not None and is_unavailable(error.orig))
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)
+        return code is not None and code & 0xFF in _SQLITE_AWAY
+    if isinstance(error, psycopg2.Error):
+        if error.pgcode:
+            return error.pgcode.startswith(_POSTGRES_AWAY)
+        return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+    if isinstance(error, pymysql.err.InterfaceError):
+        return True
+    if isinstance(error, pymysql.err.MySQLError):
+        return bool(error.args) and error.args[0] in _MYSQL_AWAY
+    return False

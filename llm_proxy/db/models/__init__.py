@@ -1,0 +1,9 @@
+"""Models of every table, by part. Importing this package fills `Base.metadata`."""
+
+from llm_proxy.db.models.audit import AuditRow
+from llm_proxy.db.models.base import Base
+from llm_proxy.db.models.project import ProjectRow
+from llm_proxy.db.models.system import AdminSessionRow, InstanceRow, LockRow
+from llm_proxy.db.models.token import TokenRow
+
+__all__ = ["AdminSessionRow", "AuditRow", "Base", "InstanceRow", "LockRow", "ProjectRow", "TokenRow"]

@@ -1,0 +1,50 @@
+"""The audit trail (MP-83, MP-86d)."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from llm_proxy.db.models.base import MYSQL_TABLE, Base
+from llm_proxy.db.types import UtcTime, ascii_fixed, ascii_text, big_integer, exact_text, long_text
+
+
+class AuditRow(Base):
+    """One audited action. No foreign keys: records outlive what they speak of."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (
+        CheckConstraint("outcome IN ('success','failure','denied','error')", name="outcome"),
+        UniqueConstraint("writer", "seq", name="uq_audit_events_writer_seq"),
+        Index("idx_audit_timestamp", "timestamp"),
+        Index("idx_audit_action", "action"),
+        Index("idx_audit_project_id", "project_id"),
+        Index("idx_audit_client_ip", "client_ip"),
+        Index("idx_audit_request_id", "request_id"),
+        Index("idx_audit_outcome", "outcome"),
+        Index("idx_audit_ip_action", "client_ip", "action"),
+        Index("idx_audit_project_id_timestamp", "project_id", "timestamp"),
+        Index("idx_audit_action_timestamp", "action", "timestamp"),
+        Index("idx_audit_correlation_id", "correlation_id"),
+        MYSQL_TABLE,
+    )
+
+    id: Mapped[str] = mapped_column(ascii_text(36), primary_key=True)
+    timestamp: Mapped[datetime] = mapped_column(UtcTime())
+    action: Mapped[str] = mapped_column(exact_text(64))
+    actor: Mapped[str] = mapped_column(exact_text(64))
+    project_id: Mapped[str | None] = mapped_column(exact_text(36))
+    request_id: Mapped[str | None] = mapped_column(exact_text(128))
+    correlation_id: Mapped[str | None] = mapped_column(exact_text(128))
+    client_ip: Mapped[str | None] = mapped_column(exact_text(45))
+    method: Mapped[str | None] = mapped_column(exact_text(16))
+    path: Mapped[str | None] = mapped_column(long_text())
+    user_agent: Mapped[str | None] = mapped_column(long_text())
+    outcome: Mapped[str] = mapped_column(ascii_text(16))
+    reason: Mapped[str | None] = mapped_column(long_text())
+    token_id: Mapped[str | None] = mapped_column(exact_text(36))
+    metadata_: Mapped[str | None] = mapped_column("metadata", long_text())
+    writer: Mapped[str | None] = mapped_column(ascii_text(36))
+    seq: Mapped[int | None] = mapped_column(big_integer())
+    prev_hash: Mapped[str | None] = mapped_column(ascii_fixed(64))
+    hash: Mapped[str | None] = mapped_column(ascii_fixed(64))

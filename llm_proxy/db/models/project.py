@@ -1,0 +1,32 @@
+"""Projects (MP-70 to MP-74, MP-86c)."""
+
+from datetime import datetime
+
+from sqlalchemy import Boolean, CheckConstraint, Integer, UniqueConstraint, true
+from sqlalchemy.orm import Mapped, mapped_column
+
+from llm_proxy.db.models.base import MYSQL_TABLE, Base
+from llm_proxy.db.types import UtcTime, ascii_text, big_integer, exact_text, long_text
+
+
+class ProjectRow(Base):
+    """A team and the provider's key that its tokens stand for. `api_key` is sealed or, without a key ring, plain."""
+
+    __tablename__ = "projects"
+    __table_args__ = (
+        UniqueConstraint("name", name="uq_projects_name"),
+        CheckConstraint("event_privacy IN ('full','metadata','off')", name="event_privacy"),
+        MYSQL_TABLE,
+    )
+
+    id: Mapped[str] = mapped_column(ascii_text(36), primary_key=True)
+    name: Mapped[str] = mapped_column(exact_text(255))
+    api_key: Mapped[str] = mapped_column(long_text())
+    is_active: Mapped[bool] = mapped_column(Boolean(), server_default=true())
+    deactivated_at: Mapped[datetime | None] = mapped_column(UtcTime())
+    created_at: Mapped[datetime] = mapped_column(UtcTime())
+    updated_at: Mapped[datetime] = mapped_column(UtcTime())
+    requests_per_minute: Mapped[int | None] = mapped_column(Integer())
+    tokens_per_minute: Mapped[int | None] = mapped_column(Integer())
+    max_cost_nano_usd_per_month: Mapped[int | None] = mapped_column(big_integer())
+    event_privacy: Mapped[str] = mapped_column(ascii_text(16), server_default="full")

@@ -1,0 +1,44 @@
+"""Tables that the program keeps for itself (MP-86, MP-86e)."""
+
+from datetime import datetime
+
+from sqlalchemy import Boolean, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from llm_proxy.db.models.base import MYSQL_TABLE, Base
+from llm_proxy.db.types import UtcTime, ascii_fixed, ascii_text, exact_text
+
+
+class InstanceRow(Base):
+    """One row, written by the first migration: the name of this database, for folders outside it that belong to it."""
+
+    __tablename__ = "instance"
+    __table_args__ = (MYSQL_TABLE,)
+
+    id: Mapped[str] = mapped_column(ascii_text(36), primary_key=True)
+
+
+class LockRow(Base):
+    """Who leads a job until when."""
+
+    __tablename__ = "locks"
+    __table_args__ = (MYSQL_TABLE,)
+
+    name: Mapped[str] = mapped_column(ascii_text(64), primary_key=True)
+    holder: Mapped[str] = mapped_column(exact_text(128))
+    expires_at: Mapped[datetime] = mapped_column(UtcTime())
+
+
+class AdminSessionRow(Base):
+    """A login of the admin UI (MP-161). Ids and the management token are kept as hashes only."""
+
+    __tablename__ = "admin_sessions"
+    __table_args__ = (Index("idx_admin_sessions_expires_at", "expires_at"), MYSQL_TABLE)
+
+    id_hash: Mapped[str] = mapped_column(ascii_fixed(64), primary_key=True)
+    token_fingerprint: Mapped[str] = mapped_column(ascii_fixed(64))
+    csrf_hash: Mapped[str] = mapped_column(ascii_fixed(64))
+    remember: Mapped[bool] = mapped_column(Boolean())
+    created_at: Mapped[datetime] = mapped_column(UtcTime())
+    last_seen_at: Mapped[datetime] = mapped_column(UtcTime())
+    expires_at: Mapped[datetime] = mapped_column(UtcTime())

@@ -1,0 +1,1 @@
+"""Withering tokens: issue, authenticate, change, revoke."""

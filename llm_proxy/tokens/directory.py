@@ -1,0 +1,207 @@
+"""From the bearer presented to the facts about its token: one read, remembered for less than a second."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine
+
+from llm_proxy.crypto import KeyRing, UnopenableValue, digest
+from llm_proxy.db.bare import BareStatements
+from llm_proxy.db.errors import is_unavailable
+from llm_proxy.db.types import from_column, utc_now
+from llm_proxy.errors import InvalidToken, ServiceUnavailable, TokenNotFound
+from llm_proxy.settings import Settings
+from llm_proxy.tokens.bearer import hint, is_well_formed
+from llm_proxy.tokens.facts import ProjectFacts, TokenFacts
+
+_LOG = logging.getLogger(__name__)
+
+FRESH_S = 0.9  # data-plane decision 4 allows 1 s, from the change to the last request that does not know it
+_WAIT_S = 5.0  # for the same read begun by another request
+
+_SELECT = """\
+SELECT t.token, t.id, t.token_hint, t.project_id, t.is_active, t.expires_at, t.max_requests, t.request_count,
+ t.created_at, t.last_used_at, t.lease_version, t.idle_timeout_minutes, t.requests_per_minute, t.tokens_per_minute,
+ t.max_total_tokens, t.max_cost_nano_usd, t.total_tokens, t.total_cost_nano_usd,
+ p.id, p.is_active, p.api_key, p.requests_per_minute, p.tokens_per_minute, p.max_cost_nano_usd_per_month,
+ p.event_privacy
+ FROM tokens t LEFT JOIN projects p ON p.id = t.project_id WHERE t.token IN (?, ?)"""
+_HASH_IT = "UPDATE tokens SET token = ?, token_hint = ?, lease_version = lease_version + 1 WHERE id = ? AND token = ?"
+
+
+class _Read:
+    """A read that is under way; others who need the same wait for it."""
+
+    __slots__ = ("done", "error", "facts")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.facts: TokenFacts | None = None
+        self.error: Exception | None = None
+
+
+class TokenDirectory:
+    """Knows tokens by their bearer.
+
+    What was found is remembered for `remember_s`, counted from before the read; refusals are not remembered. Bearers
+    are not kept: the key is their hash.
+
+    Args:
+        remember_s: 0 = a read for every request.
+        most: Tokens remembered; the oldest goes first.
+        clock, now: Monotonic seconds and the present instant.
+    """
+
+    def __init__(
+        self,
+        statements: BareStatements,
+        ring: KeyRing,
+        *,
+        remember_s: float = FRESH_S,
+        most: int = 10_000,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._statements, self._ring = statements, ring
+        self._remember_s, self._most, self._clock, self._now = min(remember_s, FRESH_S), most, clock, now
+        self._known: dict[str, tuple[float, TokenFacts]] = {}
+        self._digests: dict[str, str] = {}  # token id → key of _known
+        self._reads: dict[str, _Read] = {}
+        self._changes = 0
+
+    @classmethod
+    def of(cls, engine: Engine, ring: KeyRing, settings: Settings) -> "TokenDirectory":
+        """As the settings say: facts come in one read, so the shortest of the three times applies (DP-124, DP-125)."""
+        remember_s = min(settings.token_cache_ttl_s, settings.active_cache_ttl_s, settings.api_key_cache_ttl_s)
+        most = min(settings.active_cache_max, settings.api_key_cache_max)
+        return cls(BareStatements(engine), ring, remember_s=remember_s, most=most)
+
+    def authenticate(self, bearer: str) -> TokenFacts:
+        """The facts of a token that is active and has not expired. Its project and quota are the caller's to judge.
+
+        Raises:
+            InvalidToken: It cannot be a token; no database was asked.
+            TokenNotFound, TokenInactive, TokenExpired: In this order (DP-50).
+            ServiceUnavailable: The database did not answer.
+        """
+        if not is_well_formed(bearer):
+            raise InvalidToken(description="invalid token format")
+        key = digest(bearer)
+        known = self._known.get(key)
+        if known is None or self._clock() - known[0] >= self._remember_s:
+            facts = self._look_up(key, bearer)
+        else:
+            facts = known[1]
+        facts.require_usable(self._now())
+        return facts
+
+    def forget(self, token_id: str) -> None:
+        """Something about this token has changed in this process: the next request reads again."""
+        self._changes += 1
+        key = self._digests.pop(token_id, None)
+        if key is not None:
+            self._known.pop(key, None)
+
+    def forget_project(self, project_id: str) -> None:
+        """The same for all tokens of a project."""
+        self._changes += 1
+        for key, (_, facts) in list(self._known.items()):
+            if facts.project_id == project_id:
+                self._known.pop(key, None)
+                self._digests.pop(facts.id, None)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._statements.close()
+
+    def _look_up(self, key: str, bearer: str) -> TokenFacts:
+        if self._remember_s <= 0:
+            return self._read(key, bearer)
+        under_way = self._reads.get(key)
+        if under_way is not None and under_way.done.wait(_WAIT_S):
+            if under_way.error is not None:
+                raise under_way.error
+            if under_way.facts is not None:
+                return under_way.facts
+        mine = self._reads[key] = _Read()
+        try:
+            mine.facts = self._read(key, bearer)
+            return mine.facts
+        except Exception as error:
+            mine.error = error
+            raise
+        finally:
+            if self._reads.get(key) is mine:
+                del self._reads[key]
+            mine.done.set()
+
+    def _read(self, key: str, bearer: str) -> TokenFacts:
+        started, changes = self._clock(), self._changes
+        try:
+            rows = self._statements.read(_SELECT, (key, bearer))
+        except Exception as error:
+            _LOG.warning("token look-up failed: %s", type(error).__name__, exc_info=not is_unavailable(error))
+            raise ServiceUnavailable from error
+        row = next((row for row in rows if row[0] == key), rows[0] if rows else None)
+        if row is None:
+            raise TokenNotFound
+        facts = self._facts(row, bearer)
+        if row[0] != key:
+            self._hash(facts, key, bearer)
+        if facts.is_active and self._remember_s > 0 and changes == self._changes:
+            self._remember(key, started, facts)
+        return facts
+
+    def _remember(self, key: str, started: float, facts: TokenFacts) -> None:
+        self._known.pop(key, None)
+        while len(self._known) >= self._most:
+            _, oldest = self._known.pop(next(iter(self._known)))
+            self._digests.pop(oldest.id, None)
+        self._known[key] = (started, facts)
+        self._digests[facts.id] = key
+
+    def _facts(self, row: Sequence[Any], bearer: str) -> TokenFacts:
+        (_, id_, shown, project_id, is_active, expires_at, max_requests, request_count, *rest) = row
+        (created_at, last_used_at, version, idle, rpm, tpm, most_tokens, most_cost, tokens, cost, *project) = rest
+        return TokenFacts(
+            id=id_,
+            hint=shown or hint(bearer),
+            project_id=project_id,
+            is_active=bool(is_active),
+            expires_at=from_column(expires_at),
+            max_requests=max_requests or None,  # 0 means unlimited (DP-114)
+            request_count=request_count,
+            project=self._project(project_id, project),
+            created_at=from_column(created_at),
+            last_used_at=from_column(last_used_at),
+            lease_version=version,
+            idle_timeout_minutes=idle,
+            requests_per_minute=rpm,
+            tokens_per_minute=tpm,
+            max_total_tokens=most_tokens,
+            max_cost_nano_usd=most_cost,
+            total_tokens=tokens,
+            total_cost_nano_usd=cost,
+        )
+
+    def _project(self, project_id: str, row: Sequence[Any]) -> ProjectFacts:
+        found, is_active, stored, rpm, tpm, most_cost, privacy = row
+        if found is None:
+            return ProjectFacts(project_id, is_active=False, api_key=None)  # DP-126
+        try:
+            api_key = self._ring.open(stored, project_id) or None
+        except UnopenableValue as error:
+            _LOG.error("provider key of project %s cannot be opened: %s", project_id, error)
+            api_key = None
+        return ProjectFacts(project_id, bool(is_active), api_key, rpm, tpm, most_cost, privacy)
+
+    def _hash(self, facts: TokenFacts, key: str, bearer: str) -> None:
+        """A row that holds its bearer in clear, from an import, is hashed by its first use (DP-165)."""
+        try:
+            self._statements.write(_HASH_IT, (key, facts.hint, facts.id, bearer))
+        except Exception as error:
+            _LOG.warning("token %s could not be hashed, the next use tries again: %s", facts.id, type(error).__name__)
