@@ -1,0 +1,65 @@
+"""The command line: one tree of commands behind two doors, `llm-proxy …` and `flask --app wsgi …` (MP-126).
+
+Commands are imported when they run, so that neither door opens, reads or starts anything by being looked at (MP-127).
+"""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from llm_proxy.cli.output import show_error
+from llm_proxy.cli.tree import EXIT_GENERAL, EXIT_INTERRUPTED, Group
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+COMMANDS = {
+    "simulate-provider": ("llm_proxy.cli.simulate:simulate_provider", "Serve a simulated provider."),
+}
+
+root = Group(
+    "llm-proxy",
+    lazy=COMMANDS,
+    help="A gateway to OpenAI-style APIs that hands out withering tokens instead of provider keys.",
+)
+
+
+def main() -> None:
+    """Entry point of the console script: every error is a line on stderr and an exit code (MP-128)."""
+    try:
+        code = root.main(prog_name="llm-proxy", standalone_mode=False)
+    except click.exceptions.Exit as exc:
+        code = exc.exit_code
+    except click.UsageError as exc:
+        asked = f"; see {exc.ctx.command_path} --help" if exc.ctx is not None else ""
+        show_error(exc.format_message().rstrip(".") + asked)
+        code = EXIT_GENERAL
+    except click.ClickException as exc:
+        exc.show()
+        code = exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the reader has left; nothing is owed to it)
+        code = 0
+    except Exception as exc:
+        show_error(_where(exc))
+        code = EXIT_GENERAL
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _where(exc: Exception) -> str:
+    """What a bug report needs of an unforeseen error: kind and place, not its words, which may hold secrets."""
+    frame = traceback.extract_tb(exc.__traceback__)[-1]
+    return f"unexpected {type(exc).__name__} in {Path(frame.filename).name}, line {frame.lineno}; please report it"
+
+
+def register(app: "Flask") -> None:
+    """Open the second door: `flask --app wsgi <command>`."""
+    from llm_proxy.cli.flask_door import Door
+
+    app.cli = Door(app.name, lazy=COMMANDS)

@@ -1,0 +1,50 @@
+"""Options that several commands share, and the forms that their values have."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llm_proxy.cli.output import is_terminal
+from llm_proxy.cli.tree import CommandError
+from llm_proxy.settings.declare import duration_s
+
+
+def read_secret(option: str, value: str | None, *, prompt: str | None = None) -> str | None:
+    """A secret's value: as given, from stdin (`-`), from a file (`@path`), or asked for without echo (MP-130).
+
+    Args:
+        option: Name for error texts.
+        value: What the flag said; None when it was not given.
+        prompt: What to ask on a terminal when it was not given; None asks nothing.
+    """
+    if value is None:
+        return str(click.prompt(prompt, hide_input=True, err=True)) if prompt and is_terminal() else None
+    if value == "-":
+        return sys.stdin.readline().strip()
+    if value.startswith("@"):
+        try:
+            return Path(value[1:]).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            raise CommandError(f"{option}: {value[1:]} cannot be read") from None
+    return value.strip()
+
+
+class _Duration(click.ParamType):
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return duration_s(value)
+        except ValueError as exc:
+            self.fail(f"expected {exc}", param, ctx)
+
+
+class DurationOption(click.Option):
+    """An option in seconds: `30s`, `250ms`, `1h30m` or a bare number."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, type=_Duration(), metavar="TIME", **kwargs)

@@ -1,0 +1,95 @@
+"""Results on stdout as a table, JSON or YAML; everything else on stderr (MP-129)."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+_FORMAT = "llm_proxy.output"
+
+
+def _remember_format(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value:
+        ctx.meta[_FORMAT] = "json" if value is True else value
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--json` and `-o table|json|yaml`."""
+    command = click.option(
+        "--json", is_flag=True, expose_value=False, is_eager=True, callback=_remember_format, help="Same as -o json."
+    )(command)
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json", "yaml"]),
+        expose_value=False,
+        is_eager=True,
+        callback=_remember_format,
+        help="Form of the result (table).",
+    )(command)
+
+
+def output_format() -> str:
+    """`table`, `json` or `yaml`."""
+    ctx = click.get_current_context(silent=True)
+    return "table" if ctx is None else str(ctx.meta.get(_FORMAT, "table"))
+
+
+def emit(value: Any, as_text: Callable[[], str]) -> None:
+    """Print one result: the value itself as JSON or YAML, or the text for people."""
+    match output_format():
+        case "json":
+            click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        case "yaml":
+            import yaml
+
+            click.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), nl=False)
+        case _:
+            click.echo(as_text())
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Columns as wide as their longest cell; None shows as `-`."""
+    cells = [list(columns), *([_cell(item) for item in row] for row in rows)]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return "\n".join(lines)
+
+
+def lines(about: Mapping[str, Any]) -> str:
+    """`Name: value` lines; None shows as `-`."""
+    return "\n".join(f"{name}: {_cell(value)}" for name, value in about.items())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "".join(character if character.isprintable() else "?" for character in str(value))
+
+
+def minute(instant: str | None) -> str | None:
+    """An RFC 3339 time as `YYYY-MM-DD HH:MM` (MP-144)."""
+    return None if instant is None else instant[:16].replace("T", " ")
+
+
+def note(message: str) -> None:
+    """A remark that is no result."""
+    click.echo(message, err=True)
+
+
+def show_error(message: str, status: int | None = None) -> None:
+    """One line on stderr a fault, or with `--json` one object."""
+    if output_format() == "json":
+        click.echo(json.dumps({"error": message, "status": status}, indent=2, ensure_ascii=False), err=True)
+        return
+    for line in message.splitlines() or [""]:
+        click.echo(f"Error: {line}", err=True)
+
+
+def is_terminal() -> bool:
+    """Whether a person sits at both ends."""
+    return sys.stdin.isatty() and sys.stderr.isatty()

@@ -1,0 +1,133 @@
+"""The kinds of command that the tree is made of, and the errors that they end with.
+
+Every command and group knows `-h`, `--help` and `--version` (MP-135); every command knows `--env` (MP-133). No option
+reads an environment variable of its own accord (MP-134): variables come through the settings.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import click
+
+from llm_proxy import __version__
+from llm_proxy.cli.environment import remember_env_file
+from llm_proxy.cli.output import show_error
+
+EXIT_GENERAL, EXIT_NETWORK, EXIT_AUTHENTICATION, EXIT_INTERRUPTED = 1, 2, 3, 130  # MP-128
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80, "auto_envvar_prefix": None}
+
+
+class CommandError(click.ClickException):
+    """A command ends without success: one line on stderr and exit code 1.
+
+    Args:
+        message: The line, without a prefix; several faults are a line each. Never a secret.
+        status: The HTTP status behind it, for `--json`.
+    """
+
+    exit_code = EXIT_GENERAL
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def show(self, file: Any = None) -> None:
+        """Print it the way the command's output was asked for (MP-129)."""
+        show_error(self.message, self.status)
+
+
+class NetworkError(CommandError):
+    """Refused, unknown host, TLS, timeout."""
+
+    exit_code = EXIT_NETWORK
+
+
+class AuthenticationError(CommandError):
+    """A token is missing or was not accepted."""
+
+    exit_code = EXIT_AUTHENTICATION
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"llm-proxy {__version__}")
+        ctx.exit()
+
+
+def _version_option() -> click.Option:
+    return click.Option(
+        ["--version"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_print_version,
+        help="Show the version.",
+    )
+
+
+def _env_option() -> click.Option:
+    return click.Option(
+        ["--env"],
+        metavar="PATH",
+        expose_value=False,
+        is_eager=True,
+        callback=remember_env_file,
+        help="Env file to read beside the environment (.env).",
+    )
+
+
+class Command(click.Command):
+    """A leaf of the tree."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["context_settings"] = CONTEXT_SETTINGS | kwargs.get("context_settings", {})
+        super().__init__(*args, **kwargs)
+        self.params += [_env_option(), _version_option()]
+
+
+class Group(click.Group):
+    """A branch; without arguments it shows its help and ends with 0.
+
+    Args:
+        lazy: Commands that are imported when they are run: name → (`module:attribute`, first line of the help).
+    """
+
+    command_class = Command
+
+    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
+        kwargs["context_settings"] = CONTEXT_SETTINGS | kwargs.get("context_settings", {})
+        super().__init__(*args, **kwargs)
+        self._lazy = lazy or {}
+        self.params.append(_version_option())
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """No arguments: the help, and success."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, imported or not."""
+        return sorted({*super().list_commands(ctx), *self._lazy})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now when it was not yet."""
+        if cmd_name not in self._lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self._lazy[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        rows = []
+        for name in self.list_commands(ctx):
+            command = None if name in self._lazy else super().get_command(ctx, name)
+            rows.append((name, self._lazy[name][1] if command is None else command.get_short_help_str(60)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+Group.group_class = Group
