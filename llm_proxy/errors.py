@@ -162,6 +162,10 @@ class ClientGone(ClientConnectionError):
     """The client closed its connection before its request body was whole (rows 9 and 28). Nothing can be sent."""
 
 
+class MalformedBody(MalformedRequest, ClientConnectionError):
+    """The body's chunks break HTTP's framing: 400 and close, by the server layer (data-plane decision 17)."""
+
+
 class RequestTimeout(LlmProxyError, ClientConnectionError):
     """Header section or body stayed silent too long: 408 and close (data-plane decisions 17 and 19)."""
 
@@ -344,6 +348,13 @@ class UpstreamTimeout(UpstreamError):
     """A time limit of data-plane decision 10 passed (rows 4, 6 and 7)."""
 
     status, code, message = 504, "timeout", "Request timeout"
+
+
+class UpstreamRequestInvalid(UpstreamError):
+    """The request cannot be written as one well-framed HTTP message: refused before connecting (row 24)."""
+
+    status, type, code, message = 500, "server_error", "internal_error", "Internal server error"
+    is_sent, phase = False, "connect"
 
 
 class UpstreamCut(UpstreamError):

@@ -1,0 +1,211 @@
+"""The requests adapter: one request out, the head of one answer in, on a connection of its own."""
+
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any
+
+from gevent import get_hub
+from requests import PreparedRequest
+from requests.adapters import BaseAdapter
+from requests.exceptions import InvalidURL
+
+from llm_proxy.transport.answer import Answer
+from llm_proxy.transport.connect import LookUp, look_up
+from llm_proxy.transport.exchange import TIMEOUT, Exchange, Timeouts
+from llm_proxy.transport.forward import Forward
+from llm_proxy.transport.head import Head, read_head
+from llm_proxy.transport.origin import Origin
+from llm_proxy.transport.upload import ONE_PIECE_BYTES, Upload, send_whole
+
+SWEEP_S = 0.5  # data-plane decision 10: limits may be as late as this
+_REPEATABLE = ("GET", "HEAD")  # DP-102
+
+
+class Adapter(BaseAdapter):
+    """Sends `Forward`s; belongs to the hub (so the thread) that first used it.
+
+    No redirects, cookies, `.netrc` or fields of its own; certificates are always verified; proxies are the
+    environment's as it was when an origin was first used.
+
+    Args:
+        max_idle: Idle connections of all origins together.
+        max_idle_per_origin: The same of one.
+        idle_s: Seconds after which an idle connection is closed.
+        sweep_s: How often late exchanges are looked for.
+        look_up: `getaddrinfo(host, port)`, for tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_idle: int = 100,
+        max_idle_per_origin: int = 20,
+        idle_s: float = 90.0,
+        sweep_s: float = SWEEP_S,
+        look_up: LookUp = look_up,
+    ) -> None:
+        super().__init__()
+        self._max_idle, self._max_idle_per_origin, self._idle_s = max_idle, max_idle_per_origin, idle_s
+        self._sweep_s, self._look_up = sweep_s, look_up
+        self._origins: dict[str, Origin] = {}
+        self._live: set[Exchange] = set()
+        self._sweeper: Any = None
+        self._is_closed = False
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def begin(self, origin: str, timeouts: Timeouts) -> Exchange:
+        """An exchange that nothing has been done for yet: hand it to whoever may cut it, then `send` with it.
+
+        Raises:
+            InvalidURL, ProxyError: See `Origin`.
+        """
+        found = self._origins.get(origin)
+        if found is None:
+            found = self._new_origin(origin)
+        if self._sweeper is None:
+            self._start_sweeper()
+        return Exchange(self._live, found, timeouts, monotonic())
+
+    def send(
+        self,
+        request: PreparedRequest,
+        stream: bool = True,
+        timeout: object = None,
+        verify: bool | str = True,
+        cert: object = None,
+        proxies: Mapping[str, str] | None = None,
+        *,
+        exchange: Exchange | None = None,
+    ) -> Answer:
+        """Send it and wait for the head of the answer; the library's own arguments are not heeded.
+
+        Raises:
+            RequestException: ConnectTimeout, ReadTimeout, SSLError, ProxyError, ConnectionError, `Broken`, `Aborted`,
+                or InvalidHeader and InvalidURL for a request that was refused before connecting.
+            Exception: Whatever the body's reader raised, the upstream's connection closed.
+        """
+        if not isinstance(request, Forward):
+            raise TypeError("this adapter sends Forward objects")
+        x = exchange if exchange is not None else self.begin(request.origin, Timeouts())
+        try:
+            data = request.head(x.origin.prefix, x.origin.extra)
+            x.check()
+            head, rest = self._exchange(x, request, data)
+            answer = Answer(request, x, head, rest)
+        except Exception as exc:
+            x.over(pool=False)
+            failure = x.failure(exc)
+            if failure is exc:
+                raise
+            raise failure from exc
+        except BaseException:  # the greenlet is being killed
+            x.over(pool=False)
+            raise
+        if self._max_idle_per_origin < self._max_idle < self.idle_count:
+            self._drop_one()
+        return answer
+
+    def _exchange(self, x: Exchange, request: Forward, data: bytes) -> tuple[Head, bytes]:
+        """On an idle connection if there is one, else, or once more for a GET or HEAD that met its end, on a new one.
+
+        A streamed body cannot be sent twice and always has a new one.
+        """
+        origin = x.origin
+        if not request.is_streamed and (sock := origin.take()) is not None:
+            x.sock = sock
+            try:
+                return self._once(x, request, data)
+            except OSError:
+                if request.method not in _REPEATABLE or x.has_answer or x.why is not None:
+                    raise
+            x.renew()
+        origin.open(x)
+        x.has_answer = False  # a proxy's answer to CONNECT is none
+        return self._once(x, request, data)
+
+    def _once(self, x: Exchange, request: Forward, data: bytes) -> tuple[Head, bytes]:
+        early = b""
+        is_whole = True
+        if request.is_streamed or len(request.body or b"") > ONE_PIECE_BYTES:  # type: ignore[arg-type]
+            upload = Upload(x, request)
+            error = upload.run(data)
+            early = upload.early
+            x.has_answer = bool(early)
+            is_whole = not upload.is_stopped
+        else:
+            error = send_whole(x, data, request.framed())
+        x.phase = "head"
+        deadline = monotonic() + x.timeouts.first_byte_s
+        x.deadline = deadline if deadline < x.end else x.end
+        try:
+            head, rest = read_head(x.recv, early, request.method)
+        except OSError as exc:
+            raise exc from error
+        x.phase = "body"
+        if error is not None or not is_whole:
+            head.keeps = False
+        return head, rest
+
+    # -- the whole --------------------------------------------------------------------------------------------------
+
+    @property
+    def idle_count(self) -> int:
+        """Connections in the pool."""
+        return sum(len(origin.idle) for origin in self._origins.values())
+
+    @property
+    def live_count(self) -> int:
+        """Exchanges between `begin` and the end of their answer."""
+        return len(self._live)
+
+    @property
+    def open_count(self) -> int:
+        """Connections that are open, idle ones included."""
+        return self.idle_count + sum(x.sock is not None and x.why is None for x in self._live)
+
+    def close(self) -> None:
+        """Cut what is running and close the pool; sending afterwards works, but nothing is kept."""
+        self._is_closed = True
+        for x in list(self._live):
+            x.cut("closed")
+        for origin in self._origins.values():
+            origin.close()
+        self._stop_sweeper()
+
+    def _new_origin(self, url: str) -> Origin:
+        try:
+            origin = Origin(url, max_idle=self._max_idle_per_origin, idle_s=self._idle_s, look_up=self._look_up)
+        except ValueError as exc:
+            raise InvalidURL(str(exc)) from None
+        origin.is_closed = self._is_closed
+        self._origins[url] = origin
+        return origin
+
+    def _drop_one(self) -> None:
+        """Of all idle connections the one that has been so longest."""
+        candidates = [origin for origin in self._origins.values() if origin.idle]
+        min(candidates, key=lambda origin: origin.idle[0][1]).drop_oldest()
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    def _start_sweeper(self) -> None:
+        """A timer of the hub's instead of one a read, which would cost half an event more (ADR 0011)."""
+        self._sweeper = get_hub().loop.timer(self._sweep_s, self._sweep_s, ref=False)
+        self._sweeper.start(self._sweep)
+
+    def _stop_sweeper(self) -> None:
+        sweeper, self._sweeper = self._sweeper, None
+        if sweeper is not None:
+            sweeper.stop()
+            sweeper.close()
+
+    def _sweep(self) -> None:
+        """In the hub: cut the late ones; `cut` neither waits nor raises."""
+        now = monotonic()
+        for x in [x for x in self._live if x.deadline <= now]:
+            x.cut(TIMEOUT)
+        for origin in self._origins.values():
+            origin.prune(now)
+        if not self._live and not self.idle_count:
+            self._stop_sweeper()

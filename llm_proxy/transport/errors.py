@@ -1,0 +1,49 @@
+"""What requests calls a failure → what we call it, by one table.
+
+Inside the package the library's own exceptions are raised. They are all `OSError`s, which a WSGI server takes for
+trouble with its client's socket, so none of them leaves `Upstream` or `Answer.chunks`.
+"""
+
+from requests import exceptions as theirs
+
+from llm_proxy.errors import UpstreamBroken, UpstreamConnectError, UpstreamCut, UpstreamError, UpstreamTimeout
+from llm_proxy.errors import UpstreamRequestInvalid as RequestInvalid
+
+
+class Broken(theirs.ConnectionError):
+    """The connection ended early, or what came over it is no acceptable HTTP."""
+
+
+class Aborted(theirs.ConnectionError):
+    """The exchange was cut from this side; `reason` says by what."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class WasCut(Exception):
+    """Stops a greenlet whose exchange was cut while it did not wait on the socket; translated like the rest."""
+
+
+# First that fits. Read from the special to the general: ConnectTimeout is a ConnectionError too.
+TABLE: tuple[tuple[type[theirs.RequestException], type[UpstreamError]], ...] = (
+    (theirs.Timeout, UpstreamTimeout),
+    (theirs.SSLError, UpstreamConnectError),
+    (theirs.ProxyError, UpstreamConnectError),
+    (Broken, UpstreamBroken),
+    (theirs.ConnectionError, UpstreamConnectError),
+    (theirs.InvalidHeader, RequestInvalid),
+    (theirs.InvalidURL, RequestInvalid),
+    (theirs.RequestException, UpstreamBroken),
+)
+
+
+def ours(exc: theirs.RequestException, phase: str, *, is_sent: bool) -> UpstreamError:
+    """The error to raise (`from exc`) in place of `exc`; never shows the library's words to a caller."""
+    if isinstance(exc, Aborted):
+        return UpstreamCut(exc.reason).at(phase, is_sent=is_sent)
+    for library_class, own_class in TABLE:
+        if isinstance(exc, library_class):
+            return own_class().at(phase, is_sent=is_sent)
+    return UpstreamBroken().at(phase, is_sent=is_sent)

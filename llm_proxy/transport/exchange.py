@@ -1,0 +1,176 @@
+"""What one request holds while it runs, and the one way to end it from outside."""
+
+import errno
+import math
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gevent import get_hub, getcurrent
+from requests.exceptions import ConnectionError, ConnectTimeout, ReadTimeout, RequestException, SSLError
+
+from llm_proxy.transport.errors import Aborted, Broken, WasCut
+
+if TYPE_CHECKING:
+    from llm_proxy.transport.origin import Origin
+
+TIMEOUT = "timeout"  # the reason that the sweeper cuts for
+RECV_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits of data-plane decision 10 in seconds; `math.inf` is none. They may be up to one sweep (0.5 s) late."""
+
+    connect_s: float = 10.0
+    """Look-up, every address, proxy and TLS together."""
+    first_byte_s: float = 600.0
+    """From the end of the request to the end of the answer's head."""
+    idle_s: float = 300.0
+    """Longest silence between two bytes, in both directions."""
+    total_s: float = math.inf
+    """The whole exchange, without the time in which the client was waited for."""
+
+
+class _Woken(BaseException):
+    """Thrown into a greenlet that reads its client's body and need not any longer."""
+
+
+class Exchange:
+    """One request's hold on the upstream. Written by its own greenlet; `cut` may come from anywhere, at any time.
+
+    Attributes:
+        phase: `connect`, `send`, `head` or `body`.
+        is_sent: False as long as the kernel has been given no byte of this request.
+        has_answer: A byte has come from the upstream on this connection.
+        why: Reason of the cut; None when there was none.
+        deadline: `time.monotonic()` at which the sweeper cuts; infinity while we wait for nothing of the upstream's.
+        end: The same for the exchange as a whole; moved on by the time that the client took.
+    """
+
+    __slots__ = (
+        "_reader",
+        "box",
+        "deadline",
+        "end",
+        "foreign",
+        "has_answer",
+        "is_sent",
+        "live",
+        "origin",
+        "phase",
+        "sock",
+        "timeouts",
+        "why",
+    )
+
+    def __init__(self, live: "set[Exchange]", origin: "Origin", timeouts: Timeouts, now: float) -> None:
+        self.origin = origin
+        self.timeouts = timeouts
+        self.phase = "connect"
+        self.is_sent = False
+        self.has_answer = False
+        self.why: str | None = None
+        self.sock: Any = None  # gevent's socket; the TLS object once wrapped
+        self.box: Any = None  # AsyncResult while an address look-up is waited for
+        self.foreign: BaseException | None = None  # raised by the body's reader: not ours to translate
+        self._reader: Any = None  # this greenlet, while it reads the client's body
+        self.end = now + timeouts.total_s
+        self.deadline = self.end
+        self.live: set[Exchange] | None = live  # None once over: the socket may be somebody else's by then
+        live.add(self)
+
+    def cut(self, reason: str) -> None:
+        """End it now: whoever waits on it is woken, the upstream sees the connection end. Never waits or raises.
+
+        Does nothing after the end, or after another cut: the first reason counts.
+        """
+        if self.why is not None or self.live is None:
+            return
+        self.why = reason
+        if self.box is not None:
+            self.box.set_exception(OSError(errno.EBADF, reason))
+        if self.sock is not None:
+            self.sock.close()
+        self.wake()
+
+    def check(self) -> None:
+        """Raise if it was cut while this greenlet did not wait."""
+        if self.why is not None:
+            raise WasCut(self.why)
+
+    def over(self, *, pool: bool) -> None:
+        """Let the connection go, into the pool or closed; the first call counts."""
+        live = self.live
+        if live is None:
+            return
+        live.discard(self)
+        self.live = None  # before anything else: a late cut must not close a connection in another request's use
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            if pool and self.why is None:
+                self.origin.put(sock)
+            else:
+                sock.close()
+
+    def renew(self) -> None:
+        """Drop the connection and stand before the connecting again (one re-send, DP-102)."""
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            sock.close()
+        self.phase = "connect"
+
+    def recv(self) -> bytes:
+        """What has arrived, at most 64 KiB.
+
+        Raises:
+            Broken: The upstream ended the connection.
+        """
+        data: bytes = self.sock.recv(RECV_BYTES)
+        if not data:
+            raise Broken("the upstream closed the connection early")
+        self.has_answer = True
+        return data
+
+    # -- waiting for the client's body ------------------------------------------------------------------------------
+
+    def read_client(self, body: Any, n: int) -> bytes | None:
+        """`body.read1(n)`; None when `wake` ended the wait. An exception of the body's is kept in `foreign`."""
+        self._reader = getcurrent()
+        try:
+            data: bytes = body.read1(n)
+        except _Woken:
+            return None
+        except BaseException as exc:
+            self.foreign = exc
+            raise
+        finally:
+            self._reader = None
+        return data
+
+    def wake(self) -> None:
+        """End a wait inside `read_client`, soon; safe in the hub and in any greenlet."""
+        if self._reader is not None:
+            get_hub().loop.run_callback(self._throw)
+
+    def _throw(self) -> None:
+        if self._reader is not None:
+            self._reader.throw(_Woken)
+
+    # -- what a failure is called -----------------------------------------------------------------------------------
+
+    def failure(self, exc: Exception) -> Exception:
+        """The requests exception for `exc`: by the reason of the cut alone if there was one, else by the phase."""
+        if exc is self.foreign:
+            return exc
+        if self.why == TIMEOUT:
+            return ConnectTimeout("connect limit") if self.phase == "connect" else ReadTimeout(f"limit ({self.phase})")
+        if self.why is not None:
+            return Aborted(self.why)
+        if isinstance(exc, RequestException):
+            return exc
+        if not isinstance(exc, OSError):
+            return exc
+        if self.phase != "connect":
+            return Broken(str(exc))
+        return SSLError(str(exc)) if isinstance(exc, ssl.SSLError) else ConnectionError(str(exc))

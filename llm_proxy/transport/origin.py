@@ -1,0 +1,105 @@
+"""One upstream origin: its idle connections, addresses, TLS context and proxy."""
+
+from collections import deque
+from time import monotonic
+from typing import Any
+
+from gevent.socket import MSG_PEEK
+from requests.exceptions import ProxyError
+
+from llm_proxy.transport.connect import AddressBook, LookUp, connect, look_up
+from llm_proxy.transport.exchange import Exchange
+from llm_proxy.transport.proxies import proxy_for, split_origin
+from llm_proxy.transport.tls import Tls
+from llm_proxy.transport.tunnel import open_tunnel
+
+
+def is_quiet(sock: Any) -> bool:
+    """False when an idle connection has ended or bytes wait on it: the next answer would begin with them.
+
+    Asks the native socket: gevent's own `recv` would wait. Over TLS too, where any record counts.
+    """
+    try:
+        sock._sock.recv(1, MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+class Origin:
+    """Connections to one `scheme://host:port`. The idle ones are bounded, the active ones are the application's.
+
+    Attributes:
+        idle: Socket and the time since when it is idle; the last one in is the first one out.
+        prefix: In front of the target, and `extra` behind the fields, of each request through a proxy without tunnel.
+    """
+
+    def __init__(self, url: str, *, max_idle: int, idle_s: float, look_up: LookUp = look_up) -> None:
+        """Reads the environment's proxies and CA bundle, once.
+
+        Raises:
+            ValueError: `url` is no origin.
+            ProxyError: The environment's proxy is none that we speak to.
+        """
+        self._scheme, self._host, self._port = split_origin(url)
+        try:
+            self._proxy = proxy_for(url)
+        except ValueError as exc:
+            raise ProxyError(str(exc)) from None
+        self._max_idle, self._idle_s = max_idle, idle_s
+        self._tls = Tls(self._host) if self._scheme == "https" else None
+        proxy = self._proxy
+        self._book = AddressBook(*((proxy.host, proxy.port) if proxy else (self._host, self._port)), look_up)
+        is_forwarded = proxy is not None and self._tls is None
+        self.prefix = url.encode("ascii") if is_forwarded else b""
+        self.extra = proxy.authorization if proxy is not None and is_forwarded else b""
+        self.idle: deque[tuple[Any, float]] = deque()
+        self.is_closed = False
+
+    def take(self) -> Any:
+        """An idle connection that is fit for use, or None."""
+        idle = self.idle
+        while idle:
+            sock, since = idle.pop()
+            if is_quiet(sock) and monotonic() - since < self._idle_s:
+                return sock
+            sock.close()
+        return None
+
+    def put(self, sock: Any) -> None:
+        """Keep a connection whose answer has been read to its clean end."""
+        if self._tls is not None:
+            self._tls.remember(sock)
+        if self.is_closed:
+            sock.close()
+            return
+        self.idle.append((sock, monotonic()))
+        if len(self.idle) > self._max_idle:
+            self.drop_oldest()
+
+    def drop_oldest(self) -> None:
+        """Close the connection that has been idle longest."""
+        self.idle.popleft()[0].close()
+
+    def prune(self, now: float) -> None:
+        """Close what has been idle for too long."""
+        while self.idle and now - self.idle[0][1] >= self._idle_s:
+            self.drop_oldest()
+
+    def open(self, x: Exchange) -> None:
+        """Put a fresh connection into the exchange: look-up, TCP, proxy, TLS, all under the connect limit."""
+        x.deadline = min(monotonic() + x.timeouts.connect_s, x.end)
+        connect(x, self._book)
+        if self._tls is not None:
+            if self._proxy is not None:
+                open_tunnel(x, self._proxy, self._host, self._port)
+            self._tls.wrap(x)
+        x.check()
+
+    def close(self) -> None:
+        """Close the idle connections; those in use are closed when they come back."""
+        self.is_closed = True
+        while self.idle:
+            self.drop_oldest()

@@ -1,0 +1,105 @@
+"""The package's face: our requests in, our answers and our errors out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gevent import monkey
+from requests.exceptions import RequestException
+
+from llm_proxy.transport.adapter import SWEEP_S, Adapter
+from llm_proxy.transport.answer import Answer
+from llm_proxy.transport.connect import LookUp, look_up
+from llm_proxy.transport.errors import ours
+from llm_proxy.transport.exchange import Exchange, Timeouts
+from llm_proxy.transport.forward import Forward
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Bounds of the pool (they bound idle connections, DP-2) and what tests replace."""
+
+    max_idle: int = 100
+    max_idle_per_origin: int = 20
+    idle_s: float = 90.0
+    sweep_s: float = SWEEP_S
+    look_up: LookUp = look_up
+
+
+class Upstream:
+    """Sends requests to providers; the same object serves all origins.
+
+    gevent's sockets belong to a thread's hub, so each thread has connections of its own: one set in a gevent worker,
+    one a thread under a threaded development server.
+    """
+
+    def __init__(self, options: Options | None = None) -> None:
+        self._options = options or Options()
+        # The unpatched class: greenlets are to share what threads must not.
+        self._local: Any = monkey.get_original("_thread", "_local")()
+
+    def send(
+        self, forward: Forward, *, timeouts: Timeouts, begun: Callable[[Exchange], object] | None = None
+    ) -> Answer:
+        """Send it and wait for the head of the answer.
+
+        Args:
+            begun: Gets the exchange before the first wait, so that it can be cut in every phase.
+
+        Raises:
+            UpstreamConnectError: Look-up, TCP, proxy or TLS failed.
+            UpstreamTimeout: A limit passed; `phase` tells which.
+            UpstreamBroken: The connection broke, or the answer is no acceptable HTTP.
+            UpstreamCut: `exchange.cut` was called.
+            UpstreamRequestInvalid: The request cannot be written as one well-framed message; nothing was sent.
+            ClientConnectionError: From the body's reader, let through; the upstream's connection is closed.
+        """
+        adapter = self._adapter()
+        try:
+            exchange = adapter.begin(forward.origin, timeouts)
+        except RequestException as exc:
+            raise ours(exc, "connect", is_sent=False) from exc
+        try:
+            if begun is not None:
+                begun(exchange)
+            return adapter.send(forward, exchange=exchange)
+        except RequestException as exc:
+            if exc is exchange.foreign:
+                raise
+            raise ours(exc, exchange.phase, is_sent=exchange.is_sent) from exc
+        except BaseException:
+            exchange.over(pool=False)
+            raise
+
+    def close(self) -> None:
+        """Cut what this thread has running and close its pool."""
+        self._adapter().close()
+
+    @property
+    def open_count(self) -> int:
+        """This thread's open connections, idle ones included."""
+        return self._adapter().open_count
+
+    @property
+    def idle_count(self) -> int:
+        """This thread's pooled connections."""
+        return self._adapter().idle_count
+
+    @property
+    def live_count(self) -> int:
+        """This thread's exchanges that are not over."""
+        return self._adapter().live_count
+
+    def _adapter(self) -> Adapter:
+        try:
+            adapter: Adapter = self._local.adapter
+        except AttributeError:
+            options = self._options
+            adapter = self._local.adapter = Adapter(
+                max_idle=options.max_idle,
+                max_idle_per_origin=options.max_idle_per_origin,
+                idle_s=options.idle_s,
+                sweep_s=options.sweep_s,
+                look_up=options.look_up,
+            )
+        return adapter
