@@ -31,7 +31,7 @@ def read_secret(option: str, value: str | None, *, prompt: str | None = None) ->
     return value.strip()
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.2 on
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -47,4 +47,5 @@ class DurationOption(click.Option):
     """An option in seconds: `30s`, `250ms`, `1h30m` or a bare number."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, type=_Duration(), metavar="TIME", **kwargs)
+        kwargs |= {"type": _Duration(), "metavar": "TIME"}
+        super().__init__(*args, **kwargs)

@@ -8,7 +8,7 @@ import click
 import gevent
 from gevent.event import Event
 
-from llm_proxy.cli.options import read_secret
+from llm_proxy.cli.options import DurationOption, read_secret
 from llm_proxy.cli.tree import Command, CommandError
 from llm_proxy.settings.declare import address
 from llm_proxy.simulator import PlanError, Rule, Simulator
@@ -21,12 +21,8 @@ from llm_proxy.simulator.plan import Plan, read_rules_file
 @click.option("--faults", type=click.Path(dir_okay=False, path_type=Path), help="Rules file, YAML or JSON.")
 @click.option("--key", metavar="KEY|-|@FILE", help="Demand this provider key; - reads stdin, @ a file.")
 @click.option("--events", type=click.IntRange(0), metavar="N", help="Words of an answer, events of a stream.")
-@click.option(
-    "--interval", "interval_s", callback=duration_option, metavar="TIME", default="20ms", help="Between events (20ms)."
-)
-@click.option(
-    "--delay", "delay_s", callback=duration_option, metavar="TIME", default="0", help="Before each answer (0)."
-)
+@click.option("--interval", "interval_s", cls=DurationOption, default="20ms", help="Between events (20ms).")
+@click.option("--delay", "delay_s", cls=DurationOption, default="0", help="Before each answer (0).")
 @click.option("--tls-cert", type=click.Path(dir_okay=False, path_type=Path), help="Serve HTTPS with this chain.")
 @click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="The chain's private key.")
 def simulate_provider(
