@@ -42,11 +42,15 @@ class ParameterRules:
         rule = self._rules.get(name)
         if rule is None:
             return
-        compiled, shown = rule
-        if not any(pattern.fullmatch(value) for pattern in compiled):
+        if not any(pattern.fullmatch(value) for pattern in rule[0]):
+            self.refuse(name, value)
+
+    def refuse(self, name: str, value: str) -> None:
+        """Raises ParamNotAllowed where there is a rule for the name: for a value too long to be looked at, too."""
+        if (rule := self._rules.get(name)) is not None:
+            shown = value[:SHOWN_VALUE_CHARS]
             raise ParamNotAllowed(
-                f"Parameter '{name}' value '{value[:SHOWN_VALUE_CHARS]}' is not allowed. Allowed patterns: [{shown}]",
-                param=name,
+                f"Parameter '{name}' value '{shown}' is not allowed. Allowed patterns: [{rule[1]}]", param=name
             )
 
     def check_query(self, query: str) -> None:
@@ -62,7 +66,7 @@ class ParameterRules:
         for name, value in parse_qsl(text, keep_blank_values=True, errors="replace"):
             self.check(name, value)
 
-    def check_json(self, content: bytes | memoryview) -> None:
+    def check_json(self, content: bytes) -> None:
         """Every occurrence of every parameter at the top of a JSON object.
 
         Raises InvalidJson when it is no JSON object, ParamNotAllowed.
@@ -71,7 +75,7 @@ class ParameterRules:
             if name in self._rules:
                 self.check(name, value if isinstance(value, str) else _compact(value))
 
-    def _top_level(self, content: bytes | memoryview) -> Iterable[tuple[str, Any]]:
+    def _top_level(self, content: bytes) -> Iterable[tuple[str, Any]]:
         """The object's members. Python's slower parser is asked only where a name could be there twice."""
         try:
             document = orjson.loads(content)
@@ -79,10 +83,13 @@ class ParameterRules:
             raise InvalidJson from None
         if not isinstance(document, dict):
             raise InvalidJson
-        raw = content if isinstance(content, bytes) else bytes(content)
-        if not self._has_odd_names and _ESCAPE not in raw and all(raw.count(name) <= 1 for name in self._quoted_names):
+        if (
+            not self._has_odd_names
+            and _ESCAPE not in content
+            and all(content.count(name) <= 1 for name in self._quoted_names)
+        ):
             return document.items()
-        return json_members(raw)
+        return json_members(content)
 
 
 def json_members(content: bytes) -> list[tuple[str, Any]]:
