@@ -1,0 +1,231 @@
+"""gunicorn's configuration: `gunicorn -c python:llm_proxy.gunicorn_conf`, which is also what `llm-proxy server` runs.
+
+Everything comes from Settings; options on gunicorn's command line win, but for those that would break the server. The
+hooks run in the master: faults end the start with one line each, and a dead worker's metrics are added up.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()  # before anything is imported that keeps a reference to what is patched
+
+import logging  # noqa: E402
+import os  # noqa: E402
+import shutil  # noqa: E402
+import ssl  # noqa: E402
+import sys  # noqa: E402
+import tempfile  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from importlib.util import find_spec  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from llm_proxy import __version__, logs  # noqa: E402
+from llm_proxy.server import configuration  # noqa: E402
+from llm_proxy.settings import Loaded, hand_over, handed_over, load  # noqa: E402
+
+_METRICS_PREFIX = "llm-proxy-metrics-"
+_log = logging.getLogger("llm_proxy.server")
+
+
+def _metrics_folder(asked: Path | None) -> str:
+    """The folder of the workers' metric files; a temporary one when none was asked for."""
+    return str(asked) if asked is not None else tempfile.mkdtemp(prefix=_METRICS_PREFIX)
+
+
+_loaded = load()
+_settings = _loaded.settings
+hand_over(_loaded)
+_is_upgrade = "GUNICORN_PID" in os.environ  # SIGUSR2: another master serves beside this one
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder(_settings.prometheus_multiproc_dir)  # before prometheus_client
+os.environ.pop("SCRIPT_NAME", None)  # gunicorn would cut it off every path
+
+wsgi_app = "llm_proxy.wsgi:app"
+proc_name = "llm-proxy"
+bind = configuration.binds(_settings.listen_addr)
+workers = _settings.workers
+worker_class = "llm_proxy.server.worker.Worker"
+worker_connections = configuration.worker_connections(configuration.raise_descriptor_limit())
+worker_tmp_dir = configuration.heartbeat_folder()
+graceful_timeout = configuration.stop_limit_s(_settings)
+keepalive = 2  # anything but 0; the worker has limits of its own
+preload_app = False
+control_socket_disable = True
+
+forwarded_allow_ips = ""  # addresses and schemes behind trusted proxies are the application's business
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
+header_map = "drop"
+limit_request_line = 8190
+
+accesslog = None
+logger_class = "llm_proxy.server.log.Log"
+loglevel = {"warn": "warning"}.get(_settings.log_level, _settings.log_level)
+
+if _settings.enable_tls:
+    certfile, keyfile = str(_settings.tls_cert_file), str(_settings.tls_key_file)
+
+
+def ssl_context(config: Any, default_factory: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """gunicorn's context, with TLS_MIN_VERSION."""
+    context = default_factory()
+    loaded = handed_over()
+    assert loaded is not None
+    context.minimum_version = configuration.TLS_VERSIONS[loaded.settings.tls_min_version]
+    return context
+
+
+# -- the start --------------------------------------------------------------------------------------------------------
+
+
+def on_starting(server: Any) -> None:
+    """Refuse what must not run, prepare what must be done once, and make the arbiter ours.
+
+    Raises:
+        RuntimeError: gunicorn prints its text after `Error:` and ends with 1.
+    """
+    from llm_proxy.server.arbiter import ProxyArbiter
+
+    try:
+        _refuse([*_loaded.faults, *_check(_loaded), *_wrong_options(server.cfg)])
+        if not _is_upgrade:
+            _refuse(_busy(server.cfg))
+        _prepare(server)
+    except RuntimeError:
+        if server.pidfile is not None:
+            server.pidfile.unlink()
+        _remove_metrics_folder()
+        raise
+    renewal = configuration.Renewal(_loaded, load, _check)
+    renewal.keeps_workers = server.cfg.workers != workers
+    ProxyArbiter.adopt(server, renewal)
+    if sys.argv[0].endswith("__main__.py"):  # SIGUSR2 would run the file, whose folder hides the standard http
+        server.START_CTX["args"] = [sys.executable, "-m", "gunicorn", *sys.argv[1:]]
+    _tell(server.cfg)
+
+
+def _refuse(faults: list[str]) -> None:
+    if faults:
+        raise RuntimeError("\n".join(faults))
+
+
+def _check(loaded: Loaded) -> list[str]:
+    """Faults that only matter to a server."""
+    faults = [] if loaded.settings.management_token else ["MANAGEMENT_TOKEN=: expected a secret of your own"]
+    if find_spec("llm_proxy.boot") is None:
+        return faults
+    from llm_proxy import boot
+
+    return faults + [fault for fault in boot.check(loaded) if not fault.startswith("MANAGEMENT_TOKEN=:")]
+
+
+def _wrong_options(cfg: Any) -> list[str]:
+    from llm_proxy.server.worker import Worker
+
+    wrong = (
+        (cfg.preload_app, "--preload: expected not to be given, workers load the application themselves"),
+        (cfg.reload, "--reload: expected not to be given, SIGHUP reloads"),
+        (not issubclass(cfg.worker_class, Worker), f"--worker-class: expected {worker_class}"),
+        (cfg.protocol != "http", f"--protocol={cfg.protocol}: expected http"),
+        (tuple(cfg.http_protocols) != ("h1",), "--http-protocols: expected h1"),
+    )
+    return [fault for is_wrong, fault in wrong if is_wrong]
+
+
+def _busy(cfg: Any) -> list[str]:
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):  # systemd has bound them
+        return []
+    found = [(address, configuration.busy_address(address)) for address in cfg.address]
+    return [f"LISTEN_ADDR={_shown(address)}: {reason}" for address, reason in found if reason is not None]
+
+
+def _shown(address: Any) -> str:
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"unix:{address}"
+
+
+def _prepare(server: Any) -> None:
+    from llm_proxy import metrics
+
+    try:
+        logs.configure(_settings)
+    except OSError as exc:
+        raise RuntimeError(f"LOG_FILE={_settings.log_file}: expected a file to write to ({exc.strerror})") from None
+    folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+    if not _is_upgrade:
+        metrics.clear_folder(folder)
+    if os.geteuid() == 0 and server.cfg.uid != 0:
+        os.chown(folder, server.cfg.uid, server.cfg.gid)
+    if find_spec("llm_proxy.boot") is None:
+        return
+    from llm_proxy import boot
+
+    try:
+        boot.prepare(_settings)
+    except boot.StartRefused as exc:
+        raise RuntimeError(str(exc)) from None
+
+
+def _tell(cfg: Any) -> None:
+    """The start line and the warnings (MP-193)."""
+    _log.info(
+        "llm-proxy %s starts",
+        __version__,
+        extra={
+            "version": __version__,
+            "api_env": _settings.api_env,
+            "driver": _settings.driver,
+            "database": _database_shown(),
+            "event_bus": _settings.event_bus,
+            "cache": _settings.http_cache_backend if _settings.http_cache_enabled else "off",
+            "encryption": _settings.encryption_key is not None,
+            "workers": cfg.workers,
+            "bind": [_shown(address) for address in cfg.address],
+        },
+    )
+    for warning in _loaded.warnings:
+        _log.warning("%s", warning)
+
+
+def _database_shown() -> str:
+    """Host and database, or the file: never a password."""
+    if _settings.driver == "sqlite":
+        return _settings.database_path
+    return (_settings.database_url or "").rpartition("@")[2].partition("?")[0]
+
+
+# -- workers ----------------------------------------------------------------------------------------------------------
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """A worker that can't start halts a server that has never served, and no other."""
+    worker.boot_is_fatal = not server.served
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Add up what a dead worker had counted."""
+    from llm_proxy import metrics
+
+    try:
+        metrics.fold_dead_worker(os.environ["PROMETHEUS_MULTIPROC_DIR"], worker.pid)
+    except Exception:
+        _log.exception("The metrics of worker %s are lost", worker.pid)
+
+
+def pre_exec(server: Any) -> None:
+    """SIGUSR2: the next master's workers count in the same folder."""
+    server.cfg.env_orig["PROMETHEUS_MULTIPROC_DIR"] = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+
+
+def on_exit(server: Any) -> None:
+    """Remove the folder that this server made, but not under the next master's workers."""
+    if server.reexec_pid == 0:
+        _remove_metrics_folder()
+    logs.flush()
+
+
+def _remove_metrics_folder() -> None:
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    if folder.name.startswith(_METRICS_PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)

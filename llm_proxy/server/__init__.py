@@ -1,0 +1,5 @@
+"""gunicorn's worker and arbiter as this proxy needs them.
+
+Raw fields for the application, refusals in our form, broken answers that look broken, a watch of the client's
+connection, drain and reload. It knows nothing of tokens or providers: the application tells it what to call by `edge`.
+"""

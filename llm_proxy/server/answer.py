@@ -1,0 +1,136 @@
+"""A response on its way to the client: fields as the application sent them, framing by gunicorn's rules."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from gunicorn import util
+from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName
+from gunicorn.http.message import TOKEN_RE
+from gunicorn.http.wsgi import HEADER_VALUE_RE, Response
+
+from llm_proxy.errors import ClientGone
+from llm_proxy.server.body import RequestBody
+
+JOINED_BYTES = 65536  # head and first bytes up to this go out in one write; more goes in slices of this size
+_OF_THE_CONNECTION = frozenset({"keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"})
+
+
+class ShortBody(Exception):
+    """The application's body ended before its Content-Length."""
+
+
+class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's `Response`, but the application's `Date`, `Server` and `Connection: close` count.
+
+    What goes wrong on the client's socket is `ClientGone`, so that it is not taken for an OSError of the application.
+    `body` is the request's: an answer that leaves much of it unread says that the connection closes.
+    """
+
+    body: RequestBody | None = None
+    must_close: bool
+    headers_sent: bool
+    response_length: int | None
+
+    def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
+        """Check and keep the fields; of `Date` and `Server` the first."""
+        self.has_date = self.has_server = False
+        for name, value in headers:
+            if not isinstance(name, str) or not TOKEN_RE.fullmatch(name):
+                raise InvalidResponseHeaderName(f"{name!r}")
+            if not isinstance(value, str) or not HEADER_VALUE_RE.fullmatch(value):
+                raise InvalidResponseHeader(f"{name!r}")  # the value may be a secret
+            lower = name.lower()
+            if lower == "content-length":
+                self._note_length(value)
+            elif lower == "date":
+                if self.has_date:
+                    continue
+                self.has_date = True
+            elif lower == "server":
+                if self.has_server:
+                    continue
+                self.has_server = True
+            elif lower == "connection":
+                self.must_close = self.must_close or "close" in list_members(value)
+                continue
+            elif lower in _OF_THE_CONNECTION:
+                continue
+            self.headers.append((name, value.strip(" \t")))
+
+    def _note_length(self, value: str) -> None:
+        if self.response_length is not None or not (value.isascii() and value.strip(" \t").isdigit()):
+            raise InvalidResponseHeader("'Content-Length'")
+        self.response_length = int(value)
+
+    def head(self) -> bytes:
+        """Status line and fields; decides whether the connection is kept."""
+        if self.body is not None and not self.body.is_drainable:
+            self.must_close = True
+        major, minor = self.req.version
+        lines = [f"HTTP/{major}.{minor} {self.status}\r\n"]
+        if not self.has_date:
+            lines.append(f"Date: {util.http_date()}\r\n")
+        lines.append("Connection: close\r\n" if self.should_close() else "Connection: keep-alive\r\n")
+        if self.chunked:
+            lines.append("Transfer-Encoding: chunked\r\n")
+        lines += [f"{name}: {value}\r\n" for name, value in self.headers]
+        lines.append("\r\n")
+        return "".join(lines).encode("latin-1")
+
+    def write(self, data: bytes) -> None:
+        """Put one item on the wire: the head first when it is still to be sent. Raises ClientGone."""
+        if not isinstance(data, bytes):
+            raise TypeError(f"{type(data).__name__} is not bytes")
+        head = b"" if self.headers_sent else self.head()
+        if self._omits_body:
+            data = b""
+        elif self.response_length is not None:
+            data = data[: self.response_length - self.sent]
+        self.sent += len(data)
+        if self.chunked and data:
+            data = b"%X\r\n%b\r\n" % (len(data), data)
+        self.headers_sent = True
+        self._send(head, data)
+
+    def close(self) -> None:
+        """End the body. Raises ShortBody, ClientGone."""
+        if self._is_short():
+            raise ShortBody
+        head = b"" if self.headers_sent else self.head()
+        self.headers_sent = True
+        self._send(head, b"0\r\n\r\n" if self.chunked else b"")
+
+    def _is_short(self) -> bool:
+        return not self._omits_body and self.response_length is not None and self.sent < self.response_length
+
+    def _send(self, head: bytes, data: bytes) -> None:
+        if not head and not data:
+            return
+        try:
+            if len(data) > JOINED_BYTES:
+                self._send_all(head)
+                for start in range(0, len(data), JOINED_BYTES):
+                    self._send_all(memoryview(data)[start : start + JOINED_BYTES])
+            else:
+                self._send_all(head + data if head else data)
+        except OSError as exc:  # the client closed, or took no byte for too long
+            raise ClientGone from exc
+
+    def _send_all(self, data: Any) -> None:
+        """Each call of `send` may wait for the socket's timeout: a client that takes bytes, slowly, is not gone."""
+        sent = self.sock.send(data)
+        if sent == len(data):
+            return
+        rest = memoryview(data)[sent:]
+        while rest:
+            rest = rest[self.sock.send(rest) :]
+
+    @property
+    def is_framed(self) -> bool:
+        """Whether a body that ends early looks broken by itself: it has a length, or a last chunk that is missing."""
+        return self.chunked or self.response_length is not None
+
+
+def list_members(value: str) -> list[str]:
+    """The members of a comma-separated list, in lower case."""
+    return [member.strip(" \t").lower() for member in value.split(",")]

@@ -1,0 +1,265 @@
+"""One client connection: its requests in turn, each to the application and back."""
+
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Any, Protocol
+
+import gevent
+import gevent.socket
+from gunicorn.http import wsgi
+from gunicorn.http.errors import NoMoreData
+from gunicorn.http.parser import RequestParser
+
+from llm_proxy.errors import ClientConnectionError, ClientGone, LlmProxyError
+from llm_proxy.server import refusals
+from llm_proxy.server.answer import Answer, ShortBody
+from llm_proxy.server.body import RequestBody
+from llm_proxy.server.check import check
+from llm_proxy.server.edge import Refusal
+from llm_proxy.server.state import Limits, ServerState
+from llm_proxy.server.unreader import Unreader
+from llm_proxy.server.watch import Peer, Watch
+
+LINGER_S = 5.0  # how long what a refused client still sends is read away, in all …
+LINGER_SILENCE_S = 1.0  # … and at most in silence (data-plane decision 19)
+DRAIN_SILENCE_S = 1.0  # for the small rest of a body that the application did not read
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST
+_NO_BODY: Iterable[bytes] = ()
+
+
+class Host(Protocol):
+    """What a connection needs of its worker."""
+
+    cfg: Any
+    log: Any
+    wsgi: Callable[..., Iterable[bytes]]
+    limits: Limits
+    state: ServerState
+    watch: Watch
+
+    def refused(self, refusal: Refusal) -> None:
+        """Tell the application's edge."""
+
+    def leave(self, connection: "Connection") -> None:
+        """Nothing of this connection is worth waiting for any more."""
+
+    def count(self) -> None:
+        """One more request has been read."""
+
+
+class Connection:
+    """Runs in a greenlet of its own. `is_idle`: no byte of a next request has come, so it may be closed at any time."""
+
+    def __init__(self, host: Host, sock: Any, addr: Any, server_name: Any) -> None:
+        self._host, self._sock, self._server_name = host, sock, server_name
+        self._addr = _unmapped(addr)
+        self._unreader = Unreader(sock)
+        self._peer = Peer(host.watch, sock.fileno())
+        self._received = 0.0
+        self.is_idle = False
+
+    def shut_idle(self) -> None:
+        """Have the wait for a next request end. Bytes that had come by now are still read and answered."""
+        with contextlib.suppress(OSError):  # the client was faster
+            self._sock._sock.shutdown(socket.SHUT_RD)  # gevent's own would break the wait with an error
+
+    def serve(self) -> None:
+        """Until one side closes. Never raises, but GreenletExit on a cut."""
+        try:
+            parser = RequestParser(self._host.cfg, self._sock, self._addr)
+            parser.unreader = self._unreader
+            while self._await_request():
+                if not self._serve_one(parser):
+                    break
+        except OSError:
+            pass  # the client's socket: nobody is left to be told
+        finally:
+            self._host.leave(self)
+            self._peer.close()
+            self._sock.close()
+
+    def _await_request(self) -> bool:
+        """Wait for the first byte of the next request. False: the client closed, or was idle for too long."""
+        if self._unreader.is_empty:
+            self.is_idle = True
+            self._sock.settimeout(self._host.limits.keepalive_s)
+            try:
+                data = self._sock.recv(self._unreader.mxchunk)
+            except OSError:  # a timeout, too
+                return False
+            finally:
+                self.is_idle = False
+            if not data:
+                return False
+            self._unreader.unread(data)
+        self._received = monotonic()
+        return True
+
+    def _serve_one(self, parser: Any) -> bool:
+        """Read one head, and answer. True: another request may follow."""
+        parser.mesg = None  # the last one is done with: gunicorn would look after its body without a time limit
+        self._unreader.deadline = self._received + self._host.limits.head_s
+        req = None
+        try:
+            req = next(parser)
+            check(req)
+        except (NoMoreData, StopIteration, ClientGone):
+            return False
+        except Exception as exc:
+            self._refuse(exc, req)
+            return False
+        self._unreader.deadline = None
+        self._unreader.silence_s = self._host.limits.body_silence_s
+        self._host.count()
+        return self._exchange(req)
+
+    def _exchange(self, req: Any) -> bool:
+        expects, req._expected_100_continue = req._expected_100_continue, False  # gunicorn would send it at once
+        try:
+            answer, environ = wsgi.create(
+                req, self._sock, self._addr, self._server_name, self._host.cfg, response_class=Answer
+            )
+        except Exception as exc:
+            self._refuse(exc, req)
+            return False
+        body = RequestBody(req.body, self._unreader, self._send_continue(answer) if expects else None)
+        answer.body = body
+        environ["wsgi.input"] = body
+        environ["wsgi.multithread"] = True
+        environ["llm_proxy.fields"] = req.headers
+        environ["llm_proxy.client"] = self._peer
+        environ["llm_proxy.server"] = self._host.state
+        environ["llm_proxy.received"] = self._received
+        if self._host.state.phase != "serving":
+            answer.force_close()
+        try:
+            self._run(environ, answer)
+        except BaseException as exc:  # GreenletExit and gevent's Timeout are no Exceptions
+            self._fail(exc, req, answer)
+            return False
+        finally:
+            self._peer.unwatch()
+        return self._is_kept(answer, body)
+
+    def _run(self, environ: dict[str, Any], answer: Answer) -> None:
+        self._sock.settimeout(self._host.limits.write_silence_s)
+        body = _NO_BODY
+        try:
+            body = self._host.wsgi(environ, answer.start_response)
+            for item in body:
+                answer.write(item)
+            if answer.status is None:
+                raise AssertionError("the application did not call start_response")
+            answer.close()
+        finally:
+            close = getattr(body, "close", None)
+            if close is not None:
+                close()
+
+    def _fail(self, exc: BaseException, req: Any, answer: Answer) -> None:
+        """The exchange did not end well: make that visible to the client."""
+        if isinstance(exc, ClientGone):
+            self._peer.is_gone = True
+        if answer.headers_sent:
+            if not isinstance(exc, LlmProxyError | ClientConnectionError | ShortBody | gevent.GreenletExit):
+                self._log_fault(exc, req)
+            if isinstance(exc, ClientGone) or not answer.is_framed:
+                self._reset()
+        elif isinstance(exc, ClientConnectionError):  # the application has settled it: no access line of ours
+            if isinstance(exc, LlmProxyError):
+                self._answer_error(exc, req)
+        elif not isinstance(exc, gevent.GreenletExit):
+            self._log_fault(exc, req)
+            self._answer_error(LlmProxyError(), req)
+
+    def _log_fault(self, exc: BaseException, req: Any) -> None:
+        self._host.log.error("Unhandled exception while answering %s", req.method, exc_info=exc)
+
+    def _is_kept(self, answer: Answer, body: RequestBody) -> bool:
+        if answer.should_close():
+            if not body.is_whole:
+                self._linger()
+            elif isinstance(self._sock, ssl.SSLSocket):
+                self._close_notify()
+            return False
+        self._unreader.silence_s = DRAIN_SILENCE_S
+        if not body.drain():
+            self._linger()
+            return False
+        return True
+
+    def _send_continue(self, answer: Answer) -> Callable[[], None]:
+        def send() -> None:
+            if answer.headers_sent:
+                return
+            try:
+                self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            except OSError as exc:
+                raise ClientGone from exc
+
+        return send
+
+    # -- refusing and closing -------------------------------------------------------------------------------------
+
+    def _refuse(self, exc: Exception, req: Any) -> None:
+        """Answer what the application never sees (row 26). `req` is None when the head was not understood."""
+        error = refusals.as_error(exc)
+        if error.status == 500:
+            self._host.log.error("Unhandled exception while reading a request", exc_info=exc)
+        request_id = self._answer_error(error, req, linger=False)
+        self._host.refused(
+            Refusal(
+                status=error.status,
+                code=error.code or "internal_error",
+                request_id=request_id,
+                client_addr=str(self._addr[0]) if isinstance(self._addr, tuple) else "",
+                method=getattr(req, "method", None),
+                target=getattr(req, "uri", None),
+                duration_s=monotonic() - self._received,
+            )
+        )
+        self._linger()
+
+    def _answer_error(self, error: LlmProxyError, req: Any, *, linger: bool = True) -> str:
+        request_id = refusals.request_id_of(req)
+        response = refusals.render(error, request_id, with_body=getattr(req, "method", None) != "HEAD")
+        self._sock.settimeout(LINGER_S)
+        with contextlib.suppress(OSError):  # the client has gone, or reads nothing
+            self._sock.sendall(response)
+        if linger:
+            self._linger()
+        return request_id
+
+    def _linger(self) -> None:
+        """Read away what the client still sends, or our answer could be lost to the reset that unread bytes cause."""
+        self._host.leave(self)
+        until = monotonic() + LINGER_S
+        with contextlib.suppress(OSError):
+            self._sock._sock.shutdown(socket.SHUT_WR)  # TLS stays as it is: a peer must not take it for a plain socket
+            while (left := until - monotonic()) > 0:
+                self._sock.settimeout(min(left, LINGER_SILENCE_S))
+                if not gevent.socket.socket.recv(self._sock, 65536):  # below TLS: nobody wants to know
+                    break
+
+    def _close_notify(self) -> None:
+        """Say that the body ends here and was not cut off (RFC 8446 §6.1); the client's own is not waited for."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # want-read is the normal end
+            self._sock._sslobj.shutdown()
+
+    def _reset(self) -> None:
+        """Close so that it can't be taken for the end of a body: RST, and no FIN before it."""
+        self._peer.close()
+        with contextlib.suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._sock.close()
+
+
+def _unmapped(addr: Any) -> Any:
+    """An IPv4 client of a socket for both versions is shown as what it is."""
+    if isinstance(addr, tuple) and addr[0].startswith("::ffff:") and "." in addr[0]:
+        return (addr[0].removeprefix("::ffff:"), addr[1])
+    return addr

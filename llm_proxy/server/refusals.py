@@ -1,0 +1,74 @@
+"""Answers that the server layer gives in the application's place: the same JSON error object (decisions 1 and 17)."""
+
+import json
+import os
+import re
+import time
+import uuid
+from typing import Any
+
+from gunicorn import util
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
+
+from llm_proxy.errors import HeaderFieldsTooLarge, LlmProxyError, MalformedRequest, UriTooLong
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # DP-40
+_REASONS = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    414: "URI Too Long",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+}
+_OURS: tuple[tuple[type[Exception], type[LlmProxyError]], ...] = (
+    (LimitRequestLine, UriTooLong),
+    (LimitRequestHeaders, HeaderFieldsTooLarge),
+    (ParseException, MalformedRequest),
+)
+
+
+def as_error(exc: BaseException) -> LlmProxyError:
+    """The answer to what went wrong; anything unknown is a failure of ours, 500."""
+    if isinstance(exc, LlmProxyError):
+        return exc
+    for theirs, ours in _OURS:
+        if isinstance(exc, theirs):
+            return ours()
+    return LlmProxyError()
+
+
+def request_id_of(req: Any) -> str:
+    """The client's X-Request-ID where it has a good one, else a new one. `req` may be None."""
+    for name, value in () if req is None else req.headers:
+        if name == "X-REQUEST-ID" and _REQUEST_ID.fullmatch(value):
+            return str(value)
+    return new_id()
+
+
+def new_id() -> str:
+    """A UUID of version 7 (RFC 9562 §5.7): sorts by time."""
+    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    number = number & ~(0xF << 76) | 0x7 << 76
+    number = number & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=number))
+
+
+def render(error: LlmProxyError, request_id: str, *, with_body: bool = True) -> bytes:
+    """The whole response; the connection is closed after it."""
+    told = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    body: dict[str, object] = {"error": told}
+    if error.description is not None:
+        body["description"] = error.description
+    body["code"] = error.code
+    content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    fields = [
+        ("Date", util.http_date()),
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(content))),
+        ("X-Request-ID", request_id),
+        ("Connection", "close"),
+        *(field for field in error.fields if field[0] != "Connection"),
+    ]
+    lines = [f"HTTP/1.1 {error.status} {_REASONS.get(error.status, 'Error')}", *(f"{n}: {v}" for n, v in fields)]
+    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+    return head + content if with_body else head

@@ -1,0 +1,248 @@
+"""Small applications with an edge, for the server layer alone."""
+
+import errno
+import json
+import os
+import time
+
+import gevent
+from greenlet import GreenletExit
+
+from llm_proxy.errors import ClientConnectionError, RequestTimeout
+
+
+class App:
+    """Answers by path; writes what the edge hears, a line each, to EDGE_LOG."""
+
+    def __init__(self):
+        self.edge = self
+        self.state = None
+        if os.environ.get("APP_FAULT_FILE") and os.path.exists(os.environ["APP_FAULT_FILE"]):
+            raise RuntimeError("told not to start")
+
+    # -- the edge
+
+    def note(self, *words):
+        if path := os.environ.get("EDGE_LOG"):
+            with open(path, "a") as log:
+                log.write(" ".join([str(os.getpid()), *map(str, words)]) + "\n")
+
+    def started(self, state):
+        self.state = state
+        self.note("started")
+
+    def draining(self):
+        self.note("draining")
+
+    def cut(self):
+        self.note("cut")
+
+    def refused(self, refusal):
+        self.note("refused", refusal.status, refusal.code, refusal.method, refusal.target, refusal.client_addr)
+
+    def stopped(self, *, cut):
+        self.note("stopped", cut)
+
+    def reopen(self):
+        self.note("reopen")
+
+    # -- the application
+
+    def __call__(self, environ, start_response):
+        name = environ["PATH_INFO"].strip("/").replace("-", "_").split("/")[0] or "root"
+        return getattr(self, f"on_{name}", self.on_root)(environ, start_response)
+
+    def plain(self, start_response, body, *fields, status="200 OK"):
+        start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body))), *fields])
+        return [body]
+
+    def on_root(self, environ, start_response):
+        return self.plain(start_response, b"ok")
+
+    def on_ready(self, environ, start_response):
+        phase = self.state.phase
+        status = "200 OK" if phase in ("serving", "retired") else "503 Service Unavailable"
+        return self.plain(start_response, f"{os.getpid()} {phase}".encode(), status=status)
+
+    def on_value(self, environ, start_response):
+        from llm_proxy.settings import handed_over
+
+        return self.plain(start_response, f"{os.getpid()} {handed_over().settings.api_env}".encode())
+
+    def on_echo(self, environ, start_response):
+        told = {
+            "fields": environ["llm_proxy.fields"],
+            "uri": environ["RAW_URI"],
+            "path": environ["PATH_INFO"],
+            "addr": environ["REMOTE_ADDR"],
+            "scheme": environ["wsgi.url_scheme"],
+            "phase": environ["llm_proxy.server"].phase,
+            "received_ago": time.monotonic() - environ["llm_proxy.received"],
+            "body": environ["wsgi.input"].read().decode("latin-1"),
+        }
+        return self.plain(start_response, json.dumps(told).encode())
+
+    def on_pieces(self, environ, start_response):
+        """Each piece of the body as read1 gives it, at once."""
+        start_response("200 OK", [])
+        return self._pieces(environ["wsgi.input"])
+
+    def _pieces(self, body):
+        while piece := body.read1(65536):
+            yield b"[%b]" % piece
+
+    def on_size(self, environ, start_response):
+        size, body = 0, environ["wsgi.input"]
+        try:
+            while piece := body.read1(65536):
+                size += len(piece)
+        except ClientConnectionError as exc:
+            self.note("body", type(exc).__name__)
+            raise
+        return self.plain(start_response, str(size).encode())
+
+    def on_refuse(self, environ, start_response):
+        return self.plain(start_response, b"too large", status="413 Content Too Large")
+
+    def on_refuse_and_close(self, environ, start_response):
+        return self.plain(start_response, b"no", ("Connection", "close"), status="401 Unauthorized")
+
+    def on_fields(self, environ, start_response):
+        start_response(
+            "200 OK",
+            [
+                ("X-Two", "b"),
+                ("Date", "Thu, 01 Jan 1970 00:00:00 GMT"),
+                ("server", "theirs"),
+                ("Server", "second"),
+                ("x-two", "a"),
+                ("Content-Length", "2"),
+                ("Transfer-Encoding", "chunked"),
+                ("Trailer", "x"),
+            ],
+        )
+        return [b"ok"]
+
+    def on_nobody(self, environ, start_response):
+        start_response("204 No Content", [("Content-Length", "5")])
+        return []
+
+    def on_length(self, environ, start_response):
+        return self.plain(start_response, b"12345")
+
+    def on_head_first(self, environ, start_response):
+        start_response("200 OK", [])
+        return self._head_first()
+
+    def _head_first(self):
+        yield b""
+        gevent.sleep(0.5)
+        yield b"late"
+
+    def on_stream(self, environ, start_response):
+        """`/stream/<number>/<seconds>` events."""
+        _, _, number, pause = environ["PATH_INFO"].split("/")
+        start_response("200 OK", [("Content-Type", "text/event-stream")])
+        return Stream(self, int(number), float(pause))
+
+    def on_big(self, environ, start_response):
+        start_response("200 OK", [("Content-Length", str(64 * 1024 * 1024))])
+        return Stream(self, 64, 0, b"x" * (1024 * 1024))
+
+    def on_wait(self, environ, start_response):
+        """Waits until the client is gone, at most 20 s, in silence."""
+        gone, client = gevent.event.Event(), environ["llm_proxy.client"]
+        environ["wsgi.input"].read()
+        client.on_gone(gone.set)
+        begin = time.monotonic()
+        self.note("waiting")
+        was_noticed = gone.wait(20)
+        self.note("gone", was_noticed, client.is_gone, f"{time.monotonic() - begin:.3f}")
+        return self.plain(start_response, b"done")
+
+    def on_broken(self, environ, start_response):
+        """`/broken/<framing>/<after|before>/<what>`."""
+        _, _, framing, when, what = environ["PATH_INFO"].split("/")
+        if when == "before":
+            return Broken(self, what, None)
+        fields = [("Content-Length", "1000")] if framing == "sized" else []
+        start_response("200 OK", fields)
+        return Broken(self, what, b"part")
+
+    def on_raises(self, environ, start_response):
+        raise {"value": ValueError, "os": OSError, "stop": StopIteration, "exit": SystemExit, "greenlet": GreenletExit}[
+            environ["PATH_INFO"].split("/")[2]
+        ]("told to")
+
+    def on_late_timeout(self, environ, start_response):
+        raise RequestTimeout
+
+    def on_nothing(self, environ, start_response):
+        return []
+
+    def on_die(self, environ, start_response):
+        os._exit(7)
+
+    def on_freeze(self, environ, start_response):
+        import select
+
+        select.poll  # noqa: B018
+        from gevent import monkey
+
+        monkey.get_original("time", "sleep")(30)
+        return self.plain(start_response, b"thawed")
+
+    def on_connections(self, environ, start_response):
+        return self.plain(start_response, f"{self.state.worker_connections} {self.state.workers}".encode())
+
+
+class Stream:
+    def __init__(self, app, number, pause, item=None):
+        self.app, self.number, self.pause, self.item = app, number, pause, item
+        self.how = "unfinished"
+
+    def __iter__(self):
+        try:
+            for i in range(self.number):
+                yield self.item or b"data: %d\n\n" % i
+                gevent.sleep(self.pause)
+            self.how = "whole"
+        except GreenletExit:
+            self.how = "cut"
+            raise
+
+    def close(self):
+        self.app.note("stream", self.how)
+
+
+class Broken:
+    def __init__(self, app, what, part):
+        self.app, self.what, self.part = app, what, part
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.part is not None:
+            part, self.part = self.part, None
+            return part
+        match self.what:
+            case "value":
+                raise ValueError("told to")
+            case "os":
+                raise OSError(errno.EPIPE, "told to")
+            case "exit":
+                raise SystemExit(3)
+            case "greenlet":
+                raise GreenletExit
+            case "timeout":
+                raise gevent.Timeout(1)
+            case "end":
+                raise StopIteration
+        raise AssertionError(self.what)
+
+    def close(self):
+        self.app.note("closed", self.what)
+
+
+app = App()
