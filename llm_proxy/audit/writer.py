@@ -1,0 +1,212 @@
+"""Writes audit records: management's at once, refusals through a queue, to file and table independently (MP-119)."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import gevent
+from sqlalchemy import Connection, Engine, insert
+
+from llm_proxy.audit.file import AuditFile
+from llm_proxy.audit.record import AuditEvent
+from llm_proxy.db.models import AuditRow
+from llm_proxy.db.session import writing
+from llm_proxy.errors import AuditUnavailable
+from llm_proxy.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+
+QUEUE = 1000  # MP-121
+PER_MINUTE = 60
+_WINDOW_S = 60.0
+_PAUSE_S = 0.2
+_BATCH = 100  # rows in one transaction
+_SOURCES = 10_000  # addresses and actions watched at once
+
+
+class AuditWriter:
+    """The process's way to the audit trail.
+
+    Args:
+        table: Engine of the table sink; None = not to the table.
+        file: The file sink; None = no file.
+        required: A mutation that cannot be recorded is refused (AUDIT_REQUIRED).
+        failed: Called with `file`, `table` or `queue` for each record that a sink lost, for a counter.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        table: Engine | None = None,
+        file: AuditFile | None = None,
+        required: bool = False,
+        failed: Callable[[str], None] = lambda sink: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._table, self._file, self._required, self._failed = table, file, required, failed
+        self._queue: deque[AuditEvent] = deque()
+        self._throttle = _Throttle(clock)
+        self._wake = threading.Event()
+        self._worker: gevent.Greenlet | None = None
+        self._is_closing = False
+        self._flushing = threading.Lock()
+
+    @classmethod
+    def of(
+        cls, engine: Engine | None, settings: Settings, failed: Callable[[str], None] = lambda sink: None
+    ) -> "AuditWriter":
+        """The sinks that the settings ask for. Raises OSError when the file cannot be opened."""
+        table = engine if settings.audit_enabled and settings.audit_store_in_db else None
+        return cls(table=table, file=AuditFile.of(settings), required=settings.audit_required, failed=failed)
+
+    def record(self, event: AuditEvent, connection: Connection | None = None) -> None:
+        """Write now. With `connection` it is a mutation's record: the row belongs to that transaction.
+
+        A sink that fails is logged and counted, and the other one is still written.
+
+        Raises:
+            AuditUnavailable: A sink failed, records are required, and `connection` was given: roll back.
+        """
+        event = event.redacted()
+        lost = [*self._to_table([event], connection), *self._to_file([event])]
+        if lost and self._required and connection is not None:
+            raise AuditUnavailable
+
+    def offer(self, event: AuditEvent) -> None:
+        """Queue a refusal; never waits, never raises. More than 60 a minute from one address are counted instead."""
+        if self._table is None and self._file is None:
+            return
+        for passed in self._throttle.passed(event):
+            self._put(passed)
+
+    def start(self) -> None:
+        """Begin to write what is offered, in a greenlet of this worker."""
+        if self._worker is None:
+            self._worker = gevent.spawn(self._run)
+
+    def flush(self) -> None:
+        """Write what was offered so far."""
+        with self._flushing:
+            while self._queue:
+                batch = [self._queue.popleft().redacted() for _ in range(min(_BATCH, len(self._queue)))]
+                self._to_table(batch, None)
+                self._to_file(batch)
+
+    def close(self) -> None:
+        """Write what is queued, and how many were left out; the file stays open for what still comes."""
+        self._is_closing = True
+        self._wake.set()
+        if self._worker is not None:
+            self._worker.join(timeout=5)
+        for event in self._throttle.rest():
+            self._put(event)
+        self.flush()
+
+    def reopen(self) -> None:
+        """Follow the file's name (SIGUSR1)."""
+        if self._file is not None:
+            self._file.reopen()
+
+    def _put(self, event: AuditEvent) -> None:
+        if len(self._queue) >= QUEUE:
+            self._failed("queue")
+            return
+        self._queue.append(event)
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._is_closing:
+            self._wake.wait(_WINDOW_S / 2)
+            self._wake.clear()
+            for event in self._throttle.ended():
+                self._put(event)
+            self.flush()
+            gevent.sleep(_PAUSE_S)  # refusals come in bursts: one transaction for many
+
+    def _to_table(self, events: list[AuditEvent], connection: Connection | None) -> list[str]:
+        if self._table is None:
+            return []
+        rows = [event.row() for event in events]
+        try:
+            if connection is None:
+                with writing(self._table) as own:
+                    own.execute(insert(AuditRow), rows)
+            else:
+                with connection.begin_nested():  # a refused row must not take the mutation with it
+                    connection.execute(insert(AuditRow), rows)
+        except Exception as error:
+            return self._lost("table", error, len(events))
+        return []
+
+    def _to_file(self, events: list[AuditEvent]) -> list[str]:
+        if self._file is None:
+            return []
+        try:
+            for event in events:
+                self._file.write(event.line())
+        except Exception as error:
+            return self._lost("file", error, len(events))
+        return []
+
+    def _lost(self, sink: str, error: Exception, count: int) -> list[str]:
+        _LOG.error("audit %s could not be written (%d records): %s", sink, count, type(error).__name__)
+        for _ in range(count):
+            self._failed(sink)
+        return [sink]
+
+
+class _Source:
+    """What one address did in its running minute; `last` stands for those that were left out."""
+
+    __slots__ = ("began", "count", "last", "suppressed")
+
+    def __init__(self, began: float) -> None:
+        self.began, self.count, self.suppressed = began, 0, 0
+        self.last: AuditEvent | None = None
+
+
+class _Throttle:
+    """At most `PER_MINUTE` events of an address and action a minute; the rest become one event with their number."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._sources: dict[tuple[str | None, str], _Source] = {}
+
+    def passed(self, event: AuditEvent) -> list[AuditEvent]:
+        """The event, unless it is one too many; and the summary of a minute that has ended."""
+        now, key, out = self._clock(), (event.client_ip, event.action), list[AuditEvent]()
+        source = self._sources.get(key)
+        if source is not None and now - source.began >= _WINDOW_S:
+            out += self._end(key)
+            source = None
+        if source is None:
+            if len(self._sources) >= _SOURCES:
+                out += self._end(next(iter(self._sources)))
+            source = self._sources[key] = _Source(now)
+        source.count += 1
+        if source.count > PER_MINUTE:
+            source.suppressed, source.last = source.suppressed + 1, event
+            return out
+        return [*out, event]
+
+    def ended(self) -> list[AuditEvent]:
+        """Summaries of the minutes that have ended."""
+        now = self._clock()
+        over = [key for key, source in self._sources.items() if now - source.began >= _WINDOW_S]
+        return [event for key in over for event in self._end(key)]
+
+    def rest(self) -> list[AuditEvent]:
+        """Summaries of all."""
+        return [event for key in list(self._sources) for event in self._end(key)]
+
+    def _end(self, key: tuple[str | None, str]) -> list[AuditEvent]:
+        source = self._sources.pop(key)
+        if source.last is None:
+            return []
+        details = {"reason": "suppressed", "suppressed": source.suppressed}
+        fresh = AuditEvent(source.last.action, source.last.actor, source.last.outcome, client_ip=source.last.client_ip)
+        return [replace(fresh, details=details)]
