@@ -38,6 +38,7 @@ class Row:
         event: `Outcome` of the event; None for no event.
         breaker: `fail`, `reset`, `neutral`, or BY_STATUS.
         is_logged: Whether there is an access line.
+        audit: Action of the audit record; None for no record.
     """
 
     number: int
@@ -51,10 +52,11 @@ class Row:
     event: str | None = None
     breaker: str = "neutral"
     is_logged: bool = True
+    audit: str | None = None
 
 
-def _refused(number: int, outcome: str) -> Row:
-    return Row(number, outcome, is_error=True, is_rejected=True)
+def _refused(number: int, outcome: str, audit: str | None = None) -> Row:
+    return Row(number, outcome, is_error=True, is_rejected=True, audit=audit)
 
 
 def _exchange(number: int, outcome: str, upstream: str, event: str, **rest: object) -> Row:
@@ -95,9 +97,9 @@ GONE_MID_STREAM = _exchange(
     10, "Client gone in mid-stream", "client_gone", "client_disconnect", disconnect="mid_stream", breaker="reset"
 )
 INVALID = _refused(14, "Refused by validation")
-UNAUTHENTICATED = _refused(15, "Authentication refused (401)")
-PROJECT_REFUSED = _refused(16, "Project inactive (403), or its state unknown (503)")
-OVER_QUOTA = _refused(17, "Over quota, by the read check or in the race for the last unit")
+UNAUTHENTICATED = _refused(15, "Authentication refused (401)", "token.access")
+PROJECT_REFUSED = _refused(16, "Project inactive (403), or its state unknown (503)", "proxy_request")
+OVER_QUOTA = _refused(17, "Over quota, by the read check or in the race for the last unit", "token.access")
 OVER_LIMIT = _refused(18, "Window, address or global limit")
 NO_WAY_UPSTREAM = _refused(19, "Circuit open, overloaded, or no provider key")
 DRAINING = _refused(20, "Proxy draining, new request")
@@ -128,8 +130,16 @@ UPLOAD_ENDED = _exchange(
     "client_disconnect",
     disconnect="before_first_byte",
 )
+UPLOAD_TOO_LARGE = _exchange(
+    28,
+    "Streamed request body passed MAX_REQUEST_SIZE, dispatch begun",
+    "client_gone",
+    "client_disconnect",
+    is_error=True,
+)
 REVOKED = _exchange(29, "Stream cut because its token was revoked", "aborted", "revoked", is_error=True)
-REFUSED_LATER = _refused(30, "Budget, idle token, unpriced model, no event bus, no room to check an upload")
+DENIED_LATER = _refused(30, "Budget passed (429), idle token (401), model without price (403)", "token.access")
+REFUSED_LATER = _refused(30, "Not cached (504), no event bus (503), no room to check an upload (507)")
 
 TABLE: tuple[Row, ...] = (
     DELIVERED,
@@ -160,19 +170,21 @@ TABLE: tuple[Row, ...] = (
     BODY_SILENT,
     UPLOAD_SILENT,
     UPLOAD_ENDED,
+    UPLOAD_TOO_LARGE,
     REVOKED,
+    DENIED_LATER,
     REFUSED_LATER,
 )
 
 # Refusals by class, the first that fits; what is not listed is row 24.
 _REFUSALS: tuple[tuple[type[errors.LlmProxyError], Row], ...] = (
-    (errors.TokenIdleExpired, REFUSED_LATER),
+    (errors.TokenIdleExpired, DENIED_LATER),
     (errors.AuthenticationError, UNAUTHENTICATED),
     (errors.ProjectInactive, PROJECT_REFUSED),
     (errors.OriginNotAllowed, INVALID),
-    (errors.ModelNotPriced, REFUSED_LATER),
-    (errors.TokenBudgetExceeded, REFUSED_LATER),
-    (errors.CostBudgetExceeded, REFUSED_LATER),
+    (errors.ModelNotPriced, DENIED_LATER),
+    (errors.TokenBudgetExceeded, DENIED_LATER),
+    (errors.CostBudgetExceeded, DENIED_LATER),
     (errors.QuotaExhausted, OVER_QUOTA),
     (errors.RateLimitExceeded, OVER_LIMIT),
     (errors.CircuitOpen, NO_WAY_UPSTREAM),
@@ -198,12 +210,14 @@ class Ending:
         status: The provider's status, once its head had arrived.
         failure: What ended it, other than the provider's own end; None for a clean one.
         is_client_gone: Whether the client's connection had been lost when it ended.
+        is_token_known: Whether token and project had been looked up.
     """
 
     is_dispatched: bool = False
     status: int | None = None
     failure: BaseException | None = None
     is_client_gone: bool = False
+    is_token_known: bool = True
 
 
 def decide(ending: Ending) -> Row:
@@ -214,7 +228,11 @@ def decide(ending: Ending) -> Row:
     if failure is None:
         return _delivered(ending.status or 0)
     if isinstance(failure, errors.ClientConnectionError):
-        return UPLOAD_SILENT if isinstance(failure, errors.RequestTimeout) else UPLOAD_ENDED
+        return UPLOAD_SILENT if isinstance(failure, errors.LlmProxyError) else UPLOAD_ENDED
+    if isinstance(failure, errors.RequestTooLarge):
+        return UPLOAD_TOO_LARGE
+    if isinstance(failure, errors.UpstreamRequestInvalid):
+        return FAULT_BEFORE_DISPATCH  # the transport refused to write it: nothing has begun
     if isinstance(failure, errors.UpstreamCut):
         return _client_gone(ending, failure) if failure.reason == "client gone" else _CUTS.get(failure.reason, FAULT)
     if ending.is_client_gone:  # both ends broke; the client left first, or nobody is left to tell
@@ -234,12 +252,14 @@ def refusal(error: BaseException) -> Row:
 
 def _before_dispatch(ending: Ending) -> Row:
     failure = ending.failure
-    if isinstance(failure, errors.RequestTimeout):
-        return BODY_SILENT
-    if isinstance(failure, errors.ClientConnectionError) or (failure is None and ending.is_client_gone):
+    if isinstance(failure, errors.ClientConnectionError) and not isinstance(failure, errors.LlmProxyError):
         return GONE_BEFORE_DISPATCH
+    if isinstance(failure, errors.UpstreamCut):
+        return GONE_BEFORE_DISPATCH if failure.reason == "client gone" else DRAIN_CUT_EARLY
     if failure is None:
         return FAULT_BEFORE_DISPATCH
+    if isinstance(failure, errors.ServiceUnavailable) and not ending.is_token_known:
+        return PROJECT_REFUSED
     return DRAIN_CUT_EARLY if _is_kill(failure) else refusal(failure)
 
 
@@ -272,8 +292,13 @@ def _upstream_failed(ending: Ending, failure: errors.UpstreamError) -> Row:
 
 
 def upstream_label(row: Row, status: int | None) -> str | None:
-    """Label of `up{…}`: the row's, or the provider's status class."""
-    return f"{(status or 0) // 100}xx" if row.upstream == BY_STATUS else row.upstream
+    """Label of `up{…}`: the row's, or the provider's status class (a status above 599 counts as 5xx)."""
+    return f"{min((status or 0) // 100, 5)}xx" if row.upstream == BY_STATUS else row.upstream
+
+
+def moves_last_used(row: Row) -> bool:
+    """Whether a token that was found good counts as used (A4): not where it was refused for quota or limit."""
+    return row.audit != "token.access" and row.number != OVER_LIMIT.number
 
 
 def breaker_verdict(row: Row, status: int | None) -> str:

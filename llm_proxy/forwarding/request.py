@@ -6,24 +6,15 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
+from urllib.parse import quote
+
+from llm_proxy.forwarding.body import Plain, Source
 
 Network = IPv4Network | IPv6Network
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # DP-40
+_ENDLESS = 1 << 62
 _PORT = re.compile(r"\]?:[0-9]+$")
-
-
-class BodyInput(Protocol):
-    """The client's body as the server layer gives it (`wsgi.input`).
-
-    Both raise errors.ClientGone when the client leaves, and errors.RequestTimeout when it stays silent too long.
-    """
-
-    def read(self, size: int = -1) -> bytes:
-        """Wait for `size` bytes or the body's end."""
-
-    def read1(self, size: int = -1) -> bytes:
-        """What has arrived, at most `size` bytes; b"" at the end alone."""
 
 
 class Client(Protocol):
@@ -83,7 +74,7 @@ class ProxyRequest:
         target: str,
         fields: Sequence[tuple[str, str]],
         *,
-        body: BodyInput | None = None,
+        body: Source | None = None,
         client_addr: str | None = None,
         received_s: float | None = None,
         client: Client | None = None,
@@ -180,7 +171,7 @@ def from_environ(environ: Mapping[str, Any], trusted: Sequence[Network] = ()) ->
         environ["REQUEST_METHOD"],
         environ.get("RAW_URI") or _rebuilt_target(environ),
         fields,
-        body=environ["wsgi.input"],
+        body=_source(environ),
         client_addr=client_address(environ.get("REMOTE_ADDR"), forwarded, trusted),
         received_s=environ.get("llm_proxy.received"),
         client=environ.get("llm_proxy.client"),
@@ -196,9 +187,16 @@ def joined_fields(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
     return fields
 
 
-def _rebuilt_target(environ: Mapping[str, Any]) -> str:
-    from urllib.parse import quote
+def _source(environ: Mapping[str, Any]) -> Source:
+    """The body; another server's `wsgi.input` may have no `read1` and no end."""
+    source: Any = environ["wsgi.input"]
+    if "llm_proxy.fields" in environ:
+        return cast(Source, source)
+    length = environ.get("CONTENT_LENGTH")
+    return Plain(source, int(length) if length else _ENDLESS if environ.get("wsgi.input_terminated") else 0)
 
+
+def _rebuilt_target(environ: Mapping[str, Any]) -> str:
     path = quote(
         environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "/"), safe="/:@!$&'()*+,;=~", encoding="latin-1"
     )

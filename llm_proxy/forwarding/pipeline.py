@@ -1,0 +1,289 @@
+"""One request's way through the proxy: the steps of data-plane §2.1, in their order.
+
+Nothing is remembered between requests here; what a worker knows lives in the parts that it is wired from. A step that
+refuses raises the error that is answered.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from llm_proxy.errors import (
+    ClientConnectionError,
+    ClientGone,
+    Draining,
+    InvalidToken,
+    LlmProxyError,
+    ProjectInactive,
+    UpgradeNotSupported,
+    UpstreamAuthError,
+    UpstreamCut,
+)
+from llm_proxy.forwarding.body import HeldBody, StreamedBody, check_declared
+from llm_proxy.forwarding.cors import Cors
+from llm_proxy.forwarding.fields import (
+    REPLACED_WITH_CORRELATION,
+    REPLACED_WITH_ORIGIN,
+    RequestFields,
+    answer_fields,
+)
+from llm_proxy.forwarding.inspection import Body, Incoming, Inspector
+from llm_proxy.forwarding.relay import Relay
+from llm_proxy.forwarding.request import ProxyRequest
+from llm_proxy.forwarding.settle import Books, Settlement
+from llm_proxy.providers import AllowList, Provider
+from llm_proxy.redaction import obfuscate
+from llm_proxy.tokens.directory import TokenDirectory
+from llm_proxy.tokens.facts import TokenFacts
+from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
+
+Fields = list[tuple[str, str]]
+NO_CONTENT_STATUSES = frozenset((204, 304))  # RFC 9110 §6.4.1
+_REPLACED = (REPLACED_WITH_CORRELATION,)
+_REPLACED_FOR_BROWSERS = (REPLACED_WITH_CORRELATION, REPLACED_WITH_ORIGIN)
+_log = logging.getLogger(__name__)
+
+
+class Reply(NamedTuple):
+    """What goes to the client. `body` has a `close` where something has to be settled."""
+
+    status: str
+    fields: Fields
+    body: Iterable[bytes]
+
+
+class LimitGate(Protocol):
+    """Windows of requests (steps 8 and 12). Raises RateLimitExceeded."""
+
+    def admit_address(self, address: str | None) -> None:
+        """Step 8: the client's address, then everybody."""
+
+    def admit_token(self, token: TokenFacts) -> None:
+        """Step 12: the token's window, then its project's."""
+
+
+class ResponseCache(Protocol):
+    """Stored answers (step 14)."""
+
+    def look_up(self, request: ProxyRequest, token: TokenFacts, body: Body | None) -> Reply | None:
+        """A stored answer that may be served now, else None."""
+
+
+class NoLimits:
+    """No windows."""
+
+    def admit_address(self, address: str | None) -> None:
+        """Let everybody through."""
+
+    def admit_token(self, token: TokenFacts) -> None:
+        """Let every token through."""
+
+
+class Pipeline:
+    """A worker's pipeline for its one provider.
+
+    Args:
+        provider: Whom requests go to.
+        books: What the exchanges share.
+        directory: Knows tokens.
+        upstream: Sends.
+        inspector: Reads request bodies and knows the parameter rules.
+        max_request_bytes: MAX_REQUEST_SIZE; 0 = no limit.
+        cors: What browsers are told.
+        request_fields: Makes the provider's fields.
+        timeouts: Limits of an exchange.
+        is_draining: Whether new requests are refused.
+        render: From an error to an answer's fields and body.
+        enforce_project_active: LLM_PROXY_ENFORCE_PROJECT_ACTIVE.
+        limits: The windows.
+        cache: The response cache; None in a version without one.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        books: Books,
+        *,
+        directory: TokenDirectory,
+        upstream: Upstream,
+        inspector: Inspector,
+        cors: Cors,
+        request_fields: RequestFields,
+        timeouts: Timeouts,
+        is_draining: Callable[[], bool],
+        render: Callable[[LlmProxyError], tuple[str, Fields, bytes]],
+        max_request_bytes: int = 0,
+        enforce_project_active: bool = True,
+        limits: LimitGate | None = None,
+        cache: ResponseCache | None = None,
+    ) -> None:
+        self._allowed = AllowList(provider)
+        self._origin, self._base_path = provider.origin, provider.base_path.encode("latin-1")
+        self._books, self._directory, self._upstream = books, directory, upstream
+        self._inspector, self._cors, self._request_fields = inspector, cors, request_fields
+        self._max_request_bytes = max_request_bytes
+        self._timeouts, self._is_draining, self._render = timeouts, is_draining, render
+        self._enforces_project = enforce_project_active
+        self._limits, self._cache = limits or NoLimits(), cache
+
+    def handle(self, request: ProxyRequest) -> Reply:
+        """Answer a request, refusals included.
+
+        Raises:
+            ClientConnectionError: The client's connection failed; settled, and the server's to close.
+        """
+        if request.method == "OPTIONS" and not self._is_draining():
+            return self._preflight(request)  # step 3; not counted (row 25)
+        settlement = Settlement(self._books, request)
+        try:
+            body = self._admit(settlement)
+            stored = self._look_up(settlement, body)  # step 14
+            return stored or self._exchange(settlement, body)
+        except ClientConnectionError as error:
+            settlement.end(error)
+            raise
+        except UpstreamCut as error:
+            settlement.end(error)
+            raise ClientGone from error  # nobody is there, or nobody shall be told: the server closes
+        except LlmProxyError as error:
+            return self._refuse(settlement, error)
+        except Exception as error:
+            _log.exception("a request failed", extra={"request_id": request.request_id})
+            return self._refuse(settlement, LlmProxyError(), cause=error)
+        except BaseException as error:  # the drain's cut
+            settlement.end(error)
+            raise
+
+    # -- the steps ----------------------------------------------------------------------------------------------------
+
+    def _admit(self, settlement: Settlement) -> Body | None:
+        """Steps 2 to 13. Step 1, the ids, is ProxyRequest's; the inbound fields of DP-53 are never forwarded."""
+        request, allowed = settlement.request, self._allowed
+        if self._is_draining():  # 2
+            raise Draining
+        if "UPGRADE" in request.values:  # DP-107
+            raise UpgradeNotSupported
+        allowed.check_method(request.method)  # 4
+        allowed.check_endpoint(request.path)  # 5
+        allowed.check_fields(request.fields)  # 6
+        check_declared(request.content_length, self._max_request_bytes)  # 7
+        self._limits.admit_address(request.client_addr)  # 8
+        token = self._authenticate(settlement)  # 9
+        if self._enforces_project and not token.project.is_active:  # 10
+            raise ProjectInactive
+        self._books.admission.peek(token)  # 11
+        self._limits.admit_token(token)  # 12
+        settlement.is_usable = True
+        body = settlement.body = self._inspector.admit(_incoming(request))  # 13
+        return body
+
+    def _authenticate(self, settlement: Settlement) -> TokenFacts:
+        bearer = bearer_of(settlement.request.all("AUTHORIZATION"))
+        try:
+            token = settlement.token = self._directory.authenticate(bearer)
+        except LlmProxyError:
+            settlement.bearer_hint = obfuscate(bearer)
+            raise
+        return token
+
+    def _look_up(self, settlement: Settlement, body: Body | None) -> Reply | None:
+        if self._cache is None or settlement.token is None:
+            return None
+        return self._cache.look_up(settlement.request, settlement.token, body)
+
+    def _exchange(self, settlement: Settlement, body: Body | None) -> Reply:
+        """Steps 15 to 18; step 19 is the settlement's."""
+        settlement.enter()  # 15
+        token = settlement.token
+        api_key = token.project.api_key if token is not None else None
+        if not api_key:
+            raise UpstreamAuthError
+        request = settlement.request
+        forward = Forward(
+            request.method,
+            self._base_path + request.target.encode("latin-1"),
+            self._request_fields(
+                request.fields,
+                api_key=api_key,
+                request_id=request.request_id,
+                keeps_expect=isinstance(body, StreamedBody),
+            ),
+            self._origin,
+            body.sendable() if isinstance(body, HeldBody) else body,
+        )
+        settlement.take()  # 16
+        settlement.dispatched()
+        answer = self._upstream.send(forward, timeouts=self._timeouts, begun=settlement.begun)  # 17
+        try:
+            return self._relay(settlement, answer)
+        except BaseException:
+            answer.close()
+            raise
+
+    def _relay(self, settlement: Settlement, answer: Answer) -> Reply:
+        """Step 18."""
+        request = settlement.request
+        origin = request.values.get("ORIGIN")
+        passed = answer_fields(answer.fields, _REPLACED_FOR_BROWSERS if origin else _REPLACED)
+        if passed.is_event_stream:
+            answer.no_total_limit()
+        settlement.answered(answer.status, is_stream=passed.is_event_stream)
+        fields = passed.fields
+        fields.append(("X-Proxy", "llm-proxy"))
+        fields += self._ids(request)
+        fields += settlement.stamps.fields()
+        if origin:
+            fields += self._cors.answer(origin)
+        relay = Relay(
+            answer,
+            settlement.end,
+            has_content=request.method != "HEAD" and answer.status not in NO_CONTENT_STATUSES,
+            is_stream=passed.is_event_stream or not _has_length(answer),
+        )
+        return Reply(f"{answer.status} {answer.reason.decode('latin-1')}", fields, relay)
+
+    # -- answers of ours ----------------------------------------------------------------------------------------------
+
+    def _preflight(self, request: ProxyRequest) -> Reply:
+        fields = self._ids(request)
+        asked = request.values.get("ACCESS-CONTROL-REQUEST-HEADERS")
+        fields += self._cors.preflight(request.values.get("ORIGIN"), asked)
+        return Reply("204 No Content", fields, ())
+
+    def _refuse(self, settlement: Settlement, error: LlmProxyError, *, cause: Exception | None = None) -> Reply:
+        status, fields, body = self._render(error)
+        fields += self._ids(settlement.request)
+        fields += self._cors.answer(settlement.request.values.get("ORIGIN"))
+        settlement.end(cause or error, len(body))
+        return Reply(status, fields, (body,))
+
+    @staticmethod
+    def _ids(request: ProxyRequest) -> Fields:
+        return [("X-Request-ID", request.request_id), ("X-Correlation-ID", request.correlation_id)]
+
+
+def bearer_of(authorization: list[str]) -> str:
+    """The bearer of a request's Authorization lines (DP-48). Raises InvalidToken: none, several, or another scheme."""
+    if len(authorization) == 1:
+        scheme, _, bearer = authorization[0].strip().partition(" ")
+        bearer = bearer.strip()
+        if scheme.lower() == "bearer" and bearer:
+            return bearer
+    raise InvalidToken(description="missing or invalid authorization header")
+
+
+def _incoming(request: ProxyRequest) -> Incoming:
+    values = request.values
+    return Incoming(
+        method=request.method,
+        query=request.query,
+        content_type=values.get("CONTENT-TYPE"),
+        content_encoding=values.get("CONTENT-ENCODING"),
+        source=request.body,
+        length=request.content_length,
+        waits=values.get("EXPECT", "").lower() == "100-continue",
+    )
+
+
+def _has_length(answer: Answer) -> bool:
+    return any(name.lower() == b"content-length" for name, _ in answer.fields)

@@ -1,0 +1,192 @@
+"""The parts of one process, each made when it is first asked for: nothing is opened before the fork, or for a command
+that needs none of it."""
+
+from collections.abc import Callable
+from functools import cached_property
+
+from sqlalchemy import Engine
+
+from llm_proxy import __version__, logs, metrics
+from llm_proxy.accounting.admission import Admission, ConditionalAdmission
+from llm_proxy.audit.writer import AuditWriter
+from llm_proxy.crypto import KeyRing
+from llm_proxy.db import check
+from llm_proxy.db.bare import BareStatements
+from llm_proxy.db.engine import create_engine
+from llm_proxy.errors import LlmProxyError
+from llm_proxy.forwarding.audits import RefusalAudit
+from llm_proxy.forwarding.breaker import Circuit, Slots, slot_limit
+from llm_proxy.forwarding.cors import Cors
+from llm_proxy.forwarding.fields import RequestFields
+from llm_proxy.forwarding.inspection import Inspector
+from llm_proxy.forwarding.pipeline import Pipeline
+from llm_proxy.forwarding.settle import Books
+from llm_proxy.providers import LoadedProvider, ParameterRules, Provider, load_provider
+from llm_proxy.settings import Settings
+from llm_proxy.tokens.directory import TokenDirectory
+from llm_proxy.transport import Options, Timeouts, Upstream
+
+Render = Callable[[LlmProxyError], tuple[str, list[tuple[str, str]], bytes]]
+
+
+class Services:
+    """What views, commands and the server's hooks share.
+
+    Attributes:
+        settings: All settings.
+        phase: What the server layer says of this worker; `serving` where there is none.
+        worker_connections: Connections that the server layer accepts; None where there is no such bound.
+    """
+
+    def __init__(self, settings: Settings, render: Render) -> None:
+        self.settings, self._render = settings, render
+        self.phase: Callable[[], str] = lambda: "serving"
+        self.workers = 1
+        self.worker_connections: int | None = None
+        self._is_started = False
+
+    # -- storage ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The database; no connection is opened here."""
+        return create_engine(self.settings)
+
+    @cached_property
+    def ring(self) -> KeyRing:
+        """The keys that provider keys are sealed under."""
+        return KeyRing.of(self.settings)
+
+    @cached_property
+    def directory(self) -> TokenDirectory:
+        """Knows tokens by their bearer."""
+        return TokenDirectory.of(self.engine, self.ring, self.settings)
+
+    @cached_property
+    def admission(self) -> Admission:
+        """Charges requests."""
+        return ConditionalAdmission(
+            BareStatements(self.engine),
+            early_at=self.settings.cache_stats_buffer_size,
+            flush_failed=metrics.FLUSH_FAILURES.inc,
+        )
+
+    @cached_property
+    def audit(self) -> AuditWriter:
+        """Writes the audit trail. Raises OSError when its file cannot be opened."""
+        return AuditWriter.of(self.engine, self.settings)
+
+    # -- the way to the provider --------------------------------------------------------------------------------------
+
+    @cached_property
+    def loaded_provider(self) -> LoadedProvider:
+        """The provider file. Raises ProviderFileError."""
+        return load_provider(self.settings)
+
+    @property
+    def provider(self) -> Provider:
+        """The one provider that this process serves. Raises ProviderFileError."""
+        return self.loaded_provider.provider
+
+    @cached_property
+    def upstream(self) -> Upstream:
+        """Sends requests."""
+        provider = self.provider
+        return Upstream(
+            Options(
+                max_idle=provider.max_idle_conns,
+                max_idle_per_origin=provider.max_idle_conns_per_host,
+                idle_s=provider.timeouts.idle_connection_s,
+            )
+        )
+
+    @cached_property
+    def access(self) -> logs.AccessLog:
+        """The access log."""
+        return logs.AccessLog(self.settings.log_level)
+
+    @cached_property
+    def books(self) -> Books:
+        """What the exchanges of this worker share."""
+        limit = slot_limit(self.settings.max_concurrent_requests, self.workers, self.worker_connections)
+        return Books(
+            self.admission,
+            circuit=Circuit(),
+            slots=Slots(limit),
+            access=self.access,
+            refusals=RefusalAudit(self.audit) if self.settings.audit_enabled else None,
+        )
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The proxy."""
+        settings, provider = self.settings, self.provider
+        self.start()
+        return Pipeline(
+            provider,
+            self.books,
+            directory=self.directory,
+            upstream=self.upstream,
+            inspector=Inspector(
+                ParameterRules(provider.param_whitelist),
+                max_request_bytes=settings.max_request_size_bytes,
+                max_inspected_bytes=settings.max_inspected_body_bytes,
+                allows_streams=settings.enable_streaming,
+            ),
+            cors=Cors(
+                provider.allowed_origins,
+                origins=settings.cors_allowed_origins,
+                methods=settings.cors_allowed_methods,
+                headers=settings.cors_allowed_headers,
+                max_age_s=settings.cors_max_age_s,
+            ),
+            request_fields=RequestFields(
+                host=provider.host,
+                auth_header=provider.auth_header,
+                credential_prefix=provider.credential_prefix,
+                proxy_version=__version__ if settings.upstream_proxy_headers else None,
+            ),
+            timeouts=_timeouts(provider),
+            is_draining=lambda: self.phase() == "draining",
+            render=self._render,
+            max_request_bytes=settings.max_request_size_bytes,
+            enforce_project_active=settings.enforce_project_active,
+        )
+
+    # -- their life ---------------------------------------------------------------------------------------------------
+
+    def readiness(self) -> str | None:
+        """The check that fails, None when requests may come (DP-214)."""
+        if self.phase() in ("grace", "draining"):
+            return "draining"
+        return check.readiness(self.engine)
+
+    def start(self) -> None:
+        """Begin what runs beside requests; once, in the process that serves."""
+        if self._is_started:
+            return
+        self._is_started = True
+        self.admission.start()
+        self.audit.start()
+        watch = metrics.SAMPLER.watch
+        watch(metrics.INFLIGHT, lambda: len(self.books.live))
+        watch(metrics.STREAMS_OPEN, lambda: self.books.open_streams)
+        watch(metrics.CIRCUIT_OPEN, lambda: self.books.circuit.is_open)
+
+    def stop(self) -> None:
+        """Write down everything: counts, then audit records (DP-106)."""
+        if self._is_started:
+            self._is_started = False
+            self.admission.close()
+            self.audit.close()
+            self.upstream.close()
+
+    def reopen(self) -> None:
+        """SIGUSR1: the log and the audit file may have been renamed."""
+        logs.reopen()
+        self.audit.reopen()
+
+
+def _timeouts(provider: Provider) -> Timeouts:
+    limits = provider.timeouts
+    return Timeouts(limits.connect_s, limits.first_byte_s, limits.idle_s, limits.total_s)

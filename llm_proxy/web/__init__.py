@@ -1,0 +1,1 @@
+"""The Flask edge: parse, call one service, shape the answer."""

@@ -1,0 +1,73 @@
+"""What a view may know of its request and its process; the only user of flask.g."""
+
+import time
+from typing import TYPE_CHECKING, cast
+
+from flask import Flask, Response, current_app, g, request
+
+from llm_proxy import logs
+from llm_proxy.forwarding.request import accepted_id, client_address, uuid7
+
+if TYPE_CHECKING:
+    from llm_proxy.services import Services
+
+QUIET_PATHS = ("/health", "/live", "/ready")  # MP-188: probes are logged at debug
+
+
+def services() -> "Services":
+    """The process's services."""
+    return cast("Services", current_app.extensions["llm_proxy"])
+
+
+def request_id() -> str:
+    """The client's X-Request-ID where it has the form of DP-40, else one made for this request."""
+    if "request_id" not in g:
+        g.request_id = accepted_id(request.headers.get("X-Request-ID")) or uuid7()
+    return cast(str, g.request_id)
+
+
+def correlation_id() -> str:
+    """The same for X-Correlation-ID (DP-41)."""
+    if "correlation_id" not in g:
+        g.correlation_id = accepted_id(request.headers.get("X-Correlation-ID")) or uuid7()
+    return cast(str, g.correlation_id)
+
+
+def client_ip() -> str | None:
+    """The client's address, trusted proxies left out (DP-88)."""
+    fields = request.environ.get("llm_proxy.fields")
+    if fields is None:
+        forwarded = request.headers.getlist("X-Forwarded-For")
+    else:
+        forwarded = [value for name, value in fields if name == "X-FORWARDED-FOR"]
+    return client_address(request.remote_addr, forwarded, services().settings.trusted_proxies)
+
+
+def register(app: Flask, access: logs.AccessLog, metrics_path: str) -> None:
+    """Ids on every answer, and one access line a request. The proxy's exchanges see to both themselves."""
+    quiet = (*QUIET_PATHS, metrics_path, f"{metrics_path}/prometheus")
+
+    @app.before_request
+    def begin() -> None:
+        g.received_s = request.environ.get("llm_proxy.received") or time.monotonic()
+        if access.is_debug:
+            agent = request.headers.get("User-Agent")
+            access.started(method=request.method, path=request.path, client_ip=client_ip(), user_agent=agent)
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        if request.endpoint == "proxy.forward":
+            return response
+        response.headers.setdefault("X-Request-ID", request_id())
+        response.headers.setdefault("X-Correlation-ID", correlation_id())
+        access.completed(
+            status=response.status_code,
+            method=request.method,
+            path=request.path,
+            duration_s=time.monotonic() - g.get("received_s", time.monotonic()),
+            request_id=request_id(),
+            client_ip=client_ip(),
+            fields={"correlation_id": correlation_id(), "response_bytes": response.content_length or 0},
+            is_quiet=request.path in quiet,
+        )
+        return response

@@ -1,0 +1,53 @@
+"""Probes and metrics (DP-205, DP-212..DP-215)."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import orjson
+from flask import Blueprint, Response
+
+from llm_proxy import __version__, metrics
+
+TEXT = "text/plain; charset=utf-8"
+
+
+def blueprint(readiness: Callable[[], str | None], metrics_path: str | None) -> Blueprint:
+    """The routes; all of them take HEAD as well.
+
+    Args:
+        readiness: The check that fails, None when the process is ready.
+        metrics_path: METRICS_PATH; None when metrics are off, and then there is no such route.
+    """
+    bp = Blueprint("health", __name__)
+
+    @bp.get("/health")
+    def health() -> Response:
+        """That the process answers, and its version; nothing else is looked at."""
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return _json({"status": "ok", "timestamp": now, "version": __version__})
+
+    @bp.get("/live")
+    def live() -> Response:
+        """That the worker's loop turns."""
+        return Response("alive", content_type=TEXT)
+
+    @bp.get("/ready")
+    def ready() -> Response:
+        """503 with the failing check while requests should go elsewhere."""
+        failing = readiness()
+        if failing is None:
+            return Response("ready", content_type=TEXT)
+        return Response(f"not ready: {failing}", status=503, content_type=TEXT)
+
+    if metrics_path is not None:
+        bp.add_url_rule(metrics_path, "metrics", lambda: _json(metrics.totals()), methods=["GET"])
+        bp.add_url_rule(f"{metrics_path}/prometheus", "prometheus", _prometheus, methods=["GET"])
+    return bp
+
+
+def _prometheus() -> Response:
+    return Response(metrics.text(), content_type=metrics.CONTENT_TYPE)
+
+
+def _json(content: object) -> Response:
+    return Response(orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE), content_type="application/json")

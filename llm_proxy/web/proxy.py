@@ -1,0 +1,110 @@
+"""The proxy's endpoint, on two lanes with the same answers.
+
+The fast lane is a WSGI callable in front of Flask's dispatch, which costs half as much as all of the proxying
+(docs/adr/0060). The slow lane is a Flask view over the same object; LLM_PROXY_FAST_LANE=false chooses it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+from flask import Blueprint, Flask, Response, request
+from flask.blueprints import BlueprintSetupState
+from werkzeug.routing import BaseConverter, Rule
+
+from llm_proxy.forwarding.pipeline import Pipeline, Reply
+from llm_proxy.forwarding.request import from_environ
+
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+Environ = dict[str, Any]
+ENDPOINT = "proxy.forward"
+
+
+class ProxyEndpoint:
+    """Answers requests of both lanes.
+
+    Args:
+        pipeline: Gives the process's pipeline; called for each request, because it is made after the fork.
+        trusted: TRUSTED_PROXIES.
+    """
+
+    def __init__(self, pipeline: Callable[[], Pipeline], trusted: Sequence[IPv4Network | IPv6Network]) -> None:
+        self._pipeline, self._trusted = pipeline, trusted
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """The fast lane. Raises errors.ClientConnectionError, which the server layer answers or closes on."""
+        reply = self._pipeline().handle(from_environ(environ, self._trusted))
+        start_response(reply.status, reply.fields)
+        return reply.body
+
+    def view(self, rest: str = "") -> Response:
+        """The slow lane; `rest` is not used: the raw target is what counts."""
+        return _AsItIs(self._pipeline().handle(from_environ(request.environ, self._trusted)))
+
+
+class _AsItIs(Response):
+    """Hands a reply to the server untouched: werkzeug would drop fields of a 304 and never close a HEAD's body."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(status=reply.status)
+        self._reply = reply
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        """The reply, whatever hooks did to the shell around it."""
+        start_response(self._reply.status, self._reply.fields)
+        return self._reply.body
+
+
+class _Anything(BaseConverter):
+    """The rest of a path, empty segments included."""
+
+    regex = ".*"
+    part_isolating = False
+
+
+def blueprint(endpoint: ProxyEndpoint, mounts: Sequence[str]) -> Blueprint:
+    """The routes of the slow lane: every method, every path below the mounts (DP-83)."""
+    bp = Blueprint("proxy", __name__)
+
+    def add_rules(state: BlueprintSetupState) -> None:
+        app = state.app
+        app.url_map.converters.setdefault("anything", _Anything)
+        app.view_functions[ENDPOINT] = endpoint.view
+        for mount in mounts:
+            start = mount.rstrip("/")
+            app.url_map.add(Rule(f"{start}/<anything:rest>", endpoint=ENDPOINT))  # no methods given: all of them
+            if start:
+                app.url_map.add(Rule(start, endpoint=ENDPOINT))
+
+    bp.record(add_rules)
+    return bp
+
+
+class FastLane:
+    """Which raw targets go past Flask.
+
+    Args:
+        mounts: Prefixes of whole segments.
+        reserved: Paths of our own that a mount must not shadow.
+    """
+
+    def __init__(self, mounts: Sequence[str], reserved: Sequence[str]) -> None:
+        self._exact = frozenset(mount for mount in mounts if mount != "/")
+        self._below = tuple(mount.rstrip("/") + "/" for mount in mounts)
+        self._reserved = tuple(reserved) if "/" in mounts else ()
+
+    def takes(self, environ: Environ) -> bool:
+        """Whether the request's raw path is under a mount."""
+        target: str = environ.get("RAW_URI") or environ.get("PATH_INFO") or "/"
+        if target.startswith(self._below):
+            return not self._reserved or not self._is_reserved(target)
+        return target.partition("?")[0] in self._exact
+
+    def _is_reserved(self, target: str) -> bool:
+        path = target.partition("?")[0]
+        return any(path == own or path.startswith(own + "/") for own in self._reserved)
+
+
+def exempt_from_merging(app: Flask) -> None:
+    """`//` in a path stays what it is: the proxy forwards or refuses it, nobody redirects."""
+    app.url_map.merge_slashes = False

@@ -1,0 +1,77 @@
+"""A worker's life as the application sees it: what the server layer calls besides the application itself."""
+
+import logging
+import time
+from typing import Any
+
+import gevent
+
+from llm_proxy import logs, metrics
+from llm_proxy.server.edge import Refusal
+from llm_proxy.server.state import ServerState
+from llm_proxy.services import Services
+
+SAMPLE_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+class AppEdge:
+    """A worker's life, from the fork to its last line.
+
+    Args:
+        services: The process's parts.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._sampler: Any = None
+
+    def started(self, state: ServerState) -> None:
+        """Wire everything now, so that what is wrong ends the worker and the first request finds all of it."""
+        services = self._services
+        logs.configure(services.settings)
+        services.phase = lambda: state.phase
+        services.workers, services.worker_connections = state.workers, state.worker_connections
+        services.pipeline  # noqa: B018  (made by being asked for)
+        logs.start()
+        self._sampler = gevent.spawn(self._sample)
+
+    def draining(self) -> None:
+        """SIGTERM was seen; the phase tells the rest."""
+        _log.info("draining", extra={"exchanges": len(self._services.books.live)})
+
+    def cut(self) -> None:
+        """The drain's time is over: exchanges end as row 22."""
+        self._services.books.cut("drain")
+
+    def refused(self, refusal: Refusal) -> None:
+        """Row 26: not a request, not an error; its code and an access line."""
+        metrics.rejected(refusal.code).inc()
+        self._services.access.completed(
+            status=refusal.status,
+            method=refusal.method,
+            path=None if refusal.target is None else refusal.target.partition("?")[0],
+            duration_s=refusal.duration_s,
+            request_id=refusal.request_id,
+            client_ip=refusal.client_addr,
+            fields={"error": refusal.code, "row": 26},
+        )
+
+    def stopped(self, *, cut: bool) -> None:
+        """Write down everything; the log last."""
+        started_s = time.monotonic()
+        if self._sampler is not None:
+            self._sampler.kill()
+        self._services.stop()
+        _log.info("stopped", extra={"was_cut": cut, "took_ms": round((time.monotonic() - started_s) * 1000)})
+        logs.stop()
+
+    def reopen(self) -> None:
+        """SIGUSR1."""
+        self._services.reopen()
+
+    @staticmethod
+    def _sample() -> None:
+        while True:
+            metrics.SAMPLER.sample()
+            gevent.sleep(SAMPLE_S)
