@@ -4,7 +4,8 @@ The renderer (`llm_proxy.web.errors`) needs no knowledge of single errors. On /v
 `code` and `description` beside it (data-plane decision 1); on /manage the flat form of MP-8.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class LlmProxyError(Exception):
@@ -369,7 +370,7 @@ class UpstreamCut(UpstreamError):
 
 
 class ManagementError(LlmProxyError):
-    """Root of the answers of /manage; the message is the row's text."""
+    """Root of the answers of /manage; the message is the row's text. `audit` is for the record alone, never shown."""
 
     code = None
 
@@ -380,10 +381,12 @@ class ManagementError(LlmProxyError):
         code: str | None = None,
         param: str | None = None,
         retry_after_s: int | None = None,
+        audit: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message, param=param, retry_after_s=retry_after_s)
         if code is not None:
             self.code = code
+        self.audit: dict[str, Any] = dict(audit or {})
 
 
 class BadRequest(ManagementError):

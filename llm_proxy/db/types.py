@@ -53,6 +53,11 @@ class UtcTime(TypeDecorator[datetime]):
     impl = String(26)
     cache_ok = True
 
+    @property
+    def python_type(self) -> type[datetime]:
+        """What it is in Python."""
+        return datetime
+
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """The column type of this dialect."""
         if dialect.name == "postgresql":

@@ -1,0 +1,1 @@
+"""Projects: who owns tokens, and which provider key they stand for."""

@@ -1,0 +1,222 @@
+"""Create, list and change projects: each mutation one transaction, columns by name (MP-27)."""
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Engine, RowMapping, Select, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from llm_proxy.crypto import KeyRing
+from llm_proxy.db import listing
+from llm_proxy.db.listing import Order
+from llm_proxy.db.models import ProjectRow
+from llm_proxy.db.session import reading, writing
+from llm_proxy.db.types import utc_now
+from llm_proxy.errors import Conflict, ResourceNotFound
+from llm_proxy.projects.project import NewProject, Project, ProjectPatch
+
+_TABLE = ProjectRow.__table__.c
+SORTS = ("name", "created_at", "updated_at")
+
+
+class Record(Protocol):
+    """Writes the audit record of a mutation into its transaction."""
+
+    def __call__(self, connection: Connection, *, project_id: str | None, details: Mapping[str, Any]) -> None:
+        """Raises AuditUnavailable when the mutation must not go on."""
+
+
+class Revoked(Protocol):
+    """What a bulk revocation found."""
+
+    @property
+    def revoked(self) -> int:
+        """Tokens that were active before."""
+
+    @property
+    def total(self) -> int:
+        """All tokens of the project."""
+
+    @property
+    def already(self) -> int:
+        """Tokens that were revoked before."""
+
+
+class RevokesTokens(Protocol):
+    """The part of the token service that projects need."""
+
+    def revoke_all(self, connection: Connection, project_id: str) -> Revoked:
+        """Revoke a project's tokens in the caller's transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectFilter:
+    """Which projects a list holds."""
+
+    search: str | None = None
+    is_active: bool | None = None
+
+    def query(self) -> Select[Any]:
+        """The rows, unordered."""
+        query = select(ProjectRow.__table__)
+        if self.search:
+            query = query.where(listing.contains(_TABLE.name, self.search))
+        if self.is_active is not None:
+            query = query.where(_TABLE.is_active.is_(self.is_active))
+        return query
+
+
+def order_of(sort: str, *, descending: bool) -> Order:
+    """The order by one of `SORTS`."""
+    return Order(sort, _TABLE[sort], _TABLE.id, descending)
+
+
+BY_NAME = order_of("name", descending=False)  # MP-31
+
+
+class ProjectService:
+    """The rules of projects over the database.
+
+    Args:
+        ring: Seals provider keys.
+        changed: Called with the id of each project that was changed, after the commit.
+        now: The present instant.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        ring: KeyRing,
+        tokens: RevokesTokens,
+        *,
+        changed: Callable[[str], None] = lambda project_id: None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._engine, self._ring, self._tokens, self._changed, self._now = engine, ring, tokens, changed, now
+
+    def create(self, new: NewProject, record: Record) -> Project:
+        """Store a new project. Raises Conflict when the name is taken (MP-36)."""
+        project_id, now = str(uuid.uuid4()), self._now()
+        values = {
+            "id": project_id,
+            "name": new.name,
+            "api_key": self._ring.seal(new.api_key, project_id),
+            "is_active": True,
+            "created_at": now,
+            "updated_at": now,
+        }
+        with writing(self._engine) as connection:
+            try:
+                connection.execute(insert(ProjectRow), values)
+            except IntegrityError as error:
+                raise _taken() from error
+            project = self._shown(_row(connection, project_id))
+            record(connection, project_id=project_id, details={"project_name": new.name})
+        return project
+
+    def get(self, project_id: str) -> Project:
+        """Raises ResourceNotFound."""
+        with reading(self._engine) as connection:
+            return self._shown(_row(connection, project_id))
+
+    def page(self, wanted: ProjectFilter, order: Order, page: int, size: int) -> tuple[list[Project], int]:
+        """One page by number, and how many rows there are in all."""
+        with reading(self._engine) as connection:
+            rows = listing.numbered(connection, wanted.query(), order, page, size)
+            return [self._shown(row) for row in rows], listing.count(connection, wanted.query())
+
+    def after(
+        self, wanted: ProjectFilter, order: Order, limit: int, cursor: str | None
+    ) -> tuple[list[Project], str | None]:
+        """One page by key, and the cursor of the next. Raises listing.InvalidCursor."""
+        with reading(self._engine) as connection:
+            rows, following = listing.keyed(connection, wanted.query(), order, limit, cursor)
+        return [self._shown(row) for row in rows], following
+
+    def all(self, wanted: ProjectFilter, order: Order = BY_NAME) -> Iterator[Sequence[Project]]:
+        """Every project, in chunks."""
+        for rows in listing.everything(self._engine, wanted.query(), order):
+            yield [self._shown(row) for row in rows]
+
+    def update(
+        self,
+        project_id: str,
+        patch: ProjectPatch,
+        record: Record,
+        check: Callable[[Project], None] = lambda project: None,
+    ) -> Project:
+        """Write what the patch names; revoke the tokens in the same transaction when it says so.
+
+        Args:
+            check: Called with the project as it is, inside the transaction; raises to stop.
+
+        Raises:
+            ResourceNotFound: No such project.
+            Conflict: The name is taken.
+        """
+        with writing(self._engine) as connection:
+            row = _row(connection, project_id, lock=True)
+            check(self._shown(row))
+            values = self._changes(row, patch)
+            if values:
+                self._write(connection, project_id, values)
+            details: dict[str, Any] = {"updated_fields": sorted(values), "project_name": patch.name or row["name"]}
+            if patch.revokes_tokens:
+                details["tokens_revoked"] = self._tokens.revoke_all(connection, project_id).revoked
+            project = self._shown(_row(connection, project_id))
+            record(connection, project_id=project_id, details=details)
+        self._changed(project_id)
+        return project
+
+    def revoke_tokens(self, project_id: str, record: Record) -> Revoked:
+        """Revoke all tokens of the project (MP-41). Raises ResourceNotFound."""
+        with writing(self._engine) as connection:
+            _row(connection, project_id)
+            found = self._tokens.revoke_all(connection, project_id)
+            details = {
+                "total_tokens": found.total,
+                "revoked_count": found.revoked,
+                "already_revoked_count": found.already,
+                "failed_count": 0,
+            }
+            record(connection, project_id=project_id, details=details)
+        self._changed(project_id)
+        return found
+
+    def _changes(self, row: RowMapping, patch: ProjectPatch) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        if patch.name is not None:
+            values["name"] = patch.name
+        if patch.api_key is not None:
+            values["api_key"] = self._ring.seal(patch.api_key, row["id"])
+        if patch.is_active is not None:
+            values["is_active"] = patch.is_active
+            if patch.is_active != row["is_active"]:
+                values["deactivated_at"] = None if patch.is_active else self._now()
+        return values
+
+    def _write(self, connection: Connection, project_id: str, values: Mapping[str, Any]) -> None:
+        try:
+            connection.execute(
+                update(ProjectRow).where(_TABLE.id == project_id).values(**values, updated_at=self._now())
+            )
+        except IntegrityError as error:
+            raise _taken() from error
+
+    def _shown(self, row: RowMapping) -> Project:
+        return Project.of(row, self._ring)
+
+
+def _row(connection: Connection, project_id: str, *, lock: bool = False) -> RowMapping:
+    query = select(ProjectRow.__table__).where(_TABLE.id == project_id)
+    row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    if row is None:
+        raise ResourceNotFound("project not found", audit={"error_type": "project not found"})
+    return row
+
+
+def _taken() -> Conflict:
+    return Conflict("project name already exists", code="project_exists", audit={"error_type": "project_exists"})
