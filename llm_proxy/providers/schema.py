@@ -123,8 +123,8 @@ def parse(document: Any, defaults: Defaults, findings: Findings) -> ProviderFile
         elif (provider := _Reader(content, f"apis.{name}", findings).provider(name, defaults)) is not None:
             providers[name] = provider
     default_api = document.get("default_api")
-    if default_api is not None and default_api not in apis:
-        findings.fault("default_api", f"expected one of {', '.join(map(str, apis)) or 'apis'}, found {default_api!r}")
+    if default_api is not None and apis and not (isinstance(default_api, str) and default_api in apis):
+        findings.fault("default_api", f"expected one of {', '.join(map(str, apis))}, found {default_api!r}")
     return ProviderFile(default_api, providers)
 
 
@@ -255,7 +255,7 @@ class _Reader:
         value = self._content.get("base_url")
         parts = read_base_url(value) if isinstance(value, str) else None
         if parts is None:
-            found = "" if value is None else f", found {value!r}"
+            found = "" if value is None or "@" in str(value) else f", found {value!r}"  # no password in a message
             self.fault("base_url", f"required: expected {BASE_URL_WANTED}{found}")
             return SplitResult("http", "invalid", "", "", "")
         return parts

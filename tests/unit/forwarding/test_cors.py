@@ -1,0 +1,66 @@
+"""Preflight and real answers (DP-44..DP-47)."""
+
+import pytest
+
+from llm_proxy.forwarding.cors import EXPOSED, Cors
+
+ORIGIN = "https://app.example"
+
+
+def test_a_preflight_without_any_list_allows_every_origin() -> None:
+    """The values that the contract names."""
+    assert Cors(()).preflight(ORIGIN, None) == [
+        ("Access-Control-Allow-Origin", "*"),
+        ("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, OPTIONS"),
+        ("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Requested-With"),
+        (
+            "Access-Control-Expose-Headers",
+            "X-Request-ID, X-Proxy-ID, X-LLM-Proxy-Remote-Duration, X-LLM-Proxy-Remote-Duration-Ms",
+        ),
+        ("Access-Control-Max-Age", "86400"),
+    ]
+
+
+def test_a_preflight_grants_the_fields_that_it_asks_for() -> None:
+    """Access-Control-Request-Headers is echoed."""
+    assert ("Access-Control-Allow-Headers", "x-stainless-os") in Cors(()).preflight(ORIGIN, "x-stainless-os")
+
+
+def test_a_listed_origin_is_echoed_and_others_get_no_permission() -> None:
+    """With a list the answer depends on Origin, and says so."""
+    cors = Cors((ORIGIN,))
+    assert ("Access-Control-Allow-Origin", ORIGIN) in cors.preflight(ORIGIN, None)
+    assert "Access-Control-Allow-Origin" not in dict(cors.preflight("https://evil.example", None))
+    assert ("Vary", "Origin") in cors.preflight("https://evil.example", None)
+
+
+@pytest.mark.parametrize("origin", [None, ""])
+def test_without_origin_there_is_nothing_to_say(origin: str | None) -> None:
+    """Neither on a preflight nor on a real answer."""
+    assert Cors(()).preflight(origin, "x") == []
+    assert Cors((ORIGIN,)).answer(origin) == []
+
+
+def test_the_settings_apply_where_the_provider_lists_nothing() -> None:
+    """CORS_ALLOWED_* (DP-45); the provider's list wins."""
+    cors = Cors((), origins=(ORIGIN,), methods=("GET",), headers=("X-A",), max_age_s=60.0)
+    assert dict(cors.preflight(ORIGIN, None)) == {
+        "Access-Control-Allow-Origin": ORIGIN,
+        "Access-Control-Allow-Methods": "GET",
+        "Access-Control-Allow-Headers": "X-A",
+        "Access-Control-Expose-Headers": EXPOSED,
+        "Access-Control-Max-Age": "60",
+        "Vary": "Origin",
+    }
+    assert "Access-Control-Allow-Origin" not in dict(cors.answer("https://other.example"))
+    assert ("Access-Control-Allow-Origin", ORIGIN) in Cors((ORIGIN,), origins=("https://x",)).answer(ORIGIN)
+
+
+def test_a_real_answer_echoes_the_origin() -> None:
+    """Errors included; the origin that was just refused gets nothing that its page could read."""
+    assert Cors(()).answer(ORIGIN) == [
+        ("Access-Control-Allow-Origin", ORIGIN),
+        ("Access-Control-Expose-Headers", EXPOSED),
+        ("Vary", "Origin"),
+    ]
+    assert Cors((ORIGIN,)).answer("https://evil.example") == [("Vary", "Origin")]
