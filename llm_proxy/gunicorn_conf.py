@@ -15,7 +15,6 @@ import ssl  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 from collections.abc import Callable  # noqa: E402
-from importlib.util import find_spec  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -86,7 +85,7 @@ def on_starting(server: Any) -> None:
     from llm_proxy.server.arbiter import ProxyArbiter
 
     try:
-        _refuse([*_loaded.faults, *_check(_loaded), *_wrong_options(server.cfg)])
+        _refuse([*_check(_loaded), *_wrong_options(server.cfg)])
         if not _is_upgrade:
             _refuse(_busy(server.cfg))
         _prepare(server)
@@ -109,13 +108,9 @@ def _refuse(faults: list[str]) -> None:
 
 
 def _check(loaded: Loaded) -> list[str]:
-    """Faults that only matter to a server."""
-    faults = [] if loaded.settings.management_token else ["MANAGEMENT_TOKEN=: expected a secret of your own"]
-    if find_spec("llm_proxy.boot") is None:
-        return faults
     from llm_proxy import boot
 
-    return faults + [fault for fault in boot.check(loaded) if not fault.startswith("MANAGEMENT_TOKEN=:")]
+    return boot.check(loaded)
 
 
 def _wrong_options(cfg: Any) -> list[str]:
@@ -142,11 +137,11 @@ def _shown(address: Any) -> str:
     if isinstance(address, tuple):
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return f"unix:{address}"
+    return f"fd://{address}" if isinstance(address, int) else f"unix:{address}"
 
 
 def _prepare(server: Any) -> None:
-    from llm_proxy import metrics
+    from llm_proxy import boot, metrics
 
     try:
         logs.configure(_settings)
@@ -157,10 +152,6 @@ def _prepare(server: Any) -> None:
         metrics.clear_folder(folder)
     if os.geteuid() == 0 and server.cfg.uid != 0:
         os.chown(folder, server.cfg.uid, server.cfg.gid)
-    if find_spec("llm_proxy.boot") is None:
-        return
-    from llm_proxy import boot
-
     try:
         boot.prepare(_settings)
     except boot.StartRefused as exc:
@@ -169,6 +160,8 @@ def _prepare(server: Any) -> None:
 
 def _tell(cfg: Any) -> None:
     """The start line and the warnings (MP-193)."""
+    from llm_proxy import boot
+
     _log.info(
         "llm-proxy %s starts",
         __version__,
@@ -184,8 +177,11 @@ def _tell(cfg: Any) -> None:
             "bind": [_shown(address) for address in cfg.address],
         },
     )
-    for warning in _loaded.warnings:
+    warnings, notes = boot.notes(_settings)
+    for warning in [*_loaded.warnings, *warnings]:
         _log.warning("%s", warning)
+    for note in notes:
+        _log.info("%s", note)
 
 
 def _database_shown() -> str:

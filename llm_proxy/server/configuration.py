@@ -101,7 +101,7 @@ class Renewal:
     Args:
         first: What the server starts with.
         read: Reads everything again.
-        check: Faults of what was read, beyond what reading found.
+        check: All faults of what was read.
     """
 
     def __init__(self, first: Loaded, read: Callable[[], Loaded], check: Callable[[Loaded], list[str]]) -> None:
@@ -112,7 +112,7 @@ class Renewal:
     def renew(self, cfg: Any) -> list[str]:
         """See `arbiter.Configuration`."""
         loaded = self._read()
-        faults = [*loaded.faults, *self._check(loaded)]
+        faults = self._check(loaded)
         if not faults:
             self._put(loaded, cfg)
         return faults

@@ -57,7 +57,7 @@ class Connection:
     def __init__(self, host: Host, sock: Any, addr: Any, server_name: Any) -> None:
         self._host, self._sock, self._server_name = host, sock, server_name
         self._addr = _unmapped(addr)
-        self._unreader = Unreader(sock)
+        self._unreader = Unreader(sock, host.cfg.limit_request_line)
         self._peer = Peer(host.watch, sock.fileno())
         self._received = 0.0
         self.is_idle = False
@@ -102,7 +102,7 @@ class Connection:
     def _serve_one(self, parser: Any) -> bool:
         """Read one head, and answer. True: another request may follow."""
         parser.mesg = None  # the last one is done with: gunicorn would look after its body without a time limit
-        self._unreader.deadline = self._received + self._host.limits.head_s
+        self._unreader.begin_head(self._received + self._host.limits.head_s)
         req = None
         try:
             req = next(parser)

@@ -3,6 +3,7 @@
 import io
 from time import monotonic
 
+from gunicorn.http.errors import LimitRequestLine
 from gunicorn.http.unreader import SocketUnreader
 
 from llm_proxy.errors import ClientGone, RequestTimeout
@@ -19,8 +20,10 @@ class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
     buf: io.BytesIO
     max_body_chunk = 65536  # 1 MiB at once, gunicorn's default, costs eight times the CPU when read in such steps
 
-    def __init__(self, sock: object) -> None:
+    def __init__(self, sock: object, line_limit: int) -> None:
         super().__init__(sock)
+        self._line_limit = line_limit
+        self._open_line_bytes = 0  # of a request line that has not ended so far
         self.deadline: float | None = None
         self.silence_s: float | None = None
 
@@ -29,11 +32,20 @@ class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
         """Whether nothing has been read ahead."""
         return not self.buf.getbuffer().nbytes
 
-    def take(self) -> bytes:
-        """What has been read ahead."""
-        data: bytes = self.buf.getvalue()
-        self.buf = io.BytesIO()
-        return data
+    def begin_head(self, deadline: float) -> None:
+        """A request's first bytes have been read ahead; its header section must end by `deadline`."""
+        self.deadline = deadline
+        first = self.buf.getbuffer()
+        self._open_line_bytes = 0 if b"\n" in bytes(first[2:]) else first.nbytes  # an empty line may come before it
+
+    def _note_line(self, data: bytes) -> None:
+        """The C parser looks at a request line's length when it has ended, and would wait for that."""
+        if b"\n" in data:
+            self._open_line_bytes = 0
+        else:
+            self._open_line_bytes += len(data)
+            if self._open_line_bytes > self._line_limit + len("\r\n\r\n"):
+                raise LimitRequestLine(self._open_line_bytes, self._line_limit)
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         """The next bytes. Raises RequestTimeout, and ClientGone inside a body."""
@@ -49,6 +61,9 @@ class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
             raise ClientGone from exc
         finally:
             self.sock.settimeout(None)
-        if not data and self.deadline is None:
-            raise ClientGone
+        if self.deadline is None:
+            if not data:
+                raise ClientGone
+        elif self._open_line_bytes:
+            self._note_line(data)
         return data
