@@ -11,13 +11,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llm_proxy.cli.output import show_error
-from llm_proxy.cli.tree import EXIT_GENERAL, EXIT_INTERRUPTED, Group
+from llm_proxy.cli.errors import EXIT_GENERAL, EXIT_INTERRUPTED
+from llm_proxy.cli.output import output_format, show_error
+from llm_proxy.cli.tree import Group
 
 if TYPE_CHECKING:
     from flask import Flask
 
 COMMANDS = {
+    "admin": ("llm_proxy.cli.admin:admin", "Serve the admin UI in a process of its own."),
+    "benchmark": ("llm_proxy.cli.benchmark:benchmark", "Measure requests through a proxy."),
+    "completion": ("llm_proxy.cli.completion:completion", "Print a shell's completion script."),
+    "config": ("llm_proxy.cli.config:config", "Check and show the settings."),
+    "manage": ("llm_proxy.cli.manage:manage", "Projects, tokens and the cache."),
+    "migrate": ("llm_proxy.cli.database:migrate", "Bring the database's schema up or down."),
+    "openai": ("llm_proxy.cli.chat:openai", "Talk to a model through the proxy."),
+    "server": ("llm_proxy.cli.serve:server", "Serve the proxy."),
+    "setup": ("llm_proxy.cli.setup:setup", "Write an env file, and make a first project."),
     "simulate-provider": ("llm_proxy.cli.simulate:simulate_provider", "Serve a simulated provider."),
 }
 
@@ -36,7 +46,7 @@ def main() -> None:
         code = exc.exit_code
     except click.UsageError as exc:
         asked = f"; see {exc.ctx.command_path} --help" if exc.ctx is not None else ""
-        show_error(exc.format_message().rstrip(".") + asked)
+        show_error(exc.format_message().rstrip(".") + asked, form=output_format(exc.ctx))
         code = EXIT_GENERAL
     except click.ClickException as exc:
         exc.show()

@@ -1,13 +1,14 @@
 """Options that several commands share, and the forms that their values have."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.output import is_terminal
-from llm_proxy.cli.tree import CommandError
 from llm_proxy.settings.declare import duration_s
 
 
@@ -49,3 +50,19 @@ class DurationOption(click.Option):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs |= {"type": _Duration(), "metavar": "TIME"}
         super().__init__(*args, **kwargs)
+
+
+def given(**said: Any) -> dict[str, Any]:
+    """Only what was said: entries that are not None."""
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def nullable(name: str, value: str | None) -> int | str | None:
+    """A number of an option where `none` means null: an int, or a decimal as text. Raises CommandError."""
+    if value is None or value == "none":
+        return None
+    if re.fullmatch(r"[0-9]{1,18}", value):
+        return int(value)
+    if re.fullmatch(r"[0-9]+\.[0-9]+", value):
+        return value
+    raise CommandError(f"--{name.replace('_', '-')}: expected a number or none")

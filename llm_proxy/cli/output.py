@@ -15,25 +15,21 @@ def _remember_format(ctx: click.Context, param: click.Parameter, value: Any) -> 
         ctx.meta[_FORMAT] = "json" if value is True else value
 
 
-def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--json` and `-o table|json|yaml`."""
-    command = click.option(
-        "--json", is_flag=True, expose_value=False, is_eager=True, callback=_remember_format, help="Same as -o json."
-    )(command)
-    return click.option(
-        "-o",
-        "--output",
-        type=click.Choice(["table", "json", "yaml"]),
-        expose_value=False,
-        is_eager=True,
-        callback=_remember_format,
-        help="Form of the result (table).",
-    )(command)
+_HIDDEN: dict[str, Any] = {"expose_value": False, "is_eager": True, "callback": _remember_format}
+form_option = click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "yaml"]), help="Form of the result (table).", **_HIDDEN
+)
+_json_option = click.option("--json", is_flag=True, help="Same as -o json.", **_HIDDEN)
 
 
-def output_format() -> str:
-    """`table`, `json` or `yaml`."""
-    ctx = click.get_current_context(silent=True)
+def output_options(command: Any) -> Any:
+    """Add `--json` and `-o table|json|yaml`, to a function or a command."""
+    return form_option(_json_option(command))
+
+
+def output_format(ctx: click.Context | None = None) -> str:
+    """`table`, `json` or `yaml`, as the running command (or that of `ctx`) was asked."""
+    ctx = ctx or click.get_current_context(silent=True)
     return "table" if ctx is None else str(ctx.meta.get(_FORMAT, "table"))
 
 
@@ -81,13 +77,14 @@ def note(message: str) -> None:
     click.echo(message, err=True)
 
 
-def show_error(message: str, status: int | None = None) -> None:
-    """One line on stderr a fault, or with `--json` one object."""
-    if output_format() == "json":
+def show_error(message: str, status: int | None = None, form: str = "table") -> None:
+    """One line on stderr a fault, or in the form `json` one object."""
+    if form == "json":
         click.echo(json.dumps({"error": message, "status": status}, indent=2, ensure_ascii=False), err=True)
         return
+    prefix = "Error: " if status is None else f"Error: HTTP {status}: "
     for line in message.splitlines() or [""]:
-        click.echo(f"Error: {line}", err=True)
+        click.echo(prefix + line, err=True)
 
 
 def is_terminal() -> bool:

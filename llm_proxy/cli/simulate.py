@@ -8,8 +8,9 @@ import click
 import gevent
 from gevent.event import Event
 
+from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.options import DurationOption, read_secret
-from llm_proxy.cli.tree import Command, CommandError
+from llm_proxy.cli.tree import Command
 from llm_proxy.settings.declare import address
 from llm_proxy.simulator import PlanError, Rule, Simulator
 from llm_proxy.simulator.plan import Plan, read_rules_file

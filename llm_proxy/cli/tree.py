@@ -1,4 +1,4 @@
-"""The kinds of command that the tree is made of, and the errors that they end with.
+"""The kinds of command that the tree is made of.
 
 Every command and group knows `-h`, `--help` and `--version` (MP-135); every command knows `--env` (MP-133). No option
 reads an environment variable of its own accord (MP-134): variables come through the settings.
@@ -12,41 +12,8 @@ import click
 
 from llm_proxy import __version__
 from llm_proxy.cli.environment import remember_env_file
-from llm_proxy.cli.output import show_error
 
-EXIT_GENERAL, EXIT_NETWORK, EXIT_AUTHENTICATION, EXIT_INTERRUPTED = 1, 2, 3, 130  # MP-128
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80, "auto_envvar_prefix": None}
-
-
-class CommandError(click.ClickException):
-    """A command ends without success: one line on stderr and exit code 1.
-
-    Args:
-        message: The line, without a prefix; several faults are a line each. Never a secret.
-        status: The HTTP status behind it, for `--json`.
-    """
-
-    exit_code = EXIT_GENERAL
-
-    def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-
-    def show(self, file: Any = None) -> None:
-        """Print it the way the command's output was asked for (MP-129)."""
-        show_error(self.message, self.status)
-
-
-class NetworkError(CommandError):
-    """Refused, unknown host, TLS, timeout."""
-
-    exit_code = EXIT_NETWORK
-
-
-class AuthenticationError(CommandError):
-    """A token is missing or was not accepted."""
-
-    exit_code = EXIT_AUTHENTICATION
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -1,0 +1,41 @@
+"""`llm-proxy manage cache purge` (MP-150, MP-154f)."""
+
+from typing import Any
+
+import click
+
+from llm_proxy.cli import output
+from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.manage import ManageGroup, client
+from llm_proxy.cli.options import given
+
+
+@click.group("cache", cls=ManageGroup)
+def cache() -> None:
+    """Stored responses."""
+
+
+@cache.command()
+@click.option("--method", metavar="METHOD", help="With --url: the request's method.")
+@click.option("--url", metavar="URL", help="One stored response, all its variants.")
+@click.option("--prefix", metavar="PREFIX", help="All whose path (or key) begins so.")
+@click.option("--key", metavar="KEY", help="The one with this X-PROXY-CACHE-KEY.")
+@click.option("--project-id", metavar="ID", help="All of one project, or only its under --prefix.")
+@click.option("--all", "is_all", is_flag=True, help="Everything.")
+def purge(
+    method: str | None, url: str | None, prefix: str | None, key: str | None, project_id: str | None, is_all: bool
+) -> None:
+    """Remove stored responses from a server's cache."""
+    body = given(method=method, url=url, prefix=prefix, key=key, project_id=project_id)
+    if is_all:
+        body["all"] = True
+    if not (prefix or key or project_id or is_all) and not (method and url):
+        raise CommandError("--method and --url, or one of --prefix, --key, --project-id, --all must be set")
+    found: dict[str, Any] = client().call("POST", "/manage/cache/purge", body=body)
+    output.emit(found, lambda: _text(found["deleted"], is_prefix=prefix is not None))
+
+
+def _text(deleted: bool | int, *, is_prefix: bool) -> str:
+    if isinstance(deleted, bool):
+        return "Cache entry deleted successfully" if deleted else "Cache entry was not found"
+    return f"Cache {'prefix ' if is_prefix else ''}purge completed: {deleted} entries deleted"

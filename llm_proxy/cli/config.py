@@ -1,0 +1,60 @@
+"""`llm-proxy config …`: the settings checked, shown, and a key for them (MP-154)."""
+
+import base64
+import secrets
+
+import click
+
+from llm_proxy.cli import output
+from llm_proxy.cli.environment import load_settings
+from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.tree import Group
+from llm_proxy.settings import variables
+from llm_proxy.settings.show import shown
+
+
+@click.group("config", cls=Group)
+def config() -> None:
+    """Check and show the settings."""
+
+
+@config.command()
+@output.output_options
+def check() -> None:
+    """List every fault in variables, env file and provider file.
+
+    Ends with 1 when there is one. Warnings are listed as well and are no fault.
+    """
+    from llm_proxy.boot import check as check_start
+
+    loaded = load_settings()
+    faults = list(dict.fromkeys([*loaded.faults, *check_start(loaded)]))
+    if output.output_format() == "table":
+        for warning in loaded.warnings:
+            output.note(f"Warning: {warning}")
+        if faults:
+            raise CommandError("\n".join(faults))
+    output.emit({"faults": faults, "warnings": loaded.warnings}, lambda: "The settings are good.")
+    if faults:
+        click.get_current_context().exit(1)
+
+
+@config.command()
+@output.output_options
+def show() -> None:
+    """Print the settings in effect; of secrets only whether they are set."""
+    loaded = load_settings()
+    rows = [
+        (variable.env, shown(loaded.settings, name), loaded.sources.get(variable.env, "default"))
+        for name, variable in variables().items()
+    ]
+    value = [{"variable": env, "value": text, "source": source} for env, text, source in rows]
+    output.emit(value, lambda: output.table(("Variable", "Value", "From"), rows))
+    if loaded.faults:
+        raise CommandError("\n".join(loaded.faults))
+
+
+@config.command("generate-key")
+def generate_key() -> None:
+    """Print a new value for ENCRYPTION_KEY."""
+    click.echo(base64.b64encode(secrets.token_bytes(32)).decode())

@@ -1,0 +1,64 @@
+"""Whether an address can be listened on, found out before anything else is done."""
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator
+
+from llm_proxy.cli.errors import CommandError
+from llm_proxy.settings.declare import ListenAddress
+
+
+def require_free(address: ListenAddress) -> None:
+    """Raises CommandError, in one line, when the address is in use or not ours to take."""
+    try:
+        for family, place in _places(address):
+            with socket.socket(family, socket.SOCK_STREAM) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind(place)
+                sock.listen(1)  # on Linux, two listeners with SO_REUSEADDR clash only here
+    except socket.gaierror:
+        raise CommandError(f"cannot listen on {address}: unknown host") from None
+    except OSError as exc:
+        words = "address already in use" if exc.errno == errno.EADDRINUSE else (exc.strerror or "not usable").lower()
+        raise CommandError(f"cannot listen on {address}: {words}") from None
+    if address.path is not None and _is_answering(address.path):
+        raise CommandError(f"cannot listen on {address}: address already in use")
+
+
+def is_answering(address: ListenAddress) -> bool:
+    """Whether somebody accepts connections there."""
+    if address.path is not None:
+        return _is_answering(address.path)
+    try:
+        socket.create_connection((address.host or "localhost", address.port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _places(address: ListenAddress) -> Iterator[tuple[socket.AddressFamily, tuple[str, int]]]:
+    """Families and places that the server will bind; none for a Unix socket."""
+    if address.path is not None:
+        return
+    if address.host:
+        for family, _, _, _, place in socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
+            yield family, (str(place[0]), int(place[1]))
+            return
+    yield socket.AF_INET, ("", address.port)
+    if socket.has_dualstack_ipv6():
+        yield socket.AF_INET6, ("", address.port)
+
+
+def _is_answering(path: str) -> bool:
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return True  # something else has the name; leave it alone
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(path)
+    except OSError:
+        return False
+    return True

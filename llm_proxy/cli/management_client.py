@@ -1,0 +1,141 @@
+"""The management API for commands: over HTTP, or inside this process on the configured database (MP-131, MP-132)."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.auth import AuthBase
+
+from llm_proxy import __version__
+from llm_proxy.cli.environment import load_settings, settings
+from llm_proxy.cli.errors import AuthenticationError, CommandError, NetworkError
+from llm_proxy.cli.flask_door import is_flask_door
+from llm_proxy.cli.options import read_secret
+
+CONNECT_S, TOTAL_S = 5.0, 30.0  # MP-132
+_READ_BYTES = 65536
+
+Query = Mapping[str, str | int | None]
+
+
+class ManagementClient(Protocol):
+    """One call of the management API."""
+
+    def call(self, method: str, path: str, *, body: Any = None, query: Query | None = None) -> Any:
+        """The answer's JSON, None when it is empty. Raises CommandError with the server's own words."""
+
+
+def connect(
+    *, base_url: str | None, management_token: str | None, is_direct: bool, is_insecure: bool
+) -> ManagementClient:
+    """HTTP behind `llm-proxy`, direct behind `flask`; --direct and --manage-api-base-url switch either way."""
+    if is_direct and base_url is not None:
+        raise CommandError("--direct and --manage-api-base-url exclude each other")
+    if is_direct or (is_flask_door() and base_url is None):
+        from llm_proxy.cli.direct import DirectClient
+
+        return DirectClient(settings())
+    found = load_settings(MANAGEMENT_API_BASE_URL=base_url)
+    if any(fault.startswith("MANAGEMENT_API_BASE_URL=") for fault in found.faults):
+        raise CommandError(next(fault for fault in found.faults if fault.startswith("MANAGEMENT_API_BASE_URL=")))
+    token = read_secret("--management-token", management_token) or found.settings.management_token
+    token = token or read_secret("--management-token", None, prompt="Management token") or ""
+    if not token:
+        raise AuthenticationError("no management token: set MANAGEMENT_TOKEN or give --management-token")
+    return HttpClient(found.settings.management_api_base_url, token, is_insecure=is_insecure)
+
+
+class _Bearer(AuthBase):
+    """Sets the field itself: requests would otherwise take a netrc file's password for this host."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class HttpClient:
+    """A server's management API. Connects within 5 s, ends within 30 s, follows no redirect."""
+
+    def __init__(self, base_url: str, token: str, *, is_insecure: bool = False) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._session = requests.Session()
+        self._session.auth = _Bearer(token)
+        self._session.verify = not is_insecure
+        self._session.headers["User-Agent"] = f"llm-proxy/{__version__}"
+        if is_insecure:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
+    def call(self, method: str, path: str, *, body: Any = None, query: Query | None = None) -> Any:
+        """See ManagementClient."""
+        params = {name: str(value) for name, value in (query or {}).items() if value is not None}
+        deadline = time.monotonic() + TOTAL_S
+        try:
+            answer = self._session.request(
+                method,
+                self._base_url + path,
+                params=params,
+                json=body,
+                timeout=(CONNECT_S, TOTAL_S),
+                allow_redirects=False,
+                stream=True,
+            )
+            with answer:
+                content = _read(answer, deadline)
+        except requests.RequestException as exc:
+            raise NetworkError(f"{self._place()}: {words_of(exc)}") from exc
+        except UnicodeError as exc:
+            raise CommandError("the management token has characters that no header field can carry") from exc
+        return result(answer.status_code, content)
+
+    def _place(self) -> str:
+        parts = urlsplit(self._base_url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _read(answer: requests.Response, deadline: float) -> bytes:
+    content = bytearray()
+    for piece in answer.iter_content(_READ_BYTES):
+        content += piece
+        if time.monotonic() > deadline:
+            raise requests.Timeout
+    return bytes(content)
+
+
+def words_of(exc: requests.RequestException) -> str:
+    """A library's error in our words; theirs may hold the URL's password."""
+    text = str(exc)
+    if isinstance(exc, requests.exceptions.SSLError):
+        return "TLS failed: " + ("certificate not accepted" if "CERTIFICATE_VERIFY" in text else "no agreement")
+    if isinstance(exc, requests.Timeout):
+        return "no answer in time"
+    if "NameResolution" in text or "getaddrinfo" in text or "Name or service" in text:
+        return "unknown host"
+    if "Connection refused" in text:
+        return "connection refused"
+    if isinstance(exc, requests.exceptions.ProxyError):
+        return "the HTTP proxy on the way failed"
+    return "the connection failed"
+
+
+def result(status: int, content: bytes) -> Any:
+    """The answer's JSON. Raises CommandError for 3xx to 5xx, AuthenticationError for 401."""
+    try:
+        value = json.loads(content) if content.strip() else None
+    except ValueError:
+        value = None
+        if status < 300:
+            raise CommandError("the server's answer is no JSON; is this an llm-proxy?") from None
+    if status < 300:
+        return value
+    about = value if isinstance(value, dict) else {}
+    words = about.get("message") or about.get("error")
+    if not isinstance(words, str):
+        words = "redirected, which is not followed" if status < 400 else "no reason given"
+    raise (AuthenticationError if status == 401 else CommandError)(words, status)

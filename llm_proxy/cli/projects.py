@@ -1,0 +1,163 @@
+"""`llm-proxy manage project …` (MP-144 to MP-147)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from llm_proxy.cli import output
+from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.manage import ManageGroup, client
+from llm_proxy.cli.options import given, nullable, read_secret
+
+_LIMITS = ("requests_per_minute", "tokens_per_minute", "max_cost_usd_per_month", "event_privacy")
+
+
+@click.group("project", cls=ManageGroup)
+def project() -> None:
+    """Projects and their provider keys."""
+
+
+def _limit_options(command: Any) -> Any:
+    for name, metavar, text in (
+        ("--event-privacy", "WORD", "full, metadata or off."),
+        ("--max-cost-usd-per-month", "USD|none", "Budget of a calendar month."),
+        ("--tokens-per-minute", "N|none", "Model tokens a minute."),
+        ("--requests-per-minute", "N|none", "Requests a minute."),
+    ):
+        command = click.option(name, metavar=metavar, help=text)(command)
+    return command
+
+
+def _show(about: Mapping[str, Any]) -> None:
+    def as_text() -> str:
+        return output.lines(
+            {
+                "ID": about["id"],
+                "Name": about["name"],
+                "API Key": about["api_key"],
+                "Active": about["is_active"],
+                "Created": output.minute(about["created_at"]),
+                "Updated": output.minute(about["updated_at"]),
+                **{name.replace("_", " ").capitalize(): about[name] for name in _LIMITS if about.get(name) is not None},
+            }
+        )
+
+    output.emit(about, as_text)
+
+
+@project.command("list")
+@click.option("--search", metavar="TEXT", help="Only names that contain it.")
+@click.option("--active/--inactive", "is_active", default=None, help="Only projects that are, or are not, active.")
+def list_projects(search: str | None, is_active: bool | None) -> None:
+    """List the projects."""
+    active = None if is_active is None else str(is_active).lower()
+    found = client().call("GET", "/manage/projects", query={"search": search, "is_active": active})
+    columns = ("ID", "Name", "API Key", "Active", "Created", "Updated")
+
+    def as_text() -> str:
+        rows = [
+            (p["id"], p["name"], p["api_key"], p["is_active"], *map(output.minute, (p["created_at"], p["updated_at"])))
+            for p in found
+        ]
+        return output.table(columns, rows)
+
+    output.emit(found, as_text)
+
+
+@project.command("get")
+@click.argument("project_id", metavar="ID")
+def get_project(project_id: str) -> None:
+    """Show one project."""
+    _show(client().call("GET", f"/manage/projects/{segment(project_id)}"))
+
+
+@project.command("create")
+@click.option("--name", metavar="NAME", help="Name, not used yet.")
+@click.option("--openai-key", "--api-key", "api_key", metavar="KEY|-|@FILE", help="Provider key; - reads stdin.")
+@_limit_options
+def create_project(name: str | None, api_key: str | None, **limits: str | None) -> None:
+    """Create a project with its provider key."""
+    key = read_secret("--openai-key", api_key, prompt="Provider key" if name else None)
+    if not name or not key:
+        raise CommandError("--name and --openai-key are required")
+    body = {"name": name, "api_key": key, **_limits(limits)}
+    _show(client().call("POST", "/manage/projects", body=body))
+
+
+@project.command("update")
+@click.argument("project_id", metavar="ID")
+@click.option("--name", metavar="NAME", help="New name.")
+@click.option("--openai-key", "--api-key", "api_key", metavar="KEY|-|@FILE", help="New provider key; - reads stdin.")
+@click.option("--is-active", type=click.BOOL, metavar="true|false", help="Activate or deactivate it.")
+@click.option("--revoke-tokens", is_flag=True, help="With --is-active false: revoke its tokens.")
+@_limit_options
+def update_project(
+    project_id: str,
+    name: str | None,
+    api_key: str | None,
+    is_active: bool | None,
+    revoke_tokens: bool,
+    **limits: str | None,
+) -> None:
+    """Change a project."""
+    body = given(name=name, api_key=read_secret("--openai-key", api_key), is_active=is_active) | _limits(limits)
+    if revoke_tokens:
+        body["revoke_tokens"] = True
+    if not body:
+        raise CommandError(
+            "at least one of --name or --openai-key must be set, or one of --is-active and the limits' flags"
+        )
+    _patch(project_id, body)
+
+
+@project.command("activate")
+@click.argument("project_id", metavar="ID")
+def activate(project_id: str) -> None:
+    """Let a project's tokens work again."""
+    _patch(project_id, {"is_active": True})
+
+
+@project.command("deactivate")
+@click.argument("project_id", metavar="ID")
+@click.option("--revoke-tokens", is_flag=True, help="Revoke its tokens as well.")
+def deactivate(project_id: str, revoke_tokens: bool) -> None:
+    """Refuse a project's tokens."""
+    _patch(project_id, {"is_active": False, **({"revoke_tokens": True} if revoke_tokens else {})})
+
+
+@project.command("revoke-tokens")
+@click.argument("project_id", metavar="ID")
+def revoke_tokens(project_id: str) -> None:
+    """Revoke every token of a project."""
+    found = client().call("POST", f"/manage/projects/{segment(project_id)}/tokens/revoke")
+    names = {"revoked_count": "Revoked", "already_revoked_count": "Already revoked", "total_tokens": "Total"}
+    output.emit(found, lambda: output.lines({text: found[name] for name, text in names.items()}))
+
+
+@project.command("delete")
+@click.argument("project_id", metavar="ID")
+def delete_project(project_id: str) -> None:
+    """Not possible: projects are deactivated."""
+    try:
+        client().call("DELETE", f"/manage/projects/{segment(project_id)}")
+    except CommandError as refusal:
+        if refusal.status == 405:
+            output.note(f"Hint: llm-proxy manage project deactivate {project_id} --revoke-tokens")
+        raise
+
+
+def _patch(project_id: str, body: Mapping[str, Any]) -> None:
+    _show(client().call("PATCH", f"/manage/projects/{segment(project_id)}", body=body))
+
+
+def _limits(said: Mapping[str, str | None]) -> dict[str, Any]:
+    numbers = {name: nullable(name, value) for name, value in said.items() if name != "event_privacy" and value}
+    return numbers | given(event_privacy=said.get("event_privacy"))
+
+
+def segment(identity: str) -> str:
+    """An id as one segment of a path. Raises CommandError for what can't be one."""
+    if not identity or not all(character.isalnum() or character in "-_" for character in identity):
+        raise CommandError(f"{identity or 'an empty text'} is no id")
+    return identity

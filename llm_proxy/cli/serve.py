@@ -1,0 +1,88 @@
+"""`llm-proxy server`: gunicorn with the shipped configuration (MP-136, MP-137)."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from llm_proxy.cli import daemon
+from llm_proxy.cli.environment import ENV_FILE, env_file, environ, settings
+from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.listening import require_free
+from llm_proxy.cli.tree import Command
+
+APPLICATION = "llm_proxy.app:create_app()"
+
+
+@click.command("server", cls=Command)
+@click.option("--addr", metavar="ADDRESS", help="Address to listen on (LISTEN_ADDR).")
+@click.option("--db", metavar="PATH", help="The SQLite file (DATABASE_PATH).")
+@click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="Worker processes (WEB_CONCURRENCY).")
+@click.option("--config", "-c", "config", metavar="PATH", help="Provider file (.yaml, .yml), else an env file.")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warn or error (LOG_LEVEL).")
+@click.option("--log-file", metavar="PATH", help="File for log lines (LOG_FILE).")
+@click.option("--debug", "-v", is_flag=True, help="Same as --log-level debug.")
+@click.option("--file-event-log", metavar="PATH", help="File for events (FILE_EVENT_LOG).")
+@click.option("--daemon", "-d", "is_daemon", is_flag=True, help="Run in the background; prints the pid.")
+@click.option("--pid-file", metavar="PATH", help="Where the pid is kept (with -d: tmp/server.pid).")
+def server(
+    addr: str | None,
+    db: str | None,
+    workers: int | None,
+    config: str | None,
+    log_level: str | None,
+    log_file: str | None,
+    debug: bool,
+    file_event_log: str | None,
+    is_daemon: bool,
+    pid_file: str | None,
+) -> None:
+    """Serve the proxy with gunicorn and gevent.
+
+    Everything comes from the environment and .env; flags win over both. SIGTERM drains, SIGHUP reloads provider file,
+    .env and workers.
+    """
+    flags = {
+        "LISTEN_ADDR": addr,
+        "DATABASE_PATH": db,
+        "WEB_CONCURRENCY": workers,
+        "LOG_LEVEL": "debug" if debug else log_level,
+        "LOG_FILE": log_file,
+        "FILE_EVENT_LOG": file_event_log,
+    }
+    named_env_file = env_file()
+    if config is not None:
+        if config.endswith((".yaml", ".yml")):
+            flags["API_CONFIG_PATH"] = config
+        else:
+            named_env_file = config
+    found = settings(named_env_file, **flags)
+    if is_daemon and not found.log_file:
+        raise CommandError("--log-file must be specified when running in daemon mode (-d)")
+    pid_path = Path(pid_file or "tmp/server.pid") if pid_file or is_daemon else None
+    if pid_path is not None:
+        daemon.claim(pid_path)
+    require_free(found.listen_addr)
+    command = _command(pid_path)
+    variables = _variables(flags, named_env_file)
+    if is_daemon:
+        click.echo(daemon.start(command, variables, Path(found.log_file or os.devnull), found.listen_addr))
+        return
+    sys.stdout.flush()
+    os.execve(command[0], command, variables)  # noqa: S606  (our own interpreter, no shell)
+
+
+def _command(pid_path: Path | None) -> list[str]:
+    pid = [] if pid_path is None else ["--pid", str(pid_path)]
+    return [sys.executable, "-m", "gunicorn", "-c", "python:llm_proxy.gunicorn_conf", *pid, APPLICATION]
+
+
+def _variables(flags: Mapping[str, object], named_env_file: str | None) -> dict[str, str]:
+    """The environment of the server: flags travel as the variables that they stand for."""
+    variables = {name: value for name, value in environ().items() if name != "FLASK_RUN_FROM_CLI"}
+    variables |= {name: str(value) for name, value in flags.items() if value is not None}
+    if named_env_file is not None:
+        variables[ENV_FILE] = named_env_file
+    return variables

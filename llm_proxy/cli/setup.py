@@ -1,0 +1,147 @@
+"""`llm-proxy setup`: an env file, a database, a first project and token (MP-139, MP-140)."""
+
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from dotenv import dotenv_values
+
+from llm_proxy.cli import envfile, output
+from llm_proxy.cli.direct import DirectClient
+from llm_proxy.cli.environment import settings
+from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.options import read_secret
+from llm_proxy.cli.tree import Command
+from llm_proxy.db import migrate
+from llm_proxy.db.engine import create_engine
+from llm_proxy.db.errors import DatabaseFault
+from llm_proxy.settings import Settings
+
+_COMMENTS = {"OPENAI_API_KEY": "Used by setup and bin/up only: the proxy takes provider keys from its projects."}
+_DEFAULTS = {"DATABASE_PATH": "data/llm-proxy.db", "LISTEN_ADDR": "localhost:8080", "LOG_LEVEL": "info"}
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What the env file shall say, and the first project; empty means that nothing was said."""
+
+    openai_key: str
+    management_token: str
+    database_path: str
+    listen_addr: str
+    project: str
+    hours: int
+
+
+@click.command("setup", cls=Command)
+@click.option("--config", default=".env", metavar="PATH", help="Env file to write (.env).")
+@click.option("--interactive", is_flag=True, help="Ask for each value.")
+@click.option("--openai-key", metavar="KEY|-|@FILE", help="Provider key of the project.")
+@click.option("--management-token", metavar="TOKEN|-|@FILE", help="Bearer for /manage; made when missing.")
+@click.option("--project", default="DefaultProject", metavar="NAME", help="Name of the project (DefaultProject).")
+@click.option("--duration", type=click.IntRange(1, 8760), default=24, metavar="HOURS", help="Token's life (24).")
+@click.option("--skip-project", is_flag=True, help="Make no project and no token.")
+@click.option("--db", metavar="PATH", help="The SQLite file (data/llm-proxy.db).")
+@click.option("--addr", metavar="ADDRESS", help="Address to listen on (localhost:8080).")
+def setup(
+    config: str,
+    interactive: bool,
+    openai_key: str | None,
+    management_token: str | None,
+    project: str,
+    duration: int,
+    skip_project: bool,
+    db: str | None,
+    addr: str | None,
+) -> None:
+    """Write an env file, migrate, and make a project with a token.
+
+    A file that is there is edited in place: other lines stay as they are, and its old text is kept beside it.
+    """
+    path = Path(config)
+    there = {name: value for name, value in dotenv_values(path, interpolate=False).items() if value}
+    wanted = Wanted(
+        openai_key=read_secret("--openai-key", openai_key) or there.get("OPENAI_API_KEY", ""),
+        management_token=read_secret("--management-token", management_token) or there.get("MANAGEMENT_TOKEN", ""),
+        database_path=db or there.get("DATABASE_PATH") or _DEFAULTS["DATABASE_PATH"],
+        listen_addr=addr or there.get("LISTEN_ADDR") or _DEFAULTS["LISTEN_ADDR"],
+        project=project,
+        hours=duration,
+    )
+    if interactive:
+        _ask(wanted, skip_project)
+    if not wanted.openai_key and not skip_project:
+        raise CommandError("OpenAI API key is required")
+    made_token = not wanted.management_token
+    wanted.management_token = wanted.management_token or secrets.token_urlsafe(32)
+    _write(path, wanted, there)
+    found = settings(config)
+    _migrate(found)
+    click.echo(f"Configuration written to {path}")
+    if made_token:
+        shown = wanted.management_token if sys.stdout.isatty() else f"see MANAGEMENT_TOKEN in {path}"
+        click.echo(f"Management token: {shown}")
+    if not skip_project:
+        _make_project(found, wanted)
+
+
+def _ask(wanted: Wanted, skip_project: bool) -> None:
+    """An empty answer keeps the value that is shown; secrets are neither shown nor echoed."""
+
+    def ask(text: str, value: str) -> str:
+        return str(click.prompt(text, default=value, err=True))
+
+    def ask_secret(text: str, value: str, otherwise: str) -> str:
+        shown = "keep" if value else otherwise
+        answer = click.prompt(f"{text} [{shown}]", default="", hide_input=True, show_default=False, err=True)
+        return str(answer).strip() or value
+
+    wanted.openai_key = ask_secret("OpenAI API key", wanted.openai_key, "none")
+    wanted.management_token = ask_secret("Management token", wanted.management_token, "make one")
+    wanted.database_path = ask("Database file", wanted.database_path)
+    wanted.listen_addr = ask("Listen address", wanted.listen_addr)
+    if not skip_project:
+        wanted.project = ask("Project", wanted.project)
+        wanted.hours = click.prompt(
+            "Token's life in hours", default=wanted.hours, type=click.IntRange(1, 8760), err=True
+        )
+
+
+def _write(path: Path, wanted: Wanted, there: dict[str, str]) -> None:
+    said = {
+        "OPENAI_API_KEY": wanted.openai_key,
+        "MANAGEMENT_TOKEN": wanted.management_token,
+        "DATABASE_PATH": wanted.database_path,
+        "LISTEN_ADDR": wanted.listen_addr,
+        "LOG_LEVEL": there.get("LOG_LEVEL", _DEFAULTS["LOG_LEVEL"]),
+    }
+    changes = {name: value for name, value in said.items() if value and there.get(name) != value}
+    try:
+        envfile.edit(path, changes, _COMMENTS)
+    except OSError as exc:
+        raise CommandError(f"cannot write {path}: {exc.strerror}") from None
+
+
+def _migrate(found: Settings) -> None:
+    try:
+        engine = create_engine(found)
+        migrate.up(engine, found.migration_lock_timeout_s)
+        engine.dispose()
+    except DatabaseFault as fault:
+        raise CommandError(str(fault)) from fault
+
+
+def _make_project(found: Settings, wanted: Wanted) -> None:
+    client = DirectClient(found)
+    same = [p for p in client.call("GET", "/manage/projects") if p["name"] == wanted.project]
+    if same:
+        project = client.call("PATCH", f"/manage/projects/{same[0]['id']}", body={"api_key": wanted.openai_key})
+        output.note(f"Project {wanted.project} was there; its provider key is the one given now")
+    else:
+        body = {"name": wanted.project, "api_key": wanted.openai_key}
+        project = client.call("POST", "/manage/projects", body=body)
+    asked = {"project_id": project["id"], "duration_minutes": wanted.hours * 60}
+    token = client.call("POST", "/manage/tokens", body=asked)
+    click.echo(output.lines({"Project": project["id"], "Token": token["token"], "Expires at": token["expires_at"]}))

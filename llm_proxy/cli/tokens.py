@@ -1,0 +1,175 @@
+"""`llm-proxy manage token …` (MP-148, MP-149, MP-154f)."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from llm_proxy.cli import output
+from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.manage import ManageGroup, client
+from llm_proxy.cli.options import given, nullable
+from llm_proxy.cli.projects import segment
+from llm_proxy.settings.declare import duration_s
+from llm_proxy.tokens.bearer import hint
+
+_DEFAULT_MINUTES = "1440"
+_SHORT_MINUTES = 60
+_NUMBERS = ("idle_timeout_minutes", "max_total_tokens", "max_cost_usd", "requests_per_minute", "tokens_per_minute")
+
+
+@click.group("token", cls=ManageGroup)
+def token() -> None:
+    """Withering tokens."""
+
+
+def _limit_options(command: Any) -> Any:
+    for name, metavar, text in (
+        ("--metadata", "JSON|none", "A flat object."),
+        ("--name", "NAME|none", "A name for people."),
+        ("--tokens-per-minute", "N|none", "Model tokens a minute."),
+        ("--requests-per-minute", "N|none", "Requests a minute."),
+        ("--max-cost-usd", "USD|none", "Budget in money."),
+        ("--max-total-tokens", "N|none", "Budget in model tokens."),
+        ("--idle-timeout-minutes", "N|none", "Withers when unused for so long."),
+    ):
+        command = click.option(name, metavar=metavar, help=text)(command)
+    return command
+
+
+@token.command("generate")
+@click.option("--project-id", metavar="ID", required=True, help="Project that it belongs to.")
+@click.option(
+    "--duration", metavar="TIME", default=_DEFAULT_MINUTES, help="Minutes, or with a unit: 90m, 24h, 7d (1440)."
+)
+@click.option("--max-requests", type=click.IntRange(0), metavar="N", default=0, help="Requests in all; 0 = no limit.")
+@_limit_options
+def generate(project_id: str, duration: str, max_requests: int, **limits: str | None) -> None:
+    """Issue a token; it is shown this once."""
+    minutes = duration_minutes(duration)
+    body = {"project_id": project_id, "duration_minutes": minutes, **_limits(limits)}
+    if max_requests:
+        body["max_requests"] = max_requests
+    issued = client().call("POST", "/manage/tokens", body=body)
+    value = {name: issued.get(name) for name in ("id", "token", "expires_at", "max_requests")}
+
+    def as_text() -> str:
+        return output.lines(
+            {
+                "ID": issued["id"],
+                "Token": issued["token"],
+                "Obfuscated": hint(issued["token"]),
+                "Expires at": issued["expires_at"],
+                **({"Max requests": issued["max_requests"]} if issued.get("max_requests") else {}),
+            }
+        )
+
+    output.emit(value, as_text)
+
+
+@token.command("list")
+@click.option("--project-id", metavar="ID", help="Only this project's.")
+@click.option("--active-only", is_flag=True, help="Only those that work now.")
+@click.option("--status", metavar="WORD", help="active, expired, revoked or rate_limited.")
+def list_tokens(project_id: str | None, active_only: bool, status: str | None) -> None:
+    """List the tokens, the newest first."""
+    query = {"project_id": project_id, "active_only": "true" if active_only else None, "status": status}
+    found = client().call("GET", "/manage/tokens", query=query)
+    columns = ("ID", "Project", "Token", "Status", "Requests", "Cached", "Expires", "Last used")
+
+    def as_text() -> str:
+        rows = [
+            (
+                *(t["id"], t["project_id"], t["token"], t["status"], _requests(t), t["cache_hit_count"]),
+                *(output.minute(t["expires_at"]) or "never", output.minute(t["last_used_at"])),
+            )
+            for t in found
+        ]
+        return output.table(columns, rows)
+
+    output.emit(found, as_text)
+
+
+@token.command("get")
+@click.argument("token_id", metavar="ID")
+def get_token(token_id: str) -> None:
+    """Show one token; ID is its id, not its value."""
+    _show(client().call("GET", f"/manage/tokens/{segment(token_id)}"))
+
+
+@token.command("update")
+@click.argument("token_id", metavar="ID")
+@click.option("--active/--inactive", "is_active", default=None, help="Let it work, or revoke it.")
+@click.option("--max-requests", metavar="N|none", help="Requests in all; 0 or none = no limit.")
+@_limit_options
+def update(token_id: str, is_active: bool | None, max_requests: str | None, **limits: str | None) -> None:
+    """Change a token."""
+    body = given(is_active=is_active) | _limits(limits)
+    if max_requests is not None:
+        body["max_requests"] = nullable("max_requests", max_requests)
+    if not body:
+        raise CommandError("at least one of --active, --inactive, --max-requests or a limit's flag must be set")
+    _show(client().call("PATCH", f"/manage/tokens/{segment(token_id)}", body=body))
+
+
+@token.command("revoke")
+@click.argument("token_id", metavar="ID")
+def revoke(token_id: str) -> None:
+    """Revoke a token."""
+    client().call("DELETE", f"/manage/tokens/{segment(token_id)}")
+    output.emit({"id": token_id, "revoked": True}, lambda: "Token revoked")
+
+
+def duration_minutes(written: str) -> int:
+    """Whole minutes of `1440` (minutes), `90m`, `24h`, `7d`; a short bare number gets a hint (MP-9)."""
+    if re.fullmatch(r"[0-9]+", written):
+        minutes = int(written)
+        if 0 < minutes < _SHORT_MINUTES:
+            output.note(f"Hint: {minutes} means minutes; for hours write {minutes}h")
+    else:
+        try:
+            minutes = math.ceil(duration_s(written) / 60)
+        except ValueError:
+            raise CommandError("--duration: expected minutes, or a duration such as 90m, 24h or 7d") from None
+    if minutes <= 0:
+        raise CommandError("--duration must be more than 0")
+    return minutes
+
+
+def _requests(about: Mapping[str, Any]) -> str:
+    limit = about["max_requests"]
+    return str(about["request_count"]) if limit is None else f"{about['request_count']}/{limit}"
+
+
+def _show(about: Mapping[str, Any]) -> None:
+    def as_text() -> str:
+        shown = {
+            "ID": about["id"],
+            "Project": about["project_id"],
+            "Token": about["token"],
+            "Status": about["status"],
+            "Requests": _requests(about),
+            "Cached": about["cache_hit_count"],
+            "Created": output.minute(about["created_at"]),
+            "Expires": output.minute(about["expires_at"]) or "never",
+            "Last used": output.minute(about["last_used_at"]),
+        }
+        more = ("name", "metadata", *_NUMBERS, "total_tokens", "total_cost_usd")
+        return output.lines(shown | {n.replace("_", " ").capitalize(): about[n] for n in more if about.get(n)})
+
+    output.emit(about, as_text)
+
+
+def _limits(said: Mapping[str, str | None]) -> dict[str, Any]:
+    body: dict[str, Any] = {name: nullable(name, said[name]) for name in _NUMBERS if said.get(name) is not None}
+    if (name := said.get("name")) is not None:
+        body["name"] = None if name == "none" else name
+    if (metadata := said.get("metadata")) is not None:
+        try:
+            body["metadata"] = None if metadata == "none" else json.loads(metadata)
+        except ValueError:
+            raise CommandError("--metadata: expected a JSON object or none") from None
+    return body
