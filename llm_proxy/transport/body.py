@@ -21,7 +21,7 @@ class Raw:
     pool before anybody reads.
     """
 
-    __slots__ = ("_head", "_left", "_paused_at", "_rest", "_silent", "_x", "ended")
+    __slots__ = ("_head", "_left", "_paused_at", "_rest", "_silent", "_tail", "_x", "ended")
 
     def __init__(self, exchange: Exchange, head: Head, rest: bytes) -> None:
         self._x = exchange
@@ -29,6 +29,7 @@ class Raw:
         self._rest = rest
         self._left = head.length
         self._silent = 0
+        self._tail = b""
         self._paused_at = 0.0
         self.ended = False
         if 0 <= self._left <= len(rest):
@@ -133,8 +134,11 @@ class Raw:
                 if not head.done:
                     raise Broken(f"chunked framing refused: {exc}") from None
                 head.surplus = True
+            tail = self._tail = data[-6:] if len(data) > 5 else (self._tail + data)[-6:]
             if head.done:
-                self._finish(pool=not head.surplus)
+                # llhttp swallows empty lines behind the end without a word.
+                is_exact = tail.endswith(b"\r\n\r\n") and tail != b"\r\n\r\n\r\n"
+                self._finish(pool=is_exact and not head.surplus)
             if parts or head.done:
                 self._silent = 0
                 return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -7,7 +7,7 @@ from typing import Any
 from gevent import get_hub
 from gevent import socket as gsocket
 from gevent.event import Event
-from gevent.ssl import SSLWantReadError, SSLWantWriteError
+from gevent.ssl import SSLSocket, SSLWantReadError, SSLWantWriteError
 
 from llm_proxy.errors import ClientGone
 from llm_proxy.transport.exchange import RECV_BYTES, Exchange
@@ -25,15 +25,14 @@ def write(x: Exchange, data: bytes | memoryview) -> None:
     if x.is_sent:
         sock.sendall(data)
         return
-    tls = getattr(sock, "_sslobj", None)
     sent = 0
-    if tls is None:
+    if not isinstance(sock, SSLSocket):
         while not sent:
             sent = sock.send(data)  # raises only where nothing was taken
     else:
         # On a wait a part of the first record may be out: sendall goes on with the same bytes, as OpenSSL asks.
         with suppress(SSLWantReadError, SSLWantWriteError):
-            sent = tls.write(data)
+            sent = sock._sslobj.write(data)
     x.is_sent = True
     if sent < len(data):
         sock.sendall(memoryview(data)[sent:])
@@ -173,9 +172,9 @@ class Upload:
         if x.why is not None or sock is None:
             self._unwatch()
             return
-        tls = getattr(sock, "_sslobj", None)
         try:
-            data = sock._sock.recv(RECV_BYTES) if tls is None else tls.read(RECV_BYTES)
+            native = sock._sslobj.read if isinstance(sock, SSLSocket) else sock._sock.recv
+            data = native(RECV_BYTES)
         except _PENDING:
             return  # over TLS a readable descriptor may be a session ticket
         except OSError:

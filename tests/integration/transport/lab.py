@@ -1,0 +1,80 @@
+"""A scripted upstream with an `Upstream` that talks to it, and how cases use them."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gevent
+from integration.transport.scripted import HOST, Connection, Proxy, Script, Server, answering
+
+from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
+
+SWEEP_S = 0.05
+PATIENT = Timeouts(connect_s=10, first_byte_s=10, idle_s=10, total_s=math.inf)
+
+
+@dataclass
+class Lab:
+    """An `Upstream` and the scripted server that it talks to."""
+
+    mode: str
+    server: Server
+    upstream: Upstream
+    proxy: Proxy | None = None
+    answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def is_tls(self) -> bool:
+        return self.mode != "plain"
+
+    @property
+    def origin(self) -> str:
+        return f"{'https' if self.is_tls else 'http'}://{HOST}:{self.server.port}"
+
+    def script(self, *scripts: Script) -> None:
+        """What the connections do, in their order."""
+        self.server.scripts = list(scripts)
+
+    def answer(self, *answers: bytes) -> None:
+        """Every connection answers each request with the next of these."""
+        self.script(answering(*answers))
+
+    def forward(self, method: str = "GET", target: bytes = b"/v1", fields: Any = (), body: Any = None) -> Forward:
+        """A request with Host, and Content-Length for a body of bytes."""
+        head = [(b"Host", HOST.encode())]
+        if isinstance(body, bytes) and not any(n.lower() == b"transfer-encoding" for n, _ in fields):
+            head.append((b"Content-Length", b"%d" % len(body)))
+        return Forward(method, target, [*head, *fields], self.origin, body)
+
+    def send(
+        self,
+        method: str = "GET",
+        target: bytes = b"/v1",
+        fields: Any = (),
+        body: Any = None,
+        *,
+        timeouts: Timeouts = PATIENT,
+        begun: Callable[[Any], object] | None = None,
+    ) -> Answer:
+        answer = self.upstream.send(self.forward(method, target, fields, body), timeouts=timeouts, begun=begun)
+        self.answers.append(answer)
+        return answer
+
+    def fetch(self, *args: Any, **more: Any) -> tuple[int, bytes]:
+        """Status and whole content."""
+        answer = self.send(*args, **more)
+        return answer.status, b"".join(answer.chunks())
+
+    @property
+    def connections(self) -> list[Connection]:
+        return self.server.connections
+
+
+def wait_until(condition: Callable[[], object], limit_s: float = 5.0) -> None:
+    """Wait for it, on the hub."""
+    until = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < until, "it never came true"
+        gevent.sleep(0.002)
