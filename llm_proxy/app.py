@@ -3,15 +3,17 @@
 from collections.abc import Iterable
 from typing import Any
 
-from flask import Flask
+from flask import Flask, Request
 from flask.typing import ResponseReturnValue
+from werkzeug.routing import MapAdapter
 
+from llm_proxy.cli import register as register_commands
 from llm_proxy.errors import ClientConnectionError
 from llm_proxy.providers import ProviderFileError, mounts
 from llm_proxy.providers.allow_list import PROXY_PATH, RESERVED_PATHS
 from llm_proxy.services import Services
 from llm_proxy.settings import Loaded, Settings, handed_over, load
-from llm_proxy.web import context, errors, health, placeholder, proxy
+from llm_proxy.web import context, errors, health, management, placeholder, proxy
 from llm_proxy.worker import AppEdge
 
 
@@ -35,6 +37,13 @@ class LlmProxyFlask(Flask):
         if self._fast_lane is not None and self._fast_lane.takes(environ):
             return self._endpoint(environ, start_response)
         return super().wsgi_app(environ, start_response)
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """A wish to upgrade does not change which route is meant: the proxy refuses it itself (DP-107)."""
+        adapter = super().create_url_adapter(request)
+        if adapter is not None:
+            adapter.websocket = False
+        return adapter
 
     def handle_user_exception(self, e: Exception) -> ResponseReturnValue:
         """A client that failed is the server layer's to answer, on both lanes."""
@@ -67,6 +76,7 @@ def create_app(settings: Settings | None = None) -> LlmProxyFlask:
     errors.register(app)
     context.register(app, app.services.access, settings.metrics_path)
     _add_routes(app)
+    register_commands(app)
     return app
 
 
@@ -81,6 +91,7 @@ def _add_routes(app: LlmProxyFlask) -> None:
     app.register_blueprint(
         health.blueprint(services.readiness, settings.metrics_path if settings.enable_metrics else None)
     )
+    app.register_blueprint(management.blueprint(lambda: services))
     if settings.admin_ui_enabled:
         app.register_blueprint(placeholder.blueprint(settings.admin_ui_path))
 

@@ -4,7 +4,7 @@ The renderer (`llm_proxy.web.errors`) needs no knowledge of single errors. On /v
 `code` and `description` beside it (data-plane decision 1); on /manage the flat form of MP-8.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 
@@ -387,6 +387,7 @@ class ManagementError(LlmProxyError):
         if code is not None:
             self.code = code
         self.audit: dict[str, Any] = dict(audit or {})
+        self.more: dict[str, str] = {}  # further members of the body
 
 
 class BadRequest(ManagementError):
@@ -412,6 +413,16 @@ class ResourceNotFound(ManagementError):
     """404 of the management plane."""
 
     status, type, message = 404, "invalid_request_error", "not found"
+
+
+class WrongMethod(ManagementError):
+    """405 of the management plane; `allow` are the real methods (MP-22)."""
+
+    status, type, message = 405, "invalid_request_error", "method not allowed"
+
+    def __init__(self, allow: Iterable[str]) -> None:
+        super().__init__()
+        self.fields = (("Allow", ", ".join(allow)),)
 
 
 class Conflict(ManagementError):

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from llm_proxy import __version__, logs, metrics
 from llm_proxy.accounting.admission import Admission, ConditionalAdmission
+from llm_proxy.audit.query import AuditLog
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.crypto import KeyRing
 from llm_proxy.db import check
@@ -21,9 +22,11 @@ from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
 from llm_proxy.forwarding.pipeline import Pipeline
 from llm_proxy.forwarding.settle import Books
+from llm_proxy.projects.service import ProjectService
 from llm_proxy.providers import LoadedProvider, ParameterRules, Provider, load_provider
 from llm_proxy.settings import Settings
 from llm_proxy.tokens.directory import TokenDirectory
+from llm_proxy.tokens.service import TokenService
 from llm_proxy.transport import Options, Timeouts, Upstream
 
 Render = Callable[[LlmProxyError], tuple[str, list[tuple[str, str]], bytes]]
@@ -75,6 +78,26 @@ class Services:
     def audit(self) -> AuditWriter:
         """Writes the audit trail. Raises OSError when its file cannot be opened."""
         return AuditWriter.of(self.engine, self.settings)
+
+    @cached_property
+    def tokens(self) -> TokenService:
+        """The rules of tokens; what it changes, this worker forgets at once."""
+        return TokenService(self.engine, changed=self.directory.forget)
+
+    @cached_property
+    def projects(self) -> ProjectService:
+        """The rules of projects."""
+        return ProjectService(self.engine, self.ring, self.tokens, changed=self.directory.forget_project)
+
+    @cached_property
+    def audit_log(self) -> AuditLog:
+        """Reads the audit trail."""
+        return AuditLog(self.engine)
+
+    @property
+    def cache_purge(self) -> None:
+        """No cache is wired."""
+        return None
 
     # -- the way to the provider --------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from llm_proxy.db.types import utc_now
+from llm_proxy.db.types import rfc3339, utc_now
 from llm_proxy.redaction import REDACTOR, Redactor
 
 OUTCOMES = ("success", "failure", "denied", "error")
@@ -100,11 +100,6 @@ class AuditEvent:
         }
         cut = {name: _cut(value, _WIDTHS[name]) for name, value in values.items()}
         return {**cut, "timestamp": self.timestamp, "metadata": _metadata(details) if details else None}
-
-
-def rfc3339(instant: datetime) -> str:
-    """UTC with microseconds and `Z` (MP-26); the instant is in UTC already."""
-    return instant.strftime("%Y-%m-%dT%H:%M:%S.%f") + "Z"
 
 
 def _metadata(details: Mapping[str, Any]) -> str:

@@ -13,6 +13,11 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def rfc3339(instant: datetime) -> str:
+    """UTC with microseconds and `Z` (MP-26)."""
+    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def to_column(dialect: str, instant: datetime) -> Any:
     """An aware instant in the form in which the driver of `dialect` (SQLAlchemy's name) binds it.
 

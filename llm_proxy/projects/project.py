@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import RowMapping
 
-from llm_proxy.crypto import KeyRing, UnopenableValue, is_sealed
+from llm_proxy.crypto import KeyRing, UnopenableValue, digest, is_sealed
 from llm_proxy.errors import BadRequest
 from llm_proxy.redaction import obfuscate
 
@@ -19,7 +19,7 @@ _UNREADABLE = "****"
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project's row; `api_key` is what may be shown of the provider's key."""
+    """A project's row; `api_key` is what may be shown of the provider's key, `stored_key` tells keys apart."""
 
     id: str
     name: str
@@ -28,6 +28,7 @@ class Project:
     deactivated_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    stored_key: str = field(repr=False, default="")
 
     @classmethod
     def of(cls, row: RowMapping, ring: KeyRing) -> "Project":
@@ -44,6 +45,7 @@ class Project:
             deactivated_at=row["deactivated_at"],
             created_at=row["created_at"],
             updated_at=row["updated_at"],
+            stored_key=digest(row["api_key"]),
         )
 
 

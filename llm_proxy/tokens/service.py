@@ -14,7 +14,7 @@ from llm_proxy.db import listing
 from llm_proxy.db.listing import Order
 from llm_proxy.db.models import ProjectRow, TokenRow
 from llm_proxy.db.session import reading, writing
-from llm_proxy.db.types import utc_now
+from llm_proxy.db.types import rfc3339, utc_now
 from llm_proxy.errors import BadRequest, Conflict, Forbidden, ResourceNotFound
 from llm_proxy.tokens.bearer import hint, new_bearer
 from llm_proxy.tokens.token import NewToken, Token, TokenPatch
@@ -201,10 +201,11 @@ class TokenService:
         self._changed(token_id)
         return updated
 
-    def revoke(self, token_id: str, record: Record) -> bool:
+    def revoke(self, token_id: str, record: Record, check: Callable[[Token], None] = lambda token: None) -> bool:
         """Revoke; True when it was revoked already, and then nothing is written (MP-54). Raises ResourceNotFound."""
         with writing(self._engine) as connection:
             token = _read(connection, token_id, lock=True)
+            check(token)
             details: dict[str, Any] = {"token_id": token_id}
             if token.is_active:
                 self._write(connection, token_id, {"is_active": False, "deactivated_at": self._now()})
@@ -270,7 +271,7 @@ def _read(connection: Connection, token_id: str, *, lock: bool = False) -> Token
 
 def _creation(new: NewToken, token: Token) -> dict[str, Any]:
     minutes = None if new.lifetime is None else int(new.lifetime.total_seconds() // 60)
-    expires_at = None if token.expires_at is None else token.expires_at.isoformat()
+    expires_at = None if token.expires_at is None else rfc3339(token.expires_at)
     return {
         "token_id": token.id,
         "duration_minutes": minutes,

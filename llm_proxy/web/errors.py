@@ -27,7 +27,7 @@ def openai_form(error: LlmProxyError) -> bytes:
 
 def flat_form(error: LlmProxyError) -> bytes:
     """The body elsewhere: `error`, and `description`, `code` where there are any (MP-8)."""
-    return _body({"error": error.message}, error)
+    return _body({"error": error.message, **getattr(error, "more", {})}, error)
 
 
 def _body(start: dict[str, Any], error: LlmProxyError) -> bytes:

@@ -1,0 +1,48 @@
+"""The management API: auth first, then one thin view a method; rules are the services' (management.md §1)."""
+
+from flask import Blueprint, Response, g, request
+
+from llm_proxy.errors import LlmProxyError
+from llm_proxy.web.management import audit, cache, projects, routing, tokens
+from llm_proxy.web.management.auth import Gate
+from llm_proxy.web.management.call import Call
+from llm_proxy.web.management.services import ManagementServices
+
+PREFIX = "/manage"
+
+__all__ = ["PREFIX", "ManagementServices", "blueprint"]
+
+
+def blueprint(services: routing.Services) -> Blueprint:
+    """The blueprint, with its prefix.
+
+    Args:
+        services: Gives the process's services; only `settings` is looked at before the first request.
+    """
+    bp = Blueprint("management", __name__, url_prefix=PREFIX)
+    settings = services().settings
+    gate = Gate([settings.management_token.strip(), (settings.management_token_previous or "").strip()])
+
+    @bp.before_request
+    def admit() -> None:
+        """Before method, path and body are looked at (MP-17)."""
+        call = g.management_call = Call(services().audit)
+        if call.is_inside:
+            return
+        try:
+            gate.check(request.headers.get("Authorization"), call.client_ip)
+        except LlmProxyError as refused:
+            call.denied(refused)
+            raise
+        call.trust_origin()
+
+    @bp.after_request
+    def finish(response: Response) -> Response:
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    for part in (projects, tokens, audit, cache):
+        part.routes(bp, services)
+    routing.catch_all(bp)
+    return bp

@@ -1,0 +1,91 @@
+"""How results look on the wire: JSON with a newline, times in UTC, tags over what can be changed (MP-16, MP-26)."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+from flask import Response
+
+from llm_proxy.db.types import rfc3339, utc_now
+from llm_proxy.projects.project import Project
+from llm_proxy.tokens.service import Issued
+from llm_proxy.tokens.token import Token
+
+
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    return raw(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE), status, headers)
+
+
+def raw(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer whose JSON is already written."""
+    return Response(body, status=status, headers=dict(headers or {}), content_type="application/json")
+
+
+def time_of(instant: datetime | None) -> str | None:
+    """RFC 3339, null for none."""
+    return None if instant is None else rfc3339(instant)
+
+
+def project_json(project: Project) -> dict[str, Any]:
+    """MP-29."""
+    shown: dict[str, Any] = {
+        "id": project.id,
+        "name": project.name,
+        "api_key": project.api_key,
+        "is_active": project.is_active,
+    }
+    if project.deactivated_at is not None:
+        shown["deactivated_at"] = time_of(project.deactivated_at)
+    return {**shown, "created_at": time_of(project.created_at), "updated_at": time_of(project.updated_at)}
+
+
+def token_json(token: Token) -> dict[str, Any]:
+    """MP-43; the bearer is never in it."""
+    return {
+        "id": token.id,
+        "token": token.hint,
+        "project_id": token.project_id,
+        "name": token.name,
+        "metadata": token.metadata,
+        "expires_at": time_of(token.expires_at),
+        "is_active": token.is_active,
+        "deactivated_at": time_of(token.deactivated_at),
+        "status": token.status(utc_now()),
+        "request_count": token.request_count,
+        "max_requests": token.max_requests,
+        "created_at": time_of(token.created_at),
+        "last_used_at": time_of(token.last_used_at),
+        "cache_hit_count": token.cache_hit_count,
+    }
+
+
+def issued_json(issued: Issued) -> dict[str, Any]:
+    """MP-45: the one answer with the bearer in it."""
+    token = issued.token
+    shown: dict[str, Any] = {"id": token.id, "token": issued.bearer, "expires_at": time_of(token.expires_at)}
+    if token.max_requests is not None:
+        shown["max_requests"] = token.max_requests
+    shown |= {
+        "project_id": token.project_id,
+        "is_active": token.is_active,
+        "request_count": token.request_count,
+        "created_at": time_of(token.created_at),
+    }
+    return shown
+
+
+def project_tag(project: Project) -> str:
+    """`ETag` over what PATCH can change (data-plane 0.1)."""
+    return _tag(project.name, project.stored_key, project.is_active)
+
+
+def token_tag(token: Token) -> str:
+    """`ETag` over what PATCH can change; counters have no part in it."""
+    return _tag(token.is_active, token.max_requests, token.name, token.metadata)
+
+
+def _tag(*parts: Any) -> str:
+    return '"' + hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32] + '"'

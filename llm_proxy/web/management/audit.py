@@ -1,0 +1,105 @@
+"""/manage/audit (MP-55 to MP-63)."""
+
+from typing import Any
+
+from flask import Blueprint, Response
+from sqlalchemy import RowMapping
+
+from llm_proxy.audit.query import EXACT, SHOWN, AuditFilter, by_time
+from llm_proxy.db.listing import InvalidCursor
+from llm_proxy.errors import BadRequest
+from llm_proxy.web.management import answers, inputs
+from llm_proxy.web.management.call import current
+from llm_proxy.web.management.pagination import LARGEST, LAST_PAGE, PAGE_SIZE
+from llm_proxy.web.management.routing import Services, add
+
+
+def routes(bp: Blueprint, services: Services) -> None:
+    """Add the routes."""
+
+    def index() -> Response:
+        """200 with events and their place; 400 names the parameter."""
+        with current().attempt("audit.list", "failed to list audit events") as attempt:
+            if inputs.parameter("limit") or inputs.parameter("cursor"):
+                shown = _by_key(services)
+                attempt.succeeded(events_count=len(shown["events"]))
+            else:
+                shown = _by_page(services)
+                place = shown["pagination"]
+                attempt.succeeded(
+                    events_count=len(shown["events"]),
+                    page=place["page"],
+                    page_size=place["page_size"],
+                    total_count=place["total_count"],
+                )
+        return answers.answer(shown)
+
+    def show(event_id: str) -> Response:
+        """200 with the event; 404."""
+        details = {"audit_event_id": event_id}
+        with current().attempt("audit.show", "failed to get audit event", details=details) as attempt:
+            row = services().audit_log.get(event_id.replace("\x00", "\ufffd"))
+            attempt.succeeded()
+        return answers.answer(event_json(row))
+
+    add(bp, "/audit", "GET", index)
+    add(bp, "/audit/<event_id>", "GET", show)
+
+
+def event_json(row: RowMapping) -> dict[str, Any]:
+    """MP-56."""
+    shown = {
+        "id": row["id"],
+        "timestamp": answers.time_of(row["timestamp"]),
+        "action": row["action"],
+        "actor": row["actor"],
+        "outcome": row["outcome"],
+    }
+    return shown | {name: row[name] for name in SHOWN if row[name] is not None}
+
+
+def filters() -> AuditFilter:
+    """From the query. Raises BadRequest."""
+    exact = {name: value for name in EXACT if (value := inputs.word(name)) is not None}
+    since, until = inputs.instant("start_time"), inputs.instant("end_time", is_end=True)
+    if since is not None and until is not None and since > until:
+        raise BadRequest("start_time is after end_time", param="start_time")
+    return AuditFilter(exact, inputs.search(), since, until)
+
+
+def _is_descending() -> bool:
+    sort = inputs.parameter("sort")
+    if sort not in (None, "asc", "desc", "timestamp", "-timestamp"):
+        raise BadRequest("sort must be one of asc, desc, timestamp, -timestamp", param="sort")
+    return sort not in ("asc", "timestamp")
+
+
+def _by_page(services: Services) -> dict[str, Any]:
+    page = inputs.integer("page", 1, LAST_PAGE) or 1
+    size = min(inputs.integer("page_size", 1, LAST_PAGE) or PAGE_SIZE, LARGEST)  # MP-60
+    order = by_time(descending=_is_descending())
+    rows, total = services().audit_log.page(filters(), order, page, size)
+    pages = -(-total // size)
+    return {
+        "events": [event_json(row) for row in rows],
+        "pagination": {
+            "page": page,
+            "page_size": size,
+            "total_count": total,
+            "total_pages": pages,
+            "has_next": page < pages,
+            "has_prev": page > 1,
+        },
+    }
+
+
+def _by_key(services: Services) -> dict[str, Any]:
+    if inputs.parameter("page") or inputs.parameter("page_size"):
+        raise BadRequest("page and limit cannot be combined", param="limit")
+    limit = inputs.integer("limit", 1, LARGEST) or PAGE_SIZE
+    order = by_time(descending=_is_descending())
+    try:
+        rows, following = services().audit_log.after(filters(), order, limit, inputs.parameter("cursor"))
+    except InvalidCursor as error:
+        raise inputs.invalid("cursor") from error
+    return {"events": [event_json(row) for row in rows], "next_cursor": following}

@@ -1,0 +1,143 @@
+"""One management call: who calls, from where, and the audit record of how it ended (management.md §1.5)."""
+
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from flask import g, request
+from sqlalchemy import Connection
+
+from llm_proxy.audit.record import AuditEvent
+from llm_proxy.audit.writer import AuditWriter
+from llm_proxy.db.errors import is_unavailable
+from llm_proxy.errors import DatabaseUnavailable, LlmProxyError, ManagementError, ManagementFault
+from llm_proxy.web import context
+
+_LOG = logging.getLogger(__name__)
+
+ACTOR = "management_api"  # MP-13
+INSIDE = (
+    "llm_proxy.actor"  # environ key of a call made in this process, with its actor; no request can carry it (MP-131)
+)
+_CUT = 1024  # characters of what a client says about itself
+
+
+class Call:
+    """The call that is being answered."""
+
+    def __init__(self, audit: AuditWriter) -> None:
+        self._audit = audit
+        self.is_inside = INSIDE in request.environ
+        self._actor = str(request.environ.get(INSIDE, ACTOR))
+        self.client_ip = None if self.is_inside else context.client_ip()
+        self._about: dict[str, Any] = {
+            "http_method": request.method,
+            "endpoint": request.path,
+            "user_agent": request.headers.get("User-Agent", "")[:_CUT] or None,
+        }
+
+    def trust_origin(self) -> None:
+        """Take what the admin UI says of its own client; only once the caller is known."""
+        if request.headers.get("X-Admin-Origin") != "1":
+            return
+        self._about["origin"] = "admin-ui"
+        for name, header in (("user_agent", "X-Forwarded-User-Agent"), ("referer", "X-Forwarded-Referer")):
+            if request.headers.get(header):
+                self._about[name] = request.headers[header][:_CUT]
+
+    def event(
+        self,
+        action: str,
+        outcome: str,
+        details: Mapping[str, Any],
+        *,
+        project_id: str | None = None,
+        actor: str | None = None,
+    ) -> AuditEvent:
+        """A record of this call."""
+        return AuditEvent(
+            action,
+            actor or self._actor,
+            outcome,
+            project_id=project_id,
+            request_id=context.request_id(),
+            correlation_id=context.correlation_id(),
+            client_ip=self.client_ip,
+            details={**self._about, **details},
+        )
+
+    def denied(self, error: LlmProxyError) -> None:
+        """Record that nobody was let in (MP-19); through the throttled queue, so that guessing fills no disk."""
+        event = self.event("admin.access", "denied", {"reason": error.message}, actor="anonymous")
+        self._audit.offer(event)
+
+    def attempt(
+        self, action: str, fault: str, *, project_id: str | None = None, details: Mapping[str, Any] | None = None
+    ) -> "Attempt":
+        """What the view is about to do."""
+        return Attempt(self, self._audit, action, fault, project_id, dict(details or {}))
+
+
+class Attempt:
+    """An action from its first check to its record; a failure is recorded on the way out.
+
+    An error of the database becomes 503, one that nobody foresaw 500 with the text `fault` (MP-25).
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        audit: AuditWriter,
+        action: str,
+        fault: str,
+        project_id: str | None,
+        details: dict[str, Any],
+    ) -> None:
+        self._call, self._audit, self._action, self._fault = call, audit, action, fault
+        self.project_id, self._details = project_id, details
+
+    def record(self, connection: Connection, *, project_id: str | None, details: Mapping[str, Any]) -> None:
+        """Record success inside the mutation's transaction."""
+        event = self._call.event(self._action, "success", {**self._details, **details}, project_id=project_id)
+        self._audit.record(event, connection)
+
+    def succeeded(self, **details: Any) -> None:
+        """Record the success of a call that changes nothing."""
+        event = self._call.event(self._action, "success", {**self._details, **details}, project_id=self.project_id)
+        self._audit.record(event)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception):
+            return
+        if isinstance(error, LlmProxyError):
+            outcome = "failure" if error.status < 500 else "error"
+            details = error.audit if isinstance(error, ManagementError) else {}
+            self._failed(outcome, details or {"error": error.message})
+            return
+        if is_unavailable(error):
+            _LOG.warning("%s: the database is away: %s", self._action, type(error).__name__)
+            answer: ManagementError = DatabaseUnavailable()
+        else:
+            _LOG.error("%s failed", self._action, exc_info=error)
+            answer = ManagementFault(self._fault)
+        self._failed("error", {"error": answer.message})
+        raise answer from error
+
+    def _failed(self, outcome: str, details: Mapping[str, Any]) -> None:
+        # Queued: when the database is away, its part of the record must not hold up the answer.
+        event = self._call.event(self._action, outcome, {**self._details, **details}, project_id=self.project_id)
+        if outcome == "error":
+            self._audit.offer(event)
+        else:
+            self._audit.record(event)
+
+
+def current() -> Call:
+    """The call that this request is; made by the blueprint before its views."""
+    return g.management_call  # type: ignore[no-any-return]

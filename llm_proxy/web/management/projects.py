@@ -1,0 +1,90 @@
+"""/manage/projects (MP-29 to MP-42)."""
+
+from flask import Blueprint, Response
+
+from llm_proxy.errors import BadRequest, WrongMethod
+from llm_proxy.projects.project import NewProject, ProjectPatch
+from llm_proxy.projects.service import BY_NAME, SORTS, ProjectFilter, order_of
+from llm_proxy.web.management import answers, inputs, pagination
+from llm_proxy.web.management.call import current
+from llm_proxy.web.management.routing import Services, add
+
+_DELETION = "project deletion is not permitted"
+
+
+def routes(bp: Blueprint, services: Services) -> None:
+    """Add the routes."""
+    wants_sk = services().settings.validate_api_key_format
+
+    def index() -> Response:
+        """200 with an array; 400 names the parameter."""
+        with current().attempt("project.list", "failed to list projects") as attempt:
+            asked = pagination.cut(SORTS, order_of, BY_NAME)
+            wanted = ProjectFilter(inputs.search(), inputs.flag("is_active"))
+            response, count = pagination.listed(services().projects, wanted, asked, answers.project_json)
+            attempt.succeeded(project_count=count)
+        return response
+
+    def create() -> Response:
+        """201 with the project; 400 names the field; 409 the name is taken."""
+        with current().attempt("project.create", "failed to create project") as attempt:
+            new = NewProject.from_json(inputs.json_object(), wants_sk=wants_sk)
+            project = services().projects.create(new, attempt.record)
+        headers = {"Location": f"/manage/projects/{project.id}", "ETag": answers.project_tag(project)}
+        return answers.answer(answers.project_json(project), 201, headers)
+
+    def show(project_id: str) -> Response:
+        """200 with the project; 404."""
+        with current().attempt("project.read", "failed to get project", project_id=project_id) as attempt:
+            project = services().projects.get(_checked(project_id))
+            attempt.succeeded()
+        return answers.answer(answers.project_json(project), headers={"ETag": answers.project_tag(project)})
+
+    def change(project_id: str) -> Response:
+        """200 with the project; 400 names the field; 404; 409 the name is taken; 412."""
+        about = {"provided_id": project_id}
+        with current().attempt(
+            "project.update", "failed to update project", project_id=project_id, details=about
+        ) as attempt:
+            patch = ProjectPatch.from_json(_with_id(project_id), wants_sk=wants_sk)
+            check = inputs.if_match(answers.project_tag)
+            project = services().projects.update(project_id, patch, attempt.record, check)
+        return answers.answer(answers.project_json(project), headers={"ETag": answers.project_tag(project)})
+
+    def delete(project_id: str) -> Response:
+        """405, always; whether the project exists is not looked up (MP-40)."""
+        with current().attempt("project.delete", _DELETION, project_id=project_id):
+            refused = WrongMethod(["GET", "PATCH"])
+            refused.audit = {"error_type": refused.message, "reason": _DELETION}
+            refused.more = {"message": _DELETION}
+            raise refused
+
+    def revoke_tokens(project_id: str) -> Response:
+        """200 with counts; 404."""
+        with current().attempt("token.revoke_batch", "failed to get project tokens", project_id=project_id) as attempt:
+            found = services().projects.revoke_tokens(_checked(project_id), attempt.record)
+        counts = {
+            "revoked_count": found.revoked,
+            "already_revoked_count": found.already,
+            "total_tokens": found.total,
+        }
+        return answers.answer(counts)
+
+    add(bp, "/projects", "GET", index)
+    add(bp, "/projects", "POST", create)
+    add(bp, "/projects/<path:project_id>", "GET", show)
+    add(bp, "/projects/<path:project_id>", "PATCH", change)
+    add(bp, "/projects/<path:project_id>", "DELETE", delete)
+    add(bp, "/projects/<project_id>/tokens/revoke", "POST", revoke_tokens)
+
+
+def _checked(project_id: str) -> str:
+    if "/" in project_id:
+        raise BadRequest("invalid project id", param="id", audit={"validation_error": "invalid project id"})
+    return project_id.replace("\x00", "\ufffd")
+
+
+def _with_id(project_id: str) -> dict[str, object]:
+    """The body; the path is judged first."""
+    _checked(project_id)
+    return inputs.json_object()

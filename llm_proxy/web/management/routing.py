@@ -1,0 +1,62 @@
+"""Routes of /manage, and what happens beside them: 405 with the real methods, 404, always as JSON (MP-22, MP-23)."""
+
+from collections.abc import Callable
+
+from flask import Blueprint, Response, current_app, request
+from flask.blueprints import BlueprintSetupState
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Rule
+
+from llm_proxy.errors import BadRequest, ResourceNotFound, WrongMethod
+from llm_proxy.web.management.services import ManagementServices
+
+Services = Callable[[], ManagementServices]
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_ELSEWHERE = "elsewhere"
+
+
+def add(bp: Blueprint, rule: str, method: str, view: Callable[..., ResponseReturnValue]) -> None:
+    """One method of one resource; a slash at the end counts for nothing."""
+    name = (
+        f"{rule.strip('/').replace('/', '_').replace('<path:', '').replace('<', '').replace('>', '')}_{method.lower()}"
+    )
+    bp.add_url_rule(
+        rule, name, view, methods=[method], strict_slashes=False, provide_automatic_options=False, merge_slashes=False
+    )
+
+
+def catch_all(bp: Blueprint) -> None:
+    """Everything else below the prefix, whatever its method: behind the same gate, then 405 or 404."""
+
+    def setup(state: BlueprintSetupState) -> None:
+        endpoint = f"{bp.name}.{_ELSEWHERE}"
+        state.app.view_functions[endpoint] = _elsewhere
+        for rule in (f"{state.url_prefix}", f"{state.url_prefix}/", f"{state.url_prefix}/<path:rest>"):
+            # Flask gives each route a list of methods; werkzeug's own rule, without one, takes any method there is.
+            state.app.url_map.add(Rule(rule, endpoint=endpoint, strict_slashes=False, merge_slashes=False))
+
+    bp.record(setup)
+
+
+def _elsewhere(rest: str = "") -> Response:
+    allowed = _allowed(request.path)
+    if allowed:
+        raise WrongMethod(allowed)
+    if rest.startswith("projects//") and rest.endswith("/tokens/revoke"):
+        raise BadRequest("invalid path")  # MP-41: no id
+    raise ResourceNotFound
+
+
+def _allowed(path: str) -> list[str]:
+    """Methods that have a view of their own at this path."""
+    adapter = current_app.url_map.bind("")
+    allowed = []
+    for method in _METHODS:
+        try:
+            endpoint, _ = adapter.match(path, method=method)
+        except HTTPException:
+            continue
+        if not endpoint.endswith(f".{_ELSEWHERE}"):
+            allowed.append(method)
+    return allowed

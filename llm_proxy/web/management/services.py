@@ -1,0 +1,47 @@
+"""What the management plane needs of its process."""
+
+from typing import Protocol
+
+from llm_proxy.audit.query import AuditLog
+from llm_proxy.audit.writer import AuditWriter
+from llm_proxy.projects.service import ProjectService
+from llm_proxy.settings import Settings
+from llm_proxy.tokens.service import TokenService
+
+
+class Purge(Protocol):
+    """A cache that can be emptied in part (DP-155, DP-156)."""
+
+    def purge_exact(self, method: str, url: str) -> bool:
+        """Remove all variants of one address; whether there were any."""
+
+    def purge_prefix(self, prefix: str) -> int:
+        """Remove what lies below a path or key prefix; how many entries."""
+
+
+class ManagementServices(Protocol):
+    """The services behind the views."""
+
+    @property
+    def settings(self) -> Settings:
+        """All settings."""
+
+    @property
+    def projects(self) -> ProjectService:
+        """The rules of projects."""
+
+    @property
+    def tokens(self) -> TokenService:
+        """The rules of tokens."""
+
+    @property
+    def audit(self) -> AuditWriter:
+        """Writes the audit trail."""
+
+    @property
+    def audit_log(self) -> AuditLog:
+        """Reads the audit trail."""
+
+    @property
+    def cache_purge(self) -> Purge | None:
+        """The cache; None when caching is off."""

@@ -1,0 +1,85 @@
+"""/manage/tokens (MP-43 to MP-54)."""
+
+from flask import Blueprint, Response
+
+from llm_proxy.db.types import utc_now
+from llm_proxy.errors import BadRequest
+from llm_proxy.tokens.service import NEWEST_FIRST, SORTS, STATUSES, TokenFilter, order_of
+from llm_proxy.tokens.token import NewToken, TokenDefaults, TokenPatch
+from llm_proxy.web.management import answers, inputs, pagination
+from llm_proxy.web.management.call import current
+from llm_proxy.web.management.routing import Services, add
+
+
+def routes(bp: Blueprint, services: Services) -> None:
+    """Add the routes."""
+    defaults = TokenDefaults.of(services().settings)
+
+    def index() -> Response:
+        """200 with an array; 400 names the parameter."""
+        with current().attempt("token.list", "failed to list tokens") as attempt:
+            asked = pagination.cut(SORTS, order_of, NEWEST_FIRST)
+            wanted = _filter()
+            response, count = pagination.listed(services().tokens, wanted, asked, answers.token_json)
+            attempt.project_id = wanted.project_id
+            attempt.succeeded(token_count=count, filtered_by_project=wanted.project_id is not None)
+        return response
+
+    def create() -> Response:
+        """200 with the bearer, shown this once; 400 names the field; 403 inactive, 404 unknown project."""
+        with current().attempt("token.create", "failed to store token") as attempt:
+            wanted = inputs.json_object()
+            asked = wanted.get("project_id")
+            attempt.project_id = asked if isinstance(asked, str) else None
+            new = NewToken.from_json(wanted, defaults)
+            issued = services().tokens.issue(new, attempt.record)
+        headers = {"ETag": answers.token_tag(issued.token), "Location": f"/manage/tokens/{issued.token.id}"}
+        return answers.answer(answers.issued_json(issued), headers=headers)
+
+    def show(token_id: str) -> Response:
+        """200 with the token; 404."""
+        with current().attempt("token.read", "failed to get token", details={"token_id": token_id}) as attempt:
+            token = services().tokens.get(_checked(token_id))
+            attempt.project_id = token.project_id
+            attempt.succeeded()
+        return answers.answer(answers.token_json(token), headers={"ETag": answers.token_tag(token)})
+
+    def change(token_id: str) -> Response:
+        """200 with the token; 400 names the field; 404; 409 expired; 412."""
+        with current().attempt("token.update", "failed to update token", details={"token_id": token_id}) as attempt:
+            _checked(token_id)
+            patch = TokenPatch.from_json(inputs.json_object())
+            check = inputs.if_match(answers.token_tag)
+            token = services().tokens.update(token_id, patch, attempt.record, check)
+        return answers.answer(answers.token_json(token), headers={"ETag": answers.token_tag(token)})
+
+    def revoke(token_id: str) -> Response:
+        """204, also the second time; 404."""
+        with current().attempt("token.revoke", "failed to revoke token", details={"token_id": token_id}) as attempt:
+            services().tokens.revoke(_checked(token_id), attempt.record, inputs.if_match(answers.token_tag))
+        return Response(status=204)
+
+    add(bp, "/tokens", "GET", index)
+    add(bp, "/tokens", "POST", create)
+    add(bp, "/tokens/<token_id>", "GET", show)
+    add(bp, "/tokens/<token_id>", "PATCH", change)
+    add(bp, "/tokens/<token_id>", "DELETE", revoke)
+
+
+def _filter() -> TokenFilter:
+    status = inputs.parameter("status")
+    if status is not None and status not in STATUSES:
+        raise inputs.invalid("status")
+    return TokenFilter(
+        now=utc_now(),
+        project_id=inputs.word("projectId", "project_id"),
+        active_only=inputs.flag("activeOnly", "active_only") or False,
+        status=status,
+        id_prefix=inputs.search(),
+    )
+
+
+def _checked(token_id: str) -> str:
+    if token_id.startswith("sk-"):
+        raise BadRequest("use the token's id, not its value", param="id")  # MP-14
+    return token_id.replace("\x00", "\ufffd")
