@@ -277,8 +277,11 @@ def _delivered(status: int) -> Row:
 def _client_gone(ending: Ending, failure: BaseException) -> Row:
     if ending.status is not None:
         return GONE_MID_STREAM
-    if isinstance(failure, errors.UpstreamError) and not failure.is_sent:
-        return GONE_BEFORE_DISPATCH  # A2: the client left while the connection was being made
+    if isinstance(failure, errors.UpstreamError):
+        if not failure.is_sent:
+            return GONE_BEFORE_DISPATCH  # A2: the client left while the connection was being made
+        if failure.phase == "send":
+            return UPLOAD_ENDED
     return GONE_BEFORE_HEAD
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_proxy import logs, metrics
 from llm_proxy.accounting.outcomes import Charge, Ending, Row, breaker_verdict, decide, moves_last_used, upstream_label
-from llm_proxy.errors import LlmProxyError, UpstreamCut, UpstreamError
+from llm_proxy.errors import ClientConnectionError, LlmProxyError, UpstreamCut, UpstreamError
 from llm_proxy.forwarding.breaker import Circuit, Slots
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.stamps import Stamps
@@ -200,7 +200,9 @@ class Settlement:
 
     def _cause(self, failure: BaseException | None, is_whole: bool) -> BaseException | None:
         """The first cause: a cut of ours shows as whatever the cut made fail first."""
-        if self._cut_reason is not None and (failure is None or not isinstance(failure, LlmProxyError)):
+        if isinstance(failure, LlmProxyError | ClientConnectionError):
+            return failure
+        if self._cut_reason is not None:
             return None if failure is None and is_whole else UpstreamCut(self._cut_reason)
         if failure is None and not is_whole:
             self.is_client_gone = True
