@@ -1,10 +1,12 @@
 """The management API inside this process, on the configured database (MP-131): no server, no management token."""
 
+import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from flask import current_app
 
+from llm_proxy import __version__, logs
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.management_client import Query, result
 from llm_proxy.db import migrate
@@ -15,7 +17,10 @@ from llm_proxy.settings import Settings
 if TYPE_CHECKING:
     from flask import Flask
 
-ACTOR = "llm_proxy.actor"  # environ key that no request from outside can carry: authenticated here, audited as this
+    from llm_proxy.services import Services
+
+_INSIDE = {"llm_proxy.actor": "cli"}  # environ of a call made in this process: let in, and audited as `cli`
+_HEADERS = {"User-Agent": f"llm-proxy/{__version__}"}
 
 
 class DirectClient:
@@ -24,6 +29,10 @@ class DirectClient:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         try:
+            logs.configure(settings, stream=sys.stderr)
+        except OSError as exc:
+            raise CommandError(f"LOG_FILE={settings.log_file}: {exc.strerror}") from exc
+        try:
             engine = create_engine(settings)
             migrate.require_current(engine)
             engine.dispose()
@@ -31,13 +40,25 @@ class DirectClient:
             raise CommandError(str(fault)) from fault
         self._app: Flask = current_app._get_current_object() if current_app else _make(settings)  # type: ignore[attr-defined]
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.services.stop()
+
+    @property
+    def services(self) -> "Services":
+        """The application's parts."""
+        services: Services = self._app.extensions["llm_proxy"]
+        return services
+
     def call(self, method: str, path: str, *, body: Any = None, query: Query | None = None) -> Any:
         """See ManagementClient."""
         if path == "/manage/cache/purge" and self._settings.http_cache_backend != "redis":
             raise CommandError("the cache lives in the servers: give --manage-api-base-url")
         params = {name: str(value) for name, value in (query or {}).items() if value is not None}
         answer = self._app.test_client().open(
-            path, method=method, json=body, query_string=params, environ_overrides={ACTOR: "cli"}
+            path, method=method, json=body, query_string=params, headers=_HEADERS, environ_overrides=_INSIDE
         )
         return result(answer.status_code, answer.get_data())
 

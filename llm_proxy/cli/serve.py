@@ -13,8 +13,6 @@ from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.listening import require_free
 from llm_proxy.cli.tree import Command
 
-APPLICATION = "llm_proxy.app:create_app()"
-
 
 @click.command("server", cls=Command)
 @click.option("--addr", metavar="ADDRESS", help="Address to listen on (LISTEN_ADDR).")
@@ -65,7 +63,7 @@ def server(
     if pid_path is not None:
         daemon.claim(pid_path)
     require_free(found.listen_addr)
-    command = _command(pid_path)
+    command = gunicorn_command(pid_path)
     variables = _variables(flags, named_env_file)
     if is_daemon:
         click.echo(daemon.start(command, variables, Path(found.log_file or os.devnull), found.listen_addr))
@@ -74,9 +72,10 @@ def server(
     os.execve(command[0], command, variables)  # noqa: S606  (our own interpreter, no shell)
 
 
-def _command(pid_path: Path | None) -> list[str]:
+def gunicorn_command(pid_path: Path | None = None) -> list[str]:
+    """What serves: gunicorn with the shipped configuration, in this interpreter."""
     pid = [] if pid_path is None else ["--pid", str(pid_path)]
-    return [sys.executable, "-m", "gunicorn", "-c", "python:llm_proxy.gunicorn_conf", *pid, APPLICATION]
+    return [sys.executable, "-m", "gunicorn", "-c", "python:llm_proxy.gunicorn_conf", *pid]
 
 
 def _variables(flags: Mapping[str, object], named_env_file: str | None) -> dict[str, str]:

@@ -11,6 +11,9 @@ from llm_proxy.forwarding.request import accepted_id, client_address, uuid7
 if TYPE_CHECKING:
     from llm_proxy.services import Services
 
+INSIDE = (
+    "llm_proxy.actor"  # environ key of a call made in this process, with its actor; no request can carry it (MP-131)
+)
 QUIET_PATHS = ("/health", "/live", "/ready")  # MP-188: probes are logged at debug
 
 
@@ -68,6 +71,6 @@ def register(app: Flask, access: logs.AccessLog, metrics_path: str) -> None:
             request_id=request_id(),
             client_ip=client_ip(),
             fields={"correlation_id": correlation_id(), "response_bytes": response.content_length or 0},
-            is_quiet=request.path in quiet,
+            is_quiet=request.path in quiet or INSIDE in request.environ,
         )
         return response

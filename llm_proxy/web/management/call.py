@@ -17,9 +17,6 @@ from llm_proxy.web import context
 _LOG = logging.getLogger(__name__)
 
 ACTOR = "management_api"  # MP-13
-INSIDE = (
-    "llm_proxy.actor"  # environ key of a call made in this process, with its actor; no request can carry it (MP-131)
-)
 _CUT = 1024  # characters of what a client says about itself
 
 
@@ -28,8 +25,8 @@ class Call:
 
     def __init__(self, audit: AuditWriter) -> None:
         self._audit = audit
-        self.is_inside = INSIDE in request.environ
-        self._actor = str(request.environ.get(INSIDE, ACTOR))
+        self.is_inside = context.INSIDE in request.environ
+        self._actor = str(request.environ.get(context.INSIDE, ACTOR))
         self.client_ip = None if self.is_inside else context.client_ip()
         self._about: dict[str, Any] = {
             "http_method": request.method,

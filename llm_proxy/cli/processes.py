@@ -1,0 +1,130 @@
+"""Processes that live and end with their parent."""
+
+import ctypes
+import http.client
+import select
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from types import FrameType
+from typing import IO, NoReturn
+
+from llm_proxy.cli.errors import CommandError
+from llm_proxy.settings import Settings
+from llm_proxy.settings.declare import ListenAddress
+
+_PR_SET_PDEATHSIG = 1
+_START_DEADLINE_S = 60.0
+_POLL_S = 0.02
+
+
+class Children:
+    """Processes by name. Each has a session of its own: a Ctrl-C reaches the parent alone, which then stops them."""
+
+    def __init__(self) -> None:
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, command: list[str], variables: Mapping[str, str]) -> None:
+        """Start one; what it prints goes to stderr, but for the first line that `first_line` wants."""
+        wants_line = name != "server"
+        self._processes[name] = subprocess.Popen(  # noqa: S603  (our own interpreter)
+            command,
+            env=dict(variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if wants_line else sys.stderr,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+
+    def first_line(self, name: str) -> str:
+        """The first line that it prints. Raises CommandError when it ends instead."""
+        process = self._processes[name]
+        pipe: IO[bytes] | None = process.stdout
+        assert pipe is not None
+        ready, _, _ = select.select([pipe], [], [], _START_DEADLINE_S)
+        line = pipe.readline().decode().strip() if ready else ""
+        if not line:
+            raise CommandError(f"the {name} did not start")
+        return line
+
+    def require_alive(self) -> None:
+        """Raises CommandError when one has ended."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise CommandError(f"the {name} ended by itself (exit code {process.returncode}); see above")
+
+    def wait(self) -> NoReturn:
+        """Return never: raises CommandError when one ends by itself."""
+        while True:
+            self.require_alive()
+            time.sleep(0.5)
+
+    def hurry(self, number: int, frame: FrameType | None) -> None:
+        """A further signal while stopping: the server cuts what still runs."""
+        for process in self._processes.values():
+            _send(process, signal.SIGINT)
+
+    def stop(self) -> None:
+        """End all of them, the server first and at once, so that its last exchanges still have their provider."""
+        for process in reversed(self._processes.values()):
+            _send(process, signal.SIGINT)
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _send(process: subprocess.Popen[bytes], number: int) -> None:
+    if process.poll() is None:
+        process.send_signal(number)
+
+
+def _end_with_parent() -> None:
+    """In the child: SIGTERM when the parent is gone, however it went (Linux; elsewhere nothing)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def wait_until_ready(children: Children, settings: Settings) -> None:
+    """Return when /ready says 200. Raises CommandError when a process ends, or after a minute."""
+    deadline = time.monotonic() + _START_DEADLINE_S
+    while not _is_ready(settings.listen_addr, is_tls=settings.enable_tls):
+        children.require_alive()
+        if time.monotonic() > deadline:
+            raise CommandError("the server does not become ready; see above")
+        time.sleep(_POLL_S)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=2)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(2)
+        self.sock.connect(self._path)
+
+
+def _is_ready(address: ListenAddress, *, is_tls: bool) -> bool:
+    connection: http.client.HTTPConnection
+    host = address.host if address.host not in ("", "0.0.0.0", "::") else "127.0.0.1"  # noqa: S104  (compared)
+    if address.path is not None:
+        connection = _UnixConnection(address.path)
+    elif is_tls:
+        anyone = ssl._create_unverified_context()  # noqa: S323  (our own child, on this machine)
+        connection = http.client.HTTPSConnection(host, address.port, timeout=2, context=anyone)
+    else:
+        connection = http.client.HTTPConnection(host, address.port, timeout=2)
+    try:
+        connection.request("GET", "/ready", headers={"Connection": "close"})
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
