@@ -1,0 +1,228 @@
+"""The bench: the proxy beside its own server layer, nginx, and nothing at all, in one interleaved run."""
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contestants import (
+    Contestant,
+    Direct,
+    Gateway,
+    Upstream,
+    http_parser,
+    nginx_proxy,
+    server_alone,
+    streaming_gateway,
+)
+from machine import Cores
+from measure import Bench, Checks, Samples
+from report import DIRECT, FEW, GATEWAY, MANY, PAIR, STREAMING, as_json, table, targets
+from report import summary as summarise
+
+DESCRIPTION = """\
+Starts a canned provider and a streaming one, nginx as reverse proxy, our server layer around an
+application that asks nobody, and the whole proxy (gunicorn, one worker, one unlimited token); holds
+the contestants on one core and load and providers on another; measures them in random order, round
+by round. Besides the clock it checks the counts: what the load got answered, what the provider saw,
+and what the token was charged. Targets are ratios within this run, so the machine matters little;
+one that does something else meanwhile matters a lot.
+
+Added latency is a percentile beside the direct path's median. CPU is that of all the contestant's
+processes divided by the requests (or events) that it carried.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much of everything."""
+
+    rounds: int
+    requests: int  # a round, one after the other
+    seconds: int  # of throughput, a round and contestant
+    events: dict[int, int]  # streams at once → events of each
+
+    @classmethod
+    def of(cls, name: str) -> "Sizes":
+        """`full`, `quick` (about a minute) or `tiny` (seconds; shows that it runs and nothing else)."""
+        return {
+            "full": cls(4, 3000, 8, {FEW: 200, MANY: 40}),
+            "quick": cls(2, 1000, 3, {FEW: 60, MANY: 16}),
+            "tiny": cls(1, 50, 1, {}),
+        }[name]
+
+
+INTERVAL_MS = {FEW: 50.0, MANY: 250.0}  # between two events of a stream
+GAP_MS = {FEW: 5.0, MANY: 2.5}  # between two streams' beginnings
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "bin/bench", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="about a minute")
+    parser.add_argument("--tiny", action="store_const", const="tiny", dest="size", help="seconds, without streams")
+    parser.add_argument("--rounds", type=int, help="instead of 4 (--quick: 2)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write everything there as well")
+    parser.add_argument("--seed", type=int, default=None, help="of the random order")
+    parser.add_argument("--strict", action="store_true", help="end with 1 when a target is missed")
+    parser.add_argument("--keep", action="store_true", help="leave the working folder, with all logs")
+    parser.set_defaults(size="full")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    options = parse_arguments(arguments)
+    missing = [name for name in ("nginx", "wrk", "taskset") if not shutil.which(name, path=_search_path())]
+    if missing:
+        print(
+            f"bin/bench: missing: apt-get install {' '.join(missing).replace('taskset', 'util-linux')}", file=sys.stderr
+        )
+        return 2
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    folder = Path(tempfile.mkdtemp(prefix="llm-proxy-bench-"))
+    folder.chmod(0o755)
+    try:
+        report = run(folder, options)
+    finally:
+        if options.keep:
+            print(f"bin/bench: logs are in {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(table(report))
+    if options.json is not None:
+        options.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    is_missed = any(target["is_met"] is False for target in report["targets"])
+    return 1 if report["checks"]["failed"] or (options.strict and is_missed) else 0
+
+
+def _search_path() -> str:
+    return os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
+
+
+def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Start, measure, stop. Raises RuntimeError when something does not serve."""
+    sizes = Sizes.of(options.size)
+    rounds = options.rounds or sizes.rounds
+    cores, checks, order = Cores.here(), Checks(), random.Random(options.seed)
+    serving = cores.serving[:1]
+    with ExitStack() as stack:
+        upstream = Upstream(folder, cores.loading)
+        stack.callback(upstream.stop)
+        bench = Bench(folder, cores.loading, upstream, checks)
+        found = _start(stack, folder, serving, cores, upstream)
+        samples = {one.name: Samples() for one in found}
+        streaming = [one for one in found if one.name in (DIRECT, "nginx", STREAMING)] if sizes.events else []
+        _warm_up(bench, found, sizes)
+        if MANY in sizes.events:  # first of all: memory is what a worker takes that has seen little
+            _streams(bench, order, streaming, samples, MANY, sizes.events[MANY])
+        for number in range(1, rounds + 1):
+            print(f"round {number} of {rounds} …", file=sys.stderr)
+            _round(bench, order, found, samples, sizes)
+            if FEW in sizes.events:
+                _streams(bench, order, streaming, samples, FEW, sizes.events[FEW])
+        for one in found:
+            if isinstance(one, Gateway):
+                _check_charge(bench, checks, one)
+    samples = {name: own for name, own in samples.items() if own.rps or own.streams or own.latency_us}
+    if STREAMING not in samples:
+        samples[STREAMING] = Samples()
+    numbers = summarise(samples)
+    verdict = targets(numbers, has_two_each=cores.has_two_each)
+    return as_json(_machine(cores, options.size, rounds), numbers, verdict, checks)
+
+
+def _start(
+    stack: ExitStack, folder: Path, serving: tuple[int, ...], cores: Cores, upstream: Upstream
+) -> list[Contestant]:
+    found: list[Contestant] = [Direct(upstream.port, upstream.stream_port)]
+
+    def add(contestant: Contestant) -> None:
+        stack.callback(contestant.stop)
+        found.append(contestant)
+
+    add(nginx_proxy(folder, serving, upstream))
+    add(server_alone(folder, serving))
+    add(Gateway(folder / "gateway", serving, upstream.port, GATEWAY))
+    add(streaming_gateway(folder / "streaming", serving, upstream, STREAMING))
+    add(Gateway(folder / "pair", cores.serving, upstream.port, PAIR, workers=2))
+    return found
+
+
+def _warm_up(bench: Bench, found: list[Contestant], sizes: Sizes) -> None:
+    for one in found:
+        if one.name == STREAMING:
+            bench.streams(one, 10, 3, 20.0, 2.0)
+        else:
+            bench.latency(one, min(200, sizes.requests))
+
+
+def _round(
+    bench: Bench, order: random.Random, found: list[Contestant], samples: dict[str, Samples], sizes: Sizes
+) -> None:
+    work = [(one, kind) for one in found if one.name != STREAMING for kind in ("latency", "throughput")]
+    order.shuffle(work)
+    for one, kind in work:
+        own = samples[one.name]
+        if kind == "throughput":
+            rps, cpu_us = bench.throughput(one, sizes.seconds)
+            own.rps.append(rps)
+            own.cpu_us.append(cpu_us)
+        elif one.name != PAIR:
+            own.latency_us.append(bench.latency(one, sizes.requests))
+
+
+def _streams(
+    bench: Bench,
+    order: random.Random,
+    found: list[Contestant],
+    samples: dict[str, Samples],
+    streams: int,
+    events: int,
+) -> None:
+    for one in order.sample(found, len(found)):
+        run = bench.streams(one, streams, events, INTERVAL_MS[streams], GAP_MS[streams])
+        samples[one.name].streams.setdefault(streams, []).append(run)
+
+
+def _check_charge(bench: Bench, checks: Checks, gateway: Gateway) -> None:
+    """The token is charged what the provider saw; counts are written behind, so it is waited for."""
+    seen, deadline = bench.charged.get(gateway.name, 0), time.monotonic() + 10
+    while (charged := gateway.request_count()) < seen and time.monotonic() < deadline:
+        time.sleep(0.2)
+    slack = bench.slack.get(gateway.name, 0)
+    checks.expect(
+        seen <= charged <= seen + slack, f"{gateway.name}: the provider saw {seen}, the token was charged {charged}"
+    )
+
+
+def _machine(cores: Cores, size: str, rounds: int) -> dict[str, Any]:
+    return {
+        "cores": cores.count,
+        "contestants_on": list(cores.serving),
+        "load_on": list(cores.loading),
+        "python": platform.python_version(),
+        "http_parser": http_parser(),
+        "size": size,
+        "rounds": rounds,
+    }
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except RuntimeError as exc:
+        sys.exit(f"bin/bench: {exc}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,16 @@
+"""The application of the contestant "server layer alone": reads the body, answers without asking anybody."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from payload import ANSWER, ANSWER_FIELDS
+
+_BODY = ANSWER.encode()
+_FIELDS = [("Content-Type", "application/json"), ("Content-Length", str(len(_BODY))), *ANSWER_FIELDS]
+
+
+def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """200 with the canned answer."""
+    environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    start_response("200 OK", _FIELDS)
+    return [_BODY]

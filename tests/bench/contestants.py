@@ -1,0 +1,237 @@
+"""What is measured, and what it stands between: each is started once and lives through the whole run."""
+
+import json
+import os
+import secrets
+import sys
+import urllib.request
+from base64 import b64encode
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from machine import Process, answers, cpu_s, free_port, resident_bytes, tree
+from payload import ANSWER, ANSWER_FIELDS
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+NGINX = next((path for path in ("/usr/sbin/nginx", "/usr/bin/nginx") if Path(path).exists()), "nginx")
+
+
+class Contestant:
+    """A server on a port, its processes and what they have used. `token` is what clients of it present."""
+
+    token = "sk-no-token-needed-00000"
+
+    def __init__(self, name: str, process: Process, port: int) -> None:
+        self.name, self.process, self.port = name, process, port
+        self.stream_port = port
+
+    def cpu_s(self) -> float:
+        """CPU time so far, of all its processes."""
+        return cpu_s(tree(self.process.pid))
+
+    def worker_bytes(self) -> int:
+        """Resident set of its biggest process."""
+        return max(resident_bytes(pid) for pid in tree(self.process.pid))
+
+    def stop(self) -> None:
+        self.process.stop()
+
+
+class Direct(Contestant):
+    """No contestant at all: load and provider face to face."""
+
+    def __init__(self, port: int, stream_port: int) -> None:
+        self.name, self.port, self.stream_port = "direct", port, stream_port
+
+    def cpu_s(self) -> float:
+        return 0.0
+
+    def worker_bytes(self) -> int:
+        return 0
+
+    def stop(self) -> None:
+        """Nothing was started."""
+
+
+# -- nginx ------------------------------------------------------------------------------------------------------------
+
+
+def _nginx_conf(folder: Path, connections: int, http: str) -> str:
+    temporary = "\n".join(
+        f"    {kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    return f"""
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile {connections * 2 + 64};
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections {connections * 2}; multi_accept on; }}
+http {{
+    access_log off;
+    default_type application/json;
+    keepalive_requests 100000000;
+    keepalive_timeout 300s;
+    tcp_nodelay on;
+{temporary}
+{http}
+}}
+"""
+
+
+def start_nginx(folder: Path, cores: tuple[int, ...], http: str, connections: int = 2048) -> Process:
+    """One worker; it writes everything into `folder`."""
+    folder.mkdir()
+    folder.chmod(0o777)  # started by root, its worker is nobody
+    (folder / "nginx.conf").write_text(_nginx_conf(folder, connections, http))
+    command = [NGINX, "-e", str(folder / "start.log"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    return Process(command, cores, folder / "output.log", cwd=folder, env=os.environ)
+
+
+class Upstream:
+    """The canned provider (nginx), its own count of what it saw, and the streaming one beside it."""
+
+    def __init__(self, folder: Path, cores: tuple[int, ...]) -> None:
+        self.port, self.stream_port = free_port(), free_port()
+        fields = "\n".join(f"            add_header {name} '{value}';" for name, value in ANSWER_FIELDS)
+        answer = ANSWER.replace("'", "\\'")
+        self._nginx = start_nginx(
+            folder / "upstream",
+            cores,
+            f"""
+    server {{
+        listen 127.0.0.1:{self.port} backlog=4096;
+        location = /count {{ stub_status; }}
+        location / {{
+{fields}
+            return 200 '{answer}';
+        }}
+    }}""",
+        )
+        self._streams = Process(
+            [sys.executable, str(HERE / "stream_server.py"), str(self.stream_port)],
+            cores,
+            folder / "streams.log",
+            cwd=folder,
+            env=os.environ,
+        )
+        self._own_requests = 0
+        self._nginx.wait_until(lambda: answers(self.port, "/"))
+        self._streams.wait_until(lambda: answers(self.stream_port, "/"))
+
+    def seen(self) -> int:
+        """Requests seen so far, without the questions about it."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/count", timeout=5) as answer:
+            text = answer.read().decode()
+        self._own_requests += 1
+        return int(text.split()[9]) - self._own_requests
+
+    def stop(self) -> None:
+        self._nginx.stop()
+        self._streams.stop()
+
+
+def nginx_proxy(folder: Path, cores: tuple[int, ...], upstream: Upstream) -> Contestant:
+    """nginx as reverse proxy, with connections kept: the physical limit of the machine."""
+    port, stream_port = free_port(), free_port()
+    shared = 'proxy_http_version 1.1; proxy_set_header Connection "";'
+    process = start_nginx(
+        folder / "nginx",
+        cores,
+        f"""
+    upstream canned {{ server 127.0.0.1:{upstream.port}; keepalive 1024; }}
+    upstream streams {{ server 127.0.0.1:{upstream.stream_port}; keepalive 1024; }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{ proxy_pass http://canned; {shared} }}
+    }}
+    server {{
+        listen 127.0.0.1:{stream_port} backlog=4096;
+        location / {{ proxy_pass http://streams; proxy_buffering off; {shared} }}
+    }}""",
+    )
+    process.wait_until(lambda: answers(port, "/"))
+    found = Contestant("nginx", process, port)
+    found.stream_port = stream_port
+    return found
+
+
+# -- ours -------------------------------------------------------------------------------------------------------------
+
+
+def _environment(folder: Path, port: int, **ours: str) -> dict[str, str]:
+    """This process's, without any setting of the proxy's but these."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return kept | {
+        "LISTEN_ADDR": f"127.0.0.1:{port}",
+        "DATABASE_PATH": str(folder / "llm-proxy.db"),
+        "AUDIT_LOG_FILE": str(folder / "audit.log"),
+        "MANAGEMENT_TOKEN": secrets.token_hex(16),
+        "ENCRYPTION_KEY": b64encode(secrets.token_bytes(32)).decode(),
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))),
+        **ours,
+    }
+
+
+def _gunicorn(folder: Path, cores: tuple[int, ...], app: str, env: Mapping[str, str], ready: str, port: int) -> Process:
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:llm_proxy.gunicorn_conf", app]
+    process = Process(command, cores, folder / "output.log", cwd=folder, env=env)
+    process.wait_until(lambda: answers(port, ready))
+    return process
+
+
+def server_alone(folder: Path, cores: tuple[int, ...]) -> Contestant:
+    """Our server layer, one worker, around an application that asks nobody."""
+    port = free_port()
+    folder = folder / "server"
+    env = _environment(folder, port, WEB_CONCURRENCY="1")
+    return Contestant("server alone", _gunicorn(folder, cores, "canned_app:app", env, "/", port), port)
+
+
+class Gateway(Contestant):
+    """The whole product, started as operators start it, with a project and an unlimited token."""
+
+    def __init__(self, folder: Path, cores: tuple[int, ...], upstream_port: int, name: str, workers: int = 1) -> None:
+        folder.mkdir()
+        port = free_port()
+        env = _environment(
+            folder, port, WEB_CONCURRENCY=str(workers), OPENAI_API_URL=f"http://127.0.0.1:{upstream_port}"
+        )
+        self._management_token = env["MANAGEMENT_TOKEN"]
+        super().__init__(name, _gunicorn(folder, cores, "wsgi:app", env, "/ready", port), port)
+        project = self._manage("POST", "/manage/projects", {"name": "bench", "api_key": "sk-bench-provider-key"})
+        wanted = {"project_id": project["id"], "duration_minutes": 60}
+        issued = self._manage("POST", "/manage/tokens", wanted)
+        self.token, self._token_id = issued["token"], issued["id"]
+
+    def _manage(self, method: str, path: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}",
+            None if document is None else json.dumps(document).encode(),
+            {"Authorization": f"Bearer {self._management_token}", "Content-Type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    def request_count(self) -> int:
+        """What the token has been charged, as the management API tells it."""
+        return int(self._manage("GET", f"/manage/tokens/{self._token_id}")["request_count"])
+
+
+def streaming_gateway(folder: Path, cores: tuple[int, ...], upstream: Upstream, name: str) -> Gateway:
+    """A gateway in front of the streaming provider."""
+    return Gateway(folder, cores, upstream.stream_port, name)
+
+
+def http_parser() -> str:
+    """Which of gunicorn's parsers the server layer runs."""
+    try:
+        return f"C (gunicorn_h1c {version('gunicorn_h1c')})"
+    except PackageNotFoundError:
+        return "Python"
