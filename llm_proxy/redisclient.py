@@ -125,3 +125,8 @@ def connect(
         protocol=2,  # one form of answers over all versions of redis-py that we accept
         **more,
     )
+
+
+def command(client: Redis, *parts: Any) -> Any:
+    """Run one command, or queue it in a pipeline; redis-py's own method for that carries no types."""
+    return client.execute_command(*parts)  # type: ignore[no-untyped-call]

@@ -1,0 +1,95 @@
+"""What a bus is to its two ends: the worker's publisher, and whoever consumes (docs/events.md, "Buses")."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from llm_proxy.redisclient import UNREACHABLE
+
+__all__ = ["UNREACHABLE", "Bus", "BusUnavailable", "Entry", "Source", "SourceStats"]
+
+
+class BusUnavailable(Exception):
+    """The bus cannot take events now; the reason is fit for a log line."""
+
+
+class Bus(Protocol):
+    """The producer's end. One greenlet of a worker uses it; every call is bounded and may raise BusUnavailable."""
+
+    def reserve(self, count: int) -> int:
+        """The first of `count` numbers for LogID that nobody else gets."""
+
+    def room(self) -> float:
+        """How many events may still go before it is asked again; 0 or less while consumers are too far behind."""
+
+    def publish(self, wires: Sequence[bytes]) -> None:
+        """Add the events in order, all or none. After BusUnavailable it is unknown which of the two."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One event as a consumer got it. `data` is None when the entry has none.
+
+    `id` names it on its bus (for a list: what its content hashes to); `added_at_ms` is when the bus took it, if known.
+    """
+
+    id: str
+    data: bytes | None
+    added_at_ms: int | None = None
+
+
+@dataclass(slots=True)
+class SourceStats:
+    """How far behind a consumer group is. `trimmed` counts events that went before they were read, since the start."""
+
+    length: int = 0
+    pending: int = 0
+    undelivered: int = 0
+    oldest_pending_s: float = 0.0
+    trimmed: int = 0
+
+    @property
+    def lag(self) -> int:
+        """Pending and undelivered together."""
+        return self.pending + self.undelivered
+
+
+class Source(Protocol):
+    """The consumer's end: hands out entries, keeps them ours until they are acknowledged. Calls may raise UNREACHABLE.
+
+    One greenlet reads; `keep` and `stats` may be called from another, and use connections of their own.
+    """
+
+    def open(self) -> None:
+        """Join: make the group, or take the name. Raises NameTaken when another living consumer has it."""
+
+    def own(self, most: int) -> list[Entry]:
+        """The next entries that are pending for our name from before; empty when there are no more."""
+
+    def read(self, most: int, block_s: float) -> list[Entry]:
+        """New entries, at most `most`; waits up to `block_s` for the first."""
+
+    def claim(self, most: int) -> list[Entry]:
+        """Entries whose consumer has not been heard of for the claim time."""
+
+    def keep(self, entries: Sequence[Entry]) -> None:
+        """Say that these are still being worked on."""
+
+    def ack(self, entries: Sequence[Entry]) -> None:
+        """Delivered: they need never be handed out again."""
+
+    def stats(self) -> SourceStats:
+        """The figures now."""
+
+    def tidy(self) -> None:
+        """Remove what consumers that are long gone have left behind; called at the start and hourly."""
+
+    def leave(self) -> None:
+        """Go, leaving nothing behind if nothing is pending for us."""
+
+
+class NameTaken(Exception):
+    """Another living consumer has the name."""

@@ -1,0 +1,288 @@
+"""A tap on an exchange: it keeps references to bytes that pass by, and makes an event of them after the last one.
+
+Nothing here changes, delays or re-frames a byte, and no fault of its own reaches the exchange (EV-14). A chunk costs an
+append; joining and masking wait for `finish`, decoding and JSON for the publisher's own greenlet.
+"""
+
+import logging
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llm_proxy.events.event import MAX_PATH_CHARACTERS, TAIL_BYTES, Event, at_epoch, new_event_id
+from llm_proxy.redaction import obfuscate
+from llm_proxy.settings import Settings
+
+FULL, METADATA, OFF = "full", "metadata", "off"  # projects.event_privacy
+DEFAULT_REQUEST_BYTES = 65536  # EV-7: a cap of 0 or less means this
+DEFAULT_RESPONSE_BYTES = 262144
+_BODY_METHODS = frozenset(("POST", "PUT", "PATCH"))  # EV-8
+_SLACK_BYTES = 512  # kept past a cap, so that a secret that straddles it is still recognised
+_TEXTUAL = re.compile(r"application/(?:[\w.+-]+\+)?(?:json|x-ndjson|jsonl|x-www-form-urlencoded)|text/", re.IGNORECASE)
+_BINARY = re.compile(r"(?:audio|image|video)/|application/octet-stream", re.IGNORECASE)
+_DROPPED = frozenset(("set-cookie", "set-cookie2", "authorization", "proxy-authenticate", "x-api-key"))
+_SECRET_NAME = re.compile(r"token|secret|api-?key")
+_MAX_NAMES = 2048
+_names: dict[bytes, str | None] = {}
+
+log = logging.getLogger(__name__)
+
+Fields = Iterable[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureLimits:
+    """What of a body is kept. `has_bodies` False: nothing, whatever a project says (EV-12)."""
+
+    request_bytes: int = DEFAULT_REQUEST_BYTES
+    response_bytes: int = DEFAULT_RESPONSE_BYTES
+    has_bodies: bool = True
+
+    @classmethod
+    def of(cls, settings: Settings) -> "CaptureLimits":
+        """The limits of the OBSERVABILITY_* variables."""
+        request, response = (
+            settings.observability_max_request_body_bytes,
+            settings.observability_max_response_body_bytes,
+        )
+        return cls(
+            request_bytes=request if request > 0 else DEFAULT_REQUEST_BYTES,
+            response_bytes=response if response > 0 else DEFAULT_RESPONSE_BYTES,
+            has_bodies=settings.observability_capture_bodies == "all",
+        )
+
+
+class _Tap:
+    """The first `cap` bytes of a body and, past them, its last 16 KiB; by reference, but for the chunk at the cap."""
+
+    __slots__ = ("_cap", "_head", "_room", "_tail", "_tail_bytes", "_tail_room", "total")
+
+    def __init__(self, cap: int, tail: int) -> None:
+        self._cap = cap
+        self._head: list[bytes] = []
+        self._room = cap + _SLACK_BYTES if cap else 0
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
+        self._tail_room = tail + _SLACK_BYTES if tail else 0
+        self.total = 0
+
+    def append(self, chunk: bytes) -> None:
+        """Keep what there is room for."""
+        size = len(chunk)
+        self.total += size
+        if self._room:
+            if size <= self._room:
+                self._head.append(chunk)
+                self._room -= size
+                return
+            self._head.append(bytes(chunk[: self._room]))
+            chunk, self._room = chunk[self._room :], 0
+        if self._tail_room:
+            self._append_tail(chunk)
+
+    def _append_tail(self, chunk: bytes) -> None:
+        if len(chunk) > self._tail_room:
+            chunk = bytes(chunk[-self._tail_room :])
+        self._tail.append(chunk)
+        self._tail_bytes += len(chunk)
+        while self._tail_bytes - len(self._tail[0]) >= self._tail_room:
+            self._tail_bytes -= len(self._tail.popleft())
+
+    def head(self, secrets: "Secrets") -> bytes:
+        """The body as far as it is kept, masked and then cut to the cap exactly."""
+        return secrets.hide(b"".join(self._head))[: self._cap]
+
+    def tail(self, secrets: "Secrets", size: int = TAIL_BYTES) -> bytes:
+        """The body's last bytes, masked."""
+        kept = b"".join(self._tail)
+        if len(kept) < size + _SLACK_BYTES:
+            kept = b"".join(self._head)[-(size + _SLACK_BYTES - len(kept)) :] + kept
+        return secrets.hide(kept)[-size:]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the body was longer than the cap."""
+        return self.total > self._cap
+
+
+class Secrets:
+    """What must not be found in captured bytes: the caller's token and the provider's key (EV-11)."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, secrets: Iterable[str | None]) -> None:
+        found = sorted({secret for secret in secrets if secret and len(secret) >= 8}, key=len, reverse=True)
+        self._pairs: Sequence[tuple[bytes, bytes]] = [
+            (secret.encode("utf-8", "replace"), obfuscate(secret).encode("utf-8", "replace")) for secret in found
+        ]
+
+    def hide(self, body: bytes) -> bytes:
+        """The bytes with each secret in its masked form."""
+        for secret, shown in self._pairs:
+            if secret in body:
+                body = body.replace(secret, shown)
+        return body
+
+
+class Capture:
+    """The tap of one exchange. Feed it, then call `finish` once; every method is safe to call in any state.
+
+    Args:
+        privacy: The project's `event_privacy`. `off`: nothing is kept and `finish` returns None.
+        request_type: `Content-Type` of the request, as sent.
+        started_at_s: When the request was accepted, in seconds since 1970.
+    """
+
+    __slots__ = (
+        "_has_bodies",
+        "_is_off",
+        "_limits",
+        "_method",
+        "_path",
+        "_request",
+        "_request_encoding",
+        "_request_id",
+        "_request_type",
+        "_response",
+        "_response_fields",
+        "_started_at_s",
+    )
+
+    def __init__(
+        self,
+        limits: CaptureLimits,
+        *,
+        method: str,
+        path: str,
+        request_id: str,
+        started_at_s: float,
+        request_type: str | None = None,
+        request_encoding: str | None = None,
+        privacy: str = FULL,
+    ) -> None:
+        self._limits = limits
+        self._is_off = privacy == OFF
+        self._has_bodies = limits.has_bodies and privacy == FULL
+        self._method, self._request_id, self._started_at_s = method, request_id, started_at_s
+        self._path = path.partition("?")[0][:MAX_PATH_CHARACTERS]
+        self._request_type, self._request_encoding = request_type, request_encoding
+        keeps_request = (
+            self._has_bodies and method in _BODY_METHODS and (not request_type or _TEXTUAL.match(request_type))
+        )
+        self._request = _Tap(limits.request_bytes if keeps_request else 0, 0)
+        self._response = _Tap(limits.response_bytes if self._has_bodies else 0, 0 if self._is_off else TAIL_BYTES)
+        self._response_fields: dict[str, list[str]] = {}
+
+    def request_chunk(self, chunk: bytes) -> None:
+        """A piece of the request's content went to the provider."""
+        self._request.append(chunk)
+
+    def response_head(self, fields: Fields, secrets: Secrets = Secrets(())) -> None:  # noqa: B008 - immutable
+        """The fields of the answer, as the client gets them. Decides whether its content is kept."""
+        try:
+            self._response_fields = end_to_end(fields, secrets)
+            if _BINARY.match(self._response_type()):
+                self._response = _Tap(0, 0)
+        except Exception:
+            log.warning("events: capturing the answer's fields failed", exc_info=True)
+
+    def response_chunk(self, chunk: bytes) -> None:
+        """A piece of the answer's content went to the client."""
+        self._response.append(chunk)
+
+    def _response_type(self) -> str:
+        return next(iter(self._response_fields.get("Content-Type", ())), "")
+
+    def finish(
+        self,
+        *,
+        status: int,
+        outcome: str,
+        duration_ns: int,
+        secrets: Iterable[str | None] = (),
+        is_complete: bool = True,
+        time_to_first_byte_ns: int | None = None,
+        project_id: str | None = None,
+        token_id: str | None = None,
+        provider: str | None = None,
+        event_id: str | None = None,
+    ) -> Event | None:
+        """The event, None when the project wants none. Never raises: a fault of capturing costs the bodies alone.
+
+        Args:
+            status: As sent to the client, or as the accounting table says for one that left.
+            secrets: The caller's token and the provider's key, in clear.
+            is_complete: False when the answer was broken off: `ResponseTruncated`.
+            event_id: Default: a new UUIDv7.
+        """
+        if self._is_off:
+            return None
+        event = Event(
+            request_id=self._request_id,
+            method=self._method,
+            path=self._path,
+            status=status,
+            outcome=outcome,
+            duration_ns=duration_ns,
+            response_headers=self._response_fields,
+            event_id=event_id or new_event_id(self._started_at_s),
+            started_at=at_epoch(self._started_at_s),
+            project_id=project_id,
+            token_id=token_id,
+            provider=provider,
+            request_content_type=self._request_type,
+            request_content_encoding=self._request_encoding,
+            time_to_first_byte_ns=time_to_first_byte_ns,
+            response_truncated=not is_complete,
+        )
+        try:
+            self._add_bodies(event, Secrets(secrets))
+        except Exception:
+            log.warning("events: capturing a body failed", exc_info=True)
+        return event
+
+    def _add_bodies(self, event: Event, secrets: Secrets) -> None:
+        request, response = self._request, self._response
+        if request._cap:
+            event.request_body = request.head(secrets)
+            event.request_truncated = request.is_cut
+        if response._cap:
+            event.response_body = response.head(secrets)
+            if response.is_cut:
+                event.response_truncated = True
+                event.response_tail = response.tail(secrets)
+        elif response.total and response._tail_room:
+            event.usage_source = response.tail(secrets)
+        if request.total and (not request._cap or request.is_cut):
+            event.request_bytes = request.total
+        if response.total and (not response._cap or response.is_cut):
+            event.response_bytes = response.total
+
+
+def end_to_end(fields: Fields, secrets: Secrets) -> dict[str, list[str]]:
+    """Canonical name → values, without those that may hold a secret (EV-6)."""
+    found: dict[str, list[str]] = {}
+    for raw, value in fields:
+        name = _names[raw] if raw in _names else _canonical(raw)
+        if name is not None:
+            found.setdefault(name, []).append(_decoded(secrets.hide(value)))
+    return found
+
+
+def _canonical(raw: bytes) -> str | None:
+    """`Content-Type` for any spelling of it, None for a name that is left out."""
+    text = raw.decode("latin-1")
+    lowered = text.lower()
+    is_secret = lowered in _DROPPED or (_SECRET_NAME.search(lowered) is not None and "-ratelimit-" not in lowered)
+    name = None if is_secret else "-".join(part.capitalize() for part in text.split("-"))
+    if len(_names) < _MAX_NAMES:  # names are the provider's: few, but not ours to bound
+        _names[bytes(raw)] = name
+    return name
+
+
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

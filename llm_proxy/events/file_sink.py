@@ -1,0 +1,222 @@
+"""A worker's events as lines of a file, beside whatever bus there is (docs/events.md, "File of events").
+
+Meant for people and log shippers: names in snake case, bodies as text, streams merged. Several workers share one file.
+"""
+
+import base64
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from llm_proxy.events.contents import (
+    BINARY,
+    EMPTY,
+    JSON,
+    MULTIPART,
+    STREAM,
+    TEXT,
+    Content,
+    request_content,
+    response_content,
+)
+from llm_proxy.events.event import Event
+from llm_proxy.events.streams.base import as_dict
+
+log = logging.getLogger(__name__)
+
+BINARY_TEXT = "[binary or undecodable data]"  # EV-28
+_MODE = 0o600
+_BINARY_TYPES = ("audio/", "image/", "video/", "application/octet-stream")
+
+
+def to_line(event: Event, *, keep_binary: bool = False) -> bytes:
+    """The event as one JSON line with its newline. `keep_binary`: binary bodies as base64 instead of a note."""
+    request, response = request_content(event), response_content(event)
+    body, usage = _response_text(event, response, keep_binary)
+    found: dict[str, Any] = {
+        "log_id": event.log_id,
+        "request_id": event.request_id,
+        "method": event.method,
+        "path": event.path,
+        "status": event.status,
+        "duration": event.duration_ns,
+        "response_headers": {_snake(name): values for name, values in event.response_headers.items()},
+        "request_body": _text_of(request, keep_binary),
+        "response_body": body,
+        "response_body_binary": response.kind == BINARY or _is_uncaptured_binary(event),
+        "token_usage": usage if usage is not None else event.usage,
+        "schema_version": event.schema_version,
+        "event_id": event.event_id,
+        "timestamp": event.started_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if event.started_at else None,
+        "project_id": event.project_id,
+        "token_id": event.token_id,
+        "provider": event.provider,
+        "outcome": event.outcome,
+        "request_truncated": event.request_truncated,
+        "response_truncated": event.response_truncated,
+        "request_content_type": event.request_content_type,
+        "request_content_encoding": event.request_content_encoding,
+        "time_to_first_byte": event.time_to_first_byte_ns,
+        "request_bytes": event.request_bytes,
+        "response_bytes": event.response_bytes,
+    }
+    return orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _response_text(event: Event, content: Content, keep_binary: bool) -> tuple[str | None, dict[str, Any] | None]:
+    """The body's text, and the usage that was taken out of it."""
+    if _is_uncaptured_binary(event):
+        return BINARY_TEXT, None
+    if (
+        content.kind in (JSON, STREAM)
+        and isinstance(content.value, dict)
+        and isinstance(content.value.get("usage"), dict)
+    ):
+        rest = {name: value for name, value in content.value.items() if name != "usage"}
+        return orjson.dumps(rest).decode(), as_dict(content.value["usage"])
+    return _text_of(content, keep_binary), None
+
+
+def _is_uncaptured_binary(event: Event) -> bool:
+    return event.response_body is None and event.header("Content-Type").lower().startswith(_BINARY_TYPES)
+
+
+def _text_of(content: Content, keep_binary: bool) -> str | None:
+    if content.kind == EMPTY:
+        return None
+    if content.kind in (JSON, STREAM):
+        return orjson.dumps(content.value).decode()
+    if content.kind == TEXT:
+        return content.text
+    if keep_binary and content.kind in (BINARY, MULTIPART):
+        return base64.b64encode(content.raw).decode()
+    return BINARY_TEXT
+
+
+def _snake(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def from_line(line: bytes) -> Event:
+    """The event of a line that `to_line` made, for replaying it. Raises ValueError when it is none.
+
+    Bodies are what the line has: text and JSON, streams already merged, so the answer's coding no longer applies.
+    """
+    found = orjson.loads(line)
+    if not isinstance(found, dict) or "request_id" not in found or "path" not in found:
+        raise ValueError("a line of an event file")
+    headers = {
+        "-".join(part.capitalize() for part in name.split("_")): values
+        for name, values in as_dict(found.get("response_headers")).items()
+    }
+    headers.pop("Content-Encoding", None)
+    body = found.get("response_body")
+    is_json = isinstance(body, str) and body.startswith(("{", "["))
+    if is_json:
+        headers["Content-Type"] = ["application/json"]
+    usage = found.get("token_usage")
+    if is_json and isinstance(usage, dict):
+        body = _with_usage(str(body), usage)
+    wire = {
+        "LogID": found.get("log_id"),
+        "RequestID": found.get("request_id"),
+        "Method": found.get("method"),
+        "Path": found.get("path"),
+        "Status": found.get("status"),
+        "Duration": found.get("duration"),
+        "ResponseHeaders": headers,
+        "RequestBody": _encoded(found.get("request_body")),
+        "ResponseBody": None if found.get("response_body_binary") is True else _encoded(body),
+        "schema_version": found.get("schema_version"),
+        "EventID": found.get("event_id"),
+        "Timestamp": found.get("timestamp"),
+        "ProjectID": found.get("project_id"),
+        "TokenID": found.get("token_id"),
+        "Provider": found.get("provider"),
+        "Outcome": found.get("outcome"),
+        "RequestTruncated": found.get("request_truncated"),
+        "ResponseTruncated": found.get("response_truncated"),
+        "RequestContentType": found.get("request_content_type"),
+        "TimeToFirstByte": found.get("time_to_first_byte"),
+        "RequestBytes": found.get("request_bytes"),
+        "ResponseBytes": found.get("response_bytes"),
+        "Usage": usage if not is_json else None,
+    }
+    return Event.from_wire(orjson.dumps(wire))
+
+
+def _with_usage(body: str, usage: dict[str, Any]) -> str:
+    with contextlib.suppress(ValueError):
+        answer = orjson.loads(body)
+        if isinstance(answer, dict):
+            return orjson.dumps({**answer, "usage": usage}).decode()
+    return body
+
+
+def _encoded(text: object) -> str | None:
+    return base64.b64encode(text.encode()).decode() if isinstance(text, str) else None
+
+
+class FileSink:
+    """Appends lines to the file of FILE_EVENT_LOG; a fault costs the line and is counted, nothing else.
+
+    Args:
+        count_lost: Gets the number of lines that could not be written.
+    """
+
+    def __init__(self, path: Path, *, keep_binary: bool = False, count_lost: Callable[[int], None]) -> None:
+        self._path, self._keep_binary, self._count_lost = path, keep_binary, count_lost
+        self._descriptor: int | None = None
+        self._is_failing = False
+
+    def write(self, event: Event) -> None:
+        """Write one line, whole or not at all. Never raises."""
+        try:
+            self._append(to_line(event, keep_binary=self._keep_binary))
+            self._is_failing = False
+        except Exception as exc:
+            self._count_lost(1)
+            if not self._is_failing:
+                self._is_failing = True
+                log.error("events: FILE_EVENT_LOG cannot be written: %s", getattr(exc, "strerror", None) or exc)
+
+    def _append(self, line: bytes) -> None:
+        descriptor = self._current()
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            written = os.write(descriptor, line)
+            if written < len(line):  # the disk is full: no half line stays
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+                raise OSError(28, "No space left on device")
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def _current(self) -> int:
+        """The descriptor of the file that has the name now (logrotate may have renamed ours)."""
+        if self._descriptor is not None:
+            try:
+                named, held = os.stat(self._path), os.fstat(self._descriptor)
+                if (named.st_ino, named.st_dev) == (held.st_ino, held.st_dev):
+                    return self._descriptor
+            except FileNotFoundError:
+                pass  # renamed away, and nobody made a new one yet
+            self.close()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        return self._descriptor
+
+    def reopen(self) -> None:
+        """SIGUSR1: the next line opens the file by its name."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

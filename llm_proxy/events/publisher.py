@@ -1,0 +1,484 @@
+"""From a worker's finished exchanges to the bus, never in a request's way (data-plane decisions 11 and 18; ADR 0081).
+
+`offer` appends to a queue in memory. One greenlet takes from it, in order: to the bus while that takes events and
+nothing waits on disk, else to the end of the spool. So whatever is on the bus is older than what is in the spool, and
+that older than what is in the queue; order is kept without ever comparing anything.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import gevent
+import gevent.event
+
+from llm_proxy.events.bus import Bus, BusUnavailable
+from llm_proxy.events.event import Event, number
+from llm_proxy.events.memory import MemoryBus
+from llm_proxy.events.spool import Spool, SpoolFull
+from llm_proxy.events.usage import usage_of_tail
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+BATCH_EVENTS = 100  # EV-23
+BATCH_BYTES = 1024 * 1024  # what a slow network carries within a command's 250 ms
+LINGER_S = 0.02  # lets a pipeline fill; no request waits for it
+WATCH_S = 1.0  # decision 18
+ADOPT_S = 5.0
+CALL_S = 5.0
+FLUSH_S = 5.0  # EV-25
+_BACKOFF_S = (0.1, 5.0)
+_SPILL_SHARE = 0.5  # of the queue's bounds: beyond it the spool is filled even while a batch is under way
+_SLICE_BYTES = 128 * 1024  # of JSON made or written before other greenlets get a turn
+
+
+class LineSink(Protocol):
+    """The worker's own file of events."""
+
+    def write(self, event: Event) -> None:
+        """Write one line; never raises."""
+
+    def reopen(self) -> None:
+        """Open the file that has the name now."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+def _ignore(count: int) -> None:
+    """Counts nothing."""
+
+
+def _ignore_reason(reason: str, count: int) -> None:
+    """Counts nothing."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Where the publisher's counts go; metrics.py's counters in the server."""
+
+    published: Callable[[int], None] = _ignore
+    spooled: Callable[[int], None] = _ignore
+    dropped: Callable[[str, int], None] = _ignore_reason
+    bus_seconds: Callable[[float], None] = lambda _seconds: None
+
+
+@dataclass(slots=True)
+class _Link:
+    """Whether the bus takes events, and when it is tried again."""
+
+    is_up: bool = True
+    retry_at: float = 0.0
+    backoff_s: float = _BACKOFF_S[0]
+    room: float = 0.0
+    watched_at: float = -WATCH_S
+    is_behind: bool = False
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Events in memory, with their weight."""
+
+    events: deque[Event] = field(default_factory=deque)
+    held_bytes: int = 0
+
+    def add(self, event: Event) -> None:
+        self.events.append(event)
+        self.held_bytes += event.held_bytes
+
+    def take(self) -> Event:
+        event = self.events.popleft()
+        self.held_bytes -= event.held_bytes
+        return event
+
+    def give_back(self, event: Event) -> None:
+        self.events.appendleft(event)
+        self.held_bytes += event.held_bytes
+
+
+class Publisher:
+    """A worker's queue of events and the greenlet that empties it.
+
+    Args:
+        spool: None: events wait in memory alone.
+        most_events, most_bytes: The bounds of the queue (OBSERVABILITY_BUFFER_SIZE, OBSERVABILITY_BUFFER_BYTES).
+        file_sink: Sees every event, whatever the bus does.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        spool: Spool | None = None,
+        most_events: int = 1000,
+        most_bytes: int = 64 * 1024 * 1024,
+        counters: Counters | None = None,
+        file_sink: LineSink | None = None,
+    ) -> None:
+        self._bus, self._spool, self._file_sink = bus, spool, file_sink
+        self._most_events, self._most_bytes = most_events, most_bytes
+        self._counters = counters or Counters()
+        self._queue = _Queue()
+        self._flight: list[bytes] = []  # without a spool: a batch whose fate is unknown, tried again first
+        self._link = _Link()
+        self._work = gevent.event.Event()
+        self._greenlet: gevent.Greenlet | None = None
+        self._is_stopping = False
+        self._is_spool_full = False
+        self._is_spool_broken = False
+        self._adopted_at = -ADOPT_S
+
+    # -- the request's side ------------------------------------------------------------------------------------------
+
+    def offer(self, event: Event) -> None:
+        """Queue an event. Never waits and never raises; counts it as dropped when there is room nowhere."""
+        queue = self._queue
+        if len(queue.events) >= self._most_events or queue.held_bytes + event.held_bytes > self._most_bytes:
+            self._make_room(event)
+            if len(queue.events) >= self._most_events or queue.held_bytes + event.held_bytes > self._most_bytes:
+                self._counters.dropped("spool_full" if self._spool is not None else "buffer_full", 1)
+                return
+        queue.add(event)
+        if not self._work.is_set():
+            self._work.set()
+
+    def _make_room(self, event: Event) -> None:
+        """Spill the oldest few at once: more came during one command than the queue holds."""
+        self._work.set()
+        if self._spool is None or self._is_spool_full:
+            return
+        spilled = 0
+        while self._queue.events and (spilled < 4 or self._queue.held_bytes + event.held_bytes > self._most_bytes):
+            if not self._spill_one():
+                return
+            spilled += 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next event may be lost: the spool is full, or the queue is where there is none (EV-24)."""
+        if self._spool is not None:
+            return self._is_spool_full
+        return len(self._queue.events) >= self._most_events or self._queue.held_bytes >= self._most_bytes
+
+    @property
+    def queued(self) -> int:
+        """Events in memory."""
+        return len(self._queue.events) + len(self._flight)
+
+    @property
+    def spool_bytes(self) -> int:
+        """Bytes on disk that this worker will replay."""
+        return self._spool.pending_bytes if self._spool is not None else 0
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the greenlet; after the fork. A second call does nothing."""
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
+
+    def reopen(self) -> None:
+        """SIGUSR1: the file sink lets go of its file."""
+        if self._file_sink is not None:
+            self._file_sink.reopen()
+
+    def close(self, *, cut: bool = False) -> None:
+        """Flush for at most 5 s, then put the rest into the spool; with `cut` the spool gets all of it at once."""
+        self._is_stopping = True
+        self._work.set()
+        if self._greenlet is not None:
+            self._greenlet.join(timeout=0 if cut else FLUSH_S)
+            self._greenlet.kill()
+            self._greenlet = None
+        self._save_rest()
+        if self._file_sink is not None:
+            self._file_sink.close()
+        self._bus.close()
+        if self._spool is not None:
+            self._spool.close()
+
+    def _save_rest(self) -> None:
+        if self._spool is not None:
+            self._park_flight()
+            while self._queue.events and self._spill_one():
+                pass
+        elif isinstance(self._bus, MemoryBus):
+            self._publish_in_memory()
+        lost = self.queued
+        if lost:
+            self._counters.dropped("spool_full" if self._spool is not None else "shutdown", lost)
+            log.error("events: %d events were lost at the end: no room was left for them", lost)
+
+    # -- the greenlet ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            pause_s = self._pause_s()
+            if pause_s is None or pause_s > 0:
+                self._work.wait(pause_s)
+            if not self._is_stopping and len(self._queue.events) < BATCH_EVENTS:
+                gevent.sleep(LINGER_S)
+            self._work.clear()
+            try:
+                self._turn()
+            except Exception:
+                log.exception("events: the publisher failed; it goes on in a second")
+                gevent.sleep(1.0)
+            if self._is_stopping and self._is_drained():
+                return
+
+    def _is_drained(self) -> bool:
+        """Whether a stop has nothing more to wait for: all is out, or the bus is not there to take the rest."""
+        has_backlog = bool(self._queue.events or self._flight)
+        return not has_backlog or not self._link.is_up or self._link.is_behind
+
+    def _pause_s(self) -> float | None:
+        """How long nothing needs doing unless an event comes; None: for ever."""
+        if isinstance(self._bus, MemoryBus):
+            return None
+        now = time.monotonic()
+        if not self._link.is_up:
+            return max(0.01, self._link.retry_at - now)
+        waits = [self._adopted_at + ADOPT_S - now] if self._spool is not None else []
+        if self._link.is_behind or (self._spool is not None and not self._spool.is_empty):
+            waits.append(self._link.watched_at + WATCH_S - now)
+        return max(0.01, min(waits)) if waits else None
+
+    def _turn(self) -> None:
+        """Everything that can be done now."""
+        if isinstance(self._bus, MemoryBus):
+            self._publish_in_memory()
+            return
+        now = time.monotonic()
+        if self._spool is not None and now - self._adopted_at >= ADOPT_S:
+            self._adopted_at = now
+            self._adopt()
+        if not self._link.is_up and now < self._link.retry_at:
+            self._spill()
+            return
+        try:
+            self._send_all()
+        except BusUnavailable as exc:
+            self._went_down(str(exc))
+            self._spill()
+
+    def _publish_in_memory(self) -> None:
+        assert isinstance(self._bus, MemoryBus)
+        held = 0
+        while self._queue.events:
+            event = self._queue.take()
+            event.log_id = self._bus.reserve(1)
+            if self._bus.has_subscribers:
+                self._bus.publish([self._wire(event)])
+            else:
+                self._bus.count(1)
+            self._write_line(event)
+            self._counters.published(1)
+            held += event.held_bytes if self._file_sink is not None else 0
+            if held > _SLICE_BYTES and not self._is_stopping:
+                held = 0
+                gevent.sleep(0)
+
+    def _send_all(self) -> None:
+        """Flight, spool, queue; until nothing is left or the consumers are too far behind. Raises BusUnavailable."""
+        while True:
+            self._watch()
+            if self._link.room <= 0:
+                self._fell_behind()
+                return
+            batch, delivered = self._next_batch(int(min(BATCH_EVENTS, self._link.room)))
+            if not batch:
+                self._came_back()
+                return
+            self._publish(batch)
+            delivered()
+            self._link.room -= len(batch)
+            self._counters.published(len(batch))
+            self._came_back()
+            gevent.sleep(0)
+
+    def _watch(self) -> None:
+        """Ask for the room once a second, and when what was told is used up."""
+        now = time.monotonic()
+        if now - self._link.watched_at >= WATCH_S or (self._link.room <= 0 and not self._link.is_behind):
+            self._link.room = self._bounded(self._bus.room)
+            self._link.watched_at = now
+
+    def _next_batch(self, most: int) -> tuple[list[bytes], Callable[[], None]]:
+        """What goes next, and what to do when it has gone."""
+        if self._flight:
+            return self._flight, self._forget_flight
+        if self._spool is not None and not self._spool.is_empty:
+            self._spill_if_crowded()
+            records = self._spool.peek(most, BATCH_BYTES)
+            if records:
+                return self._numbered(records), self._replayed
+        if not self._queue.events:
+            return [], self._forget_flight
+        self._flight = self._take_batch(most)
+        return self._flight, self._forget_flight
+
+    def _forget_flight(self) -> None:
+        self._flight = []
+
+    def _replayed(self) -> None:
+        if self._spool is not None:
+            self._spool.advance()
+            self._is_spool_full = False
+
+    def _numbered(self, records: list[bytes]) -> list[bytes]:
+        """LogIDs for those that were spooled before they could get one."""
+        first: int = self._bounded(lambda: self._bus.reserve(len(records)))
+        return [number(record, first + place) for place, record in enumerate(records)]
+
+    def _take_batch(self, most: int) -> list[bytes]:
+        """Events from the queue as JSON, numbered; none are taken when no number is to be had.
+
+        Whenever others had a turn, the head of the queue may have gone to the spool, and what is left is not next.
+        """
+        most = min(most, len(self._queue.events))
+        first: int = self._bounded(lambda: self._bus.reserve(most))
+        wires: list[bytes] = []
+        held = 0
+        while len(wires) < most and held < BATCH_BYTES and self._queue.events and self._is_queue_next():
+            event = self._queue.take()
+            event.log_id = first + len(wires)
+            wires.append(self._wire(event))
+            self._write_line(event)
+            held += len(wires[-1])
+            if held % _SLICE_BYTES < len(wires[-1]):
+                self._flight = wires  # so that nothing is lost if this greenlet is ended here
+                gevent.sleep(0)
+        return wires
+
+    def _is_queue_next(self) -> bool:
+        return self._spool is None or self._spool.is_empty
+
+    @staticmethod
+    def _bounded(call: Callable[[], _T]) -> _T:
+        """The bus's commands are bounded one by one; this bounds the look-up of its name, too."""
+        with gevent.Timeout(CALL_S, BusUnavailable("no answer in time")):
+            return call()
+
+    def _publish(self, batch: list[bytes]) -> None:
+        """One pipeline. A batch that fails is put where it stays the oldest. Raises BusUnavailable."""
+        began = time.monotonic()
+        try:
+            self._bounded(lambda: self._bus.publish(batch))
+        except BusUnavailable:
+            self._park_flight()
+            raise
+        finally:
+            self._counters.bus_seconds(time.monotonic() - began)
+
+    def _park_flight(self) -> None:
+        """The batch in hand to the front of the spool; without one, or without room, it waits in memory."""
+        if self._spool is None or not self._flight:
+            return
+        try:
+            self._spool.put_back(self._flight)
+        except (SpoolFull, OSError):
+            return
+        self._counters.spooled(len(self._flight))
+        self._flight = []
+
+    # -- the spool ---------------------------------------------------------------------------------------------------
+
+    def _spill_if_crowded(self) -> None:
+        """While the spool is replayed, what is in the queue may wait there; unless it is about to be full."""
+        if (
+            len(self._queue.events) > self._most_events * _SPILL_SHARE
+            or self._queue.held_bytes > self._most_bytes * _SPILL_SHARE
+        ):
+            self._spill()
+
+    def _spill(self) -> None:
+        """Queue → end of the spool."""
+        if self._spool is None:
+            return
+        held = 0
+        while self._queue.events:
+            held += self._queue.events[0].held_bytes
+            if not self._spill_one():
+                return
+            if held > _SLICE_BYTES and not self._is_stopping:
+                held = 0
+                gevent.sleep(0)
+
+    def _spill_one(self) -> bool:
+        """The oldest event of the queue to the end of the spool; False when it found no room and stays."""
+        assert self._spool is not None
+        event = self._queue.take()
+        try:
+            self._spool.append(self._wire(event))
+        except (SpoolFull, OSError) as exc:
+            self._queue.give_back(event)
+            self._spool_failed(exc)
+            return False
+        self._write_line(event)
+        self._counters.spooled(1)
+        self._is_spool_full = self._is_spool_broken = False
+        return True
+
+    def _spool_failed(self, exc: Exception) -> None:
+        if not self._is_spool_full:
+            log.error("events: the spool is full; events are lost when the queue is, too")
+        if isinstance(exc, OSError) and not self._is_spool_broken:
+            self._is_spool_broken = True
+            log.error("events: the spool cannot be written: %s", exc.strerror)
+        self._is_spool_full = True
+
+    def _adopt(self) -> None:
+        assert self._spool is not None
+        try:
+            found = self._spool.adopt()
+        except OSError as exc:
+            log.warning("events: the spool's folder cannot be searched: %s", exc.strerror)
+            return
+        if found:
+            log.info("events: took up what %d ended workers had left in the spool", found)
+
+    # -- states ------------------------------------------------------------------------------------------------------
+
+    def _went_down(self, reason: str) -> None:
+        link = self._link
+        if link.is_up:
+            where = "they go to the spool" if self._spool is not None else "they wait in memory"
+            log.warning("events: the bus does not take events, %s: %s", where, reason)
+        link.is_up = False
+        link.retry_at = time.monotonic() + link.backoff_s
+        link.backoff_s = min(link.backoff_s * 2, _BACKOFF_S[1])
+        link.watched_at = -WATCH_S
+
+    def _came_back(self) -> None:
+        link = self._link
+        if not link.is_up:
+            log.info("events: the bus takes events again")
+        if link.is_behind:
+            log.info("events: the consumers have caught up")
+        link.is_up, link.is_behind, link.backoff_s = True, False, _BACKOFF_S[0]
+
+    def _fell_behind(self) -> None:
+        link = self._link
+        if not link.is_behind:
+            log.warning("events: the consumers are REDIS_STREAM_MAX_LEN events behind; new ones go to the spool")
+        link.is_behind, link.is_up = True, True
+        self._park_flight()
+        self._spill()
+
+    # -- one event ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _wire(event: Event) -> bytes:
+        if event.usage is None and event.usage_source is not None:
+            event.usage = usage_of_tail(event)
+        return event.to_wire()
+
+    def _write_line(self, event: Event) -> None:
+        if self._file_sink is not None:
+            self._file_sink.write(event)

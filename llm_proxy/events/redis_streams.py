@@ -1,0 +1,148 @@
+"""The `redis-streams` bus: the producer's end (docs/events.md, "Redis streams"; docs/adr/0080)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from redis.client import Redis
+from redis.exceptions import ResponseError
+
+from llm_proxy.events.bus import UNREACHABLE, BusUnavailable
+from llm_proxy.redisclient import command
+
+FIELD = b"data"  # EV-40: an entry's only field
+_COUNT_AFTER = """
+return #redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
+"""
+
+
+class StreamBus:
+    """Adds events to a stream, and trims what every consumer group is done with.
+
+    Args:
+        client: Each of its commands must be bounded by the socket's time limit.
+        max_len: Delivered entries that are kept, about; 0 = all. Undelivered ones are never trimmed once a consumer
+            group exists (data-plane decision 18).
+    """
+
+    name = "redis-streams"
+
+    def __init__(self, client: Redis, key: str, max_len: int) -> None:
+        self._client, self._key, self._max_len = client, key, max_len
+        self._has_groups = False
+
+    def reserve(self, count: int) -> int:
+        """Numbers from the counter beside the stream (EV-1)."""
+        try:
+            return int(command(self._client, "INCRBY", f"{self._key}:seq", count)) - count + 1
+        except UNREACHABLE as exc:
+            raise BusUnavailable(describe(exc)) from exc
+
+    def room(self) -> float:
+        """MAX_LEN less the largest backlog of a group; no bound while no group has ever been made."""
+        if not self._max_len:
+            return math.inf
+        try:
+            groups = group_states(self._client, self._key)
+            self._has_groups = bool(groups)
+            if not groups:
+                return math.inf
+            backlog = max(group.pending + self._undelivered(group) for group in groups)
+            self._trim(groups)
+        except UNREACHABLE as exc:
+            raise BusUnavailable(describe(exc)) from exc
+        return self._max_len - backlog
+
+    def _undelivered(self, group: "GroupState") -> int:
+        """The group's lag; counted up to MAX_LEN where Redis cannot tell (before 7, or after an XDEL)."""
+        if group.lag is not None:
+            return group.lag
+        return count_after(self._client, self._key, group.last_delivered_id, self._max_len)
+
+    def _trim(self, groups: "Sequence[GroupState]") -> None:
+        excess = int(command(self._client, "XLEN", self._key)) - self._max_len
+        if excess > 0:
+            trim_acknowledged(self._client, self._key, groups, limit=excess)
+
+    def publish(self, wires: Sequence[bytes]) -> None:
+        """One transaction, so that a refusal half-way (out of memory) does not reorder what is tried again."""
+        bound: tuple[Any, ...] = ("MAXLEN", "~", self._max_len) if self._max_len and not self._has_groups else ()
+        try:
+            with self._client.pipeline(transaction=True) as pipe:
+                for wire in wires:
+                    command(pipe, "XADD", self._key, *bound, "*", FIELD, wire)
+                pipe.execute()
+        except UNREACHABLE as exc:
+            raise BusUnavailable(describe(exc)) from exc
+
+    def close(self) -> None:
+        """Close the pool."""
+        self._client.close()
+
+
+class GroupState:
+    """One consumer group as XINFO shows it. `lag` None: Redis does not know."""
+
+    __slots__ = ("entries_read", "lag", "last_delivered_id", "name", "pending")
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        self.name = text(found["name"])
+        self.pending = int(found["pending"])
+        self.last_delivered_id = text(found["last-delivered-id"])
+        self.lag = int(found["lag"]) if found.get("lag") is not None else None
+        read = found.get("entries-read")
+        self.entries_read = int(read) if read is not None else None
+
+
+def group_states(client: Redis, key: str) -> list[GroupState]:
+    """The stream's groups; none when there is no stream."""
+    try:
+        found: Any = client.xinfo_groups(key)
+    except ResponseError as exc:
+        if "no such key" in str(exc).lower():
+            return []
+        raise
+    return [GroupState(group) for group in found]
+
+
+def count_after(client: Redis, key: str, entry_id: str, most: int) -> int:
+    """Entries after the id, counted within Redis up to `most`."""
+    return int(client.eval(_COUNT_AFTER, 1, key, f"({entry_id}", str(max(1, most))))
+
+
+def oldest_needed(client: Redis, key: str, groups: Sequence[GroupState]) -> str:
+    """The smallest entry id that some group has not acknowledged yet or not been given."""
+    needed = []
+    for group in groups:
+        if group.pending:
+            found: Any = command(client, "XPENDING", key, group.name)
+            least = found.get("min") if isinstance(found, dict) else found[1]
+            if least is not None:
+                needed.append(text(least))
+                continue
+        milliseconds, _, sequence = group.last_delivered_id.partition("-")
+        needed.append(f"{milliseconds}-{int(sequence or 0) + 1}")
+    return min(needed, key=id_order)
+
+
+def trim_acknowledged(client: Redis, key: str, groups: Sequence[GroupState], *, limit: int | None = None) -> int:
+    """Remove the oldest entries that every group is done with; at most `limit`, then in whole nodes of the stream."""
+    least = oldest_needed(client, key, groups)
+    bound: tuple[Any, ...] = ("MINID", least) if limit is None else ("MINID", "~", least, "LIMIT", limit)
+    return int(command(client, "XTRIM", key, *bound))
+
+
+def id_order(entry_id: str) -> tuple[int, int]:
+    """An entry id as something that sorts."""
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence or 0)
+
+
+def text(value: bytes | str) -> str:
+    """Redis' bytes as text."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def describe(exc: BaseException) -> str:
+    """Class and message, for a log line."""
+    return f"{type(exc).__name__}: {exc}"[:300]

@@ -1,0 +1,261 @@
+"""The `redis-streams` bus: the consumer's end, one member of a consumer group (docs/events.md, "Redis streams")."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from redis.client import Redis
+from redis.exceptions import ResponseError
+
+from llm_proxy.events.bus import Entry, SourceStats
+from llm_proxy.events.redis_streams import (
+    FIELD,
+    GroupState,
+    count_after,
+    group_states,
+    id_order,
+    text,
+    trim_acknowledged,
+)
+from llm_proxy.redisclient import command
+
+log = logging.getLogger(__name__)
+
+GONE_AFTER_S = 24 * 3600.0  # EV-57
+_RAW = ("XREADGROUP", "XAUTOCLAIM", "XCLAIM", "XPENDING", "XINFO STREAM")
+_MOST_COUNTED = 1_000_000
+
+
+def _as_it_came(answer: Any, **_options: Any) -> Any:
+    return answer
+
+
+class StreamSource:
+    """Reads a stream as one consumer of a group.
+
+    Args:
+        connect: Makes a client whose reads may last for the seconds given.
+        claim_time_s: How long an entry must be idle before it is taken from its consumer.
+        trims: Whether all entries that every group is done with are removed (REDIS_STREAM_TRIM_ACKED).
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[float], Redis],
+        *,
+        key: str,
+        group: str,
+        consumer: str,
+        claim_time_s: float,
+        block_s: float = 1.0,
+        trims: bool = False,
+    ) -> None:
+        self._reader, self._side = connect(block_s + 5.0), connect(5.0)  # EV-44
+        for client in (self._reader, self._side):
+            for name in _RAW:
+                client.set_response_callback(name, _as_it_came)
+        self._key, self._group, self.consumer = key, group, consumer
+        self._claim_ms = max(1, int(claim_time_s * 1000))
+        self._trims = trims
+        self._held: set[str] = set()
+        self._own_cursor, self._claim_cursor = "0", "0-0"
+        self._trimmed = self._trim_seen = 0
+        self._trim_seen_at: int | None = None
+        self._has_autoclaim = True
+
+    # -- joining -----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the group, from the first entry that is still there, and count what went before anybody read it."""
+        self._make_group(self._reader)
+        self.stats()
+
+    def _make_group(self, client: Redis) -> None:
+        try:
+            command(client, "XGROUP", "CREATE", self._key, self._group, "0", "MKSTREAM")
+        except ResponseError as exc:
+            if not str(exc).startswith("BUSYGROUP"):
+                raise
+
+    def leave(self) -> None:
+        """Delete our consumer, unless something is pending for it."""
+        for consumer in self._consumers():
+            if consumer[0] == self.consumer and not consumer[1]:
+                command(self._side, "XGROUP", "DELCONSUMER", self._key, self._group, self.consumer)
+        self._side.close()
+        self._reader.close()
+
+    def tidy(self) -> None:
+        """Delete consumers that have nothing pending and were idle for a day: each restart leaves one behind."""
+        for name, pending, idle_s in self._consumers():
+            if name != self.consumer and not pending and idle_s > GONE_AFTER_S:
+                command(self._side, "XGROUP", "DELCONSUMER", self._key, self._group, name)
+
+    def _consumers(self) -> list[tuple[str, int, float]]:
+        try:
+            found: Any = self._side.xinfo_consumers(self._key, self._group)
+        except ResponseError:
+            return []  # no such stream or group
+        return [(text(item["name"]), int(item["pending"]), int(item["idle"]) / 1000) for item in found]
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def own(self, most: int) -> list[Entry]:
+        """Pending entries of our name, page by page from the oldest."""
+        while True:
+            page = self._read_group(most, self._own_cursor, 0)
+            if not page:
+                return []
+            self._own_cursor = text(page[-1][0])
+            if found := self._entries(page):
+                return found
+
+    def read(self, most: int, block_s: float) -> list[Entry]:
+        """New entries. A group that is gone (FLUSHALL, a deleted key) is made again."""
+        return self._entries(self._read_group(most, ">", block_s))
+
+    def _read_group(self, most: int, after: str, block_s: float) -> list[Any]:
+        block: tuple[Any, ...] = ("BLOCK", max(1, int(block_s * 1000))) if block_s > 0 else ()
+        parts = ("GROUP", self._group, self.consumer, "COUNT", most, *block, "STREAMS", self._key, after)
+        try:
+            answer = command(self._reader, "XREADGROUP", *parts)
+        except ResponseError as exc:
+            if not _is_group_gone(exc):
+                raise
+            self._make_again()
+            return []
+        if not answer:
+            return []
+        streams = answer if isinstance(answer, list) else list(answer.items())
+        return list(streams[0][1])
+
+    def _make_again(self) -> None:
+        log.warning("the consumer group is gone; it is made again")
+        self._held.clear()
+        self._own_cursor, self._claim_cursor = "0", "0-0"
+        self._make_group(self._reader)
+
+    def claim(self, most: int) -> list[Entry]:
+        """One page of entries that were idle for the claim time; the next call goes on behind it."""
+        try:
+            if self._has_autoclaim:
+                return self._autoclaim(most)
+        except ResponseError as exc:
+            if _is_group_gone(exc):
+                self._make_again()
+                return []
+            if "unknown command" not in str(exc).lower():
+                raise
+            self._has_autoclaim = False
+        return self._claim_by_hand(most)
+
+    def _autoclaim(self, most: int) -> list[Entry]:
+        where = (self._key, self._group, self.consumer, self._claim_ms, self._claim_cursor, "COUNT", most)
+        answer = command(self._reader, "XAUTOCLAIM", *where)
+        self._claim_cursor = text(answer[0])
+        if len(answer) > 2:  # Redis 7: ids whose entries were trimmed while they were pending, dropped by Redis
+            self._trimmed += len(answer[2])
+        return self._entries(answer[1])
+
+    def _claim_by_hand(self, most: int) -> list[Entry]:
+        """Redis before 6.2."""
+        pending = command(self._reader, "XPENDING", self._key, self._group, "-", "+", most)
+        idle = [text(item[0]) for item in pending if int(item[2]) >= self._claim_ms]
+        idle = [entry_id for entry_id in idle if entry_id not in self._held]
+        if not idle:
+            return []
+        where = (self._key, self._group, self.consumer, self._claim_ms, *idle)
+        return self._entries(command(self._reader, "XCLAIM", *where))
+
+    def _entries(self, page: Iterable[Any]) -> list[Entry]:
+        """Entries that are not in our hands already; those that were trimmed while pending are counted and dropped."""
+        found, gone = [], []
+        for item in page:
+            if item is None:
+                self._trimmed += 1
+                continue
+            entry_id, fields = text(item[0]), item[1]
+            if entry_id in self._held:
+                continue
+            if fields is None:
+                gone.append(entry_id)
+                continue
+            self._held.add(entry_id)
+            found.append(Entry(entry_id, _data_of(fields), id_order(entry_id)[0]))
+        if gone:
+            self._trimmed += len(gone)
+            command(self._reader, "XACK", self._key, self._group, *gone)
+        return found
+
+    # -- working -----------------------------------------------------------------------------------------------------
+
+    def keep(self, entries: Sequence[Entry]) -> None:
+        """Reset the idle time of those that are still ours, so that nobody claims them (EV-54)."""
+        if not entries:
+            return
+        ids = sorted((entry.id for entry in entries), key=id_order)
+        where = (self._key, self._group, ids[0], ids[-1], len(ids) * 2, self.consumer)
+        with contextlib.suppress(ResponseError):  # the group is gone: reading finds that out
+            ours = {text(item[0]) for item in command(self._side, "XPENDING", *where)} & set(ids)
+            if ours:
+                command(self._side, "XCLAIM", self._key, self._group, self.consumer, 0, *sorted(ours), "JUSTID")
+
+    def ack(self, entries: Sequence[Entry]) -> None:
+        """One XACK for all of them."""
+        if entries:
+            command(self._side, "XACK", self._key, self._group, *(entry.id for entry in entries))
+            self._held.difference_update(entry.id for entry in entries)
+
+    # -- figures -----------------------------------------------------------------------------------------------------
+
+    def stats(self) -> SourceStats:
+        """From XINFO and XPENDING; also trims, where that is asked for."""
+        groups = group_states(self._side, self._key)
+        ours = next((group for group in groups if group.name == self._group), None)
+        found = SourceStats(length=int(command(self._side, "XLEN", self._key)))
+        if ours is not None:
+            found.pending = ours.pending
+            found.undelivered = self._undelivered(ours)
+            found.oldest_pending_s = self._oldest_pending_s(ours)
+            self._count_trimmed(ours, found.length)
+            if self._trims:
+                trim_acknowledged(self._side, self._key, groups)
+        found.trimmed = self._trimmed
+        return found
+
+    def _undelivered(self, group: GroupState) -> int:
+        if group.lag is not None:
+            return group.lag
+        return count_after(self._side, self._key, group.last_delivered_id, _MOST_COUNTED)
+
+    def _oldest_pending_s(self, group: GroupState) -> float:
+        if not group.pending:
+            return 0.0
+        least = command(self._side, "XPENDING", self._key, self._group)[1]
+        return max(0.0, time.time() - id_order(text(least))[0] / 1000) if least is not None else 0.0
+
+    def _count_trimmed(self, group: GroupState, length: int) -> None:
+        """Entries that went before our group read them (EV-58); Redis 7 keeps count of what was ever added."""
+        answer = command(self._side, "XINFO", "STREAM", self._key)
+        facts = dict(zip(answer[::2], answer[1::2], strict=False)) if isinstance(answer, list) else answer
+        added = facts.get(b"entries-added", facts.get("entries-added"))
+        if added is None or group.entries_read is None:
+            return
+        missing = max(0, int(added) - length - group.entries_read)
+        is_new = group.entries_read != self._trim_seen_at
+        self._trimmed += missing if is_new else max(0, missing - self._trim_seen)
+        self._trim_seen, self._trim_seen_at = missing, group.entries_read
+
+
+def _is_group_gone(exc: ResponseError) -> bool:
+    words = str(exc)
+    return words.startswith(("NOGROUP", "UNBLOCKED")) or "no such key" in words.lower()
+
+
+def _data_of(fields: Any) -> bytes | None:
+    """The field `data` of an entry's flat list of names and values."""
+    pairs = dict(zip(fields[::2], fields[1::2], strict=False)) if isinstance(fields, list) else fields
+    value = pairs.get(FIELD)
+    return value if isinstance(value, bytes) else None
