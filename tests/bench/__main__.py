@@ -50,7 +50,8 @@ class Sizes:
     rounds: int
     requests: int  # a round, one after the other
     seconds: int  # of throughput, a round and contestant
-    events: dict[int, int]  # streams at once → events of each
+    events: dict[int, int]  # FEW, MANY → events of each stream
+    share: float = 1.0  # of the streams that FEW and MANY name
 
     @classmethod
     def of(cls, name: str) -> "Sizes":
@@ -58,7 +59,7 @@ class Sizes:
         return {
             "full": cls(4, 3000, 8, {FEW: 200, MANY: 40}),
             "quick": cls(2, 1000, 3, {FEW: 60, MANY: 16}),
-            "tiny": cls(1, 50, 1, {}),
+            "tiny": cls(1, 50, 1, {FEW: 5, MANY: 3}, share=0.02),
         }[name]
 
 
@@ -71,7 +72,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         "bin/bench", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="about a minute")
-    parser.add_argument("--tiny", action="store_const", const="tiny", dest="size", help="seconds, without streams")
+    parser.add_argument(
+        "--tiny", action="store_const", const="tiny", dest="size", help="seconds; says only that it runs"
+    )
     parser.add_argument("--rounds", type=int, help="instead of 4 (--quick: 2)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything there as well")
     parser.add_argument("--seed", type=int, default=None, help="of the random order")
@@ -123,21 +126,16 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         bench = Bench(folder, cores.loading, upstream, checks)
         found = _start(stack, folder, serving, cores, upstream)
         samples = {one.name: Samples() for one in found}
-        streaming = [one for one in found if one.name in (DIRECT, "nginx", STREAMING)] if sizes.events else []
+        streaming = [one for one in found if one.name in (DIRECT, "nginx", STREAMING)]
         _warm_up(bench, found, sizes)
-        if MANY in sizes.events:  # first of all: memory is what a worker takes that has seen little
-            _streams(bench, order, streaming, samples, MANY, sizes.events[MANY])
+        _streams(bench, order, streaming, samples, MANY, sizes)  # first: memory is what a fresh worker takes
         for number in range(1, rounds + 1):
             print(f"round {number} of {rounds} …", file=sys.stderr)
             _round(bench, order, found, samples, sizes)
-            if FEW in sizes.events:
-                _streams(bench, order, streaming, samples, FEW, sizes.events[FEW])
+            _streams(bench, order, streaming, samples, FEW, sizes)
         for one in found:
             if isinstance(one, Gateway):
                 _check_charge(bench, checks, one)
-    samples = {name: own for name, own in samples.items() if own.rps or own.streams or own.latency_us}
-    if STREAMING not in samples:
-        samples[STREAMING] = Samples()
     numbers = summarise(samples)
     verdict = targets(numbers, has_two_each=cores.has_two_each)
     return as_json(_machine(cores, options.size, rounds), numbers, verdict, checks)
@@ -189,10 +187,11 @@ def _streams(
     found: list[Contestant],
     samples: dict[str, Samples],
     streams: int,
-    events: int,
+    sizes: Sizes,
 ) -> None:
+    opened = int(streams * sizes.share)
     for one in order.sample(found, len(found)):
-        run = bench.streams(one, streams, events, INTERVAL_MS[streams], GAP_MS[streams])
+        run = bench.streams(one, opened, sizes.events[streams], INTERVAL_MS[streams], GAP_MS[streams])
         samples[one.name].streams.setdefault(streams, []).append(run)
 
 
