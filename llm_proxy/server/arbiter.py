@@ -13,9 +13,10 @@ from typing import Any, Protocol
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from llm_proxy.server.worker import BLOCKED, LEAVING, SERVING, Worker
+from llm_proxy.server.worker import BLOCKED, BOOTING, LEAVING, SERVING, Worker
 
 HASTY_STOP_S = 5  # Ctrl-C: what a stuck worker gets
+LATE_START_S = 3.0  # SIGTERM: what a worker that is still starting gets
 SWAP_LIMIT_S = 60.0  # a reload whose workers do not all serve by then is undone (data-plane decision 12)
 SWAP_POLL_S = 0.05
 BACK_OFF_FIRST_S, BACK_OFF_MOST_S = 0.2, 30.0
@@ -58,6 +59,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     swap: Swap | None
     back_off_s: float
     next_spawn_at: float
+    stop_began_at: float
     reexec_pid: int
 
     @classmethod
@@ -68,7 +70,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         arbiter.served = arbiter.terminating = arbiter.hasty = False
         arbiter.retired = set()
         arbiter.swap = None
-        arbiter.back_off_s = arbiter.next_spawn_at = 0.0
+        arbiter.back_off_s = arbiter.next_spawn_at = arbiter.stop_began_at = 0.0
         adopted: ProxyArbiter = arbiter
         return adopted
 
@@ -84,6 +86,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def stop(self, graceful: bool = True) -> None:
         """End all workers of all generations, and wait for them."""
         self.terminating = True
+        self.stop_began_at = time.monotonic()
         if not graceful:
             self.cfg.set("graceful_timeout", HASTY_STOP_S)
         if self.hasty:  # it came in the same batch as the first one, and the main loop has dropped it
@@ -172,7 +175,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.retired &= self.WORKERS.keys()
         for pid in self.WORKERS:
             state = self._report(pid)
-            self.served = self.served or state != 0
+            self.served = self.served or state != BOOTING
             if state == LEAVING:  # whoever told it to: it is replaced now
                 self.retired.add(pid)
 
@@ -197,6 +200,8 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def reap_workers(self) -> None:
         """Take note of ended workers. Raises HaltServer when none has ever served and one can't start."""
+        if self.terminating:
+            self._end_late_starters()
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -214,12 +219,19 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             del self.WORKERS[pid]
             self._note_end(pid, status, worker)
 
+    def _end_late_starters(self) -> None:
+        """Called while the stop waits: who hangs in its start does not hear SIGTERM, and has nothing to finish."""
+        if self.stop_began_at and time.monotonic() - self.stop_began_at > LATE_START_S:
+            for pid in list(self.WORKERS):
+                if self._report(pid) == BOOTING:
+                    self.kill_worker(pid, signal.SIGKILL)
+
     def _note_end(self, pid: int, status: int, worker: Any) -> None:
         is_asked = pid in self.retired or self.terminating
         self.retired.discard(pid)
         code = os.waitstatus_to_exitcode(status)
         if code < 0:
-            log = self.log.info if is_asked and code == -signal.SIGTERM else self.log.error
+            log = self.log.info if is_asked else self.log.error
             log("Worker %s was ended by %s", pid, signal.Signals(-code).name)
         elif code:
             self.log.error("Worker %s ended with code %s", pid, code)

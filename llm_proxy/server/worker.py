@@ -101,22 +101,26 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def _on_term(self, sig: int, frame: object) -> None:
         if not self._is_drain_asked:
             self._is_drain_asked = True
-            self.shared[0] = LEAVING
+            self._report_leaving()
             self.state.phase = "draining" if self._is_retire_asked else "grace"
             self._call_soon(self._wake.set)
 
     def _on_quit(self, sig: int, frame: object) -> None:
         self._is_cut_asked = True
-        self.shared[0] = LEAVING
+        self._report_leaving()
         self.state.phase = "draining"
         self._call_soon(self._wake.set)
 
     def _on_usr2(self, sig: int, frame: object) -> None:
         if not (self._is_drain_asked or self._is_cut_asked or self._is_retire_asked):
             self._is_retire_asked = True
-            self.shared[0] = LEAVING
+            self._report_leaving()
             self.state.phase = "retired"
             self._call_soon(self._wake.set)
+
+    def _report_leaving(self) -> None:
+        if self.shared[0] == SERVING:  # who has never served is still seen to be booting: it has nothing to finish
+            self.shared[0] = LEAVING
 
     def _on_usr1(self, sig: int, frame: object) -> None:
         self._call_soon(lambda: gevent.spawn(self._reopen))
@@ -139,10 +143,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def run(self) -> None:
         """Serve until told to leave, and leave."""
         self._open()
-        if self.shared[0] == BOOTING:  # else a signal came first
-            self.shared[0] = SERVING
+        self.shared[0] = SERVING
         while not (self._is_drain_asked or self._is_cut_asked or self._is_retire_asked):
             self._wait(HEARTBEAT_S)
+        self.shared[0] = LEAVING
         if self._is_retire_asked:
             self._retire()
         was_cut = False

@@ -30,6 +30,10 @@ class App:
     def started(self, state):
         self.state = state
         self.note("started")
+        if os.environ.get("APP_DIES"):
+            gevent.spawn_later(0.1, os._exit, 7)
+        if (path := os.environ.get("APP_HANG_FILE")) and os.path.exists(path):
+            gevent.sleep(60)
 
     def draining(self):
         self.note("draining")

@@ -1,0 +1,150 @@
+"""SIGHUP: new workers beside the old ones, and never a server that stops because of it."""
+
+import os
+import signal
+import time
+
+import pytest
+from servers.raw import request, wait_for
+from servers.small import assert_whole, begin_streams, finish
+
+
+def values(server):
+    """What the workers that answer now have for API_ENV."""
+    return {server.get("/value").body.split()[1].decode() for _ in range(12)}
+
+
+def settled(server, value):
+    """Wait until every worker has it, and nobody else answers."""
+    wait_for(lambda: values(server) == {value}, 10)
+
+
+@pytest.fixture
+def set_env():
+    """Writes a server's `.env`."""
+
+    def write(server, **variables):
+        server.env_path.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+
+    return write
+
+
+def test_a_good_change_is_served_by_new_workers(start, set_env):
+    """Streams of both old generations end whole; a retired worker is still ready; exit code 0."""
+    server = start(WEB_CONCURRENCY="2")
+    first_pids, streams = server.pids(), begin_streams(server, 4)
+    kept = server.client()
+    kept.send(request("/stream/20/0.1"))
+    kept.until(b"data: 0\n\n\r\n")
+    set_env(server, API_ENV="second")
+    server.signal(signal.SIGHUP)
+    settled(server, "second")
+    streams += begin_streams(server, 4)
+    set_env(server, API_ENV="third")
+    server.signal(signal.SIGHUP)
+    settled(server, "third")
+    assert not server.pids() & first_pids
+    kept.send(request("/ready"))  # behind the stream, to a worker that has retired
+    kept.until(b"0\r\n\r\n")
+    ready = kept.answer()
+    assert (ready.status, ready.value("Connection")) == (200, "close")
+    assert ready.body.endswith(b" retired")
+    kept.sock.close()
+    assert_whole(finish(streams))
+    wait_for(lambda: server.edge.count("stopped False") == 4, 10)
+    assert "cut" not in server.edge
+    server.signal(signal.SIGTERM)
+    assert server.ended(5) == 0
+
+
+def test_a_bad_variable_leaves_the_old_workers(start, set_env):
+    """Every fault is logged; nothing is forked; a later good reload works."""
+    server = start()
+    pids = server.pids()
+    set_env(server, API_ENV="bad", DRAIN_TIMEOUT="soon", KEEPALIVE_TIMEOUT="never")
+    server.signal(signal.SIGHUP)
+    wait_for(lambda: "KEEPALIVE_TIMEOUT=never" in server.log and "DRAIN_TIMEOUT=soon" in server.log)
+    assert server.pids() == pids
+    assert values(server) == {"development"}
+    set_env(server, API_ENV="good")
+    server.signal(signal.SIGHUP)
+    settled(server, "good")
+
+
+def test_a_bad_provider_file_leaves_the_old_workers(start, set_env):
+    """It is read and checked in the master."""
+    server = start()
+    pids = server.pids()
+    provider = server.folder / "providers.yaml"
+    provider.write_text("apis: {}\n")
+    set_env(server, API_CONFIG_PATH=provider)
+    server.signal(signal.SIGHUP)
+    wait_for(lambda: "Reload refused" in server.log)
+    assert server.pids() == pids
+
+
+def test_an_application_that_does_not_start_undoes_the_reload(start, set_env, tmp_path):
+    """The old workers go on with the old settings, and so do those that replace them."""
+    fault = tmp_path / "fault"
+    server = start(APP_FAULT_FILE=str(fault))
+    pids = server.pids()
+    fault.touch()
+    set_env(server, API_ENV="new")
+    server.signal(signal.SIGHUP)
+    wait_for(lambda: "Reload undone" in server.log)
+    assert server.pids() == pids
+    fault.unlink()
+    os.kill(pids.pop(), signal.SIGKILL)
+    wait_for(lambda: values(server) == {"development"})
+    server.signal(signal.SIGHUP)
+    settled(server, "new")
+
+
+def test_the_last_of_many_reloads_wins(start, set_env):
+    """Three within a moment."""
+    server = start()
+    for value in ("one", "two", "three"):
+        set_env(server, API_ENV=value)
+        server.signal(signal.SIGHUP)
+        time.sleep(0.04)
+    settled(server, "three")
+    wait_for(lambda: len(server.pids()) == 1)
+
+
+@pytest.mark.parametrize("offset_s", [0, 0.02, 0.15, 0.5, 1.0])
+def test_sigterm_in_a_reload_drains_old_and_new_at_once(start, set_env, offset_s):
+    """Whatever the new workers are doing; streams whole, exit code 0."""
+    server = start(WEB_CONCURRENCY="2")
+    streams = begin_streams(server, 6)
+    set_env(server, API_ENV="new")
+    server.signal(signal.SIGHUP)
+    time.sleep(offset_s)
+    server.signal(signal.SIGTERM)
+    assert_whole(finish(streams))
+    assert server.ended(4) == 0
+
+
+def test_sigterm_ends_workers_that_hang_in_their_start(start, tmp_path):
+    """A new generation that never serves does not hold up the stop for long; the old one is not touched before."""
+    hang = tmp_path / "hang"
+    server = start(APP_HANG_FILE=str(hang))
+    pids = server.pids()
+    hang.touch()
+    server.signal(signal.SIGHUP)
+    wait_for(lambda: server.edge.count("started") == 2)
+    assert server.pids() == pids
+    hang.unlink()
+    server.signal(signal.SIGTERM)
+    assert server.ended(8) == 0
+
+
+def test_the_number_of_workers_follows_ttin_ttou_and_the_reload(start, set_env):
+    """WEB_CONCURRENCY is read again, too."""
+    server = start()
+    server.signal(signal.SIGTTIN)
+    wait_for(lambda: len(server.pids()) == 2)
+    server.signal(signal.SIGTTOU)
+    wait_for(lambda: len(server.pids()) == 1)
+    set_env(server, WEB_CONCURRENCY="3")
+    server.signal(signal.SIGHUP)
+    wait_for(lambda: len(server.pids()) == 3)
