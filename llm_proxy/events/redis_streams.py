@@ -12,7 +12,19 @@ from llm_proxy.redisclient import command
 
 FIELD = b"data"  # EV-40: an entry's only field
 _COUNT_AFTER = """
-return #redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
+local count, most, from = 0, tonumber(ARGV[2]), ARGV[1]
+while count < most do
+  local page = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 50)
+  count = count + #page
+  if #page < 50 then break end
+  from = '(' .. page[#page][1]
+end
+return math.min(count, most)
+"""
+_ENDS = """
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+return first[1] and {first[1][1], last[1][1]} or {}
 """
 
 
@@ -29,7 +41,7 @@ class StreamBus:
 
     def __init__(self, client: Redis, key: str, max_len: int) -> None:
         self._client, self._key, self._max_len = client, key, max_len
-        self._has_groups = False
+        self._has_groups = True  # nothing is trimmed before it is known that nobody needs it
 
     def reserve(self, count: int) -> int:
         """Numbers from the counter beside the stream (EV-1)."""
@@ -47,22 +59,16 @@ class StreamBus:
             self._has_groups = bool(groups)
             if not groups:
                 return math.inf
-            backlog = max(group.pending + self._undelivered(group) for group in groups)
-            self._trim(groups)
+            length = int(command(self._client, "XLEN", self._key))
+            backlog = max(self._backlog(group, length) for group in groups)
+            if length > self._max_len:
+                trim_acknowledged(self._client, self._key, groups, limit=length - self._max_len)
         except UNREACHABLE as exc:
             raise BusUnavailable(describe(exc)) from exc
         return self._max_len - backlog
 
-    def _undelivered(self, group: "GroupState") -> int:
-        """The group's lag; counted up to MAX_LEN where Redis cannot tell (before 7, or after an XDEL)."""
-        if group.lag is not None:
-            return group.lag
-        return count_after(self._client, self._key, group.last_delivered_id, self._max_len)
-
-    def _trim(self, groups: "Sequence[GroupState]") -> None:
-        excess = int(command(self._client, "XLEN", self._key)) - self._max_len
-        if excess > 0:
-            trim_acknowledged(self._client, self._key, groups, limit=excess)
+    def _backlog(self, group: "GroupState", length: int) -> int:
+        return group.pending + undelivered(self._client, self._key, group, length, self._max_len)[0]
 
     def publish(self, wires: Sequence[bytes]) -> None:
         """One transaction, so that a refusal half-way (out of memory) does not reorder what is tried again."""
@@ -105,9 +111,23 @@ def group_states(client: Redis, key: str) -> list[GroupState]:
     return [GroupState(group) for group in found]
 
 
-def count_after(client: Redis, key: str, entry_id: str, most: int) -> int:
-    """Entries after the id, counted within Redis up to `most`."""
-    return int(client.eval(_COUNT_AFTER, 1, key, f"({entry_id}", str(max(1, most))))
+def undelivered(client: Redis, key: str, group: GroupState, length: int, most: int) -> tuple[int, bool]:
+    """Entries that the group was not given yet, and whether the count is exact.
+
+    Redis counts reads, not positions: where unread entries were trimmed, its lag stays too large by their number. The
+    ends of the stream set that right as soon as the group is before or behind all of it. Redis before 7, or after an
+    XDEL, has no lag: then entries are counted, up to `most`.
+    """
+    if group.lag == 0:
+        return 0, True
+    ends: Any = client.eval(_ENDS, 1, key)
+    if not ends or id_order(group.last_delivered_id) >= id_order(text(ends[1])):
+        return 0, True
+    if id_order(group.last_delivered_id) < id_order(text(ends[0])):
+        return length, True
+    if group.lag is None:
+        return int(client.eval(_COUNT_AFTER, 1, key, f"({group.last_delivered_id}", str(max(1, most)))), True
+    return min(group.lag, length), False
 
 
 def oldest_needed(client: Redis, key: str, groups: Sequence[GroupState]) -> str:

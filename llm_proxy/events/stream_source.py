@@ -13,11 +13,11 @@ from llm_proxy.events.bus import Entry, SourceStats
 from llm_proxy.events.redis_streams import (
     FIELD,
     GroupState,
-    count_after,
     group_states,
     id_order,
     text,
     trim_acknowledged,
+    undelivered,
 )
 from llm_proxy.redisclient import command
 
@@ -61,8 +61,7 @@ class StreamSource:
         self._trims = trims
         self._held: set[str] = set()
         self._own_cursor, self._claim_cursor = "0", "0-0"
-        self._trimmed = self._trim_seen = 0
-        self._trim_seen_at: int | None = None
+        self._trimmed = self._lost_seen = 0
         self._has_autoclaim = True
 
     # -- joining -----------------------------------------------------------------------------------------------------
@@ -217,18 +216,14 @@ class StreamSource:
         found = SourceStats(length=int(command(self._side, "XLEN", self._key)))
         if ours is not None:
             found.pending = ours.pending
-            found.undelivered = self._undelivered(ours)
+            found.undelivered, is_exact = undelivered(self._side, self._key, ours, found.length, _MOST_COUNTED)
             found.oldest_pending_s = self._oldest_pending_s(ours)
-            self._count_trimmed(ours, found.length)
+            if is_exact:
+                self._count_trimmed(ours, found.undelivered)
             if self._trims:
                 trim_acknowledged(self._side, self._key, groups)
         found.trimmed = self._trimmed
         return found
-
-    def _undelivered(self, group: GroupState) -> int:
-        if group.lag is not None:
-            return group.lag
-        return count_after(self._side, self._key, group.last_delivered_id, _MOST_COUNTED)
 
     def _oldest_pending_s(self, group: GroupState) -> float:
         if not group.pending:
@@ -236,17 +231,16 @@ class StreamSource:
         least = command(self._side, "XPENDING", self._key, self._group)[1]
         return max(0.0, time.time() - id_order(text(least))[0] / 1000) if least is not None else 0.0
 
-    def _count_trimmed(self, group: GroupState, length: int) -> None:
-        """Entries that went before our group read them (EV-58); Redis 7 keeps count of what was ever added."""
+    def _count_trimmed(self, group: GroupState, undelivered_now: int) -> None:
+        """Entries that went before our group read them (EV-58): ever added, less read, less still to be read."""
         answer = command(self._side, "XINFO", "STREAM", self._key)
         facts = dict(zip(answer[::2], answer[1::2], strict=False)) if isinstance(answer, list) else answer
         added = facts.get(b"entries-added", facts.get("entries-added"))
         if added is None or group.entries_read is None:
-            return
-        missing = max(0, int(added) - length - group.entries_read)
-        is_new = group.entries_read != self._trim_seen_at
-        self._trimmed += missing if is_new else max(0, missing - self._trim_seen)
-        self._trim_seen, self._trim_seen_at = missing, group.entries_read
+            return  # Redis before 7
+        lost = max(0, int(added) - undelivered_now - group.entries_read)
+        self._trimmed += max(0, lost - self._lost_seen)
+        self._lost_seen = lost
 
 
 def _is_group_gone(exc: ResponseError) -> bool:
