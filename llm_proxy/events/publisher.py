@@ -192,7 +192,8 @@ class Publisher:
         self._is_stopping = True
         self._work.set()
         if self._greenlet is not None:
-            self._greenlet.join(timeout=0 if cut else FLUSH_S)
+            if not cut:
+                self._greenlet.join(timeout=FLUSH_S)
             self._greenlet.kill()
             self._greenlet = None
         self._save_rest()
