@@ -5,7 +5,7 @@ a mapping, never into `os.environ`: on a reload the old value would pass for the
 """
 
 from llm_proxy.settings.handover import hand_over, handed_over
-from llm_proxy.settings.load import Loaded, SettingsError, load, variables
-from llm_proxy.settings.schema import Settings
+from llm_proxy.settings.load import Loaded, SettingsError, load
+from llm_proxy.settings.schema import Settings, variables
 
 __all__ = ["Loaded", "Settings", "SettingsError", "hand_over", "handed_over", "load", "variables"]

@@ -15,12 +15,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 Parser = Callable[[str], Any]
+UNSET = object()  # in place of a value: as if the variable were not there
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
     """What is known about one environment variable.
 
+    `empty` is the value that the empty text stands for; UNSET for nearly all, where it counts as not set.
     `later` names the feature that this version does not have yet: set to other than its default, the variable is
     warned about, or refused where `is_unsafe_early` says that silence would be unsafe.
     """
@@ -30,7 +32,7 @@ class Variable:
     default: str | None
     help: str
     secret: bool = False
-    keeps_empty: bool = False
+    empty: Any = UNSET
     later: str | None = None
     is_unsafe_early: bool = False
 
@@ -42,14 +44,14 @@ def setting(
     help: str,
     *,
     secret: bool = False,
-    keeps_empty: bool = False,
+    empty: Any = UNSET,
     later: str | None = None,
     unsafe: bool = False,
 ) -> Any:
     """Declare one variable as a dataclass field. `default` is written as in the environment; None means unset."""
     value = None if default is None else default if default == "" else parse(default)
-    variable = Variable(env, parse, default, help, secret, keeps_empty, later, unsafe)
-    return field(default=value, metadata={"variable": variable})
+    variable = Variable(env, parse, default, help, secret, empty, later, unsafe)
+    return field(default=value, repr=not secret, metadata={"variable": variable})
 
 
 def text(value: str) -> str:

@@ -46,7 +46,7 @@ class EventSettings:
         text,
         None,
         "Folder for events while Redis is away; empty = none.",
-        keeps_empty=True,
+        empty="",
         later=_EVENTS,
     )
     event_spool_max_bytes: int = setting(
@@ -155,7 +155,7 @@ class DispatcherSettings:
         address,
         ":9090",
         "Probes and metrics; empty = none.",
-        keeps_empty=True,
+        empty=None,
         later=_DISPATCHER,
     )
     dispatcher_verbose: bool = setting(

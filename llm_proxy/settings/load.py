@@ -1,32 +1,16 @@
 """From an environment, an env file and secret files to Settings; every fault at once, never a secret's value."""
 
 import os
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from dotenv import dotenv_values
-
-from llm_proxy.settings.declare import Variable
-from llm_proxy.settings.schema import Settings
+from llm_proxy.settings.declare import UNSET
+from llm_proxy.settings.schema import Settings, variables
+from llm_proxy.settings.sources import merge
+from llm_proxy.settings.spelling import strangers
 
 SAMPLE_MANAGEMENT_TOKEN = "change-me-to-a-long-random-string"  # noqa: S105  (.env.example's; refused at start, MP-20)
-
-FROM_FILE = (  # X_FILE supplies X (management.md §7.1)
-    "MANAGEMENT_TOKEN",
-    "MANAGEMENT_TOKEN_PREVIOUS",
-    "ENCRYPTION_KEY",
-    "ENCRYPTION_KEY_PREVIOUS",
-    "DATABASE_URL",
-    "DATABASE_PASSWORD",
-    "REDIS_PASSWORD",
-    "REDIS_CACHE_URL",
-    "DISTRIBUTED_RATE_LIMIT_KEY_SECRET",
-    "LLM_PROXY_API_KEY",
-)
-OTHER_NAMES = {"LLM_PROXY_ENV_FILE", "HELICONE_API_KEY", *(f"{name}_FILE" for name in FROM_FILE)}
-_KUBERNETES = re.compile(r"_(?:SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_[0-9]+_(?:TCP|UDP|SCTP)\w*)$")  # MP-134
 
 
 class SettingsError(Exception):
@@ -56,11 +40,6 @@ class Loaded:
         return self.settings
 
 
-def variables() -> dict[str, Variable]:
-    """Attribute name → declaration, in the order of declaration."""
-    return {f.name: f.metadata["variable"] for f in fields(Settings)}
-
-
 def load(
     environ: Mapping[str, str] | None = None,
     env_file: str | Path | None = None,
@@ -76,18 +55,15 @@ def load(
         overrides: Variables set by flags, by their environment names.
     """
     faults: list[str] = []
-    raw = _merge(os.environ if environ is None else environ, env_file, overrides or {}, faults)
+    raw = merge(os.environ if environ is None else environ, env_file, overrides or {}, faults)
     values: dict[str, object] = {}
     warnings: list[str] = []
     for name, variable in variables().items():
         if variable.env not in raw:
             continue
         text = raw[variable.env][0].strip()
-        if not text:  # empty counts as unset, but for three variables (data-plane §6)
-            if variable.keeps_empty:
-                values[name] = "" if isinstance(variable.default, str) and variable.parse.__name__ == "text" else None
-                if variable.env == "EVENT_SPOOL_DIR":
-                    values[name] = ""
+        if not text:
+            values |= {} if variable.empty is UNSET else {name: variable.empty}
             continue
         try:
             values[name] = variable.parse(text)
@@ -97,49 +73,9 @@ def load(
     _judge_early(settings, raw, faults, warnings)
     for check in CHECKS:
         check(settings, faults, warnings)
-    warnings += _strangers(raw)
+    warnings += strangers(raw)
     sources = {name: source for name, (_, source) in raw.items()}
     return Loaded(settings, faults, warnings, sources)
-
-
-def _merge(
-    environ: Mapping[str, str], env_file: str | Path | None, overrides: Mapping[str, str], faults: list[str]
-) -> dict[str, tuple[str, str]]:
-    """Variable → (text, source). Kubernetes' service variables are left out."""
-    asked = env_file if env_file is not None else environ.get("LLM_PROXY_ENV_FILE") or None
-    path = Path(asked) if asked is not None else Path(".env")
-    merged: dict[str, tuple[str, str]] = {}
-    if path.is_file():
-        try:
-            found = dotenv_values(path, interpolate=False)
-        except (OSError, UnicodeDecodeError):
-            found = {}
-            faults.append(f"LLM_PROXY_ENV_FILE={path}: expected a readable UTF-8 file")
-        merged = {name: (value, "env file") for name, value in found.items() if value}
-    elif asked is not None:
-        faults.append(f"LLM_PROXY_ENV_FILE={path}: expected an existing file")
-    keeps_empty = {v.env for v in variables().values() if v.keeps_empty}
-    for name, value in environ.items():
-        if value.strip() or name in keeps_empty:
-            merged[name] = (value, "environment")
-    merged.update({name: (value, "flag") for name, value in overrides.items()})
-    merged = {name: pair for name, pair in merged.items() if not _KUBERNETES.search(name) or name in ("REDIS_PORT",)}
-    for name in FROM_FILE:
-        _read_secret_file(name, merged, faults)
-    return merged
-
-
-def _read_secret_file(name: str, merged: dict[str, tuple[str, str]], faults: list[str]) -> None:
-    if f"{name}_FILE" not in merged:
-        return
-    path = merged[f"{name}_FILE"][0].strip()
-    if name in merged and merged[name][0].strip():
-        faults.append(f"{name}_FILE={path}: expected to be the only one of {name} and {name}_FILE")
-        return
-    try:
-        merged[name] = (Path(path).read_text().strip(), "secret file")
-    except (OSError, UnicodeDecodeError):
-        faults.append(f"{name}_FILE={path}: expected a readable file")
 
 
 def _judge_early(
@@ -239,26 +175,3 @@ CHECKS: tuple[Callable[[Settings, list[str], list[str]], None], ...] = (
     _check_tls,
     _check_without_effect,
 )
-
-
-def _strangers(raw: Mapping[str, tuple[str, str]]) -> list[str]:
-    """Unknown names that look like a mistyped one of ours: edit distance 1 or 2 (MP-193)."""
-    known = {v.env for v in variables().values()} | OTHER_NAMES
-    found = []
-    for name in raw:
-        if name in known or len(name) < 8:
-            continue
-        near = min((k for k in known if abs(len(k) - len(name)) <= 2), key=lambda k: _distance(name, k), default=None)
-        if near is not None and _distance(name, near) <= 2:
-            found.append(f"{name} is not a variable of ours; did you mean {near}?")
-    return found
-
-
-def _distance(a: str, b: str) -> int:
-    """Levenshtein's distance."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        last, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
-    return row[-1]

@@ -28,9 +28,7 @@ class OperationSettings:
         "MANAGEMENT_TOKEN_PREVIOUS", text, None, "Accepted beside it while it is rotated.", secret=True
     )
     audit_enabled: bool = setting("AUDIT_ENABLED", boolean, "true", "Whether actions are audited.")
-    audit_log_file: str = setting(
-        "AUDIT_LOG_FILE", text, "./data/audit.log", "Audit file; empty = none.", keeps_empty=True
-    )
+    audit_log_file: str = setting("AUDIT_LOG_FILE", text, "./data/audit.log", "Audit file; empty = none.", empty="")
     audit_create_dir: bool = setting("AUDIT_CREATE_DIR", boolean, "true", "Make the audit file's folder.")
     audit_store_in_db: bool = setting("AUDIT_STORE_IN_DB", boolean, "true", "Keep audit records in the database.")
     audit_required: bool = setting(

@@ -1,12 +1,28 @@
 """The one settings object, put together from its parts."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, fields
 
+from llm_proxy.settings.declare import Variable
 from llm_proxy.settings.events import DispatcherSettings, EventSettings
 from llm_proxy.settings.limits import CacheSettings, LimitSettings, RedisSettings
 from llm_proxy.settings.operation import CommandSettings, OperationSettings
 from llm_proxy.settings.server import ServerSettings, UpstreamSettings
 from llm_proxy.settings.storage import StorageSettings, TokenSettings
+
+PARTS = (
+    ServerSettings,
+    UpstreamSettings,
+    StorageSettings,
+    TokenSettings,
+    LimitSettings,
+    CacheSettings,
+    RedisSettings,
+    EventSettings,
+    DispatcherSettings,
+    OperationSettings,
+    CommandSettings,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +48,7 @@ class Settings(
             return self.db_driver
         if self.database_url is None:
             return "sqlite"
-        return "postgres" if self.database_url.startswith(("postgres", "host=", "dbname=")) else "mysql"
+        return "postgres" if re.match(r"postgres|[a-z_]+\s*=", self.database_url) else "mysql"
 
     @property
     def workers(self) -> int:
@@ -40,3 +56,8 @@ class Settings(
         if self.web_concurrency is not None:
             return self.web_concurrency
         return 1 if self.driver == "sqlite" or self.event_bus == "in-memory" else 2
+
+
+def variables() -> dict[str, Variable]:
+    """Attribute name → declaration, part by part."""
+    return {f.name: f.metadata["variable"] for part in PARTS for f in fields(part)}

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from llm_proxy.settings.load import variables
-from llm_proxy.settings.schema import Settings
+from llm_proxy.settings.schema import Settings, variables
 
 _UNITS_S = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _UNITS_BYTES = ((1024**3, "GB"), (1024**2, "MB"), (1024, "KB"))
@@ -11,9 +10,13 @@ _UNITS_BYTES = ((1024**3, "GB"), (1024**2, "MB"), (1024, "KB"))
 
 def shown(settings: Settings, name: str) -> str:
     """The value of attribute `name`; a secret's is only `set` or `unset`."""
-    value = getattr(settings, name)
-    if variables()[name].secret:
+    value, variable = getattr(settings, name), variables()[name]
+    if variable.secret:
         return "set" if value else "unset"
+    try:
+        variable.parse(_shown(name, value))
+    except ValueError:  # a number without units, a default that names no existing file
+        return "unset" if value is None else str(value)
     return _shown(name, value)
 
 
