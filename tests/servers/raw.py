@@ -69,7 +69,7 @@ class Client:
         if family != socket.AF_UNIX:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is not None:
-            self.sock = tls.wrap_socket(self.sock, server_hostname="localhost")
+            self.sock = tls.wrap_socket(self.sock, server_hostname="localhost", suppress_ragged_eofs=False)
         self.held = b""
 
     def __enter__(self) -> Self:
@@ -89,8 +89,14 @@ class Client:
         return self.answer(method)
 
     def more(self) -> bytes:
-        """What comes next; b"" at the end. Raises ConnectionResetError, TimeoutError."""
-        return self.sock.recv(65536)
+        """What comes next; b"" at the end. Raises ConnectionResetError, TimeoutError.
+
+        Over TLS the end is the server's close_notify; anything else is a reset.
+        """
+        try:
+            return self.sock.recv(65536)
+        except ssl.SSLEOFError as exc:
+            raise ConnectionResetError from exc
 
     def until(self, mark: bytes) -> bytes:
         """All that came up to and including `mark`."""
