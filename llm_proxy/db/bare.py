@@ -4,20 +4,27 @@ SQL is written once, with `?` for parameters; times are bound by `time()` and re
 """
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
+import gevent
 from sqlalchemy import Engine
 
-from llm_proxy.db.connector import connector_of
+from llm_proxy.db.connector import connector_of, is_cooperative
 from llm_proxy.db.errors import DatabaseAway
 from llm_proxy.db.types import to_column
 
 Parameters = Sequence[Any]
 
 CONNECTIONS = 4  # accounting.md §3
+_TRUSTED_S = 1.0  # a connection that was idle for longer is looked at before it is used
+LIMIT_S = 1.0  # of a statement, its connection included
+BATCH_LIMIT_S = 5.0
 WAIT_S = 1.0  # for a connection, before the database counts as away
+
+_UNLIMITED = nullcontext()
 
 
 class BareStatements:
@@ -31,10 +38,11 @@ class BareStatements:
         self._connector = connector_of(engine)
         self.dialect = self._connector.dialect
         self._single = engine if self._connector.is_single else None
-        self._idle: list[Any] = []
+        self._idle: list[tuple[float, Any]] = []  # since when, in the order in which they came back
         self._slots = threading.BoundedSemaphore(connections)
         self._begin = "BEGIN IMMEDIATE" if self.dialect == "sqlite" else "BEGIN"
         self._is_closed = False
+        self._is_bounded = self.dialect != "sqlite" and is_cooperative()
         self._ready: dict[str, str] = {}
 
     def time(self, instant: Any) -> Any:
@@ -51,7 +59,7 @@ class BareStatements:
 
     def batch(self, statements: Sequence[tuple[str, Parameters]]) -> list[int]:
         """Rows found by each statement; all of them in one transaction, or none."""
-        with self._connection() as connection:
+        with self._limit(BATCH_LIMIT_S), self._connection() as connection:
             cursor = connection.cursor()
             cursor.execute(self._begin)
             try:
@@ -70,12 +78,12 @@ class BareStatements:
         """Close what is idle; what is in use is closed when it comes back."""
         self._is_closed = True
         while self._idle:
-            self._discard(self._idle.pop())
+            self._discard(self._idle.pop()[1])
 
     def _run(self, sql: str, parameters: Parameters, take: Any, *, may_repeat: bool) -> Any:
         was_kept = bool(self._idle)
         try:
-            with self._connection() as connection:
+            with self._limit(LIMIT_S), self._connection() as connection:
                 cursor = connection.cursor()
                 cursor.execute(self._sql(sql), parameters)
                 taken = take(cursor)
@@ -86,6 +94,12 @@ class BareStatements:
                 raise
         self._drop_idle()  # they died together
         return self._run(sql, parameters, take, may_repeat=False)
+
+    def _limit(self, limit_s: float) -> Any:
+        """A bound on our side: a server that hangs must not hold up the request for as long as it likes."""
+        if not self._is_bounded:
+            return _UNLIMITED
+        return gevent.Timeout(limit_s, DatabaseAway("the database did not answer in time"))
 
     def _sql(self, sql: str) -> str:
         if self.dialect == "sqlite":
@@ -104,7 +118,7 @@ class BareStatements:
         if not self._slots.acquire(timeout=WAIT_S):
             raise DatabaseAway("no database connection was free in time")
         try:
-            connection = self._idle.pop() if self._idle else self._open()
+            connection = self._kept() or self._open()
             try:
                 yield connection
             except BaseException:
@@ -113,9 +127,18 @@ class BareStatements:
             if self._is_closed:
                 self._discard(connection)
             else:
-                self._idle.append(connection)
+                self._idle.append((time.monotonic(), connection))
         finally:
             self._slots.release()
+
+    def _kept(self) -> Any:
+        """A connection that came back before, or None."""
+        while self._idle:
+            since, connection = self._idle.pop()
+            if time.monotonic() - since < _TRUSTED_S or self._connector.is_alive(connection):
+                return connection
+            self._discard(connection)
+        return None
 
     def _open(self) -> Any:
         connection = self._connector.connect()
@@ -127,7 +150,7 @@ class BareStatements:
 
     def _drop_idle(self) -> None:
         while self._idle:
-            self._discard(self._idle.pop())
+            self._discard(self._idle.pop()[1])
 
     def _roll_back(self, cursor: Any) -> None:
         if self._single is None:

@@ -1,5 +1,6 @@
 """How a process opens connections of one database; what an Engine and the bare statements share."""
 
+import select
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ class Connector:
         where: The database in words that may be shown: a path, or host and name. Never a user or password.
         is_single: One connection for the whole process (`:memory:`).
         warnings: What an operator should know about how the connection is made; a line each.
+        descriptor: The socket of a connection, None where there is none to look at.
     """
 
     dialect: str
@@ -30,6 +32,18 @@ class Connector:
     where: str
     is_single: bool = False
     warnings: tuple[str, ...] = ()
+    descriptor: Callable[[Any], int] | None = None
+
+    def is_alive(self, connection: Any) -> bool:
+        """Whether a kept connection looks usable: one that is idle and has something to read was closed."""
+        if self.descriptor is None:
+            return True
+        try:
+            watch = select.poll()
+            watch.register(self.descriptor(connection), select.POLLIN)
+            return not watch.poll(0)
+        except Exception:  # closed on our side already: each driver says so with an error of its own
+            return False
 
 
 _CONNECTORS: WeakKeyDictionary[Engine, Connector] = WeakKeyDictionary()

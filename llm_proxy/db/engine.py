@@ -6,8 +6,9 @@ import sqlalchemy
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from llm_proxy.db import sqlite
+from llm_proxy.db import mysql, postgres, sqlite
 from llm_proxy.db.connector import Connector, remember
+from llm_proxy.db.urls import UrlFault, parse
 from llm_proxy.settings import Settings
 
 READS = "llm_proxy_reads"  # execution option: the transaction writes nothing
@@ -24,7 +25,14 @@ def create_engine(settings: Settings) -> Engine:
 
 def connector_of_settings(settings: Settings) -> Connector:
     """The connector of the configured database (MP-87, MP-88). Raises DatabaseFault."""
-    return sqlite.connector(settings.database_path)
+    if settings.driver == "sqlite":
+        return sqlite.connector(settings.database_path)
+    address = parse(settings.database_url or "")
+    if address.driver != settings.driver:
+        raise UrlFault(f"expected the form of {settings.driver}, because DB_DRIVER says so")
+    if address.driver == "postgres":
+        return postgres.connector(address, settings)
+    return mysql.connector(address, settings)
 
 
 def engine_of(connector: Connector, settings: Settings) -> Engine:

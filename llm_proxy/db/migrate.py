@@ -140,12 +140,18 @@ def _losses(engine: Engine, revision: str) -> list[str]:
 
 def _run(engine: Engine, step: str, target: str) -> None:
     with engine.connect() as connection:
+        if connection.dialect.name == "postgresql":  # limits are for serving
+            connection.exec_driver_sql("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+            connection.commit()
         config = _config()
         config.attributes["connection"] = connection
         try:
             (command.upgrade if step == "upgrade" else command.downgrade)(config, target)
         except Exception as error:
             raise MigrationError(f"database migration failed: {type(error).__name__}") from error
+        finally:
+            if connection.dialect.name == "postgresql":
+                connection.invalidate()  # its session must not come back to the pool without limits
 
 
 def _config() -> Config:

@@ -74,7 +74,7 @@ def routes(bp: Blueprint, services: Services) -> None:
     add(bp, "/projects", "POST", create)
     add(bp, "/projects/<path:project_id>", "GET", show)
     add(bp, "/projects/<path:project_id>", "PATCH", change)
-    add(bp, "/projects/<path:project_id>", "DELETE", delete)
+    add(bp, "/projects/<path:project_id>", "DELETE", delete, is_refusal=True)
     add(bp, "/projects/<project_id>/tokens/revoke", "POST", revoke_tokens)
 
 

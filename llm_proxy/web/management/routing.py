@@ -1,5 +1,6 @@
 """Routes of /manage, and what happens beside them: 405 with the real methods, 404, always as JSON (MP-22, MP-23)."""
 
+import re
 from collections.abc import Callable
 
 from flask import Blueprint, Response, current_app, request
@@ -14,13 +15,15 @@ from llm_proxy.web.management.services import ManagementServices
 Services = Callable[[], ManagementServices]
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _ELSEWHERE = "elsewhere"
+_REFUSED = "_refused"
 
 
-def add(bp: Blueprint, rule: str, method: str, view: Callable[..., ResponseReturnValue]) -> None:
-    """One method of one resource; a slash at the end counts for nothing."""
-    name = (
-        f"{rule.strip('/').replace('/', '_').replace('<path:', '').replace('<', '').replace('>', '')}_{method.lower()}"
-    )
+def add(
+    bp: Blueprint, rule: str, method: str, view: Callable[..., ResponseReturnValue], *, is_refusal: bool = False
+) -> None:
+    """One method of one resource; a slash at the end counts for nothing. `is_refusal`: it is never allowed."""
+    words = re.sub(r"<(?:path:)?|>", "", rule).strip("/").replace("/", "_")
+    name = f"{words}_{method.lower()}{_REFUSED if is_refusal else ''}"
     bp.add_url_rule(
         rule, name, view, methods=[method], strict_slashes=False, provide_automatic_options=False, merge_slashes=False
     )
@@ -57,6 +60,6 @@ def _allowed(path: str) -> list[str]:
             endpoint, _ = adapter.match(path, method=method)
         except HTTPException:
             continue
-        if not endpoint.endswith(f".{_ELSEWHERE}"):
+        if not endpoint.endswith((f".{_ELSEWHERE}", _REFUSED)):
             allowed.append(method)
     return allowed

@@ -57,7 +57,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """204, also the second time; 404."""
         with current().attempt("token.revoke", "failed to revoke token", details={"token_id": token_id}) as attempt:
             services().tokens.revoke(_checked(token_id), attempt.record, inputs.if_match(answers.token_tag))
-        return Response(status=204)
+        return Response(status=204, content_type="application/json")
 
     add(bp, "/tokens", "GET", index)
     add(bp, "/tokens", "POST", create)
