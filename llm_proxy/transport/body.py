@@ -149,6 +149,7 @@ class Raw:
     def _finish(self, *, pool: bool) -> None:
         """The clean end: before the last piece is handed out, so that the connection is free at once."""
         self.ended = True
-        head = self._head
+        head, x = self._head, self._x
         head.parser = None
-        self._x.over(pool=pool and head.keeps)
+        x.origin.remember(x.sock)
+        x.over(pool=pool and head.keeps)

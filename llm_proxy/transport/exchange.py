@@ -3,6 +3,7 @@
 import errno
 import math
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ class Timeouts:
 
 
 class _Woken(BaseException):
-    """Thrown into a greenlet that reads its client's body and need not any longer."""
+    """Thrown into a greenlet that waits for something that has become pointless."""
 
 
 class Exchange:
@@ -49,7 +50,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_reader",
+        "_waiter",
         "box",
         "deadline",
         "end",
@@ -74,7 +75,7 @@ class Exchange:
         self.sock: Any = None  # gevent's socket; the TLS object once wrapped
         self.box: Any = None  # AsyncResult while an address look-up is waited for
         self.foreign: BaseException | None = None  # raised by the body's reader: not ours to translate
-        self._reader: Any = None  # this greenlet, while it reads the client's body
+        self._waiter: Any = None  # this greenlet, while it waits for something else
         self.end = now + timeouts.total_s
         self.deadline = self.end
         self.live: set[Exchange] | None = live  # None once over: the socket may be somebody else's by then
@@ -132,30 +133,29 @@ class Exchange:
         self.has_answer = True
         return data
 
-    # -- waiting for the client's body ------------------------------------------------------------------------------
+    # -- waiting for something else than the upstream's socket ------------------------------------------------------
 
-    def read_client(self, body: Any, n: int) -> bytes | None:
-        """`body.read1(n)`; None when `wake` ended the wait. An exception of the body's is kept in `foreign`."""
-        self._reader = getcurrent()
+    def elsewhere(self, wait: Callable[..., Any], *args: Any) -> Any:
+        """`wait(*args)`; None when `wake` or a cut ended it. What it raises is kept in `foreign`."""
+        self._waiter = getcurrent()
         try:
-            data: bytes = body.read1(n)
+            return wait(*args)
         except _Woken:
             return None
         except BaseException as exc:
             self.foreign = exc
             raise
         finally:
-            self._reader = None
-        return data
+            self._waiter = None
 
     def wake(self) -> None:
-        """End a wait inside `read_client`, soon; safe in the hub and in any greenlet."""
-        if self._reader is not None:
+        """End a wait inside `elsewhere`, soon; safe in the hub and in any greenlet."""
+        if self._waiter is not None:
             get_hub().loop.run_callback(self._throw)
 
     def _throw(self) -> None:
-        if self._reader is not None:
-            self._reader.throw(_Woken)
+        if self._waiter is not None:
+            self._waiter.throw(_Woken)
 
     # -- what a failure is called -----------------------------------------------------------------------------------
 

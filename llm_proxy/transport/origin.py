@@ -68,10 +68,13 @@ class Origin:
             sock.close()
         return None
 
+    def remember(self, sock: Any) -> None:
+        """Learn from a connection whose answer is complete, whether it is kept or not."""
+        if self._tls is not None and sock is not None:
+            self._tls.remember(sock)
+
     def put(self, sock: Any) -> None:
         """Keep a connection whose answer has been read to its clean end."""
-        if self._tls is not None:
-            self._tls.remember(sock)
         if self.is_closed:
             sock.close()
             return

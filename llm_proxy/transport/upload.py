@@ -146,7 +146,7 @@ class Upload:
         x.check()
         before = monotonic()
         x.deadline = float("inf")  # the client's silence is the server's business
-        piece = x.read_client(self._request.body, n)
+        piece: bytes | None = x.elsewhere(self._request.body.read1, n)  # type: ignore[union-attr]
         x.end += monotonic() - before
         if piece is None:
             x.check()
@@ -212,7 +212,7 @@ class Upload:
         until = monotonic() + CONTINUE_WAIT_S
         while not self.is_stopped and len(self.early) < 10 and (left := until - monotonic()) > 0:
             x.check()
-            arrival.wait(left)
+            x.elsewhere(arrival.wait, left)
             arrival.clear()
         self._waits_for_continue = False
         self._arrival = None

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
-from integration.transport.scripted import HOST, Connection, Proxy, Script, Server, answering
+from integration.transport.scripted import HOST, Connection, Proxy, Script, Server, answering, found
 
-from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
+from llm_proxy.transport import Answer, Forward, Options, Timeouts, Upstream
 
 SWEEP_S = 0.05
 PATIENT = Timeouts(connect_s=10, first_byte_s=10, idle_s=10, total_s=math.inf)
@@ -24,6 +24,11 @@ class Lab:
     upstream: Upstream
     proxy: Proxy | None = None
     answers: list[Answer] = field(default_factory=list)
+
+    def renew(self) -> None:
+        """Another `Upstream`, as after a restart."""
+        self.upstream.close()
+        self.upstream = Upstream(Options(sweep_s=SWEEP_S, look_up=found))
 
     @property
     def is_tls(self) -> bool:

@@ -4,6 +4,7 @@ import datetime
 import ipaddress
 import socket as native
 import struct
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,11 +34,13 @@ class Connection:
         self.received = b""
         self._buffer = b""
         self.ended = Event()
+        self.was_resumed: bool | None = None
+        self.alpn: str | None = None
 
     def recv(self) -> bytes:
         """What has arrived; raises Gone at the end, however it came."""
         try:
-            data = self.sock.recv(65536)
+            data: bytes = self.sock.recv(65536)
         except OSError:
             data = b""
         if not data:
@@ -172,7 +175,9 @@ class Server:
     def _serve(self, c: Connection, script: Script) -> None:
         try:
             if self._context is not None:
-                c.sock = self._context.wrap_socket(c.sock, server_side=True)
+                c.sock = self._context.wrap_socket(c.sock, server_side=True, do_handshake_on_connect=False)
+                c.sock.do_handshake()
+                c.was_resumed, c.alpn = c.sock.session_reused, c.sock.selected_alpn_protocol()
             script(c)
         except (Gone, OSError):
             pass  # what the peer does to us is the test's business
@@ -180,6 +185,10 @@ class Server:
             self.faults.append(exc)
         finally:
             c.close()
+
+    def speak_plain(self) -> None:
+        """Leave the TLS client alone with its handshake."""
+        self._context = None
 
     def stop_listening(self) -> None:
         """New connections are refused."""
@@ -262,6 +271,11 @@ class Authority:
             context.set_alpn_protocols(["h2", "http/1.1"])
         return context
 
+    def hashed_name(self) -> str:
+        """What OpenSSL looks for in a folder of authorities."""
+        command = ["openssl", "x509", "-noout", "-subject_hash", "-in", str(self.bundle)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
     def _sign(
         self,
         subject: x509.Name,
@@ -292,3 +306,23 @@ class Authority:
 def found(host: str, port: int) -> list[Any]:
     """A look-up that knows every name as 127.0.0.1."""
     return [(native.AF_INET, native.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+
+class FullBacklog:
+    """A port on which a connection attempt waits for ever: nobody accepts, and the queue is full."""
+
+    def __init__(self) -> None:
+        self._listener = native.socket()
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(0)
+        self.port: int = self._listener.getsockname()[1]
+        self._waiting = []
+        for _ in range(4):
+            sock = native.socket()
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", self.port))
+            self._waiting.append(sock)
+
+    def close(self) -> None:
+        for sock in (*self._waiting, self._listener):
+            sock.close()
