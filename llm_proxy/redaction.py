@@ -41,7 +41,7 @@ _FIELDS = re.compile(
 _NAMED = re.compile(
     r"((?:api[_-]?key|passw(?:or)?d|secret)[\"']?\s*[:=]\s*)([\"']?)([^\s\"',;&}\])]{3,})", re.IGNORECASE
 )
-_DSN = re.compile(r"(\b[A-Za-z0-9_.%+~-]+):([^\s/@\"']+|[^\s@\"']*[^\s/@\"'][^\s@\"']*)@(?=tcp\(|unix\(|[A-Za-z0-9\[])")
+_DSN = re.compile(r"(\b[A-Za-z0-9_.%+~-]+):([^\s\"']+)@(?=(?:tcp|unix)\()")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"']*):([^\s\"']+)@")  # greedy: passwords hold "@", too
 
 

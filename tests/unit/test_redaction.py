@@ -1,0 +1,84 @@
+"""Secrets do not pass the redaction layer, and ordinary text does unharmed."""
+
+import pytest
+
+from llm_proxy.redaction import Redactor, learn_settings, obfuscate
+from llm_proxy.settings import load
+
+BEARER = "sk-AbCdEfGhIjKlMnOpQrStUv"
+KEY = "sk-proj-0123456789_abcdefghij-KLMN"
+
+
+@pytest.mark.parametrize(
+    ("secret", "shown"),
+    [("", ""), ("abcd", "****"), ("abcde", "ab***"), ("abcdefghijkl", "ab**********"), (BEARER, "sk-AbCdE...StUv")],
+)
+def test_obfuscation_has_three_lengths(secret: str, shown: str) -> None:
+    """DP-110."""
+    assert obfuscate(secret) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        (f"Authorization: Bearer {BEARER}", BEARER),
+        (f"authorization: bearer {KEY}", KEY),
+        ("{'Authorization': 'Bearer opaque.token.value'}", "opaque.token.value"),
+        ("('AUTHORIZATION', 'Basic dXNlcjpwYXNz')", "dXNlcjpwYXNz"),
+        ("b'Authorization: Bearer opaque-value'", "opaque-value"),
+        (f"the key {KEY} was refused", KEY),
+        (f"GET /v1/models?key={BEARER}", BEARER),
+        ("Cookie: session=very-secret; other=1", "very-secret"),
+        ("Set-Cookie: session=very-secret; Path=/", "very-secret"),
+        ("postgresql://user:pa@ss:w0rd@db.example:5432/x", "w0rd"),
+        ("user:p@ss(word@tcp(db.example:3306)/x", "ss(word"),
+        ("redis://:hidden-one@cache:6379/0", "hidden-one"),
+        ('{"api_key": "opaque-provider-key"}', "opaque-provider-key"),
+        ("password=hunter2hunter2", "hunter2hunter2"),
+        ("AIzaSyA0123456789abcdefghijklmnop", "AIzaSyA0123456789abcdefghijklmnop"),
+    ],
+)
+def test_what_looks_like_a_secret_is_hidden(text: str, secret: str) -> None:
+    """Whatever stands around it."""
+    assert secret not in Redactor().text(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "request completed",
+        "/v1/chat/completions",
+        "the task-sk- list of a desk-top",
+        "01a210d4-1132-7c9e-87b6-07b56a03f000",
+        "sk-AbCd**************StUv",
+        "mail to someone@example.org",
+        "http://127.0.0.1:8080/ready",
+        "no cookie was sent",
+    ],
+)
+def test_ordinary_text_passes(text: str) -> None:
+    """Ids, hints, addresses and words stay as they are."""
+    assert Redactor().text(text) == text
+
+
+def test_structures_are_walked() -> None:
+    """Dictionaries, lists and bytes; names that always hide their value."""
+    value = {"a": [f"Bearer {BEARER}", 1, None], "password": "short", "raw": KEY.encode(), "n": {"Cookie": "x"}}
+    assert Redactor().value(value) == {
+        "a": ["Bearer sk-AbCdE...StUv", 1, None],
+        "password": "***",
+        "raw": "sk-proj-...KLMN",
+        "n": {"Cookie": "***"},
+    }
+
+
+def test_literal_values_of_settings_are_hidden() -> None:
+    """Whatever they look like, keys in their base64 form."""
+    import base64
+
+    key = base64.b64encode(b"k" * 32).decode()
+    settings = load({"MANAGEMENT_TOKEN": "plain-words-token", "ENCRYPTION_KEY": key}).settings
+    learn_settings(settings)
+    from llm_proxy.redaction import redact
+
+    assert redact(f"a plain-words-token b {key} c") == f"a plain-wo...oken b {obfuscate(key)} c"
