@@ -8,6 +8,7 @@ from gevent import monkey
 
 monkey.patch_all()  # before anything is imported that keeps a reference to what is patched
 
+import atexit  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
 import shutil  # noqa: E402
@@ -34,6 +35,7 @@ def _metrics_folder(asked: Path | None) -> str:
 _loaded = load()
 _settings = _loaded.settings
 hand_over(_loaded)
+_start_pid = os.getpid()
 _is_upgrade = "GUNICORN_PID" in os.environ  # SIGUSR2: another master serves beside this one
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder(_settings.prometheus_multiproc_dir)  # before prometheus_client
 os.environ.pop("SCRIPT_NAME", None)  # gunicorn would cut it off every path
@@ -92,9 +94,8 @@ def on_starting(server: Any) -> None:
     except RuntimeError:
         if server.pidfile is not None:
             server.pidfile.unlink()
-        _remove_metrics_folder()
         raise
-    renewal = configuration.Renewal(_loaded, load, _check)
+    renewal = configuration.Renewal(_loaded, read=load, check=_check, apply=_apply)
     renewal.keeps_workers = server.cfg.workers != workers
     ProxyArbiter.adopt(server, renewal)
     if sys.argv[0].endswith("__main__.py"):  # SIGUSR2 would run the file, whose folder hides the standard http
@@ -111,6 +112,15 @@ def _check(loaded: Loaded) -> list[str]:
     from llm_proxy import boot
 
     return boot.check(loaded)
+
+
+def _apply(loaded: Loaded) -> None:
+    """Put settings in place for workers forked from now on."""
+    hand_over(loaded)
+    try:
+        logs.configure(loaded.settings)
+    except OSError as exc:
+        _log.error("LOG_FILE=%s can't be opened, the log stays where it is: %s", loaded.settings.log_file, exc.strerror)
 
 
 def _wrong_options(cfg: Any) -> list[str]:
@@ -180,6 +190,8 @@ def _tell(cfg: Any) -> None:
     warnings, notes = boot.notes(_settings)
     for warning in [*_loaded.warnings, *warnings]:
         _log.warning("%s", warning)
+    if _settings.driver == "sqlite" and cfg.workers > 1:
+        _log.warning("SQLite serves %s workers of this host; it is no database for several hosts", cfg.workers)
     for note in notes:
         _log.info("%s", note)
 
@@ -218,10 +230,21 @@ def on_exit(server: Any) -> None:
     """Remove the folder that this server made, but not under the next master's workers."""
     if server.reexec_pid == 0:
         _remove_metrics_folder()
+    else:
+        atexit.unregister(_remove_unused_folder)
     logs.flush()
+
+
+def _remove_unused_folder() -> None:
+    """At the end of a process that did not become a server (`--check-config`, faults), or has removed it already."""
+    if os.getpid() == _start_pid:
+        _remove_metrics_folder()
 
 
 def _remove_metrics_folder() -> None:
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     if folder.name.startswith(_METRICS_PREFIX):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+atexit.register(_remove_unused_folder)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llm_proxy.settings import Loaded, Settings, hand_over
+from llm_proxy.settings import Loaded, Settings
 from llm_proxy.settings.declare import ListenAddress
 
 STOP_RESERVE_S = 12  # after the drain: 2 s for the cut, 8 s for the application to write down everything
@@ -102,11 +102,19 @@ class Renewal:
         first: What the server starts with.
         read: Reads everything again.
         check: All faults of what was read.
+        apply: Puts it in place for workers forked from now on.
     """
 
-    def __init__(self, first: Loaded, read: Callable[[], Loaded], check: Callable[[Loaded], list[str]]) -> None:
+    def __init__(
+        self,
+        first: Loaded,
+        *,
+        read: Callable[[], Loaded],
+        check: Callable[[Loaded], list[str]],
+        apply: Callable[[Loaded], None],
+    ) -> None:
         self._kept = self._current = first
-        self._read, self._check = read, check
+        self._read, self._check, self._apply = read, check, apply
         self.keeps_workers = False  # the command line gave the number of workers
 
     def renew(self, cfg: Any) -> list[str]:
@@ -130,7 +138,7 @@ class Renewal:
 
     def _put(self, loaded: Loaded, cfg: Any) -> None:
         self._current = loaded
-        hand_over(loaded)
+        self._apply(loaded)
         cfg.set("graceful_timeout", stop_limit_s(loaded.settings))
         if loaded.settings.enable_tls and cfg.is_ssl:  # each generation reads the certificate again
             cfg.set("certfile", str(loaded.settings.tls_cert_file))

@@ -58,6 +58,7 @@ class Connection:
         self._host, self._sock, self._server_name = host, sock, server_name
         self._addr = _unmapped(addr)
         self._unreader = Unreader(sock, host.cfg.limit_request_line)
+        self._unreader.write_silence_s = host.limits.write_silence_s
         self._peer = Peer(host.watch, sock.fileno())
         self._received = 0.0
         self.is_idle = False
@@ -114,6 +115,7 @@ class Connection:
             return False
         self._unreader.deadline = None
         self._unreader.silence_s = self._host.limits.body_silence_s
+        self._sock.settimeout(self._host.limits.write_silence_s)
         self._host.count()
         return self._exchange(req)
 
@@ -146,7 +148,6 @@ class Connection:
         return self._is_kept(answer, body)
 
     def _run(self, environ: dict[str, Any], answer: Answer) -> None:
-        self._sock.settimeout(self._host.limits.write_silence_s)
         body = _NO_BODY
         try:
             body = self._host.wsgi(environ, answer.start_response)

@@ -26,6 +26,7 @@ class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
         self._open_line_bytes = 0  # of a request line that has not ended so far
         self.deadline: float | None = None
         self.silence_s: float | None = None
+        self.write_silence_s: float | None = None  # the socket's time limit between reads: writing has one of its own
 
     @property
     def is_empty(self) -> bool:
@@ -60,7 +61,7 @@ class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
         except OSError as exc:
             raise ClientGone from exc
         finally:
-            self.sock.settimeout(None)
+            self.sock.settimeout(self.write_silence_s)
         if self.deadline is None:
             if not data:
                 raise ClientGone

@@ -150,6 +150,7 @@ class App:
         return Stream(self, int(number), float(pause))
 
     def on_big(self, environ, start_response):
+        environ["wsgi.input"].read()
         start_response("200 OK", [("Content-Length", str(64 * 1024 * 1024))])
         return Stream(self, 64, 0, b"x" * (1024 * 1024))
 

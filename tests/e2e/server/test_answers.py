@@ -91,11 +91,12 @@ def test_a_large_answer_to_a_slow_reader_is_whole(server):
             size += len(client.more())
 
 
-def test_a_client_that_reads_nothing_is_gone(server):
-    """After CLIENT_WRITE_TIMEOUT the body is closed and the connection reset."""
+@pytest.mark.parametrize("body", [None, b"hello"])
+def test_a_client_that_reads_nothing_is_gone(server, body):
+    """After CLIENT_WRITE_TIMEOUT the body is closed and the connection reset; also when a body was read before."""
     with Client(server.address, receive_buffer=65536) as client:
         before = server.edge.count("stream unfinished")
-        client.send(request("/big"))
+        client.send(request("/big", body=body))
         wait_for(lambda: server.edge.count("stream unfinished") > before, 8)
 
 

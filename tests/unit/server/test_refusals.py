@@ -1,0 +1,56 @@
+"""Refusals as bytes."""
+
+import re
+import uuid
+from types import SimpleNamespace
+
+import pytest
+from gunicorn.http import errors as theirs
+
+from llm_proxy import errors as ours
+from llm_proxy.server import refusals
+
+
+@pytest.mark.parametrize(
+    ("exc", "status", "code"),
+    [
+        (theirs.LimitRequestLine(9000, 8190), 414, "uri_too_long"),
+        (theirs.LimitRequestHeaders("x"), 431, "header_fields_too_large"),
+        (theirs.InvalidHeader("x"), 400, "malformed_request"),
+        (theirs.ExpectationFailed("x"), 400, "malformed_request"),
+        (theirs.UnsupportedTransferCoding("x"), 400, "malformed_request"),
+        (ours.RequestTimeout(), 408, "request_timeout"),
+        (ours.MalformedRequest(), 400, "malformed_request"),
+        (ValueError("x"), 500, "internal_error"),
+    ],
+    ids=lambda value: getattr(type(value), "__name__", None) if isinstance(value, Exception) else None,
+)
+def test_what_went_wrong_becomes_one_of_our_errors(exc, status, code):
+    """Anything unknown is a failure of ours."""
+    error = refusals.as_error(exc)
+    assert (error.status, error.code) == (status, code)
+
+
+def test_every_refusal_can_be_rendered():
+    """Status line, fields, object, newline."""
+    data = refusals.render(ours.Draining(), "id-1")
+    head, _, body = data.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert head.count(b"Connection: close") == 1
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert body.endswith(b'"code":"draining"}\n')
+
+
+def test_new_ids_are_version_7_and_sort_by_time():
+    """RFC 9562."""
+    made = [refusals.new_id() for _ in range(50)]
+    assert all(uuid.UUID(one).version == 7 and uuid.UUID(one).variant == uuid.RFC_4122 for one in made)
+    assert [one[:13] for one in made] == sorted(one[:13] for one in made)
+    assert all(re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", one) for one in made)
+
+
+@pytest.mark.parametrize(("value", "is_kept"), [("a.B_1:-", True), ("", False), ("a b", False), ("a" * 129, False)])
+def test_a_good_request_id_is_kept(value, is_kept):
+    """DP-40."""
+    found = refusals.request_id_of(SimpleNamespace(headers=[("X-REQUEST-ID", value)]))
+    assert (found == value) is is_kept
