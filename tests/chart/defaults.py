@@ -4,12 +4,13 @@
 out. What stays out of the table may be taken out for good: probes, targets, resources, security contexts.
 """
 
+import json
+from collections.abc import Iterator
 from typing import Any
-
-import yaml
 
 REMOVABLE = {
     "env",
+    "hosts",
     "startupProbe",
     "livenessProbe",
     "readinessProbe",
@@ -26,25 +27,24 @@ REMOVABLE = {
 }
 
 _HEAD = """\
-{{/* Written by `bin/validate-chart --update` from values.yaml: what is filled in where a value is absent. */}}
+{{/* Written by `bin/validate-chart --update` from values.yaml: what is filled in where a value is absent. Each entry is
+[the maps that it is in, its name, its value], a map before what is in it. */}}
 {{- define "llm-proxy.defaults" -}}
+entries:
 """
 
 
 def template(values: dict[str, Any]) -> str:
     """The text of _defaults.tpl for these values."""
-    body = yaml.safe_dump(_kept(values), sort_keys=False, width=120)
-    return f"{_HEAD}{body}{{{{- end -}}}}\n"
+    lines = [f"- {json.dumps(entry, ensure_ascii=False)}\n" for entry in _entries(values, [])]
+    return f"{_HEAD}{''.join(lines)}{{{{- end -}}}}\n"
 
 
-def _kept(values: dict[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
+def _entries(values: dict[str, Any], parents: list[str]) -> Iterator[list[Any]]:
     for name, value in values.items():
-        if name in REMOVABLE:
-            if isinstance(value, dict):
-                kept[name] = {}
-        elif isinstance(value, dict):
-            kept[name] = _kept(value)
-        else:
-            kept[name] = value
-    return kept
+        if isinstance(value, dict):
+            yield [parents, name, {}]
+            if name not in REMOVABLE:
+                yield from _entries(value, [*parents, name])
+        elif name not in REMOVABLE and value is not None:
+            yield [parents, name, value]

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,7 @@ class DuplicateKey(Exception):
     """A mapping in a manifest has one key twice: a YAML parser keeps one of them, silently (CH-288)."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """Refuses duplicate keys."""
 
 
@@ -110,7 +111,7 @@ def _merge(into: Values, part: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
             _merge(into[key], value)
         else:
-            into[key] = value
+            into[key] = deepcopy(value)
 
 
 def flags(words: list[str], root: Path = CHART.parent.parent) -> Values:

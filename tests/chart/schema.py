@@ -73,8 +73,8 @@ TLS = {
 NETWORKS = {"type": "array", "items": {"type": "string", "pattern": r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"}}
 ENV = {
     "type": "object",
-    "propertyNames": {"pattern": "^[-._a-zA-Z][-._a-zA-Z0-9]*$"},
-    "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+    "patternProperties": {"^[-._a-zA-Z][-._a-zA-Z0-9]*$": {"type": ["string", "number", "boolean", "null"]}},
+    "additionalProperties": False,
 }
 PROXY_ENV = ENV | {
     "properties": {

@@ -1,277 +1,269 @@
-{{/* Written by `bin/validate-chart --update` from values.yaml: what is filled in where a value is absent. */}}
+{{/* Written by `bin/validate-chart --update` from values.yaml: what is filled in where a value is absent. Each entry is
+[the maps that it is in, its name, its value], a map before what is in it. */}}
 {{- define "llm-proxy.defaults" -}}
-image:
-  repository: llm-proxy
-  tag: ''
-  digest: ''
-  pullPolicy: IfNotPresent
-imagePullSecrets: []
-nameOverride: ''
-fullnameOverride: ''
-kubeVersionOverride: ''
-commonLabels: {}
-commonAnnotations: {}
-global: {}
-replicaCount: 1
-revisionHistoryLimit: 5
-strategy: {}
-deploymentAnnotations: {}
-podAnnotations: {}
-podLabels: {}
-terminationGracePeriodSeconds: 150
-lifecycle:
-  preStopSleepSeconds: 5
-service:
-  type: ClusterIP
-  port: 8080
-  targetPort: 8080
-  annotations: {}
-ingress:
-  enabled: false
-  className: ''
-  annotations: {}
-  hosts:
-  - host: chart-example.local
-    paths:
-    - path: /
-      pathType: Prefix
-  tls: []
-trustedProxies: []
-autoscaling:
-  enabled: false
-  minReplicas: 1
-  maxReplicas: 10
-  behavior: {}
-podDisruptionBudget:
-  enabled: true
-  maxUnavailable: 1
-env: {}
-extraEnv: []
-extraEnvFrom: []
-config:
-  apiProviders: ''
-  existingConfigMap: ''
-secrets:
-  create: false
-  generate: false
-  data:
-    managementToken: ''
-    databaseUrl: ''
-    encryptionKey: ''
-  managementToken:
-    existingSecret:
-      name: ''
-      key: MANAGEMENT_TOKEN
-  managementTokenPrevious:
-    existingSecret:
-      name: ''
-      key: MANAGEMENT_TOKEN_PREVIOUS
-  databaseUrl:
-    existingSecret:
-      name: ''
-      key: DATABASE_URL
-  encryptionKey:
-    required: false
-    existingSecret:
-      name: ''
-      key: ENCRYPTION_KEY
-  encryptionKeyPrevious:
-    existingSecret:
-      name: ''
-      key: ENCRYPTION_KEY_PREVIOUS
-persistence:
-  enabled: true
-  existingClaim: ''
-  storageClass: ''
-  accessMode: ReadWriteOnce
-  size: 1Gi
-  retain: true
-migrations:
-  mode: init
-  resources: {}
-postgresql:
-  enabled: false
-  image:
-    repository: postgres
-    tag: '17.6'
-    pullPolicy: IfNotPresent
-  auth:
-    username: llmproxy
-    database: llmproxy
-    password: ''
-    existingSecret: ''
-    secretKeys:
-      adminPasswordKey: postgres-password
-      userPasswordKey: password
-  sslMode: require
-  tls:
-    enabled: true
-    existingSecret: ''
-  primary:
-    persistence:
-      enabled: true
-      storageClass: ''
-      accessMode: ReadWriteOnce
-      size: 8Gi
-    resources: {}
-  podSecurityContext: {}
-  securityContext: {}
-mysql:
-  enabled: false
-  image:
-    repository: mysql
-    tag: 8.4.5
-    pullPolicy: IfNotPresent
-  auth:
-    rootPassword: ''
-    database: llmproxy
-    username: llmproxy
-    password: ''
-    existingSecret: ''
-    secretKeys:
-      rootPasswordKey: mysql-root-password
-      userPasswordKey: mysql-password
-  persistence:
-    enabled: true
-    storageClass: ''
-    size: 10Gi
-    accessMode: ReadWriteOnce
-  resources: {}
-  extraConfig:
-    maxConnections: 200
-    characterSet: utf8mb4
-    collation: utf8mb4_unicode_ci
-  tls:
-    enabled: false
-    skipVerify: false
-    existingSecret: ''
-  podSecurityContext: {}
-  securityContext: {}
-redis:
-  enabled: false
-  external:
-    addr: ''
-    db: 0
-    username: ''
-    password:
-      existingSecret:
-        name: ''
-        key: REDIS_PASSWORD
-    tls:
-      enabled: false
-      caSecret: ''
-dispatcher:
-  enabled: false
-  replicaCount: 1
-  service: file
-  endpoint: ''
-  apiKey:
-    existingSecret:
-      name: ''
-      key: DISPATCHER_API_KEY
-  config:
-    bufferSize: 1000
-    batchSize: 100
-  env: {}
-  persistence:
-    enabled: true
-    existingClaim: ''
-    size: 10Gi
-    storageClass: ''
-    accessMode: ReadWriteOnce
-    retain: true
-  health:
-    port: 9090
-  resources: {}
-  livenessProbe: {}
-  readinessProbe: {}
-  terminationGracePeriodSeconds: 30
-  podAnnotations: {}
-  podLabels: {}
-  podSecurityContext: {}
-  securityContext: {}
-  nodeSelector: {}
-  tolerations: []
-  affinity: {}
-admin:
-  enabled: false
-  listenAddr: :8081
-  apiBaseUrl: ''
-  service:
-    type: ClusterIP
-    port: 8081
-    annotations: {}
-  ingress:
-    enabled: false
-    className: ''
-    annotations: {}
-    hosts:
-    - host: admin.chart-example.local
-      paths:
-      - path: /
-        pathType: Prefix
-    tls: []
-  resources: {}
-  livenessProbe: {}
-  readinessProbe: {}
-  podAnnotations: {}
-  nodeSelector: {}
-  tolerations: []
-  affinity: {}
-metrics:
-  enabled: false
-  path: /metrics/prometheus
-  portName: http
-  annotations: {}
-  serviceMonitor:
-    enabled: false
-    labels: {}
-    namespace: ''
-    interval: 30s
-    scrapeTimeout: 10s
-    dispatcher: true
-  grafanaDashboard:
-    enabled: false
-    labels: {}
-    annotations: {}
-  redisDashboard:
-    enabled: false
-    labels: {}
-    annotations: {}
-  prometheusRule:
-    enabled: false
-    labels: {}
-    thresholds:
-      errorPercent: 5
-      noTrafficMinutes: 60
-      notReadyMinutes: 5
-      dispatcherLag: 1000
-      circuitOpenMinutes: 2
-resources: {}
-startupProbe: {}
-livenessProbe: {}
-readinessProbe: {}
-nodeSelector: {}
-tolerations: []
-affinity: {}
-topologySpreadConstraints: []
-priorityClassName: ''
-serviceAccount:
-  create: true
-  name: ''
-  annotations: {}
-  automount: false
-podSecurityContext: {}
-securityContext: {}
-networkPolicy:
-  enabled: false
-  ingressFrom: []
-  allowExternalEgress: true
-  extraEgress: []
-initContainers: []
-sidecars: []
-volumes: []
-volumeMounts: []
-tests:
-  enabled: true
+entries:
+- [[], "image", {}]
+- [["image"], "repository", "llm-proxy"]
+- [["image"], "tag", ""]
+- [["image"], "digest", ""]
+- [["image"], "pullPolicy", "IfNotPresent"]
+- [[], "imagePullSecrets", []]
+- [[], "nameOverride", ""]
+- [[], "fullnameOverride", ""]
+- [[], "kubeVersionOverride", ""]
+- [[], "commonLabels", {}]
+- [[], "commonAnnotations", {}]
+- [[], "global", {}]
+- [[], "replicaCount", 1]
+- [[], "revisionHistoryLimit", 5]
+- [[], "strategy", {}]
+- [[], "deploymentAnnotations", {}]
+- [[], "podAnnotations", {}]
+- [[], "podLabels", {}]
+- [[], "terminationGracePeriodSeconds", 150]
+- [[], "lifecycle", {}]
+- [["lifecycle"], "preStopSleepSeconds", 5]
+- [[], "service", {}]
+- [["service"], "type", "ClusterIP"]
+- [["service"], "port", 8080]
+- [["service"], "targetPort", 8080]
+- [["service"], "annotations", {}]
+- [[], "ingress", {}]
+- [["ingress"], "enabled", false]
+- [["ingress"], "className", ""]
+- [["ingress"], "annotations", {}]
+- [["ingress"], "tls", []]
+- [[], "trustedProxies", []]
+- [[], "autoscaling", {}]
+- [["autoscaling"], "enabled", false]
+- [["autoscaling"], "minReplicas", 1]
+- [["autoscaling"], "maxReplicas", 10]
+- [["autoscaling"], "behavior", {}]
+- [[], "podDisruptionBudget", {}]
+- [["podDisruptionBudget"], "enabled", true]
+- [["podDisruptionBudget"], "maxUnavailable", 1]
+- [[], "env", {}]
+- [[], "extraEnv", []]
+- [[], "extraEnvFrom", []]
+- [[], "config", {}]
+- [["config"], "apiProviders", ""]
+- [["config"], "existingConfigMap", ""]
+- [[], "secrets", {}]
+- [["secrets"], "create", false]
+- [["secrets"], "generate", false]
+- [["secrets"], "data", {}]
+- [["secrets", "data"], "managementToken", ""]
+- [["secrets", "data"], "databaseUrl", ""]
+- [["secrets", "data"], "encryptionKey", ""]
+- [["secrets"], "managementToken", {}]
+- [["secrets", "managementToken"], "existingSecret", {}]
+- [["secrets", "managementToken", "existingSecret"], "name", ""]
+- [["secrets", "managementToken", "existingSecret"], "key", "MANAGEMENT_TOKEN"]
+- [["secrets"], "managementTokenPrevious", {}]
+- [["secrets", "managementTokenPrevious"], "existingSecret", {}]
+- [["secrets", "managementTokenPrevious", "existingSecret"], "name", ""]
+- [["secrets", "managementTokenPrevious", "existingSecret"], "key", "MANAGEMENT_TOKEN_PREVIOUS"]
+- [["secrets"], "databaseUrl", {}]
+- [["secrets", "databaseUrl"], "existingSecret", {}]
+- [["secrets", "databaseUrl", "existingSecret"], "name", ""]
+- [["secrets", "databaseUrl", "existingSecret"], "key", "DATABASE_URL"]
+- [["secrets"], "encryptionKey", {}]
+- [["secrets", "encryptionKey"], "required", false]
+- [["secrets", "encryptionKey"], "existingSecret", {}]
+- [["secrets", "encryptionKey", "existingSecret"], "name", ""]
+- [["secrets", "encryptionKey", "existingSecret"], "key", "ENCRYPTION_KEY"]
+- [["secrets"], "encryptionKeyPrevious", {}]
+- [["secrets", "encryptionKeyPrevious"], "existingSecret", {}]
+- [["secrets", "encryptionKeyPrevious", "existingSecret"], "name", ""]
+- [["secrets", "encryptionKeyPrevious", "existingSecret"], "key", "ENCRYPTION_KEY_PREVIOUS"]
+- [[], "persistence", {}]
+- [["persistence"], "enabled", true]
+- [["persistence"], "existingClaim", ""]
+- [["persistence"], "storageClass", ""]
+- [["persistence"], "accessMode", "ReadWriteOnce"]
+- [["persistence"], "size", "1Gi"]
+- [["persistence"], "retain", true]
+- [[], "migrations", {}]
+- [["migrations"], "mode", "init"]
+- [["migrations"], "resources", {}]
+- [[], "postgresql", {}]
+- [["postgresql"], "enabled", false]
+- [["postgresql"], "image", {}]
+- [["postgresql", "image"], "repository", "postgres"]
+- [["postgresql", "image"], "tag", "17.6"]
+- [["postgresql", "image"], "pullPolicy", "IfNotPresent"]
+- [["postgresql"], "auth", {}]
+- [["postgresql", "auth"], "username", "llmproxy"]
+- [["postgresql", "auth"], "database", "llmproxy"]
+- [["postgresql", "auth"], "password", ""]
+- [["postgresql", "auth"], "existingSecret", ""]
+- [["postgresql", "auth"], "secretKeys", {}]
+- [["postgresql", "auth", "secretKeys"], "adminPasswordKey", "postgres-password"]
+- [["postgresql", "auth", "secretKeys"], "userPasswordKey", "password"]
+- [["postgresql"], "sslMode", "require"]
+- [["postgresql"], "tls", {}]
+- [["postgresql", "tls"], "enabled", true]
+- [["postgresql", "tls"], "existingSecret", ""]
+- [["postgresql"], "primary", {}]
+- [["postgresql", "primary"], "persistence", {}]
+- [["postgresql", "primary", "persistence"], "enabled", true]
+- [["postgresql", "primary", "persistence"], "storageClass", ""]
+- [["postgresql", "primary", "persistence"], "accessMode", "ReadWriteOnce"]
+- [["postgresql", "primary", "persistence"], "size", "8Gi"]
+- [["postgresql", "primary"], "resources", {}]
+- [["postgresql"], "podSecurityContext", {}]
+- [["postgresql"], "securityContext", {}]
+- [[], "mysql", {}]
+- [["mysql"], "enabled", false]
+- [["mysql"], "image", {}]
+- [["mysql", "image"], "repository", "mysql"]
+- [["mysql", "image"], "tag", "8.4.5"]
+- [["mysql", "image"], "pullPolicy", "IfNotPresent"]
+- [["mysql"], "auth", {}]
+- [["mysql", "auth"], "rootPassword", ""]
+- [["mysql", "auth"], "database", "llmproxy"]
+- [["mysql", "auth"], "username", "llmproxy"]
+- [["mysql", "auth"], "password", ""]
+- [["mysql", "auth"], "existingSecret", ""]
+- [["mysql", "auth"], "secretKeys", {}]
+- [["mysql", "auth", "secretKeys"], "rootPasswordKey", "mysql-root-password"]
+- [["mysql", "auth", "secretKeys"], "userPasswordKey", "mysql-password"]
+- [["mysql"], "persistence", {}]
+- [["mysql", "persistence"], "enabled", true]
+- [["mysql", "persistence"], "storageClass", ""]
+- [["mysql", "persistence"], "size", "10Gi"]
+- [["mysql", "persistence"], "accessMode", "ReadWriteOnce"]
+- [["mysql"], "resources", {}]
+- [["mysql"], "extraConfig", {}]
+- [["mysql", "extraConfig"], "maxConnections", 200]
+- [["mysql", "extraConfig"], "characterSet", "utf8mb4"]
+- [["mysql", "extraConfig"], "collation", "utf8mb4_unicode_ci"]
+- [["mysql"], "tls", {}]
+- [["mysql", "tls"], "enabled", false]
+- [["mysql", "tls"], "skipVerify", false]
+- [["mysql", "tls"], "existingSecret", ""]
+- [["mysql"], "podSecurityContext", {}]
+- [["mysql"], "securityContext", {}]
+- [[], "redis", {}]
+- [["redis"], "enabled", false]
+- [["redis"], "external", {}]
+- [["redis", "external"], "addr", ""]
+- [["redis", "external"], "db", 0]
+- [["redis", "external"], "username", ""]
+- [["redis", "external"], "password", {}]
+- [["redis", "external", "password"], "existingSecret", {}]
+- [["redis", "external", "password", "existingSecret"], "name", ""]
+- [["redis", "external", "password", "existingSecret"], "key", "REDIS_PASSWORD"]
+- [["redis", "external"], "tls", {}]
+- [["redis", "external", "tls"], "enabled", false]
+- [["redis", "external", "tls"], "caSecret", ""]
+- [[], "dispatcher", {}]
+- [["dispatcher"], "enabled", false]
+- [["dispatcher"], "replicaCount", 1]
+- [["dispatcher"], "service", "file"]
+- [["dispatcher"], "endpoint", ""]
+- [["dispatcher"], "apiKey", {}]
+- [["dispatcher", "apiKey"], "existingSecret", {}]
+- [["dispatcher", "apiKey", "existingSecret"], "name", ""]
+- [["dispatcher", "apiKey", "existingSecret"], "key", "DISPATCHER_API_KEY"]
+- [["dispatcher"], "config", {}]
+- [["dispatcher", "config"], "bufferSize", 1000]
+- [["dispatcher", "config"], "batchSize", 100]
+- [["dispatcher"], "env", {}]
+- [["dispatcher"], "persistence", {}]
+- [["dispatcher", "persistence"], "enabled", true]
+- [["dispatcher", "persistence"], "existingClaim", ""]
+- [["dispatcher", "persistence"], "size", "10Gi"]
+- [["dispatcher", "persistence"], "storageClass", ""]
+- [["dispatcher", "persistence"], "accessMode", "ReadWriteOnce"]
+- [["dispatcher", "persistence"], "retain", true]
+- [["dispatcher"], "health", {}]
+- [["dispatcher", "health"], "port", 9090]
+- [["dispatcher"], "resources", {}]
+- [["dispatcher"], "livenessProbe", {}]
+- [["dispatcher"], "readinessProbe", {}]
+- [["dispatcher"], "terminationGracePeriodSeconds", 30]
+- [["dispatcher"], "podAnnotations", {}]
+- [["dispatcher"], "podLabels", {}]
+- [["dispatcher"], "podSecurityContext", {}]
+- [["dispatcher"], "securityContext", {}]
+- [["dispatcher"], "nodeSelector", {}]
+- [["dispatcher"], "tolerations", []]
+- [["dispatcher"], "affinity", {}]
+- [[], "admin", {}]
+- [["admin"], "enabled", false]
+- [["admin"], "listenAddr", ":8081"]
+- [["admin"], "apiBaseUrl", ""]
+- [["admin"], "service", {}]
+- [["admin", "service"], "type", "ClusterIP"]
+- [["admin", "service"], "port", 8081]
+- [["admin", "service"], "annotations", {}]
+- [["admin"], "ingress", {}]
+- [["admin", "ingress"], "enabled", false]
+- [["admin", "ingress"], "className", ""]
+- [["admin", "ingress"], "annotations", {}]
+- [["admin", "ingress"], "tls", []]
+- [["admin"], "resources", {}]
+- [["admin"], "livenessProbe", {}]
+- [["admin"], "readinessProbe", {}]
+- [["admin"], "podAnnotations", {}]
+- [["admin"], "nodeSelector", {}]
+- [["admin"], "tolerations", []]
+- [["admin"], "affinity", {}]
+- [[], "metrics", {}]
+- [["metrics"], "enabled", false]
+- [["metrics"], "path", "/metrics/prometheus"]
+- [["metrics"], "portName", "http"]
+- [["metrics"], "annotations", {}]
+- [["metrics"], "serviceMonitor", {}]
+- [["metrics", "serviceMonitor"], "enabled", false]
+- [["metrics", "serviceMonitor"], "labels", {}]
+- [["metrics", "serviceMonitor"], "namespace", ""]
+- [["metrics", "serviceMonitor"], "interval", "30s"]
+- [["metrics", "serviceMonitor"], "scrapeTimeout", "10s"]
+- [["metrics", "serviceMonitor"], "dispatcher", true]
+- [["metrics"], "grafanaDashboard", {}]
+- [["metrics", "grafanaDashboard"], "enabled", false]
+- [["metrics", "grafanaDashboard"], "labels", {}]
+- [["metrics", "grafanaDashboard"], "annotations", {}]
+- [["metrics"], "redisDashboard", {}]
+- [["metrics", "redisDashboard"], "enabled", false]
+- [["metrics", "redisDashboard"], "labels", {}]
+- [["metrics", "redisDashboard"], "annotations", {}]
+- [["metrics"], "prometheusRule", {}]
+- [["metrics", "prometheusRule"], "enabled", false]
+- [["metrics", "prometheusRule"], "labels", {}]
+- [["metrics", "prometheusRule"], "thresholds", {}]
+- [["metrics", "prometheusRule", "thresholds"], "errorPercent", 5]
+- [["metrics", "prometheusRule", "thresholds"], "noTrafficMinutes", 60]
+- [["metrics", "prometheusRule", "thresholds"], "notReadyMinutes", 5]
+- [["metrics", "prometheusRule", "thresholds"], "dispatcherLag", 1000]
+- [["metrics", "prometheusRule", "thresholds"], "circuitOpenMinutes", 2]
+- [[], "resources", {}]
+- [[], "startupProbe", {}]
+- [[], "livenessProbe", {}]
+- [[], "readinessProbe", {}]
+- [[], "nodeSelector", {}]
+- [[], "tolerations", []]
+- [[], "affinity", {}]
+- [[], "topologySpreadConstraints", []]
+- [[], "priorityClassName", ""]
+- [[], "serviceAccount", {}]
+- [["serviceAccount"], "create", true]
+- [["serviceAccount"], "name", ""]
+- [["serviceAccount"], "annotations", {}]
+- [["serviceAccount"], "automount", false]
+- [[], "podSecurityContext", {}]
+- [[], "securityContext", {}]
+- [[], "networkPolicy", {}]
+- [["networkPolicy"], "enabled", false]
+- [["networkPolicy"], "ingressFrom", []]
+- [["networkPolicy"], "allowExternalEgress", true]
+- [["networkPolicy"], "extraEgress", []]
+- [[], "initContainers", []]
+- [[], "sidecars", []]
+- [[], "volumes", []]
+- [[], "volumeMounts", []]
+- [[], "tests", {}]
+- [["tests"], "enabled", true]
 {{- end -}}

@@ -4,20 +4,24 @@ early (templates did not before Go 1.18).
 */}}
 
 {{/* Give every value that is absent its default. Each template calls it first; a second call changes nothing.
-`--reuse-values` from an older chart and `--set x=null` both leave values out. */}}
+`--reuse-values` from an older chart and `--set x=null` both leave values out. The table is flat, parents first: Helm 3.0
+refuses a template that includes itself. */}}
 {{- define "llm-proxy.prepare" -}}
-{{- include "llm-proxy.fill" (list .Values (include "llm-proxy.defaults" . | fromYaml)) -}}
+{{- if not (hasKey .Values "_prepared") -}}
+{{- $_ := set .Values "_prepared" true -}}
+{{- range (include "llm-proxy.defaults" . | fromYaml).entries -}}
+{{- $map := $.Values -}}
+{{- range index . 0 -}}{{- $map = index $map . -}}{{- end -}}
+{{- $name := index . 1 -}}
+{{- $isAbsent := not (hasKey $map $name) -}}
+{{- if not $isAbsent -}}{{- $isAbsent = kindIs "invalid" (index $map $name) -}}{{- end -}}
+{{- if $isAbsent -}}{{- $_ := set $map $name (index . 2) -}}{{- end -}}
 {{- end -}}
-
-{{- define "llm-proxy.fill" -}}
-{{- $values := index . 0 -}}
-{{- range $key, $default := index . 1 -}}
-{{- if not (hasKey $values $key) -}}
-{{- $_ := set $values $key $default -}}
-{{- else if kindIs "invalid" (index $values $key) -}}
-{{- $_ := set $values $key $default -}}
-{{- else if and (kindIs "map" $default) (kindIs "map" (index $values $key)) -}}
-{{- include "llm-proxy.fill" (list (index $values $key) $default) -}}
+{{- range list .Values.env .Values.dispatcher.env -}}
+{{- $env := . -}}
+{{- range $name, $value := $env -}}
+{{- if kindIs "invalid" $value -}}{{- $_ := unset $env $name -}}{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

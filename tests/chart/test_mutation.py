@@ -1,0 +1,146 @@
+"""No value is dead: each leaf of values.yaml, changed, changes what is rendered or is refused by name."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart import comments
+from tests.chart.engine import CHART, Values, chart, merged, refusal, sets
+from tests.chart.profiles import CHART_SECRET, EVERYTHING, EXTERNAL, JOB, MYSQL, SQLITE
+
+VALUES: Values = yaml.safe_load((CHART / "values.yaml").read_text())
+NOT_READ = {("global",)}  # a convention: values of a parent chart
+
+# What a leaf is set to where "another of its type" would be refused or mean the same.
+INSTEAD: dict[tuple[str, ...], Any] = {
+    ("image", "digest"): "sha256:" + "0" * 64,
+    ("image", "pullPolicy"): "Always",
+    ("postgresql", "image", "pullPolicy"): "Always",
+    ("mysql", "image", "pullPolicy"): "Always",
+    ("kubeVersionOverride",): "1.20.0",
+    ("service", "type"): "NodePort",
+    ("admin", "service", "type"): "NodePort",
+    ("admin", "listenAddr"): ":9999",
+    ("admin", "apiBaseUrl"): "http://elsewhere",
+    ("env", "ENABLE_METRICS"): "false",
+    ("env", "METRICS_PATH"): "/m",
+    ("env", "DB_DRIVER"): "mysql",
+    ("env", "LLM_PROXY_EVENT_BUS"): "redis",
+    ("secrets", "data", "encryptionKey"): "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=",
+    ("persistence", "accessMode"): "ReadWriteMany",
+    ("persistence", "size"): "2Gi",
+    ("dispatcher", "persistence", "accessMode"): "ReadWriteMany",
+    ("dispatcher", "persistence", "size"): "2Gi",
+    ("dispatcher", "service"): "lunary",
+    ("dispatcher", "endpoint"): "/app/data/other.jsonl",
+    ("postgresql", "primary", "persistence", "accessMode"): "ReadWriteMany",
+    ("postgresql", "primary", "persistence", "size"): "2Gi",
+    ("mysql", "persistence", "accessMode"): "ReadWriteMany",
+    ("mysql", "persistence", "size"): "2Gi",
+    ("postgresql", "sslMode"): "disable",
+    ("migrations", "mode"): "server",
+    ("metrics", "path"): "/m/prometheus",
+    ("metrics", "serviceMonitor", "interval"): "45s",
+    ("metrics", "serviceMonitor", "scrapeTimeout"): "5s",
+    ("metrics", "serviceMonitor", "honorLabels"): True,
+    ("metrics", "serviceMonitor", "relabelings"): [{"action": "labelmap", "regex": "x"}],
+    ("metrics", "serviceMonitor", "metricRelabelings"): [{"action": "drop", "regex": "x"}],
+    ("autoscaling", "targetMemoryUtilizationPercentage"): 70,
+    ("autoscaling", "behavior"): {"scaleDown": {"stabilizationWindowSeconds": 1}},
+    ("redis", "external", "addr"): "other:6379",
+    ("trustedProxies",): ["192.0.2.0/24"],
+    ("ingress", "hosts"): [{"host": "other.example.com"}],
+    ("admin", "ingress", "hosts"): [{"host": "other.example.com"}],
+    ("ingress", "tls"): [{"secretName": "tls", "hosts": ["a.example.com"]}],
+    ("admin", "ingress", "tls"): [{"secretName": "tls", "hosts": ["a.example.com"]}],
+    ("strategy",): {"type": "Recreate"},
+    ("extraEnv",): [{"name": "MORE", "value": "x"}],
+    ("extraEnvFrom",): [{"secretRef": {"name": "more"}}],
+    ("imagePullSecrets",): [{"name": "registry"}],
+    ("initContainers",): [{"name": "before", "image": "x"}],
+    ("sidecars",): [{"name": "beside", "image": "x"}],
+    ("volumes",): [{"name": "more", "emptyDir": {}}],
+    ("volumeMounts",): [{"name": "tmp", "mountPath": "/more"}],
+    ("migrations", "resources"): {"limits": {"cpu": "1"}},
+    ("admin", "resources"): {"limits": {"cpu": "1"}},
+    ("dispatcher", "env"): {"MORE": "x"},
+    ("config", "apiProviders"): "apis: {}",
+}
+PROFILES: dict[str, Values] = {
+    "everything": EVERYTHING,
+    "sqlite": SQLITE,
+    "mysql": MYSQL,
+    "external": EXTERNAL,
+    "job": JOB,
+    "chart-secret": CHART_SECRET,
+    "everything, networks of its own": merged([EVERYTHING, sets("secrets.encryptionKey.existingSecret.name=")]),
+}
+
+
+def leaves(values: Values, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for name, value in values.items():
+        found += leaves(value, (*path, name)) if isinstance(value, dict) and value else [(*path, name)]
+    return found
+
+
+def at(path: tuple[str, ...], value: Any) -> Values:
+    for name in reversed(path):
+        value = {name: value}
+    return dict(value)
+
+
+def current(values: Values, path: tuple[str, ...]) -> Any:
+    for name in path:
+        values = values.get(name, {}) if isinstance(values, dict) else {}
+    return values
+
+
+def another(path: tuple[str, ...], value: Any) -> Any:
+    if path in INSTEAD:
+        return INSTEAD[path]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, list):
+        return [*value, {"key": "example.com/other", "operator": "Exists"}]
+    if isinstance(value, dict):
+        return {"example.com/other": "x"}
+    return f"{value}x" if value else "other"
+
+
+def rendered(values: Values) -> dict[str, str]:
+    """Text by template; none of the profiles makes anything up."""
+    return chart().render(values, name="llm-proxy", namespace="default")
+
+
+BASES = {name: (values, rendered(values)) for name, values in PROFILES.items()}
+
+
+@pytest.mark.parametrize("path", leaves(VALUES), ids=".".join)
+def test_a_changed_value_changes_the_rendering(path: tuple[str, ...]) -> None:
+    """In some profile at least one byte differs, or the chart refuses the change and names the value."""
+    if path in NOT_READ:
+        return
+    for values, before in BASES.values():
+        old = current(merged([VALUES, values]), path)
+        mutated = merged([values, at(path, another(path, old))])
+        try:
+            after = rendered(mutated)
+        except Exception:
+            if path[-1] in refusal(mutated):
+                return
+            continue
+        if after != before:
+            return
+    raise AssertionError(f"{'.'.join(path)} changes nothing")
+
+
+def test_every_leaf_has_a_description() -> None:
+    """Each value, or the map that it is in, has a line in the README's tables."""
+    source = (CHART / "values.yaml").read_text()
+    described = {row.path for row in comments.read(source)}
+    for path in leaves(VALUES):
+        assert any(".".join(path[: n + 1]) in described for n in range(len(path))), path
