@@ -13,7 +13,7 @@ from llm_proxy.providers import ProviderFileError, mounts
 from llm_proxy.providers.allow_list import PROXY_PATH, RESERVED_PATHS
 from llm_proxy.services import Services
 from llm_proxy.settings import Loaded, Settings, handed_over, load
-from llm_proxy.web import context, errors, health, management, placeholder, proxy
+from llm_proxy.web import context, errors, health, management, measured, placeholder, proxy
 from llm_proxy.worker import AppEdge
 
 
@@ -92,6 +92,7 @@ def _add_routes(app: LlmProxyFlask) -> None:
         health.blueprint(services.readiness, settings.metrics_path if settings.enable_metrics else None)
     )
     app.register_blueprint(management.blueprint(lambda: services))
+    measured.register(app, "management")
     if settings.admin_ui_enabled:
         app.register_blueprint(placeholder.blueprint(settings.admin_ui_path))
 

@@ -1,13 +1,16 @@
 """The parts of one process, each made when it is first asked for: nothing is opened before the fork, or for a command
 that needs none of it."""
 
+import threading
+import time
 from collections.abc import Callable
 from functools import cached_property
 
+from gevent import monkey
 from sqlalchemy import Engine
 
 from llm_proxy import __version__, logs, metrics
-from llm_proxy.accounting.admission import Admission, ConditionalAdmission
+from llm_proxy.accounting.admission import BEAT_S, Admission, ConditionalAdmission
 from llm_proxy.audit.query import AuditLog
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.crypto import KeyRing
@@ -189,12 +192,21 @@ class Services:
         if self._is_started:
             return
         self._is_started = True
-        self.admission.start()
-        self.audit.start()
+        if monkey.is_module_patched("socket"):
+            self.admission.start()
+            self.audit.start()
+        else:  # a development server with threads: nobody turns gevent's loop
+            threading.Thread(target=self._beat_in_a_thread, daemon=True).start()
         watch = metrics.SAMPLER.watch
         watch(metrics.INFLIGHT, lambda: len(self.books.live))
         watch(metrics.STREAMS_OPEN, lambda: self.books.open_streams)
         watch(metrics.CIRCUIT_OPEN, lambda: self.books.circuit.is_open)
+
+    def _beat_in_a_thread(self) -> None:
+        while self._is_started:
+            self.admission.beat()
+            self.audit.flush()
+            time.sleep(BEAT_S)
 
     def stop(self) -> None:
         """Write down everything: counts, then audit records (DP-106)."""

@@ -132,6 +132,8 @@ class Pipeline:
         Raises:
             ClientConnectionError: The client's connection failed; settled, and the server's to close.
         """
+        if self._books.access.is_debug:
+            self._started(request)
         if request.method == "OPTIONS" and not self._is_draining():
             return self._preflight(request)  # step 3; not counted (row 25)
         settlement = Settlement(self._books, request)
@@ -153,6 +155,12 @@ class Pipeline:
         except BaseException as error:  # the drain's cut
             settlement.end(error)
             raise
+
+    def _started(self, request: ProxyRequest) -> None:
+        agent = request.values.get("USER-AGENT")
+        self._books.access.started(
+            method=request.method, path=request.path, client_ip=request.client_addr, user_agent=agent
+        )
 
     # -- the steps ----------------------------------------------------------------------------------------------------
 

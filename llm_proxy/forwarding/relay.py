@@ -69,6 +69,11 @@ class Relay:
         finally:
             self.close()
 
+    def abandon(self, failure: BaseException) -> None:
+        """It cannot be sent: settle by what went wrong."""
+        self._failure = failure
+        self.close()
+
     def close(self) -> None:
         """Let go of the provider's connection and settle; repeats do nothing."""
         if self._is_settled:

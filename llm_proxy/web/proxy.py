@@ -13,6 +13,7 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter, Rule
 
 from llm_proxy.forwarding.pipeline import Pipeline, Reply
+from llm_proxy.forwarding.relay import Relay
 from llm_proxy.forwarding.request import from_environ
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -34,12 +35,22 @@ class ProxyEndpoint:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The fast lane. Raises errors.ClientConnectionError, which the server layer answers or closes on."""
         reply = self._pipeline().handle(from_environ(environ, self._trusted))
-        start_response(reply.status, reply.fields)
-        return reply.body
+        return _begin(reply, start_response)
 
     def view(self, rest: str = "") -> Response:
         """The slow lane; `rest` is not used: the raw target is what counts."""
         return _AsItIs(self._pipeline().handle(from_environ(request.environ, self._trusted)))
+
+
+def _begin(reply: Reply, start_response: Any) -> Iterable[bytes]:
+    """Hand over head and body. A field that the server will not send ends the exchange as a fault of ours."""
+    try:
+        start_response(reply.status, reply.fields)
+    except BaseException as failure:
+        if isinstance(reply.body, Relay):
+            reply.body.abandon(failure)
+        raise
+    return reply.body
 
 
 class _AsItIs(Response):
@@ -51,8 +62,7 @@ class _AsItIs(Response):
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         """The reply, whatever hooks did to the shell around it."""
-        start_response(self._reply.status, self._reply.fields)
-        return self._reply.body
+        return _begin(self._reply, start_response)
 
 
 class _Anything(BaseConverter):
