@@ -1,0 +1,381 @@
+"""The order of the steps, and endings that sockets bring about only by luck; parts that do I/O are stand-ins."""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from llm_proxy import errors, logs, metrics
+from llm_proxy.forwarding.audits import RefusalAudit
+from llm_proxy.forwarding.breaker import Circuit, Slots
+from llm_proxy.forwarding.cors import Cors
+from llm_proxy.forwarding.fields import RequestFields
+from llm_proxy.forwarding.inspection import Inspector
+from llm_proxy.forwarding.pipeline import Pipeline, Reply, bearer_of
+from llm_proxy.forwarding.request import ProxyRequest
+from llm_proxy.forwarding.settle import Books
+from llm_proxy.providers import ParameterRules, load_provider
+from llm_proxy.settings import load
+from llm_proxy.tokens.facts import ProjectFacts, TokenFacts
+from llm_proxy.transport import Timeouts
+from llm_proxy.web.errors import render
+
+BEARER = "sk-AbCdEfGhIjKlMnOpQrStUv"
+FACTS = TokenFacts(
+    id="token-id",
+    hint="sk-AbCd**************StUv",
+    project_id="project-id",
+    is_active=True,
+    expires_at=None,
+    max_requests=5,
+    request_count=0,
+    project=ProjectFacts("project-id", True, "provider-key"),
+)
+
+
+class Directory:
+    """Knows one token, or fails."""
+
+    def __init__(self) -> None:
+        self.facts: TokenFacts | Exception = FACTS
+
+    def authenticate(self, bearer: str) -> TokenFacts:
+        if isinstance(self.facts, Exception):
+            raise self.facts
+        return self.facts
+
+
+class Admission:
+    """Writes down what it is asked; refuses when told to."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.refusals: dict[str, Exception] = {}
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.refusals:
+            raise self.refusals[name]
+
+    def peek(self, token: Any) -> None:
+        self._call("peek")
+
+    def take(self, token: Any) -> Any:
+        self._call("take")
+        return "unit"
+
+    def sent(self, unit: Any) -> None:
+        self._call("sent")
+
+    def refund(self, unit: Any) -> None:
+        self._call("refund")
+
+    def touch(self, token: Any) -> None:
+        self._call("touch")
+
+
+class Exchange:
+    """Notes how it was cut."""
+
+    why: str | None = None
+
+    def cut(self, reason: str) -> None:
+        self.why = self.why or reason
+
+
+class Answer:
+    """200 with three pieces, unless changed."""
+
+    def __init__(self) -> None:
+        self.status, self.reason, self.fields = 200, b"OK", [(b"Content-Length", b"6")]
+        self.pieces: list[bytes | BaseException] = [b"ab", b"cd", b"ef"]
+        self.closed = 0
+
+    def chunks(self) -> Iterator[bytes]:
+        for piece in self.pieces:
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def no_total_limit(self) -> None: ...
+
+
+class Upstream:
+    """Gives the answer, or raises."""
+
+    def __init__(self) -> None:
+        self.answer: Answer | BaseException = Answer()
+        self.exchange = Exchange()
+        self.sent: list[Any] = []
+
+    def send(self, forward: Any, *, timeouts: Timeouts, begun: Any) -> Any:
+        self.sent.append(forward)
+        begun(self.exchange)
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+
+class Client:
+    """A client that leaves when told."""
+
+    def __init__(self) -> None:
+        self.is_gone, self.callback = False, lambda: None
+
+    def on_gone(self, callback: Any) -> None:
+        self.callback = callback
+
+    def unwatch(self) -> None:
+        self.callback = lambda: None
+
+    def leave(self) -> None:
+        self.is_gone = True
+        self.callback()
+
+
+class World:
+    """A pipeline and its stand-ins."""
+
+    def __init__(self, **variables: str) -> None:
+        settings = load({"MANAGEMENT_TOKEN": "x" * 20, **variables}).checked()
+        provider = load_provider(settings).provider
+        self.provider = replace(provider, param_whitelist={"model": ("gpt-4o",)})
+        self.directory, self.admission, self.upstream, self.client = Directory(), Admission(), Upstream(), Client()
+        self.audited: list[Any] = []
+        self.is_draining = False
+        self.books = Books(
+            self.admission,  # type: ignore[arg-type]
+            circuit=Circuit(),
+            slots=Slots(1),
+            access=logs.AccessLog("error"),
+            refusals=RefusalAudit(self),
+        )
+        self.pipeline = Pipeline(
+            self.provider,
+            self.books,
+            directory=self.directory,  # type: ignore[arg-type]
+            upstream=self.upstream,  # type: ignore[arg-type]
+            inspector=Inspector(ParameterRules(self.provider.param_whitelist), max_inspected_bytes=1 << 20),
+            cors=Cors(()),
+            request_fields=RequestFields(host="provider.example"),
+            timeouts=Timeouts(),
+            is_draining=lambda: self.is_draining,
+            render=render,
+            max_request_bytes=1000,
+        )
+
+    def offer(self, event: Any) -> None:
+        self.audited.append(event)
+
+    def ask(self, method: str = "POST", target: str = "/v1/chat/completions", **changes: Any) -> Reply:
+        body = changes.pop("body", b'{"model":"gpt-4o"}')
+        fields = {"HOST": "proxy", "AUTHORIZATION": f"Bearer {BEARER}", "CONTENT-TYPE": "application/json"}
+        fields |= {"CONTENT-LENGTH": str(len(body))}
+        fields |= {name.replace("_", "-"): value for name, value in changes.items()}
+        pairs = [(name, value) for name, value in fields.items() if value is not None]
+        request = ProxyRequest(method, target, pairs, body=io.BytesIO(body), client=self.client)  # type: ignore[arg-type]
+        return self.pipeline.handle(request)
+
+
+@pytest.fixture
+def world() -> World:
+    """A fresh one."""
+    return World()
+
+
+def code(reply: Reply) -> str:
+    """The error's code."""
+    return str(json.loads(b"".join(reply.body))["code"])
+
+
+def up(outcome: str) -> float:
+    """The counter."""
+    return float(metrics.upstream_requests[outcome]._value.get())
+
+
+BROKEN: list[tuple[str, Any]] = [
+    ("draining", lambda world, asked: setattr(world, "is_draining", True)),
+    ("upgrade_not_supported", lambda world, asked: asked.update(UPGRADE="websocket")),
+    ("method_not_allowed", lambda world, asked: asked.update(method="DELETE")),
+    ("endpoint_not_found", lambda world, asked: asked.update(target="/v1/nothing")),
+    ("request_too_large", lambda world, asked: asked.update(CONTENT_LENGTH="1001")),
+    ("invalid_token", lambda world, asked: asked.update(AUTHORIZATION=None)),
+    ("project_inactive", lambda world, asked: setattr(world.directory, "facts", _inactive())),
+    ("rate_limit_exceeded", lambda world, asked: world.admission.refusals.update(peek=errors.QuotaExhausted())),
+    ("param_not_allowed", lambda world, asked: asked.update(body=b'{"model":"other"}')),
+    ("overloaded", lambda world, asked: world.books.slots.take()),
+    ("service_unavailable", lambda world, asked: world.admission.refusals.update(take=errors.ServiceUnavailable())),
+]
+
+
+def _inactive() -> TokenFacts:
+    return replace(FACTS, project=ProjectFacts("project-id", False, "provider-key"))
+
+
+@pytest.mark.parametrize("first", range(len(BROKEN)), ids=[name for name, _ in BROKEN])
+def test_the_first_step_that_refuses_is_answered(world: World, first: int) -> None:
+    """With everything wrong from one step on, that step's error is the answer, and nothing is sent (data-plane 2.1)."""
+    asked: dict[str, Any] = {}
+    for name, spoil in BROKEN[first:]:
+        if name != "request_too_large" or first <= 4:
+            spoil(world, asked)
+    reply = world.ask(**asked)
+    assert code(reply) == BROKEN[first][0]
+    assert world.upstream.sent == []
+    assert not world.books.live
+
+
+def test_a_request_that_passes_is_charged_once(world: World) -> None:
+    """peek, take, and sent when the head is there; the slot comes back when the body is whole."""
+    reply = world.ask()
+    assert world.books.slots.taken == 1
+    assert b"".join(reply.body) == b"abcdef"
+    assert (world.admission.calls, world.books.slots.taken) == (["peek", "take", "sent"], 0)
+    assert not world.books.live
+
+
+@pytest.mark.parametrize("refused", ["peek", "take"])
+def test_a_used_up_quota_does_not_move_last_used(world: World, refused: str) -> None:
+    """Row 17, and an audit record."""
+    world.admission.refusals[refused] = errors.QuotaExhausted()
+    assert code(world.ask()) == "rate_limit_exceeded"
+    assert "touch" not in world.admission.calls
+    assert [event.action for event in world.audited] == ["token.access"]
+
+
+@pytest.mark.parametrize("spoilt", ["param", "key", "slots", "circuit", "database"])
+def test_whatever_fails_after_the_token_was_good_counts_as_use(world: World, spoilt: str) -> None:
+    """A4: refused after step 12, the token was used all the same."""
+    asked: dict[str, Any] = {}
+    if spoilt == "param":
+        asked["body"] = b'{"model":"other"}'
+    elif spoilt == "key":
+        world.directory.facts = replace(FACTS, project=ProjectFacts("project-id", True, None))
+    elif spoilt == "slots":
+        world.books.slots.take()
+    elif spoilt == "circuit":
+        for _ in range(5):
+            world.books.circuit.leave("fail")
+    else:
+        world.admission.refusals["take"] = errors.ServiceUnavailable()
+    reply = world.ask(**asked)
+    b"".join(reply.body)
+    assert world.admission.calls[-1] == "touch"
+    assert world.upstream.sent == []
+
+
+def test_an_unknown_project_state_is_audited(world: World) -> None:
+    """Row 16 by DP-74: 503, result error."""
+    world.directory.facts = errors.ServiceUnavailable()
+    reply = world.ask()
+    assert (reply.status[:3], code(reply), ("Retry-After", "1") in reply.fields) == ("503", "service_unavailable", True)
+    (event,) = world.audited
+    assert (event.action, event.outcome, event.details["reason"]) == ("proxy_request", "error", "service_unavailable")
+
+
+def test_a_fault_before_dispatch_is_500_without_detail(world: World) -> None:
+    """Row 24."""
+    world.directory.facts = KeyError("secret detail")
+    before = metrics.rejected("internal_error")._value.get()
+    reply = world.ask()
+    assert (reply.status, code(reply)) == ("500 Internal Server Error", "internal_error")
+    assert metrics.rejected("internal_error")._value.get() == before + 1
+
+
+def test_a_fault_after_dispatch_keeps_the_charge(world: World) -> None:
+    """Row 24: dispatched, so the unit stays spent and up{aborted} moves."""
+    world.upstream.answer = KeyError("ours")
+    before = up("aborted")
+    assert code(world.ask()) == "internal_error"
+    assert (world.admission.calls, up("aborted") - before) == (["peek", "take", "sent"], 1)
+
+
+def test_a_connect_failure_returns_the_unit(world: World) -> None:
+    """Row 4."""
+    world.upstream.answer = errors.UpstreamConnectError()
+    assert code(world.ask()) == "bad_gateway"
+    assert world.admission.calls == ["peek", "take", "refund"]
+
+
+def test_a_client_that_leaves_while_connecting_is_charged_nothing(world: World) -> None:
+    """Row 9 by A2; the server closes without an answer."""
+    world.upstream.answer = errors.UpstreamCut("client gone").at("connect", is_sent=False)
+    with pytest.raises(errors.ClientGone):
+        world.ask()
+    assert world.admission.calls == ["peek", "take", "refund"]
+
+
+def test_a_client_that_leaves_in_mid_stream_cuts_the_exchange(world: World) -> None:
+    """Row 10: the transport is told at once, from the hub."""
+    reply = world.ask()
+    pieces = iter(reply.body)
+    next(pieces)
+    world.client.leave()
+    assert world.upstream.exchange.why == "client gone"
+    before = up("client_gone")
+    reply.body.close()  # type: ignore[attr-defined]
+    assert up("client_gone") == before + 1
+
+
+@pytest.mark.parametrize(("reason", "label"), [("drain", "aborted"), ("revoked", "aborted")])
+def test_cuts_of_ours_are_told_apart(world: World, reason: str, label: str) -> None:
+    """Rows 22 and 29: the reason of the cut, not what failed by it."""
+    reply = world.ask()
+    pieces = iter(reply.body)
+    next(pieces)
+    world.books.cut(reason)
+    before = up(label)
+    reply.body.close()  # type: ignore[attr-defined]
+    assert (world.upstream.exchange.why, up(label) - before) == (reason, 1)
+
+
+def test_a_head_request_settles_without_a_body(world: World) -> None:
+    """Nobody iterates; close alone settles row 1."""
+    before = up("2xx")
+    reply = world.ask("HEAD", "/v1/models", CONTENT_LENGTH=None)
+    reply.body.close()  # type: ignore[attr-defined]
+    assert up("2xx") == before + 1
+
+
+def test_a_neutral_probe_frees_the_way_for_the_next(world: World) -> None:
+    """A probe that is refused by the quota neither opens nor closes the circuit."""
+    world.books.circuit = Circuit(lambda: 0.0)
+    for _ in range(5):
+        world.books.circuit.leave("fail")
+    world.books.circuit._now = lambda: 100.0
+    world.admission.refusals["take"] = errors.QuotaExhausted()
+    b"".join(world.ask().body)
+    world.admission.refusals.clear()
+    assert b"".join(world.ask().body) == b"abcdef"
+    assert not world.books.circuit.is_open
+
+
+def test_the_base_path_stands_before_the_target(world: World) -> None:
+    """DP-12, with the query as it came."""
+    world.pipeline._base_path = b"/base"
+    world.ask(target="/v1/chat/completions?a=%2F")
+    assert world.upstream.sent[0].target == b"/base/v1/chat/completions?a=%2F"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [[], ["Bearer"], ["Bearer "], ["Basic abc"], ["sk-abc"], ["Bearer a", "Bearer a"]],
+    ids=["none", "bare", "empty", "basic", "raw", "twice"],
+)
+def test_what_is_no_bearer(lines: list[str]) -> None:
+    """DP-48, DP-68."""
+    with pytest.raises(errors.InvalidToken) as caught:
+        bearer_of(lines)
+    assert caught.value.description == "missing or invalid authorization header"
+
+
+@pytest.mark.parametrize("line", ["Bearer abc", "bearer abc", "BEARER   abc  "])
+def test_what_is_a_bearer(line: str) -> None:
+    """The scheme in any case, blanks around the rest dropped."""
+    assert bearer_of([line]) == "abc"
