@@ -1,16 +1,18 @@
 """The start: what is refused, in one line each, and where the server then listens."""
 
+import datetime
 import os
 import signal
 import socket
 import ssl
-import subprocess
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from servers.raw import Client, request, wait_for
 from servers.small import begin_streams
-
-SUBJECT = "/CN=localhost"
 
 
 def free_port():
@@ -104,18 +106,20 @@ def _is_dead(path):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A self-signed one."""
+    """A self-signed one for localhost."""
     folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [
-            *f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj {SUBJECT} -keyout key -out crt".split(),
-            "-addext",
-            "subjectAltName=DNS:localhost",
-        ],
-        cwd=folder,
-        check=True,
-        capture_output=True,
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(
+        now + datetime.timedelta(days=1)
     )
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    made = builder.sign(key, hashes.SHA256())
+    (folder / "crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.PKCS8
+    pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    (folder / "key").write_bytes(pem)
     return folder
 
 
