@@ -8,6 +8,17 @@ from llm_proxy.transport.answer import Answer
 from llm_proxy.transport.exchange import Exchange, Timeouts
 from llm_proxy.transport.forward import BodyReader, Forward
 from llm_proxy.transport.proxies import check_proxies
+from llm_proxy.transport.tls import check_certificates
 from llm_proxy.transport.upstream import Options, Upstream
 
-__all__ = ["Answer", "BodyReader", "Exchange", "Forward", "Options", "Timeouts", "Upstream", "check_proxies"]
+__all__ = [
+    "Answer",
+    "BodyReader",
+    "Exchange",
+    "Forward",
+    "Options",
+    "Timeouts",
+    "Upstream",
+    "check_certificates",
+    "check_proxies",
+]

@@ -54,15 +54,21 @@ class Adapter(BaseAdapter):
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
+    def prepare(self, origin: str) -> Origin:
+        """The pool and all that is read once for an origin.
+
+        Raises:
+            InvalidURL, ProxyError, SSLError: See `Origin`.
+        """
+        return self._origins.get(origin) or self._new_origin(origin)
+
     def begin(self, origin: str, timeouts: Timeouts) -> Exchange:
         """An exchange that nothing has been done for yet: hand it to whoever may cut it, then `send` with it.
 
         Raises:
-            InvalidURL, ProxyError: See `Origin`.
+            InvalidURL, ProxyError, SSLError: See `Origin`.
         """
-        found = self._origins.get(origin)
-        if found is None:
-            found = self._new_origin(origin)
+        found = self.prepare(origin)
         if self._sweeper is None:
             self._start_sweeper()
         return Exchange(self._live, found, timeouts, monotonic())

@@ -54,15 +54,13 @@ class Raw:
                 return self._chunked()
             return self._counted() if self._left >= 0 else self._until_close()
         except Exception as exc:
-            x.over(pool=False)
-            self.ended = True
-            self._rest = b""
+            self.close()
             failure = x.failure(exc)
             if failure is exc:
                 raise
             raise failure from exc
         except BaseException:  # the greenlet is being killed
-            x.over(pool=False)
+            self.close()
             raise
 
     def stream(self, amt: int | None = None, decode_content: bool | None = None) -> Iterator[bytes]:

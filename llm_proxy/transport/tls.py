@@ -9,6 +9,7 @@ from typing import Any
 
 import certifi
 from gevent import ssl as gssl
+from requests.exceptions import SSLError
 
 from llm_proxy.transport.exchange import Exchange
 
@@ -21,13 +22,29 @@ def make_context() -> Any:
     """A verifying client context: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, else certifi's bundle; a folder is a capath.
 
     Takes about 20 ms: one an origin, never one a connection.
+
+    Raises:
+        SSLError: The bundle is missing or holds no certificates; says which variable named it.
     """
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+    name = next((name for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(name)), "")
+    bundle = os.environ[name] if name else certifi.where()
     # gevent's class by name: its create_default_context makes the standard, blocking one where nothing is patched.
     context = gssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and host name; TLS 1.2 or later
-    context.load_verify_locations(**({"capath": bundle} if Path(bundle).is_dir() else {"cafile": bundle}))
+    try:
+        context.load_verify_locations(**({"capath": bundle} if Path(bundle).is_dir() else {"cafile": bundle}))
+    except OSError:
+        raise SSLError(f"{name or 'certifi'}: expected a readable file or folder of CA certificates") from None
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def check_certificates() -> list[str]:
+    """What is wrong with the CA bundle that the environment names; one line, or none."""
+    try:
+        make_context()
+    except SSLError as exc:
+        return [str(exc)]
+    return []
 
 
 class Tls:

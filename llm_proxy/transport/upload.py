@@ -188,11 +188,17 @@ class Upload:
             self._arrival.set()
 
     def _is_final(self) -> bool:
-        """An answer that makes the rest of the body pointless."""
-        early = self.early
-        if len(early) < 10 or not early.startswith(b"HTTP/1."):
-            return False
-        return early[9:10] in b"45" or (self._waits_for_continue and early[9:10] != b"1")
+        """An answer that makes the rest of the body pointless, be it behind interim ones."""
+        early, start = self.early, 0
+        while early.startswith(b"HTTP/1.", start):
+            status = early[start + 9 : start + 10]
+            if status != b"1":
+                return status in (b"4", b"5") or (self._waits_for_continue and status != b"")
+            end = early.find(b"\r\n\r\n", start)
+            if end < 0:
+                return False
+            start = end + 4
+        return False
 
     def _stop(self) -> None:
         self._unwatch()

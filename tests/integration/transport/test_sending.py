@@ -250,6 +250,7 @@ def test_early_refusal_reaches_the_caller(lab: Lab, ending: Any, client: str) ->
     def script(c: Connection) -> None:
         c.head()
         c.read(100_000 if client == "fast" else 10)
+        gevent.sleep(0.1 if client == "silent" else 0)  # by then we wait for the client, and nothing else
         c.send(TOO_LARGE)
         gevent.sleep(0.05)
         ending(c)
@@ -266,6 +267,21 @@ def test_early_refusal_reaches_the_caller(lab: Lab, ending: Any, client: str) ->
     started = time.monotonic()
     assert lab.fetch("POST", fields=length(50_000_000), body=body) == (413, b"big")
     assert time.monotonic() - started < 1
+    assert lab.upstream.idle_count == 0
+
+
+def test_early_refusal_behind_an_interim_answer(lab: Lab) -> None:
+    """A 413 is noticed behind a 100 and a 103, too."""
+
+    def script(c: Connection) -> None:
+        c.head()
+        c.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hint\r\nA", b": b\r\n\r\n" + TOO_LARGE)
+        c.wait_for_end()
+
+    lab.script(script)
+    body = Reader(*[b"x"] * 5000, pause_s=0.005)
+    assert lab.fetch("POST", fields=length(5000), body=body) == (413, b"big")
+    assert body.reads < 200
     assert lab.upstream.idle_count == 0
 
 

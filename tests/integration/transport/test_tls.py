@@ -11,6 +11,7 @@ from integration.transport.lab import Lab
 from integration.transport.scripted import HOST, OK, Authority, answering
 
 from llm_proxy import errors
+from llm_proxy.transport import check_certificates
 
 CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
 
@@ -92,6 +93,19 @@ def test_other_variable_of_the_bundle(
     lab.renew()
     monkeypatch.setenv("CURL_CA_BUNDLE", str(authority.bundle))
     assert lab.fetch() == (200, b"ok")
+
+
+def test_unreadable_bundle(make_lab: Callable[..., Lab], mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle that is not there is named by its variable at the start, and a connect error of each request."""
+    lab = make_lab(mode)
+    assert check_certificates() == []
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/bundle.pem")
+    assert check_certificates() == ["REQUESTS_CA_BUNDLE: expected a readable file or folder of CA certificates"]
+    with pytest.raises(errors.UpstreamConnectError) as caught:
+        lab.fetch()
+    assert caught.value.is_sent is False
+    with pytest.raises(errors.UpstreamConnectError):
+        lab.upstream.prepare(lab.origin)
 
 
 def test_expiry_is_warned_of_once_a_day(
