@@ -5,8 +5,6 @@ Commands are imported when they run, so that neither door opens, reads or starts
 
 import os
 import sys
-import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -56,16 +54,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the reader has left; nothing is owed to it)
         code = 0
-    except Exception as exc:
-        show_error(_where(exc))
-        code = EXIT_GENERAL
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _where(exc: Exception) -> str:
-    """What a bug report needs of an unforeseen error: kind and place, not its words, which may hold secrets."""
-    frame = traceback.extract_tb(exc.__traceback__)[-1]
-    return f"unexpected {type(exc).__name__} in {Path(frame.filename).name}, line {frame.lineno}; please report it"
 
 
 def register(app: "Flask") -> None:

@@ -4,14 +4,17 @@ Every command and group knows `-h`, `--help` and `--version` (MP-135); every com
 reads an environment variable of its own accord (MP-134): variables come through the settings.
 """
 
+import traceback
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 
 from llm_proxy import __version__
 from llm_proxy.cli.environment import remember_env_file
+from llm_proxy.cli.errors import EXIT_INTERRUPTED, CommandError
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80, "auto_envvar_prefix": None}
 
@@ -51,6 +54,23 @@ class Command(click.Command):
         kwargs["context_settings"] = CONTEXT_SETTINGS | kwargs.get("context_settings", {})
         super().__init__(*args, **kwargs)
         self.params += [_env_option(), _version_option()]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; what nobody foresaw is one line as well, and Ctrl-C has its own exit code (MP-128)."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(EXIT_INTERRUPTED)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except Exception as exc:
+            raise CommandError(_where(exc)) from exc
+
+
+def _where(exc: Exception) -> str:
+    """What a bug report needs of an unforeseen error: kind and place, not its words, which may hold secrets."""
+    frame = traceback.extract_tb(exc.__traceback__)[-1]
+    return f"unexpected {type(exc).__name__} in {Path(frame.filename).name}, line {frame.lineno}; please report it"
 
 
 class Group(click.Group):

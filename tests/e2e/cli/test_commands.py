@@ -1,0 +1,272 @@
+"""Other commands as operators run them: migrate, config, setup, chat, benchmark, admin, completion."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from servers.commands import DOORS, plain_environment, run
+from servers.gateway import Gateway, eventually
+from servers.provider import Provider
+
+from llm_proxy.settings.load import SAMPLE_MANAGEMENT_TOKEN
+
+
+def free_port() -> int:
+    """A port that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_migrations_through_both_doors(alone: dict[str, str], door: str) -> None:
+    """Status makes no file; up, status, down, version say what the rows say."""
+    before = run("migrate", "status", variables=alone, door=door)
+    assert before.stdout == "Current migration version: 0\n"
+    assert not Path(alone["DATABASE_PATH"]).exists()
+    assert run("migrate", "up", variables=alone, door=door).stdout == "Migrations applied successfully\n"
+    status = json.loads(run("migrate", "status", "--json", variables=alone, door=door).stdout)
+    assert status["version"] == status["head"] > 0
+    assert status["pending"] == []
+    while json.loads(run("migrate", "version", "--json", variables=alone, door=door).stdout)["version"]:
+        done = run("migrate", "down", "--yes", variables=alone, door=door)
+        assert done.stdout == "Migration rolled back successfully\n", done.stderr
+    done = run("migrate", "down", variables=alone, door=door)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_config_check_lists_every_fault(tmp_path: Path) -> None:
+    """Variables, provider file and the missing token: a line each, exit code 1."""
+    (tmp_path / "p.yaml").write_text("apis: 5\n")
+    variables = {"API_CONFIG_PATH": "p.yaml", "WEB_CONCURRENCY": "x", "LOG_LEVEL": "y"}
+    done = run("config", "check", variables=variables, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) >= 4
+    assert {line.split("=")[0] for line in lines} >= {"Error: WEB_CONCURRENCY", "Error: LOG_LEVEL"}
+    good = run("config", "check", variables={"MANAGEMENT_TOKEN": "a-token-of-my-own"}, folder=tmp_path)
+    assert (good.returncode, good.stdout) == (0, "The settings are good.\n")
+
+
+def test_config_show_masks_secrets(tmp_path: Path) -> None:
+    """Values with where they are from; of a secret only that it is set."""
+    (tmp_path / ".env").write_text("API_ENV=from-file\nMANAGEMENT_TOKEN=a-secret-value\n")
+    done = run("config", "show", "--json", variables={"LOG_LEVEL": "debug"}, folder=tmp_path)
+    shown = {row["variable"]: (row["value"], row["source"]) for row in json.loads(done.stdout)}
+    assert shown["API_ENV"] == ("from-file", "env file")
+    assert shown["LOG_LEVEL"] == ("debug", "environment")
+    assert shown["MANAGEMENT_TOKEN"] == ("set", "env file")
+    assert shown["KEEPALIVE_TIMEOUT"] == ("1m15s", "default")
+    assert "a-secret-value" not in done.stdout + done.stderr
+
+
+def test_generated_key_is_a_key() -> None:
+    """What it prints can be ENCRYPTION_KEY."""
+    key = run("config", "generate-key").stdout.strip()
+    assert run("config", "check", variables={"ENCRYPTION_KEY": key, "MANAGEMENT_TOKEN": "x" * 16}).returncode == 0
+
+
+def test_setup_from_nothing(tmp_path: Path) -> None:
+    """An env file for its owner alone, a migrated database, a project and a token that is shown once."""
+    done = run("setup", "--openai-key", "@key", folder=_with_key(tmp_path))
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / ".env").read_text().splitlines()
+    names = [line.partition("=")[0] for line in lines if not line.startswith("#")]
+    assert names == ["OPENAI_API_KEY", "MANAGEMENT_TOKEN", "DATABASE_PATH", "LISTEN_ADDR", "LOG_LEVEL"]
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+    assert "Token: sk-" in done.stdout
+    assert "Expires at: " in done.stdout
+    assert "sk-the-key-of-setup" not in done.stdout + done.stderr
+    assert "Management token: see MANAGEMENT_TOKEN in .env" in done.stdout
+    listed = json.loads(run("manage", "project", "list", "--direct", "--json", folder=tmp_path).stdout)
+    assert [project["name"] for project in listed] == ["DefaultProject"]
+
+
+def _with_key(folder: Path) -> Path:
+    (folder / "key").write_text("sk-the-key-of-setup\n")
+    return folder
+
+
+def test_setup_edits_an_existing_file(tmp_path: Path) -> None:
+    """Comments, other variables and values that were not mentioned stay; a second project of the name is not made."""
+    before = "# mine\nMANAGEMENT_TOKEN=my-management-token\nLOG_LEVEL=debug\nAPI_ENV=prod\n"
+    (tmp_path / ".env").write_text(before)
+    for _ in range(2):
+        done = run("setup", "--openai-key", "@key", "--project", "p", "--duration", "1", folder=_with_key(tmp_path))
+        assert done.returncode == 0, done.stderr
+    text = (tmp_path / ".env").read_text()
+    assert text.startswith(before)
+    assert text.count("OPENAI_API_KEY") == 1
+    assert stat.S_IMODE((tmp_path / ".env.bak").stat().st_mode) == 0o600
+    listed = json.loads(run("manage", "project", "list", "--direct", "--json", folder=tmp_path).stdout)
+    assert len(listed) == 1
+
+
+def test_setup_without_a_key_changes_nothing(tmp_path: Path) -> None:
+    """One line, exit code 1, an empty folder."""
+    done = run("setup", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "Error: OpenAI API key is required\n")
+    assert list(tmp_path.iterdir()) == []
+    assert run("setup", "--skip-project", folder=tmp_path).returncode == 0
+
+
+def test_chat_streams_a_conversation(served: Gateway) -> None:
+    """A line a turn; the history goes along, --no-stream says the same."""
+    token = served.token()
+    variables = {"PROXY_URL": served.url, "PROXY_TOKEN": token.bearer}
+    streamed = run("openai", "chat", variables=variables, stdin="hello\nagain\nquit\nnot sent\n")
+    assert streamed.returncode == 0, streamed.stderr
+    assert streamed.stdout.count("simulated provider") == 2
+    whole = run("openai", "chat", "--no-stream", variables=variables, stdin="hello\nagain\n")
+    assert whole.stdout.split() == streamed.stdout.split()
+
+
+def test_chat_errors_have_exit_codes(served: Gateway) -> None:
+    """A wrong token is 3, none is 3, nobody there is 2; the first failure of piped input ends it."""
+    variables = {"PROXY_URL": served.url, "PROXY_TOKEN": "sk-" + "A" * 22}
+    wrong = run("openai", "chat", variables=variables, stdin="hello\nagain\n")
+    assert (wrong.returncode, wrong.stderr) == (3, "Error: HTTP 401: Token not found\n")
+    assert run("openai", "chat", variables={"PROXY_URL": served.url}, stdin="hello\n").returncode == 3
+    variables["PROXY_URL"] = "http://127.0.0.1:1"
+    assert run("openai", "chat", variables=variables, stdin="hello\n").returncode == 2
+
+
+def test_benchmark_counts_and_splits_time(served: Gateway, simulated: Provider) -> None:
+    """Fifty requests at ten at once: all seen by the provider, upstream's time and ours add up to the whole."""
+    token = served.token()
+    before = simulated.state()["requests"]
+    body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]})
+    arguments = ["--base-url", served.url, "--endpoint", "/v1/chat/completions", "-r", "50", "-c", "10"]
+    done = run("benchmark", *arguments, "--json", body, "-o", "json", variables={"PROXY_TOKEN": token.bearer})
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert (value["success"], value["failed"], value["statuses"]) == (50, 0, {"200": 50})
+    assert simulated.state()["requests"] - before == 50
+    parts = value["upstream_latency_ms"]["avg"] + value["proxy_latency_ms"]["avg"]
+    assert parts == pytest.approx(value["latency_ms"]["avg"], abs=0.01)
+    wrong = run("benchmark", *arguments[:4], "--token", "sk-" + "A" * 22, "--debug", variables={})
+    assert wrong.returncode == 1
+    assert "HTTP 401" in wrong.stderr
+    assert "A" * 22 not in wrong.stderr + wrong.stdout
+
+
+def test_admin_process_tells_its_health() -> None:
+    """/health tells of both processes, other pages are 503; SIGTERM ends it with 0; no token is exit code 3."""
+    assert run("admin").returncode == 3
+    port = free_port()
+    variables = {"MANAGEMENT_TOKEN": "x" * 20, "ADMIN_UI_API_BASE_URL": "http://127.0.0.1:1"}
+    command = [*DOORS["llm-proxy"], "admin", "--listen", f"127.0.0.1:{port}"]
+    with subprocess.Popen(command, env=plain_environment(variables), stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert b"Listening" in process.stderr.readline()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
+            health = json.loads(answer.read())
+        assert health["admin"]["status"] == "ok"
+        assert health["backend"] == {"status": "down", "error": "Backend unavailable"}
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/projects", timeout=10)
+        assert error.value.code == 503
+        error.value.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    """A script for each shell; the names that it completes are those of the tree."""
+    assert "_LLM_PROXY_COMPLETE" in run("completion", shell).stdout
+    variables = {"_LLM_PROXY_COMPLETE": "bash_complete", "COMP_WORDS": "llm-proxy manage pro", "COMP_CWORD": "2"}
+    assert run(variables=variables).stdout == "plain,project\n"
+
+
+def test_server_refuses_in_one_line(tmp_path: Path) -> None:
+    """A taken address, a wrong variable and a missing log file end with 1 before anything is made."""
+    variables = {"MANAGEMENT_TOKEN": "x" * 20}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        addr = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run("server", "--addr", addr, variables=variables, folder=tmp_path)
+        assert (done.returncode, done.stderr) == (1, f"Error: cannot listen on {addr}: address already in use\n")
+    done = run("server", "--log-level", "loud", variables=variables, folder=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    done = run("server", "-d", variables=variables, folder=tmp_path)
+    assert done.stderr == "Error: --log-file must be specified when running in daemon mode (-d)\n"
+    assert done.returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_daemon_keeps_its_flags(tmp_path: Path) -> None:
+    """It detaches, answers when the command returns, keeps a pid file, refuses a second start, and ends on SIGTERM."""
+    (tmp_path / "my.yaml").write_text(Path(__file__).with_name("provider.yaml").read_text())
+    addr = f"127.0.0.1:{free_port()}"
+    arguments = [
+        "server",
+        "-d",
+        "--addr",
+        addr,
+        "--log-file",
+        "logs/a.log",
+        "--pid-file",
+        "run/a.pid",
+        "--db",
+        "d/x.db",
+    ]
+    arguments += ["-c", "my.yaml", "-v"]
+    variables = {"MANAGEMENT_TOKEN": "x" * 20}
+    done = run(*arguments, variables=variables, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    pid = int(done.stdout)
+    try:
+        assert int((tmp_path / "run" / "a.pid").read_text()) == pid
+        assert os.getsid(pid) != os.getsid(0)
+        with urllib.request.urlopen(f"http://{addr}/ready", timeout=10) as answer:
+            assert answer.status == 200
+        assert (tmp_path / "d" / "x.db").exists()
+        second = run(*arguments, variables=variables, folder=tmp_path)
+        assert second.returncode == 1
+        assert f"already running with pid {pid}" in second.stderr
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    eventually(lambda: not (tmp_path / "run" / "a.pid").exists(), 20, lambda: "the daemon's end")
+    log = (tmp_path / "logs" / "a.log").read_text()
+    assert '"level":"debug"' in log
+
+
+def test_server_serves_with_a_copied_example_and_names_of_kubernetes(tmp_path: Path, checkout: Path) -> None:
+    """.env.example with only the token filled in starts a server, among the variables that a cluster injects."""
+    text = (checkout / ".env.example").read_text().replace(SAMPLE_MANAGEMENT_TOKEN, "a-management-token-of-mine")
+    (tmp_path / ".env").write_text(text)
+    port = free_port()
+    injected = {
+        "LLM_PROXY_PORT": "tcp://10.0.0.1:8080",
+        "LLM_PROXY_SERVICE_HOST": "10.0.0.1",
+        "LLM_PROXY_ADMIN_PORT": "tcp://10.0.0.1:8081",
+        "REDIS_PORT": "tcp://10.0.0.2:6379",
+        "PORT": "1",
+    }
+    command = [*DOORS["llm-proxy"], "server", "--addr", f"127.0.0.1:{port}"]
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, env=plain_environment(injected), cwd=tmp_path, stdout=out, stderr=out)
+
+    def is_ready() -> bool:
+        assert process.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    try:
+        eventually(is_ready, 30, log.read_text)
+    finally:
+        process.terminate()
+        code = process.wait(timeout=30)
+    assert code == 0, log.read_text()
+    assert "did you mean" not in log.read_text()

@@ -1,0 +1,152 @@
+"""`manage` over HTTP and on the database: the operator's workflow, exit codes, and what is never shown."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers.commands import run
+from servers.gateway import Gateway
+
+KEY = "sk-a-provider-key-of-the-tests-0123"
+
+
+def made(variables: dict[str, str], *arguments: str, door: str = "llm-proxy", stdin: str = "") -> Any:
+    """Run `manage … --json` and give its document; it must succeed."""
+    done = run("manage", *arguments, "--json", variables=variables, stdin=stdin, door=door)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_workflow_over_http(manages: dict[str, str], served: Gateway) -> None:
+    """Project, token, a request with it, update, revoke, deactivate: each step shows in the next."""
+    project = made(manages, "project", "create", "--name", "team", "--openai-key", "-", stdin=f"{KEY}\n")
+    assert project["api_key"] == "sk-a-pro...0123"
+    asked = ["--project-id", project["id"], "--duration", "2h", "--max-requests", "5"]
+    issued = made(manages, "token", "generate", *asked)
+    assert set(issued) == {"id", "token", "expires_at", "max_requests"}
+    chat = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}).encode()
+    fields = {"Authorization": f"Bearer {issued['token']}", "Content-Type": "application/json"}
+    assert served.ask("POST", "/v1/chat/completions", body=chat, headers=fields)[0] == 200
+    listed = made(manages, "token", "list", "--project-id", project["id"], "--active-only")
+    assert [token["id"] for token in listed] == [issued["id"]]
+    assert made(manages, "token", "update", issued["id"], "--max-requests", "none")["max_requests"] is None
+    assert made(manages, "token", "revoke", issued["id"]) == {"id": issued["id"], "revoked": True}
+    assert made(manages, "token", "get", issued["id"])["status"] == "revoked"
+    revoked = made(manages, "project", "revoke-tokens", project["id"])
+    assert revoked == {"revoked_count": 0, "already_revoked_count": 1, "total_tokens": 1}
+    assert made(manages, "project", "update", project["id"], "--name", "crew")["name"] == "crew"
+    assert made(manages, "project", "deactivate", project["id"], "--revoke-tokens")["is_active"] is False
+    assert made(manages, "project", "list", "--inactive", "--search", "CREW")[0]["id"] == project["id"]
+    assert made(manages, "project", "activate", project["id"])["is_active"] is True
+
+
+def test_texts_for_people(manages: dict[str, str]) -> None:
+    """Columns and lines as the rows name them; the bearer is shown once, its expiry always."""
+    project = made(manages, "project", "create", "--name", "texts", "--api-key", KEY)
+    shown = run("manage", "project", "list", variables=manages).stdout.splitlines()
+    assert shown[0].split() == ["ID", "Name", "API", "Key", "Active", "Created", "Updated"]
+    about = run("manage", "project", "get", project["id"], variables=manages).stdout
+    assert [line.partition(":")[0] for line in about.splitlines()] == [
+        "ID", "Name", "API Key", "Active", "Created", "Updated",
+    ]  # fmt: skip
+    done = run("manage", "token", "generate", "--project-id", project["id"], "--duration", "30", variables=manages)
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["ID", "Token", "Obfuscated", "Expires at"]
+    assert "30 means minutes" in done.stderr
+    head = run("manage", "token", "list", variables=manages).stdout.splitlines()[0]
+    assert head.split() == ["ID", "Project", "Token", "Status", "Requests", "Cached", "Expires", "Last", "used"]
+
+
+def test_deletion_is_refused_with_a_hint(manages: dict[str, str]) -> None:
+    """Exit code 1, the server's words, and what to do instead."""
+    done = run("manage", "project", "delete", "some-id", variables=manages)
+    assert done.returncode == 1
+    assert "Error: HTTP 405: project deletion is not permitted" in done.stderr
+    assert "deactivate some-id" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "code"),
+    [
+        pytest.param({}, ["project", "list"], 0, id="success"),
+        pytest.param({}, ["project", "get", "7f6f7f43-0000-4000-8000-000000000000"], 1, id="not-found"),
+        pytest.param({}, ["project", "create", "--name", "x"], 1, id="argument-missing"),
+        pytest.param({}, ["project", "nonsense"], 1, id="no-such-command"),
+        pytest.param({"MANAGEMENT_API_BASE_URL": "http://127.0.0.1:1"}, ["project", "list"], 2, id="refused"),
+        pytest.param({"MANAGEMENT_API_BASE_URL": "http://no-such.invalid"}, ["project", "list"], 2, id="unknown-host"),
+        pytest.param({"MANAGEMENT_API_BASE_URL": "ftp://x"}, ["project", "list"], 1, id="no-such-scheme"),
+        pytest.param({"MANAGEMENT_TOKEN": ""}, ["project", "list"], 3, id="no-token"),
+        pytest.param({"MANAGEMENT_TOKEN": "a-wrong-management-token"}, ["project", "list"], 3, id="wrong-token"),
+    ],
+)
+def test_exit_codes(manages: dict[str, str], change: dict[str, str], arguments: list[str], code: int) -> None:
+    """0 success, 1 general, 2 network, 3 authentication; every error is lines that begin with `Error:`."""
+    done = run("manage", *arguments, variables=manages | change)
+    assert done.returncode == code, done.stderr
+    assert bool(done.stderr) == bool(code)
+    assert all(line.startswith("Error: ") for line in done.stderr.splitlines())
+    assert "Traceback" not in done.stderr
+
+
+def test_usage_errors_end_with_2_under_flask(alone: dict[str, str]) -> None:
+    """Click's own code behind its own door."""
+    assert run("manage", "nonsense", variables=alone, door="flask").returncode == 2
+
+
+@pytest.mark.parametrize("door", ["llm-proxy", "flask"])
+def test_json_errors_are_one_document(manages: dict[str, str], alone: dict[str, str], door: str) -> None:
+    """On stderr, with the server's words and status; stdout stays empty."""
+    variables = manages if door == "llm-proxy" else alone
+    if door == "flask":
+        assert run("migrate", "up", variables=variables).returncode == 0
+    identity = "7f6f7f43-0000-4000-8000-000000000000"
+    done = run("manage", "token", "get", identity, "--json", variables=variables, door=door)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert json.loads(done.stderr) == {"error": "token not found", "status": 404}
+
+
+def test_flask_door_works_on_the_database(alone: dict[str, str], tmp_path: Path) -> None:
+    """No server, no management token; the audit's actor is `cli`; the key is obfuscated, and sealed where it can be."""
+    assert run("migrate", "up", variables=alone, door="flask").returncode == 0
+    project = made(alone, "project", "create", "--name", "mine", "--openai-key", KEY, door="flask")
+    made(alone, "token", "generate", "--project-id", project["id"], door="flask")
+    again = made(alone, "project", "list", "--direct")
+    assert [p["id"] for p in again] == [project["id"]]
+    with sqlite3.connect(alone["DATABASE_PATH"]) as database:
+        rows = database.execute("SELECT action, actor, outcome, client_ip FROM audit_events ORDER BY seq, timestamp")
+        assert set(rows) >= {
+            ("project.create", "cli", "success", None),
+            ("token.create", "cli", "success", None),
+        }
+    database.close()
+
+
+def test_direct_without_a_schema_names_the_command(alone: dict[str, str]) -> None:
+    """One clear line, and nothing is made."""
+    done = run("manage", "project", "list", "--direct", variables=alone)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "run llm-proxy migrate up" in done.stderr
+
+
+def test_cache_purge_needs_a_server_where_the_cache_lives(alone: dict[str, str]) -> None:
+    """An in-memory cache is not in the database."""
+    run("migrate", "up", variables=alone)
+    done = run("manage", "cache", "purge", "--all", "--direct", variables=alone)
+    assert done.returncode == 1
+    assert "give --manage-api-base-url" in done.stderr
+
+
+def test_nothing_that_commands_print_is_a_secret(manages: dict[str, str]) -> None:
+    """Neither the provider key nor the management token, in success and failure."""
+    project = made(manages, "project", "create", "--name", "secrets", "--openai-key", KEY)
+    for arguments in (
+        ["project", "list"],
+        ["project", "get", project["id"]],
+        ["project", "update", project["id"], "--openai-key", KEY + "2"],
+        ["project", "create", "--name", "secrets", "--openai-key", KEY],
+        ["project", "create", "--name", "other", "--openai-key", f"{KEY} blank"],
+    ):
+        done = run("manage", *arguments, "--json", variables=manages)
+        assert KEY not in done.stdout + done.stderr
+        assert manages["MANAGEMENT_TOKEN"] not in done.stdout + done.stderr

@@ -1,0 +1,97 @@
+"""The tree of commands: found by both doors, readable, silent about secrets, and opening nothing."""
+
+import base64
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from llm_proxy import __version__
+from llm_proxy.cli import COMMANDS, root
+from llm_proxy.cli.flask_door import Door
+from llm_proxy.settings import variables
+
+SECRETS = {v.env: f"s3cret-of-{v.env.lower()}" for v in variables().values() if v.secret}
+SECRETS |= {name: base64.b64encode(os.urandom(32)).decode() for name in ("ENCRYPTION_KEY", "ENCRYPTION_KEY_PREVIOUS")}
+
+
+def walk(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every group and command below, by its words."""
+    yield path
+    if isinstance(command, click.Group):
+        with click.Context(command) as ctx:
+            for name in command.list_commands(ctx):
+                below = command.get_command(ctx, name)
+                assert below is not None
+                yield from walk(below, (*path, name))
+
+
+ALL = list(walk(root))
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_help_reads_well_and_names_no_secret(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every secret in the environment, no help shows one; none is wider than 80 columns."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    for option in ("--help", "-h"):
+        result = CliRunner().invoke(root, [*path, option], terminal_width=80)
+        assert result.exit_code == 0
+        assert max(map(len, result.output.splitlines())) <= 80
+        assert not [value for value in SECRETS.values() if value in result.output]
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_version_at_every_level(path: tuple[str, ...]) -> None:
+    """`--version` tells it anywhere and ends with 0."""
+    result = CliRunner().invoke(root, [*path, "--version"])
+    assert (result.exit_code, result.output) == (0, f"llm-proxy {__version__}\n")
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if " ".join(path) in ("", "manage", "manage token", "migrate")])
+def test_no_arguments_is_help(path: tuple[str, ...]) -> None:
+    """A group alone shows its help and ends with 0."""
+    result = CliRunner().invoke(root, path)
+    assert result.exit_code == 0
+    assert "Commands:" in result.output
+
+
+def test_first_lines_of_the_list_are_those_of_the_commands() -> None:
+    """The list is shown without importing anything; it must not promise another command."""
+    for name, (_, first_line) in COMMANDS.items():
+        with click.Context(root) as ctx:
+            command = root.get_command(ctx, name)
+        assert command is not None
+        assert command.name == name
+        assert first_line.endswith(".")
+
+
+def test_both_doors_lead_to_the_same_commands() -> None:
+    """Flask's group finds the very same objects."""
+    door = Door("llm_proxy", lazy=COMMANDS)
+    with click.Context(root) as ctx:
+        assert door.list_commands(ctx) == root.list_commands(ctx)
+        assert all(door.get_command(ctx, name) is root.get_command(ctx, name) for name in COMMANDS)
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_no_option_reads_a_variable_by_itself(path: tuple[str, ...]) -> None:
+    """Variables come through the settings alone, never by a prefix that Kubernetes could fill (MP-134)."""
+    command: click.Command = root
+    for name in path:
+        assert isinstance(command, click.Group)
+        with click.Context(command) as ctx:
+            command = command.get_command(ctx, name) or command
+    assert command.context_settings.get("auto_envvar_prefix") is None
+    assert not [parameter for parameter in command.params if parameter.envvar]
+
+
+def test_help_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an empty folder, looking at the tree leaves it empty."""
+    monkeypatch.chdir(tmp_path)
+    for path in ALL:
+        CliRunner().invoke(root, [*path, "--help"])
+    assert list(tmp_path.iterdir()) == []
