@@ -252,6 +252,12 @@ def test_bad_start_lines_are_refused(lab: Lab, line: bytes) -> None:
     refused(lab)
 
 
+def test_switching_protocols_is_no_interim_answer(lab: Lab) -> None:
+    """After a 101 the connection would be another protocol's: what follows is not read as an answer."""
+    lab.answer(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK)
+    refused(lab)
+
+
 @pytest.mark.parametrize("garbage", [b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\nA: b\n\nhello", b"\x16\x03\x01", b"<html>"])
 def test_garbage_is_refused_at_once(lab: Lab, garbage: bytes) -> None:
     """What can never become a head is not waited on."""
