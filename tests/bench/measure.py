@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -113,9 +114,17 @@ class Bench:
             raise RuntimeError(f"{script}: {done.stderr.strip().splitlines()[-1]}")
         return json.loads(done.stdout)
 
+    def _settled(self) -> int:
+        """The provider's count once it stands still: what was under way when load ended still arrives."""
+        before, deadline = -1, time.monotonic() + 5
+        while (seen := self._upstream.seen()) != before and time.monotonic() < deadline:
+            before = seen
+            time.sleep(0.1)
+        return seen
+
     def _count(self, contestant: Contestant, before: int, answered: int, under_way: int) -> None:
         """What the provider saw must be what the load got answered, but for what was under way at its end."""
-        seen = self._upstream.seen() - before
+        seen = self._settled() - before
         wanted = 0 if contestant.name == "server alone" else answered
         slack = 0 if contestant.name == "server alone" else under_way
         self._checks.expect(
