@@ -27,7 +27,7 @@ class _Loader(yaml.CSafeLoader):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
     if len(keys) != len(set(keys)):
         raise DuplicateKey(f"{sorted(map(str, keys))} {node.start_mark}")
     return loader.construct_mapping(node, deep=True)
@@ -46,7 +46,7 @@ class Rendering:
 
     def __post_init__(self) -> None:
         texts = [text for path, text in self.files.items() if path.endswith(".yaml")]
-        self.objects = [o for text in texts for o in yaml.load_all(text, _Loader) if o]  # noqa: S506  (a SafeLoader)
+        self.objects = [o for text in texts for o in yaml.load_all(text, _Loader) if o]
 
     @property
     def notes(self) -> str:
@@ -115,7 +115,7 @@ def _merge(into: Values, part: Mapping[str, Any]) -> None:
 
 
 def flags(words: list[str], root: Path = CHART.parent.parent) -> Values:
-    """The values that the flags of a `helm install` line give: files first, then --set, then --set-string, as Helm does.
+    """The values that the flags of a `helm install` line give: files, then --set, then --set-string, as Helm does.
 
     Flags of one kind are read together: `hosts[0].host=…` and `hosts[0].paths[0].path=…` are one host.
     """
@@ -136,7 +136,12 @@ def sets(*assignments: str) -> Values:
 
 
 def render(
-    values: Values | None = None, *, name: str = "llm-proxy", namespace: str = "default", path: Path = CHART, **more: Any
+    values: Values | None = None,
+    *,
+    name: str = "llm-proxy",
+    namespace: str = "default",
+    path: Path = CHART,
+    **more: Any,
 ) -> Rendering:
     """Render with the schema checked. Raises helm_python.HelmError for what the chart refuses."""
     return Rendering(chart(path).render(values or {}, name=name, namespace=namespace, **more), name)
@@ -158,5 +163,16 @@ def helm_binary() -> str | None:
 
 def helm_template(values_file: Path, *, name: str = "llm-proxy") -> str:
     """Manifests by the command `helm template`. Raises CalledProcessError with what it printed."""
-    command = [str(helm_binary()), "template", name, str(CHART), "-f", str(values_file), "--namespace", "default", "--kube-version", "1.36.0"]
+    command = [
+        str(helm_binary()),
+        "template",
+        name,
+        str(CHART),
+        "-f",
+        str(values_file),
+        "--namespace",
+        "default",
+        "--kube-version",
+        "1.36.0",
+    ]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout

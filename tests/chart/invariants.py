@@ -1,12 +1,12 @@
-"""What holds for every rendering, whatever the values (chart.md §14). Each check raises AssertionError with the object."""
+"""What holds for every rendering, whatever the values (CH-280 to CH-288). A check raises AssertionError."""
 
 import json
 import re
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 
-from tests.chart.engine import Object, Rendering, Values, containers, pod_spec
+from chart.engine import Object, Rendering, Values, containers, pod_spec
 
 VERSIONS = ("1.25", "1.31", str(kubernetes_validate.latest_version()))
 OWN_KINDS = {"ServiceMonitor", "PrometheusRule"}  # custom resources: no schema in the package
@@ -16,7 +16,9 @@ _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
-def check(rendering: Rendering, values: Values, *, secrets: tuple[str, ...] = (), versions: tuple[str, ...] = VERSIONS) -> None:
+def check(
+    rendering: Rendering, values: Values, *, secrets: tuple[str, ...] = (), versions: tuple[str, ...] = VERSIONS
+) -> None:
     """All of them. `secrets` are values that must not be readable anywhere but in Secrets."""
     check_schemas(rendering, versions)
     check_selectors(rendering)
@@ -31,7 +33,8 @@ def check_schemas(rendering: Rendering, versions: tuple[str, ...]) -> None:
     """Kubernetes' own schemas take each object, unknown fields refused."""
     for obj in rendering.objects:
         if obj["kind"] in OWN_KINDS:
-            assert obj["apiVersion"] == "monitoring.coreos.com/v1" and obj["spec"], label(obj)
+            assert obj["apiVersion"] == "monitoring.coreos.com/v1", label(obj)
+            assert obj["spec"], label(obj)
             continue
         for version in versions:
             kubernetes_validate.validate(obj, version, strict=True)
@@ -159,15 +162,18 @@ def check_security(rendering: Rendering) -> None:
         if spec is None:
             continue
         pod = spec["securityContext"]
-        assert pod["runAsNonRoot"] is True and pod["runAsUser"] > 0, label(obj)
+        assert pod["runAsNonRoot"] is True, label(obj)
+        assert pod["runAsUser"] > 0, label(obj)
         assert pod["seccompProfile"] == {"type": "RuntimeDefault"}, label(obj)
-        assert spec["automountServiceAccountToken"] is False and spec["enableServiceLinks"] is False, label(obj)
+        assert spec["automountServiceAccountToken"] is False, label(obj)
+        assert spec["enableServiceLinks"] is False, label(obj)
         for c in containers(obj):
             context = c["securityContext"]
             assert context["readOnlyRootFilesystem"] is True, f"{label(obj)} {c['name']}"
             assert context["allowPrivilegeEscalation"] is False, f"{label(obj)} {c['name']}"
             assert context["capabilities"] == {"drop": ["ALL"]}, f"{label(obj)} {c['name']}"
-            assert c["resources"]["limits"] and c["resources"]["requests"], f"{label(obj)} {c['name']}"
+            assert c["resources"]["limits"], f"{label(obj)} {c['name']}"
+            assert c["resources"]["requests"], f"{label(obj)} {c['name']}"
             assert "command" not in c, f"{label(obj)} {c['name']}: the image's entrypoint is passed by"
 
 
@@ -180,7 +186,8 @@ def check_names(rendering: Rendering) -> None:
         assert key not in seen, f"{label(obj)} twice"
         seen.add(key)
         limit = {"StatefulSet": 52, "Service": 63}.get(obj["kind"], 63)
-        assert len(name) <= limit and _DNS_1123.fullmatch(name), label(obj)
+        assert len(name) <= limit, label(obj)
+        assert _DNS_1123.fullmatch(name), label(obj)
         if obj["kind"] == "Service":
             assert _DNS_1035.fullmatch(name), label(obj)
         labels = dict(obj["metadata"]["labels"])
@@ -188,7 +195,9 @@ def check_names(rendering: Rendering) -> None:
             labels |= obj["spec"]["template"]["metadata"]["labels"]
         for k, v in labels.items():
             assert _LABEL_KEY.fullmatch(k), f"{label(obj)}: {k}"
-            assert isinstance(v, str) and len(v) <= 63 and _LABEL_VALUE.fullmatch(v), f"{label(obj)}: {k}={v}"
+            assert isinstance(v, str), f"{label(obj)}: {k}={v}"
+            assert len(v) <= 63, f"{label(obj)}: {k}={v}"
+            assert _LABEL_VALUE.fullmatch(v), f"{label(obj)}: {k}={v}"
         for k, v in obj["metadata"].get("annotations", {}).items():
             assert isinstance(v, str), f"{label(obj)}: {k}"
 

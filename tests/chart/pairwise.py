@@ -43,7 +43,8 @@ def _completed(
 
     def gain(value: str) -> int:
         return sum(
-            ((name, value, other, case[other]) in wanted) + ((other, case[other], name, value) in wanted) for other in case
+            ((name, value, other, case[other]) in wanted) + ((other, case[other], name, value) in wanted)
+            for other in case
         )
 
     for value in sorted(factors[name], key=gain, reverse=True):

@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from tests.chart.engine import CHART, Rendering, Values, merged, render, sets
+from chart.engine import CHART, Rendering, Values, merged, render, sets
 
 _PASSWORDS = sets("mysql.auth.rootPassword=root-pw", "mysql.auth.password=user-pw")
 
@@ -44,7 +44,10 @@ EVERYTHING = sets(
 SQLITE = sets("secrets.managementToken.existingSecret.name=llm-proxy-secrets")
 CHART_SECRET = sets("secrets.create=true", "secrets.data.managementToken=the-token")
 MYSQL = merged(
-    [sets("env.DB_DRIVER=mysql", "mysql.enabled=true", "mysql.tls.enabled=true", "mysql.tls.existingSecret=t"), _PASSWORDS]
+    [
+        sets("env.DB_DRIVER=mysql", "mysql.enabled=true", "mysql.tls.enabled=true", "mysql.tls.existingSecret=t"),
+        _PASSWORDS,
+    ]
 )
 EXTERNAL = sets("env.DB_DRIVER=postgres", "secrets.databaseUrl.existingSecret.name=llm-proxy-db", "replicaCount=3")
 JOB = merged([EXTERNAL, sets("migrations.mode=job")])
@@ -75,7 +78,7 @@ def stable(rendering: Rendering) -> dict[str, Any]:
         is_generated = obj["kind"] == "Secret" and (
             obj["type"] == "kubernetes.io/tls" or "helm.sh/resource-policy" in obj["metadata"].get("annotations", {})
         )
-        kept = obj | {"data": {key: "(made up)" for key in obj["data"]}} if is_generated else obj
+        kept = obj | {"data": dict.fromkeys(obj["data"], "(made up)")} if is_generated else obj
         objects[f"{obj['kind']}/{obj['metadata']['name']}"] = kept
     return objects | {"NOTES": rendering.notes}
 

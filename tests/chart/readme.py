@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from tests.chart.comments import Described, value_at
+from chart.comments import Described, value_at
 
 BEGIN = "<!-- parameters: written by bin/validate-chart --update from values.yaml -->"
 END = "<!-- end of parameters -->"

@@ -78,7 +78,10 @@ ENV = {
 }
 PROXY_ENV = ENV | {
     "properties": {
-        "DB_DRIVER": {"type": ["string", "null"], "enum": ["sqlite", "postgres", "mysql", "postgresql", "mariadb", None]},
+        "DB_DRIVER": {
+            "type": ["string", "null"],
+            "enum": ["sqlite", "postgres", "mysql", "postgresql", "mariadb", None],
+        },
         "LLM_PROXY_EVENT_BUS": {
             "type": ["string", "null"],
             "enum": ["in-memory", "memory", "redis-streams", "redis", None],

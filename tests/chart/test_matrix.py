@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.chart import invariants, pairwise
-from tests.chart.engine import Values, merged, render, sets
-from tests.chart.profiles import profiles
+from chart import invariants, pairwise
+from chart.engine import Values, merged, render, sets
+from chart.profiles import profiles
 
 LONG = "a-release-whose-name-is-as-long-as-helm-allows-it-53x"
 FACTORS: dict[str, dict[str, list[str]]] = {
@@ -52,7 +52,11 @@ FACTORS: dict[str, dict[str, list[str]]] = {
     "replicas": {
         "one": [],
         "three": ["replicaCount=3"],
-        "hpa": ["autoscaling.enabled=true", "autoscaling.minReplicas=2", "autoscaling.targetMemoryUtilizationPercentage=85"],
+        "hpa": [
+            "autoscaling.enabled=true",
+            "autoscaling.minReplicas=2",
+            "autoscaling.targetMemoryUtilizationPercentage=85",
+        ],
     },
     "admin": {"off": [], "on": ["admin.enabled=true"], "ingress": ["admin.enabled=true", "admin.ingress.enabled=true"]},
     "metrics": {
@@ -148,6 +152,10 @@ def test_old_clusters_get_the_api_versions_that_they_have(version: str, hpa: str
     """1.19 to 1.22 know no autoscaling/v2, 1.19 and 1.20 no policy/v1 (CH-140); the fields are the same."""
     values = merged([profiles()["production"], {"kubeVersionOverride": version}])
     old, new = render(values), render(profiles()["production"])
-    for kind, wanted in (("HorizontalPodAutoscaler", hpa), ("PodDisruptionBudget", pdb), ("Ingress", "networking.k8s.io/v1")):
+    for kind, wanted in (
+        ("HorizontalPodAutoscaler", hpa),
+        ("PodDisruptionBudget", pdb),
+        ("Ingress", "networking.k8s.io/v1"),
+    ):
         assert old.one(kind)["apiVersion"] == wanted
         assert old.one(kind)["spec"] == new.one(kind)["spec"]

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart import comments
-from tests.chart.engine import CHART, Values, chart, merged, refusal, sets
-from tests.chart.profiles import CHART_SECRET, EVERYTHING, EXTERNAL, JOB, MYSQL, SQLITE
+from chart import comments
+from chart.engine import CHART, Values, chart, merged, refusal, sets
+from chart.profiles import CHART_SECRET, EVERYTHING, EXTERNAL, JOB, MYSQL, SQLITE
 
 VALUES: Values = yaml.safe_load((CHART / "values.yaml").read_text())
 NOT_READ = {("global",)}  # a convention: values of a parent chart

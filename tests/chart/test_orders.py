@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart import invariants
-from tests.chart.engine import Rendering, Values, flags, helm_binary, helm_template, render
+from chart import invariants
+from chart.engine import Rendering, Values, flags, helm_binary, helm_template, render
 
 PASSWORD = "q/1+Z=9w@x:y?#%&$'\"`\\ z=="
 _FILE = yaml.safe_load((Path(__file__).parent / "orders.yaml").read_text())
@@ -16,7 +16,7 @@ ORDERS: list[dict[str, Any]] = _FILE["orders"]
 
 
 def words(order: dict[str, Any]) -> list[str]:
-    """The flags of an order. A comma and a backslash have a meaning of their own to --set; so has the shell's quoting."""
+    """The flags of an order. A comma and a backslash mean something to --set-string."""
     password = PASSWORD.replace("\\", "\\\\").replace(",", "\\,")
     all_words = [*_FILE["image"], *order.get("token", _FILE["token"]), *order["flags"]]
     return [word.replace("PASSWORD", password) if "assword=" in word else word for word in all_words]

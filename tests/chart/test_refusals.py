@@ -7,7 +7,7 @@ import helm_python as helm
 import pytest
 import yaml
 
-from tests.chart.engine import chart, refusal, render, sets
+from chart.engine import chart, refusal, render, sets
 
 _FILE = yaml.safe_load((Path(__file__).parent / "refusals.yaml").read_text())
 CASES: list[dict[str, Any]] = _FILE["cases"]
@@ -35,7 +35,7 @@ def test_a_combination_that_cannot_work_is_refused(case: dict[str, Any], tmp_pat
 def _without_schema(folder: Path) -> Path:
     import shutil
 
-    from tests.chart.engine import CHART
+    from chart.engine import CHART
 
     copy = shutil.copytree(CHART, folder / "llm-proxy")
     (copy / "values.schema.json").unlink()
@@ -89,7 +89,7 @@ def test_lint_finds_nothing() -> None:
 
 
 def chart_path() -> Path:
-    from tests.chart.engine import CHART
+    from chart.engine import CHART
 
     assert chart()
     return CHART

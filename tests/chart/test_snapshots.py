@@ -1,4 +1,4 @@
-"""Golden renderings of every profile: a change of a template shows as a diff in review (`--update` writes them anew)."""
+"""Golden renderings of every profile: a change shows as a diff in review (`--update` writes them anew)."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart.engine import render
-from tests.chart.profiles import profiles, stable
+from chart.engine import render
+from chart.profiles import profiles, stable
 
 FOLDER = Path(__file__).parent / "snapshots"
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.engine import Rendering, merged, pod_spec, render, sets
-from tests.chart.profiles import EVERYTHING, EXTERNAL, JOB, MYSQL, SQLITE, profiles
+from chart.engine import Rendering, merged, pod_spec, render, sets
+from chart.profiles import EVERYTHING, EXTERNAL, JOB, MYSQL, SQLITE, profiles
 
 
 def ref(name: str, key: str) -> dict[str, Any]:
@@ -85,7 +85,9 @@ def test_computed_variables_win_over_the_map_and_extra_ones_over_both() -> None:
 def test_the_maps_variables_come_sorted_and_first() -> None:
     """The order is the same in every rendering: `env` by name, then what is computed."""
     names = [e["name"] for e in render().container()["env"]]
-    given = [n for n in names if n not in ("LISTEN_ADDR", "AUTO_MIGRATE", "EVENT_SPOOL_DIR", "LEDGER_DIR", "DRAIN_TIMEOUT")]
+    given = [
+        n for n in names if n not in ("LISTEN_ADDR", "AUTO_MIGRATE", "EVENT_SPOOL_DIR", "LEDGER_DIR", "DRAIN_TIMEOUT")
+    ]
     assert names[: len(given)] == sorted(given)
 
 
@@ -292,8 +294,9 @@ def test_volumes_of_ones_own_are_added_or_replace_the_built_in_ones() -> None:
         """
         volumes: [{name: tmp, emptyDir: {}}, {name: data, emptyDir: {}}, {name: logs, emptyDir: {}},
                   {name: config, emptyDir: {}}, {name: certs, emptyDir: {}}]
-        volumeMounts: [{name: tmp, mountPath: /tmp}, {name: data, mountPath: /app/data}, {name: logs, mountPath: /app/logs},
-                       {name: config, mountPath: /app/config}, {name: certs, mountPath: /app/certs}]
+        volumeMounts: [{name: tmp, mountPath: /tmp}, {name: data, mountPath: /app/data},
+                       {name: logs, mountPath: /app/logs}, {name: config, mountPath: /app/config},
+                       {name: certs, mountPath: /app/certs}]
         """
     )
     rendering = render(copied)
@@ -348,7 +351,8 @@ def test_the_migration_job_is_a_hook_that_needs_nothing_of_the_release() -> None
     }
     assert job["spec"]["backoffLimit"] == 3
     spec = job["spec"]["template"]["spec"]
-    assert "serviceAccountName" not in spec and "provider-file" not in json.dumps(spec)
+    assert "serviceAccountName" not in spec
+    assert "provider-file" not in json.dumps(spec)
     assert "initContainers" not in rendering.one("Deployment")["spec"]["template"]["spec"]
     assert rendering.env()["AUTO_MIGRATE"] == "false"
     assert "AUTO_MIGRATE" not in render(sets("migrations.mode=server")).env()
@@ -423,7 +427,10 @@ def test_the_network_policies_open_what_is_needed() -> None:
         ([], ["no encryption key", "stored in clear"]),
         (["secrets.create=true", "secrets.data.managementToken=x"], ["release's history"]),
         (["secrets.create=true", "secrets.generate=true"], ["Not for GitOps", "kubectl get secret llm-proxy "]),
-        (["env.DB_DRIVER=mysql", "secrets.databaseUrl.existingSecret.name=d", "replicaCount=2"], ["in-memory event bus"]),
+        (
+            ["env.DB_DRIVER=mysql", "secrets.databaseUrl.existingSecret.name=d", "replicaCount=2"],
+            ["in-memory event bus"],
+        ),
         (["persistence.enabled=false"], ["every restart of the pod loses"]),
         (["secrets.databaseUrl.existingSecret.name=d"], ["secrets.databaseUrl is given but env.DB_DRIVER is sqlite"]),
         (["redis.enabled=true"], ["redis.enabled is reserved and deploys nothing"]),

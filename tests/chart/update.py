@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.chart import comments, defaults, readme, schema
+from chart import comments, defaults, readme, schema
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "llm-proxy"
 
