@@ -64,7 +64,7 @@ class AuditFilter:
         """The rows, unordered."""
         query = select(AuditRow.__table__)
         for name, value in self.exact.items():
-            query = query.where(_TABLE[name] == value)
+            query = query.where(listing.equals(_TABLE[name], value) if name == "outcome" else _TABLE[name] == value)
         if self.search:
             query = query.where(or_(*(listing.contains(_TABLE[name], self.search) for name in _SEARCHED)))
         if self.since is not None:
@@ -105,7 +105,8 @@ class AuditLog:
     def get(self, event_id: str) -> RowMapping:
         """Raises ResourceNotFound."""
         with reading(self._engine) as connection:
-            row = connection.execute(select(AuditRow.__table__).where(_TABLE.id == event_id)).mappings().one_or_none()
+            query = select(AuditRow.__table__).where(listing.equals(_TABLE.id, event_id))
+            row = connection.execute(query).mappings().one_or_none()
         if row is None:
             raise ResourceNotFound("audit event not found", audit={"error_type": "audit event not found"})
         return row

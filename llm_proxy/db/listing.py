@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, and_, case, false, func, or_, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import Function
@@ -65,7 +65,7 @@ class Order:
         except (ValueError, binascii.Error, KeyError, TypeError, RecursionError) as error:
             raise InvalidCursor from error
         kind = self.column.type.python_type
-        is_right = (name, descending) == (self.name, self.descending) and isinstance(row_id, str)
+        is_right = (name, descending) == (self.name, self.descending) and isinstance(row_id, str) and row_id.isascii()
         if not is_right or not (value is None or isinstance(value, kind)) or "\x00" in f"{value}{row_id}":
             raise InvalidCursor
         return value, row_id
@@ -101,6 +101,11 @@ def everything(engine: Engine, query: Select[Any], order: Order) -> Iterator[Seq
         yield rows
         if cursor is None:
             return
+
+
+def equals(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+    """`column = text` for columns of ids and words, which are ASCII: MySQL refuses to compare anything else with them."""
+    return column == text if text.isascii() and "\x00" not in text else false()
 
 
 def contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:

@@ -211,7 +211,7 @@ class ProjectService:
 
 
 def _row(connection: Connection, project_id: str, *, lock: bool = False) -> RowMapping:
-    query = select(ProjectRow.__table__).where(_TABLE.id == project_id)
+    query = select(ProjectRow.__table__).where(listing.equals(_TABLE.id, project_id))
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:
         raise ResourceNotFound("project not found", audit={"error_type": "project not found"})

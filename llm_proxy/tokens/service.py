@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine, Select, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, Select, and_, false, func, insert, or_, select, update
 
 from llm_proxy.crypto import digest
 from llm_proxy.db import listing
@@ -74,9 +74,9 @@ class TokenFilter:
 
     def _clauses(self) -> Iterator[Any]:
         if self.project_id is not None:
-            yield _TABLE.project_id == self.project_id
+            yield listing.equals(_TABLE.project_id, self.project_id)
         if self.id_prefix:
-            yield _TABLE.id.startswith(self.id_prefix, autoescape=True)
+            yield _TABLE.id.startswith(self.id_prefix, autoescape=True) if self.id_prefix.isascii() else false()
         for status in {self.status, "active" if self.active_only else None} - {None}:
             yield self._has(str(status))
 
@@ -234,7 +234,7 @@ class TokenService:
     @staticmethod
     def _require_active(connection: Connection, project_id: str) -> None:
         # FOR SHARE: a deactivation that runs at the same time comes before or after, not in between.
-        query = select(ProjectRow.__table__.c.is_active).where(ProjectRow.__table__.c.id == project_id)
+        query = select(ProjectRow.__table__.c.is_active).where(listing.equals(ProjectRow.__table__.c.id, project_id))
         is_active = connection.execute(query.with_for_update(read=True)).scalar_one_or_none()
         if is_active is None:
             raise ResourceNotFound("project not found", audit={"error_type": "project not found"})
@@ -262,7 +262,7 @@ class TokenService:
 def _read(connection: Connection, token_id: str, *, lock: bool = False) -> Token:
     if token_id.startswith("sk-"):
         raise BadRequest("use the token's id, not its value", param="token_id")  # MP-14
-    query = select(TokenRow.__table__).where(_TABLE.id == token_id)
+    query = select(TokenRow.__table__).where(listing.equals(_TABLE.id, token_id))
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:
         raise ResourceNotFound("token not found", audit={"error_type": "token not found"})

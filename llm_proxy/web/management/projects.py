@@ -70,12 +70,18 @@ def routes(bp: Blueprint, services: Services) -> None:
         }
         return answers.answer(counts)
 
+    def no_such_method(project_id: str) -> Response:
+        """405: below a project there is one thing to do."""
+        raise WrongMethod(["POST"])
+
     add(bp, "/projects", "GET", index)
     add(bp, "/projects", "POST", create)
     add(bp, "/projects/<path:project_id>", "GET", show)
     add(bp, "/projects/<path:project_id>", "PATCH", change)
     add(bp, "/projects/<path:project_id>", "DELETE", delete, is_refusal=True)
     add(bp, "/projects/<project_id>/tokens/revoke", "POST", revoke_tokens)
+    for method in ("GET", "PATCH", "DELETE"):  # else they would belong to a project whose id holds slashes
+        add(bp, "/projects/<project_id>/tokens/revoke", method, no_such_method, is_refusal=True)
 
 
 def _checked(project_id: str) -> str:
