@@ -33,8 +33,14 @@ def is_chunked(fields: Iterable[tuple[str, str]]) -> bool:
     return any(name == "TRANSFER-ENCODING" for name, _ in fields)
 
 
+_NONE: Final[frozenset[str]] = frozenset()
+_USUAL_OPTIONS: Final = frozenset(("keep-alive", "close", "Keep-Alive", "Close"))
+
+
 def connection_names(value: str) -> frozenset[str]:
     """The names that a Connection field lists, in upper case, without its own options (RFC 9110 §7.6.1)."""
+    if value in _USUAL_OPTIONS:
+        return _NONE
     names = frozenset(name.strip().upper() for name in value.split(","))
     return names - {"", "CLOSE", "KEEP-ALIVE"}
 
@@ -82,7 +88,7 @@ class RequestFields:
         """
         sent: list[Field] = []
         fates = self._fates
-        named: frozenset[str] = frozenset()
+        named = _NONE
         seen: set[str] = set()
         for name, value in fields:
             fate = fates.get(name)
@@ -172,10 +178,17 @@ REPLACED_WITH_ORIGIN: Final = "ACCESS-CONTROL-ALLOW-ORIGIN"  # two of them and n
 REPLACED_WITH_CORRELATION: Final = "X-CORRELATION-ID"
 
 _DROPPED_ANSWER: Final = HOP_BY_HOP | REPLACED | {"SET-COOKIE", "SET-COOKIE2"}
-_LOOKED_AT: Final = frozenset(("CONNECTION", "CONTENT-TYPE", "DATE", "SERVER", "X-REQUEST-ID", "X-ACCEL-BUFFERING")) | {
-    REPLACED_WITH_ORIGIN,
-    REPLACED_WITH_CORRELATION,
+_CONNECTION, _CONTENT_TYPE, _DATE, _SERVER, _BUFFERING, _REPLACEABLE, _AGAIN = 1, 2, 4, 8, 16, 32, 64
+_LOOKED_AT: Final = {  # a bit for each name that says something to us
+    "CONNECTION": _CONNECTION,
+    "CONTENT-TYPE": _CONTENT_TYPE,
+    "DATE": _DATE,
+    "SERVER": _SERVER,
+    "X-ACCEL-BUFFERING": _BUFFERING,
+    REPLACED_WITH_ORIGIN: _REPLACEABLE,
+    REPLACED_WITH_CORRELATION: _REPLACEABLE,
 }
+_EVENT_STREAM: Final = b"text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +202,7 @@ class AnswerFields:
     is_event_stream: bool
 
 
-_answer_names: dict[bytes, tuple[str, str]] = {}  # as sent → (spelling, "" to drop it; the name to look at, or "")
+_answer_names: dict[bytes, tuple[str, int]] = {}  # as sent → (spelling, "" to drop it; its bit, 0 for most)
 
 
 def answer_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> AnswerFields:
@@ -202,67 +215,54 @@ def answer_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> An
         fields: As the provider sent them.
         replaced: REPLACED_WITH_ORIGIN, REPLACED_WITH_CORRELATION: the caller adds a field of this name.
     """
-    answer = _Answer(replaced)
-    passed = answer.passed
-    names = _answer_names
+    passed: list[tuple[str, str]] = []
+    names, named, seen = _answer_names, _NONE, 0
+    is_event_stream = False
     for raw, value in fields:
-        spelling, looked_at = names.get(raw) or _judge_answer_name(raw)
-        if looked_at:
-            answer.look(looked_at, spelling, value.decode("latin-1"))
-        elif spelling:
+        spelling, bit = names.get(raw) or _judge_answer_name(raw)
+        if bit:
+            seen |= bit | (_AGAIN if seen & bit else 0)
+            if bit == _CONTENT_TYPE:
+                is_event_stream = is_event_stream or _EVENT_STREAM in value.lower()
+            elif bit == _CONNECTION:
+                named |= connection_names(value.decode("latin-1"))
+        if spelling:
             passed.append((spelling, value.decode("latin-1")))
-    return answer.finished()
+    gone = named - {"CONTENT-LENGTH", "X-UPSTREAM-REQUEST-ID", "DATE"} if named else named
+    if seen & _REPLACEABLE:
+        gone = gone.union(replaced)
+    if is_event_stream and seen & _BUFFERING:
+        gone |= {"X-ACCEL-BUFFERING"}
+    if gone:
+        passed = [field for field in passed if field[0].upper() not in gone]
+    if seen & _AGAIN:
+        passed = _once(passed)
+    if is_event_stream:
+        passed.append(("X-Accel-Buffering", "no"))
+    return AnswerFields(passed, is_event_stream)
 
 
-def _judge_answer_name(raw: bytes) -> tuple[str, str]:
+def _judge_answer_name(raw: bytes) -> tuple[str, int]:
     spelling = raw.decode("latin-1")
     upper = spelling.upper()
-    known = ("", "") if upper in _DROPPED_ANSWER else (spelling, upper if upper in _LOOKED_AT else "")
-    if upper == "CONNECTION":
-        known = ("", upper)
+    bit = _LOOKED_AT.get(upper, 0)
+    if upper in _DROPPED_ANSWER:
+        spelling = ""
+    elif upper == "X-REQUEST-ID":
+        spelling = "X-Upstream-Request-ID"
     if len(_answer_names) < _REMEMBERED_NAMES and len(raw) <= _REMEMBERED_NAME_CHARS:
-        _answer_names[raw] = known
-    return known
+        _answer_names[raw] = spelling, bit
+    return spelling, bit
 
 
-class _Answer:
-    """The list being made, and what the fields that need a look have said."""
-
-    __slots__ = ("_has_buffering", "_named", "_once", "_replaced", "is_event_stream", "passed")
-
-    def __init__(self, replaced: Collection[str]) -> None:
-        self.passed: list[tuple[str, str]] = []
-        self.is_event_stream = self._has_buffering = False
-        self._named: frozenset[str] = frozenset()
-        self._once: set[str] = set()
-        self._replaced = replaced
-
-    def look(self, name: str, spelling: str, value: str) -> None:
-        if name in self._replaced:
-            return
-        match name:
-            case "CONNECTION":
-                self._named |= connection_names(value)
-                return
-            case "CONTENT-TYPE":
-                self.is_event_stream = self.is_event_stream or "text/event-stream" in value.lower()
-            case "DATE" | "SERVER":
-                if name in self._once:
-                    return
-                self._once.add(name)
-            case "X-REQUEST-ID":
-                spelling = "X-Upstream-Request-ID"
-            case "X-ACCEL-BUFFERING":
-                self._has_buffering = True
-        self.passed.append((spelling, value))
-
-    def finished(self) -> AnswerFields:
-        passed = self.passed
-        if self._named:
-            gone = self._named - {"CONTENT-LENGTH", "X-REQUEST-ID", "DATE"}
-            passed = [field for field in passed if field[0].upper() not in gone]
-        if self.is_event_stream:
-            if self._has_buffering:
-                passed = [field for field in passed if field[0].upper() != "X-ACCEL-BUFFERING"]
-            passed.append(("X-Accel-Buffering", "no"))
-        return AnswerFields(passed, self.is_event_stream)
+def _once(fields: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Without the second and later ones of Date and Server."""
+    kept, seen = [], set()
+    for field in fields:
+        upper = field[0].upper()
+        if upper in ("DATE", "SERVER"):
+            if upper in seen:
+                continue
+            seen.add(upper)
+        kept.append(field)
+    return kept
