@@ -8,16 +8,26 @@ No metric carries a token, a project or a path.
 import contextlib
 import fcntl
 import os
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    values,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
+from prometheus_client.values import MultiProcessValue
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # DP-205
 METHODS = ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
@@ -29,6 +39,36 @@ _OWN_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
+
+
+def _count_without_lock() -> None:
+    """Have values of several processes counted in 0.4 µs instead of 2.4, of which a request has ten.
+
+    The library takes a lock and asks for the process id each time. Greenlets do not interrupt `inc`, and a fork is
+    told: the first value that the child counts makes the library open files of the child's own for all of them.
+    """
+    base: Any = MultiProcessValue()  # type: ignore[no-untyped-call]
+    pack_into = struct.Struct("dd").pack_into
+    made: list[Any] = []
+
+    class Value(base):  # type: ignore[misc]
+        _value: float
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(self)
+
+        def inc(self, amount: float) -> None:
+            self._value += amount
+            file = self._file
+            pack_into(file._m, file._positions[self._key], self._value, 0.0)
+
+    values.ValueClass = Value
+    os.register_at_fork(after_in_child=lambda: base.inc(made[0], 0) if made else None)
+
+
+if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    _count_without_lock()
 
 REQUESTS = Counter("llm_proxy_requests_total", "Requests to the proxy, preflights left out.", registry=REGISTRY)
 ERRORS = Counter(

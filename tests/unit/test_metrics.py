@@ -33,6 +33,21 @@ for pid in sys.argv[2:]:
     metrics.fold_dead_worker(sys.argv[1], int(pid))
 print(os.getpid())
 """
+FORK = """
+import os
+from llm_proxy import metrics
+metrics.REQUESTS.inc()
+metrics.FIRST_BYTE.observe(0.3)
+for _ in range(2):
+    if os.fork() == 0:
+        for _ in range(10):
+            metrics.REQUESTS.inc()
+            metrics.FIRST_BYTE.observe(0.3)
+            metrics.rejected(f"made after the fork {os.getpid()}").inc()
+        os._exit(0)
+    os.wait()
+metrics.REQUESTS.inc()
+"""
 CLEAR = "import sys; from llm_proxy import metrics; metrics.clear_folder(sys.argv[1])"
 
 
@@ -50,6 +65,15 @@ def scrape(folder: Path) -> tuple[dict[str, float], str]:
     """Both forms."""
     totals, text = json.loads(run(folder, SCRAPE))
     return totals, text
+
+
+def test_forked_processes_count_apart_and_sum_up(tmp_path: Path) -> None:
+    """What the master counted is not counted again by its workers, which write files of their own."""
+    run(tmp_path, FORK)
+    totals, text = scrape(tmp_path)
+    assert totals["request_count"] == 22
+    assert "llm_proxy_time_to_first_byte_seconds_count 21.0" in text
+    assert re.findall(r'rejected_total\{code="made after the fork .*"\} ([0-9.]+)', text) == ["10.0", "10.0"]
 
 
 def test_dead_workers_are_folded(tmp_path: Path) -> None:
