@@ -60,7 +60,7 @@ class SourceStats:
 class Source(Protocol):
     """The consumer's end: hands out entries, keeps them ours until they are acknowledged. Calls may raise UNREACHABLE.
 
-    One greenlet reads; `keep` and `stats` may be called from another, and use connections of their own.
+    `keep`, `stats` and `tidy` may be called from another greenlet than the reader's.
     """
 
     def open(self) -> None:
@@ -75,8 +75,12 @@ class Source(Protocol):
     def claim(self, most: int) -> list[Entry]:
         """Entries whose consumer has not been heard of for the claim time."""
 
-    def keep(self, entries: Sequence[Entry]) -> None:
-        """Say that these are still being worked on."""
+    @property
+    def held(self) -> int:
+        """Entries that were handed out and not acknowledged."""
+
+    def keep(self) -> None:
+        """Say that what was handed out is still being worked on."""
 
     def ack(self, entries: Sequence[Entry]) -> None:
         """Delivered: they need never be handed out again."""

@@ -130,7 +130,12 @@ class ListSource:
 
     # -- working -----------------------------------------------------------------------------------------------------
 
-    def keep(self, entries: Sequence[Entry]) -> None:
+    @property
+    def held(self) -> int:
+        """Elements that were handed out and not acknowledged."""
+        return sum(self._held.values())
+
+    def keep(self) -> None:
         """Say that we live; the processing list is ours for as long."""
         mine = f"{socket.gethostname()}|{os.getpid()}"
         command(self._side, "SET", self._alive, mine, "PX", self._lease_ms)

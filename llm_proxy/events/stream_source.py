@@ -190,11 +190,16 @@ class StreamSource:
 
     # -- working -----------------------------------------------------------------------------------------------------
 
-    def keep(self, entries: Sequence[Entry]) -> None:
+    @property
+    def held(self) -> int:
+        """Entries that were handed out and not acknowledged."""
+        return len(self._held)
+
+    def keep(self) -> None:
         """Reset the idle time of those that are still ours, so that nobody claims them (EV-54)."""
-        if not entries:
+        if not self._held:
             return
-        ids = sorted((entry.id for entry in entries), key=id_order)
+        ids = sorted(self._held, key=id_order)
         where = (self._key, self._group, ids[0], ids[-1], len(ids) * 2, self.consumer)
         with contextlib.suppress(ResponseError):  # the group is gone: reading finds that out
             ours = {text(item[0]) for item in command(self._side, "XPENDING", *where)} & set(ids)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_proxy.settings.declare import boolean, choice, duration, existing_file, integer, setting, size, text, url
+from llm_proxy.settings.redis_address import redis_address
 
 _LIMITS = "rate limits"
 _CACHE = "the response cache"
-_REDIS = "Redis"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +100,10 @@ class RedisSettings:
     """The Redis that bus, cache and limits share."""
 
     redis_addr: str = setting(
-        "REDIS_ADDR", text, "localhost:6379", "host:port, or a redis:// or rediss:// URL.", later=_REDIS
+        "REDIS_ADDR", redis_address, "localhost:6379", "host:port, or a redis:// or rediss:// URL."
     )
-    redis_db: int = setting("REDIS_DB", integer(0, 1_000_000), "0", "Database number.", later=_REDIS)
-    redis_username: str | None = setting("REDIS_USERNAME", text, None, "User name.", later=_REDIS)
-    redis_password: str | None = setting("REDIS_PASSWORD", text, None, "Password.", secret=True, later=_REDIS)
-    redis_tls: bool = setting("REDIS_TLS", boolean, "false", "Connect by TLS.", later=_REDIS)
-    redis_tls_ca: Path | None = setting("REDIS_TLS_CA", existing_file, None, "CA bundle.", later=_REDIS)
+    redis_db: int = setting("REDIS_DB", integer(0, 1_000_000), "0", "Database number.")
+    redis_username: str | None = setting("REDIS_USERNAME", text, None, "User name.")
+    redis_password: str | None = setting("REDIS_PASSWORD", text, None, "Password.", secret=True)
+    redis_tls: bool = setting("REDIS_TLS", boolean, "false", "Connect by TLS.")
+    redis_tls_ca: Path | None = setting("REDIS_TLS_CA", existing_file, None, "CA bundle.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llm_proxy.settings.declare import UNSET
+from llm_proxy.settings.redis_address import without_password
 from llm_proxy.settings.schema import Settings, variables
 from llm_proxy.settings.sources import merge
 from llm_proxy.settings.spelling import strangers
@@ -68,7 +69,7 @@ def load(
         try:
             values[name] = variable.parse(text)
         except ValueError as exc:
-            faults.append(f"{variable.env}={'***' if variable.secret else text}: expected {exc}")
+            faults.append(f"{variable.env}={'***' if variable.secret else without_password(text)}: expected {exc}")
     settings = Settings(**values)  # type: ignore[arg-type]
     _judge_early(settings, raw, faults, warnings)
     for check in CHECKS:
@@ -154,6 +155,14 @@ def _check_tls(settings: Settings, faults: list[str], warnings: list[str]) -> No
                 faults.append(f"{env}={path}: expected an existing file, because ENABLE_TLS is set")
 
 
+def _check_dispatcher(settings: Settings, faults: list[str], warnings: list[str]) -> None:
+    if settings.dispatcher_batch_size > settings.dispatcher_buffer:
+        faults.append(
+            f"DISPATCHER_BATCH_SIZE={settings.dispatcher_batch_size}: expected at most DISPATCHER_BUFFER "
+            f"({settings.dispatcher_buffer})"
+        )
+
+
 def _check_without_effect(settings: Settings, faults: list[str], warnings: list[str]) -> None:
     if settings.worker_pool_size is not None:
         warnings.append("WORKER_POOL_SIZE has no effect")
@@ -173,5 +182,6 @@ CHECKS: tuple[Callable[[Settings, list[str], list[str]], None], ...] = (
     _check_database,
     _check_cache_sizes,
     _check_tls,
+    _check_dispatcher,
     _check_without_effect,
 )

@@ -31,20 +31,15 @@ class OperationSettings:
     audit_log_file: str = setting("AUDIT_LOG_FILE", text, "./data/audit.log", "Audit file; empty = none.", empty="")
     audit_create_dir: bool = setting("AUDIT_CREATE_DIR", boolean, "true", "Make the audit file's folder.")
     audit_store_in_db: bool = setting("AUDIT_STORE_IN_DB", boolean, "true", "Keep audit records in the database.")
-    audit_required: bool = setting(
-        "AUDIT_REQUIRED", boolean, "false", "Refuse what cannot be audited.", later="required audit", unsafe=True
-    )
+    audit_required: bool = setting("AUDIT_REQUIRED", boolean, "false", "Refuse mutations that cannot be audited.")
     audit_fsync: bool = setting("AUDIT_FSYNC", boolean, "false", "Force each audit record to the disk.")
     audit_log_max_size_mb: int = setting(
         "AUDIT_LOG_MAX_SIZE_MB",
         integer(0, 1_000_000),
         "0",
         "Rotate the audit file at this size; 0 = off.",
-        later="audit rotation",
     )
-    audit_log_max_backups: int = setting(
-        "AUDIT_LOG_MAX_BACKUPS", integer(0, 1000), "5", "Rotated audit files kept.", later="audit rotation"
-    )
+    audit_log_max_backups: int = setting("AUDIT_LOG_MAX_BACKUPS", integer(0, 1000), "5", "Rotated audit files kept.")
     audit_retention_days: int = setting(
         "AUDIT_RETENTION_DAYS",
         integer(0, 36500),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from llm_proxy.settings.redis_address import without_password
 from llm_proxy.settings.schema import Settings, variables
 
 _UNITS_S = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -17,7 +18,7 @@ def shown(settings: Settings, name: str) -> str:
         variable.parse(_shown(name, value))
     except ValueError:  # a number without units, a default that names no existing file
         return "unset" if value is None else str(value)
-    return _shown(name, value)
+    return without_password(_shown(name, value))
 
 
 def _shown(name: str, value: Any) -> str:

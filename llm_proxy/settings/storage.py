@@ -9,6 +9,7 @@ from llm_proxy.settings.declare import (
     duration,
     existing_file,
     file_path,
+    folder,
     integer,
     key_bytes,
     key_list,
@@ -16,7 +17,6 @@ from llm_proxy.settings.declare import (
     text,
 )
 
-_DATABASES = "databases other than SQLite"
 _LEDGER = "leased quotas"
 
 
@@ -29,8 +29,6 @@ class StorageSettings:
         choice("sqlite", "postgres", "mysql", aliases={"postgresql": "postgres", "mariadb": "mysql"}),
         None,
         "sqlite, postgres or mysql; unset: by DATABASE_URL's form, else sqlite.",
-        later=_DATABASES,
-        unsafe=True,
     )
     database_path: str = setting("DATABASE_PATH", text, "./data/llm-proxy.db", "The SQLite file.")
     database_url: str | None = setting(
@@ -39,11 +37,9 @@ class StorageSettings:
         None,
         "Connection URL or DSN of PostgreSQL or MySQL.",
         secret=True,
-        later=_DATABASES,
-        unsafe=True,
     )
     database_password: str | None = setting(
-        "DATABASE_PASSWORD", text, None, "Used when DATABASE_URL has no password.", secret=True, later=_DATABASES
+        "DATABASE_PASSWORD", text, None, "Used when DATABASE_URL has no password.", secret=True
     )
     database_pool_size: int = setting("DATABASE_POOL_SIZE", integer(1, 1000), "10", "Most connections of a worker.")
     database_max_idle_conns: int = setting(
@@ -58,11 +54,9 @@ class StorageSettings:
     database_startup_timeout_s: float = setting(
         "DATABASE_STARTUP_TIMEOUT", duration("0s", "1h"), "60s", "How long a start waits for the database."
     )
-    database_tls_ca: Path | None = setting("DATABASE_TLS_CA", existing_file, None, "CA bundle.", later=_DATABASES)
-    database_tls_cert: Path | None = setting(
-        "DATABASE_TLS_CERT", existing_file, None, "Client certificate.", later=_DATABASES
-    )
-    database_tls_key: Path | None = setting("DATABASE_TLS_KEY", existing_file, None, "Client key.", later=_DATABASES)
+    database_tls_ca: Path | None = setting("DATABASE_TLS_CA", existing_file, None, "CA bundle.")
+    database_tls_cert: Path | None = setting("DATABASE_TLS_CERT", existing_file, None, "Client certificate.")
+    database_tls_key: Path | None = setting("DATABASE_TLS_KEY", existing_file, None, "Client key.")
     database_outage_grace_s: float = setting(
         "DATABASE_OUTAGE_GRACE",
         duration("0s", "10m"),
@@ -139,7 +133,7 @@ class TokenSettings:
         "PRICES_FILE", existing_file, None, "Price list that replaces the packaged one.", later="usage and cost"
     )
     tiktoken_cache_dir: Path | None = setting(
-        "TIKTOKEN_CACHE_DIR", file_path, None, "Folder with tiktoken's encoding files.", later="usage and cost"
+        "TIKTOKEN_CACHE_DIR", folder, None, "Folder with tiktoken's encoding files."
     )
     validate_api_key_format: bool = setting(
         "VALIDATE_API_KEY_FORMAT", boolean, "false", "Refuse provider keys that do not start with sk-."

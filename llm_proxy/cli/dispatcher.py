@@ -1,0 +1,297 @@
+"""`llm-proxy dispatcher`: runs the dispatcher, and looks after its dead letters (MP-151, EV-70..88)."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llm_proxy.cli import daemon
+from llm_proxy.cli.environment import ENV_FILE, env_file, environ, remember_env_file, settings
+from llm_proxy.cli.errors import CommandError, NetworkError
+from llm_proxy.cli.moments import MomentOption
+from llm_proxy.cli.options import read_secret
+from llm_proxy.cli.output import emit, note, output_options, table
+from llm_proxy.cli.tree import Command, Group
+
+_KEY = "LLM_PROXY_API_KEY"
+_SETTLE_S = 1.5  # a detached process that ends within it did not start
+
+
+class _Runner(Group):
+    """A group that is a command of its own when no subcommand is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Without arguments it runs; it does not show its help."""
+        return click.Group.parse_args(self, ctx, args)
+
+
+@click.group("dispatcher", cls=_Runner, invoke_without_command=True)
+@click.option("--service", metavar="NAME", help="file, lunary, helicone or otlp (DISPATCHER_SERVICE).")
+@click.option("--endpoint", metavar="URL|PATH", help="Where events go (DISPATCHER_ENDPOINT).")
+@click.option("--api-key", metavar="KEY", help="Key of the service: KEY, @FILE or - (LLM_PROXY_API_KEY).")
+@click.option("--api-key-file", metavar="PATH", help="File with the key.")
+@click.option("--buffer", metavar="N", help="Events held unacknowledged (DISPATCHER_BUFFER).")
+@click.option("--batch-size", metavar="N", help="Events a send (DISPATCHER_BATCH_SIZE).")
+@click.option("--flush-interval", metavar="TIME", help="Oldest event of a batch (DISPATCHER_FLUSH_INTERVAL).")
+@click.option("--retry-attempts", metavar="N", help="Retries of a batch (DISPATCHER_RETRY_ATTEMPTS).")
+@click.option("--retry-backoff", metavar="TIME", help="First pause between tries (DISPATCHER_RETRY_BACKOFF).")
+@click.option("--timeout", metavar="TIME", help="Total limit of a send (DISPATCHER_TIMEOUT).")
+@click.option("--concurrency", metavar="N", help="Parallel posts to Helicone (DISPATCHER_CONCURRENCY).")
+@click.option("--health-addr", metavar="ADDRESS", help="Probes and metrics, '' = none (DISPATCHER_HEALTH_ADDR).")
+@click.option("--methods", metavar="LIST", help="Methods that are forwarded (DISPATCHER_METHODS).")
+@click.option("--max-deliveries", metavar="N", help="Failures before a dead letter (DISPATCHER_MAX_DELIVERIES).")
+@click.option("--dead-letter-max-len", metavar="N", help="Dead letters kept (DISPATCHER_DEAD_LETTER_MAX_LEN).")
+@click.option("--verbose", is_flag=True, help="Send response header fields along (LLM_PROXY_DISPATCHER_VERBOSE).")
+@click.option("--once", is_flag=True, help="End when nothing is left; 1 if something had to stay.")
+@click.option("--detach", is_flag=True, help="Run in the background; prints the pid (DISPATCHER_DETACH).")
+@click.option("--log-file", metavar="PATH", help="File for log lines, needed with --detach (LOG_FILE).")
+@click.option("--pid-file", metavar="PATH", help="Where the pid is kept (with --detach).")
+@click.option(
+    "--env",
+    metavar="PATH",
+    expose_value=False,
+    is_eager=True,
+    callback=remember_env_file,
+    help="Env file to read beside the environment (.env).",
+)
+@click.pass_context
+def dispatcher(ctx: click.Context, /, **said: Any) -> None:
+    """Carry events from the bus to a service, at least once.
+
+    Everything comes from the environment and .env; flags win over both. SIGTERM sends what is held and ends; SIGHUP
+    reopens the file.
+    """
+    flags = _flags(said)
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = flags
+        return
+    found = _checked(flags)
+    command = [sys.executable, "-m", "llm_proxy.dispatcher", *(["--once"] if said["once"] else [])]
+    if said["detach"] or found.dispatcher_detach:
+        if found.log_file is None:
+            raise CommandError("--log-file must be specified when running in the background (--detach)")
+        click.echo(_detach(command, _variables(flags), found.log_file, said["pid_file"]))
+        return
+    sys.stdout.flush()
+    os.execve(command[0], command, _variables(flags))  # noqa: S606  (our own interpreter, no shell)
+
+
+def _flags(said: dict[str, Any]) -> dict[str, str]:
+    """Variables that the flags stand for."""
+    named = {
+        "DISPATCHER_SERVICE": said["service"],
+        "DISPATCHER_ENDPOINT": said["endpoint"],
+        "DISPATCHER_BUFFER": said["buffer"],
+        "DISPATCHER_BATCH_SIZE": said["batch_size"],
+        "DISPATCHER_FLUSH_INTERVAL": said["flush_interval"],
+        "DISPATCHER_RETRY_ATTEMPTS": said["retry_attempts"],
+        "DISPATCHER_RETRY_BACKOFF": said["retry_backoff"],
+        "DISPATCHER_TIMEOUT": said["timeout"],
+        "DISPATCHER_CONCURRENCY": said["concurrency"],
+        "DISPATCHER_HEALTH_ADDR": said["health_addr"],
+        "DISPATCHER_METHODS": said["methods"],
+        "DISPATCHER_MAX_DELIVERIES": said["max_deliveries"],
+        "DISPATCHER_DEAD_LETTER_MAX_LEN": said["dead_letter_max_len"],
+        "LLM_PROXY_DISPATCHER_VERBOSE": "true" if said["verbose"] else None,
+        "LOG_FILE": said["log_file"],
+        _KEY: _key(said["api_key"], said["api_key_file"]),
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _key(given: str | None, path: str | None) -> str | None:
+    if given is not None and path is not None:
+        raise CommandError("expected only one of --api-key and --api-key-file")
+    if path is not None:
+        return read_secret("--api-key-file", f"@{path}")
+    if given is not None and given != "-" and not given.startswith("@"):
+        note("Warning: a key on the command line shows in the process list; use --api-key-file")
+    return read_secret("--api-key", given)
+
+
+def _checked(flags: dict[str, str]) -> Any:
+    """The settings, good for a dispatcher. Raises CommandError."""
+    from llm_proxy.dispatcher.options import OptionsError, options
+
+    found = settings(**flags)
+    try:
+        options(found)
+    except OptionsError as exc:
+        raise CommandError(str(exc)) from None
+    return found
+
+
+def _variables(flags: dict[str, str]) -> dict[str, str]:
+    """The environment of the process: flags travel as variables, so that no key shows in its arguments."""
+    variables = {name: value for name, value in environ().items() if name != "FLASK_RUN_FROM_CLI"}
+    if _KEY in flags:
+        variables.pop(f"{_KEY}_FILE", None)
+    variables |= flags
+    named = env_file()
+    if named is not None:
+        variables[ENV_FILE] = named
+    return variables
+
+
+def _detach(command: list[str], variables: dict[str, str], log_file: Path, pid_file: str | None) -> int:
+    """A session of its own; its output goes to the log file. Raises CommandError when it ends at once."""
+    pid_path = Path(pid_file) if pid_file else None
+    if pid_path is not None:
+        daemon.claim(pid_path)
+    try:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        with log_file.open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603  (our own interpreter)
+                command,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+    except OSError as exc:
+        raise CommandError(f"cannot write {log_file}: {exc.strerror}") from None
+    deadline = time.monotonic() + _SETTLE_S
+    while time.monotonic() < deadline:
+        code = process.poll()
+        if code is not None and code != 0:
+            raise CommandError(f"the dispatcher ended at its start; see {log_file}")
+        time.sleep(0.05)
+    if pid_path is not None:
+        pid_path.write_text(f"{process.pid}\n")
+    return process.pid
+
+
+# -- dead letters ----------------------------------------------------------------------------------------------------
+
+
+@dispatcher.group("dead-letters")
+def dead_letters() -> None:
+    """Events that could not be delivered."""
+
+
+_reason = click.option("--reason", metavar="REASON", help="Only unparsable, transform_error, rejected or exhausted.")
+_since = click.option("--since", cls=MomentOption, help="Only those given up since then.")
+_limit = click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
+
+
+@contextmanager
+def _letters(ctx: click.Context) -> Iterator[Any]:
+    """The dead letters of the bus. Redis' errors become exit code 2."""
+    from llm_proxy.dispatcher.options import OptionsError, options
+    from llm_proxy.dispatcher.process import make_dead_letters
+    from llm_proxy.redisclient import UNREACHABLE
+
+    group = ctx.find_object(dict) or {}
+    try:
+        yield make_dead_letters(options(settings(**{**group, "DISPATCHER_SERVICE": "file"})))
+    except OptionsError as exc:
+        raise CommandError(str(exc)) from None
+    except UNREACHABLE as exc:
+        raise NetworkError(f"Redis does not answer: {type(exc).__name__}") from None
+
+
+def _facts(letter: Any) -> dict[str, Any]:
+    return {
+        "id": letter.id,
+        "at": letter.at,
+        "reason": letter.reason,
+        "error": letter.error,
+        "service": letter.service,
+        "attempts": letter.attempts,
+        "original_id": letter.original_id,
+        "bytes": len(letter.data),
+    }
+
+
+@dead_letters.command("list", cls=Command)
+@_reason
+@_since
+@_limit
+@output_options
+@click.pass_context
+def list_letters(ctx: click.Context, reason: str | None, since: datetime | None, limit: int | None) -> None:
+    """List them, the oldest first, without their contents."""
+    with _letters(ctx) as letters:
+        found = [_facts(letter) for letter in letters.find(reason=reason, since_s=_seconds(since), limit=limit)]
+    columns = ("id", "at", "reason", "service", "attempts", "error")
+    emit(found, lambda: table([name.upper() for name in columns], ([row[name] for name in columns] for row in found)))
+
+
+@dead_letters.command("show", cls=Command)
+@click.argument("letter_id", metavar="ID")
+@output_options
+@click.pass_context
+def show_letter(ctx: click.Context, letter_id: str) -> None:
+    """Show one with its event. Prompts and answers are part of it."""
+    import json
+
+    with _letters(ctx) as letters:
+        letter = letters.get(letter_id)
+    if letter is None:
+        raise CommandError(f"no dead letter has the id {letter_id}")
+    try:
+        data = json.loads(letter.data)
+    except ValueError:
+        data = letter.data.decode("utf-8", "replace")
+    found = {**_facts(letter), "data": data}
+    emit(found, lambda: json.dumps(found, indent=2, ensure_ascii=False))
+
+
+def _act(
+    ctx: click.Context, ids: tuple[str, ...], reason: str | None, since: datetime | None, limit: int | None, what: str
+) -> int:
+    done = 0
+    with _letters(ctx) as letters:
+        if ids:
+            chosen = [letters.get(letter_id) for letter_id in ids]
+            missing = [letter_id for letter_id, letter in zip(ids, chosen, strict=True) if letter is None]
+            if missing:
+                raise CommandError(f"no dead letter has the id {missing[0]}")
+        else:
+            chosen = letters.find(reason=reason, since_s=_seconds(since), limit=limit)
+        for letter in chosen:
+            getattr(letters, what)(letter)
+            done += 1
+    return done
+
+
+@dead_letters.command("replay", cls=Command)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@_reason
+@_since
+@_limit
+@output_options
+@click.pass_context
+def replay_letters(
+    ctx: click.Context, ids: tuple[str, ...], reason: str | None, since: datetime | None, limit: int | None
+) -> None:
+    """Put them back on the bus; all that match when no ID is given."""
+    done = _act(ctx, ids, reason, since, limit, "replay")
+    emit({"replayed": done}, lambda: f"{done} replayed")
+
+
+@dead_letters.command("drop", cls=Command)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@_reason
+@_since
+@_limit
+@output_options
+@click.pass_context
+def drop_letters(
+    ctx: click.Context, ids: tuple[str, ...], reason: str | None, since: datetime | None, limit: int | None
+) -> None:
+    """Delete them for good; all that match when no ID is given."""
+    done = _act(ctx, ids, reason, since, limit, "drop")
+    emit({"dropped": done}, lambda: f"{done} dropped")
+
+
+def _seconds(at: datetime | None) -> float | None:
+    return at.astimezone(UTC).timestamp() if at is not None else None

@@ -1,0 +1,41 @@
+"""Points in time as options: RFC 3339, a date, or how long ago."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from llm_proxy.settings.declare import duration_s
+
+
+class _Moment(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.2 on
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return parse_moment(value)
+        except ValueError as exc:
+            self.fail(f"expected {exc}", param, ctx)
+
+
+class MomentOption(click.Option):
+    """An option such as `2026-01-31`, `2026-01-31T12:00:00Z` or `2h` (that long ago)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs |= {"type": _Moment(), "metavar": "MOMENT"}
+        super().__init__(*args, **kwargs)
+
+
+def parse_moment(value: str, now: datetime | None = None) -> datetime:
+    """The instant, in UTC; without an offset it is meant in UTC. Raises ValueError worded as what is accepted."""
+    try:
+        at = datetime.fromisoformat(value)
+        return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    except ValueError:
+        pass
+    try:
+        return (now or datetime.now(UTC)) - timedelta(seconds=duration_s(value))
+    except (ValueError, OverflowError):
+        raise ValueError("a time such as 2026-01-31T12:00:00Z, a date, or 2h for two hours ago") from None

@@ -1,0 +1,139 @@
+"""What a dispatcher was told, checked: settings in, options out."""
+
+import os
+import re
+import socket
+from dataclasses import dataclass, replace
+
+from llm_proxy.dispatcher.backends import UnknownBackend, backend_class
+from llm_proxy.redisclient import RedisTarget, target
+from llm_proxy.settings import Settings
+from llm_proxy.settings.declare import ListenAddress
+
+IN_MEMORY = "a dispatcher cannot read the in-memory bus: set LLM_PROXY_EVENT_BUS to redis-streams or redis"
+
+
+class OptionsError(Exception):
+    """A dispatcher that cannot start; a line for every fault."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """A dispatcher's configuration."""
+
+    bus: str
+    redis: RedisTarget
+    key: str  # of the stream or the list
+    group: str
+    consumer: str
+    block_s: float
+    claim_s: float
+    read_count: int
+    trims: bool
+    service: str
+    endpoint: str
+    api_key: str | None
+    buffer: int
+    buffer_bytes: int
+    batch_size: int
+    flush_interval_s: float
+    retry_attempts: int
+    retry_backoff_s: float
+    timeout_s: float
+    concurrency: int
+    health_addr: ListenAddress | None
+    is_verbose: bool
+    methods: frozenset[str]
+    max_deliveries: int
+    dead_letter_max_len: int
+    shutdown_timeout_s: float
+    estimates_tokens: bool
+    tiktoken_dir: str | None
+    file_max_bytes: int
+    keeps_binary: bool
+    once: bool = False
+
+    @property
+    def dead_key(self) -> str:
+        """The stream of dead letters, for either bus (EV-96)."""
+        return f"{self.key}:dead"
+
+    def once_only(self) -> "Options":
+        """The same, but ending when nothing is left."""
+        return replace(self, once=True)
+
+
+def options(settings: Settings, *, needs_bus: bool = True) -> Options:
+    """The options that the settings amount to. Raises OptionsError.
+
+    Args:
+        needs_bus: Whether events are to be read from the bus.
+    """
+    faults = []
+    if needs_bus and settings.event_bus == "in-memory":
+        faults.append(IN_MEMORY)
+    faults += _service_faults(settings)
+    try:
+        where = target(settings)
+    except ValueError as exc:
+        faults.append(f"REDIS_ADDR: expected {exc}")
+    if faults:
+        raise OptionsError("\n".join(faults))
+    is_list = settings.event_bus == "redis"
+    return Options(
+        bus=settings.event_bus,
+        redis=where,
+        key=settings.redis_list_key if is_list else settings.redis_stream_key,
+        group=settings.redis_consumer_group,
+        consumer=settings.redis_consumer_name or _made_up_name(settings.dispatcher_service),
+        block_s=settings.redis_stream_block_time_s,
+        claim_s=settings.redis_stream_claim_time_s,
+        read_count=settings.redis_stream_batch_size,
+        trims=settings.redis_stream_trim_acked,
+        service=settings.dispatcher_service,
+        endpoint=endpoint(settings),
+        api_key=settings.llm_proxy_api_key,
+        buffer=settings.dispatcher_buffer,
+        buffer_bytes=settings.dispatcher_buffer_bytes,
+        batch_size=settings.dispatcher_batch_size,
+        flush_interval_s=settings.dispatcher_flush_interval_s,
+        retry_attempts=settings.dispatcher_retry_attempts,
+        retry_backoff_s=settings.dispatcher_retry_backoff_s,
+        timeout_s=settings.dispatcher_timeout_s,
+        concurrency=settings.dispatcher_concurrency,
+        health_addr=settings.dispatcher_health_addr,
+        is_verbose=settings.dispatcher_verbose,
+        methods=frozenset(method.upper() for method in settings.dispatcher_methods),
+        max_deliveries=settings.dispatcher_max_deliveries,
+        dead_letter_max_len=settings.dispatcher_dead_letter_max_len,
+        shutdown_timeout_s=settings.dispatcher_shutdown_timeout_s,
+        estimates_tokens=settings.dispatcher_estimate_tokens,
+        tiktoken_dir=str(settings.tiktoken_cache_dir) if settings.tiktoken_cache_dir is not None else None,
+        file_max_bytes=settings.dispatcher_file_max_bytes,
+        keeps_binary=settings.log_binary_responses,
+    )
+
+
+def endpoint(settings: Settings) -> str:
+    """DISPATCHER_ENDPOINT, else LLM_PROXY_ENDPOINT, else the service's own (EV-71)."""
+    asked = settings.dispatcher_endpoint or settings.llm_proxy_endpoint
+    return asked or backend_class(settings.dispatcher_service).default_endpoint
+
+
+def _service_faults(settings: Settings) -> list[str]:
+    try:
+        found = backend_class(settings.dispatcher_service)
+    except UnknownBackend as exc:
+        return [str(exc)]
+    faults = []
+    if found.needs_key and not settings.llm_proxy_api_key:
+        faults.append(f"LLM_PROXY_API_KEY: the service {settings.dispatcher_service} requires an API key")
+    where = endpoint(settings)
+    if found.is_http and not re.match(r"https?://[^\s/]+", where):
+        faults.append(f"DISPATCHER_ENDPOINT: expected a URL for the service {settings.dispatcher_service}")
+    return faults
+
+
+def _made_up_name(service: str) -> str:
+    """EV-42: unique to a process."""
+    return f"dispatcher-{service}-{socket.gethostname()}-{os.getpid()}"
