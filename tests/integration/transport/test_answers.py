@@ -6,7 +6,7 @@ import gevent
 import pytest
 from gevent.event import Event
 from integration.transport.lab import Lab, wait_until
-from integration.transport.scripted import OK, Connection, answering, once
+from integration.transport.scripted import OK, Connection, once
 
 from llm_proxy import errors
 
@@ -221,7 +221,7 @@ _LENGTH_2 = b"Content-Length: 2\r\n"
 def test_bad_fields_are_refused(lab: Lab, fields: bytes) -> None:
     """Ambiguous framing and malformed lines end the exchange and the connection."""
     lab.answer(START + fields + b"\r\nok")
-    refused(lab)
+    expect_refusal(lab)
 
 
 @pytest.mark.parametrize(
@@ -249,13 +249,13 @@ def test_bad_fields_are_refused(lab: Lab, fields: bytes) -> None:
 def test_bad_start_lines_are_refused(lab: Lab, line: bytes) -> None:
     """Only HTTP/1.0 and 1.1 with a status of 100 to 999 is an answer."""
     lab.answer(line + b"\r\n" + _LENGTH_2 + b"\r\nok")
-    refused(lab)
+    expect_refusal(lab)
 
 
 def test_switching_protocols_is_no_interim_answer(lab: Lab) -> None:
     """After a 101 the connection would be another protocol's: what follows is not read as an answer."""
     lab.answer(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK)
-    refused(lab)
+    expect_refusal(lab)
 
 
 @pytest.mark.parametrize("garbage", [b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\nA: b\n\nhello", b"\x16\x03\x01", b"<html>"])
@@ -269,7 +269,7 @@ def test_garbage_is_refused_at_once(lab: Lab, garbage: bytes) -> None:
 
     lab.script(script)
     with gevent.Timeout(2):
-        refused(lab)
+        expect_refusal(lab)
 
 
 @pytest.mark.parametrize(
@@ -297,89 +297,15 @@ def test_bad_chunks_are_refused(lab: Lab, chunks: bytes) -> None:
 def test_chunked_in_http_1_0_is_refused(lab: Lab) -> None:
     """HTTP/1.0 knows no transfer codings."""
     lab.answer(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
-    refused(lab)
+    expect_refusal(lab)
 
 
-def refused(lab: Lab) -> None:
+def expect_refusal(lab: Lab) -> None:
     with pytest.raises(errors.UpstreamBroken) as caught:
         lab.fetch("POST", body=b"x")
     assert (caught.value.phase, caught.value.is_sent) == ("head", True)
     assert lab.upstream.open_count == 0
     wait_until(lab.connections[0].ended.is_set)
-
-
-# -- framing and pooling -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("method", "answer", "content", "kept"),
-    [
-        ("HEAD", START + b"Content-Length: 10\r\n\r\n", b"", True),
-        ("HEAD", CHUNKED, b"", True),
-        ("HEAD", START + b"\r\n", b"", True),
-        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", b"", True),
-        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n", b"", True),
-        ("GET", b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n", b"", True),
-        ("GET", b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok", b"ok", True),
-        ("GET", b"HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok", b"ok", True),
-        ("GET", START + b"Content-Length: 0\r\n\r\n", b"", True),
-        ("GET", CHUNKED + b"0\r\n\r\n", b"", True),
-        ("GET", CHUNKED + b'2;a=b;c="d"\r\nok\r\n0\r\nA: b\r\nC: d\r\n\r\n', b"ok", True),
-        ("GET", START + b"transfer-encoding: Chunked\r\n\r\n002\r\nok\r\n000\r\n\r\n", b"ok", True),
-        ("GET", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok", False),
-        ("GET", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: Keep-Alive\r\n\r\nok", b"ok", True),
-        ("GET", START + b"Content-Length: 2\r\nConnection: x, Close\r\n\r\nok", b"ok", False),
-        ("GET", START + b"Content-Length: 2\r\nConnection: x\r\nconnection: close\r\n\r\nok", b"ok", False),
-        ("GET", START + b"Content-Length: 2\r\nConnection: closed\r\n\r\nok", b"ok", True),
-        ("GET", START + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"ok", False),
-        ("HEAD", START + b"Connection: close\r\n\r\n", b"", False),
-    ],
-)
-def test_right_content_and_right_pooling(lab: Lab, method: str, answer: bytes, content: bytes, kept: bool) -> None:
-    """Each framing gives its exact content, and the connection is kept exactly where the upstream keeps it."""
-
-    def script(c: Connection) -> None:
-        while True:
-            c.request()
-            c.send(answer)
-
-    lab.script(script)
-    assert lab.fetch(method)[1] == content
-    assert lab.upstream.idle_count == lab.upstream.open_count == kept
-    assert lab.fetch(method)[1] == content
-    assert len(lab.connections) == (1 if kept else 2)
-
-
-@pytest.mark.parametrize("surplus", [b"x", OK, b"\r\n"], ids=["a byte", "an answer", "an empty line"])
-@pytest.mark.parametrize("together", [True, False], ids=["same packet", "next packet"])
-@pytest.mark.parametrize(
-    ("method", "answer", "content"),
-    [
-        ("GET", START + b"Content-Length: 5\r\n\r\nhello", b"hello"),
-        ("GET", CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
-        ("HEAD", START + b"Content-Length: 5\r\n\r\n", b""),
-        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", b""),
-        ("GET", b"HTTP/1.1 304 Not Modified\r\n\r\n", b""),
-    ],
-    ids=["length", "chunked", "HEAD", "204", "304"],
-)
-def test_surplus_bytes_cost_the_connection(
-    lab: Lab, method: str, answer: bytes, content: bytes, together: bool, surplus: bytes
-) -> None:
-    """Bytes behind the answer's end are nobody's: the content is exact and the next request has a fresh connection."""
-
-    def script(c: Connection) -> None:
-        c.request()
-        c.send(answer + surplus) if together else c.send(answer, surplus)
-        c.wait_for_end()
-
-    lab.script(script, answering(OK))
-    assert lab.fetch(method)[1] == content
-    if together:
-        assert lab.upstream.open_count == 0
-    gevent.sleep(0.01)
-    assert lab.fetch() == (200, b"ok")
-    assert len(lab.connections) == 2
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------------

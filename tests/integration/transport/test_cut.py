@@ -37,7 +37,7 @@ class Cutter:
         self.timer.close()
 
 
-def is_cut(lab: Lab, phase: str, *args: Any, is_sent: bool, **more: Any) -> None:
+def expect_cut(lab: Lab, phase: str, *args: Any, is_sent: bool, **more: Any) -> None:
     """The call ends in UpstreamCut right after the cut, by the first reason, and holds nothing any more."""
     cutter = Cutter()
     with pytest.raises(errors.UpstreamCut) as caught:
@@ -58,7 +58,7 @@ def test_in_the_look_up(make_lab: Any) -> None:
 
     lab = make_lab("plain", look_up=look_up)
     lab.answer(OK)
-    is_cut(lab, "connect", is_sent=False)
+    expect_cut(lab, "connect", is_sent=False)
     assert not lab.connections
     assert lab.fetch() == (200, b"ok")
 
@@ -68,7 +68,7 @@ def test_in_tcp(make_lab: Any) -> None:
     full = FullBacklog()
     lab = make_lab("plain", look_up=lambda host, port: [(2, 1, 6, "", ("127.0.0.1", full.port))] * 2)
     try:
-        is_cut(lab, "connect", is_sent=False)
+        expect_cut(lab, "connect", is_sent=False)
     finally:
         full.close()
 
@@ -77,7 +77,7 @@ def test_in_connect(make_lab: Any) -> None:
     """So is a proxy that does not answer; it sees the connection end."""
     lab = make_lab("tunnel")
     lab.proxy.scripts = [lambda c: c.wait_for_end()]
-    is_cut(lab, "connect", is_sent=False)
+    expect_cut(lab, "connect", is_sent=False)
     assert lab.proxy.connections[0].ended.wait(1)
 
 
@@ -87,7 +87,7 @@ def test_in_the_handshake(make_lab: Any, mode: str) -> None:
     lab = make_lab(mode)
     lab.server.speak_plain()
     lab.script(lambda c: c.wait_for_end())
-    is_cut(lab, "connect", is_sent=False)
+    expect_cut(lab, "connect", is_sent=False)
     assert lab.connections[0].ended.wait(1)
 
 
@@ -107,10 +107,10 @@ def test_while_sending(lab: Lab, kind: str) -> None:
 
     lab.script(script)
     if kind == "bytes":
-        is_cut(lab, "send", "POST", body=bytes(20_000_000), is_sent=True)
+        expect_cut(lab, "send", "POST", body=bytes(20_000_000), is_sent=True)
     else:
         fields = [(b"Content-Length", b"20000000")]
-        is_cut(lab, "send", "POST", fields=fields, body=Endless(), is_sent=True)
+        expect_cut(lab, "send", "POST", fields=fields, body=Endless(), is_sent=True)
     assert lab.connections[0].ended.wait(2)
 
 
@@ -123,7 +123,7 @@ def test_while_the_client_is_read(lab: Lab) -> None:
             return b""
 
     lab.answer(OK)
-    is_cut(lab, "send", "POST", fields=[(b"Transfer-Encoding", b"chunked")], body=Silent(), is_sent=True)
+    expect_cut(lab, "send", "POST", fields=[(b"Transfer-Encoding", b"chunked")], body=Silent(), is_sent=True)
     assert lab.connections[0].ended.wait(1)
 
 
@@ -137,7 +137,7 @@ def test_while_100_is_waited_for(lab: Lab) -> None:
     lab.script(lambda c: c.wait_for_end())
     fields = [(b"Content-Length", b"3"), (b"Expect", b"100-continue")]
     started = time.monotonic()
-    is_cut(lab, "send", "POST", fields=fields, body=Untouched(), is_sent=True)
+    expect_cut(lab, "send", "POST", fields=fields, body=Untouched(), is_sent=True)
     assert time.monotonic() - started < 0.9
 
 
@@ -152,7 +152,7 @@ def test_while_the_head_is_waited_for(lab: Lab, method: str, sent: bytes) -> Non
         c.wait_for_end()
 
     lab.script(script)
-    is_cut(lab, "head", method, is_sent=True)
+    expect_cut(lab, "head", method, is_sent=True)
     assert lab.connections[0].ended.wait(1)
     assert len(lab.connections) == 1
 
@@ -173,7 +173,7 @@ def test_in_the_content(lab: Lab, head: bytes, kept: bool) -> None:
     lab.script(script)
     if kept:
         lab.fetch()
-    is_cut(lab, "body", is_sent=True)
+    expect_cut(lab, "body", is_sent=True)
     assert lab.connections[0].ended.wait(1)
     assert len(lab.connections) == 1
 

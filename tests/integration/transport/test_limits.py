@@ -24,7 +24,7 @@ def limits(**some: float) -> Timeouts:
 
 
 @contextmanager
-def times_out(after_s: float, phase: str, *, is_sent: bool = True) -> Iterator[None]:
+def expect_timeout(after_s: float, phase: str, *, is_sent: bool = True) -> Iterator[None]:
     """The block ends in UpstreamTimeout, not before `after_s` and not much later."""
     started = time.monotonic()
     with pytest.raises(errors.UpstreamTimeout) as caught:
@@ -45,7 +45,7 @@ def silent(c: Connection) -> None:
 def test_slow_look_up(make_lab: Any) -> None:
     """A look-up counts for the connect limit."""
     lab = make_lab("plain", look_up=lambda host, port: gevent.sleep(3))
-    with times_out(0.2, "connect", is_sent=False):
+    with expect_timeout(0.2, "connect", is_sent=False):
         lab.send(timeouts=limits(connect_s=0.2))
 
 
@@ -55,7 +55,7 @@ def test_full_backlog(make_lab: Any, addresses: int) -> None:
     full = FullBacklog()
     lab = make_lab("plain", look_up=lambda host, port: [(2, 1, 6, "", (f"127.0.0.{n}", full.port)) for n in (1, 1)])
     try:
-        with times_out(0.2, "connect", is_sent=False):
+        with expect_timeout(0.2, "connect", is_sent=False):
             lab.send(timeouts=limits(connect_s=0.2))
     finally:
         full.close()
@@ -82,7 +82,7 @@ def test_hanging_handshake(make_lab: Any, mode: str) -> None:
     lab = make_lab(mode)
     lab.server.speak_plain()
     lab.script(lambda c: c.wait_for_end())
-    with times_out(0.2, "connect", is_sent=False):
+    with expect_timeout(0.2, "connect", is_sent=False):
         lab.send(timeouts=limits(connect_s=0.2))
 
 
@@ -90,7 +90,7 @@ def test_silent_proxy(make_lab: Any) -> None:
     """And a proxy that does not answer CONNECT."""
     lab = make_lab("tunnel")
     lab.proxy.scripts = [lambda c: c.wait_for_end()]
-    with times_out(0.2, "connect", is_sent=False):
+    with expect_timeout(0.2, "connect", is_sent=False):
         lab.send(timeouts=limits(connect_s=0.2))
 
 
@@ -100,7 +100,7 @@ def test_silent_proxy(make_lab: Any) -> None:
 def test_no_first_byte(lab: Lab) -> None:
     """Silence after the request ends at the first-byte limit."""
     lab.script(silent)
-    with times_out(0.2, "head"):
+    with expect_timeout(0.2, "head"):
         lab.send("POST", body=b"x", timeouts=limits(first_byte_s=0.2))
 
 
@@ -115,7 +115,7 @@ def test_dripped_head(lab: Lab, dripped: bytes) -> None:
             gevent.sleep(0.02)
 
     lab.script(script)
-    with times_out(0.4, "head"):
+    with expect_timeout(0.4, "head"):
         lab.send("POST", body=b"x", timeouts=limits(first_byte_s=0.4, idle_s=0.2))
 
 
@@ -152,7 +152,7 @@ def test_stall_in_the_content(lab: Lab, head: bytes) -> None:
     lab.script(script)
     chunks = lab.send(timeouts=limits(idle_s=0.2)).chunks()
     assert next(chunks) == b"hello"
-    with times_out(0.2, "body"):
+    with expect_timeout(0.2, "body"):
         next(chunks)
     assert lab.connections[0].ended.wait(1)
 
@@ -165,7 +165,7 @@ def test_blocked_send(lab: Lab) -> None:
         gevent.sleep(5)
 
     lab.script(script)
-    with times_out(0.2, "send"):
+    with expect_timeout(0.2, "send"):
         lab.send("POST", body=bytes(50_000_000), timeouts=limits(idle_s=0.2))
 
 
@@ -237,14 +237,14 @@ def endless(c: Connection) -> None:
 def test_total_limit_ends_a_steady_stream(lab: Lab) -> None:
     """A total limit, where somebody sets one, ends an answer that would go on."""
     lab.script(endless)
-    with times_out(0.5, "body"):
+    with expect_timeout(0.5, "body"):
         lab.fetch(timeouts=limits(total_s=0.5))
 
 
 def test_total_limit_holds_for_the_head(lab: Lab) -> None:
     """It also ends the wait for a head whose own limit is longer."""
     lab.script(silent)
-    with times_out(0.2, "head"):
+    with expect_timeout(0.2, "head"):
         lab.send("POST", body=b"x", timeouts=limits(total_s=0.2))
 
 
