@@ -104,7 +104,7 @@ def everything(engine: Engine, query: Select[Any], order: Order) -> Iterator[Seq
 
 
 def equals(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-    """`column = text` for columns of ids and words, which are ASCII: MySQL refuses to compare anything else with them."""
+    """`column = text` for columns of ids and words, which are ASCII: MySQL compares nothing else with them."""
     return column == text if text.isascii() and "\x00" not in text else false()
 
 

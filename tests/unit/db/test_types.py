@@ -1,0 +1,39 @@
+"""Instants in the forms of three databases (management.md §2.1)."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_proxy.db.types import from_column, rfc3339, to_column
+
+INSTANTS = st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(9999, 1, 1), timezones=st.just(UTC))
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "mysql"])
+@given(at=INSTANTS, hours=st.integers(-12, 14))
+def test_an_instant_survives(dialect: str, at: datetime, hours: int) -> None:
+    """Whatever the zone that it is given in, the same instant comes back in UTC."""
+    found = from_column(to_column(dialect, at.astimezone(timezone(timedelta(hours=hours)))))
+    assert found == at
+    assert found.tzinfo is UTC
+
+
+@given(INSTANTS, INSTANTS)
+def test_sqlites_text_sorts_as_time(a: datetime, b: datetime) -> None:
+    """Fixed width: comparing the text is comparing the instants."""
+    assert (to_column("sqlite", a) < to_column("sqlite", b)) is (a < b)
+    assert len(to_column("sqlite", a)) == 26
+
+
+def test_a_naive_time_is_refused() -> None:
+    """Nobody can tell which instant it means."""
+    with pytest.raises(ValueError, match="aware"):
+        to_column("sqlite", datetime(2026, 1, 1))
+
+
+def test_the_api_form() -> None:
+    """Microseconds and Z, always."""
+    assert rfc3339(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) == "2026-01-02T03:04:05.000000Z"
+    assert rfc3339(datetime(2026, 1, 2, 3, tzinfo=timezone(timedelta(hours=2)))) == "2026-01-02T01:00:00.000000Z"

@@ -1,0 +1,23 @@
+"""What may be shown of a provider's key (MP-30)."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_proxy.projects.project import obfuscated
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [("abcd", "****"), ("abcdefghijkl", "ab**********"), ("abcdefghijklm", "ab...lm"), ("a" * 17 + "xy", "aa...xy"),
+     ("sk-1234567890123wxyz", "sk-12345...wxyz")],
+)  # fmt: skip
+def test_keys_are_obfuscated_by_length(key: str, shown: str) -> None:
+    """Short keys show less."""
+    assert obfuscated(key) == shown
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=13, max_size=200))
+def test_eight_characters_stay_hidden(key: str) -> None:
+    """From 13 characters on, at least 8 are not shown."""
+    assert len(key) - len(obfuscated(key).replace("...", "", 1)) >= 8

@@ -1,0 +1,36 @@
+"""The form of bearers and how they are shown (DP-49, DP-108 to DP-112)."""
+
+import base64
+
+import pytest
+
+from llm_proxy.tokens.bearer import hint, is_well_formed, new_bearer
+
+
+def test_a_new_bearer_is_16_random_bytes() -> None:
+    """`sk-` and 22 characters of unpadded base64url; no two alike."""
+    made = {new_bearer() for _ in range(1000)}
+    assert len(made) == 1000
+    for bearer in made:
+        assert is_well_formed(bearer)
+        assert len(base64.urlsafe_b64decode(bearer[3:] + "==")) == 16
+
+
+@pytest.mark.parametrize(
+    "bearer",
+    ["", "sk-", "sk-" + "a" * 21, "sk-" + "a" * 23, "SK-" + "a" * 22, "sk-" + "a" * 21 + "+", "sk-" + "a" * 22 + "\n",
+     "sk-wt-" + "a" * 19 + "=", "sk-" + "ä" * 22],
+)  # fmt: skip
+def test_other_strings_are_no_bearers(bearer: str) -> None:
+    """Length, alphabet and prefix are exact."""
+    assert not is_well_formed(bearer)
+
+
+@pytest.mark.parametrize(
+    ("bearer", "shown"),
+    [("sk-abcdefghijklmnopqrst", "sk-abcd" + "*" * 12 + "qrst"), ("sk-" + "a" * 22, "sk-aaaa" + "*" * 14 + "aaaa"),
+     ("sk-12345678", "sk*********"), ("foreign-secret-value", "foreign-...alue"), ("abcd", "****"), ("", "")],
+)  # fmt: skip
+def test_a_hint_shows_only_the_ends(bearer: str, shown: str) -> None:
+    """The prefixed form where there is enough to hide, else the generic one; never the string itself."""
+    assert hint(bearer) == shown
