@@ -51,7 +51,7 @@ def token(gateway: Gateway) -> Token:
 
 
 SHORT_LIMITS = {
-    "UPSTREAM_FIRST_BYTE_TIMEOUT": "1500ms",
-    "UPSTREAM_IDLE_TIMEOUT": "1500ms",
+    "UPSTREAM_FIRST_BYTE_TIMEOUT": "800ms",
+    "UPSTREAM_IDLE_TIMEOUT": "800ms",
     "REQUEST_BODY_TIMEOUT": "1s",
 }
