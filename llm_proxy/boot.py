@@ -6,7 +6,7 @@ from llm_proxy.db.errors import DatabaseFault
 from llm_proxy.db.prepare import prepare as prepare_database
 from llm_proxy.providers import ProviderFileError, load_provider
 from llm_proxy.settings import Loaded, Settings
-from llm_proxy.transport import check_proxies
+from llm_proxy.transport import check_certificates, check_proxies
 
 
 class StartRefused(Exception):
@@ -25,6 +25,8 @@ def check(loaded: Loaded) -> list[str]:
         faults += exc.faults
     else:
         faults += check_proxies([provider.origin])
+        if provider.origin.startswith("https:"):
+            faults += check_certificates()
     fault = audit_file.fault(settings)
     if fault is not None:
         faults.append(fault)
