@@ -28,7 +28,7 @@ class Adapter(BaseAdapter):
     environment's as it was when an origin was first used.
 
     Args:
-        max_idle: Idle connections of all origins together.
+        max_idle: Idle connections of all origins together; what is more is closed at the next sweep.
         max_idle_per_origin: The same of one.
         idle_s: Seconds after which an idle connection is closed.
         sweep_s: How often late exchanges are looked for.
@@ -108,8 +108,6 @@ class Adapter(BaseAdapter):
         except BaseException:  # the greenlet is being killed
             x.over(pool=False)
             raise
-        if self._max_idle_per_origin < self._max_idle < self.idle_count:
-            self._drop_one()
         return answer
 
     def _exchange(self, x: Exchange, request: Forward, data: bytes) -> tuple[Head, bytes]:
@@ -213,5 +211,7 @@ class Adapter(BaseAdapter):
             x.cut(TIMEOUT)
         for origin in self._origins.values():
             origin.prune(now)
+        while self.idle_count > self._max_idle:
+            self._drop_one()
         if not self._live and not self.idle_count:
             self._stop_sweeper()

@@ -80,16 +80,18 @@ class Origin:
             sock.close()
             return
         self.idle.append((sock, monotonic()))
-        if len(self.idle) > self._max_idle:
-            self.drop_oldest()
 
     def drop_oldest(self) -> None:
         """Close the connection that has been idle longest."""
         self.idle.popleft()[0].close()
 
     def prune(self, now: float) -> None:
-        """Close what has been idle for too long."""
-        while self.idle and now - self.idle[0][1] >= self._idle_s:
+        """Close what has been idle for too long, and what is more than shall be kept.
+
+        Once a sweep and not at each `put`: some thirty requests that come and go at once would otherwise close and open
+        connections all the time, a TLS handshake each.
+        """
+        while self.idle and (len(self.idle) > self._max_idle or now - self.idle[0][1] >= self._idle_s):
             self.drop_oldest()
 
     def open(self, x: Exchange) -> None:

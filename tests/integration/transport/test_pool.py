@@ -174,7 +174,7 @@ def test_last_in_is_first_out(lab: Lab) -> None:
 
 
 def test_connections_in_use_are_not_bounded(plain: Lab) -> None:
-    """Sixty requests run at once on sixty connections; then the bound on idle ones holds."""
+    """Sixty requests run at once on sixty connections; soon after, the bound on idle ones holds."""
     go = Event()
 
     def script(c: Connection) -> None:
@@ -189,20 +189,45 @@ def test_connections_in_use_are_not_bounded(plain: Lab) -> None:
     assert (plain.upstream.live_count, plain.upstream.open_count, plain.upstream.idle_count) == (60, 60, 0)
     go.set()
     assert [job.get() for job in jobs] == [(200, b"ok")] * 60
-    assert (plain.upstream.live_count, plain.upstream.open_count, plain.upstream.idle_count) == (0, 20, 20)
+    assert plain.upstream.live_count == 0
+    wait_until(lambda: plain.upstream.open_count == plain.upstream.idle_count == 20)
+
+
+def test_requests_in_turns_of_many_open_no_new_connections(make_lab: Any) -> None:
+    """Thirty at once, again and again, need thirty connections, although twenty are kept for longer."""
+    lab = make_lab("plain", max_idle_per_origin=20)
+    lab.upstream._adapter()._sweep_s = 3600.0
+    lab.answer(OK)
+    for _ in range(4):
+        jobs = [gevent.spawn(lab.fetch) for _ in range(30)]
+        assert [job.get() for job in jobs] == [(200, b"ok")] * 30
+    assert len(lab.connections) <= 30
 
 
 def test_idle_connections_are_bounded_over_all_origins(make_lab: Any) -> None:
     """Beyond `max_idle` the connection that has been idle longest goes, whichever origin's it is."""
     lab = make_lab("plain", max_idle=3, max_idle_per_origin=2)
-    lab.answer(OK)
-    for origin in ("a.test", "a.test", "b.test", "b.test"):
+    go = Event()
+
+    def script(c: Connection) -> None:
+        c.request()
+        go.wait(5)
+        c.send(OK)
+        c.wait_for_end()
+
+    lab.script(script)
+
+    def fetch(origin: str) -> None:
         request = lab.forward()
         request.origin = f"http://{origin}:{lab.server.port}"
-        lab.answers.append(lab.upstream.send(request, timeouts=PATIENT))
-    for answer in lab.answers:
+        answer = lab.upstream.send(request, timeouts=PATIENT)
         assert b"".join(answer.chunks()) == b"ok"
-    assert lab.upstream.idle_count <= 3
+
+    jobs = [gevent.spawn(fetch, origin) for origin in ("a.test", "a.test", "b.test", "b.test")]
+    wait_until(lambda: len(lab.connections) == 4)
+    go.set()
+    gevent.joinall(jobs, raise_error=True)
+    wait_until(lambda: lab.upstream.idle_count == 3)
 
 
 def test_idle_connections_grow_old(make_lab: Any) -> None:
