@@ -13,6 +13,11 @@ from llm_proxy.server.body import RequestBody
 
 JOINED_BYTES = 65536  # head and first bytes up to this go out in one write; more goes in slices of this size
 _OF_THE_CONNECTION = frozenset({"keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"})
+_LOOKED_AT = frozenset({"content-length", "date", "server", "connection"})
+_KNOWN_NAMES = 2048  # an upstream chooses names: what is remembered about them is bounded
+_PLAIN, _DROPPED = "", "-"
+
+_kinds: dict[str, str] = {}  # a name that is a token → what becomes of the field: a mark above, or the name to look at
 
 
 class ShortBody(Exception):
@@ -34,28 +39,34 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
     def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
         """Check and keep the fields; of `Date` and `Server` the first."""
         self.has_date = self.has_server = False
+        kept = self.headers
         for name, value in headers:
-            if not isinstance(name, str) or not TOKEN_RE.fullmatch(name):
-                raise InvalidResponseHeaderName(f"{name!r}")
-            if not isinstance(value, str) or not HEADER_VALUE_RE.fullmatch(value):
+            kind = _kinds.get(name)
+            if kind is None:
+                kind = _judge(name)
+            if type(value) is not str or not (
+                (value.isascii() and value.isprintable()) or HEADER_VALUE_RE.fullmatch(value)
+            ):
                 raise InvalidResponseHeader(f"{name!r}")  # the value may be a secret
-            lower = name.lower()
-            if lower == "content-length":
-                self._note_length(value)
-            elif lower == "date":
-                if self.has_date:
-                    continue
-                self.has_date = True
-            elif lower == "server":
-                if self.has_server:
-                    continue
-                self.has_server = True
-            elif lower == "connection":
-                self.must_close = self.must_close or "close" in list_members(value)
-                continue
-            elif lower in _OF_THE_CONNECTION:
-                continue
-            self.headers.append((name, value.strip(" \t")))
+            if kind == _PLAIN or (kind != _DROPPED and self._passes(kind, value)):
+                kept.append((name, value.strip(" \t")))
+
+    def _passes(self, kind: str, value: str) -> bool:
+        """Whether a field that says something to us goes to the client as well."""
+        if kind == "content-length":
+            self._note_length(value)
+        elif kind == "date":
+            if self.has_date:
+                return False
+            self.has_date = True
+        elif kind == "server":
+            if self.has_server:
+                return False
+            self.has_server = True
+        else:
+            self.must_close = self.must_close or "close" in list_members(value)
+            return False
+        return True
 
     def _note_length(self, value: str) -> None:
         if self.response_length is not None or not (value.isascii() and value.strip(" \t").isdigit()):
@@ -129,6 +140,17 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
     def is_framed(self) -> bool:
         """Whether a body that ends early looks broken by itself: it has a length, or a last chunk that is missing."""
         return self.chunked or self.response_length is not None
+
+
+def _judge(name: object) -> str:
+    """A name met for the first time. Raises InvalidResponseHeaderName unless it is a token."""
+    if not isinstance(name, str) or not TOKEN_RE.fullmatch(name):
+        raise InvalidResponseHeaderName(f"{name!r}")
+    lower = name.lower()
+    kind = lower if lower in _LOOKED_AT else _DROPPED if lower in _OF_THE_CONNECTION else _PLAIN
+    if len(_kinds) < _KNOWN_NAMES and len(name) <= 128:
+        _kinds[name] = kind
+    return kind
 
 
 def list_members(value: str) -> list[str]:

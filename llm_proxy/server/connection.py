@@ -12,6 +12,7 @@ import gevent
 import gevent.socket
 from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
+from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 
 from llm_proxy.errors import ClientConnectionError, ClientGone, LlmProxyError
@@ -29,6 +30,19 @@ LINGER_SILENCE_S = 1.0  # … and at most in silence (data-plane decision 19)
 DRAIN_SILENCE_S = 1.0  # for the small rest of a body that the application did not read
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST
 _NO_BODY: Iterable[bytes] = ()
+
+
+class Head(Request):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's request; no peer is believed about scheme or address, so none is looked up, which takes 7 µs."""
+
+    def _peer_trusted_for_forwarded(self) -> tuple[dict[str, str], list[str]]:
+        return {}, []
+
+
+class Parser(RequestParser):  # type: ignore[misc]
+    """gunicorn's parser, for our heads."""
+
+    mesg_class = Head
 
 
 class Host(Protocol):
@@ -71,7 +85,7 @@ class Connection:
     def serve(self) -> None:
         """Until one side closes. Never raises, but GreenletExit on a cut."""
         try:
-            parser = RequestParser(self._host.cfg, self._sock, self._addr)
+            parser = Parser(self._host.cfg, self._sock, self._addr)
             parser.unreader = self._unreader
             while self._await_request():
                 if not self._serve_one(parser):
