@@ -280,19 +280,22 @@ def test_pieces_are_not_reframed(ask: Callable[..., Answer], wire: Wire, version
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_answers_without_content(ask: Callable[..., Answer], wire: Wire, status: int) -> None:
+def test_answers_without_content(ask: Callable[..., Answer], wire: Wire, proxy: Gateway, status: int) -> None:
     """204 and 304 keep their fields, and the connection goes on."""
-    wire.answer = b'HTTP/1.1 %d X\r\nETag: "a"\r\nX-Z: 1\r\n\r\n' % status
+    wire.answer = b'HTTP/1.1 %d X\r\nETag: "a"\r\nX-Z: 1\r\nContent-Language: de\r\n\r\n' % status
     answer = ask()
+    assert answer.value("Content-Language") == "de"
+    assert proxy.wait_for_access(request_id=answer.value("X-Request-ID"))[0]["row"] == 1
     assert (answer.status, answer.value("ETag"), answer.value("X-Z"), answer.end) == (status, '"a"', "1", "whole")
 
 
-def test_head_is_forwarded_as_head(ask: Callable[..., Answer], wire: Wire) -> None:
+def test_head_is_forwarded_as_head(ask: Callable[..., Answer], wire: Wire, proxy: Gateway) -> None:
     """The provider's Content-Length arrives, no content, and the exchange is settled."""
     wire.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n"
     answer = ask(method="HEAD")
     assert (answer.status, answer.value("Content-Length"), answer.body) == (200, "1234", b"")
     assert wire.lines()[0].startswith("HEAD ")
+    assert proxy.wait_for_access(request_id=answer.value("X-Request-ID"))[0]["row"] == 1
 
 
 def test_browsers_may_read_answers(ask: Callable[..., Answer]) -> None:

@@ -129,7 +129,11 @@ def test_what_outlives_the_drain_is_cut_and_accounted(tmp_path: Path, provider: 
     """Row 22: a stream beyond DRAIN_TIMEOUT ends visibly incomplete, its unit stays spent, the exit code is 0."""
     with running_gateway(tmp_path, provider.url, DRAIN_TIMEOUT="1s") as gateway:
         token = gateway.token(max_requests=5)
-        with Client(gateway.address) as client, Client(gateway.address) as waiting:
+        address = gateway.address
+        with Client(address) as client, Client(address) as waiting, Client(address, receive_buffer=4096) as full:
+            auth = f"Authorization: Bearer {gateway.token(token.project_id).bearer}"
+            full.send(request("/v1/files/file-1/content", auth, simulate(size=64 * MIB)))  # and takes no byte of it
+            eventually(lambda: provider.state()["running"] == 1)
             client.send(post(STREAM, token, simulate(silence="body", after=600)))
             client.until(b"data: ")
             waiting.send(post(CHAT, token, simulate(silence="head")))
@@ -140,6 +144,7 @@ def test_what_outlives_the_drain_is_cut_and_accounted(tmp_path: Path, provider: 
             assert waiting.rest()[0] == b""
         assert gateway.stop() == 0
     assert len(gateway.access_lines(token_id=token.id, row=22)) == 2
+    assert len(gateway.access_lines(project_id=token.project_id, row=22)) == 3
     assert gateway.request_count(token) == 2
 
 
