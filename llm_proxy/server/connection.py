@@ -186,10 +186,10 @@ class Connection:
                 self._reset()
         elif isinstance(exc, ClientConnectionError):  # the application has settled it: no access line of ours
             if isinstance(exc, LlmProxyError):
-                self._answer_error(exc, req)
+                self._answer_error(exc, req, refusals.request_id_of(req))
         elif not isinstance(exc, gevent.GreenletExit):
             self._log_fault(exc, req)
-            self._answer_error(LlmProxyError(), req)
+            self._answer_error(LlmProxyError(), req, refusals.request_id_of(req))
 
     def _log_fault(self, exc: BaseException, req: Any) -> None:
         self._host.log.error("Unhandled exception while answering %s", req.method, exc_info=exc)
@@ -225,7 +225,7 @@ class Connection:
         error = refusals.as_error(exc)
         if error.status == 500:
             self._host.log.error("Unhandled exception while reading a request", exc_info=exc)
-        request_id = self._answer_error(error, req, linger=False)
+        request_id = refusals.request_id_of(req)
         self._host.refused(
             Refusal(
                 status=error.status,
@@ -236,18 +236,15 @@ class Connection:
                 target=getattr(req, "uri", None),
                 duration_s=monotonic() - self._received,
             )
-        )
-        self._linger()
+        )  # before the client can know: who counts then, counts it
+        self._answer_error(error, req, request_id)
 
-    def _answer_error(self, error: LlmProxyError, req: Any, *, linger: bool = True) -> str:
-        request_id = refusals.request_id_of(req)
+    def _answer_error(self, error: LlmProxyError, req: Any, request_id: str) -> None:
         response = refusals.render(error, request_id, with_body=getattr(req, "method", None) != "HEAD")
         self._sock.settimeout(LINGER_S)
         with contextlib.suppress(OSError):  # the client has gone, or reads nothing
             self._sock.sendall(response)
-        if linger:
-            self._linger()
-        return request_id
+        self._linger()
 
     def _linger(self) -> None:
         """Read away what the client still sends, or our answer could be lost to the reset that unread bytes cause."""

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ class Server:
     """A master and its workers; `edge` is what their edges have heard.
 
     It gets its socket from here, unless LISTEN_ADDR is set: then `address` is to be set by whoever knows it.
+    `is_whole`: with the checks and the migration of the real start.
     """
 
-    def __init__(self, folder: Path, env: dict[str, str], options: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, env: dict[str, str], options: tuple[str, ...], *, is_whole: bool = False) -> None:
         self.folder = folder
         self.log_path, self.edge_path, self.env_path = folder / "log", folder / "edge", folder / ".env"
+        self._is_terminated = False
         self.edge_path.touch()
         self.env_path.touch()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -43,7 +45,8 @@ class Server:
         }
         descriptor = os.dup(self.listener.fileno())  # gunicorn closes the one it is given, and takes a copy
         where = [] if "LISTEN_ADDR" in env else ["-b", f"fd://{descriptor}"]
-        command = [sys.executable, "-m", "gunicorn", "-c", "python:llm_proxy.gunicorn_conf", "--pythonpath", str(HERE)]
+        conf = "python:llm_proxy.gunicorn_conf" if is_whole else str(HERE / "bare_conf.py")
+        command = [sys.executable, "-m", "gunicorn", "-c", conf, "--pythonpath", str(HERE)]
         with self.log_path.open("wb") as out:
             self.process = subprocess.Popen(
                 [*command, *where, *options, "apps:app"],
@@ -100,10 +103,16 @@ class Server:
         """The exit code, waited for."""
         return self.process.wait(limit_s)
 
-    def stop(self) -> None:
-        """SIGTERM; killed with its workers past the limit, and then the test fails."""
-        if self.process.poll() is None:
+    def terminate(self) -> None:
+        """SIGTERM, once: a second one would cut."""
+        if not self._is_terminated:
+            self._is_terminated = True
             self.process.terminate()
+
+    def stop(self) -> None:
+        """SIGTERM, unless it was sent by `terminate`; killed with its workers past the limit: the test fails."""
+        if self.process.poll() is None:
+            self.terminate()
             try:
                 self.process.wait(15)
             except subprocess.TimeoutExpired:
@@ -112,7 +121,7 @@ class Server:
                 pytest.fail("the server had to be killed\n" + self.log)
 
 
-def begin_streams(server: Server, number: int, target: str = "/stream/20/0.1") -> list[Client]:
+def begin_streams(server: Server, number: int, target: str = "/stream/20/0.06") -> list[Client]:
     """Connections whose answer has begun."""
     clients = [server.client() for _ in range(number)]
     for client in clients:
@@ -144,3 +153,13 @@ def refuses(server: Server) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+def in_parallel(test: Callable[[Any], object], cases: Iterable[Any]) -> None:
+    """Run a test that mostly waits for several cases at the same time; a failure names its case."""
+    cases = list(cases)
+    with ThreadPoolExecutor(len(cases)) as pool:
+        futures = [pool.submit(test, case) for case in cases]
+    for case, future in zip(cases, futures, strict=True):
+        if (error := future.exception()) is not None:
+            raise AssertionError(f"case {case!r}") from error

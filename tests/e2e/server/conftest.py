@@ -1,5 +1,6 @@
 """The server layer with small applications, as a process."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,17 +14,20 @@ Start = Callable[..., Server]
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts servers: environment variables as keyword arguments, gunicorn's options as positional ones."""
     servers: list[Server] = []
+    numbers = itertools.count()
 
-    def start_one(*options: str, ready: bool = True, **env: str) -> Server:
-        folder = tmp_path / f"server{len(servers)}"
+    def start_one(*options: str, ready: bool = True, is_whole: bool = False, **env: str) -> Server:
+        folder = tmp_path / f"server{next(numbers)}"
         folder.mkdir()
-        server = Server(folder, env, options)
+        server = Server(folder, env, options, is_whole=is_whole)
         servers.append(server)
         if ready:
             server.wait_ready()
         return server
 
     yield start_one
+    for server in servers:
+        server.terminate()
     for server in servers:
         server.stop()
 
