@@ -77,7 +77,11 @@ class Gateway:
 
     def wait_for_access(self, number: int = 1, within_s: float = 10.0, **wanted: Any) -> list[dict[str, Any]]:
         """The access lines that are as wanted, once there are `number` of them."""
-        eventually(lambda: len(self.access_lines(**wanted)) >= number, within_s, lambda: f"{wanted} in {self.access_lines()[-3:]}")
+
+        def near() -> str:
+            return f"{wanted} in {self.access_lines()[-3:]}"
+
+        eventually(lambda: len(self.access_lines(**wanted)) >= number, within_s, near)
         return self.access_lines(**wanted)
 
     # -- its database -------------------------------------------------------------------------------------------------
