@@ -1,5 +1,7 @@
 """What a bus is to its two ends: the worker's publisher, and whoever consumes (docs/events.md, "Buses")."""
 
+import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -97,3 +99,16 @@ class Source(Protocol):
 
 class NameTaken(Exception):
     """Another living consumer has the name."""
+
+
+def is_dead_here(host: str, pid: str) -> bool:
+    """Whether that is a process of this machine which is no more."""
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False

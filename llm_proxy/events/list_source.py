@@ -7,19 +7,21 @@ they are delivered. A key that expires says that it lives; who finds a processin
 import hashlib
 import os
 import socket
+import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.client import Redis
 
-from llm_proxy.events.bus import Entry, NameTaken, SourceStats
+from llm_proxy.events.bus import Entry, NameTaken, SourceStats, is_dead_here
 from llm_proxy.events.redis_list import ListKeys
 from llm_proxy.events.redis_streams import text
 from llm_proxy.redisclient import command
 
 EVER_JOINED = "-"  # a member of the consumers' set that stays: from then on nothing undelivered is trimmed
 _MOVES = 100  # in one pipeline
+_LIFE = uuid.uuid4().hex[:8]  # of this process: in a container a restart often has the pid of the one before
 
 
 class ListSource:
@@ -50,10 +52,10 @@ class ListSource:
 
     def open(self) -> None:
         """Take the name. Raises NameTaken unless its holder was ourselves, or a process of this machine that died."""
-        mine = f"{socket.gethostname()}|{os.getpid()}"
+        mine = _holder()
         if not command(self._reader, "SET", self._alive, mine, "NX", "PX", self._lease_ms):
             holder = command(self._reader, "GET", self._alive)
-            if holder is not None and not _is_dead_here(text(holder)):
+            if holder is not None and not _is_dead(text(holder)):
                 raise NameTaken(f"another dispatcher uses the consumer name {self.consumer}")
             command(self._reader, "SET", self._alive, mine, "PX", self._lease_ms)
         command(self._reader, "SADD", self._keys.consumers, EVER_JOINED, self.consumer)
@@ -113,7 +115,10 @@ class ListSource:
     def claim(self, most: int) -> list[Entry]:
         """Put back what dead consumers had in hand; it is read as usual, so this returns nothing."""
         for name in self._names():
-            if name != self.consumer and not command(self._reader, "EXISTS", self._keys.alive(name)):
+            if name == self.consumer:
+                continue
+            holder = command(self._reader, "GET", self._keys.alive(name))
+            if holder is None or _is_dead(text(holder)):
                 self._put_back(name)
         return []
 
@@ -137,7 +142,7 @@ class ListSource:
 
     def keep(self) -> None:
         """Say that we live; the processing list is ours for as long."""
-        mine = f"{socket.gethostname()}|{os.getpid()}"
+        mine = _holder()
         command(self._side, "SET", self._alive, mine, "PX", self._lease_ms)
         command(self._side, "SADD", self._keys.consumers, EVER_JOINED, self.consumer)
 
@@ -165,20 +170,16 @@ class ListSource:
         return SourceStats(length=int(lengths[0]), undelivered=int(lengths[0]), pending=sum(map(int, lengths[1:])))
 
 
-def _is_dead_here(holder: str) -> bool:
-    """Whether the holder `host|pid` was of this machine and is no more (or was an earlier life of this very pid)."""
-    host, _, pid = holder.rpartition("|")
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
-    if int(pid) == os.getpid():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+def _is_dead(holder: str) -> bool:
+    """Whether the holder `host|pid|life` was of this machine and is no more: its pid may be ours by now."""
+    host, pid, life = [*holder.split("|"), "", ""][:3]
+    if host == socket.gethostname() and pid == str(os.getpid()):
+        return life != _LIFE
+    return is_dead_here(host, pid)
+
+
+def _holder() -> str:
+    return f"{socket.gethostname()}|{os.getpid()}|{_LIFE}"
 
 
 def _literal(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from redis.client import Redis
 from redis.exceptions import ResponseError
 
-from llm_proxy.events.bus import Entry, SourceStats
+from llm_proxy.events.bus import Entry, SourceStats, is_dead_here
 from llm_proxy.events.redis_streams import (
     FIELD,
     GroupState,
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 GONE_AFTER_S = 24 * 3600.0  # EV-57
 _RAW = ("XREADGROUP", "XAUTOCLAIM", "XCLAIM", "XPENDING", "XINFO STREAM")
 _MOST_COUNTED = 1_000_000
+_PAGE = 100
 
 
 def _as_it_came(answer: Any, **_options: Any) -> Any:
@@ -67,9 +69,27 @@ class StreamSource:
     # -- joining -----------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Make the group, from the first entry that is still there, and count what went before anybody read it."""
+        """Make the group, from the first entry that is still there, and count what went before anybody read it.
+
+        What a dispatcher of this machine left when it died is ours at once, so that a restart keeps the order.
+        """
         self._make_group(self._reader)
         self.stats()
+        for name, pending, _ in self._consumers():
+            if pending and name != self.consumer and _was_ours(name, self.consumer):
+                self._inherit(name)
+
+    def _inherit(self, name: str) -> None:
+        """Make all entries that are pending for a consumer ours; `own` reads them."""
+        start = "-"
+        while True:
+            page = command(self._reader, "XPENDING", self._key, self._group, start, "+", _PAGE, name)
+            ids = [text(item[0]) for item in page]
+            if ids:
+                command(self._reader, "XCLAIM", self._key, self._group, self.consumer, 0, *ids, "JUSTID")
+            if len(ids) < _PAGE:
+                return
+            start = f"({ids[-1]}"
 
     def _make_group(self, client: Redis) -> None:
         try:
@@ -106,6 +126,7 @@ class StreamSource:
         while True:
             page = self._read_group(most, self._own_cursor, 0)
             if not page:
+                self._own_cursor = "0"
                 return []
             self._own_cursor = text(page[-1][0])
             if found := self._entries(page):
@@ -246,6 +267,13 @@ class StreamSource:
         lost = max(0, int(added) - undelivered_now - group.entries_read)
         self._trimmed += max(0, lost - self._lost_seen)
         self._lost_seen = lost
+
+
+def _was_ours(name: str, ours: str) -> bool:
+    """Whether the name was made up, as ours was, by a dispatcher of this machine that is no more (EV-42)."""
+    (rest, _, pid), mine = name.rpartition("-"), ours.rpartition("-")[0]
+    host = socket.gethostname()
+    return rest == mine and rest.startswith("dispatcher-") and rest.endswith(host) and is_dead_here(host, pid)
 
 
 def _is_group_gone(exc: ResponseError) -> bool:

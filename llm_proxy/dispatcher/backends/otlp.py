@@ -59,6 +59,7 @@ class _Witness(requests.Session):
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         """Send, remember, and raise for what is no success."""
         self.last = Reply(0, error="no answer")
+        request.headers["User-Agent"] = f"llm-proxy-dispatcher/{__version__}"
         try:
             answer = super().send(request, **options)
         except (requests.exceptions.RequestException, OSError) as exc:
@@ -88,7 +89,6 @@ class OtlpBackend:
         self._exporter: Any = OTLPSpanExporter(
             endpoint=config.endpoint, timeout=config.timeout_s, session=self._session
         )
-        self._session.headers["User-Agent"] = f"llm-proxy-dispatcher/{__version__}"
         self._config = config
 
     def send(self, payloads: Sequence[Payload]) -> list[Result]:

@@ -116,6 +116,7 @@ def test_a_restart_reads_its_own_pending_first_page_by_page(world: World) -> Non
     first.open()
     taken = first.read(25, 0)
     first.ack(taken[:1])
+    world.redis.delete(f"{world.key}:consumer:c1")  # what its expiry does to a list consumer's name
     again = world.source()
     again.open()
     pages = list(iter(lambda: again.own(10), []))
@@ -365,6 +366,25 @@ def test_odd_entries_are_handed_out_as_they_are(streams: World, fields: dict[str
     assert data(source.read(1, 0)) == [fields["data"].encode() if "data" in fields else None]
 
 
+def test_a_restart_inherits_from_its_dead_predecessor_at_once(streams: World) -> None:
+    """A made-up name of this machine whose process is gone: its entries come first, in order, without any wait."""
+    import socket
+
+    host = socket.gethostname()
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    streams.bus().publish(wires("a", "b", "c"))
+    dead = streams.source(f"dispatcher-file-{host}-{process.pid}")
+    living = streams.source(f"dispatcher-file-{host}-{os.getppid()}")
+    living.open()
+    for source in (dead, living):
+        source.read(1, 0)
+    heir = streams.source(f"dispatcher-file-{host}-{os.getpid()}")
+    heir.open()
+    assert data(heir.own(10)) == wires("a")
+    assert data(heir.read(10, 0)) == wires("c")
+
+
 # -- lists alone -----------------------------------------------------------------------------------------------------
 
 
@@ -376,7 +396,7 @@ def lists(shared_redis_server: RedisServer) -> World:
 
 def test_a_name_is_taken_once(lists: World) -> None:
     """A living process elsewhere has it: refused. It expired: ours."""
-    lists.redis.set(f"{lists.key}:consumer:c1", "elsewhere|77", px=300)
+    lists.redis.set(f"{lists.key}:consumer:c1", "elsewhere|77|x", px=300)
     with pytest.raises(NameTaken):
         lists.source("c1").open()
 
@@ -395,7 +415,7 @@ def test_the_name_of_a_dead_process_of_this_machine_is_free(lists: World) -> Non
     import socket
 
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    lists.redis.set(f"{lists.key}:consumer:c1", f"{socket.gethostname()}|{process.pid}")
+    lists.redis.set(f"{lists.key}:consumer:c1", f"{socket.gethostname()}|{process.pid}|x")
     with pytest.raises(NameTaken):
         lists.source("c1").open()
     os.kill(process.pid, signal.SIGKILL)
