@@ -2,6 +2,7 @@
 
 import io
 import ipaddress
+import os
 import re
 
 import pytest
@@ -110,3 +111,18 @@ def test_a_body_is_there_when_it_is_framed(fields: list[tuple[str, str]], has_bo
     """RFC 9112 §6.3."""
     request = ProxyRequest("POST", "/", fields, body=io.BytesIO(b""))
     assert (request.body is not None) == has_body
+
+
+def test_forked_processes_make_ids_of_their_own() -> None:
+    """Random digits that were fetched before a fork are used by the parent alone."""
+    uuid7()
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(write, " ".join(uuid7(0.0) for _ in range(20)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = set(os.read(read, 4096).decode().split())
+    os.close(read)
+    os.close(write)
+    assert len(theirs) == 20
+    assert theirs.isdisjoint(uuid7(0.0) for _ in range(20))
