@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +182,12 @@ def test_queries_aggregate_over_pods_and_use_grafanas_interval() -> None:
             assert "> 0) or vector(0)" in expression, where
 
 
-def promtool() -> str | None:
-    """The command `promtool`, where there is one; says what is missing where there is not."""
+@pytest.fixture(scope="module")
+def promtool(tell: Callable[[str], None]) -> str | None:
+    """The command `promtool`, where there is one."""
     found = shutil.which("promtool")
     if found is None:
-        print("promtool is missing (Debian package prometheus): rules and panels are not checked by Prometheus itself")
+        tell("rules and panels by Prometheus itself: promtool missing (Debian's prometheus)")
     return found
 
 
@@ -194,9 +196,9 @@ def _run(*words: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_prometheus_takes_every_expression(tmp_path: Path) -> None:
+def test_prometheus_takes_every_expression(tmp_path: Path, promtool: str | None) -> None:
     """`promtool check rules` parses each panel's query, with Grafana's variables filled in, and each alert."""
-    if (tool := promtool()) is None:
+    if promtool is None:
         return
     records = [
         {"record": f"panel:{n}", "expr": re.sub(r"\$__rate_interval", "1m", e).replace("$", "")}
@@ -204,22 +206,22 @@ def test_prometheus_takes_every_expression(tmp_path: Path) -> None:
     ]
     file = tmp_path / "panels.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": records}]}))
-    _run(tool, "check", "rules", str(file))
+    _run(promtool, "check", "rules", str(file))
     file.write_text(yaml.safe_dump(render(EVERYTHING).one("PrometheusRule")["spec"]))
-    _run(tool, "check", "rules", str(file))
+    _run(promtool, "check", "rules", str(file))
 
 
-def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
+def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path, promtool: str | None) -> None:
     """`promtool test rules` with series of good and bad times, for every alert of the chart."""
     cases = yaml.safe_load(ALERTS.read_text())
     tested = {t["alertname"] for group in cases["tests"] for t in group["alert_rule_test"]}
     assert tested == {rule["alert"] for rule in rules()}
-    if (tool := promtool()) is None:
+    if promtool is None:
         return
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(render(EVERYTHING).one("PrometheusRule")["spec"]))
     cases["rule_files"] = ["rules.yaml"]
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump(cases, sort_keys=False))
-    _run(tool, "test", "rules", str(tmp_path / "tests.yaml"))
+    _run(promtool, "test", "rules", str(tmp_path / "tests.yaml"))
 
 
 def test_thresholds_reach_the_rules() -> None:

@@ -1,6 +1,7 @@
 """The install commands that users were promised, one by one (CH-210 to CH-231)."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,10 @@ def test_the_service_monitor_and_the_dashboard_carry_their_labels() -> None:
     assert json.loads(board["data"]["llm-proxy.json"])["uid"] == "llm-proxy-dashboard"
 
 
-def test_the_helm_command_renders_the_same(tmp_path: Path) -> None:
+def test_the_helm_command_renders_the_same(tmp_path: Path, tell: Callable[[str], None]) -> None:
     """Where there is a helm binary, it agrees with the SDK for every command that makes nothing up."""
     if helm_binary() is None:
-        print("no helm command here: rendered by helm-python-sdk alone")
+        tell("the helm command: rendered by helm-python-sdk alone")
         return
     for order in ORDERS:
         if order["id"] in ("CH-214", "CH-219", "CH-222"):  # made-up certificates and keys differ with every rendering
