@@ -1,9 +1,17 @@
 """What a server's master does before anything is served, and again before a reload (data-plane decision 12)."""
 
+import contextlib
+import os
+import pickle
+import sys
+from collections.abc import Iterator
+
+from llm_proxy import logs
 from llm_proxy.audit import file as audit_file
-from llm_proxy.db.engine import create_engine
-from llm_proxy.db.errors import DatabaseFault
+from llm_proxy.db.engine import connector_of_settings, create_engine
+from llm_proxy.db.errors import DatabaseAway, DatabaseFault
 from llm_proxy.db.prepare import prepare as prepare_database
+from llm_proxy.db.prepare import prepare_patiently
 from llm_proxy.providers import ProviderFileError, load_provider
 from llm_proxy.settings import Loaded, Settings
 from llm_proxy.transport import check_certificates, check_proxies
@@ -27,10 +35,11 @@ def check(loaded: Loaded) -> list[str]:
         faults += check_proxies([provider.origin])
         if provider.origin.startswith("https:"):
             faults += check_certificates()
-    fault = audit_file.fault(settings)
-    if fault is not None:
-        faults.append(fault)
-    return faults
+    try:
+        connector_of_settings(settings)
+    except DatabaseFault as exc:
+        faults.append(str(exc))
+    return faults + [fault for fault in (logs.fault(settings), audit_file.fault(settings)) if fault is not None]
 
 
 def notes(settings: Settings) -> tuple[list[str], list[str]]:
@@ -40,12 +49,85 @@ def notes(settings: Settings) -> tuple[list[str], list[str]]:
 
 
 def prepare(settings: Settings) -> None:
-    """Migrate, and see that every sealed row has its key. Raises StartRefused."""
-    try:
+    """Migrate, and see that every sealed row has its key (MP-107).
+
+    Raises:
+        StartRefused: The start must stop.
+        DatabaseAway: The database does not answer, and there is time to wait for it: serve, and let `Preparation` try.
+    """
+    with _refusing():
         engine = create_engine(settings)
         try:
             prepare_database(engine, settings)
+        except DatabaseAway:
+            if settings.driver == "sqlite" or not settings.database_startup_timeout_s:
+                raise
+            raise _Later from None
         finally:
             engine.dispose()
+
+
+class _Later(Exception):
+    """The database is away; not a fault yet."""
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except _Later:
+        raise DatabaseAway("the database does not answer yet") from None
     except DatabaseFault as exc:
         raise StartRefused(str(exc)) from None
+
+
+class Preparation:
+    """`prepare` in a process of its own while the server runs: the master's loop must not wait for a database.
+
+    The child gets the settings over a pipe, not from the environment, and ends when the master does.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        given, self._give = os.pipe()
+        self._result, result = os.pipe()
+        actions = [(os.POSIX_SPAWN_DUP2, given, 0), (os.POSIX_SPAWN_DUP2, result, 3)]
+        # Neither fork, which would take the listeners along, nor subprocess, which wants the master's SIGCHLD.
+        os.posix_spawn(sys.executable, [sys.executable, "-m", __name__], os.environ, file_actions=actions)
+        os.close(given)
+        os.close(result)
+        with os.fdopen(os.dup(self._give), "wb") as pipe:
+            pipe.write(pickle.dumps(settings))
+        os.close(self._give)
+        os.set_blocking(self._result, False)
+        self._said = b""
+
+    def poll(self) -> bool:
+        """Whether it is done; never waits. Raises StartRefused with the line to say."""
+        try:
+            while part := os.read(self._result, 65536):
+                self._said += part
+        except BlockingIOError:
+            return False
+        os.close(self._result)
+        if self._said != _DONE:
+            raise StartRefused(self._said.decode() or "the database could not be prepared: the process for it has died")
+        return True
+
+
+_DONE = b"done"
+
+
+def _main() -> None:
+    settings: Settings = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  (from our own master)
+    logs.configure(settings)
+    master, said = os.getppid(), _DONE
+    try:
+        engine = create_engine(settings)
+        prepare_patiently(engine, settings, is_wanted=lambda: os.getppid() == master)
+    except DatabaseFault as exc:
+        said = str(exc).encode()
+    os.write(3, said)
+
+
+if __name__ == "__main__":
+    _main()

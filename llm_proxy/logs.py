@@ -316,6 +316,20 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(max(LEVELS[settings.log_level], logging.WARNING))
 
 
+def fault(settings: Settings) -> str | None:
+    """One line when LOG_FILE could not be written to; the start then stops. Makes nothing (MP-189)."""
+    path = settings.log_file
+    if path is None:
+        return None
+    shown = f"LOG_FILE={path}: expected"
+    if path.exists():
+        return None if path.is_file() and os.access(path, os.W_OK) else f"{shown} a file that can be written"
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    return None if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) else f"{shown} a folder that can be written"
+
+
 def adopt(name: str) -> None:
     """Take a library's logger away from handlers of its own, so that its records pass the redaction like all others."""
     logger = logging.getLogger(name)

@@ -141,6 +141,22 @@ def test_a_renamed_file_is_left_behind(log_file: Path) -> None:
     assert [line["msg"] for line in written(log_file)] == ["two"]
 
 
+def test_a_file_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
+    """Named in a line, before anything is made."""
+    blocked = tmp_path / "file"
+    blocked.touch()
+    for path, is_good in (
+        (tmp_path / "a" / "b" / "log", True),
+        (blocked, True),
+        (blocked / "log", False),
+        (tmp_path, False),
+    ):
+        found = logs.fault(load({"LOG_FILE": str(path)}).settings)
+        assert (found is None) == is_good
+        assert is_good or str(found).startswith(f"LOG_FILE={path}: expected a ")
+    assert not (tmp_path / "a").exists()
+
+
 def test_rotation_keeps_so_many_backups(tmp_path: Path) -> None:
     """file, file.1 … file.N; the oldest goes."""
     sink = logs.FileSink(tmp_path / "log", max_bytes=100, backups=2)
