@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import gevent
 import gevent.socket
-from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
@@ -21,6 +20,7 @@ from llm_proxy.server.answer import Answer, ShortBody
 from llm_proxy.server.body import RequestBody
 from llm_proxy.server.check import check
 from llm_proxy.server.edge import Refusal
+from llm_proxy.server.environ import EnvironMaker
 from llm_proxy.server.state import Limits, ServerState
 from llm_proxy.server.unreader import Unreader
 from llm_proxy.server.watch import Peer, Watch
@@ -68,8 +68,8 @@ class Host(Protocol):
 class Connection:
     """Runs in a greenlet of its own. `is_idle`: no byte of a next request has come, so it may be closed at any time."""
 
-    def __init__(self, host: Host, sock: Any, addr: Any, server_name: Any) -> None:
-        self._host, self._sock, self._server_name = host, sock, server_name
+    def __init__(self, host: Host, sock: Any, addr: Any, environs: EnvironMaker) -> None:
+        self._host, self._sock, self._environs = host, sock, environs
         self._addr = _unmapped(addr)
         self._unreader = Unreader(sock, host.cfg.limit_request_line)
         self._unreader.write_silence_s = host.limits.write_silence_s
@@ -92,6 +92,8 @@ class Connection:
                     break
         except OSError:
             pass  # the client's socket: nobody is left to be told
+        except Exception:
+            self._host.log.exception("A connection ended by a fault of ours")
         finally:
             self._host.leave(self)
             self._peer.close()
@@ -136,16 +138,14 @@ class Connection:
     def _exchange(self, req: Any) -> bool:
         expects, req._expected_100_continue = req._expected_100_continue, False  # gunicorn would send it at once
         try:
-            answer, environ = wsgi.create(
-                req, self._sock, self._addr, self._server_name, self._host.cfg, response_class=Answer
-            )
+            answer = Answer(req, self._sock, self._host.cfg)
+            environ = self._environs.make(req, self._sock, self._addr)
         except Exception as exc:
             self._refuse(exc, req)
             return False
         body = RequestBody(req.body, self._unreader, self._send_continue(answer) if expects else None)
         answer.body = body
         environ["wsgi.input"] = body
-        environ["wsgi.multithread"] = True
         environ["llm_proxy.fields"] = req.headers
         environ["llm_proxy.client"] = self._peer
         environ["llm_proxy.server"] = self._host.state
