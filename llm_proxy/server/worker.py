@@ -22,6 +22,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from llm_proxy.server.connection import Connection
 from llm_proxy.server.edge import Edge, NoEdge, Refusal
+from llm_proxy.server.environ import EnvironMaker
 from llm_proxy.server.state import Limits, ServerState
 from llm_proxy.server.watch import Watch
 from llm_proxy.settings import handed_over
@@ -159,14 +160,14 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def _open(self) -> None:
         context = ssl_context(self.cfg) if self.cfg.is_ssl else None
         for listener in self.sockets:
-            handle = partial(self._handle, context, listener.getsockname())
+            handle = partial(self._handle, context, EnvironMaker(self.cfg, listener.getsockname()))
             server = StreamServer(listener, handle=handle, spawn=self._pool)
             if self.cfg.workers > 1:
                 server.max_accept = 1  # leave some to the others
             server.start()
             self._servers.append(server)
 
-    def _handle(self, context: ssl.SSLContext | None, server_name: Any, sock: Any, addr: Any) -> None:
+    def _handle(self, context: ssl.SSLContext | None, environs: EnvironMaker, sock: Any, addr: Any) -> None:
         if context is not None:
             try:
                 sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
@@ -176,7 +177,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                 self.log.debug("TLS handshake failed: %s", exc)
                 sock.close()
                 return
-        connection = Connection(self, sock, addr, server_name)
+        connection = Connection(self, sock, addr, environs)
         self.connections.add(connection)
         connection.serve()
 
