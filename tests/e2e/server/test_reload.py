@@ -34,17 +34,17 @@ def test_a_good_change_is_served_by_new_workers(start, set_env):
     server = start(WEB_CONCURRENCY="2")
     first_pids, streams = server.pids(), begin_streams(server, 4)
     kept = server.client()
-    kept.send(request("/stream/40/0.1"))
+    kept.send(request("/stream/50/0.1"))
     kept.until(b"data: 0\n\n\r\n")
     set_env(server, API_ENV="second")
     server.signal(signal.SIGHUP)
     settled(server, "second")
+    kept.send(request("/ready"))  # behind the stream, to a worker that has retired
     streams += begin_streams(server, 4)
     set_env(server, API_ENV="third")
     server.signal(signal.SIGHUP)
     settled(server, "third")
     assert not server.pids() & first_pids
-    kept.send(request("/ready"))  # behind the stream, to a worker that has retired
     kept.until(b"0\r\n\r\n")
     ready = kept.answer()
     assert (ready.status, ready.value("Connection")) == (200, "close")
