@@ -90,13 +90,14 @@ def on_starting(server: Any) -> None:
         _refuse([*_check(_loaded), *_wrong_options(server.cfg)])
         if not _is_upgrade:
             _refuse(_busy(server.cfg))
-        _prepare(server)
+        unfinished = _prepare(server)
     except RuntimeError:
         if server.pidfile is not None:
             server.pidfile.unlink()
         raise
     renewal = configuration.Renewal(_loaded, read=load, check=_check, apply=_apply)
     renewal.keeps_workers = server.cfg.workers != workers
+    renewal.unfinished = unfinished
     ProxyArbiter.adopt(server, renewal)
     if sys.argv[0].endswith("__main__.py"):  # SIGUSR2 would run the file, whose folder hides the standard http
         server.START_CTX["args"] = [sys.executable, "-m", "gunicorn", *sys.argv[1:]]
@@ -150,8 +151,10 @@ def _shown(address: Any) -> str:
     return f"fd://{address}" if isinstance(address, int) else f"unix:{address}"
 
 
-def _prepare(server: Any) -> None:
+def _prepare(server: Any) -> Callable[[], bool] | None:
+    """Returns what has to be asked until it is done, when the database is not there yet (MP-107)."""
     from llm_proxy import boot, metrics
+    from llm_proxy.db.errors import DatabaseAway
 
     try:
         logs.configure(_settings)
@@ -166,6 +169,28 @@ def _prepare(server: Any) -> None:
         boot.prepare(_settings)
     except boot.StartRefused as exc:
         raise RuntimeError(str(exc)) from None
+    except DatabaseAway:
+        _log.warning("the database does not answer yet: serving without it, for at most DATABASE_STARTUP_TIMEOUT")
+        return _preparing(boot.Preparation(_settings))
+    return None
+
+
+def _preparing(preparation: Any) -> Callable[[], bool]:
+    from gunicorn.errors import HaltServer
+
+    from llm_proxy import boot
+
+    def is_done() -> bool:
+        try:
+            done: bool = preparation.poll()
+        except boot.StartRefused as exc:
+            _log.error("%s", exc)
+            raise HaltServer(str(exc), 1) from None
+        if done:
+            _log.info("the database is prepared")
+        return done
+
+    return is_done
 
 
 def _tell(cfg: Any) -> None:

@@ -73,3 +73,33 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(error, pymysql.err.MySQLError):
         return bool(error.args) and error.args[0] in _MYSQL_AWAY
     return False
+
+
+def in_words(error: BaseException) -> str:
+    """What is wrong, for an operator: a few words of ours, never the driver's, which may repeat the address or user."""
+    cause = error.orig if isinstance(error, sa.DBAPIError) and error.orig is not None else error
+    if isinstance(cause, pymysql.err.MySQLError) and cause.args:
+        return _MYSQL_WORDS.get(cause.args[0], "it does not answer")
+    text = str(cause)
+    for part, words in _POSTGRES_WORDS:
+        if part in text:
+            return words
+    return "it does not answer"
+
+
+_MYSQL_WORDS = {
+    1044: "the user may not use this database",
+    1045: "user or password is wrong",
+    1049: "there is no such database",
+    2026: "TLS could not be set up",
+}
+_POSTGRES_WORDS = (
+    ("authentication failed", "user or password is wrong"),
+    ("no password supplied", "no password is set"),
+    ("pg_hba.conf", "the server does not let this host or user in"),
+    ("does not exist", "there is no such database or user"),
+    ("unrecognized configuration parameter", "the server does not know an option of DATABASE_URL"),
+    ("SSL", "TLS could not be set up"),
+    ("certificate", "TLS could not be set up"),
+    ("could not be resolved", "its host name is unknown"),
+)

@@ -1,11 +1,19 @@
 """What a start does with the database before anything is served (MP-103, MP-107)."""
 
+import time
+from collections.abc import Callable
+
+import sqlalchemy.exc
 from sqlalchemy import Engine
 
 from llm_proxy.crypto import KeyRing, check_key_ring
 from llm_proxy.db import migrate
-from llm_proxy.db.errors import DatabaseFault
+from llm_proxy.db.connector import connector_of
+from llm_proxy.db.errors import DatabaseAway, DatabaseFault, in_words, is_unavailable
 from llm_proxy.settings import Settings
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
+_NOT_YET = ((1044,), (1045,), (1049,), (1130,))  # MySQL: user or database is not there
 
 
 class KeyRingFault(DatabaseFault):
@@ -16,9 +24,46 @@ def prepare(engine: Engine, settings: Settings) -> list[str]:
     """Migrate, or see that nothing is pending; then see that every sealed row has its key. Returns what was migrated.
 
     Raises:
+        DatabaseAway: The database can't be reached, or refuses to talk; a later try may work.
         DatabaseFault: The start must stop; the message is the one line to say. Nothing was changed, unless it was
             the migration itself that failed.
     """
+    try:
+        return _prepare(engine, settings)
+    except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        where = connector_of(engine).where
+        kind = DatabaseAway if is_away(error) else DatabaseFault
+        raise kind(f"database {where}: {in_words(error)}") from error
+
+
+def prepare_patiently(engine: Engine, settings: Settings, *, is_wanted: Callable[[], bool] = lambda: True) -> list[str]:
+    """The same, again and again while the database is away, for DATABASE_STARTUP_TIMEOUT (MP-102).
+
+    Args:
+        is_wanted: Asked before each further try.
+
+    Raises:
+        DatabaseFault: As `prepare`; also when the time is over.
+    """
+    until, pause_s = time.monotonic() + settings.database_startup_timeout_s, _FIRST_PAUSE_S
+    while True:
+        try:
+            return prepare(engine, settings)
+        except DatabaseAway as away:
+            if time.monotonic() + pause_s > until or not is_wanted():
+                limit = f"{settings.database_startup_timeout_s:g} s"
+                raise DatabaseFault(f"{away}, for all of DATABASE_STARTUP_TIMEOUT ({limit})") from away
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database could not be talked to at all: a user that is missing today may be there in a minute."""
+    refused = isinstance(error, sqlalchemy.exc.DBAPIError) and getattr(error.orig, "args", (0,))[:1] in _NOT_YET
+    return refused or is_unavailable(error)
+
+
+def _prepare(engine: Engine, settings: Settings) -> list[str]:
     if settings.auto_migrate:
         done = migrate.up(engine, settings.migration_lock_timeout_s)
     else:

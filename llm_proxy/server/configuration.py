@@ -116,6 +116,7 @@ class Renewal:
         self._kept = self._current = first
         self._read, self._check, self._apply = read, check, apply
         self.keeps_workers = False  # the command line gave the number of workers
+        self.unfinished: Callable[[], bool] | None = None  # a part of the start that goes on; True when it is done
 
     def renew(self, cfg: Any) -> list[str]:
         """See `arbiter.Configuration`."""
@@ -135,6 +136,8 @@ class Renewal:
 
     def tick(self) -> None:
         """See `arbiter.Configuration`."""
+        if self.unfinished is not None and self.unfinished():
+            self.unfinished = None
 
     def _put(self, loaded: Loaded, cfg: Any) -> None:
         self._current = loaded

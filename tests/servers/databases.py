@@ -86,15 +86,12 @@ class Server:
         if self._process is None:
             return
         if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGCONT)
-            if number == signal.SIGKILL:
-                os.killpg(self._process.pid, number)
-            else:
-                os.kill(self._process.pid, number)
+            self._tell_all(signal.SIGCONT)
+            self._tell_all(number) if number == signal.SIGKILL else os.kill(self._process.pid, number)
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._tell_all(signal.SIGKILL)
             self._process.wait()
         self._process = None
 
@@ -104,13 +101,22 @@ class Server:
 
     def pause(self) -> None:
         """Let it hang: connections stay, nothing answers."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        self._tell_all(signal.SIGSTOP)
 
     def resume(self) -> None:
         """End `pause`."""
+        self._tell_all(signal.SIGCONT)
+
+    def _tell_all(self, number: int) -> None:
+        """Signal the server and its children; PostgreSQL's are process groups of their own."""
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGCONT)
+        pids = [self._process.pid]
+        with contextlib.suppress(FileNotFoundError):
+            children = Path(f"/proc/{pids[0]}/task/{pids[0]}/children").read_text()
+            pids += [int(pid) for pid in children.split()]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 class Postgres(Server):
@@ -158,7 +164,7 @@ class Postgres(Server):
 
 
 class MariaDb(Server):
-    """mariadbd, without flushing."""
+    """mariadbd, which writes each commit and flushes none: it survives a crash of the process."""
 
     name = "mysql"
 
@@ -175,7 +181,7 @@ class MariaDb(Server):
         return [
             _program("mariadbd"), "--no-defaults", f"--datadir={self.folder / 'data'}",
             f"--socket={self.folder / 'socket'}", f"--pid-file={self.folder / 'pid'}", f"--port={self.port}",
-            "--bind-address=127.0.0.1", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0",
+            "--bind-address=127.0.0.1", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=2",
             "--innodb-buffer-pool-size=32M", "--performance-schema=off", "--max-connections=200",
             "--innodb-doublewrite=0", "--default-time-zone=+05:30", "--collation-server=utf8mb4_unicode_ci",
             "--character-set-server=utf8mb4", f"--tmpdir={self.folder}",
