@@ -23,6 +23,7 @@ COMMANDS = {
     "config": ("llm_proxy.cli.config:config", "Check and show the settings."),
     "dispatcher": ("llm_proxy.cli.dispatcher:dispatcher", "Carry events from the bus to a service."),
     "events": ("llm_proxy.cli.events:events", "Watch and replay events."),
+    "doctor": ("llm_proxy.cli.doctor:doctor", "Look for faults, and say what to do about each."),
     "manage": ("llm_proxy.cli.manage:manage", "Projects, tokens and the cache."),
     "migrate": ("llm_proxy.cli.database:migrate", "Bring the database's schema up or down."),
     "openai": ("llm_proxy.cli.chat:openai", "Talk to a model through the proxy."),

@@ -111,6 +111,8 @@ def _read(answer: requests.Response, deadline: float) -> bytes:
 def words_of(exc: requests.RequestException) -> str:
     """A library's error in our words; theirs may hold the URL's password."""
     text = str(exc)
+    if isinstance(exc, requests.exceptions.ProxyError):
+        return "the HTTP proxy on the way failed"
     if isinstance(exc, requests.exceptions.SSLError):
         return "TLS failed: " + ("certificate not accepted" if "CERTIFICATE_VERIFY" in text else "no agreement")
     if isinstance(exc, requests.Timeout):
@@ -119,8 +121,6 @@ def words_of(exc: requests.RequestException) -> str:
         return "unknown host"
     if "Connection refused" in text:
         return "connection refused"
-    if isinstance(exc, requests.exceptions.ProxyError):
-        return "the HTTP proxy on the way failed"
     return "the connection failed"
 
 

@@ -134,12 +134,12 @@ class Simulator:
             self.witness.received(request, body_bytes=upload.size, body_sha256=upload.sha256, is_whole=is_whole)
 
     def _answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
-        if not self._is_admitted(request):
-            return error_answer(401, "Incorrect API key provided.", "invalid_api_key")
         if plan.redirect is not None:
             return json_answer({}, plan.status or 307)
         if plan.status is not None and plan.status >= 400:
             return error_answer(plan.status, f"Simulated {plan.status}.", "simulated", "simulated_error")
+        if not self._is_admitted(request):
+            return error_answer(401, "Incorrect API key provided.", "invalid_api_key")
         if plan.size is not None:
             answer = sized_answer(plan.size)
         elif plan.body is not None:

@@ -1,0 +1,76 @@
+"""The command."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from llm_proxy.cli import output
+from llm_proxy.cli.doctor import bundle as bundles
+from llm_proxy.cli.doctor import files, host, settings
+from llm_proxy.cli.doctor.database import database
+from llm_proxy.cli.doctor.finding import Check, Finding, Patient, fault
+from llm_proxy.cli.doctor.provider import provider
+from llm_proxy.cli.doctor.redis import redis
+from llm_proxy.cli.environment import ENV_FILE, env_file, load_settings
+from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.tree import Command
+
+CHECKS: tuple[Check, ...] = (
+    settings.variables,
+    settings.provider_file,
+    settings.secret_files,
+    files.written,
+    files.database_file,
+    files.tls,
+    host.address,
+    host.limits,
+    host.clock,
+    database,
+    redis,
+    provider,
+)
+_MARKS = {"fault": "FAULT", "warning": "warn ", "good": "ok   "}
+
+
+@click.command("doctor", cls=Command)
+@click.option("--bundle", metavar="PATH", help="Write a redacted file for a bug report.")
+@output.output_options
+def doctor(bundle: str | None) -> None:
+    """Look for faults, and say what to do about each.
+
+    Looks at settings, provider file, file permissions, database, migrations, keys at rest, Redis, the provider and the
+    projects' keys, and clocks. Changes nothing. Ends with 1 when there is a fault.
+    """
+    patient = Patient(load_settings(), env_file() or os.environ.get(ENV_FILE) or ".env")
+    findings = list(examine(patient))
+    output.emit([asdict(finding) for finding in findings], lambda: "\n".join(_lines(findings)))
+    if bundle is not None:
+        try:
+            bundles.write(Path(bundle), patient, findings)
+        except OSError as exc:
+            raise CommandError(f"cannot write {bundle}: {exc.strerror}") from None
+        output.note(f"Bundle written to {bundle}")
+    if any(finding.level == "fault" for finding in findings):
+        click.get_current_context().exit(1)
+
+
+def examine(patient: Patient) -> Iterator[Finding]:
+    """Every finding of every check; a check that fails itself is a finding, too."""
+    for check in CHECKS:
+        try:
+            yield from check(patient)
+        except Exception as exc:  # one side that cannot be looked at must not hide the others
+            what = f"the check {check.__module__.rpartition('.')[2]}.{check.__name__} ended with {type(exc).__name__}"
+            yield fault("doctor.check-failed", what, "report it, with --bundle")
+
+
+def _lines(findings: list[Finding]) -> Iterator[str]:
+    for finding in findings:
+        yield f"{_MARKS[finding.level]}  {finding.code}: {finding.what}"
+        if finding.remedy:
+            yield f"       -> {finding.remedy}"
+    faults = sum(finding.level == "fault" for finding in findings)
+    yield f"{faults} fault{'' if faults == 1 else 's'} found." if faults else "Nothing is wrong."

@@ -1,0 +1,108 @@
+"""The provider: reachable, its certificate accepted, the projects' keys accepted, its clock like ours."""
+
+import time
+from collections.abc import Iterator, Sequence
+from email.utils import parsedate_to_datetime
+
+import requests
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from llm_proxy.cli.doctor.finding import Finding, Patient, fault, good, warning
+from llm_proxy.cli.doctor.skew import compare
+from llm_proxy.cli.management_client import words_of
+from llm_proxy.crypto import KeyRing, UnopenableValue
+from llm_proxy.db.engine import create_engine
+from llm_proxy.db.errors import DatabaseFault
+from llm_proxy.db.session import reading
+from llm_proxy.providers import Provider, ProviderFileError, load_provider
+from llm_proxy.settings import Settings
+
+_TIMEOUT_S = (5.0, 10.0)
+_KEYS_TRIED = 10
+_PATH = "/v1/models"
+_CODES = {
+    "unknown host": ("unknown-host", "correct base_url in the provider file, or OPENAI_API_URL; check DNS"),
+    "connection refused": ("refused", "correct base_url in the provider file, or OPENAI_API_URL"),
+    "no answer in time": ("timeout", "check the way out: firewall, HTTPS_PROXY"),
+    "the HTTP proxy on the way failed": ("proxy", "correct HTTPS_PROXY, or add the provider to NO_PROXY"),
+    "the connection failed": ("not-http", "what answers does not speak HTTP; correct base_url or OPENAI_API_URL"),
+}
+
+
+def provider(patient: Patient) -> Iterator[Finding]:
+    """Ask for the list of models, without a key and with those of the projects."""
+    try:
+        served = load_provider(patient.settings).provider
+    except ProviderFileError:
+        return  # said by the check of the file
+    try:
+        yield from _asked(served, patient.settings)
+    except requests.RequestException as exc:
+        words = words_of(exc)
+        code, remedy = _CODES.get(words, ("tls", "check the certificate, REQUESTS_CA_BUNDLE and the clock"))
+        yield fault(f"provider.{code}", f"{served.name} at {served.origin}: {words}", remedy)
+
+
+def _asked(served: Provider, settings: Settings) -> Iterator[Finding]:
+    asked_at_s = time.time()
+    status, date = _get(served, None)
+    if status >= 500:
+        what = f"{served.name} at {served.origin} answers {status}"
+        yield fault("provider.unavailable", what, "look at the provider's status page; nothing is wrong here")
+    elif 300 <= status < 400:
+        what = f"{served.name} at {served.origin} redirects elsewhere"
+        yield warning("provider.redirects", what, "set base_url or OPENAI_API_URL to where it points")
+    else:
+        yield good("provider", f"{served.name} at {served.origin} answers")
+    if date is not None:
+        yield from compare("provider", date, asked_at_s)
+    yield from _keys(served, settings)
+
+
+def _keys(served: Provider, settings: Settings) -> Iterator[Finding]:
+    accepted = 0
+    for name, key in _project_keys(settings):
+        status, _ = _get(served, key)
+        if status in (401, 403):
+            what = f"the provider refuses the key of project {name} ({status})"
+            yield fault("provider.key-refused", what, "llm-proxy manage project update ID --openai-key -")
+        elif status == 429:
+            yield warning("provider.rate-limited", f"the provider limits {name} (429)", "wait, or check its plan")
+        elif status < 400:
+            accepted += 1
+    if accepted:
+        yield good("provider.keys", f"the provider accepts the keys of {accepted} projects")
+
+
+def _project_keys(settings: Settings) -> Sequence[tuple[str, str]]:
+    """Names and keys of the first active projects; none where the database does not give them (said by its check)."""
+    ring, found = KeyRing.of(settings), []
+    try:
+        engine = create_engine(settings)
+        with reading(engine) as connection:
+            query = text("SELECT id, name, api_key FROM projects WHERE is_active ORDER BY name")
+            rows = connection.execute(query).fetchmany(_KEYS_TRIED)
+        engine.dispose()
+    except (DatabaseFault, SQLAlchemyError, OSError):
+        return []
+    for row_id, name, stored in rows:
+        try:
+            found.append((str(name), ring.open(stored, row_id)))
+        except UnopenableValue:
+            continue  # said by the database's check
+    return found
+
+
+def _get(served: Provider, key: str | None) -> tuple[int, float | None]:
+    """Status, and the Date field in seconds since 1970."""
+    fields = {} if key is None else {served.auth_header: f"{served.credential_prefix}{key}"}
+    session = requests.Session()
+    session.auth = lambda request: request  # a netrc file must not add a password
+    url = served.origin + served.base_path + _PATH
+    with session, session.get(url, headers=fields, timeout=_TIMEOUT_S, allow_redirects=False, stream=True) as answer:
+        try:
+            date = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+        except (KeyError, ValueError, TypeError):
+            return answer.status_code, None
+        return answer.status_code, date
