@@ -1,0 +1,194 @@
+"""What a session of each engine is like: UTC, exact comparison, matched rows, real TLS (MP-93 to MP-100)."""
+
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg2
+import pymysql
+import pytest
+from servers.databases import Database, MariaDb, Server, running
+from sqlalchemy import Engine, insert, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from llm_proxy.db.engine import connector_of_settings
+from llm_proxy.db.errors import in_words, is_unavailable
+from llm_proxy.db.models import ProjectRow
+from llm_proxy.db.session import writing
+from llm_proxy.settings import Settings
+
+
+def _project(engine: Engine, **values: object) -> None:
+    now = datetime.now(UTC)
+    row = {"id": "p", "name": "n", "api_key": "k", "created_at": now, "updated_at": now, **values}
+    with engine.begin() as connection:
+        connection.execute(insert(ProjectRow), row)
+
+
+def test_times_are_instants(engine: Engine) -> None:
+    """A time comes back as the same instant in UTC, to the microsecond, also in the hour that clocks repeat."""
+    at = datetime(2026, 10, 25, 1, 30, 0, 123456, tzinfo=UTC)
+    for n, shift in enumerate((0, 1)):
+        _project(engine, id=str(n), name=str(n), created_at=at + timedelta(hours=shift))
+    column = ProjectRow.__table__.c.created_at
+    with engine.connect() as connection:
+        assert connection.execute(select(column).order_by(column)).scalars().all() == [at, at + timedelta(hours=1)]
+        assert connection.execute(select(column).where(column > at)).scalars().all() == [at + timedelta(hours=1)]
+
+
+def test_the_databases_own_clock_is_utc(engine: Engine) -> None:
+    """A default of the schema is the present instant, although the server's zone is another one."""
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO projects (id, name, api_key) VALUES ('d', 'd', 'k')"))
+        created_at = connection.execute(select(ProjectRow.__table__.c.created_at)).scalar_one()
+    assert abs(created_at - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("other", ["N", "n ", "ｎ", "ñ"])
+def test_comparison_is_exact(engine: Engine, other: str) -> None:
+    """Case, width, accents and blanks make another name; only MySQL's PAD SPACE takes trailing blanks for none."""
+    _project(engine)
+    if other == "n " and engine.dialect.name == "mysql":
+        with pytest.raises(IntegrityError):
+            _project(engine, id="q", name=other)
+        return
+    _project(engine, id="q", name=other)
+    name = ProjectRow.__table__.c.name
+    with engine.connect() as connection:
+        assert connection.execute(select(ProjectRow.__table__.c.id).where(name == other)).scalars().all() == ["q"]
+
+
+def test_an_update_counts_what_it_found(engine: Engine) -> None:
+    """A row that is so already counts as found, on MySQL too (MD-26)."""
+    _project(engine)
+    with engine.begin() as connection:
+        assert connection.execute(update(ProjectRow).values(name="n")).rowcount == 1
+
+
+def test_checks_hold(engine: Engine) -> None:
+    """What the schema forbids is refused by each engine."""
+    with pytest.raises(DBAPIError):
+        _project(engine, event_privacy="odd")
+
+
+def test_a_write_is_whole_or_nothing(engine: Engine) -> None:
+    """An exception in the block undoes it."""
+
+    def fail() -> None:
+        with writing(engine) as connection:
+            connection.execute(text("INSERT INTO projects (id, name, api_key) VALUES ('d', 'd', 'k')"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with engine.connect() as connection:
+        assert connection.execute(select(ProjectRow.__table__.c.id)).all() == []
+
+
+@pytest.mark.parametrize("ready_database", ["postgres", "mysql"], indirect=True)
+def test_a_wrong_password_is_said_without_it(ready_database: Database) -> None:
+    """The words for an operator hold neither address nor secret."""
+    url = str(ready_database.values["database_url"])
+    if ready_database.driver == "postgres":
+        url = url.rpartition("/")[0] + "/no_such_database"
+    else:
+        url = url.replace("se/cr@t:1", "wr0ng")
+    with pytest.raises((psycopg2.Error, pymysql.err.MySQLError)) as caught:
+        connector_of_settings(Settings(database_url=url)).connect()
+    assert in_words(caught.value) in ("user or password is wrong", "there is no such database or user")
+
+
+@pytest.mark.parametrize("tls", ["true", "skip-verify"])
+def test_mysql_without_tls_is_refused_when_tls_is_asked_for(mysql_server: Server, tls: str) -> None:
+    """A server without TLS: the connection is dropped, not continued in clear; `preferred` goes on (MP-98, MP-99)."""
+    url = mysql_server.url("mysql").replace("parseTime=true", f"tls={tls}")
+    with pytest.raises(pymysql.err.OperationalError) as caught:
+        connector_of_settings(Settings(database_url=url)).connect()
+    assert in_words(caught.value) == "TLS could not be set up"
+    connector_of_settings(Settings(database_url=url.replace(f"tls={tls}", "tls=preferred"))).connect().close()
+
+
+@pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
+def test_postgres_without_tls_is_refused_when_tls_is_asked_for(postgres_server: Server, mode: str) -> None:
+    """The same for PostgreSQL; `prefer` goes on in clear, as libpq has it."""
+    url = postgres_server.url("postgres").replace("sslmode=disable", f"sslmode={mode}")
+    with pytest.raises(psycopg2.OperationalError) as caught:
+        connector_of_settings(Settings(database_url=url)).connect()
+    assert is_unavailable(caught.value)
+    assert in_words(caught.value) == "TLS could not be set up"
+    connector_of_settings(Settings(database_url=url.replace(mode, "prefer"))).connect().close()
+
+
+class _TlsMariaDb(MariaDb):
+    """MariaDB with a certificate for 127.0.0.1 of an authority of the test's."""
+
+    def command(self) -> list[str]:
+        return [*super().command(), f"--ssl-cert={self.folder / 'cert.pem'}", f"--ssl-key={self.folder / 'key.pem'}",
+                f"--ssl-ca={self.folder / 'ca.pem'}"]  # fmt: skip
+
+    def create(self) -> None:
+        super().create()
+        _certificate(self.folder)
+
+
+def _certificate(folder: Path) -> None:
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    openssl(
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+        "-subj",
+        "/CN=CA",
+        "-days",
+        "2",
+    )
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.csr", "-subj", "/CN=127.0.0.1")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+    authority = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"]
+    openssl("x509", "-req", "-in", "cert.csr", *authority, "-out", "cert.pem", "-days", "2", "-extfile", "names")
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (folder / name).chmod(0o644)
+
+
+@pytest.fixture(scope="module")
+def tls_server() -> Iterator[Server]:
+    """A MariaDB that speaks TLS."""
+    with running(_TlsMariaDb) as server:
+        yield server
+
+
+def test_mysql_tls_is_encrypted_and_verified(tls_server: Server) -> None:
+    """`custom` verifies by DATABASE_TLS_CA, `skip-verify` and `preferred` only encrypt, `true` asks the system."""
+    url = tls_server.url("mysql").replace("parseTime=true", "tls={}")
+
+    def cipher(tls: str, **more: object) -> str:
+        settings = Settings(database_url=url.format(tls), **more)  # type: ignore[arg-type]
+        connection = connector_of_settings(settings).connect()
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+                return str(cursor.fetchone()[1])
+        finally:
+            connection.close()
+
+    ca = tls_server.folder / "ca.pem"
+    assert cipher("custom", database_tls_ca=ca)
+    assert cipher("skip-verify")
+    assert cipher("preferred")
+    assert cipher("false") == ""
+    with pytest.raises(pymysql.err.OperationalError):
+        cipher("true")
+    other = tls_server.folder / "other"
+    other.mkdir()
+    _certificate(other)
+    with pytest.raises(pymysql.err.OperationalError):
+        cipher("custom", database_tls_ca=other / "ca.pem")
