@@ -1,5 +1,6 @@
 """A worker's life as the application sees it: what the server layer calls besides the application itself."""
 
+import gc
 import logging
 import time
 from typing import Any
@@ -34,6 +35,7 @@ class AppEdge:
         services.workers, services.worker_connections = state.workers, state.worker_connections
         services.pipeline  # noqa: B018  (made by being asked for)
         logs.start()
+        _calm_collector()
         self._sampler = gevent.spawn(self._sample)
 
     def draining(self) -> None:
@@ -75,3 +77,14 @@ class AppEdge:
         while True:
             metrics.SAMPLER.sample()
             gevent.sleep(SAMPLE_S)
+
+
+def _calm_collector() -> None:
+    """Leave alone what lives as long as the process, and look for cycles in the rest less often.
+
+    A request leaves no cycles behind when all goes well; looking for them after every 700 objects took 6 % of its time,
+    and a full look at everything that was imported holds the loop up for many milliseconds.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
