@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 4 * 1024 * 1024  # of events that are payloads at the same time
 _REDIS_PAUSE_S = (0.1, 5.0)
+_HOLDS_BEFORE_PROBING = 2  # an outage is the likelier reason, and probing may let one event overtake
 
 
 class Clock(Protocol):
@@ -133,7 +134,7 @@ class Delivery:
 
     def _send_all(self, items: list[Item]) -> None:
         """Until each is settled. During an outage that means for ever; a stop ends it."""
-        count, attempt, recovered_before = len(items), 0, self._recovered
+        count, attempt, holds, recovered_before = len(items), 0, 0, self._recovered
         while True:
             items = self._attempt(items)
             if not items or self._is_giving_up:
@@ -146,12 +147,18 @@ class Delivery:
                     return
                 attempt += 1
                 continue
-            if len(items) < count or (not is_refused and self._has_progress_elsewhere(len(items))):
+            has_progress = len(items) < count
+            if not has_progress and not is_refused and (holds >= _HOLDS_BEFORE_PROBING or _are_own_faults(items)):
+                has_progress = self._has_progress_elsewhere(len(items))
+                items = self._attempt(items) if has_progress else items  # the service may just have come back
+            if has_progress and items:
                 is_flaky = self._recovered > recovered_before
                 self._set_aside(items, has_progress=True, tries=1 + attempt, is_flaky=is_flaky)
+            if has_progress:
                 return
             if not self._hold(items):
                 return
+            holds += 1
 
     def _judge(self, entries: Sequence[Entry]) -> bool:
         """Send fresh entries; True when the service took one. Those that failed are deferred, without being blamed."""
@@ -304,6 +311,10 @@ class Delivery:
 
 def _verdict(item: Item) -> Verdict | None:
     return item.last.verdict if item.last is not None else None
+
+
+def _are_own_faults(items: Sequence[Item]) -> bool:
+    return all(item.last is not None and item.last.is_own_fault for item in items)
 
 
 def _results(items: Sequence[Item]) -> list[Result]:
