@@ -6,8 +6,13 @@ import pickle
 import sys
 from collections.abc import Iterator
 
+from sqlalchemy import Engine
+
 from llm_proxy import logs
 from llm_proxy.audit import file as audit_file
+from llm_proxy.audit.record import AuditEvent
+from llm_proxy.audit.writer import AuditWriter
+from llm_proxy.db.bare import CONNECTIONS
 from llm_proxy.db.engine import connector_of_settings, create_engine
 from llm_proxy.db.errors import DatabaseAway, DatabaseFault
 from llm_proxy.db.prepare import prepare as prepare_database
@@ -43,9 +48,13 @@ def check(loaded: Loaded) -> list[str]:
 
 
 def notes(settings: Settings) -> tuple[list[str], list[str]]:
-    """Warnings and notes of the provider file, for the log at the start. Raises ProviderFileError."""
+    """Warnings and notes of provider file and database, for the log at the start. Raises ProviderFileError."""
     loaded = load_provider(settings)
-    return loaded.warnings, loaded.notes
+    connector = connector_of_settings(settings)
+    most = settings.workers * (settings.database_pool_size + 2 * CONNECTIONS)
+    pools = f"database: at most {most} connections of {settings.workers} workers of this host"
+    told = [] if connector.dialect == "sqlite" else [pools]
+    return [*loaded.warnings, *connector.warnings], [*loaded.notes, *told]
 
 
 def prepare(settings: Settings) -> None:
@@ -58,13 +67,24 @@ def prepare(settings: Settings) -> None:
     with _refusing():
         engine = create_engine(settings)
         try:
-            prepare_database(engine, settings)
+            _record(prepare_database(engine, settings), engine, settings)
         except DatabaseAway:
             if settings.driver == "sqlite" or not settings.database_startup_timeout_s:
                 raise
             raise _Later from None
         finally:
             engine.dispose()
+
+
+def _record(migrated: list[str], engine: Engine, settings: Settings) -> None:
+    """A migration belongs into the audit trail (MP-112)."""
+    if not migrated:
+        return
+    try:
+        writer = AuditWriter.of(engine, settings)
+    except OSError:  # `check` has looked; a worker will say so
+        return
+    writer.record(AuditEvent("system.migrate", "system", "success", details={"revisions": migrated}))
 
 
 class _Later(Exception):
@@ -123,7 +143,7 @@ def _main() -> None:
     master, said = os.getppid(), _DONE
     try:
         engine = create_engine(settings)
-        prepare_patiently(engine, settings, is_wanted=lambda: os.getppid() == master)
+        _record(prepare_patiently(engine, settings, is_wanted=lambda: os.getppid() == master), engine, settings)
     except DatabaseFault as exc:
         said = str(exc).encode()
     os.write(3, said)

@@ -93,6 +93,9 @@ DISCONNECTS = Counter(
 FLUSH_FAILURES = Counter(
     "llm_proxy_usage_flush_failures_total", "Failed writes of token counts; they are tried again.", registry=REGISTRY
 )
+AUDIT_FAILURES = Counter(
+    "llm_proxy_audit_failures_total", "Audit records that a sink lost.", ["sink"], registry=REGISTRY
+)
 REQUEST_DURATION = Histogram(
     "llm_proxy_request_duration_seconds",
     "Time of a request from its first byte to the end of its answer.",
@@ -142,6 +145,7 @@ OPEN_FDS = Gauge(
 )
 
 upstream_requests = {outcome: UPSTREAM_REQUESTS.labels(outcome) for outcome in UPSTREAM_OUTCOMES}
+audit_failures = {sink: AUDIT_FAILURES.labels(sink) for sink in ("file", "table", "queue")}
 client_disconnects = {phase: DISCONNECTS.labels(phase) for phase in DISCONNECT_PHASES}
 _rejected: dict[str, Counter] = {}
 _durations: dict[tuple[str, int], Histogram] = {}

@@ -80,7 +80,7 @@ class Services:
     @cached_property
     def audit(self) -> AuditWriter:
         """Writes the audit trail. Raises OSError when its file cannot be opened."""
-        return AuditWriter.of(self.engine, self.settings)
+        return AuditWriter.of(self.engine, self.settings, lambda sink: metrics.audit_failures[sink].inc())
 
     @cached_property
     def tokens(self) -> TokenService:
