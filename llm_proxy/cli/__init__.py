@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "admin": ("llm_proxy.cli.admin:admin", "Serve the admin UI in a process of its own."),
+    "audit": ("llm_proxy.cli.audit:audit", "The audit trail."),
     "benchmark": ("llm_proxy.cli.benchmark:benchmark", "Measure requests through a proxy."),
     "completion": ("llm_proxy.cli.completion:completion", "Print a shell's completion script."),
     "config": ("llm_proxy.cli.config:config", "Check and show the settings."),
     "dispatcher": ("llm_proxy.cli.dispatcher:dispatcher", "Carry events from the bus to a service."),
     "events": ("llm_proxy.cli.events:events", "Watch and replay events."),
+    "db": ("llm_proxy.cli.database:db", "Copy, count and tidy the database."),
     "doctor": ("llm_proxy.cli.doctor:doctor", "Look for faults, and say what to do about each."),
     "manage": ("llm_proxy.cli.manage:manage", "Projects, tokens and the cache."),
     "migrate": ("llm_proxy.cli.database:migrate", "Bring the database's schema up or down."),

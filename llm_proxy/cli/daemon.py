@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.listening import is_answering
+from llm_proxy.cli.listening import answers
 from llm_proxy.settings.declare import ListenAddress
 
 _START_DEADLINE_S = 60.0
@@ -29,7 +29,9 @@ def claim(pid_path: Path) -> None:
         raise CommandError(f"cannot write {pid_path}: {exc.strerror}") from None
 
 
-def start(command: list[str], variables: Mapping[str, str], log_file: Path, address: ListenAddress) -> int:
+def start(
+    command: list[str], variables: Mapping[str, str], log_file: Path, address: ListenAddress, *, is_tls: bool
+) -> int:
     """Start it detached, wait until it answers, and return its pid. Raises CommandError when it ended instead."""
     try:
         log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +48,7 @@ def start(command: list[str], variables: Mapping[str, str], log_file: Path, addr
     with os.fdopen(reader) as pipe:
         pid = int(pipe.read())
     deadline = time.monotonic() + _START_DEADLINE_S
-    while not is_answering(address):
+    while not answers(address, "/live", is_tls=is_tls):
         if not _is_alive(pid):
             raise CommandError(f"the server ended at its start; see {log_file}")
         if time.monotonic() > deadline:

@@ -1,7 +1,10 @@
-"""`llm-proxy migrate …`: the schema (management.md §2.3)."""
+"""`llm-proxy migrate …` and `db …`: the schema, and the database as a whole (management.md §2.3, MP-110)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 from sqlalchemy import Engine
@@ -11,6 +14,7 @@ from llm_proxy.cli import output
 from llm_proxy.cli.environment import settings
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.tree import Group
+from llm_proxy.db import maintenance
 from llm_proxy.db import migrate as migrations
 from llm_proxy.db.engine import create_engine
 from llm_proxy.db.errors import DatabaseFault, WouldLoseData, is_unavailable
@@ -92,3 +96,56 @@ def status(db: str | None) -> None:
 def version(db: str | None) -> None:
     """Same as status."""
     _show_status(db)
+
+
+@click.group("db", cls=Group)
+def db() -> None:
+    """Copy, count and tidy the database."""
+
+
+@db.command()
+@click.argument("target", metavar="PATH")
+@_db_option
+def backup(target: str, db: str | None) -> None:
+    """Copy the database while servers go on.
+
+    SQLite is copied to PATH, which must not be there yet. For PostgreSQL and MySQL the command that dumps to PATH is
+    printed.
+    """
+    with database(db) as (_, found):
+        if found.driver == "sqlite":
+            maintenance.backup(Path(found.database_path), Path(target))
+            click.echo(f"Copied to {target}")
+        else:
+            click.echo(maintenance.dump_command(found.database_url or "", target))
+
+
+@db.command()
+@_db_option
+@output.output_options
+def stats(db: str | None) -> None:
+    """Count projects, tokens, requests and records."""
+    with database(db) as (engine, _):
+        migrations.require_current(engine)
+        found = maintenance.stats(engine, datetime.now(UTC))
+    value = asdict(found)
+    size = None if found.size_bytes is None else f"{found.size_bytes / 1024**2:.1f} MB"
+
+    def as_text() -> str:
+        counts = {name.replace("_", " ").capitalize(): number for name, number in value.items() if name != "size_bytes"}
+        return output.lines({"Size": size, **counts})
+
+    output.emit(value, as_text)
+
+
+@db.command()
+@_db_option
+def maintain(db: str | None) -> None:
+    """Give room back and renew the planner's statistics.
+
+    With SQLite, writers wait until it is done: not at a busy hour.
+    """
+    with database(db) as (engine, _):
+        migrations.require_current(engine)
+        maintenance.maintain(engine)
+    click.echo("Done")

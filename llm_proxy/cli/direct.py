@@ -1,5 +1,6 @@
 """The management API inside this process, on the configured database (MP-131): no server, no management token."""
 
+import logging
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
@@ -32,6 +33,8 @@ class DirectClient:
             logs.configure(settings, stream=sys.stderr)
         except OSError as exc:
             raise CommandError(f"LOG_FILE={settings.log_file}: {exc.strerror}") from exc
+        if settings.log_file is None and settings.log_level != "debug":
+            logging.disable(logging.CRITICAL)  # what goes wrong is the command's one line
         try:
             engine = create_engine(settings)
             migrate.require_current(engine)

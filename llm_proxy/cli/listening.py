@@ -1,8 +1,10 @@
 """Whether an address can be listened on, found out before anything else is done."""
 
 import errno
+import http.client
 import os
 import socket
+import ssl
 import stat
 from collections.abc import Iterator
 
@@ -29,17 +31,6 @@ def require_free(address: ListenAddress) -> None:
         raise CommandError(f"cannot listen on {address}: address already in use")
 
 
-def is_answering(address: ListenAddress) -> bool:
-    """Whether somebody accepts connections there."""
-    if address.path is not None:
-        return _is_answering(address.path)
-    try:
-        socket.create_connection((address.host or "localhost", address.port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
 def _places(address: ListenAddress) -> Iterator[tuple[socket.AddressFamily, tuple[str, int]]]:
     """Families and places that the server will bind; none for a Unix socket."""
     if address.path is not None:
@@ -62,3 +53,34 @@ def _is_answering(path: str) -> bool:
     except OSError:
         return False
     return True
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=2)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(2)
+        self.sock.connect(self._path)
+
+
+def answers(address: ListenAddress, path: str, *, is_tls: bool) -> bool:
+    """Whether a server there answers 200 to a GET; any certificate will do, because it is this machine's own."""
+    connection: http.client.HTTPConnection
+    host = address.host if address.host not in ("", "0.0.0.0", "::") else "127.0.0.1"  # noqa: S104  (compared)
+    if address.path is not None:
+        connection = _UnixConnection(address.path)
+    elif is_tls:
+        anyone = ssl._create_unverified_context()  # noqa: S323  (on this machine)
+        connection = http.client.HTTPSConnection(host, address.port, timeout=2, context=anyone)
+    else:
+        connection = http.client.HTTPConnection(host, address.port, timeout=2)
+    try:
+        connection.request("GET", path, headers={"Connection": "close"})
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

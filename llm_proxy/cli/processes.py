@@ -1,11 +1,8 @@
 """Processes that live and end with their parent."""
 
 import ctypes
-import http.client
 import select
 import signal
-import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -14,8 +11,8 @@ from types import FrameType
 from typing import IO, NoReturn
 
 from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.listening import answers
 from llm_proxy.settings import Settings
-from llm_proxy.settings.declare import ListenAddress
 
 _PR_SET_PDEATHSIG = 1
 _START_DEADLINE_S = 60.0
@@ -93,38 +90,8 @@ def _end_with_parent() -> None:
 def wait_until_ready(children: Children, settings: Settings) -> None:
     """Return when /ready says 200. Raises CommandError when a process ends, or after a minute."""
     deadline = time.monotonic() + _START_DEADLINE_S
-    while not _is_ready(settings.listen_addr, is_tls=settings.enable_tls):
+    while not answers(settings.listen_addr, "/ready", is_tls=settings.enable_tls):
         children.require_alive()
         if time.monotonic() > deadline:
             raise CommandError("the server does not become ready; see above")
         time.sleep(_POLL_S)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=2)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(2)
-        self.sock.connect(self._path)
-
-
-def _is_ready(address: ListenAddress, *, is_tls: bool) -> bool:
-    connection: http.client.HTTPConnection
-    host = address.host if address.host not in ("", "0.0.0.0", "::") else "127.0.0.1"  # noqa: S104  (compared)
-    if address.path is not None:
-        connection = _UnixConnection(address.path)
-    elif is_tls:
-        anyone = ssl._create_unverified_context()  # noqa: S323  (our own child, on this machine)
-        connection = http.client.HTTPSConnection(host, address.port, timeout=2, context=anyone)
-    else:
-        connection = http.client.HTTPConnection(host, address.port, timeout=2)
-    try:
-        connection.request("GET", "/ready", headers={"Connection": "close"})
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

@@ -66,7 +66,8 @@ def server(
     command = gunicorn_command(pid_path)
     variables = _variables(flags, named_env_file)
     if is_daemon:
-        click.echo(daemon.start(command, variables, Path(found.log_file or os.devnull), found.listen_addr))
+        log_path = Path(found.log_file or os.devnull)
+        click.echo(daemon.start(command, variables, log_path, found.listen_addr, is_tls=found.enable_tls))
         return
     sys.stdout.flush()
     os.execve(command[0], command, variables)  # noqa: S606  (our own interpreter, no shell)

@@ -270,3 +270,18 @@ def test_server_serves_with_a_copied_example_and_names_of_kubernetes(tmp_path: P
         code = process.wait(timeout=30)
     assert code == 0, log.read_text()
     assert "did you mean" not in log.read_text()
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_database_commands(alone: dict[str, str], tmp_path: Path, door: str) -> None:
+    """A copy for its owner alone, counts, and tidying, by both doors; without a schema the command to run is named."""
+    missing = run("db", "stats", variables=alone, door=door)
+    assert (missing.returncode, "run llm-proxy migrate up" in missing.stderr) == (1, True)
+    run("migrate", "up", variables=alone, door=door)
+    target = tmp_path / "copy.db"
+    assert run("db", "backup", str(target), variables=alone, door=door).returncode == 0
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    again = run("db", "backup", str(target), variables=alone, door=door)
+    assert (again.returncode, again.stderr) == (1, f"Error: {target} is there already\n")
+    assert json.loads(run("db", "stats", "--json", variables=alone, door=door).stdout)["projects"] == 0
+    assert run("db", "maintain", variables=alone, door=door).stdout == "Done\n"

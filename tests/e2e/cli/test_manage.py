@@ -150,3 +150,26 @@ def test_nothing_that_commands_print_is_a_secret(manages: dict[str, str]) -> Non
         done = run("manage", *arguments, "--json", variables=manages)
         assert KEY not in done.stdout + done.stderr
         assert manages["MANAGEMENT_TOKEN"] not in done.stdout + done.stderr
+
+
+def test_audit_trail_is_listed_shown_and_exported(manages: dict[str, str]) -> None:
+    """Filters reach the API; an export has every record once, the oldest first; a formula stays text in CSV."""
+    project = made(manages, "project", "create", "--name", "=HYPERLINK(1)", "--openai-key", KEY)
+    audit = ["audit", "list", "--project-id", project["id"], "--action", "project.create", "--json"]
+    listed = json.loads(run(*audit, variables=manages).stdout)
+    assert listed["pagination"]["total_count"] == 1
+    event = listed["events"][0]
+    shown = run("audit", "show", event["id"], "-o", "json", variables=manages)
+    assert json.loads(shown.stdout) == event
+    text = run("audit", "list", "--since", "1h", "--page-size", "2", variables=manages).stdout.splitlines()
+    assert text[0].split() == ["Time", "Action", "Actor", "Outcome", "Project", "Token", "Client", "Reason", "ID"]
+    assert len(text) == 3
+    lines = run("audit", "export", variables=manages).stdout.splitlines()
+    events = [json.loads(line) for line in lines]
+    assert len({one["id"] for one in events}) == len(events)
+    assert [one["timestamp"] for one in events] == sorted(one["timestamp"] for one in events)
+    assert event in events
+    table = run("audit", "export", "--format", "csv", "--request-id", event["request_id"], variables=manages).stdout
+    assert len(table.splitlines()) == 2
+    wrong = run("audit", "list", "--since", "soon", variables=manages)
+    assert (wrong.returncode, wrong.stderr) == (1, "Error: HTTP 400: invalid start_time\n")

@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from llm_proxy.cli import daemon, envfile, output
+from llm_proxy.cli.audit import plain_cell
 from llm_proxy.cli.benchmark import Sample, summary
 from llm_proxy.cli.errors import AuthenticationError, CommandError
 from llm_proxy.cli.listening import require_free
@@ -197,3 +198,12 @@ def test_benchmark_summary() -> None:
     assert value["proxy_latency_ms"]["avg"] == 2.75
     assert (value["success"], value["failed"], value["cache_hits"], value["requests_per_s"]) == (10, 3, 2, 6.5)
     assert value["statuses"] == {"200": 10, "500": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [("=1+1", "'=1+1"), ("@x", "'@x"), ("-1", "'-1"), ("+1", "'+1"), ("\tx", "'\tx"), ("a=b", "a=b"), (None, "")],
+)
+def test_formulas_stay_text(value: str | None, cell: str) -> None:
+    """What a client sent may begin like a formula; a spreadsheet must not run it."""
+    assert plain_cell(value) == cell

@@ -1,0 +1,146 @@
+"""`llm-proxy audit …`: the audit trail read, exported (MP-125, MP-154)."""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from llm_proxy.cli import output
+from llm_proxy.cli.manage import ManageCommand, ManageGroup, client
+from llm_proxy.cli.projects import segment
+from llm_proxy.settings.declare import duration_s
+
+_PAGE = 100
+_FILTERS = (
+    "action",
+    "actor",
+    "outcome",
+    "project_id",
+    "token_id",
+    "client_ip",
+    "request_id",
+    "correlation_id",
+    "method",
+    "path",
+)
+_FIELDS = (
+    *("id", "timestamp", "action", "actor", "outcome", "project_id", "token_id", "client_ip", "request_id"),
+    *("correlation_id", "method", "path", "user_agent", "reason", "metadata"),
+)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@click.group("audit", cls=ManageGroup)
+def audit() -> None:
+    """The audit trail."""
+
+
+def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name in reversed(_FILTERS):
+        text = f"Only this {name.replace('_', ' ')}."
+        command = click.option(f"--{name.replace('_', '-')}", metavar="TEXT", help=text)(command)
+    command = click.option("--search", metavar="TEXT", help="Only records that contain it.")(command)
+    command = click.option("--until", "--end-time", "until", metavar="TIME", help="Up to then, included.")(command)
+    return click.option(
+        "--since", "--start-time", "since", metavar="TIME", help="From then on: RFC 3339, a date, or 24h, 7d ago."
+    )(command)
+
+
+@audit.command("list")
+@_filter_options
+@click.option("--page", type=click.IntRange(1), metavar="N", help="Page (1).")
+@click.option("--page-size", type=click.IntRange(1, 100), metavar="N", help="Records a page (20).")
+@click.option("--limit", type=click.IntRange(1, 100), metavar="N", help="Records, by cursor in place of pages.")
+@click.option("--cursor", metavar="TEXT", help="Where the last answer ended.")
+@click.option("--oldest-first", is_flag=True, help="In the order in which things happened.")
+def list_events(
+    page: int | None,
+    page_size: int | None,
+    limit: int | None,
+    cursor: str | None,
+    oldest_first: bool,
+    **said: str | None,
+) -> None:
+    """List records, the newest first."""
+    places = {"page": page, "page_size": page_size, "limit": limit, "cursor": cursor}
+    query = _query(said) | places | {"sort": "asc" if oldest_first else None}
+    found = client().call("GET", "/manage/audit", query=query)
+    columns = ("Time", "Action", "Actor", "Outcome", "Project", "Token", "Client", "Reason", "ID")
+    names = ("action", "actor", "outcome", "project_id", "token_id", "client_ip", "reason", "id")
+
+    def as_text() -> str:
+        rows = [(event["timestamp"][:19], *(event.get(name) for name in names)) for event in found["events"]]
+        return output.table(columns, rows)
+
+    output.emit(found, as_text)
+    if output.output_format() == "table" and found.get("next_cursor"):
+        output.note(f"More: --cursor {found['next_cursor']}")
+
+
+@audit.command("show")
+@click.argument("event_id", metavar="ID")
+def show(event_id: str) -> None:
+    """Show one record."""
+    found = client().call("GET", f"/manage/audit/{segment(event_id)}")
+    output.emit(found, lambda: output.lines({name: found[name] for name in _FIELDS if name in found}))
+
+
+@audit.command("export", cls=ManageCommand)
+@_filter_options
+@click.option("--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl", help="Form (jsonl).")
+def export(form: str, **said: str | None) -> None:
+    """Write all records to stdout, the oldest first, as they are read."""
+    writer = _csv_row if form == "csv" else _json_line
+    if form == "csv":
+        csv.writer(sys.stdout).writerow(_FIELDS)
+    query = _query(said)
+    query.setdefault("end_time", datetime.now(UTC).isoformat().replace("+00:00", "Z"))  # reading is recorded, too
+    for event in _everything(query):
+        writer(event)
+    sys.stdout.flush()
+
+
+def _everything(query: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Page by page, by key: what is recorded meanwhile neither shifts nor repeats a row."""
+    api, cursor = client(), None
+    while True:
+        found = api.call("GET", "/manage/audit", query={**query, "limit": _PAGE, "sort": "asc", "cursor": cursor})
+        yield from found["events"]
+        cursor = found.get("next_cursor")
+        if cursor is None:
+            return
+
+
+def _json_line(event: Mapping[str, Any]) -> None:
+    click.echo(json.dumps(event, ensure_ascii=False))
+
+
+def _csv_row(event: Mapping[str, Any]) -> None:
+    csv.writer(sys.stdout).writerow([plain_cell(event.get(name)) for name in _FIELDS])
+
+
+def plain_cell(value: Any) -> str:
+    """A cell that a spreadsheet does not run: what clients sent may begin like a formula."""
+    text = "" if value is None else str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _query(said: Mapping[str, str | None]) -> dict[str, Any]:
+    """The API's parameters."""
+    query: dict[str, Any] = {name: said[name] for name in (*_FILTERS, "search") if said.get(name) is not None}
+    for flag, name in (("since", "start_time"), ("until", "end_time")):
+        if (written := said.get(flag)) is not None:
+            query[name] = _instant(written)
+    return query
+
+
+def _instant(written: str) -> str:
+    """As written, or that long ago."""
+    if not re.fullmatch(r"(?:[0-9.]+(?:ms|[smhd]))+", written):
+        return written
+    return (datetime.now(UTC) - timedelta(seconds=duration_s(written))).isoformat().replace("+00:00", "Z")
