@@ -12,7 +12,8 @@ from llm_proxy.crypto import KeyRing, UnopenableValue, digest, is_sealed
 from llm_proxy.errors import BadRequest
 from llm_proxy.redaction import obfuscate
 
-_LATER = ("requests_per_minute", "tokens_per_minute", "max_cost_usd_per_month", "event_privacy")
+_LATER = ("requests_per_minute", "tokens_per_minute", "max_cost_usd_per_month")
+EVENT_PRIVACY = ("full", "metadata", "off")
 _KEY_FORM = re.compile(r"[\x21-\x7e]{1,4096}")
 _UNREADABLE = "****"
 
@@ -28,6 +29,7 @@ class Project:
     deactivated_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    event_privacy: str = "full"
     stored_key: str = field(repr=False, default="")
 
     @classmethod
@@ -45,6 +47,7 @@ class Project:
             deactivated_at=row["deactivated_at"],
             created_at=row["created_at"],
             updated_at=row["updated_at"],
+            event_privacy=row["event_privacy"],
             stored_key=digest(row["api_key"]),
         )
 
@@ -55,6 +58,7 @@ class NewProject:
 
     name: str
     api_key: str
+    event_privacy: str = "full"
 
     @classmethod
     def from_json(cls, wanted: Mapping[str, Any], *, wants_sk: bool = False) -> "NewProject":
@@ -71,7 +75,7 @@ class NewProject:
         api_key = check_api_key(api_key, wants_sk=wants_sk)
         name = check_name(name)
         _refuse_later_fields(wanted)
-        return cls(name, api_key)
+        return cls(name, api_key, event_privacy=_privacy(wanted) or "full")
 
     def __repr__(self) -> str:  # never a key in a log or a traceback
         return f"NewProject(name={self.name!r})"
@@ -85,6 +89,7 @@ class ProjectPatch:
     api_key: str | None = None
     is_active: bool | None = None
     revokes_tokens: bool = False
+    event_privacy: str | None = None
 
     @classmethod
     def from_json(cls, wanted: Mapping[str, Any], *, wants_sk: bool = False) -> "ProjectPatch":
@@ -98,7 +103,7 @@ class ProjectPatch:
         if name is not None:
             name = check_name(name)
         _refuse_later_fields(wanted)
-        return cls(name, api_key, is_active, bool(revokes))
+        return cls(name, api_key, is_active, bool(revokes), event_privacy=_privacy(wanted))
 
     def __repr__(self) -> str:
         return f"ProjectPatch(name={self.name!r}, is_active={self.is_active})"
@@ -139,6 +144,16 @@ def _refuse_later_fields(wanted: Mapping[str, Any]) -> None:
     for name in _LATER:
         if wanted.get(name) is not None:
             raise _refused(f"{name} is not supported by this version", name)
+
+
+def _privacy(wanted: Mapping[str, Any]) -> str | None:
+    """What of its exchanges goes into events; null is the default again. None: not mentioned. Raises BadRequest."""
+    if "event_privacy" not in wanted:
+        return None
+    word = _text(wanted, "event_privacy")
+    if word is not None and word not in EVENT_PRIVACY:
+        raise _refused(f"event_privacy must be one of {', '.join(EVENT_PRIVACY)}", "event_privacy")
+    return word or EVENT_PRIVACY[0]
 
 
 def _text(wanted: Mapping[str, Any], name: str) -> str | None:

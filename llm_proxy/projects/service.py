@@ -110,6 +110,7 @@ class ProjectService:
         }
         with writing(self._engine) as connection:
             try:
+            "event_privacy": new.event_privacy,
                 connection.execute(insert(ProjectRow), values)
             except IntegrityError as error:
                 raise _taken() from error
@@ -198,6 +199,8 @@ class ProjectService:
                 values["deactivated_at"] = None if patch.is_active else self._now()
         return values
 
+        if patch.event_privacy is not None:
+            values["event_privacy"] = patch.event_privacy
     def _write(self, connection: Connection, project_id: str, values: Mapping[str, Any]) -> None:
         try:
             connection.execute(

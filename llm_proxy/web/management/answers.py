@@ -36,6 +36,7 @@ def project_json(project: Project) -> dict[str, Any]:
         "name": project.name,
         "api_key": project.api_key,
         "is_active": project.is_active,
+        "event_privacy": project.event_privacy,
     }
     if project.deactivated_at is not None:
         shown["deactivated_at"] = time_of(project.deactivated_at)
@@ -79,7 +80,7 @@ def issued_json(issued: Issued) -> dict[str, Any]:
 
 def project_tag(project: Project) -> str:
     """`ETag` over what PATCH can change (data-plane 0.1)."""
-    return _tag(project.name, project.stored_key, project.is_active)
+    return _tag(project.name, project.stored_key, project.is_active, project.event_privacy)
 
 
 def token_tag(token: Token) -> str:

@@ -56,7 +56,7 @@ def test_openai_api_key_is_an_alias(manage: Manager) -> None:
         ({"name": "a", "api_key": "enc:v1:abc"}, "api_key contains invalid characters"),
         ({"name": "a", "api_key": "k" * 4097}, "api_key contains invalid characters"),
         ({"name": "a", "api_key": "k", "tokens_per_minute": 5}, "tokens_per_minute is not supported by this version"),
-        ({"name": "a", "api_key": "k", "event_privacy": "off"}, "event_privacy is not supported by this version"),
+        ({"name": "a", "api_key": "k", "event_privacy": "odd"}, "event_privacy must be one of full, metadata, off"),
     ],
     ids=lambda value: str(value)[:40],
 )  # fmt: skip
