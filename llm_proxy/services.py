@@ -17,6 +17,7 @@ from llm_proxy.crypto import KeyRing
 from llm_proxy.db import check
 from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.engine import create_engine
+from llm_proxy.db.idempotency import IdempotencyKeys
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.forwarding.audits import RefusalAudit
 from llm_proxy.forwarding.breaker import Circuit, Slots, slot_limit
@@ -96,6 +97,11 @@ class Services:
     def audit_log(self) -> AuditLog:
         """Reads the audit trail."""
         return AuditLog(self.engine)
+
+    @cached_property
+    def idempotency(self) -> IdempotencyKeys:
+        """Creations that are done once."""
+        return IdempotencyKeys(self.engine, self.ring)
 
     @property
     def cache_purge(self) -> None:

@@ -97,8 +97,13 @@ class ProjectService:
     ) -> None:
         self._engine, self._ring, self._tokens, self._changed, self._now = engine, ring, tokens, changed, now
 
-    def create(self, new: NewProject, record: Record) -> Project:
-        """Store a new project. Raises Conflict when the name is taken (MP-36)."""
+    def create(
+        self,
+        new: NewProject,
+        record: Record,
+        then: Callable[[Connection, Project], None] = lambda connection, project: None,
+    ) -> Project:
+        """Store a new project; `then` is of the same transaction. Raises Conflict when the name is taken (MP-36)."""
         project_id, now = str(uuid.uuid4()), self._now()
         values = {
             "id": project_id,
@@ -110,12 +115,12 @@ class ProjectService:
         }
         with writing(self._engine) as connection:
             try:
-            "event_privacy": new.event_privacy,
                 connection.execute(insert(ProjectRow), values)
             except IntegrityError as error:
                 raise _taken() from error
             project = self._shown(_row(connection, project_id))
             record(connection, project_id=project_id, details={"project_name": new.name})
+            then(connection, project)
         return project
 
     def get(self, project_id: str) -> Project:
@@ -199,8 +204,6 @@ class ProjectService:
                 values["deactivated_at"] = None if patch.is_active else self._now()
         return values
 
-        if patch.event_privacy is not None:
-            values["event_privacy"] = patch.event_privacy
     def _write(self, connection: Connection, project_id: str, values: Mapping[str, Any]) -> None:
         try:
             connection.execute(

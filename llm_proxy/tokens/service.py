@@ -119,8 +119,16 @@ class TokenService:
     ) -> None:
         self._engine, self._changed, self._now = engine, changed, now
 
-    def issue(self, new: NewToken, record: Record) -> Issued:
+    def issue(
+        self,
+        new: NewToken,
+        record: Record,
+        then: Callable[[Connection, Issued], None] = lambda connection, issued: None,
+    ) -> Issued:
         """Store a new token; the bearer is in the result and nowhere else.
+
+        Args:
+            then: Called with the result inside the transaction.
 
         Raises:
             ResourceNotFound: No such project.
@@ -142,9 +150,10 @@ class TokenService:
         with writing(self._engine) as connection:
             self._require_active(connection, new.project_id)
             connection.execute(insert(TokenRow), values)
-            token = _read(connection, str(values["id"]))
-            record(connection, project_id=new.project_id, details=_creation(new, token))
-        return Issued(token, bearer)
+            issued = Issued(_read(connection, str(values["id"])), bearer)
+            record(connection, project_id=new.project_id, details=_creation(new, issued.token))
+            then(connection, issued)
+        return issued
 
     def get(self, token_id: str) -> Token:
         """Raises ResourceNotFound."""

@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy import Boolean, Index
+from sqlalchemy import Boolean, Index, Integer
 from sqlalchemy.orm import Mapped, mapped_column
 
 from llm_proxy.db.models.base import MYSQL_TABLE, Base
-from llm_proxy.db.types import UtcTime, ascii_fixed, ascii_text, exact_text
+from llm_proxy.db.types import UtcTime, ascii_fixed, ascii_text, exact_text, long_text
 
 
 class InstanceRow(Base):
@@ -42,3 +42,17 @@ class AdminSessionRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcTime())
     last_seen_at: Mapped[datetime] = mapped_column(UtcTime())
     expires_at: Mapped[datetime] = mapped_column(UtcTime())
+
+
+class IdempotencyRow(Base):
+    """A creation that carried an Idempotency-Key: running while `status` is null, else its answer, sealed."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("idx_idempotency_keys_created_at", "created_at"), MYSQL_TABLE)
+
+    path: Mapped[str] = mapped_column(ascii_text(128), primary_key=True)
+    key: Mapped[str] = mapped_column(ascii_text(255), primary_key=True)
+    body_sha256: Mapped[str] = mapped_column(ascii_fixed(64))
+    status: Mapped[int | None] = mapped_column(Integer())
+    answer: Mapped[str | None] = mapped_column(long_text())
+    created_at: Mapped[datetime] = mapped_column(UtcTime())

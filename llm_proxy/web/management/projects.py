@@ -2,11 +2,13 @@
 
 from flask import Blueprint, Response
 
+from llm_proxy.db.idempotency import Answer
 from llm_proxy.errors import BadRequest, WrongMethod
-from llm_proxy.projects.project import NewProject, ProjectPatch
+from llm_proxy.projects.project import NewProject, Project, ProjectPatch
 from llm_proxy.projects.service import BY_NAME, SORTS, ProjectFilter, order_of
 from llm_proxy.web.management import answers, inputs, pagination
 from llm_proxy.web.management.call import current
+from llm_proxy.web.management.once import Keep, once
 from llm_proxy.web.management.routing import Services, add
 
 _DELETION = "project deletion is not permitted"
@@ -28,10 +30,15 @@ def routes(bp: Blueprint, services: Services) -> None:
     def create() -> Response:
         """201 with the project; 400 names the field; 409 the name is taken."""
         with current().attempt("project.create", "failed to create project") as attempt:
-            new = NewProject.from_json(inputs.json_object(), wants_sk=wants_sk)
-            project = services().projects.create(new, attempt.record)
-        headers = {"Location": f"/manage/projects/{project.id}", "ETag": answers.project_tag(project)}
-        return answers.answer(answers.project_json(project), 201, headers)
+
+            def do(keep: Keep) -> Answer:
+                new = NewProject.from_json(inputs.json_object(), wants_sk=wants_sk)
+                project = services().projects.create(
+                    new, attempt.record, lambda connection, project: keep(connection, _created(project))
+                )
+                return _created(project)
+
+            return once(services().idempotency, attempt, do)
 
     def show(project_id: str) -> Response:
         """200 with the project; 404."""
@@ -82,6 +89,11 @@ def routes(bp: Blueprint, services: Services) -> None:
     add(bp, "/projects/<project_id>/tokens/revoke", "POST", revoke_tokens)
     for method in ("GET", "PATCH", "DELETE"):  # else they would belong to a project whose id holds slashes
         add(bp, "/projects/<project_id>/tokens/revoke", method, no_such_method, is_refusal=True)
+
+
+def _created(project: Project) -> Answer:
+    headers = {"Location": f"/manage/projects/{project.id}", "ETag": answers.project_tag(project)}
+    return Answer(201, headers, answers.project_json(project))
 
 
 def _checked(project_id: str) -> str:

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from llm_proxy.audit.query import AuditLog
 from llm_proxy.audit.writer import AuditWriter
+from llm_proxy.db.idempotency import IdempotencyKeys
 from llm_proxy.projects.service import ProjectService
 from llm_proxy.settings import Settings
 from llm_proxy.tokens.service import TokenService
@@ -41,6 +42,10 @@ class ManagementServices(Protocol):
     @property
     def audit_log(self) -> AuditLog:
         """Reads the audit trail."""
+
+    @property
+    def idempotency(self) -> IdempotencyKeys:
+        """Creations that are done once."""
 
     @property
     def cache_purge(self) -> Purge | None:

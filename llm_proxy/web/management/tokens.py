@@ -2,12 +2,14 @@
 
 from flask import Blueprint, Response
 
+from llm_proxy.db.idempotency import Answer
 from llm_proxy.db.types import utc_now
 from llm_proxy.errors import BadRequest
-from llm_proxy.tokens.service import NEWEST_FIRST, SORTS, STATUSES, TokenFilter, order_of
+from llm_proxy.tokens.service import NEWEST_FIRST, SORTS, STATUSES, Issued, TokenFilter, order_of
 from llm_proxy.tokens.token import NewToken, TokenDefaults, TokenPatch
 from llm_proxy.web.management import answers, inputs, pagination
 from llm_proxy.web.management.call import current
+from llm_proxy.web.management.once import Keep, once
 from llm_proxy.web.management.routing import Services, add
 
 
@@ -28,13 +30,18 @@ def routes(bp: Blueprint, services: Services) -> None:
     def create() -> Response:
         """200 with the bearer, shown this once; 400 names the field; 403 inactive, 404 unknown project."""
         with current().attempt("token.create", "failed to store token") as attempt:
-            wanted = inputs.json_object()
-            asked = wanted.get("project_id")
-            attempt.project_id = asked if isinstance(asked, str) else None
-            new = NewToken.from_json(wanted, defaults)
-            issued = services().tokens.issue(new, attempt.record)
-        headers = {"ETag": answers.token_tag(issued.token), "Location": f"/manage/tokens/{issued.token.id}"}
-        return answers.answer(answers.issued_json(issued), headers=headers)
+
+            def do(keep: Keep) -> Answer:
+                wanted = inputs.json_object()
+                asked = wanted.get("project_id")
+                attempt.project_id = asked if isinstance(asked, str) else None
+                new = NewToken.from_json(wanted, defaults)
+                issued = services().tokens.issue(
+                    new, attempt.record, lambda connection, issued: keep(connection, _created(issued))
+                )
+                return _created(issued)
+
+            return once(services().idempotency, attempt, do)
 
     def show(token_id: str) -> Response:
         """200 with the token; 404."""
@@ -64,6 +71,11 @@ def routes(bp: Blueprint, services: Services) -> None:
     add(bp, "/tokens/<token_id>", "GET", show)
     add(bp, "/tokens/<token_id>", "PATCH", change)
     add(bp, "/tokens/<token_id>", "DELETE", revoke)
+
+
+def _created(issued: Issued) -> Answer:
+    headers = {"ETag": answers.token_tag(issued.token), "Location": f"/manage/tokens/{issued.token.id}"}
+    return Answer(200, headers, answers.issued_json(issued), secret="token")  # noqa: S106  (a member's name)
 
 
 def _filter() -> TokenFilter:
