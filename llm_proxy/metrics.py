@@ -34,6 +34,7 @@ METHODS = ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
 STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 UPSTREAM_OUTCOMES = ("2xx", "3xx", "4xx", "5xx", "connect_error", "timeout", "aborted", "client_gone")
 DISCONNECT_PHASES = ("before_dispatch", "before_first_byte", "mid_stream")
+EVENT_LOSSES = ("spool_full", "buffer_full", "shutdown", "list_full", "file")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _OWN_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
@@ -96,6 +97,45 @@ FLUSH_FAILURES = Counter(
 AUDIT_FAILURES = Counter(
     "llm_proxy_audit_failures_total", "Audit records that a sink lost.", ["sink"], registry=REGISTRY
 )
+LEASE_SWAPS = Counter(
+    "llm_proxy_lease_swaps_total",
+    "Changes of tokens' leases in the database, by result.",
+    ["result"],
+    registry=REGISTRY,
+)
+QUOTA_WAITS = Counter(
+    "llm_proxy_quota_waits_total",
+    "Requests that waited for a unit of a quota that others still held, by how it ended.",
+    ["result"],
+    registry=REGISTRY,
+)
+UNITS_SETTLED = Counter(
+    "llm_proxy_ledger_units_settled_total",
+    "Units added to tokens' counts: by their own worker, by a mate of a dead one, or for a silent one's slice.",
+    ["by"],
+    registry=REGISTRY,
+)
+DB_DURATION = Histogram(
+    "llm_proxy_db_duration_seconds",
+    "Time of a database operation.",
+    ["operation"],
+    buckets=_OWN_SECONDS,
+    registry=REGISTRY,
+)
+EVENTS_PUBLISHED = Counter("llm_proxy_events_published_total", "Events that the bus took.", registry=REGISTRY)
+EVENTS_SPOOLED = Counter("llm_proxy_events_spooled_total", "Events that went through the spool.", registry=REGISTRY)
+EVENTS_DROPPED = Counter(
+    "llm_proxy_events_dropped_total", "Events that were lost, by reason.", ["reason"], registry=REGISTRY
+)
+EVENTS_QUEUED = Gauge(
+    "llm_proxy_events_queued",
+    "Events that wait in the workers' memory.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+EVENT_SPOOL_BYTES = Gauge(
+    "llm_proxy_event_spool_bytes", "Bytes of events that wait on disk.", multiprocess_mode="livesum", registry=REGISTRY
+)
 REQUEST_DURATION = Histogram(
     "llm_proxy_request_duration_seconds",
     "Time of a request from its first byte to the end of its answer.",
@@ -119,6 +159,13 @@ FIRST_BYTE = Histogram(
     "llm_proxy_time_to_first_byte_seconds",
     "Time to the head of the provider's answer.",
     buckets=_SECONDS,
+    registry=REGISTRY,
+)
+REDIS_DURATION = Histogram(
+    "llm_proxy_redis_duration_seconds",
+    "Time of Redis' answers, by what it was used for.",
+    ["use"],
+    buckets=_OWN_SECONDS,
     registry=REGISTRY,
 )
 INFLIGHT = Gauge(
@@ -146,6 +193,12 @@ OPEN_FDS = Gauge(
 
 upstream_requests = {outcome: UPSTREAM_REQUESTS.labels(outcome) for outcome in UPSTREAM_OUTCOMES}
 audit_failures = {sink: AUDIT_FAILURES.labels(sink) for sink in ("file", "table", "queue")}
+lease_swaps = {result: LEASE_SWAPS.labels(result) for result in ("done", "lost", "failed")}
+quota_waits = {result: QUOTA_WAITS.labels(result) for result in ("unit", "refused", "timeout")}
+units_settled = {by: UNITS_SETTLED.labels(by) for by in ("owner", "mate", "silence")}
+db_duration = {operation: DB_DURATION.labels(operation) for operation in ("read", "swap", "management")}
+redis_duration = {use: REDIS_DURATION.labels(use) for use in ("bus", "cache", "limit")}
+events_dropped = {reason: EVENTS_DROPPED.labels(reason) for reason in EVENT_LOSSES}
 client_disconnects = {phase: DISCONNECTS.labels(phase) for phase in DISCONNECT_PHASES}
 _rejected: dict[str, Counter] = {}
 _durations: dict[tuple[str, int], Histogram] = {}

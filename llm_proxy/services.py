@@ -19,12 +19,16 @@ from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.engine import create_engine
 from llm_proxy.db.idempotency import IdempotencyKeys
 from llm_proxy.errors import LlmProxyError
+from llm_proxy.events.capture import CaptureLimits
+from llm_proxy.events.make import make_publisher
+from llm_proxy.events.publisher import Counters, Publisher
 from llm_proxy.forwarding.audits import RefusalAudit
 from llm_proxy.forwarding.breaker import Circuit, Slots, slot_limit
 from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
 from llm_proxy.forwarding.pipeline import Pipeline
+from llm_proxy.forwarding.recording import Recorder
 from llm_proxy.forwarding.settle import Books
 from llm_proxy.projects.service import ProjectService
 from llm_proxy.providers import LoadedProvider, ParameterRules, Provider, load_provider
@@ -138,6 +142,27 @@ class Services:
         return logs.AccessLog(self.settings.log_level)
 
     @cached_property
+    def publisher(self) -> Publisher:
+        """Takes events to the bus. Raises ValueError when REDIS_ADDR is no address."""
+        counters = Counters(
+            published=metrics.EVENTS_PUBLISHED.inc,
+            spooled=metrics.EVENTS_SPOOLED.inc,
+            dropped=lambda reason, count: metrics.events_dropped[reason].inc(count),
+            bus_seconds=metrics.redis_duration["bus"].observe,
+        )
+        return make_publisher(self.settings, counters)
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        """Makes events of exchanges."""
+        return Recorder(
+            self.publisher,
+            CaptureLimits.of(self.settings),
+            provider=self.loaded_provider.provider.name,
+            is_required=self.settings.events_required,
+        )
+
+    @cached_property
     def books(self) -> Books:
         """What the exchanges of this worker share."""
         limit = slot_limit(self.settings.max_concurrent_requests, self.workers, self.worker_connections)
@@ -147,6 +172,7 @@ class Services:
             slots=Slots(limit),
             access=self.access,
             refusals=RefusalAudit(self.audit) if self.settings.audit_enabled else None,
+            events=self.recorder,
         )
 
     @cached_property
@@ -183,6 +209,7 @@ class Services:
             render=self._render,
             max_request_bytes=settings.max_request_size_bytes,
             enforce_project_active=settings.enforce_project_active,
+            recorder=self.recorder,
         )
 
     # -- their life ---------------------------------------------------------------------------------------------------
@@ -201,31 +228,37 @@ class Services:
         if monkey.is_module_patched("socket"):
             self.admission.start()
             self.audit.start()
+            self.publisher.start()
         else:  # a development server with threads: nobody turns gevent's loop
             threading.Thread(target=self._beat_in_a_thread, daemon=True).start()
         watch = metrics.SAMPLER.watch
         watch(metrics.INFLIGHT, lambda: len(self.books.live))
         watch(metrics.STREAMS_OPEN, lambda: self.books.open_streams)
+        watch(metrics.EVENTS_QUEUED, lambda: self.publisher.queued)
+        watch(metrics.EVENT_SPOOL_BYTES, lambda: self.publisher.spool_bytes)
         watch(metrics.CIRCUIT_OPEN, lambda: self.books.circuit.is_open)
 
     def _beat_in_a_thread(self) -> None:
         while self._is_started:
             self.admission.beat()
             self.audit.flush()
+            self.publisher.turn()
             time.sleep(BEAT_S)
 
-    def stop(self) -> None:
-        """Write down everything: counts, then audit records (DP-106)."""
+    def stop(self, *, cut: bool = False) -> None:
+        """Write down everything: counts, events, then audit records (DP-106). `cut`: nothing is waited for."""
         if self._is_started:
             self._is_started = False
             self.admission.close()
+            self.publisher.close(cut=cut)
             self.audit.close()
             self.upstream.close()
 
     def reopen(self) -> None:
-        """SIGUSR1: the log and the audit file may have been renamed."""
+        """SIGUSR1: the log, the audit file and the file of events may have been renamed."""
         logs.reopen()
         self.audit.reopen()
+        self.publisher.reopen()
 
 
 def _timeouts(provider: Provider) -> Timeouts:

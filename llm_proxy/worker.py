@@ -64,7 +64,7 @@ class AppEdge:
         started_s = time.monotonic()
         if self._sampler is not None:
             self._sampler.kill()
-        self._services.stop()
+        self._services.stop(cut=cut)
         _log.info("stopped", extra={"was_cut": cut, "took_ms": round((time.monotonic() - started_s) * 1000)})
         logs.stop()
 

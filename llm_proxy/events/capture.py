@@ -24,11 +24,12 @@ _BINARY = re.compile(r"(?:audio|image|video)/|application/octet-stream", re.IGNO
 _DROPPED = frozenset(("set-cookie", "set-cookie2", "authorization", "proxy-authenticate", "x-api-key"))
 _SECRET_NAME = re.compile(r"token|secret|api-?key")
 _MAX_NAMES = 2048
-_names: dict[bytes, str | None] = {}
+_LEAST_SECRET = 8  # shorter ones would be found where they are none
+_names: dict[str, str | None] = {}
 
 log = logging.getLogger(__name__)
 
-Fields = Iterable[tuple[bytes, bytes]]
+Fields = Iterable[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +110,26 @@ class _Tap:
 class Secrets:
     """What must not be found in captured bytes: the caller's token and the provider's key (EV-11)."""
 
-    __slots__ = ("_pairs",)
+    __slots__ = ("_secrets",)
 
     def __init__(self, secrets: Iterable[str | None]) -> None:
-        found = sorted({secret for secret in secrets if secret and len(secret) >= 8}, key=len, reverse=True)
-        self._pairs: Sequence[tuple[bytes, bytes]] = [
-            (secret.encode("utf-8", "replace"), obfuscate(secret).encode("utf-8", "replace")) for secret in found
-        ]
+        found = [secret for secret in secrets if secret and len(secret) >= _LEAST_SECRET]
+        self._secrets: Sequence[str] = sorted(found, key=len, reverse=True)
 
     def hide(self, body: bytes) -> bytes:
         """The bytes with each secret in its masked form."""
-        for secret, shown in self._pairs:
-            if secret in body:
-                body = body.replace(secret, shown)
+        for secret in self._secrets:
+            encoded = secret.encode("utf-8", "replace")
+            if encoded in body:
+                body = body.replace(encoded, obfuscate(secret).encode("utf-8", "replace"))
         return body
+
+    def hide_text(self, text: str) -> str:
+        """The same for a field's value."""
+        for secret in self._secrets:
+            if secret in text:
+                text = text.replace(secret, obfuscate(secret))
+        return text
 
 
 class Capture:
@@ -172,27 +179,33 @@ class Capture:
         )
         self._request = _Tap(limits.request_bytes if keeps_request else 0, 0)
         self._response = _Tap(limits.response_bytes if self._has_bodies else 0, 0 if self._is_off else TAIL_BYTES)
-        self._response_fields: dict[str, list[str]] = {}
+        self._response_fields: Fields = ()
 
     def request_chunk(self, chunk: bytes) -> None:
         """A piece of the request's content went to the provider."""
         self._request.append(chunk)
 
-    def response_head(self, fields: Fields, secrets: Secrets = Secrets(())) -> None:  # noqa: B008 - immutable
+    def request_rest(self, size: int) -> None:
+        """So many more bytes of the request's content went there, which nobody wants to keep."""
+        self._request.total += size
+
+    @property
+    def request_room(self) -> int:
+        """How many bytes of the request's content are of use."""
+        return self._request._room
+
+    def response_head(self, fields: Fields) -> None:
         """The fields of the answer, as the client gets them. Decides whether its content is kept."""
-        try:
-            self._response_fields = end_to_end(fields, secrets)
-            if _BINARY.match(self._response_type()):
-                self._response = _Tap(0, 0)
-        except Exception:
-            log.warning("events: capturing the answer's fields failed", exc_info=True)
+        self._response_fields = fields
+        for name, value in fields:
+            if len(name) == 12 and name.lower() == "content-type":
+                if _BINARY.match(value):
+                    self._response = _Tap(0, 0)
+                return
 
     def response_chunk(self, chunk: bytes) -> None:
         """A piece of the answer's content went to the client."""
         self._response.append(chunk)
-
-    def _response_type(self) -> str:
-        return next(iter(self._response_fields.get("Content-Type", ())), "")
 
     def finish(
         self,
@@ -225,7 +238,6 @@ class Capture:
             status=status,
             outcome=outcome,
             duration_ns=duration_ns,
-            response_headers=self._response_fields,
             event_id=event_id or new_event_id(self._started_at_s),
             started_at=at_epoch(self._started_at_s),
             project_id=project_id,
@@ -237,9 +249,11 @@ class Capture:
             response_truncated=not is_complete,
         )
         try:
-            self._add_bodies(event, Secrets(secrets))
+            hidden = Secrets(secrets)
+            event.response_headers = end_to_end(self._response_fields, hidden)
+            self._add_bodies(event, hidden)
         except Exception:
-            log.warning("events: capturing a body failed", exc_info=True)
+            log.warning("events: capturing an exchange failed", exc_info=True)
         return event
 
     def _add_bodies(self, event: Event, secrets: Secrets) -> None:
@@ -266,23 +280,23 @@ def end_to_end(fields: Fields, secrets: Secrets) -> dict[str, list[str]]:
     for raw, value in fields:
         name = _names[raw] if raw in _names else _canonical(raw)
         if name is not None:
-            found.setdefault(name, []).append(_decoded(secrets.hide(value)))
+            found.setdefault(name, []).append(secrets.hide_text(value if value.isascii() else _decoded(value)))
     return found
 
 
-def _canonical(raw: bytes) -> str | None:
+def _canonical(raw: str) -> str | None:
     """`Content-Type` for any spelling of it, None for a name that is left out."""
-    text = raw.decode("latin-1")
-    lowered = text.lower()
+    lowered = raw.lower()
     is_secret = lowered in _DROPPED or (_SECRET_NAME.search(lowered) is not None and "-ratelimit-" not in lowered)
-    name = None if is_secret else "-".join(part.capitalize() for part in text.split("-"))
+    name = None if is_secret else "-".join(part.capitalize() for part in lowered.split("-"))
     if len(_names) < _MAX_NAMES:  # names are the provider's: few, but not ours to bound
-        _names[bytes(raw)] = name
+        _names[raw] = name
     return name
 
 
-def _decoded(value: bytes) -> str:
+def _decoded(value: str) -> str:
+    """UTF-8 where the bytes behind WSGI's latin-1 text are that."""
     try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
+        return value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value

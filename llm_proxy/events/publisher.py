@@ -182,6 +182,10 @@ class Publisher:
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._run)
 
+    def turn(self) -> None:
+        """Do once what the greenlet does again and again, for a process where nobody turns gevent's loop."""
+        self._turn()
+
     def reopen(self) -> None:
         """SIGUSR1: the file sink lets go of its file."""
         if self._file_sink is not None:

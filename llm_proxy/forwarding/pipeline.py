@@ -28,7 +28,8 @@ from llm_proxy.forwarding.fields import (
     answer_fields,
 )
 from llm_proxy.forwarding.inspection import Body, Incoming, Inspector
-from llm_proxy.forwarding.relay import Relay
+from llm_proxy.forwarding.recording import Recorder, Sendable, tap_request
+from llm_proxy.forwarding.relay import Relay, Tap
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.settle import Books, Settlement
 from llm_proxy.providers import AllowList, Provider
@@ -95,6 +96,7 @@ class Pipeline:
         is_draining: Whether new requests are refused.
         render: From an error to an answer's fields and body.
         enforce_project_active: LLM_PROXY_ENFORCE_PROJECT_ACTIVE.
+        recorder: Makes events; None: nothing is captured.
         limits: The windows.
         cache: The response cache; None in a version without one.
     """
@@ -114,9 +116,11 @@ class Pipeline:
         render: Callable[[LlmProxyError], tuple[str, Fields, bytes]],
         max_request_bytes: int = 0,
         enforce_project_active: bool = True,
+        recorder: Recorder | None = None,
         limits: LimitGate | None = None,
         cache: ResponseCache | None = None,
     ) -> None:
+        self._recorder = recorder
         self._allowed = AllowList(provider)
         self._origin, self._base_path = provider.origin, provider.base_path.encode("latin-1")
         self._books, self._directory, self._upstream = books, directory, upstream
@@ -201,12 +205,18 @@ class Pipeline:
 
     def _exchange(self, settlement: Settlement, body: Body | None) -> Reply:
         """Steps 15 to 18; step 19 is the settlement's."""
+        if self._recorder is not None:
+            self._recorder.check()
         settlement.enter()  # 15
         token = settlement.token
         api_key = token.project.api_key if token is not None else None
         if not api_key:
             raise UpstreamAuthError
         request = settlement.request
+        sendable: Sendable = body.sendable() if isinstance(body, HeldBody) else body
+        if self._recorder is not None and token is not None:
+            settlement.capture = self._recorder.begin(request, token)
+            sendable = tap_request(body, settlement.capture)
         forward = Forward(
             request.method,
             self._base_path + request.target.encode("latin-1"),
@@ -217,7 +227,7 @@ class Pipeline:
                 keeps_expect=isinstance(body, StreamedBody),
             ),
             self._origin,
-            body.sendable() if isinstance(body, HeldBody) else body,
+            sendable,
         )
         settlement.take()  # 16
         settlement.dispatched()
@@ -242,11 +252,16 @@ class Pipeline:
         fields += settlement.stamps.fields()
         if origin:
             fields += self._cors.answer(origin)
+        taps: tuple[Tap, ...] = ()
+        if settlement.capture is not None:
+            settlement.capture.response_head(fields)
+            taps = (settlement.capture.response_chunk,)
         relay = Relay(
             answer,
             settlement.end,
             has_content=request.method != "HEAD" and answer.status not in NO_CONTENT_STATUSES,
             is_stream=passed.is_event_stream or not _has_length(answer),
+            taps=taps,
         )
         return Reply(f"{answer.status} {answer.reason.decode('latin-1')}", fields, relay)
 

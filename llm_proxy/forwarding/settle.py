@@ -16,6 +16,7 @@ from llm_proxy.forwarding.stamps import Stamps
 
 if TYPE_CHECKING:
     from llm_proxy.accounting.admission import Admission, Unit
+    from llm_proxy.events.capture import Capture
     from llm_proxy.forwarding.inspection import Body
     from llm_proxy.tokens.facts import TokenFacts
 
@@ -40,8 +41,8 @@ class Refusals(Protocol):
 class EventSink(Protocol):
     """Who is told of exchanges; must neither wait nor raise."""
 
-    def __call__(self, settlement: "Settlement", row: Row) -> None:
-        """An exchange ended in a row that has an event."""
+    def __call__(self, settlement: "Settlement", row: Row, status: int) -> None:
+        """An exchange ended in a row that has an event; `status` is what the access line says."""
 
 
 class Books:
@@ -53,7 +54,7 @@ class Books:
         slots: Exchanges at once.
         access: The access log.
         refusals: Audits what was refused; None: nothing is audited.
-        events: Gets finished exchanges; None: no events in this version.
+        events: Gets finished exchanges; None: nobody is told.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Settlement:
         is_usable: Whether it got past step 12 (accounting A4: last_used_at moves).
         unit: The unit taken; None before and after.
         body: The request's, once it was admitted; closed at the end.
+        capture: The tap of its event, once it is about to be dispatched.
         status: The provider's status, once its head has arrived.
         answered_status: Status that the client was sent.
         stamps: When it passed each point.
@@ -99,6 +101,7 @@ class Settlement:
         "answered_status",
         "bearer_hint",
         "body",
+        "capture",
         "has_slot",
         "head_s",
         "is_client_gone",
@@ -120,6 +123,7 @@ class Settlement:
         self.bearer_hint: str | None = None
         self.unit: Unit | None = None
         self.body: Body | None = None
+        self.capture: Capture | None = None
         self.status: int | None = None
         self.answered_status: int | None = None
         self.sent_s = self.head_s = 0.0
@@ -223,7 +227,7 @@ class Settlement:
         status = self._final_status(row, failure)
         self._count(row, status, failure, ended_s)
         if row.event is not None and self._books.events is not None:
-            self._books.events(self, row)
+            self._books.events(self, row, status)
         if row.audit and failure is not None and self._books.refusals is not None:
             self._books.refusals(self, row, failure)
         if row.is_logged:
