@@ -22,7 +22,7 @@ def add(
     bp: Blueprint, rule: str, method: str, view: Callable[..., ResponseReturnValue], *, is_refusal: bool = False
 ) -> None:
     """One method of one resource; a slash at the end counts for nothing. `is_refusal`: it is never allowed."""
-    words = re.sub(r"<(?:path:)?|>", "", rule).strip("/").replace("/", "_")
+    words = re.sub(r"<(?:path:)?|>", "", rule).strip("/").replace("/", "_").replace(".", "_")
     name = f"{words}_{method.lower()}{_REFUSED if is_refusal else ''}"
     bp.add_url_rule(
         rule, name, view, methods=[method], strict_slashes=False, provide_automatic_options=False, merge_slashes=False

@@ -1,0 +1,73 @@
+"""The description of the management API is true (MP-15, issue 5.6)."""
+
+import re
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from servers.databases import on_sqlite
+
+from llm_proxy.web.management.description import document
+
+from .conftest import TOKEN, Manager
+
+pytestmark = on_sqlite
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+METHODS = {"get", "post", "put", "patch", "delete"}
+OPERATIONS = [(method, path) for path, item in document()["paths"].items() for method in item if method in METHODS]
+
+
+def test_it_names_every_route_and_no_other(manage: Manager) -> None:
+    """Paths and methods are those of the URL map; what is always refused is left out."""
+    routed = set()
+    for rule in manage.app.url_map.iter_rules():
+        if rule.endpoint.startswith("management.") and not rule.endpoint.endswith(("_refused", ".elsewhere")):
+            path = re.sub(r"<(?:path:)?\w+>", "{id}", rule.rule)
+            routed |= {(method.lower(), path) for method in rule.methods or ()} - {("head", path)}
+    assert routed == set(OPERATIONS)
+
+
+def test_it_is_served(manage: Manager) -> None:
+    """As JSON, behind the management token."""
+    response = manage.call("GET", "/openapi.json")
+    assert response.get_json() == document()
+    assert manage.call("GET", "/openapi.json", headers={"Authorization": ""}).status_code == 401
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["good", "bad"])
+@pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=[f"{method} {path}" for method, path in OPERATIONS])
+def test_no_call_brings_what_is_not_described(manage: Manager, method: str, path: str, mode: GenerationMode) -> None:
+    """Whatever is sent, right or wrong: no 5xx, no status and no body beyond the description."""
+    project = manage.project("kept")
+    known = {"projects": project["id"], "tokens": manage.token(project["id"])["id"]}.get(path.split("/")[2])
+    authorization = {"Authorization": f"Bearer {TOKEN}"}
+    schema = schemathesis.openapi.from_wsgi("/manage/openapi.json", manage.app, headers=authorization)
+    operation = schema[path][method.upper()]
+    if mode is GenerationMode.NEGATIVE and not (operation.query or operation.headers or operation.body):
+        return  # nothing can be wrong about it
+
+    @given(operation.as_strategy(generation_mode=mode), st.booleans())
+    @settings(
+        max_examples=25,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def attack(case: schemathesis.Case, is_known: bool) -> None:
+        if is_known and known and case.path_parameters:
+            case.path_parameters["id"] = known
+        if isinstance(case.body, dict) and is_known and "project_id" in case.body:
+            case.body["project_id"] = project["id"]
+        case.validate_response(case.call(headers=authorization), checks=CHECKS)
+
+    attack()
