@@ -110,6 +110,7 @@ class ProjectService:
             "name": new.name,
             "api_key": self._ring.seal(new.api_key, project_id),
             "is_active": True,
+            "event_privacy": new.event_privacy,
             "created_at": now,
             "updated_at": now,
         }
@@ -198,6 +199,8 @@ class ProjectService:
             values["name"] = patch.name
         if patch.api_key is not None:
             values["api_key"] = self._ring.seal(patch.api_key, row["id"])
+        if patch.event_privacy is not None:
+            values["event_privacy"] = patch.event_privacy
         if patch.is_active is not None:
             values["is_active"] = patch.is_active
             if patch.is_active != row["is_active"]:
