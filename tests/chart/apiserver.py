@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import requests
-import yaml
 
 _TOKEN = "loopback-only"
 _KUBECONFIG = """
@@ -177,9 +176,10 @@ CUSTOM_RESOURCES = [
                     "served": True,
                     "storage": True,
                     "schema": {
-                        "openAPIV3Schema": yaml.safe_load(
-                            "{type: object, properties: {spec: {type: object, x-kubernetes-preserve-unknown-fields: true}}}"
-                        )
+                        "openAPIV3Schema": {
+                            "type": "object",
+                            "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+                        }
                     },
                 }
             ],

@@ -183,7 +183,7 @@ def test_queries_aggregate_over_pods_and_use_grafanas_interval() -> None:
 
 
 @pytest.fixture(scope="module")
-def promtool(tell: Callable[[str], None]) -> str | None:
+def promtool(tell: Callable[[str], object]) -> str | None:
     """The command `promtool`, where there is one."""
     found = shutil.which("promtool")
     if found is None:

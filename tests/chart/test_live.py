@@ -1,4 +1,4 @@
-"""A real API server takes every profile, in place over one another, and the chart finds again what it has kept there."""
+"""A real API server takes every profile and every upgrade, and the chart finds again what it has kept there."""
 
 import base64
 import time
@@ -18,9 +18,9 @@ _GENERATED = sets("secrets.create=true", "secrets.generate=true")
 
 @pytest.fixture(scope="module")
 def server(
-    tmp_path_factory: pytest.TempPathFactory, tell: Callable[[str], None]
+    tmp_path_factory: pytest.TempPathFactory, tell: Callable[[str], object]
 ) -> Iterator[apiserver.ApiServer | None]:
-    """The API server with the operator's two resources; None, and a line that says so, where its binaries are missing."""
+    """The API server with the operator's two resources; None, and a line of what is missing, where it cannot run."""
     if lacking := apiserver.missing():
         tell(f"a live API server: {' and '.join(lacking)} missing (tests/chart/build-apiserver; Debian's etcd-server)")
         yield None

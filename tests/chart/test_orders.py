@@ -99,7 +99,7 @@ def test_the_service_monitor_and_the_dashboard_carry_their_labels() -> None:
     assert json.loads(board["data"]["llm-proxy.json"])["uid"] == "llm-proxy-dashboard"
 
 
-def test_the_helm_command_renders_the_same(tmp_path: Path, tell: Callable[[str], None]) -> None:
+def test_the_helm_command_renders_the_same(tmp_path: Path, tell: Callable[[str], object]) -> None:
     """Where there is a helm binary, it agrees with the SDK for every command that makes nothing up."""
     if helm_binary() is None:
         tell("the helm command: rendered by helm-python-sdk alone")

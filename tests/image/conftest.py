@@ -1,0 +1,44 @@
+"""The image, built once, or a line that says what is missing for it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from image import builder, containers
+
+_MISSING: dict[str, None] = {}
+
+
+@pytest.fixture(scope="session")
+def tell() -> Callable[[str], object]:
+    """Note a line for the end of the run: a check that needs what this machine has not."""
+    return _MISSING.setdefault
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for each thing that is missing."""
+    for line in _MISSING:
+        terminalreporter.write_line(f"not checked here: {line}")
+
+
+@pytest.fixture(scope="session")
+def image(tell: Callable[[str], object]) -> Iterator[builder.Image | None]:
+    """The Dockerfile's last stage, every step of both run."""
+    if (lacking := builder.missing()) is not None:
+        tell(f"the image's steps: {lacking} missing")
+        yield None
+        return
+    with builder.built() as made:
+        yield made
+
+
+@pytest.fixture
+def pod(image: builder.Image | None, tmp_path: Path) -> Iterator[containers.Pod | None]:
+    """A fresh pod with empty volumes."""
+    if image is None:
+        yield None
+        return
+    image.volumes()
+    names = ["llm-proxy", "llm-proxy-postgresql", "llm-proxy-mysql", "llm-proxy-dispatcher", "redis"]
+    with containers.pod(image, tmp_path, names) as made:
+        yield made
