@@ -27,6 +27,7 @@ This page is made from the commands' own help, and a test compares the two:
 `python -m llm_proxy.cli.document docs/commands.md` writes it anew.
 """
 _EVERYWHERE = {"help", "version", "env", "output", "insecure", "direct"}
+_OF_MANAGE = {"manage_api_base_url", "management_token"}
 
 
 def as_markdown() -> str:
