@@ -135,7 +135,7 @@ def check_key_ring(engine: Engine, ring: KeyRing) -> str | None:
     """
     unknown: dict[str, int] = {}
     is_proven, old_rows, old_opened = False, 0, 0
-    with engine.connect() as connection:
+    with engine.connect().execution_options(llm_proxy_reads=True) as connection:
         rows = connection.execute(text("SELECT id, api_key FROM projects WHERE api_key LIKE 'enc:%'")).all()
     for row_id, stored in rows:
         named = sealed_under(stored)

@@ -24,6 +24,7 @@ class Connector:
         is_single: One connection for the whole process (`:memory:`).
         warnings: What an operator should know about how the connection is made; a line each.
         descriptor: The socket of a connection, None where there is none to look at.
+        unhurried: The same as `connect` without limits for statements, for migrations; None = they are the same.
     """
 
     dialect: str
@@ -33,6 +34,7 @@ class Connector:
     is_single: bool = False
     warnings: tuple[str, ...] = ()
     descriptor: Callable[[Any], int] | None = None
+    unhurried: Connect | None = None
 
     def is_alive(self, connection: Any) -> bool:
         """Whether a kept connection looks usable: one that is idle and has something to read was closed."""

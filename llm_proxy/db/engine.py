@@ -4,10 +4,10 @@ from typing import Any
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
 from llm_proxy.db import mysql, postgres, sqlite
-from llm_proxy.db.connector import Connector, remember
+from llm_proxy.db.connector import Connector, connector_of, remember
 from llm_proxy.db.urls import UrlFault, parse
 from llm_proxy.settings import Settings
 
@@ -44,6 +44,19 @@ def engine_of(connector: Connector, settings: Settings) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
     remember(engine, connector)
     return engine
+
+
+def unhurried(engine: Engine) -> Engine:
+    """An engine of the same database for long work: no limits for statements, no pool. `:memory:` has only itself."""
+    connector = connector_of(engine)
+    if connector.is_single:
+        return engine
+    connect = connector.unhurried or connector.connect
+    made = sqlalchemy.create_engine(connector.url, creator=connect, poolclass=NullPool, hide_parameters=True)
+    if connector.dialect == "sqlite":
+        event.listen(made, "begin", _begin_sqlite)
+    remember(made, connector)
+    return made
 
 
 def _pool_options(connector: Connector, settings: Settings) -> dict[str, Any]:

@@ -75,11 +75,22 @@ def is_unavailable(error: BaseException) -> bool:
     return False
 
 
+def is_lost_race(error: BaseException) -> bool:
+    """Whether the database undid a statement because another transaction was first: repeatable reads, Galera."""
+    if isinstance(error, psycopg2.Error):
+        return error.pgcode in ("40001", "40P01")
+    return isinstance(error, pymysql.err.MySQLError) and error.args[:1] in ((1020,), (1213,))
+
+
 def in_words(error: BaseException) -> str:
     """What is wrong, for an operator: a few words of ours, never the driver's, which may repeat the address or user."""
     cause = error.orig if isinstance(error, sa.DBAPIError) and error.orig is not None else error
     if isinstance(cause, pymysql.err.MySQLError) and cause.args:
         return _MYSQL_WORDS.get(cause.args[0], "it does not answer")
+    if isinstance(cause, sqlite3.Error):
+        return _SQLITE_WORDS.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, "it does not answer")
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
     text = str(cause)
     for part, words in _POSTGRES_WORDS:
         if part in text:
@@ -87,6 +98,14 @@ def in_words(error: BaseException) -> str:
     return "it does not answer"
 
 
+_SQLITE_WORDS = {
+    sqlite3.SQLITE_CANTOPEN: "the file can't be opened",
+    sqlite3.SQLITE_READONLY: "the file can't be written",
+    sqlite3.SQLITE_NOTADB: "the file is no SQLite database",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged",
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_BUSY: "another process holds its lock",
+}
 _MYSQL_WORDS = {
     1044: "the user may not use this database",
     1045: "user or password is wrong",

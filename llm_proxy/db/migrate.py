@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, String, column, inspect, select, table
 
 from llm_proxy.db.connector import connector_of
+from llm_proxy.db.engine import unhurried
 from llm_proxy.db.errors import MigrationError, SchemaBehind, SchemaTooNew, WouldLoseData
 from llm_proxy.db.locks import migration_lock
 from llm_proxy.db.session import reading
@@ -139,19 +140,13 @@ def _losses(engine: Engine, revision: str) -> list[str]:
 
 
 def _run(engine: Engine, step: str, target: str) -> None:
-    with engine.connect() as connection:
-        if connection.dialect.name == "postgresql":  # limits are for serving
-            connection.exec_driver_sql("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
-            connection.commit()
+    with unhurried(engine).connect() as connection:
         config = _config()
         config.attributes["connection"] = connection
         try:
             (command.upgrade if step == "upgrade" else command.downgrade)(config, target)
         except Exception as error:
             raise MigrationError(f"database migration failed: {type(error).__name__}") from error
-        finally:
-            if connection.dialect.name == "postgresql":
-                connection.invalidate()  # its session must not come back to the pool without limits
 
 
 def _config() -> Config:

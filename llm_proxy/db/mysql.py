@@ -48,8 +48,8 @@ def connector(address: Address, settings: Settings) -> Connector:
     """The connector of a MySQL or MariaDB database. Raises UrlFault naming an option that can't be honoured."""
     reading = _Reading(address, settings)
 
-    def connect() -> Any:
-        connection = _open(reading)
+    def connect(**more: Any) -> Any:
+        connection = _open(reading, **more)
         try:
             _begin_session(connection, reading)
         except BaseException:
@@ -60,7 +60,15 @@ def connector(address: Address, settings: Settings) -> Connector:
     host = address.socket or (address.hosts[0][0] if address.hosts else "") or "127.0.0.1"
     where = f"{host}/{address.database or ''}"
     warnings = tuple(reading.warnings)
-    return Connector("mysql", "mysql+pymysql://", connect, where, warnings=warnings, descriptor=_descriptor)
+    return Connector(
+        "mysql",
+        "mysql+pymysql://",
+        connect,
+        where,
+        warnings=warnings,
+        descriptor=_descriptor,
+        unhurried=lambda: connect(read_timeout=None, write_timeout=None),
+    )
 
 
 def _descriptor(connection: Any) -> int:
@@ -172,9 +180,9 @@ def _tls_context(tls: str, settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def _open(reading: _Reading) -> Any:
+def _open(reading: _Reading, **more: Any) -> Any:
     # FOUND_ROWS: an UPDATE counts the rows that it matched, also those that were so already (MD-26).
-    arguments = {**reading.arguments, "client_flag": CLIENT.FOUND_ROWS, "program_name": "llm-proxy"}
+    arguments = {**reading.arguments, "client_flag": CLIENT.FOUND_ROWS, "program_name": "llm-proxy", **more}
     if reading.context is None:
         return pymysql.connect(**arguments, ssl_disabled=True)
     try:

@@ -22,6 +22,7 @@ from llm_proxy.settings import Settings
 _LOG = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10
+LONGEST_SILENCE_S = 40.0  # above statement_timeout: what is silent for longer is a server that hangs
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _LIBPQ = {
@@ -39,6 +40,12 @@ _SETTINGS = {  # of every session, unless the URL says otherwise
     "idle_in_transaction_session_timeout": "2s",
 }
 
+_UNHURRIED = "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"
+
+
+class _Silence(Exception):
+    """A wait has reached its bound."""
+
 
 def connector(address: Address, settings: Settings) -> Connector:
     """The connector of a PostgreSQL database. Raises UrlFault naming an option that can't be honoured."""
@@ -48,7 +55,7 @@ def connector(address: Address, settings: Settings) -> Connector:
         extensions.set_wait_callback(_wait)  # process-wide; the first connection may be anybody's
     limit_s = float(words["connect_timeout"])
 
-    def connect() -> Any:
+    def connect(words: dict[str, str]) -> Any:
         if not is_cooperative():
             return _connect(words, hosts)
         # libpq's own limit does not hold for a connection that is polled.
@@ -57,7 +64,14 @@ def connector(address: Address, settings: Settings) -> Connector:
 
     shown = ",".join(host or "local" for host, _ in hosts) or "local"
     where = f"{shown}/{words.get('dbname', words.get('user', ''))}"
-    return Connector("postgresql", "postgresql+psycopg2://", connect, where, descriptor=_descriptor)
+    return Connector(
+        "postgresql",
+        "postgresql+psycopg2://",
+        lambda: connect(words),
+        where,
+        descriptor=_descriptor,
+        unhurried=lambda: connect({**words, "options": f"{words['options']} {_UNHURRIED}"}),
+    )
 
 
 def _connect(words: dict[str, str], hosts: list[tuple[str, int]]) -> Any:
@@ -185,9 +199,11 @@ def _wait(connection: Any) -> None:
         state = connection.poll()
         if state == extensions.POLL_OK:
             return
-        if state == extensions.POLL_READ:
-            wait_read(connection.fileno())
-        elif state == extensions.POLL_WRITE:
-            wait_write(connection.fileno())
-        else:
+        wait = {extensions.POLL_READ: wait_read, extensions.POLL_WRITE: wait_write}.get(state)
+        if wait is None:
             raise psycopg2.OperationalError("unexpected state of the connection")
+        try:
+            wait(connection.fileno(), timeout=LONGEST_SILENCE_S, timeout_exc=_Silence())
+        except _Silence:
+            if _UNHURRIED not in (connection.info.options or ""):
+                raise psycopg2.OperationalError("the database did not answer in time") from None

@@ -7,11 +7,12 @@ from typing import Any, Self
 
 from flask import g, request
 from sqlalchemy import Connection
+from werkzeug.exceptions import HTTPException
 
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.db.errors import is_unavailable
-from llm_proxy.errors import DatabaseUnavailable, LlmProxyError, ManagementError, ManagementFault
+from llm_proxy.errors import ClientGone, DatabaseUnavailable, LlmProxyError, ManagementError, ManagementFault
 from llm_proxy.web import context
 
 _LOG = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class Attempt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or isinstance(error, ClientGone | HTTPException):
             return
         if isinstance(error, LlmProxyError):
             outcome = "failure" if error.status < 500 else "error"

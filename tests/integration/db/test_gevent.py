@@ -66,6 +66,26 @@ except Exception as error:
 print(json.dumps({"took": time.monotonic() - began, "gap": max(gaps), "said": said}))
 """
 
+SILENT = """
+from llm_proxy.db import postgres
+postgres.LONGEST_SILENCE_S = 0.3
+from llm_proxy.db.engine import unhurried
+from llm_proxy.db.errors import is_unavailable
+began = time.monotonic()
+try:
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_sleep(1)"))
+    said = "answered"
+except Exception as error:
+    said = str(is_unavailable(error))
+took = time.monotonic() - began
+with unhurried(engine).connect() as connection:
+    connection.execute(text("SELECT pg_sleep(1)"))
+with engine.connect() as connection:
+    assert connection.execute(text("SELECT 1")).scalar() == 1
+print(json.dumps({"said": said, "took": took}))
+"""
+
 HELD = """
 statements = BareStatements(engine)
 statements.read("SELECT 1", ())
@@ -118,6 +138,14 @@ def test_a_silent_server_is_given_up(ready_database: Database, tmp_path: Path) -
     assert found["said"] == "True"
     assert 0.5 < found["took"] < 5
     assert found["gap"] < 0.5
+
+
+@pytest.mark.parametrize("ready_database", ["postgres"], indirect=True)
+def test_a_server_that_hangs_is_given_up(ready_database: Database, tmp_path: Path) -> None:
+    """Silence past the bound ends the statement and its connection; long work is waited for; the pool is whole."""
+    found = _run(SILENT, ready_database, tmp_path)
+    assert found["said"] == "True"
+    assert found["took"] < 0.95
 
 
 @pytest.mark.parametrize("ready_database", ["sqlite"], indirect=True)

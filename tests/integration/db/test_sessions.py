@@ -12,9 +12,10 @@ from servers.databases import Database, MariaDb, Server, running
 from sqlalchemy import Engine, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from llm_proxy.db.engine import connector_of_settings
-from llm_proxy.db.errors import in_words, is_unavailable
+from llm_proxy.db.engine import connector_of_settings, create_engine, unhurried
+from llm_proxy.db.errors import DatabaseFault, in_words, is_unavailable
 from llm_proxy.db.models import ProjectRow
+from llm_proxy.db.prepare import prepare
 from llm_proxy.db.session import writing
 from llm_proxy.settings import Settings
 
@@ -192,3 +193,30 @@ def test_mysql_tls_is_encrypted_and_verified(tls_server: Server) -> None:
     _certificate(other)
     with pytest.raises(pymysql.err.OperationalError):
         cipher("custom", database_tls_ca=other / "ca.pem")
+
+
+@pytest.mark.parametrize("ready_database", ["postgres", "mysql"], indirect=True)
+def test_long_work_has_no_limits(ready_database: Database) -> None:
+    """Migrations run without the limits that serving has."""
+    engine = ready_database.engine()
+    with unhurried(engine).connect() as connection:
+        if ready_database.driver == "postgres":
+            names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+            assert [connection.execute(text(f"SHOW {name}")).scalar() for name in names] == ["0", "0", "0"]
+        else:
+            assert connection.connection.dbapi_connection._read_timeout is None  # type: ignore[union-attr]
+    with engine.connect() as connection:
+        if ready_database.driver == "postgres":
+            assert connection.execute(text("SHOW statement_timeout")).scalar() == "30s"
+        else:
+            assert connection.connection.dbapi_connection._read_timeout == 30  # type: ignore[union-attr]
+
+
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
+    """A folder in the file's place and a file that is no database stop the start with words that fit."""
+    (tmp_path / "folder.db").mkdir()
+    (tmp_path / "text.db").write_text("no database" * 100)
+    for name, said in (("folder.db", "the file can't be opened"), ("text.db", "the file is no SQLite database")):
+        settings = Settings(database_path=str(tmp_path / name))
+        with pytest.raises(DatabaseFault, match=said):
+            prepare(create_engine(settings), settings)
