@@ -126,3 +126,16 @@ def test_forked_processes_make_ids_of_their_own() -> None:
     os.close(write)
     assert len(theirs) == 20
     assert theirs.isdisjoint(uuid7(0.0) for _ in range(20))
+
+
+def test_under_another_server_a_body_ends_where_its_length_says() -> None:
+    """Its input may lack `read1` and go on with the next request."""
+
+    class Endless:
+        def read(self, n: int) -> bytes:
+            return b"x" * n
+
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/v1/files", "CONTENT_LENGTH": "5", "wsgi.input": Endless()}
+    body = from_environ(environ).body
+    assert body is not None
+    assert [body.read1(3), body.read1(9), body.read1(9)] == [b"xxx", b"xx", b""]
