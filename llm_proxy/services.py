@@ -10,13 +10,17 @@ from gevent import monkey
 from sqlalchemy import Engine
 
 from llm_proxy import __version__, logs, metrics
-from llm_proxy.accounting.admission import BEAT_S, Admission, ConditionalAdmission
+from llm_proxy.accounting.admission import Admission
+from llm_proxy.accounting.leasing import BEAT_S, STATEMENT_S, LeasedAdmission
+from llm_proxy.accounting.ledger import root_of
+from llm_proxy.accounting.rows import DatabaseRows
 from llm_proxy.audit.query import AuditLog
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.crypto import KeyRing
 from llm_proxy.db import check
 from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.engine import create_engine
+from llm_proxy.db.health import DatabaseHealth
 from llm_proxy.db.idempotency import IdempotencyKeys
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.events.capture import CaptureLimits
@@ -69,17 +73,33 @@ class Services:
         return KeyRing.of(self.settings)
 
     @cached_property
+    def health(self) -> DatabaseHealth:
+        """Whether the database answers, and its time."""
+        return DatabaseHealth()
+
+    @cached_property
+    def statements(self) -> BareStatements:
+        """The hot path's connections: a request waits for the database for a quarter of a second at most."""
+        return BareStatements(self.engine, 3, limit_s=STATEMENT_S, connect_failed=self.health.failed)
+
+    @cached_property
     def directory(self) -> TokenDirectory:
         """Knows tokens by their bearer."""
-        return TokenDirectory.of(self.engine, self.ring, self.settings)
+        return TokenDirectory.of(self.statements, self.ring, self.settings, self.health)
 
     @cached_property
     def admission(self) -> Admission:
         """Charges requests."""
-        return ConditionalAdmission(
-            BareStatements(self.engine),
-            early_at=self.settings.cache_stats_buffer_size,
-            flush_failed=metrics.FLUSH_FAILURES.inc,
+        settings, refresh = self.settings, self.directory.refresh
+        beats = BareStatements(self.engine, 1, limit_s=STATEMENT_S, open_limit_s=1.0)  # must not queue behind requests
+        return LeasedAdmission(
+            DatabaseRows(self.statements, refresh),
+            beat_rows=DatabaseRows(beats, refresh),
+            root=root_of(settings),
+            health=self.health,
+            fresh_s=settings.token_cache_ttl_s,
+            grace_s=settings.database_outage_grace_s,
+            early_at=settings.cache_stats_buffer_size,
         )
 
     @cached_property
@@ -90,7 +110,7 @@ class Services:
     @cached_property
     def tokens(self) -> TokenService:
         """The rules of tokens; what it changes, this worker forgets at once."""
-        return TokenService(self.engine, changed=self.directory.forget)
+        return TokenService(self.engine, changed=self._forget_token)
 
     @cached_property
     def projects(self) -> ProjectService:
@@ -166,7 +186,7 @@ class Services:
     def books(self) -> Books:
         """What the exchanges of this worker share."""
         limit = slot_limit(self.settings.max_concurrent_requests, self.workers, self.worker_connections)
-        return Books(
+        books = Books(
             self.admission,
             circuit=Circuit(),
             slots=Slots(limit),
@@ -174,6 +194,9 @@ class Services:
             refusals=RefusalAudit(self.audit) if self.settings.audit_enabled else None,
             events=self.recorder,
         )
+        if self.settings.revoke_cuts_streams:
+            self.admission.cut_streams(books.streaming_tokens, books.cut_streams_of)
+        return books
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -213,6 +236,10 @@ class Services:
         )
 
     # -- their life ---------------------------------------------------------------------------------------------------
+
+    def _forget_token(self, token_id: str) -> None:
+        self.directory.forget(token_id)
+        self.admission.forget(token_id)
 
     def readiness(self) -> str | None:
         """The check that fails, None when requests may come (DP-214)."""

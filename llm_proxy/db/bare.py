@@ -5,7 +5,7 @@ SQL is written once, with `?` for parameters; times are bound by `time()` and re
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -32,9 +32,22 @@ class BareStatements:
 
     Connections are opened when first needed, at most `connections` at once, and kept. One whose statement failed is
     closed and never used again. Drivers' errors are let through; `db.errors.is_unavailable` judges them.
+
+    Args:
+        limit_s: Bound of a statement, its connection included; on SQLite only where it is given, under gevent alone.
+        open_limit_s: The same for a statement that has to open a connection first; default: the same.
+        connect_failed: Called when a connection could not be made.
     """
 
-    def __init__(self, engine: Engine, connections: int = CONNECTIONS) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        connections: int = CONNECTIONS,
+        *,
+        limit_s: float | None = None,
+        open_limit_s: float | None = None,
+        connect_failed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._connector = connector_of(engine)
         self.dialect = self._connector.dialect
         self._single = engine if self._connector.is_single else None
@@ -42,7 +55,10 @@ class BareStatements:
         self._slots = threading.BoundedSemaphore(connections)
         self._begin = "BEGIN IMMEDIATE" if self.dialect == "sqlite" else "BEGIN"
         self._is_closed = False
-        self._is_bounded = self.dialect != "sqlite" and is_cooperative()
+        self._is_bounded = is_cooperative() and (self.dialect != "sqlite" or limit_s is not None)
+        self._limit_s = LIMIT_S if limit_s is None else limit_s
+        self._open_limit_s = self._limit_s if open_limit_s is None else open_limit_s
+        self._connect_failed = connect_failed
         self._ready: dict[str, str] = {}
 
     def time(self, instant: Any) -> Any:
@@ -83,12 +99,15 @@ class BareStatements:
     def _run(self, sql: str, parameters: Parameters, take: Any, *, may_repeat: bool) -> Any:
         was_kept = bool(self._idle)
         try:
-            with self._limit(LIMIT_S), self._connection() as connection:
+            limit_s = self._limit_s if was_kept else self._open_limit_s
+            with self._limit(limit_s), self._connection() as connection:
                 cursor = connection.cursor()
                 cursor.execute(self._sql(sql), parameters)
                 taken = take(cursor)
                 cursor.close()
                 return taken
+        except DatabaseAway:
+            raise  # the time is used up
         except Exception:
             if not (may_repeat and was_kept) or self.dialect == "sqlite":
                 raise
@@ -141,7 +160,11 @@ class BareStatements:
         return None
 
     def _open(self) -> Any:
-        connection = self._connector.connect()
+        try:
+            connection = self._connector.connect()
+        except Exception:
+            self._connect_failed()
+            raise
         if self.dialect == "postgresql":
             connection.autocommit = True
         elif self.dialect == "mysql":

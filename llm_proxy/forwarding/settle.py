@@ -77,6 +77,18 @@ class Books:
         for settlement in list(self.live):
             settlement.cut(reason)
 
+    def streaming_tokens(self) -> set[str]:
+        """Ids of tokens that have live event streams."""
+        if not self.open_streams:
+            return set()
+        return {settlement.token.id for settlement in self.live if settlement.is_stream and settlement.token}
+
+    def cut_streams_of(self, token_id: str) -> None:
+        """End the live event streams of a token that was revoked (row 29)."""
+        for settlement in list(self.live):
+            if settlement.is_stream and settlement.token is not None and settlement.token.id == token_id:
+                settlement.cut("revoked")
+
 
 class Settlement:
     """One request's account: what it holds, what is known of it, and how it ends.

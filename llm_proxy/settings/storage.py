@@ -17,8 +17,6 @@ from llm_proxy.settings.declare import (
     text,
 )
 
-_LEDGER = "leased quotas"
-
 
 @dataclass(frozen=True, kw_only=True)
 class StorageSettings:
@@ -62,7 +60,6 @@ class StorageSettings:
         duration("0s", "10m"),
         "0s",
         "How long known unlimited tokens go on while the database does not answer.",
-        later=_LEDGER,
     )
     auto_migrate: bool = setting("AUTO_MIGRATE", boolean, "true", "Apply pending migrations at the start.")
     migration_lock_timeout_s: float = setting(
@@ -124,10 +121,10 @@ class TokenSettings:
         "LLM_PROXY_TOKEN_CACHE_TTL", duration("0s", "1s"), "1s", "How long a token is remembered; 0 = read each time."
     )
     revoke_cuts_streams: bool = setting(
-        "REVOKE_CUTS_STREAMS", boolean, "false", "Cut the live streams of a revoked token.", later=_LEDGER
+        "REVOKE_CUTS_STREAMS", boolean, "false", "Cut the live streams of a revoked token."
     )
     ledger_dir: Path | None = setting(
-        "LEDGER_DIR", file_path, None, "Folder of the workers' ledgers; unset: ledger/ beside the data.", later=_LEDGER
+        "LEDGER_DIR", file_path, None, "Folder of the workers' ledgers; unset: ledger/ beside the data."
     )
     prices_file: Path | None = setting(
         "PRICES_FILE", existing_file, None, "Price list that replaces the packaged one.", later="usage and cost"

@@ -1,4 +1,8 @@
-"""From the bearer presented to the facts about its token: one read, remembered for less than a second."""
+"""From the bearer presented to the facts about its token: one read, remembered for less than a second.
+
+Tokens in use are read again by accounting's beat, many in one statement (`refresh`), so that their requests find facts
+that are fresh and ask for none.
+"""
 
 import logging
 import threading
@@ -7,11 +11,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine
-
 from llm_proxy.crypto import KeyRing, UnopenableValue, digest
 from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.errors import is_unavailable
+from llm_proxy.db.health import DatabaseHealth
 from llm_proxy.db.types import from_column, utc_now
 from llm_proxy.errors import InvalidToken, ServiceUnavailable, TokenNotFound
 from llm_proxy.settings import Settings
@@ -23,13 +26,19 @@ _LOG = logging.getLogger(__name__)
 FRESH_S = 0.9  # data-plane decision 4 allows 1 s, from the change to the last request that does not know it
 _WAIT_S = 5.0  # for the same read begun by another request
 
+_DATABASE_S = {  # accounting.md §3: seconds since 1970, in UTC whatever the session's zone
+    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
+    "postgresql": "extract(epoch from clock_timestamp())",
+    "mysql": "unix_timestamp(now(6))",
+}
 _SELECT = """\
 SELECT t.token, t.id, t.token_hint, t.project_id, t.is_active, t.expires_at, t.max_requests, t.request_count,
  t.created_at, t.last_used_at, t.lease_version, t.idle_timeout_minutes, t.requests_per_minute, t.tokens_per_minute,
- t.max_total_tokens, t.max_cost_nano_usd, t.total_tokens, t.total_cost_nano_usd,
+ t.max_total_tokens, t.max_cost_nano_usd, t.total_tokens, t.total_cost_nano_usd, t.leases, {now},
  p.id, p.is_active, p.api_key, p.requests_per_minute, p.tokens_per_minute, p.max_cost_nano_usd_per_month,
  p.event_privacy
- FROM tokens t LEFT JOIN projects p ON p.id = t.project_id WHERE t.token IN (?, ?)"""
+ FROM tokens t LEFT JOIN projects p ON p.id = t.project_id WHERE """
+_MOST_AT_ONCE = 500  # ids in one statement
 _HASH_IT = "UPDATE tokens SET token = ?, token_hint = ?, lease_version = lease_version + 1 WHERE id = ? AND token = ?"
 
 
@@ -52,6 +61,9 @@ class TokenDirectory:
 
     Args:
         remember_s: 0 = a read for every request.
+        grace_s: For so long more, what is known of unlimited tokens is good while the database does not answer
+            (DATABASE_OUTAGE_GRACE).
+        health: What is known of the database; the facts' clock is its.
         most: Tokens remembered; the oldest goes first.
         clock, now: Monotonic seconds and the present instant.
     """
@@ -62,23 +74,36 @@ class TokenDirectory:
         ring: KeyRing,
         *,
         remember_s: float = FRESH_S,
+        grace_s: float = 0.0,
+        health: DatabaseHealth | None = None,
         most: int = 10_000,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._statements, self._ring = statements, ring
-        self._remember_s, self._most, self._clock, self._now = min(remember_s, FRESH_S), most, clock, now
+        self._remember_s, self._grace_s, self._most = min(remember_s, FRESH_S), grace_s, most
+        self._clock, self._now, self._health = clock, now, health or DatabaseHealth(clock)
+        self._select = _SELECT.format(now=_DATABASE_S[statements.dialect])
+        self._opened: dict[tuple[str, str], str | None] = {}  # (project id, sealed key) → key
         self._known: dict[str, tuple[float, TokenFacts]] = {}
         self._digests: dict[str, str] = {}  # token id → key of _known
         self._reads: dict[str, _Read] = {}
         self._changes = 0
 
     @classmethod
-    def of(cls, engine: Engine, ring: KeyRing, settings: Settings) -> "TokenDirectory":
+    def of(
+        cls, statements: BareStatements, ring: KeyRing, settings: Settings, health: DatabaseHealth
+    ) -> "TokenDirectory":
         """As the settings say: facts come in one read, so the shortest of the three times applies (DP-124, DP-125)."""
-        remember_s = min(settings.token_cache_ttl_s, settings.active_cache_ttl_s, settings.api_key_cache_ttl_s)
-        most = min(settings.active_cache_max, settings.api_key_cache_max)
-        return cls(BareStatements(engine), ring, remember_s=remember_s, most=most)
+        return cls(
+            statements,
+            ring,
+            remember_s=min(settings.token_cache_ttl_s, settings.active_cache_ttl_s, settings.api_key_cache_ttl_s),
+            grace_s=settings.database_outage_grace_s,
+            health=health,
+            most=min(settings.active_cache_max, settings.api_key_cache_max),
+            now=health.now,
+        )
 
     def authenticate(self, bearer: str) -> TokenFacts:
         """The facts of a token that is active and has not expired. Its project and quota are the caller's to judge.
@@ -92,12 +117,30 @@ class TokenDirectory:
             raise InvalidToken(description="invalid token format")
         key = digest(bearer)
         known = self._known.get(key)
-        if known is None or self._clock() - known[0] >= self._remember_s:
-            facts = self._look_up(key, bearer)
-        else:
-            facts = known[1]
+        is_fresh = known is not None and self._clock() - known[0] < self._remember_s
+        facts = known[1] if known is not None and is_fresh else self._ask(key, bearer)
         facts.require_usable(self._now())
         return facts
+
+    def refresh(self, token_ids: Sequence[str], statements: BareStatements | None = None) -> dict[str, TokenFacts]:
+        """Read tokens again, those that are remembered for the requests to come too. Raises the driver's errors.
+
+        Returns:
+            Facts by id; what is not there, is gone.
+        """
+        found: dict[str, TokenFacts] = {}
+        for start in range(0, len(token_ids), _MOST_AT_ONCE):
+            ids = token_ids[start : start + _MOST_AT_ONCE]
+            marks = ", ".join("?" * len(ids))
+            sent_at, changes = self._clock(), self._changes
+            rows = (statements or self._statements).read(f"{self._select}t.id IN ({marks})", ids)
+            for row in rows:
+                facts = self._facts(row, row[2], sent_at)
+                found[facts.id] = facts
+                key = self._digests.get(facts.id)
+                if key is not None and key == row[0] and changes == self._changes:
+                    self._known[key] = (sent_at, facts)
+        return found
 
     def forget(self, token_id: str) -> None:
         """Something about this token has changed in this process: the next request reads again."""
@@ -117,6 +160,19 @@ class TokenDirectory:
     def close(self) -> None:
         """Close the connections."""
         self._statements.close()
+
+    def _ask(self, key: str, bearer: str) -> TokenFacts:
+        try:
+            if self._health.is_down:
+                raise ServiceUnavailable
+            return self._look_up(key, bearer)
+        except ServiceUnavailable:
+            known = self._known.get(key)
+            if known is None or known[1].max_requests is not None:
+                raise
+            if self._clock() - known[0] >= self._remember_s + self._grace_s:
+                raise
+            return known[1]
 
     def _look_up(self, key: str, bearer: str) -> TokenFacts:
         if self._remember_s <= 0:
@@ -142,14 +198,14 @@ class TokenDirectory:
     def _read(self, key: str, bearer: str) -> TokenFacts:
         started, changes = self._clock(), self._changes
         try:
-            rows = self._statements.read(_SELECT, (key, bearer))
+            rows = self._statements.read(f"{self._select}t.token IN (?, ?)", (key, bearer))
         except Exception as error:
             _LOG.warning("token look-up failed: %s", type(error).__name__, exc_info=not is_unavailable(error))
             raise ServiceUnavailable from error
         row = next((row for row in rows if row[0] == key), rows[0] if rows else None)
         if row is None:
             raise TokenNotFound
-        facts = self._facts(row, bearer)
+        facts = self._facts(row, hint(bearer), started)
         if row[0] != key:
             self._hash(facts, key, bearer)
         if facts.is_active and self._remember_s > 0 and changes == self._changes:
@@ -164,12 +220,14 @@ class TokenDirectory:
         self._known[key] = (started, facts)
         self._digests[facts.id] = key
 
-    def _facts(self, row: Sequence[Any], bearer: str) -> TokenFacts:
-        (_, id_, shown, project_id, is_active, expires_at, max_requests, request_count, *rest) = row
-        (created_at, last_used_at, version, idle, rpm, tpm, most_tokens, most_cost, tokens, cost, *project) = rest
+    def _facts(self, row: Sequence[Any], shown: str, sent_at: float) -> TokenFacts:
+        (_, id_, hint_, project_id, is_active, expires_at, max_requests, request_count, *rest) = row
+        (created_at, last_used_at, version, idle, rpm, tpm, most_tokens, most_cost, *rest) = rest
+        (tokens, cost, leases, database_s, *project) = rest
+        self._health.learn(float(database_s), sent_at)
         return TokenFacts(
             id=id_,
-            hint=shown or hint(bearer),
+            hint=hint_ or shown,
             project_id=project_id,
             is_active=bool(is_active),
             expires_at=from_column(expires_at),
@@ -186,18 +244,31 @@ class TokenDirectory:
             max_cost_nano_usd=most_cost,
             total_tokens=tokens,
             total_cost_nano_usd=cost,
+            leases=leases,
+            read_at=sent_at,
+            database_s=float(database_s),
         )
 
     def _project(self, project_id: str, row: Sequence[Any]) -> ProjectFacts:
         found, is_active, stored, rpm, tpm, most_cost, privacy = row
         if found is None:
             return ProjectFacts(project_id, is_active=False, api_key=None)  # DP-126
+        return ProjectFacts(project_id, bool(is_active), self._open(stored, project_id), rpm, tpm, most_cost, privacy)
+
+    def _open(self, stored: str, project_id: str) -> str | None:
+        """The provider key in clear; opened once, and again when it was replaced."""
+        known = self._opened.get((project_id, stored))
+        if known is not None:
+            return known
         try:
             api_key = self._ring.open(stored, project_id) or None
         except UnopenableValue as error:
             _LOG.error("provider key of project %s cannot be opened: %s", project_id, error)
-            api_key = None
-        return ProjectFacts(project_id, bool(is_active), api_key, rpm, tpm, most_cost, privacy)
+            return None
+        while len(self._opened) >= self._most:
+            del self._opened[next(iter(self._opened))]
+        self._opened[project_id, stored] = api_key
+        return api_key
 
     def _hash(self, facts: TokenFacts, key: str, bearer: str) -> None:
         """A row that holds its bearer in clear, from an import, is hashed by its first use (DP-165)."""

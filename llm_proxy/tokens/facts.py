@@ -1,9 +1,9 @@
 """What a request needs to know about its token and project, read in one go."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from llm_proxy.errors import TokenExpired, TokenInactive
+from llm_proxy.errors import TokenExpired, TokenIdleExpired, TokenInactive
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,13 @@ class ProjectFacts:
 
 @dataclass(frozen=True, slots=True)
 class TokenFacts:
-    """A token as requests see it, at most a second old. `hint` may be shown; the bearer is not kept."""
+    """A token as requests see it, at most a second old. `hint` may be shown; the bearer is not kept.
+
+    Attributes:
+        leases: Who holds units of it, as accounting writes it down.
+        read_at: Monotonic seconds, from before the read.
+        database_s: What the database's clock showed in the read, in seconds since 1970; 0 = not read from one.
+    """
 
     id: str
     hint: str
@@ -44,10 +50,20 @@ class TokenFacts:
     max_cost_nano_usd: int | None = None
     total_tokens: int = 0
     total_cost_nano_usd: int = 0
+    leases: str | None = None
+    read_at: float = 0.0
+    database_s: float = 0.0
 
     def require_usable(self, now: datetime) -> None:
-        """Raises TokenInactive or TokenExpired; the instant of expiry itself is still good (DP-50)."""
+        """Raises TokenInactive, TokenExpired or TokenIdleExpired; the last instant itself is still good (DP-50).
+
+        A token that was never used is unused since its creation. What idles to death stays dead: refusals are no use.
+        """
         if not self.is_active:
             raise TokenInactive
         if self.expires_at is not None and now > self.expires_at:
             raise TokenExpired
+        if self.idle_timeout_minutes is not None:
+            since = self.last_used_at or self.created_at
+            if since is not None and now > since + timedelta(minutes=self.idle_timeout_minutes):
+                raise TokenIdleExpired

@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from llm_proxy.accounting.ledger import folder_of
+from llm_proxy.accounting.reconcile import compare
 from llm_proxy.crypto import KeyRing, digest
 from llm_proxy.settings import load
 from llm_proxy.tokens.bearer import hint, new_bearer
@@ -39,6 +41,16 @@ class Token:
     id: str
     project_id: str
     bearer: str
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A token's row, as far as counts go."""
+
+    id: str
+    request_count: int
+    max_requests: int | None
+    leases: str | None
 
 
 @dataclass
@@ -133,8 +145,11 @@ class Gateway:
             return connection.execute(statement, values).fetchall()
 
     def request_count(self, token: Token) -> int:
-        """The count in the row, up to a beat behind."""
-        return int(self.rows("SELECT request_count FROM tokens WHERE id = ?", (token.id,))[0][0])
+        """What the token was charged: the count in the row, and what the workers' ledgers hold beyond it."""
+        columns = "id, request_count, max_requests, leases"
+        rows = [Counted(*row) for row in self.rows(f"SELECT {columns} FROM tokens WHERE id = ?", (token.id,))]
+        database_id = self.rows("SELECT id FROM instance")[0][0]
+        return compare(rows, folder_of(self.folder / "data" / "ledger", database_id))[0].charged
 
     # -- asking it ----------------------------------------------------------------------------------------------------
 

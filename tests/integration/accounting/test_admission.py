@@ -1,196 +1,269 @@
-"""Quota and counts on each engine: never one too many, never one lost (DP-114, DP-117, DP-118, accounting A1, A2)."""
+"""Leases on each engine, one worker: units, counts and times of use (DP-114 to DP-118, DP-127, accounting A1 to A4)."""
 
-import multiprocessing
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.databases import Database
 from sqlalchemy import Engine, text
 
-from llm_proxy.accounting.admission import ConditionalAdmission
+from llm_proxy.accounting.leases import Claim, plan
+from llm_proxy.accounting.leasing import LeasedAdmission
+from llm_proxy.accounting.rows import DatabaseRows, Swap, Use
+from llm_proxy.crypto import KeyRing, digest
 from llm_proxy.db.bare import BareStatements
-from llm_proxy.db.engine import create_engine
+from llm_proxy.db.health import DatabaseHealth
 from llm_proxy.db.types import from_column, to_column
 from llm_proxy.errors import QuotaExhausted, ServiceUnavailable, TokenExpired, TokenInactive, TokenNotFound
-from llm_proxy.settings import Settings
-
-_SPAWN = multiprocessing.get_context("spawn")
-
-
-class Known:
-    """A token as a caller knows it."""
-
-    def __init__(self, id_: str, max_requests: int | None, request_count: int = 0) -> None:
-        self.id, self.max_requests, self.request_count = id_, max_requests, request_count
+from llm_proxy.tokens.bearer import new_bearer
+from llm_proxy.tokens.directory import TokenDirectory
+from llm_proxy.tokens.facts import TokenFacts
 
 
-def _token(engine: Engine, **values: Any) -> str:
-    id_ = str(uuid.uuid4())
-    row = {"id": id_, "token": id_.replace("-", "") * 2, "project_id": "p", **values}
-    row = {k: to_column(engine.dialect.name, v) if isinstance(v, datetime) else v for k, v in row.items()}
-    with engine.begin() as connection:
-        if not connection.execute(text("SELECT 1 FROM projects")).first():
-            connection.execute(text("INSERT INTO projects (id, name, api_key) VALUES ('p', 'p', 'k')"))
-        names = ", ".join(row)
-        connection.execute(text(f"INSERT INTO tokens ({names}) VALUES ({', '.join(':' + name for name in row)})"), row)
-    return id_
+class Counting(BareStatements):
+    """Counts round trips."""
+
+    trips = 0
+
+    def read(self, sql: str, parameters: Any) -> list[Any]:
+        """As the real one."""
+        self.trips += 1
+        return super().read(sql, parameters)
+
+    def write(self, sql: str, parameters: Any) -> int:
+        """As the real one."""
+        self.trips += 1
+        return super().write(sql, parameters)
+
+    def batch(self, statements: Any) -> list[int]:
+        """As the real one."""
+        self.trips += 1
+        return super().batch(statements)
 
 
-def _row(engine: Engine, id_: str) -> Any:
-    with engine.connect() as connection:
-        return connection.execute(text("SELECT * FROM tokens WHERE id = :id"), {"id": id_}).mappings().one()
+class Worker:
+    """A worker's accounting, beating when it is told to."""
+
+    def __init__(self, engine: Engine, root: Path) -> None:
+        self.engine, self.health = engine, DatabaseHealth()
+        self.statements = Counting(engine, connect_failed=self.health.failed)
+        self.directory = TokenDirectory(self.statements, KeyRing(None), health=self.health, now=self.health.now)
+        self.rows = DatabaseRows(self.statements, self.directory.refresh)
+        self.admission = LeasedAdmission(self.rows, root=root, health=self.health)
+        with engine.begin() as connection:
+            if not connection.execute(text("SELECT 1 FROM projects")).first():
+                connection.execute(text("INSERT INTO projects (id, name, api_key) VALUES ('p', 'p', 'k')"))
+
+    def token(self, **values: Any) -> TokenFacts:
+        """The facts of a new token, as its first request finds them; judged or not."""
+        id_, bearer = str(uuid.uuid4()), new_bearer()
+        row = {"id": id_, "token": digest(bearer), "project_id": "p", **values}
+        row = {k: to_column(self.engine.dialect.name, v) if isinstance(v, datetime) else v for k, v in row.items()}
+        with self.engine.begin() as connection:
+            names, marks = ", ".join(row), ", ".join(":" + name for name in row)
+            connection.execute(text(f"INSERT INTO tokens ({names}) VALUES ({marks})"), row)
+        return self.directory.refresh([id_])[id_]
+
+    def change(self, token: TokenFacts, assignments: str) -> None:
+        """An UPDATE as management makes it."""
+        with self.engine.begin() as connection:
+            statement = f"UPDATE tokens SET {assignments}, lease_version = lease_version + 1 WHERE id = :id"
+            connection.execute(text(statement), {"id": token.id})
+
+    def row(self, token: TokenFacts) -> Any:
+        """The stored row."""
+        with self.engine.connect() as connection:
+            return connection.execute(text("SELECT * FROM tokens WHERE id = :id"), {"id": token.id}).mappings().one()
+
+    def spend(self, token: TokenFacts, calls: int) -> int:
+        """Units that so many calls get."""
+        admitted = 0
+        for _ in range(calls):
+            try:
+                self.admission.sent(self.admission.take(token))
+                admitted += 1
+            except QuotaExhausted:
+                pass
+        return admitted
+
+    def tables_away(self, is_away: bool) -> None:
+        """Make every statement about tokens fail, or work again."""
+        old, new = ("tokens", "tokens_away") if is_away else ("tokens_away", "tokens")
+        with self.engine.begin() as connection:
+            connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
 
 
-def _offer(values: dict[str, Any], id_: str, limit: int | None, calls: int, results: Any) -> None:
-    engine = create_engine(Settings(**values))
-    admission = ConditionalAdmission(BareStatements(engine))
-    admitted = refused = 0
-    for _ in range(calls):
-        try:
-            admission.sent(admission.take(Known(id_, limit)))
-            admitted += 1
-        except QuotaExhausted:
-            refused += 1
-    admission.close()
-    engine.dispose()
-    results.put((admitted, refused))
+@pytest.fixture
+def worker(engine: Engine, tmp_path: Path) -> Iterator[Worker]:
+    """A worker."""
+    made = Worker(engine, tmp_path / "ledger")
+    yield made
+    made.admission.close()
 
 
-@pytest.mark.parametrize(("limit", "wanted"), [(100, 100), (400, 400), (None, 400)], ids=["N+300", "N", "unlimited"])
-def test_exactly_n_over_four_processes(ready_database: Database, limit: int | None, wanted: int) -> None:
-    """400 calls offered by 4 processes: exactly the limit is admitted, and the row says so."""
-    engine = ready_database.engine()
-    id_ = _token(engine, max_requests=limit)
-    results = _SPAWN.Queue()
-    callers = [_SPAWN.Process(target=_offer, args=(ready_database.values, id_, limit, 100, results)) for _ in range(4)]
-    for caller in callers:
-        caller.start()
-    found = [results.get(timeout=90) for _ in callers]
-    for caller in callers:
-        caller.join(30)
-    assert sum(admitted for admitted, _ in found) == wanted
-    assert sum(refused for _, refused in found) == 400 - wanted
-    assert _row(engine, id_)["request_count"] == wanted
+@pytest.mark.parametrize(("limit", "wanted"), [(7, 7), (40, 40), (None, 40)], ids=["N+33", "N", "unlimited"])
+def test_exactly_the_limit_is_admitted(worker: Worker, limit: int | None, wanted: int) -> None:
+    """Of 40 calls the limit is admitted; at rest the row says so, and nobody holds anything."""
+    token = worker.token(max_requests=limit)
+    assert worker.spend(token, 40) == wanted
+    worker.admission.close()
+    row = worker.row(token)
+    assert (row["request_count"], row["leases"]) == (wanted, None)
 
 
-def test_a_refused_call_names_its_reason(engine: Engine) -> None:
-    """Gone, revoked, expired and used up are told apart, in this order, by a fresh read."""
-    admission = ConditionalAdmission(BareStatements(engine))
-    past = datetime.now(UTC) - timedelta(seconds=1)
+def test_a_beat_settles_and_moves_the_time_of_use(worker: Worker) -> None:
+    """The count follows at the beat; the time is the database's, kept to the microsecond, and never goes back."""
+    token = worker.token()
+    later = worker.token(last_used_at=datetime.now(UTC) + timedelta(days=1))
+    worker.spend(token, 5)
+    worker.spend(later, 1)
+    worker.admission.beat()
+    assert worker.row(token)["request_count"] == 5
+    used_at = from_column(worker.row(token)["last_used_at"])
+    assert used_at is not None
+    assert abs((used_at - worker.health.now()).total_seconds()) < 5
+    assert from_column(worker.row(later)["last_used_at"]) == later.last_used_at
+
+
+def test_the_databases_clock_is_right(worker: Worker) -> None:
+    """Seconds since 1970 in UTC, whatever zone the server lives in."""
+    token = worker.token()
+    assert abs(token.database_s - datetime.now(UTC).timestamp()) < 5
+
+
+def test_a_refused_call_names_its_reason(worker: Worker) -> None:
+    """Gone, revoked, expired and used up are told apart, in this order, whatever the caller knew."""
+    past = datetime.now(UTC) - timedelta(seconds=5)
+    for wanted, values in (
+        (TokenInactive, {"max_requests": 5, "is_active": False, "expires_at": past}),
+        (TokenExpired, {"max_requests": 5, "expires_at": past, "request_count": 5}),
+        (QuotaExhausted, {"max_requests": 5, "request_count": 5}),
+    ):
+        with pytest.raises(wanted):
+            worker.admission.take(worker.token(**values))
+    gone = worker.token(max_requests=5)
+    with worker.engine.begin() as connection:
+        connection.execute(text("DELETE FROM tokens WHERE id = :id"), {"id": gone.id})
     with pytest.raises(TokenNotFound):
-        admission.take(Known("nobody", 5))
-    with pytest.raises(TokenInactive):
-        admission.take(Known(_token(engine, max_requests=5, is_active=False, expires_at=past), 5))
-    with pytest.raises(TokenExpired):
-        admission.take(Known(_token(engine, max_requests=5, expires_at=past, request_count=5), 5))
-    with pytest.raises(QuotaExhausted):
-        admission.take(Known(_token(engine, max_requests=5, request_count=5), 5))
-    admission.close()
+        worker.admission.take(gone)
 
 
-def test_a_unit_comes_back_once_and_only_unsent(engine: Engine) -> None:
+def test_a_unit_comes_back_once_and_only_unsent(worker: Worker) -> None:
     """A refund gives the unit to a later call; a second one, or one after the first byte, does nothing."""
-    admission = ConditionalAdmission(BareStatements(engine))
-    id_ = _token(engine, max_requests=1)
-    unit = admission.take(Known(id_, 1))
+    token = worker.token(max_requests=1)
+    unit = worker.admission.take(token)
     with pytest.raises(QuotaExhausted):
-        admission.take(Known(id_, 1))
-    admission.refund(unit)
-    admission.refund(unit)
-    assert _row(engine, id_)["request_count"] == 0
-    spent = admission.take(Known(id_, 1))
-    admission.sent(spent)
-    admission.refund(spent)
-    admission.close()
-    assert _row(engine, id_)["request_count"] == 1
+        worker.admission.take(token)
+    worker.admission.refund(unit)
+    worker.admission.refund(unit)
+    worker.admission.beat()
+    assert worker.row(token)["request_count"] == 0
+    spent = worker.admission.take(token)
+    worker.admission.sent(spent)
+    worker.admission.refund(spent)
+    worker.admission.beat()
+    assert worker.row(token)["request_count"] == 1
 
 
-def test_every_update_adds_to_the_version_but_hits(engine: Engine) -> None:
-    """Taking, refunding and counting move `lease_version`; a flush of cache hits with their time does too (MP-86a)."""
-    admission = ConditionalAdmission(BareStatements(engine))
-    id_ = _token(engine, max_requests=5)
-    admission.refund(admission.take(Known(id_, 5)))
-    assert _row(engine, id_)["lease_version"] == 2
-    admission.take(Known(id_, None))
-    admission.close()
-    assert _row(engine, id_)["lease_version"] == 3
+def test_hits_and_touches_are_written_behind(worker: Worker) -> None:
+    """`cache_hit_count` and the time of use reach the row at the beat, also of tokens that hold no lease."""
+    used, idle = worker.token(), worker.token()
+    worker.spend(used, 1)
+    for token in (used, idle):
+        worker.admission.hit(token)
+        worker.admission.hit(token)
+    touched = worker.token()
+    worker.admission.touch(touched)
+    worker.admission.beat()
+    worker.admission.beat()
+    assert [worker.row(token)["cache_hit_count"] for token in (used, idle, touched)] == [2, 2, 0]
+    assert [worker.row(token)["request_count"] for token in (used, idle, touched)] == [1, 0, 0]
+    assert all(worker.row(token)["last_used_at"] is not None for token in (used, idle, touched))
+    assert worker.row(idle)["lease_version"] == 1  # MP-86a
 
 
-def test_counts_are_written_behind_in_one_go(engine: Engine) -> None:
-    """Unlimited calls, hits and touches reach the row at the beat: counts add up, the time of use never goes back."""
-    clock = [datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)]
-    admission = ConditionalAdmission(BareStatements(engine), now=lambda: clock[0])
-    used = _token(engine)
-    touched = _token(engine, last_used_at=datetime(2026, 6, 1, tzinfo=UTC))
-    for _ in range(5):
-        admission.sent(admission.take(Known(used, None)))
-    admission.refund(admission.take(Known(used, None)))
-    admission.hit(Known(used, None))
-    admission.touch(Known(touched, None))
-    assert _row(engine, used)["request_count"] == 0
-    admission.beat()
-    row = _row(engine, used)
-    assert (row["request_count"], row["cache_hit_count"]) == (5, 1)
-    assert from_column(row["last_used_at"]) == clock[0]
-    assert from_column(_row(engine, touched)["last_used_at"]) == datetime(2026, 6, 1, tzinfo=UTC)
-    admission.beat()
-    assert _row(engine, used)["request_count"] == 5
-    admission.close()
+def test_what_could_not_be_written_is_kept(worker: Worker) -> None:
+    """Failed beats lose nothing: counts, hits and times merge and are written by the next that works."""
+    token, hit = worker.token(), worker.token()
+    worker.spend(token, 2)
+    worker.admission.hit(hit)
+    worker.tables_away(True)
+    worker.admission.beat()
+    assert worker.health.is_down
+    worker.admission.hit(hit)
+    worker.tables_away(False)
+    worker.admission.beat()
+    assert not worker.health.is_down
+    assert (worker.row(token)["request_count"], worker.row(hit)["cache_hit_count"]) == (2, 2)
 
 
-def test_a_failed_flush_loses_nothing(engine: Engine) -> None:
-    """Counts that could not be written are kept, merged with later ones, and written by the next beat."""
-    failures: list[int] = []
-    admission = ConditionalAdmission(BareStatements(engine), flush_failed=lambda: failures.append(1))
-    id_ = _token(engine)
-    admission.take(Known(id_, None))
-    with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE tokens RENAME TO tokens_away"))
-    admission.beat()
-    admission.take(Known(id_, None))
-    admission.beat()
-    assert len(failures) == 2
-    with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE tokens_away RENAME TO tokens"))
-    admission.beat()
-    assert _row(engine, id_)["request_count"] == 2
-    admission.close()
-
-
-def test_a_token_that_is_gone_spoils_no_batch(engine: Engine) -> None:
-    """The others of its batch are written; what belongs to nobody is let go (DP-117)."""
-    admission = ConditionalAdmission(BareStatements(engine))
-    ids = [_token(engine) for _ in range(3)]
-    for id_ in (*ids, "00000000-gone"):
-        admission.take(Known(id_, None))
-    admission.beat()
-    assert [_row(engine, id_)["request_count"] for id_ in ids] == [1, 1, 1]
-    assert admission._pending == {}
-    admission.close()
-
-
-def test_a_missing_database_is_503(engine: Engine) -> None:
-    """A limited token is refused while the database does not answer as it should."""
-    admission = ConditionalAdmission(BareStatements(engine))
-    id_ = _token(engine, max_requests=1)
-    with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE tokens RENAME TO tokens_away"))
+def test_a_missing_database_is_503(worker: Worker) -> None:
+    """A token is refused while the database does not answer as it should, and works at once when it does."""
+    token = worker.token(max_requests=1)
+    worker.tables_away(True)
     with pytest.raises(ServiceUnavailable) as caught:
-        admission.take(Known(id_, 1))
+        worker.admission.take(token)
     assert caught.value.retry_after_s == 1
-    with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE tokens_away RENAME TO tokens"))
-    admission.take(Known(id_, 1))
-    admission.close()
+    worker.tables_away(False)
+    worker.admission.beat()
+    assert worker.spend(token, 1) == 1
 
 
-def test_peeking_costs_no_statement(engine: Engine) -> None:
-    """What is known to be used up is refused from memory."""
-    admission = ConditionalAdmission(BareStatements(engine))
-    admission.peek(Known("x", None, 10**9))
-    admission.peek(Known("x", 5, 4))
+def test_a_hot_token_costs_next_to_no_statement(worker: Worker) -> None:
+    """1,000 calls between beats: a tenth of a statement each would be 100; idle and exhausted tokens cost none."""
+    token, spent = worker.token(max_requests=100_000), worker.token(max_requests=1)
+    worker.spend(spent, 1)
+    before = worker.statements.trips
+    for _ in range(10):
+        assert worker.spend(token, 100) == 100
+        worker.admission.beat()
+    assert (worker.statements.trips - before) / 1000 < 0.1
+    worker.admission.beat()
     with pytest.raises(QuotaExhausted):
-        admission.peek(Known("x", 5, 5))
-    admission.close()
+        worker.admission.take(spent)
+    before = worker.statements.trips
+    assert worker.spend(spent, 100) == 0
+    assert worker.statements.trips - before < 5
+    worker.admission.close()
+    before = worker.statements.trips
+    worker.admission.beat()
+    assert worker.statements.trips == before
+
+
+def test_a_swap_of_an_older_version_changes_nothing(worker: Worker) -> None:
+    """The second of two swaps from one read finds no row, on every engine."""
+    token = worker.token(max_requests=10)
+    swap = Swap(token.id, token.lease_version, plan(token, Claim(7, 0, waiters=1), token.database_s), None)
+    assert worker.rows.swap(swap)
+    assert not worker.rows.swap(swap)
+    assert worker.row(token)["lease_version"] == token.lease_version + 1
+
+
+def test_a_token_that_is_gone_spoils_no_batch(worker: Worker) -> None:
+    """The others of its batch are written (DP-117)."""
+    tokens = [worker.token() for _ in range(3)]
+    worker.rows.add({**{token.id: Use(1) for token in tokens}, "00000000-gone": Use(1)})
+    assert [worker.row(token)["cache_hit_count"] for token in tokens] == [1, 1, 1]
+
+
+def test_a_change_of_limit_is_exact(worker: Worker) -> None:
+    """Lowered below the count: nothing more; raised: as many more; to null: any number; and back."""
+    token = worker.token(max_requests=10)
+    assert worker.spend(token, 4) == 4
+    for assignment, wanted in (
+        ("max_requests = 2", 0),
+        ("max_requests = 9", 5),
+        ("max_requests = NULL", 20),
+        ("max_requests = 32", 3),
+    ):
+        worker.change(token, assignment)
+        worker.admission.beat()
+        assert worker.spend(token, 20) == wanted
+    worker.change(token, "is_active = false")
+    worker.admission.beat()
+    with pytest.raises(TokenInactive):
+        worker.admission.take(token)
+    worker.admission.beat()
+    assert worker.row(token)["request_count"] == 32

@@ -1,0 +1,105 @@
+"""Do the counts agree? Token counters, what ledgers still hold, and what a witness saw (accounting issue, item 6)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from llm_proxy.accounting import leases, ledger
+from llm_proxy.accounting.ledger import Noted
+
+
+class Counted(Protocol):
+    """A token's row, as far as counts go."""
+
+    @property
+    def id(self) -> str:
+        """The row's id."""
+
+    @property
+    def request_count(self) -> int:
+        """Units settled."""
+
+    @property
+    def max_requests(self) -> int | None:
+        """The limit; None = unlimited."""
+
+    @property
+    def leases(self) -> str | None:
+        """Who holds units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One token's numbers.
+
+    Attributes:
+        counted: `request_count`: what is settled.
+        unsettled: Units in ledgers of this machine that the row does not hold yet; negative when units came back.
+        leased: Units that the row grants to workers and that are not settled.
+        unknown: Units of leases whose ledger is not on this machine: another replica's, or lost with its machine.
+        witnessed: What the witness saw; None when it was not asked.
+        max_requests: The limit.
+    """
+
+    token_id: str
+    counted: int
+    unsettled: int
+    leased: int
+    unknown: int
+    witnessed: int | None
+    max_requests: int | None
+
+    @property
+    def charged(self) -> int:
+        """What the token has been charged, as far as this machine knows."""
+        return self.counted + self.unsettled
+
+    @property
+    def difference(self) -> int:
+        """Charged less witnessed; 0 without a witness.
+
+        Above zero: units that were noted and never sent, by workers that were killed, or slices of lost ones. Below
+        zero, for an unlimited token: what lost workers admitted since their last beat. Else a fault.
+        """
+        return 0 if self.witnessed is None else self.charged - self.witnessed
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the provider saw more than the limit allows."""
+        seen = self.charged if self.witnessed is None else self.witnessed
+        return self.max_requests is not None and seen > self.max_requests
+
+
+def compare(rows: Iterable[Counted], folder: Path, witness: Mapping[str, int] | None = None) -> list[Line]:
+    """One line a token, by id.
+
+    Args:
+        rows: Tokens as they were read *before* this call: a ledger read later can only be ahead.
+        folder: `ledger.folder_of` this database; one that is not there holds nothing.
+        witness: Requests by token id, in full; a token that is not in it was never seen.
+    """
+    noted: dict[str, list[Noted]] = {}
+    for path in ledger.files(folder):
+        for slot in ledger.read(path):
+            noted.setdefault(slot.token_id, []).append(slot)
+    found = [_line(row, noted.get(row.id, []), witness) for row in rows]
+    return sorted(found, key=lambda line: line.token_id)
+
+
+def _line(row: Counted, noted: list[Noted], witness: Mapping[str, int] | None) -> Line:
+    entries = leases.parse(row.leases)
+    unsettled = 0
+    for slot in noted:
+        entry = entries.pop(slot.lease, None)
+        unsettled += 0 if entry is None else slot.spent - entry.settled
+    held = leases.parse(row.leases).values()
+    return Line(
+        row.id,
+        row.request_count,
+        unsettled,
+        sum(entry.granted - entry.settled for entry in held),
+        sum(entry.granted - entry.settled for entry in entries.values()),
+        None if witness is None else witness.get(row.id, 0),
+        row.max_requests,
+    )

@@ -1,0 +1,44 @@
+"""What a worker knows about its database itself: whether it answers, and what time it says it is."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+
+class DatabaseHealth:
+    """One a worker, shared by all who ask the database for requests.
+
+    `is_down` is set by a connection that could not be made or a beat that failed, and cleared by the beat's next
+    success alone: requests are refused at once meanwhile, and neither wait for it nor keep it set.
+
+    Expiry and times of use are judged by the database's clock, so that replicas whose clocks differ agree. Until it is
+    known, this machine's is used.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.is_down = False
+        self.offset_s = time.time() - clock()
+
+    def failed(self) -> None:
+        """It does not answer."""
+        self.is_down = True
+
+    def answered(self) -> None:
+        """It does; the beat's to say."""
+        self.is_down = False
+
+    def learn(self, database_s: float, sent_at: float) -> None:
+        """Its clock showed `database_s` (seconds since 1970) in a read that was sent at `sent_at` and ends now."""
+        self.offset_s = database_s - (sent_at + self.clock()) / 2
+
+    def now_s(self) -> float:
+        """The database's time in seconds since 1970."""
+        return self.clock() + self.offset_s
+
+    def now(self) -> datetime:
+        """The database's time."""
+        return datetime.fromtimestamp(self.now_s(), UTC)
