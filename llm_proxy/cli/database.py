@@ -20,7 +20,7 @@ from llm_proxy.db.engine import create_engine
 from llm_proxy.db.errors import DatabaseFault, WouldLoseData, is_unavailable
 from llm_proxy.settings import Settings
 
-_db_option = click.option("--db", metavar="PATH", help="The SQLite file (DATABASE_PATH).")
+db_option = click.option("--db", metavar="PATH", help="The SQLite file (DATABASE_PATH).")
 
 
 @contextmanager
@@ -42,13 +42,24 @@ def database(db: str | None = None) -> Iterator[tuple[Engine, Settings]]:
         engine.dispose()
 
 
-@click.group("migrate", cls=Group)
+_SEALING = {
+    "encrypt": ("llm_proxy.cli.sealing:encrypt", "Seal provider keys and hash tokens that are stored in clear."),
+    "encrypt-status": (
+        "llm_proxy.cli.sealing:encrypt_status",
+        "Count provider keys by key, and tokens by form.",
+    ),
+    "re-encrypt": ("llm_proxy.cli.sealing:re_encrypt", "Seal provider keys anew under ENCRYPTION_KEY."),
+    "decrypt": ("llm_proxy.cli.sealing:decrypt", "Store provider keys in clear again."),
+}
+
+
+@click.group("migrate", cls=Group, lazy=_SEALING)
 def migrate() -> None:
     """Bring the database's schema up or down."""
 
 
 @migrate.command()
-@_db_option
+@db_option
 def up(db: str | None) -> None:
     """Apply what is pending."""
     with database(db) as (engine, found):
@@ -59,7 +70,7 @@ def up(db: str | None) -> None:
 
 
 @migrate.command()
-@_db_option
+@db_option
 @click.option("--yes", is_flag=True, help="Also when tables or columns with data are dropped.")
 def down(db: str | None, yes: bool) -> None:
     """Undo the last migration."""
@@ -83,7 +94,7 @@ def _show_status(db: str | None) -> None:
 
 
 @migrate.command("status")
-@_db_option
+@db_option
 @output.output_options
 def status(db: str | None) -> None:
     """Show the version, and what is pending."""
@@ -91,7 +102,7 @@ def status(db: str | None) -> None:
 
 
 @migrate.command("version")
-@_db_option
+@db_option
 @output.output_options
 def version(db: str | None) -> None:
     """Same as status."""
@@ -105,7 +116,7 @@ def db() -> None:
 
 @db.command()
 @click.argument("target", metavar="PATH")
-@_db_option
+@db_option
 def backup(target: str, db: str | None) -> None:
     """Copy the database while servers go on.
 
@@ -121,7 +132,7 @@ def backup(target: str, db: str | None) -> None:
 
 
 @db.command()
-@_db_option
+@db_option
 @output.output_options
 def stats(db: str | None) -> None:
     """Count projects, tokens, requests and records."""
@@ -139,7 +150,7 @@ def stats(db: str | None) -> None:
 
 
 @db.command()
-@_db_option
+@db_option
 def maintain(db: str | None) -> None:
     """Give room back and renew the planner's statistics.
 

@@ -4,10 +4,12 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import urllib.error
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -285,3 +287,34 @@ def test_database_commands(alone: dict[str, str], tmp_path: Path, door: str) -> 
     assert (again.returncode, again.stderr) == (1, f"Error: {target} is there already\n")
     assert json.loads(run("db", "stats", "--json", variables=alone, door=door).stdout)["projects"] == 0
     assert run("db", "maintain", variables=alone, door=door).stdout == "Done\n"
+
+
+def test_encryption_is_turned_on_rotated_and_counted(alone: dict[str, str]) -> None:
+    """Texts of the rows, exit codes, and an audit record; a server's project keeps its key through all of it."""
+    keys = [run("config", "generate-key").stdout.strip() for _ in range(2)]
+    run("migrate", "up", variables=alone)
+    run(
+        "manage", "project", "create", "--name", "a", "--openai-key", "sk-key-of-a-project", "--direct", variables=alone
+    )
+    none = run("migrate", "encrypt", variables=alone)
+    assert (none.returncode, "openssl rand -base64 32" in none.stderr) == (1, True)
+    checked = run("migrate", "encrypt-status", "--check", variables=alone)
+    assert (checked.returncode, "Plaintext: 1" in checked.stdout) == (1, True)
+    assert "1 API keys are stored in clear" in checked.stderr
+    first = alone | {"ENCRYPTION_KEY": keys[0]}
+    done = run("migrate", "encrypt", variables=first)
+    expected = "API keys: 1 encrypted, 0 already encrypted (skipped)\nTokens: 0 hashed, 0 already hashed (skipped)\n"
+    assert done.stdout == expected, done.stderr
+    second = alone | {"ENCRYPTION_KEY": keys[1], "ENCRYPTION_KEY_PREVIOUS": keys[0]}
+    status = json.loads(run("migrate", "encrypt-status", "--json", variables=second).stdout)
+    assert list(status["by_key"].values()) == [1]
+    assert status["current_key"] not in status["by_key"]
+    assert json.loads(run("migrate", "re-encrypt", "--json", variables=second).stdout)["re_encrypted"] == 1
+    assert run("migrate", "encrypt-status", "--check", variables=second).returncode == 0
+    refused = run("migrate", "decrypt", variables=second)
+    assert (refused.returncode, "--yes" in refused.stderr) == (1, True)
+    assert run("migrate", "decrypt", "--yes", variables=second).stdout.startswith("API keys: 1 decrypted")
+    with closing(sqlite3.connect(alone["DATABASE_PATH"])) as database:
+        assert database.execute("SELECT api_key FROM projects").fetchall() == [("sk-key-of-a-project",)]
+        recorded = database.execute("SELECT actor FROM audit_events WHERE action = 'system.encrypt'").fetchall()
+    assert recorded == [("cli",)] * 3
