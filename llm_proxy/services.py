@@ -25,7 +25,8 @@ from llm_proxy.db.idempotency import IdempotencyKeys
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.events.capture import CaptureLimits
 from llm_proxy.events.make import make_publisher
-from llm_proxy.events.publisher import Counters, Publisher
+from llm_proxy.events.publisher import Publisher
+from llm_proxy.events.queueing import Counters
 from llm_proxy.forwarding.audits import RefusalAudit
 from llm_proxy.forwarding.breaker import Circuit, Slots, slot_limit
 from llm_proxy.forwarding.cors import Cors

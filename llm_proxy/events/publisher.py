@@ -7,10 +7,8 @@ that older than what is in the queue; order is kept without ever comparing anyth
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import gevent
 import gevent.event
@@ -18,6 +16,7 @@ import gevent.event
 from llm_proxy.events.bus import Bus, BusUnavailable
 from llm_proxy.events.event import Event, number
 from llm_proxy.events.memory import MemoryBus
+from llm_proxy.events.queueing import WATCH_S, Counters, LineSink, Link, Queue
 from llm_proxy.events.spool import Spool, SpoolFull
 from llm_proxy.events.usage import usage_of_tail
 
@@ -28,77 +27,11 @@ _T = TypeVar("_T")
 BATCH_EVENTS = 100  # EV-23
 BATCH_BYTES = 1024 * 1024  # what a slow network carries within a command's 250 ms
 LINGER_S = 0.02  # lets a pipeline fill; no request waits for it
-WATCH_S = 1.0  # decision 18
 ADOPT_S = 5.0
 CALL_S = 5.0
 FLUSH_S = 5.0  # EV-25
-_BACKOFF_S = (0.1, 5.0)
 _SPILL_SHARE = 0.5  # of the queue's bounds: beyond it the spool is filled even while a batch is under way
 _SLICE_BYTES = 128 * 1024  # of JSON made or written before other greenlets get a turn
-
-
-class LineSink(Protocol):
-    """The worker's own file of events."""
-
-    def write(self, event: Event) -> None:
-        """Write one line; never raises."""
-
-    def reopen(self) -> None:
-        """Open the file that has the name now."""
-
-    def close(self) -> None:
-        """Let go of it."""
-
-
-def _ignore(count: int) -> None:
-    """Counts nothing."""
-
-
-def _ignore_reason(reason: str, count: int) -> None:
-    """Counts nothing."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """Where the publisher's counts go; metrics.py's counters in the server."""
-
-    published: Callable[[int], None] = _ignore
-    spooled: Callable[[int], None] = _ignore
-    dropped: Callable[[str, int], None] = _ignore_reason
-    bus_seconds: Callable[[float], None] = lambda _seconds: None
-
-
-@dataclass(slots=True)
-class _Link:
-    """Whether the bus takes events, and when it is tried again."""
-
-    is_up: bool = True
-    retry_at: float = 0.0
-    backoff_s: float = _BACKOFF_S[0]
-    room: float = 0.0
-    watched_at: float = -WATCH_S
-    is_behind: bool = False
-
-
-@dataclass(slots=True)
-class _Queue:
-    """Events in memory, with their weight."""
-
-    events: deque[Event] = field(default_factory=deque)
-    held_bytes: int = 0
-
-    def add(self, event: Event) -> None:
-        self.events.append(event)
-        self.held_bytes += event.held_bytes
-
-    def take(self) -> Event:
-        event = self.events.popleft()
-        self.held_bytes -= event.held_bytes
-        return event
-
-    def give_back(self, event: Event) -> None:
-        self.events.appendleft(event)
-        self.held_bytes += event.held_bytes
 
 
 class Publisher:
@@ -123,9 +56,9 @@ class Publisher:
         self._bus, self._spool, self._file_sink = bus, spool, file_sink
         self._most_events, self._most_bytes = most_events, most_bytes
         self._counters = counters or Counters()
-        self._queue = _Queue()
+        self._queue = Queue()
         self._flight: list[bytes] = []  # without a spool: a batch whose fate is unknown, tried again first
-        self._link = _Link()
+        self._link = Link()
         self._work = gevent.event.Event()
         self._greenlet: gevent.Greenlet | None = None
         self._is_stopping = False
@@ -263,7 +196,7 @@ class Publisher:
         if self._spool is not None and now - self._adopted_at >= ADOPT_S:
             self._adopted_at = now
             self._adopt()
-        if not self._link.is_up and now < self._link.retry_at:
+        if not self._link.is_due:
             self._spill()
             return
         try:
@@ -451,28 +384,20 @@ class Publisher:
     # -- states ------------------------------------------------------------------------------------------------------
 
     def _went_down(self, reason: str) -> None:
-        link = self._link
-        if link.is_up:
+        if self._link.went_down():
             where = "they go to the spool" if self._spool is not None else "they wait in memory"
             log.warning("events: the bus does not take events, %s: %s", where, reason)
-        link.is_up = False
-        link.retry_at = time.monotonic() + link.backoff_s
-        link.backoff_s = min(link.backoff_s * 2, _BACKOFF_S[1])
-        link.watched_at = -WATCH_S
 
     def _came_back(self) -> None:
-        link = self._link
-        if not link.is_up:
+        was_down, was_behind = self._link.came_back()
+        if was_down:
             log.info("events: the bus takes events again")
-        if link.is_behind:
+        if was_behind:
             log.info("events: the consumers have caught up")
-        link.is_up, link.is_behind, link.backoff_s = True, False, _BACKOFF_S[0]
 
     def _fell_behind(self) -> None:
-        link = self._link
-        if not link.is_behind:
+        if self._link.fell_behind():
             log.warning("events: the consumers are REDIS_STREAM_MAX_LEN events behind; new ones go to the spool")
-        link.is_behind, link.is_up = True, True
         self._park_flight()
         self._spill()
 

@@ -29,7 +29,8 @@ def produce(addr: str, bus: str, folder: str, events: int, rate: float, body_byt
     from servers.dispatcher import make_event
 
     from llm_proxy import redisclient
-    from llm_proxy.events.publisher import Counters, Publisher
+    from llm_proxy.events.publisher import Publisher
+    from llm_proxy.events.queueing import Counters
     from llm_proxy.events.redis_list import ListBus
     from llm_proxy.events.redis_streams import StreamBus
     from llm_proxy.events.spool import Spool

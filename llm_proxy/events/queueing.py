@@ -1,0 +1,103 @@
+"""What the publisher is made of: its queue, its view of the bus, and where its counts go."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from llm_proxy.events.event import Event
+
+WATCH_S = 1.0  # data-plane decision 18
+BACKOFF_S = (0.1, 5.0)  # EV-23
+
+
+class LineSink(Protocol):
+    """The worker's own file of events."""
+
+    def write(self, event: Event) -> None:
+        """Write one line; never raises."""
+
+    def reopen(self) -> None:
+        """Open the file that has the name now."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+def _ignore(count: int) -> None:
+    """Counts nothing."""
+
+
+def _ignore_reason(reason: str, count: int) -> None:
+    """Counts nothing."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Where the publisher's counts go; metrics.py's counters in the server."""
+
+    published: Callable[[int], None] = _ignore
+    spooled: Callable[[int], None] = _ignore
+    dropped: Callable[[str, int], None] = _ignore_reason
+    bus_seconds: Callable[[float], None] = lambda _seconds: None
+
+
+@dataclass(slots=True)
+class Link:
+    """Whether the bus takes events, and when it is tried again."""
+
+    is_up: bool = True
+    retry_at: float = 0.0
+    backoff_s: float = BACKOFF_S[0]
+    room: float = 0.0
+    watched_at: float = -WATCH_S
+    is_behind: bool = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the bus may be tried: it takes events, or its pause is over."""
+        return self.is_up or time.monotonic() >= self.retry_at
+
+    def went_down(self) -> bool:
+        """It does not take events; True when that is news."""
+        was_up, self.is_up = self.is_up, False
+        self.retry_at = time.monotonic() + self.backoff_s
+        self.backoff_s = min(self.backoff_s * 2, BACKOFF_S[1])
+        self.watched_at = -WATCH_S
+        return was_up
+
+    def came_back(self) -> tuple[bool, bool]:
+        """It takes events; whether it did not, and whether its consumers were behind."""
+        was_down, was_behind = not self.is_up, self.is_behind
+        self.is_up, self.is_behind, self.backoff_s = True, False, BACKOFF_S[0]
+        return was_down, was_behind
+
+    def fell_behind(self) -> bool:
+        """Its consumers are too far behind; True when that is news."""
+        was_behind, self.is_behind, self.is_up = self.is_behind, True, True
+        return not was_behind
+
+
+@dataclass(slots=True)
+class Queue:
+    """Events in memory, with their weight."""
+
+    events: deque[Event] = field(default_factory=deque)
+    held_bytes: int = 0
+
+    def add(self, event: Event) -> None:
+        """Put one at the end."""
+        self.events.append(event)
+        self.held_bytes += event.held_bytes
+
+    def take(self) -> Event:
+        """The oldest."""
+        event = self.events.popleft()
+        self.held_bytes -= event.held_bytes
+        return event
+
+    def give_back(self, event: Event) -> None:
+        """Put the oldest back."""
+        self.events.appendleft(event)
+        self.held_bytes += event.held_bytes
