@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from sqlalchemy import Engine
 
 from llm_proxy import logs
+from llm_proxy.accounting import ledger
 from llm_proxy.audit import file as audit_file
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter

@@ -181,16 +181,14 @@ def root_of(settings: Settings) -> Path:
 
 
 def fault(settings: Settings) -> str | None:
-    """Why ledgers could not be kept, in one line; None when they can. Leaves nothing but the folder."""
+    """Why ledgers could not be kept, in one line; None when they can. Makes nothing."""
     root = root_of(settings)
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = root / f".{uuid.uuid4()}"
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        probe.unlink()
-    except OSError as error:
-        return f"LEDGER_DIR={root}: expected a folder that can be written to: {error.strerror}"
-    return None
+    there = root.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return None
+    return f"LEDGER_DIR={root}: expected a folder that this user can write to"
 
 
 def boot_id() -> str:

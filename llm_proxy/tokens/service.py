@@ -146,6 +146,7 @@ class TokenService:
             "created_at": now,
             "name": new.name,
             "metadata": None if new.metadata is None else json.dumps(new.metadata),
+            "idle_timeout_minutes": new.idle_timeout_minutes,
         }
         with writing(self._engine) as connection:
             self._require_active(connection, new.project_id)
@@ -296,6 +297,8 @@ def _changes(token_id: str, patch: TokenPatch) -> dict[str, Any]:
     if "max_requests" in patch.values:
         limit = patch.values["max_requests"]
         details["updated_max_requests"] = "unlimited" if limit is None else limit
+    if "idle_timeout_minutes" in patch.values:
+        details["updated_idle_timeout_minutes"] = patch.values["idle_timeout_minutes"]
     for name in ("name", "metadata"):
         if name in patch.values:
             details[f"updated_{name}"] = True

@@ -13,9 +13,9 @@ from llm_proxy.settings import Settings
 
 MAX_DURATION_MINUTES = 525_600
 MAX_REQUESTS = 2_147_483_647  # MP-47
+MAX_IDLE_MINUTES = 525_600  # data-plane 0.1
 _DURATIONS = {"duration_minutes": 1, "duration_hours": 60, "expires_in_days": 1440}  # MP-1
 _LATER = (  # data-plane 0.1: known, refused until their issue is there
-    "idle_timeout_minutes",
     "max_total_tokens",
     "max_cost_usd",
     "requests_per_minute",
@@ -42,6 +42,7 @@ class Token:
     last_used_at: datetime | None
     name: str | None
     metadata: dict[str, Any] | None
+    idle_timeout_minutes: int | None = None
 
     @classmethod
     def of(cls, row: RowMapping) -> "Token":
@@ -60,6 +61,7 @@ class Token:
             last_used_at=row["last_used_at"],
             name=row["name"],
             metadata=json.loads(row["metadata"]) if row["metadata"] else None,
+            idle_timeout_minutes=row["idle_timeout_minutes"],
         )
 
     def is_expired(self, now: datetime) -> bool:
@@ -100,6 +102,7 @@ class NewToken:
     max_requests: int | None
     name: str | None = None
     metadata: dict[str, Any] | None = None
+    idle_timeout_minutes: int | None = None
 
     @classmethod
     def from_json(cls, wanted: Mapping[str, Any], defaults: TokenDefaults) -> "NewToken":
@@ -112,7 +115,8 @@ class NewToken:
             raise _refused("project_id is required", "project_id")
         limit = check_max_requests(defaults.max_requests if "max_requests" not in wanted else limit)
         refuse_later_fields(wanted, _LATER)
-        return cls(project_id, lifetime, limit, check_name(wanted), check_metadata(wanted))
+        idle = check_idle_timeout(wanted)
+        return cls(project_id, lifetime, limit, check_name(wanted), check_metadata(wanted), idle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ class TokenPatch:
 
     @classmethod
     def from_json(cls, wanted: Mapping[str, Any]) -> "TokenPatch":
-        """Raises BadRequest. `max_requests`: null and 0 = unlimited; `name`, `metadata`: null = none (MP-52)."""
+        """Raises BadRequest. `max_requests`: null and 0 = unlimited; `name`, `metadata` and limits: null = none."""
         if "expires_at" in wanted:
             raise _refused("expires_at cannot be changed", "expires_at")
         values: dict[str, Any] = {}
@@ -133,6 +137,8 @@ class TokenPatch:
         if "max_requests" in wanted:
             values["max_requests"] = check_max_requests(_typed(wanted, "max_requests", int))
         refuse_later_fields(wanted, _LATER)
+        if "idle_timeout_minutes" in wanted:
+            values["idle_timeout_minutes"] = check_idle_timeout(wanted)
         if "name" in wanted:
             values["name"] = check_name(wanted)
         if "metadata" in wanted:
@@ -153,6 +159,14 @@ def check_max_requests(limit: int | None) -> int | None:
     if limit > MAX_REQUESTS:
         raise _refused(f"max_requests must be <= {MAX_REQUESTS}", "max_requests", audit)
     return limit or None
+
+
+def check_idle_timeout(wanted: Mapping[str, Any]) -> int | None:
+    """Minutes after which an unused token dies; null and absent = never. Raises BadRequest."""
+    minutes: int | None = _typed(wanted, "idle_timeout_minutes", int)
+    if minutes is not None and not 1 <= minutes <= MAX_IDLE_MINUTES:
+        raise _refused(f"idle_timeout_minutes must be 1 to {MAX_IDLE_MINUTES}", "idle_timeout_minutes")
+    return minutes
 
 
 def check_name(wanted: Mapping[str, Any]) -> str | None:

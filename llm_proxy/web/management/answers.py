@@ -57,6 +57,7 @@ def token_json(token: Token) -> dict[str, Any]:
         "status": token.status(utc_now()),
         "request_count": token.request_count,
         "max_requests": token.max_requests,
+        "idle_timeout_minutes": token.idle_timeout_minutes,
         "created_at": time_of(token.created_at),
         "last_used_at": time_of(token.last_used_at),
         "cache_hit_count": token.cache_hit_count,
@@ -85,7 +86,7 @@ def project_tag(project: Project) -> str:
 
 def token_tag(token: Token) -> str:
     """`ETag` over what PATCH can change; counters have no part in it."""
-    return _tag(token.is_active, token.max_requests, token.name, token.metadata)
+    return _tag(token.is_active, token.max_requests, token.name, token.metadata, token.idle_timeout_minutes)
 
 
 def _tag(*parts: Any) -> str:

@@ -14,7 +14,7 @@ from .conftest import Manager
 
 SHOWN = {
     "id", "token", "project_id", "name", "metadata", "expires_at", "is_active", "deactivated_at", "status",
-    "request_count", "max_requests", "created_at", "last_used_at", "cache_hit_count",
+    "request_count", "max_requests", "idle_timeout_minutes", "created_at", "last_used_at", "cache_hit_count",
 }  # fmt: skip
 
 
@@ -109,8 +109,10 @@ def test_name_and_metadata_are_kept(manage: Manager) -> None:
          "max_total_tokens is not supported by this version"),
         ({"project_id": "p", "duration_minutes": 1, "max_cost_usd": "1.5"},
          "max_cost_usd is not supported by this version"),
-        ({"project_id": "p", "duration_minutes": 1, "idle_timeout_minutes": 5},
-         "idle_timeout_minutes is not supported by this version"),
+        ({"project_id": "p", "duration_minutes": 1, "idle_timeout_minutes": 0},
+         "idle_timeout_minutes must be 1 to 525600"),
+        ({"project_id": "p", "duration_minutes": 1, "idle_timeout_minutes": 525601},
+         "idle_timeout_minutes must be 1 to 525600"),
         ({"project_id": "p", "duration_minutes": 1, "name": ""}, "name must be 1 to 255 printable characters"),
         ({"project_id": "p", "duration_minutes": 1, "metadata": {"a": {}}},
          "metadata must be a flat object of at most 16 keys"),
@@ -228,6 +230,19 @@ def test_a_wrong_parameter_is_400(manage: Manager, query: str) -> None:
     response = manage.call("GET", f"/tokens?{query}")
     assert response.status_code == 400
     assert query.partition("=")[0] in response.get_json()["error"]
+
+
+def test_an_idle_timeout_is_set_changed_and_taken_away(manage: Manager) -> None:
+    """On creation and by PATCH, null = none; shown, and part of the tag."""
+    asked = {"project_id": manage.project()["id"], "duration_minutes": 60, "idle_timeout_minutes": 30}
+    token_id = manage.call("POST", "/tokens", asked).get_json()["id"]
+    seen = [manage.call("GET", f"/tokens/{token_id}")]
+    for minutes in (525600, None):
+        seen.append(manage.call("PATCH", f"/tokens/{token_id}", {"idle_timeout_minutes": minutes}))
+    assert [answer.get_json()["idle_timeout_minutes"] for answer in seen] == [30, 525600, None]
+    assert len({answer.headers["ETag"] for answer in seen}) == 3
+    wrong = manage.call("PATCH", f"/tokens/{token_id}", {"idle_timeout_minutes": 0})
+    assert (wrong.status_code, wrong.get_json()) == (400, {"error": "idle_timeout_minutes must be 1 to 525600"})
 
 
 def test_reading_nobody_is_404(manage: Manager) -> None:

@@ -10,7 +10,14 @@ from sqlalchemy import Engine, text
 from llm_proxy.crypto import KeyRing, digest
 from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.types import to_column
-from llm_proxy.errors import InvalidToken, ServiceUnavailable, TokenExpired, TokenInactive, TokenNotFound
+from llm_proxy.errors import (
+    InvalidToken,
+    ServiceUnavailable,
+    TokenExpired,
+    TokenIdleExpired,
+    TokenInactive,
+    TokenNotFound,
+)
 from llm_proxy.tokens.bearer import hint, new_bearer
 from llm_proxy.tokens.directory import TokenDirectory
 
@@ -105,6 +112,56 @@ def test_refusals_come_in_order(lab: Lab) -> None:
     lab.directory._now = lambda: at + timedelta(microseconds=1)
     with pytest.raises(TokenExpired):
         lab.directory.authenticate(bearer)
+
+
+def test_a_token_dies_of_idleness(lab: Lab) -> None:
+    """Unused for longer than its timeout, since its creation or its last use: 401 token_idle_expired."""
+    created_at = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    unused = lab.token(created_at=created_at, idle_timeout_minutes=10)
+    used = lab.token(created_at=created_at, last_used_at=created_at + timedelta(minutes=5), idle_timeout_minutes=10)
+    for minutes, dead in ((10, []), (10.01, [unused]), (15, [unused]), (15.01, [unused, used])):
+        at = created_at + timedelta(minutes=minutes)
+        lab.directory._now = lambda at=at: at  # type: ignore[misc]
+        for bearer in (unused, used):
+            if bearer in dead:
+                with pytest.raises(TokenIdleExpired):
+                    lab.directory.authenticate(bearer)
+            else:
+                lab.directory.authenticate(bearer)
+
+
+def test_tokens_are_read_again_many_at_once(lab: Lab) -> None:
+    """A refresh is one statement; requests find its facts and ask nobody, also that a token was revoked."""
+    bearers = [lab.token() for _ in range(3)]
+    ids = [lab.directory.authenticate(bearer).id for bearer in bearers]
+    lab.now += 0.8
+    lab.change(f"UPDATE tokens SET is_active = false WHERE id = '{ids[0]}'")
+    lab.statements.reads = 0
+    assert set(lab.directory.refresh([*ids, "nobody"])) == set(ids)
+    lab.now += 0.8
+    with pytest.raises(TokenInactive):
+        lab.directory.authenticate(bearers[0])
+    assert lab.directory.authenticate(bearers[1]).id == ids[1]
+    assert lab.statements.reads == 1
+
+
+@pytest.mark.parametrize(("limit", "age_s", "is_good"), [(None, 10.0, True), (None, 11.0, False), (5, 1.0, False)])
+def test_an_outage_is_outlasted_on_what_is_known(lab: Lab, limit: int | None, age_s: float, is_good: bool) -> None:
+    """With DATABASE_OUTAGE_GRACE unlimited tokens go on for so long, limited ones never; down, nobody asks."""
+    directory = TokenDirectory(lab.statements, RING, grace_s=9.5, clock=lambda: lab.now)
+    bearer = lab.token(max_requests=limit)
+    directory.authenticate(bearer)
+    lab.now += age_s
+    lab.statements.error = RuntimeError("boom")
+    for is_down in (False, True):
+        directory._health.is_down = is_down
+        lab.statements.reads = 0
+        if is_good:
+            assert directory.authenticate(bearer).max_requests is None
+        else:
+            with pytest.raises(ServiceUnavailable):
+                directory.authenticate(bearer)
+        assert lab.statements.reads == (0 if is_down else 1)
 
 
 def test_case_matters(lab: Lab) -> None:
