@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -61,6 +62,7 @@ class Pod:
     holder: int
     folder: Path
     containers: list[Container] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
 
     def inside(self, command: list[str]) -> list[str]:
         """The command line, run in this network."""
@@ -137,6 +139,8 @@ def pod(image: Image, folder: Path, hosts: list[str] | None = None) -> Iterator[
         holder.wait(10)
         holder.stdout.close()
         image.shell("umount -q ROOT/etc/hosts || :")
+        for path in made.folders:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def uid_of(pid: int) -> int:
