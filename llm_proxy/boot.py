@@ -45,7 +45,8 @@ def check(loaded: Loaded) -> list[str]:
         connector_of_settings(settings)
     except DatabaseFault as exc:
         faults.append(str(exc))
-    return faults + [fault for fault in (logs.fault(settings), audit_file.fault(settings)) if fault is not None]
+    files = (logs.fault(settings), audit_file.fault(settings), ledger.fault(settings))
+    return faults + [fault for fault in files if fault is not None]
 
 
 def notes(settings: Settings) -> tuple[list[str], list[str]]:
