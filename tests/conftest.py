@@ -11,7 +11,7 @@ import pytest
 
 from llm_proxy.settings import variables
 
-pytest_plugins = ["servers.databases", "servers.provider", "servers.redis"]
+pytest_plugins = ["servers.databases", "servers.provider", "servers.redis", "servers.installation"]
 
 _OURS = {variable.env for variable in variables().values()}
 
