@@ -9,6 +9,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llm_proxy.events.event import MAX_PATH_CHARACTERS, TAIL_BYTES, Event, at_epoch, new_event_id
 from llm_proxy.redaction import obfuscate
@@ -57,13 +58,13 @@ class CaptureLimits:
 class _Tap:
     """The first `cap` bytes of a body and, past them, its last 16 KiB; by reference, but for the chunk at the cap."""
 
-    __slots__ = ("_cap", "_head", "_room", "_tail", "_tail_bytes", "_tail_room", "total")
+    __slots__ = ("_head", "_room", "_tail", "_tail_bytes", "_tail_room", "cap", "total")
 
     def __init__(self, cap: int, tail: int) -> None:
-        self._cap = cap
+        self.cap = cap
         self._head: list[bytes] = []
         self._room = cap + _SLACK_BYTES if cap else 0
-        self._tail: deque[bytes] = deque()
+        self._tail: deque[bytes] | None = None
         self._tail_bytes = 0
         self._tail_room = tail + _SLACK_BYTES if tail else 0
         self.total = 0
@@ -85,6 +86,8 @@ class _Tap:
     def _append_tail(self, chunk: bytes) -> None:
         if len(chunk) > self._tail_room:
             chunk = bytes(chunk[-self._tail_room :])
+        if self._tail is None:
+            self._tail = deque()
         self._tail.append(chunk)
         self._tail_bytes += len(chunk)
         while self._tail_bytes - len(self._tail[0]) >= self._tail_room:
@@ -92,11 +95,11 @@ class _Tap:
 
     def head(self, secrets: "Secrets") -> bytes:
         """The body as far as it is kept, masked and then cut to the cap exactly."""
-        return secrets.hide(b"".join(self._head))[: self._cap]
+        return secrets.hide(b"".join(self._head))[: self.cap]
 
     def tail(self, secrets: "Secrets", size: int = TAIL_BYTES) -> bytes:
         """The body's last bytes, masked."""
-        kept = b"".join(self._tail)
+        kept = b"".join(self._tail or ())
         if len(kept) < size + _SLACK_BYTES:
             kept = b"".join(self._head)[-(size + _SLACK_BYTES - len(kept)) :] + kept
         return secrets.hide(kept)[-size:]
@@ -104,7 +107,16 @@ class _Tap:
     @property
     def is_cut(self) -> bool:
         """Whether the body was longer than the cap."""
-        return self.total > self._cap
+        return self.total > self.cap
+
+    @property
+    def keeps_tail(self) -> bool:
+        """Whether the end of the body is kept."""
+        return self._tail_room > 0
+
+    def let_go(self) -> None:
+        """Forget the pieces; the counts stay."""
+        self._head, self._tail = [], None
 
 
 class Secrets:
@@ -113,8 +125,7 @@ class Secrets:
     __slots__ = ("_secrets",)
 
     def __init__(self, secrets: Iterable[str | None]) -> None:
-        found = [secret for secret in secrets if secret and len(secret) >= _LEAST_SECRET]
-        self._secrets: Sequence[str] = sorted(found, key=len, reverse=True)
+        self._secrets: Sequence[str] = [secret for secret in secrets if secret and len(secret) >= _LEAST_SECRET]
 
     def hide(self, body: bytes) -> bytes:
         """The bytes with each secret in its masked form."""
@@ -132,28 +143,38 @@ class Secrets:
         return text
 
 
+_NO_SECRETS = Secrets(())
+
+
 class Capture:
-    """The tap of one exchange. Feed it, then call `finish` once; every method is safe to call in any state.
+    """The tap of one exchange. Feed it, call `finish` once, and offer it: it makes the event when its turn has come.
+
+    Every method is safe to call in any state, and none raises.
 
     Args:
-        privacy: The project's `event_privacy`. `off`: nothing is kept and `finish` returns None.
+        privacy: The project's `event_privacy`. `off`: nothing is kept and there is no event.
         request_type: `Content-Type` of the request, as sent.
         started_at_s: When the request was accepted, in seconds since 1970.
     """
 
     __slots__ = (
-        "_has_bodies",
-        "_is_off",
-        "_limits",
+        "_body",
+        "_facts",
+        "_is_complete",
         "_method",
         "_path",
         "_request",
+        "_request_body",
         "_request_encoding",
         "_request_id",
         "_request_type",
         "_response",
         "_response_fields",
+        "_secrets",
         "_started_at_s",
+        "_tail",
+        "held_bytes",
+        "is_off",
     )
 
     def __init__(
@@ -168,18 +189,21 @@ class Capture:
         request_encoding: str | None = None,
         privacy: str = FULL,
     ) -> None:
-        self._limits = limits
-        self._is_off = privacy == OFF
-        self._has_bodies = limits.has_bodies and privacy == FULL
-        self._method, self._request_id, self._started_at_s = method, request_id, started_at_s
-        self._path = path.partition("?")[0][:MAX_PATH_CHARACTERS]
+        self.is_off = privacy == OFF
+        self.held_bytes = 0
+        has_bodies = limits.has_bodies and privacy == FULL
+        self._method, self._path, self._request_id, self._started_at_s = method, path, request_id, started_at_s
         self._request_type, self._request_encoding = request_type, request_encoding
-        keeps_request = (
-            self._has_bodies and method in _BODY_METHODS and (not request_type or _TEXTUAL.match(request_type))
-        )
+        keeps_request = has_bodies and method in _BODY_METHODS and (not request_type or _TEXTUAL.match(request_type))
         self._request = _Tap(limits.request_bytes if keeps_request else 0, 0)
-        self._response = _Tap(limits.response_bytes if self._has_bodies else 0, 0 if self._is_off else TAIL_BYTES)
+        self._response = _Tap(limits.response_bytes if has_bodies else 0, 0 if self.is_off else TAIL_BYTES)
         self._response_fields: Fields = ()
+        self._request_body: bytes | None = None
+        self._body: bytes | None = None
+        self._tail: bytes | None = None
+        self._is_complete = True
+        self._facts: dict[str, Any] = {}
+        self._secrets = _NO_SECRETS
 
     def request_chunk(self, chunk: bytes) -> None:
         """A piece of the request's content went to the provider."""
@@ -219,9 +243,9 @@ class Capture:
         project_id: str | None = None,
         token_id: str | None = None,
         provider: str | None = None,
-        event_id: str | None = None,
-    ) -> Event | None:
-        """The event, None when the project wants none. Never raises: a fault of capturing costs the bodies alone.
+        event_id: str = "",
+    ) -> None:
+        """The exchange is over: note its facts, mask what was kept, let go of the rest.
 
         Args:
             status: As sent to the client, or as the accounting table says for one that left.
@@ -229,48 +253,70 @@ class Capture:
             is_complete: False when the answer was broken off: `ResponseTruncated`.
             event_id: Default: a new UUIDv7.
         """
-        if self._is_off:
-            return None
+        self._facts = {
+            "status": status,
+            "outcome": outcome,
+            "duration_ns": duration_ns,
+            "time_to_first_byte_ns": time_to_first_byte_ns,
+            "project_id": project_id,
+            "token_id": token_id,
+            "provider": provider,
+            "event_id": event_id,
+        }
+        self._is_complete, self._secrets = is_complete, Secrets(secrets)
+        try:
+            self._mask()
+        except Exception:
+            log.warning("events: capturing an exchange failed", exc_info=True)
+        kept = sum(len(part) for part in (self._request_body, self._body, self._tail) if part)
+        self.held_bytes = 1024 + kept * 4 // 3
+
+    def _mask(self) -> None:
+        """What is queued holds no secret (EV-11)."""
+        hidden, request, response = self._secrets, self._request, self._response
+        if request.cap:
+            self._request_body = request.head(hidden)
+        if response.cap:
+            self._body = response.head(hidden)
+            if response.is_cut:
+                self._tail = response.tail(hidden)
+        elif response.total and response.keeps_tail:
+            self._tail = response.tail(hidden)
+        request.let_go()
+        response.let_go()
+
+    def event(self) -> Event:
+        """The event. A fault in making it costs the fields and bodies alone."""
         event = Event(
             request_id=self._request_id,
             method=self._method,
-            path=self._path,
-            status=status,
-            outcome=outcome,
-            duration_ns=duration_ns,
-            event_id=event_id or new_event_id(self._started_at_s),
+            path=self._path.partition("?")[0][:MAX_PATH_CHARACTERS],
             started_at=at_epoch(self._started_at_s),
-            project_id=project_id,
-            token_id=token_id,
-            provider=provider,
             request_content_type=self._request_type,
             request_content_encoding=self._request_encoding,
-            time_to_first_byte_ns=time_to_first_byte_ns,
-            response_truncated=not is_complete,
+            response_truncated=not self._is_complete,
+            **self._facts,
         )
+        event.event_id = event.event_id or new_event_id(self._started_at_s)
         try:
-            hidden = Secrets(secrets)
-            event.response_headers = end_to_end(self._response_fields, hidden)
-            self._add_bodies(event, hidden)
+            event.response_headers = end_to_end(self._response_fields, self._secrets)
+            self._add_bodies(event)
         except Exception:
-            log.warning("events: capturing an exchange failed", exc_info=True)
+            log.warning("events: making an event failed", exc_info=True)
         return event
 
-    def _add_bodies(self, event: Event, secrets: Secrets) -> None:
+    def _add_bodies(self, event: Event) -> None:
         request, response = self._request, self._response
-        if request._cap:
-            event.request_body = request.head(secrets)
-            event.request_truncated = request.is_cut
-        if response._cap:
-            event.response_body = response.head(secrets)
-            if response.is_cut:
-                event.response_truncated = True
-                event.response_tail = response.tail(secrets)
-        elif response.total and response._tail_room:
-            event.usage_source = response.tail(secrets)
-        if request.total and (not request._cap or request.is_cut):
+        event.request_body, event.response_body = self._request_body, self._body
+        event.request_truncated = request.cap > 0 and request.is_cut
+        if response.cap:
+            event.response_truncated = event.response_truncated or response.is_cut
+            event.response_tail = self._tail
+        else:
+            event.usage_source = self._tail
+        if request.total and (not request.cap or request.is_cut):
             event.request_bytes = request.total
-        if response.total and (not response._cap or response.is_cut):
+        if response.total and (not response.cap or response.is_cut):
             event.response_bytes = response.total
 
 

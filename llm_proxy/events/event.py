@@ -76,6 +76,10 @@ class Event:
         parts = (self.request_body, self.response_body, self.response_tail, self.usage_source)
         return 1024 + sum(len(part) for part in parts if part) * 4 // 3
 
+    def event(self) -> "Event":
+        """Itself: what a queue holds is an event, or something that makes one when its turn has come."""
+        return self
+
     def header(self, name: str) -> str:
         """A response field's first value, by its name in any case; empty when absent."""
         wanted = name.lower()

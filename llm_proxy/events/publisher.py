@@ -16,7 +16,7 @@ import gevent.event
 from llm_proxy.events.bus import Bus, BusUnavailable
 from llm_proxy.events.event import Event, number
 from llm_proxy.events.memory import MemoryBus
-from llm_proxy.events.queueing import WATCH_S, Counters, LineSink, Link, Queue
+from llm_proxy.events.queueing import WATCH_S, Counters, LineSink, Link, Offered, Queue
 from llm_proxy.events.spool import Spool, SpoolFull
 from llm_proxy.events.usage import usage_of_tail
 
@@ -68,25 +68,25 @@ class Publisher:
 
     # -- the request's side ------------------------------------------------------------------------------------------
 
-    def offer(self, event: Event) -> None:
+    def offer(self, offered: Offered) -> None:
         """Queue an event. Never waits and never raises; counts it as dropped when there is room nowhere."""
-        queue = self._queue
-        if len(queue.events) >= self._most_events or queue.held_bytes + event.held_bytes > self._most_bytes:
-            self._make_room(event)
-            if len(queue.events) >= self._most_events or queue.held_bytes + event.held_bytes > self._most_bytes:
+        queue, size = self._queue, offered.held_bytes
+        if len(queue.items) >= self._most_events or queue.held_bytes + size > self._most_bytes:
+            self._make_room(size)
+            if len(queue.items) >= self._most_events or queue.held_bytes + size > self._most_bytes:
                 self._counters.dropped("spool_full" if self._spool is not None else "buffer_full", 1)
                 return
-        queue.add(event)
+        queue.add(offered, size)
         if not self._work.is_set():
             self._work.set()
 
-    def _make_room(self, event: Event) -> None:
+    def _make_room(self, size: int) -> None:
         """Spill the oldest few at once: more came during one command than the queue holds."""
         self._work.set()
         if self._spool is None or self._is_spool_full:
             return
         spilled = 0
-        while self._queue.events and (spilled < 4 or self._queue.held_bytes + event.held_bytes > self._most_bytes):
+        while self._queue.items and (spilled < 4 or self._queue.held_bytes + size > self._most_bytes):
             if not self._spill_one():
                 return
             spilled += 1
@@ -96,12 +96,12 @@ class Publisher:
         """Whether the next event may be lost: the spool is full, or the queue is where there is none (EV-24)."""
         if self._spool is not None:
             return self._is_spool_full
-        return len(self._queue.events) >= self._most_events or self._queue.held_bytes >= self._most_bytes
+        return len(self._queue.items) >= self._most_events or self._queue.held_bytes >= self._most_bytes
 
     @property
     def queued(self) -> int:
         """Events in memory."""
-        return len(self._queue.events) + len(self._flight)
+        return len(self._queue.items) + len(self._flight)
 
     @property
     def spool_bytes(self) -> int:
@@ -143,7 +143,7 @@ class Publisher:
     def _save_rest(self) -> None:
         if self._spool is not None:
             self._park_flight()
-            while self._queue.events and self._spill_one():
+            while self._queue.items and self._spill_one():
                 pass
         elif isinstance(self._bus, MemoryBus):
             self._publish_in_memory()
@@ -159,7 +159,7 @@ class Publisher:
             pause_s = self._pause_s()
             if pause_s is None or pause_s > 0:
                 self._work.wait(pause_s)
-            if not self._is_stopping and len(self._queue.events) < BATCH_EVENTS:
+            if not self._is_stopping and len(self._queue.items) < BATCH_EVENTS:
                 gevent.sleep(LINGER_S)
             self._work.clear()
             try:
@@ -172,7 +172,7 @@ class Publisher:
 
     def _is_drained(self) -> bool:
         """Whether a stop has nothing more to wait for: all is out, or the bus is not there to take the rest."""
-        has_backlog = bool(self._queue.events or self._flight)
+        has_backlog = bool(self._queue.items or self._flight)
         return not has_backlog or not self._link.is_up or self._link.is_behind
 
     def _pause_s(self) -> float | None:
@@ -208,19 +208,30 @@ class Publisher:
     def _publish_in_memory(self) -> None:
         assert isinstance(self._bus, MemoryBus)
         held = 0
-        while self._queue.events:
-            event = self._queue.take()
+        while self._queue.items:
+            if not self._bus.has_subscribers and self._file_sink is None:
+                self._count_unseen()
+                return
+            event, size = self._queue.take()
             event.log_id = self._bus.reserve(1)
-            if self._bus.has_subscribers:
-                self._bus.publish([self._wire(event)])
-            else:
-                self._bus.count(1)
+            self._bus.publish([self._wire(event)] if self._bus.has_subscribers else [])
+            self._bus.count(0 if self._bus.has_subscribers else 1)
             self._write_line(event)
             self._counters.published(1)
-            held += event.held_bytes if self._file_sink is not None else 0
+            held += size
             if held > _SLICE_BYTES and not self._is_stopping:
                 held = 0
                 gevent.sleep(0)
+
+    def _count_unseen(self) -> None:
+        """Nobody looks: events are counted, and never made."""
+        assert isinstance(self._bus, MemoryBus)
+        count = len(self._queue.items)
+        self._queue.items.clear()
+        self._queue.held_bytes = 0
+        self._bus.reserve(count)
+        self._bus.count(count)
+        self._counters.published(count)
 
     def _send_all(self) -> None:
         """Flight, spool, queue; until nothing is left or the consumers are too far behind. Raises BusUnavailable."""
@@ -256,7 +267,7 @@ class Publisher:
             records = self._spool.peek(most, BATCH_BYTES)
             if records:
                 return self._numbered(records), self._replayed
-        if not self._queue.events:
+        if not self._queue.items:
             return [], self._forget_flight
         self._flight = self._take_batch(most)
         return self._flight, self._forget_flight
@@ -279,12 +290,12 @@ class Publisher:
 
         Whenever others had a turn, the head of the queue may have gone to the spool, and what is left is not next.
         """
-        most = min(most, len(self._queue.events))
+        most = min(most, len(self._queue.items))
         first: int = self._bounded(lambda: self._bus.reserve(most))
         wires: list[bytes] = []
         held = 0
-        while len(wires) < most and held < BATCH_BYTES and self._queue.events and self._is_queue_next():
-            event = self._queue.take()
+        while len(wires) < most and held < BATCH_BYTES and self._queue.items and self._is_queue_next():
+            event, _ = self._queue.take()
             event.log_id = first + len(wires)
             wires.append(self._wire(event))
             self._write_line(event)
@@ -330,7 +341,7 @@ class Publisher:
     def _spill_if_crowded(self) -> None:
         """While the spool is replayed, what is in the queue may wait there; unless it is about to be full."""
         if (
-            len(self._queue.events) > self._most_events * _SPILL_SHARE
+            len(self._queue.items) > self._most_events * _SPILL_SHARE
             or self._queue.held_bytes > self._most_bytes * _SPILL_SHARE
         ):
             self._spill()
@@ -340,8 +351,8 @@ class Publisher:
         if self._spool is None:
             return
         held = 0
-        while self._queue.events:
-            held += self._queue.events[0].held_bytes
+        while self._queue.items:
+            held += self._queue.items[0][1]
             if not self._spill_one():
                 return
             if held > _SLICE_BYTES and not self._is_stopping:
@@ -351,11 +362,11 @@ class Publisher:
     def _spill_one(self) -> bool:
         """The oldest event of the queue to the end of the spool; False when it found no room and stays."""
         assert self._spool is not None
-        event = self._queue.take()
+        event, size = self._queue.take()
         try:
             self._spool.append(self._wire(event))
         except (SpoolFull, OSError) as exc:
-            self._queue.give_back(event)
+            self._queue.give_back(event, size)
             self._spool_failed(exc)
             return False
         self._write_line(event)

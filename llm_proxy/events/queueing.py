@@ -79,25 +79,36 @@ class Link:
         return not was_behind
 
 
+class Offered(Protocol):
+    """What a publisher is offered: an event, or the means to make one when its turn has come."""
+
+    @property
+    def held_bytes(self) -> int:
+        """About what it weighs on the wire."""
+
+    def event(self) -> Event:
+        """The event; asked for once."""
+
+
 @dataclass(slots=True)
 class Queue:
-    """Events in memory, with their weight."""
+    """What waits in memory, with its weight."""
 
-    events: deque[Event] = field(default_factory=deque)
+    items: deque[tuple[Offered, int]] = field(default_factory=deque)
     held_bytes: int = 0
 
-    def add(self, event: Event) -> None:
+    def add(self, offered: Offered, size: int) -> None:
         """Put one at the end."""
-        self.events.append(event)
-        self.held_bytes += event.held_bytes
+        self.items.append((offered, size))
+        self.held_bytes += size
 
-    def take(self) -> Event:
-        """The oldest."""
-        event = self.events.popleft()
-        self.held_bytes -= event.held_bytes
-        return event
+    def take(self) -> tuple[Event, int]:
+        """The oldest, and its weight."""
+        offered, size = self.items.popleft()
+        self.held_bytes -= size
+        return offered.event(), size
 
-    def give_back(self, event: Event) -> None:
+    def give_back(self, event: Event, size: int) -> None:
         """Put the oldest back."""
-        self.events.appendleft(event)
-        self.held_bytes += event.held_bytes
+        self.items.appendleft((event, size))
+        self.held_bytes += size

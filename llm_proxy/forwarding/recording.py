@@ -77,10 +77,10 @@ class Recorder:
 
     def _record(self, settlement: "Settlement", row: "Row", status: int) -> None:
         capture, request, token = settlement.capture, settlement.request, settlement.token
-        if capture is None or token is None or row.event is None:
+        if capture is None or token is None or row.event is None or capture.is_off:
             return
         head_s = settlement.head_s
-        event = capture.finish(
+        capture.finish(
             status=status,
             outcome=row.event,
             duration_ns=int((time.monotonic() - request.received_s) * 1e9),
@@ -91,8 +91,7 @@ class Recorder:
             token_id=token.id,
             provider=self._provider,
         )
-        if event is not None:
-            self._publisher.offer(event)
+        self._publisher.offer(capture)
 
 
 def tap_request(body: bytes | StreamedBody | HeldBody | None, capture: Capture) -> Sendable:
