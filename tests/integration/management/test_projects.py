@@ -18,7 +18,7 @@ def test_creation_shows_the_project_and_hides_the_key(manage: Manager) -> None:
     response = manage.call("POST", "/projects", {"name": " Team A ", "api_key": PROVIDER_KEY})
     project = response.get_json()
     assert response.status_code == 201
-    assert list(project) == ["id", "name", "api_key", "is_active", "created_at", "updated_at"]
+    assert list(project) == ["id", "name", "api_key", "is_active", "event_privacy", "created_at", "updated_at"]
     assert (project["name"], project["api_key"], project["is_active"]) == ("Team A", "sk-provi...ghij", True)
     assert project["created_at"].endswith("Z")
     assert response.headers["Location"] == f"/manage/projects/{project['id']}"
