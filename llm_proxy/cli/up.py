@@ -85,13 +85,20 @@ def _run(children: Children) -> NoReturn:
     if is_simulated:
         if "OPENAI_API_URL" in loaded.sources:
             output.note("Note: OPENAI_API_URL is not used in this run, because there is no OPENAI_API_KEY")
-        variables["OPENAI_API_URL"] = children.first_line("simulated provider")
+        variables |= _to_loopback(children.first_line("simulated provider"))
     children.start("server", gunicorn_command(), variables)
     token = _issue_token(settings, is_simulated)
     wait_until_ready(children, settings)
     click.echo(_greeting(settings, token, is_simulated))
     sys.stdout.flush()
     children.wait()
+
+
+def _to_loopback(url: str) -> dict[str, str]:
+    """Variables that lead to a provider on this machine, past an HTTP proxy that is set for the real one."""
+    spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    spared = f"{spared},127.0.0.1".lstrip(",")
+    return {"OPENAI_API_URL": url, "NO_PROXY": spared, "no_proxy": spared}
 
 
 def _make_env_file() -> None:

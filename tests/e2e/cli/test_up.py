@@ -68,8 +68,9 @@ class Up:
     def status_of(self, token: str) -> int:
         """What the proxy says to a request with a token."""
         request = urllib.request.Request(f"{self.url}/v1/models", headers={"Authorization": f"Bearer {token}"})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with opener.open(request, timeout=10) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             with error:
@@ -149,6 +150,12 @@ def test_first_run_to_a_streamed_completion(clone: Path) -> None:
         content = (clone / "data" / "llm-proxy.db").read_bytes() + (clone / "data" / "llm-proxy.db-wal").read_bytes()
         assert b"sk-simulated" not in content
         assert running.token.encode() not in content
+
+
+def test_an_http_proxy_does_not_come_between(clone: Path) -> None:
+    """HTTP_PROXY is for the real provider: the simulated one on this machine is reached without it."""
+    with up(clone, HTTP_PROXY="http://127.0.0.1:1", http_proxy="http://127.0.0.1:1", NO_PROXY="a.example") as running:
+        assert running.status_of(running.token) == 200
 
 
 def test_second_run_installs_nothing_and_keeps_everything(clone: Path) -> None:
