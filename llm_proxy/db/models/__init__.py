@@ -3,7 +3,17 @@
 from llm_proxy.db.models.audit import AuditRow
 from llm_proxy.db.models.base import Base
 from llm_proxy.db.models.project import ProjectRow
-from llm_proxy.db.models.system import AdminSessionRow, IdempotencyRow, InstanceRow, LockRow
+from llm_proxy.db.models.system import AdminSessionRow, CachePurgeRow, IdempotencyRow, InstanceRow, LockRow
 from llm_proxy.db.models.token import TokenRow
 
-__all__ = ["AdminSessionRow", "AuditRow", "Base", "IdempotencyRow", "InstanceRow", "LockRow", "ProjectRow", "TokenRow"]
+__all__ = [
+    "AdminSessionRow",
+    "AuditRow",
+    "Base",
+    "CachePurgeRow",
+    "IdempotencyRow",
+    "InstanceRow",
+    "LockRow",
+    "ProjectRow",
+    "TokenRow",
+]

@@ -6,7 +6,7 @@ from sqlalchemy import Boolean, Index, Integer
 from sqlalchemy.orm import Mapped, mapped_column
 
 from llm_proxy.db.models.base import MYSQL_TABLE, Base
-from llm_proxy.db.types import UtcTime, ascii_fixed, ascii_text, exact_text, long_text
+from llm_proxy.db.types import UtcTime, ascii_fixed, ascii_text, big_integer, exact_text, long_text
 
 
 class InstanceRow(Base):
@@ -55,4 +55,15 @@ class IdempotencyRow(Base):
     body_sha256: Mapped[str] = mapped_column(ascii_fixed(64))
     status: Mapped[int | None] = mapped_column(Integer())
     answer: Mapped[str | None] = mapped_column(long_text())
+    created_at: Mapped[datetime] = mapped_column(UtcTime())
+
+
+class CachePurgeRow(Base):
+    """One purge of the response cache; numbers follow the order of commits, workers apply what is new to them."""
+
+    __tablename__ = "cache_purges"
+    __table_args__ = (MYSQL_TABLE,)
+
+    number: Mapped[int] = mapped_column(big_integer(), primary_key=True, autoincrement=False)
+    scope: Mapped[str] = mapped_column(long_text())
     created_at: Mapped[datetime] = mapped_column(UtcTime())

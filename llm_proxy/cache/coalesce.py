@@ -1,0 +1,130 @@
+"""One of several identical misses goes to the provider, the others wait for what it stores (data-plane decision 6).
+
+Inside a worker the first is the leader. Among the workers of a machine the leaders compete for a lock on one byte of a
+file, whose offset is the key's hash: the kernel keeps such locks in no file content, and lets go of a dead worker's.
+"""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+WAIT_S: Final = 60.0  # longest wait; then each goes on its own
+NOT_STORED_FOR_S: Final = 10.0  # so long nobody waits for a key whose answer was not to be stored
+_REMEMBERED: Final = 4096
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.03
+
+
+class Flight:
+    """An exchange with the provider that others may wait for. `is_leader`: the caller's own to make and to land."""
+
+    __slots__ = ("_done", "_flights", "_has_lock", "is_leader", "key")
+
+    def __init__(self, flights: "Flights", key: str, *, is_leader: bool, done: threading.Event) -> None:
+        self._flights, self.key, self.is_leader, self._done = flights, key, is_leader, done
+        self._has_lock = False
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        self._done.set()
+
+    def land(self, *, is_storable: bool = True) -> None:
+        """It is over, or will never be stored: all others go on. Repeats do nothing."""
+        if self.is_leader and not self._done.is_set():
+            self._flights.landed(self, is_storable)
+
+
+class Flights:
+    """All that are in the air for this worker.
+
+    Args:
+        folder: The server's folder; None: only this worker's are known.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, folder: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._air: dict[str, Flight] = {}
+        self._not_stored: dict[str, float] = {}
+        self._descriptor: int | None = None
+        if folder is not None:
+            self._descriptor = os.open(folder / "flights", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def __len__(self) -> int:
+        return len(self._air)
+
+    def board(self, key: str) -> Flight | None:
+        """Lead a flight, or join one; None where nobody need wait, because the answer is not one that is stored."""
+        if self._not_stored:
+            until = self._not_stored.get(key)
+            if until is not None:
+                if self._clock() < until:
+                    return None
+                del self._not_stored[key]
+        known = self._air.get(key)
+        if known is not None:
+            return Flight(self, key, is_leader=False, done=known._done)
+        flight = self._air[key] = Flight(self, key, is_leader=True, done=threading.Event())
+        return flight
+
+    def take_machine(self, flight: Flight) -> bool:
+        """Whether no other worker of the machine leads the same flight; the leader asks until it does."""
+        if self._descriptor is None or flight._has_lock:
+            return True
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _offset(flight.key))
+        except OSError:
+            return False
+        flight._has_lock = True
+        return True
+
+    def wait(self, flight: Flight, until: float, is_cut: Callable[[], bool]) -> bool:
+        """Wait for a flight that one joined, until a monotonic instant; False when the time is over, or it was cut."""
+        while not flight._done.is_set():
+            left_s = until - self._clock()
+            if left_s <= 0 or is_cut():
+                return False
+            flight._done.wait(min(left_s, 0.25))
+        return not is_cut()
+
+    def wait_for_machine(
+        self, flight: Flight, until: float, is_cut: Callable[[], bool], is_there: Callable[[], bool]
+    ) -> bool:
+        """Wait, as a leader, until no other worker leads the flight, or `is_there` finds what it has stored.
+
+        Returns whether `is_there` did. After False the caller makes the exchange, alone or not.
+        """
+        pause_s = _FIRST_PAUSE_S
+        while not self.take_machine(flight):
+            if self._clock() >= until or is_cut():
+                return False
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
+            if is_there():
+                return True
+        return False
+
+    def landed(self, flight: Flight, is_storable: bool) -> None:
+        """See Flight.land."""
+        self._air.pop(flight.key, None)
+        if not is_storable:
+            if len(self._not_stored) >= _REMEMBERED:
+                self._not_stored.clear()
+            self._not_stored[flight.key] = self._clock() + NOT_STORED_FOR_S
+        if flight._has_lock and self._descriptor is not None:
+            flight._has_lock = False
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _offset(flight.key))
+        flight.wake()
+
+    def close(self) -> None:
+        """Let go of the file, and with it of all locks."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _offset(key: str) -> int:
+    return int(key[-15:], 16)  # 60 bits of the key's hash

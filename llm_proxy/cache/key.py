@@ -1,0 +1,94 @@
+"""Keys: the project first, at every tier, so that no request can name another project's answers (DP-134 to DP-136).
+
+A key is `v1:<project>:<request part>:<vary part>`, both parts SHA-256 over a JSON list, which no value can leave.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import quote, unquote_plus
+
+import orjson
+
+from llm_proxy.cache.entry import FORMAT
+
+Fields = Sequence[tuple[str, str]]
+
+DEFAULT_VARY: Final = ("ACCEPT", "ACCEPT-ENCODING", "ACCEPT-LANGUAGE")  # DP-136: of answers that name none
+CHOSEN: Final = ("OPENAI-", "ANTHROPIC-")  # fields that choose account, version or behaviour, whatever Vary says
+_BODY_FIELDS: Final = ("CONTENT-TYPE", "CONTENT-ENCODING")  # the same bytes may mean something else
+_CASELESS: Final = frozenset(("ACCEPT", "ACCEPT-ENCODING", "ACCEPT-LANGUAGE"))
+
+
+def canonical_query(query: str) -> str:
+    """The query with its parameters sorted by name; those of one name keep their order.
+
+    Names count as decoded, and `a[1]` as `a`: whoever reads them so must see their order unchanged. A query with `;`
+    is left alone, because some servers take it for a separator.
+    """
+    if "&" not in query or ";" in query:
+        return query
+    return "&".join(sorted(query.split("&"), key=_parameter_name))
+
+
+def _parameter_name(parameter: str) -> str:
+    return unquote_plus(parameter.partition("=")[0], "latin-1").partition("[")[0].partition(".")[0]
+
+
+def canonical_target(method: str, path: str, query: str) -> str:
+    """What purges name: method, a space, path with canonical query. HEAD reads what GET has stored."""
+    method = "GET" if method == "HEAD" else method
+    return f"{method} {path}?{canonical_query(query)}" if query else f"{method} {path}"
+
+
+def project_part(project: str) -> str:
+    """The project as it stands in keys; ids of ours stay as they are."""
+    return quote(project, safe="")
+
+
+def primary_key(
+    project: str, provider: str, target: str, fields: Fields, content: bytes | None = None, lifetime: str = ""
+) -> str:
+    """The key without its vary part.
+
+    Args:
+        target: As canonical_target gives it.
+        fields: The request's, names in upper case.
+        content: The body of an opted-in POST.
+        lifetime: The lifetime that such a request asks for: `smax=N` or `max=N`.
+    """
+    chosen = [list(field) for field in fields if field[0].startswith(CHOSEN)]
+    parts: list[object] = [provider, target, chosen]
+    if content is not None:
+        about = [list(field) for field in fields if field[0] in _BODY_FIELDS]
+        parts += [about, hashlib.sha256(content).hexdigest(), lifetime]
+    return f"{FORMAT}:{project_part(project)}:{hashlib.sha256(orjson.dumps(parts)).hexdigest()}"
+
+
+def variant_key(primary: str, vary: Sequence[str], fields: Fields) -> str:
+    """The whole key: the hash of exactly the listed fields; a field that is not there is not an empty one."""
+    selected: dict[str, str | None] = dict.fromkeys(vary)
+    for name, value in fields:
+        if name in selected:
+            known = selected[name]
+            value = _normal(name, value)
+            selected[name] = value if known is None else f"{known}, {value}"
+    digest = hashlib.sha256(orjson.dumps([[name, selected[name]] for name in vary])).hexdigest()
+    return f"{primary}:{digest}"
+
+
+def _normal(name: str, value: str) -> str:
+    """Without what changes no meaning: space around list items, and for negotiation fields their case."""
+    value = value.strip()
+    if name not in _CASELESS:
+        return value
+    return ",".join(item.strip() for item in value.lower().replace(" ", "").replace("\t", "").split(","))
+
+
+def vary_names(lines: Sequence[str]) -> tuple[str, ...] | None:
+    """The names that an answer varies by, in upper case and sorted; None for `*`. Empty: it has no Vary.
+
+    Origin is left out: what varies by it are the Access-Control fields, which are not stored (DP-47, DP-148).
+    """
+    names = {name.strip().upper() for line in lines for name in line.split(",")} - {"", "ORIGIN"}
+    return None if "*" in names else tuple(sorted(names))

@@ -1,0 +1,286 @@
+"""The store of one machine: an SQLite file in the server's folder, shared by all workers, bounded, least recently used
+out first.
+
+SQLite is what keeps it whole when a worker is killed in the middle of a write. The file lies in a temporary folder and
+is never synced: what it costs is memory of the page cache, as a store in memory would.
+"""
+
+import contextlib
+import fcntl
+import logging
+import mmap
+import os
+import sqlite3
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from llm_proxy.cache.entry import Entry, from_meta, to_meta
+from llm_proxy.cache.key import variant_key
+from llm_proxy.cache.scopes import Scope
+from llm_proxy.cache.store import MOST_KEPT_S, MOST_VARIES, Fields
+
+LEAST_ENTRIES = 1024
+_BYTES_AN_ENTRY = 1024  # the bound of entries follows from that of bytes
+_WRITE_LIMIT_S = 0.1  # longest wait for another worker's write
+_TOUCH_EACH_S = 1.0
+_ROOM = 0.9  # an eviction goes down to this part of the bound, so that not every store has to evict
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (
+ key TEXT PRIMARY KEY, prim TEXT NOT NULL, vary TEXT NOT NULL, target TEXT NOT NULL, project TEXT NOT NULL,
+ expires REAL NOT NULL, used REAL NOT NULL, size INTEGER NOT NULL, meta BLOB NOT NULL, body BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS by_prim ON entries (prim, vary);
+CREATE INDEX IF NOT EXISTS by_used ON entries (used, size);
+CREATE INDEX IF NOT EXISTS by_expires ON entries (expires);
+CREATE TABLE IF NOT EXISTS total (bytes INTEGER NOT NULL, entries INTEGER NOT NULL);
+INSERT INTO total SELECT 0, 0 WHERE NOT EXISTS (SELECT 1 FROM total);
+CREATE TRIGGER IF NOT EXISTS added AFTER INSERT ON entries
+ BEGIN UPDATE total SET bytes = bytes + NEW.size, entries = entries + 1; END;
+CREATE TRIGGER IF NOT EXISTS removed AFTER DELETE ON entries
+ BEGIN UPDATE total SET bytes = bytes - OLD.size, entries = entries - 1; END;
+"""
+_VARIES = f"SELECT DISTINCT vary FROM entries WHERE prim = ? LIMIT {MOST_VARIES}"  # noqa: S608
+_READ = "SELECT meta, body FROM entries WHERE key = ? AND expires > ?"
+_PUT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_NUMBER = struct.Struct("<q")
+_log = logging.getLogger(__name__)
+
+
+class MemoryStore:
+    """One worker's way to the machine's store.
+
+    Args:
+        folder: The server's folder.
+        most_bytes: HTTP_CACHE_MEMORY_MAX_BYTES.
+        failed: Called for each failure, for a counter.
+        evicted: Gets the number of entries that went for lack of room.
+        clock: Seconds since the epoch.
+    """
+
+    is_local = True
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        most_bytes: int,
+        failed: Callable[[], None] = lambda: None,
+        evicted: Callable[[int], None] = lambda number: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = folder / "store.db"
+        self._most_bytes, self._most_entries = most_bytes, max(LEAST_ENTRIES, most_bytes // _BYTES_AN_ENTRY)
+        self._failing, self._evicted, self._clock = _Failing(failed), evicted, clock
+        self._touched: dict[str, float] = {}
+        self._touched_at = 0.0
+        self._lock = threading.RLock()
+        self._kept: sqlite3.Connection | None = None
+        self._purged = _Number(folder)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def find(self, primary: str, fields: Fields) -> list[Entry]:
+        """See Store."""
+        now = self._clock()
+        found = []
+        with self._failing, self._lock:
+            execute = self._connection().execute
+            for (vary,) in execute(_VARIES, (primary,)).fetchall():
+                key = variant_key(primary, vary.split(",") if vary else (), fields)
+                row = execute(_READ, (key, now)).fetchone()
+                if row is not None:
+                    found.append(from_meta(row[0], row[1]))
+                    self._touched[key] = now
+        if len(found) > 1:
+            found.sort(key=lambda entry: entry.received_at, reverse=True)
+        if found and now - self._touched_at > _TOUCH_EACH_S:
+            self.flush()
+        return found
+
+    def stored_bytes(self) -> float:
+        """See Store."""
+        with self._failing, self._lock:
+            return float(self._connection().execute("SELECT bytes FROM total").fetchone()[0])
+        return 0.0
+
+    def count(self) -> int:
+        """How many entries it holds."""
+        with self._failing, self._lock:
+            return int(self._connection().execute("SELECT entries FROM total").fetchone()[0])
+        return 0
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def put(self, entry: Entry, keep_s: float) -> bool:
+        """See Store."""
+        size = entry.size_bytes
+        if size > self._most_bytes:
+            return False
+        now = self._clock()
+        row = (
+            entry.key, entry.primary, ",".join(entry.vary), entry.target, entry.project,
+            now + min(keep_s, MOST_KEPT_S), now, size, to_meta(entry), entry.content,
+        )  # fmt: skip
+        with self._failing, self._writing() as execute:
+            execute("DELETE FROM entries WHERE key = ?", (entry.key,))
+            execute(_PUT, row)
+            self._make_room(execute, now)
+            return True
+        return False
+
+    def _make_room(self, execute: Callable[..., Any], now: float) -> None:
+        held, number = execute("SELECT bytes, entries FROM total").fetchone()
+        if held <= self._most_bytes and number <= self._most_entries:
+            return
+        execute("DELETE FROM entries WHERE expires <= ?", (now,))
+        self._write_touched(execute)
+        held, number = execute("SELECT bytes, entries FROM total").fetchone()
+        if held <= self._most_bytes and number <= self._most_entries:
+            return
+        over_bytes, over_entries = held - _ROOM * self._most_bytes, number - _ROOM * self._most_entries
+        gone = []
+        for key, size in execute("SELECT key, size FROM entries ORDER BY used"):
+            if over_bytes <= 0 and over_entries <= 0:
+                break
+            gone.append((key,))
+            over_bytes, over_entries = over_bytes - size, over_entries - 1
+        self._connection().executemany("DELETE FROM entries WHERE key = ?", gone)
+        self._evicted(len(gone))
+
+    def remove(self, scope: Scope) -> int:
+        """See Store."""
+        where, values = _where(scope)
+        with self._failing, self._writing() as execute:
+            return int(execute(f"DELETE FROM entries WHERE {where}", values).rowcount)  # noqa: S608
+        return 0
+
+    def forget_path(self, project: str, path: str) -> None:
+        """See Store. The marks of this machine do it already."""
+
+    def announced(self) -> int:
+        """See Store."""
+        return self._purged.read()
+
+    def announce(self, number: int) -> None:
+        """See Store."""
+        self._purged.raise_to(number)
+
+    def flush(self) -> None:
+        """See Store: when entries were used last."""
+        self._touched_at = self._clock()
+        if self._touched:
+            with self._failing, self._writing() as execute:
+                self._write_touched(execute)
+
+    def _write_touched(self, execute: Callable[..., Any]) -> None:
+        touched, self._touched = self._touched, {}
+        for key, used in touched.items():
+            execute("UPDATE entries SET used = MAX(used, ?) WHERE key = ?", (used, key))
+
+    def close(self) -> None:
+        """See Store."""
+        with self._lock:
+            if self._kept is not None:
+                self._kept.close()
+                self._kept = None
+        self._purged.close()
+
+    # -- the file -----------------------------------------------------------------------------------------------------
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._kept is None:
+            kept = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+            for pragma in ("journal_mode=WAL", "synchronous=OFF", "temp_store=MEMORY"):
+                self._patiently(lambda pragma=pragma: kept.execute(f"PRAGMA {pragma}"))  # type: ignore[misc]
+            self._patiently(lambda: kept.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;"))
+            self._kept = kept
+        return self._kept
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Callable[..., Any]]:
+        with self._lock:
+            connection = self._connection()
+            self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+            try:
+                yield connection.execute
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @staticmethod
+    def _patiently(write: Callable[[], Any]) -> None:
+        """Another worker may be writing: SQLite's own wait would stop every greenlet, ours lets them run."""
+        until = time.monotonic() + _WRITE_LIMIT_S
+        while True:
+            try:
+                write()
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+            time.sleep(0.001)
+
+
+class _Failing:
+    """A store that fails is a store without the entry: counts and logs, and lets the caller go on."""
+
+    def __init__(self, failed: Callable[[], None]) -> None:
+        self._failed = failed
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, sqlite3.Error | ValueError | OSError):
+            return False
+        self._failed()
+        _log.warning("the response cache's file failed: %s", error)
+        return True
+
+
+def _where(scope: Scope) -> tuple[str, Sequence[Any]]:
+    if scope.is_all:
+        return "1", ()
+    parts: list[str] = []
+    values: list[Any] = []
+    for column, value in (("project", scope.project_in_keys), ("key", scope.key), ("target", scope.target)):
+        if value is not None:
+            parts.append(f"{column} = ?")
+            values.append(value)
+    if scope.prefix is not None:
+        of_path = scope.prefix.startswith("/")
+        column = "substr(target, instr(target, ' ') + 1, ?)" if of_path else "substr(key, 1, ?)"
+        parts.append(f"{column} = ?")
+        values += [len(scope.prefix), scope.prefix]
+    return " AND ".join(parts) or "0", values
+
+
+class _Number:
+    """The highest purge that a worker of this machine has committed, where all of them see it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder / "purged", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._descriptor, _NUMBER.size)
+        self._map = mmap.mmap(self._descriptor, _NUMBER.size)
+
+    def read(self) -> int:
+        number: int = _NUMBER.unpack_from(self._map)[0]
+        return number
+
+    def raise_to(self, number: int) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # for microseconds: nobody waits for anything while holding it
+        try:
+            if number > self.read():
+                _NUMBER.pack_into(self._map, 0, number)
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        if not self._map.closed:
+            self._map.close()
+            os.close(self._descriptor)

@@ -1,0 +1,45 @@
+"""What a store is; memory.py and redis.py are two."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from llm_proxy.cache.entry import Entry
+from llm_proxy.cache.scopes import Scope
+
+Fields = Sequence[tuple[str, str]]
+
+MOST_VARIES = 8  # lists of selecting fields that one primary key may have
+MOST_KEPT_S = 30 * 86_400.0  # no longer than purges are remembered by far
+
+
+class Store(Protocol):
+    """Keeps entries. No method raises: a store that fails has nothing and keeps nothing, and counts it."""
+
+    is_local: bool  # fast enough to be asked to store while a request waits
+
+    def find(self, primary: str, fields: Fields) -> list[Entry]:
+        """The entries under a primary key that the request's fields select, the latest first."""
+
+    def put(self, entry: Entry, keep_s: float) -> bool:
+        """Keep an entry, in place of one with its key; whether it was kept."""
+
+    def remove(self, scope: Scope) -> int:
+        """Take out what a scope covers; how many entries."""
+
+    def forget_path(self, project: str, path: str) -> None:
+        """A write to this path of a project succeeded: its stored GETs are of no use, those of its parents neither."""
+
+    def announced(self) -> int:
+        """A number of a purge that others have told of beside the database; 0 = none."""
+
+    def announce(self, number: int) -> None:
+        """Tell the others of a purge."""
+
+    def flush(self) -> None:
+        """Write down what is written behind."""
+
+    def stored_bytes(self) -> float:
+        """What it holds; 0 where somebody else counts that."""
+
+    def close(self) -> None:
+        """Let go of files and connections."""

@@ -1,0 +1,37 @@
+"""Whether a recorded event stream is one that came to its own end."""
+
+import re
+
+_LINES = re.compile(rb"\r\n|\r|\n")
+_MARKS = (b'"type":"response.completed"', b'"type":"message_stop"', b'"type":"done"')
+_FAILED = (b'"type":"response.failed"', b'"type":"response.incomplete"', b'"type":"error"', b'"error":{', b'"error":"')
+_LOOKED_AT_BYTES = 65_536
+
+
+def is_finished(content: bytes, *, is_framed: bool = True) -> bool:
+    """Whether the provider has said all: its last event is whole and tells of no failure.
+
+    Args:
+        is_framed: The transfer's own end was marked (chunks, a length). If not, a cut looks like an end, so only a
+            last event that says so counts.
+    """
+    tail = content[-_LOOKED_AT_BYTES:]
+    if not tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n")):
+        return False  # in the middle of an event
+    lines = [line for line in _LINES.split(tail) if line.startswith((b"data:", b"event:"))]
+    if not lines:
+        return False
+    last = lines[-1].removeprefix(b"data:").strip()
+    names = {line.removeprefix(b"event:").strip() for line in lines if line.startswith(b"event:")}
+    if last == b"[DONE]":
+        return not any(_says(line, _FAILED[3:]) for line in lines[-3:-1])
+    if names & {b"error", b"response.failed", b"response.incomplete"}:
+        return False
+    if _says(last, _FAILED):
+        return False
+    return is_framed or _says(last, _MARKS)
+
+
+def _says(line: bytes, marks: tuple[bytes, ...]) -> bool:
+    compact = line.removeprefix(b"data:").replace(b" ", b"")
+    return any(mark in compact for mark in marks)
