@@ -78,7 +78,7 @@ def list_events(
         return output.table(columns, rows)
 
     output.emit(found, as_text)
-    if output.output_format() == "table" and found.get("next_cursor"):
+    if found.get("next_cursor"):
         output.note(f"More: --cursor {found['next_cursor']}")
 
 

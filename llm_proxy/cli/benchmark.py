@@ -146,7 +146,7 @@ class Load:
 
     def _tell(self, answer: http.client.HTTPResponse) -> None:
         shown = {name: "***" if name.lower() == "authorization" else value for name, value in answer.getheaders()}
-        output.note(f"HTTP {answer.status} {json.dumps(shown)}")
+        click.echo(f"HTTP {answer.status} {json.dumps(shown)}", err=True)
 
 
 def upstream_s(answer: http.client.HTTPResponse) -> float | None:

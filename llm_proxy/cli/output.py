@@ -73,8 +73,9 @@ def minute(instant: str | None) -> str | None:
 
 
 def note(message: str) -> None:
-    """A remark that is no result."""
-    click.echo(message, err=True)
+    """A remark that is no result; not beside JSON or YAML, whose errors are documents on stderr, too."""
+    if output_format() == "table":
+        click.echo(message, err=True)
 
 
 def show_error(message: str, status: int | None = None, form: str = "table") -> None:

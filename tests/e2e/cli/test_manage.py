@@ -64,6 +64,8 @@ def test_deletion_is_refused_with_a_hint(manages: dict[str, str]) -> None:
     assert done.returncode == 1
     assert "Error: HTTP 405: project deletion is not permitted" in done.stderr
     assert "deactivate some-id" in done.stderr
+    as_json = run("manage", "project", "delete", "some-id", "--json", variables=manages)
+    assert json.loads(as_json.stderr) == {"error": "project deletion is not permitted", "status": 405}
 
 
 @pytest.mark.parametrize(
