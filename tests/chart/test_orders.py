@@ -1,6 +1,7 @@
 """The install commands that users were promised, one by one (CH-210 to CH-231)."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from chart import invariants
-from chart.engine import Rendering, Values, flags, helm_binary, helm_template, render
+from chart.engine import CHART, Rendering, Values, flags, helm_binary, helm_template, render
 
 PASSWORD = "q/1+Z=9w@x:y?#%&$'\"`\\ z=="
 _FILE = yaml.safe_load((Path(__file__).parent / "orders.yaml").read_text())
@@ -104,6 +105,8 @@ def test_the_helm_command_renders_the_same(tmp_path: Path, tell: Callable[[str],
     if helm_binary() is None:
         tell("the helm command: rendered by helm-python-sdk alone")
         return
+    lint = subprocess.run([str(helm_binary()), "lint", "--strict", str(CHART)], capture_output=True, text=True)
+    assert lint.returncode == 0, lint.stdout + lint.stderr
     for order in ORDERS:
         if order["id"] in ("CH-214", "CH-219", "CH-222"):  # made-up certificates and keys differ with every rendering
             continue

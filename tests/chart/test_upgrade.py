@@ -120,6 +120,15 @@ def test_the_chart_packages_with_all_its_parts(tmp_path: Path) -> None:
     assert not helm.dependency_list(str(CHART))
 
 
+def test_updating_the_dependencies_changes_nothing(tmp_path: Path) -> None:
+    """A step that guides may still name is a no-op: there is nothing to download."""
+    import shutil
+
+    copy = shutil.copytree(CHART, tmp_path / "llm-proxy")
+    helm.dependency_update(str(copy))
+    assert {p.relative_to(copy) for p in copy.rglob("*")} == {p.relative_to(CHART) for p in CHART.rglob("*")}
+
+
 def test_the_chart_states_the_release_of_the_application() -> None:
     """appVersion is the package's version, in the images annotation as well."""
     metadata = yaml.safe_load((CHART / "Chart.yaml").read_text())
