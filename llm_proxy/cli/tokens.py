@@ -4,16 +4,23 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
+from llm_proxy.audit.record import AuditEvent
+from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.cli import output
+from llm_proxy.cli.database import database, db_option
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.manage import ManageGroup, client
 from llm_proxy.cli.options import given, nullable
 from llm_proxy.cli.projects import segment
+from llm_proxy.cli.tree import Command
+from llm_proxy.db import migrate
 from llm_proxy.settings.declare import duration_s
+from llm_proxy.tokens import pruning
 from llm_proxy.tokens.bearer import hint
 
 _DEFAULT_MINUTES = "1440"
@@ -121,6 +128,34 @@ def revoke(token_id: str) -> None:
     """Revoke a token."""
     client().call("DELETE", f"/manage/tokens/{segment(token_id)}")
     output.emit({"id": token_id, "revoked": True}, lambda: "Token revoked")
+
+
+@token.command("prune", cls=Command)
+@click.option("--older-than", required=True, metavar="TIME", help="Dead for so long: 90d, 12h.")
+@click.option("--yes", is_flag=True, help="Really delete them; without it they are only counted.")
+@db_option
+@output.output_options
+def prune(older_than: str, yes: bool, db: str | None) -> None:
+    """Delete tokens that were revoked or have expired long ago.
+
+    Works on the configured database, and leaves a system.cleanup record in the audit trail. Usage is kept.
+    """
+    try:
+        age_s = duration_s(older_than)
+    except ValueError as exc:
+        raise CommandError(f"--older-than: expected {exc}") from None
+    before = datetime.now(UTC) - timedelta(seconds=age_s)
+    with database(db) as (engine, settings):
+        migrate.require_current(engine)
+        number = pruning.prune(engine, before) if yes else pruning.count(engine, before)
+        if yes and number:
+            writer = AuditWriter.of(engine, settings)
+            writer.record(AuditEvent("system.cleanup", "cli", "success", details={"deleted": number}))
+            writer.close()
+    value = {"deleted" if yes else "would_delete": number}
+    output.emit(
+        value, lambda: f"{number} tokens deleted" if yes else f"{number} tokens would be deleted; confirm with --yes"
+    )
 
 
 def duration_minutes(written: str) -> int:

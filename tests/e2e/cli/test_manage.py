@@ -175,3 +175,19 @@ def test_audit_trail_is_listed_shown_and_exported(manages: dict[str, str]) -> No
     assert len(table.splitlines()) == 2
     wrong = run("audit", "list", "--since", "soon", variables=manages)
     assert (wrong.returncode, wrong.stderr) == (1, "Error: HTTP 400: invalid start_time\n")
+
+
+def test_dead_tokens_are_pruned(alone: dict[str, str]) -> None:
+    """Counted first, deleted with --yes, recorded; live ones stay."""
+    run("migrate", "up", variables=alone)
+    project = made(alone, "project", "create", "--name", "mine", "--openai-key", KEY, "--direct")
+    for _ in range(2):
+        dead = made(alone, "token", "generate", "--project-id", project["id"], "--direct")
+    made(alone, "token", "revoke", dead["id"], "--direct")
+    counted = run("manage", "token", "prune", "--older-than", "0s", variables=alone)
+    assert counted.stdout == "1 tokens would be deleted; confirm with --yes\n", counted.stderr
+    assert made(alone, "token", "prune", "--older-than", "90d", "--yes") == {"deleted": 0}
+    assert made(alone, "token", "prune", "--older-than", "0s", "--yes") == {"deleted": 1}
+    assert len(made(alone, "token", "list", "--direct")) == 1
+    found = run("audit", "list", "--action", "system.cleanup", "--direct", "--json", variables=alone)
+    assert [json.loads(event["metadata"]) for event in json.loads(found.stdout)["events"]] == [{"deleted": 1}]

@@ -1,0 +1,69 @@
+"""Which tokens are deleted, on each engine."""
+
+from datetime import UTC, datetime, timedelta
+
+from servers.databases import Database
+from sqlalchemy import insert, select
+
+from llm_proxy.db.models import ProjectRow, TokenRow
+from llm_proxy.db.session import reading, writing
+from llm_proxy.tokens import pruning
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+BEFORE = NOW - timedelta(days=90)
+LONG_AGO, LATELY, LATER = BEFORE - timedelta(seconds=1), BEFORE + timedelta(seconds=1), NOW + timedelta(days=1)
+TOKENS = {  # id: is_active, expires_at, deactivated_at, created_at
+    "live": (True, LATER, None, LONG_AGO),
+    "for-ever": (True, None, None, LONG_AGO),
+    "expired-lately": (True, LATELY, None, LONG_AGO),
+    "expired-long-ago": (True, LONG_AGO, None, LONG_AGO),
+    "revoked-lately": (False, LATER, LATELY, LONG_AGO),
+    "revoked-long-ago": (False, LATER, LONG_AGO, LONG_AGO),
+    "revoked-undated-old": (False, None, None, LONG_AGO),
+    "revoked-undated-new": (False, None, None, LATELY),
+}
+DEAD = {"expired-long-ago", "revoked-long-ago", "revoked-undated-old"}
+
+
+def _fill(database: Database, copies: int = 1) -> None:
+    project = {"id": "p1", "name": "n", "api_key": "k", "is_active": True, "created_at": NOW, "updated_at": NOW}
+    rows = [
+        {
+            "id": f"{name}{copy or ''}",
+            "token": f"{index * 1000 + copy:064d}",
+            "token_hint": "h",
+            "project_id": "p1",
+            "is_active": is_active,
+            "expires_at": expires_at,
+            "deactivated_at": deactivated_at,
+            "created_at": created_at,
+        }
+        for index, (name, (is_active, expires_at, deactivated_at, created_at)) in enumerate(TOKENS.items())
+        for copy in range(copies)
+    ]
+    with writing(database.engine()) as connection:
+        connection.execute(insert(ProjectRow), [project])
+        connection.execute(insert(TokenRow), rows)
+
+
+def _left(database: Database) -> set[str]:
+    with reading(database.engine()) as connection:
+        return set(connection.execute(select(TokenRow.id)).scalars())
+
+
+def test_only_the_long_dead_go(ready_database: Database) -> None:
+    """Revoked or expired before the instant; live ones, and those that died lately, stay."""
+    _fill(ready_database)
+    assert pruning.count(ready_database.engine(), BEFORE) == 3
+    assert pruning.prune(ready_database.engine(), BEFORE) == 3
+    assert _left(ready_database) == set(TOKENS) - DEAD
+    assert pruning.prune(ready_database.engine(), BEFORE) == 0
+
+
+def test_many_go_in_batches(ready_database: Database) -> None:
+    """1,200 dead tokens are three transactions; a writer in between waits for one of them at most."""
+    _fill(ready_database, copies=400)
+    batches: list[int] = []
+    assert pruning.prune(ready_database.engine(), BEFORE, progress=batches.append) == 1200
+    assert len(batches) == 3
+    assert max(batches) <= pruning.BATCH
