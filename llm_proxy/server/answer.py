@@ -32,6 +32,7 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
     """
 
     body: RequestBody | None = None
+    headers: list[tuple[str, str]]
     must_close: bool
     headers_sent: bool
     response_length: int | None
@@ -85,6 +86,7 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
         if self.chunked:
             lines.append("Transfer-Encoding: chunked\r\n")
         lines += [f"{name}: {value}\r\n" for name, value in self.headers]
+        self.headers = []  # a long answer need not hold them
         lines.append("\r\n")
         return "".join(lines).encode("latin-1")
 

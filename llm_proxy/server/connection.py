@@ -152,8 +152,10 @@ class Connection:
         environ["llm_proxy.received"] = self._received
         if self._host.state.phase != "serving":
             answer.force_close()
+        held = [environ]
+        del environ
         try:
-            self._run(environ, answer)
+            self._run(held.pop(), answer)
         except BaseException as exc:  # GreenletExit and gevent's Timeout are no Exceptions
             self._fail(exc, req, answer)
             return False
@@ -162,9 +164,11 @@ class Connection:
         return self._is_kept(answer, body)
 
     def _run(self, environ: dict[str, Any], answer: Answer) -> None:
+        """Nobody here keeps the environment: 2 KiB that a long answer would hold for nothing."""
         body = _NO_BODY
         try:
             body = self._host.wsgi(environ, answer.start_response)
+            del environ
             for item in body:
                 answer.write(item)
             if answer.status is None:
