@@ -26,6 +26,8 @@ _T = TypeVar("_T")
 
 BATCH_EVENTS = 100  # EV-23
 BATCH_BYTES = 1024 * 1024  # what a slow network carries within a command's 250 ms
+REPLAY_EVENTS = 20  # about a millisecond of a worker's time
+REPLAY_BYTES = 128 * 1024
 LINGER_S = 0.02  # lets a pipeline fill; no request waits for it
 ADOPT_S = 5.0
 CALL_S = 5.0
@@ -240,6 +242,7 @@ class Publisher:
             if self._link.room <= 0:
                 self._fell_behind()
                 return
+            began = time.monotonic()
             batch, delivered = self._next_batch(int(min(BATCH_EVENTS, self._link.room)))
             if not batch:
                 self._came_back()
@@ -249,7 +252,12 @@ class Publisher:
             self._link.room -= len(batch)
             self._counters.published(len(batch))
             self._came_back()
-            gevent.sleep(0)
+            self._give_way(time.monotonic() - began)
+
+    def _give_way(self, took_s: float) -> None:
+        """Requests come first: a replay of thousands of events takes at most half of the worker's time."""
+        is_replaying = self._spool is not None and not self._spool.is_empty
+        gevent.sleep(took_s if is_replaying and not self._is_stopping else 0)
 
     def _watch(self) -> None:
         """Ask for the room once a second, and when what was told is used up."""
@@ -264,7 +272,7 @@ class Publisher:
             return self._flight, self._forget_flight
         if self._spool is not None and not self._spool.is_empty:
             self._spill_if_crowded()
-            records = self._spool.peek(most, BATCH_BYTES)
+            records = self._spool.peek(min(most, REPLAY_EVENTS), REPLAY_BYTES)
             if records:
                 return self._numbered(records), self._replayed
         if not self._queue.items:
