@@ -20,6 +20,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from llm_proxy import __version__, logs  # noqa: E402
+from llm_proxy.cache import folder as cache_folder  # noqa: E402
 from llm_proxy.server import configuration  # noqa: E402
 from llm_proxy.settings import Loaded, hand_over, handed_over, load  # noqa: E402
 
@@ -38,6 +39,7 @@ hand_over(_loaded)
 _start_pid = os.getpid()
 _is_upgrade = "GUNICORN_PID" in os.environ  # SIGUSR2: another master serves beside this one
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder(_settings.prometheus_multiproc_dir)  # before prometheus_client
+os.environ[cache_folder.VARIABLE] = cache_folder.of_server()
 os.environ.pop("SCRIPT_NAME", None)  # gunicorn would cut it off every path
 
 wsgi_app = "llm_proxy.wsgi:app"
@@ -164,7 +166,8 @@ def _prepare(server: Any) -> Callable[[], bool] | None:
     if not _is_upgrade:
         metrics.clear_folder(folder)
     if os.geteuid() == 0 and server.cfg.uid != 0:
-        os.chown(folder, server.cfg.uid, server.cfg.gid)
+        for each in (folder, os.environ[cache_folder.VARIABLE]):
+            os.chown(each, server.cfg.uid, server.cfg.gid)
     try:
         boot.prepare(_settings)
     except boot.StartRefused as exc:
@@ -247,14 +250,15 @@ def child_exit(server: Any, worker: Any) -> None:
 
 
 def pre_exec(server: Any) -> None:
-    """SIGUSR2: the next master's workers count in the same folder."""
-    server.cfg.env_orig["PROMETHEUS_MULTIPROC_DIR"] = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+    """SIGUSR2: the next master's workers count, and cache, in the same folders."""
+    for name in ("PROMETHEUS_MULTIPROC_DIR", cache_folder.VARIABLE):
+        server.cfg.env_orig[name] = os.environ[name]
 
 
 def on_exit(server: Any) -> None:
-    """Remove the folder that this server made, but not under the next master's workers."""
+    """Remove the folders that this server made, but not under the next master's workers."""
     if server.reexec_pid == 0:
-        _remove_metrics_folder()
+        _remove_folders()
     else:
         atexit.unregister(_remove_unused_folder)
     logs.flush()
@@ -263,10 +267,11 @@ def on_exit(server: Any) -> None:
 def _remove_unused_folder() -> None:
     """At the end of a process that did not become a server (`--check-config`, faults), or has removed it already."""
     if os.getpid() == _start_pid:
-        _remove_metrics_folder()
+        _remove_folders()
 
 
-def _remove_metrics_folder() -> None:
+def _remove_folders() -> None:
+    cache_folder.remove(os.environ[cache_folder.VARIABLE])
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     if folder.name.startswith(_METRICS_PREFIX):
         shutil.rmtree(folder, ignore_errors=True)

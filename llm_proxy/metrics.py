@@ -81,6 +81,24 @@ CACHE_HITS = Counter("llm_proxy_cache_hits_total", "Answers served from the cach
 CACHE_MISSES = Counter("llm_proxy_cache_misses_total", "Look-ups without a usable stored answer.", registry=REGISTRY)
 CACHE_BYPASS = Counter("llm_proxy_cache_bypass_total", "Requests that no stored answer may serve.", registry=REGISTRY)
 CACHE_STORES = Counter("llm_proxy_cache_stores_total", "Answers written to the cache.", registry=REGISTRY)
+CACHE_REVALIDATIONS = Counter(
+    "llm_proxy_cache_revalidations_total",
+    "Stored answers that the provider was asked about, by what came of it.",
+    ["result"],
+    registry=REGISTRY,
+)
+CACHE_BACKEND_ERRORS = Counter(
+    "llm_proxy_cache_backend_errors_total", "Failures of the store; each was a miss, or no store.", registry=REGISTRY
+)
+CACHE_EVICTIONS = Counter(
+    "llm_proxy_cache_evictions_total", "Stored answers that went for lack of room.", registry=REGISTRY
+)
+CACHE_STORED_BYTES = Gauge(
+    "llm_proxy_cache_stored_bytes",
+    "What this machine's store holds; Redis counts its own.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
 
 UPSTREAM_REQUESTS = Counter(
     "llm_proxy_upstream_requests_total", "Exchanges with the provider by outcome.", ["outcome"], registry=REGISTRY
@@ -191,6 +209,7 @@ OPEN_FDS = Gauge(
     "llm_proxy_open_fds", "Open descriptors of all workers.", multiprocess_mode="livesum", registry=REGISTRY
 )
 
+cache_revalidations = {result: CACHE_REVALIDATIONS.labels(result) for result in ("fresh", "changed", "failed")}
 upstream_requests = {outcome: UPSTREAM_REQUESTS.labels(outcome) for outcome in UPSTREAM_OUTCOMES}
 audit_failures = {sink: AUDIT_FAILURES.labels(sink) for sink in ("file", "table", "queue")}
 lease_swaps = {result: LEASE_SWAPS.labels(result) for result in ("done", "lost", "failed")}

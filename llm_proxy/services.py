@@ -16,6 +16,8 @@ from llm_proxy.accounting.ledger import root_of
 from llm_proxy.accounting.rows import DatabaseRows
 from llm_proxy.audit.query import AuditLog
 from llm_proxy.audit.writer import AuditWriter
+from llm_proxy.cache.engine import ResponseCache
+from llm_proxy.cache.make import make_cache
 from llm_proxy.crypto import KeyRing
 from llm_proxy.db import check
 from llm_proxy.db.bare import BareStatements
@@ -29,6 +31,7 @@ from llm_proxy.events.publisher import Publisher
 from llm_proxy.events.queueing import Counters
 from llm_proxy.forwarding.audits import RefusalAudit
 from llm_proxy.forwarding.breaker import Circuit, Slots, slot_limit
+from llm_proxy.forwarding.caching import Caching
 from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
@@ -128,10 +131,17 @@ class Services:
         """Creations that are done once."""
         return IdempotencyKeys(self.engine, self.ring)
 
+    @cached_property
+    def response_cache(self) -> ResponseCache | None:
+        """Stored answers; None: HTTP_CACHE_ENABLED is off. Raises ProviderFileError."""
+        if not self.settings.http_cache_enabled:
+            return None
+        return make_cache(self.settings, self.engine, self.provider.name)
+
     @property
-    def cache_purge(self) -> None:
-        """No cache is wired."""
-        return None
+    def cache_purge(self) -> ResponseCache | None:
+        """The same, for those that purge."""
+        return self.response_cache
 
     # -- the way to the provider --------------------------------------------------------------------------------------
 
@@ -200,6 +210,12 @@ class Services:
         return books
 
     @cached_property
+    def caching(self) -> Caching | None:
+        """The cache as the pipeline uses it."""
+        cache = self.response_cache
+        return None if cache is None else Caching(cache, is_debug=self.access.is_debug)
+
+    @cached_property
     def pipeline(self) -> Pipeline:
         """The proxy."""
         settings, provider = self.settings, self.provider
@@ -234,6 +250,7 @@ class Services:
             max_request_bytes=settings.max_request_size_bytes,
             enforce_project_active=settings.enforce_project_active,
             recorder=self.recorder,
+            caching=self.caching,
         )
 
     # -- their life ---------------------------------------------------------------------------------------------------
@@ -264,6 +281,9 @@ class Services:
         watch(metrics.STREAMS_OPEN, lambda: self.books.open_streams)
         watch(metrics.EVENTS_QUEUED, lambda: self.publisher.queued)
         watch(metrics.EVENT_SPOOL_BYTES, lambda: self.publisher.spool_bytes)
+        cache = self.response_cache
+        if cache is not None:
+            watch(metrics.CACHE_STORED_BYTES, cache.store.stored_bytes)
         watch(metrics.CIRCUIT_OPEN, lambda: self.books.circuit.is_open)
 
     def _beat_in_a_thread(self) -> None:
@@ -281,6 +301,8 @@ class Services:
             self.publisher.close(cut=cut)
             self.audit.close()
             self.upstream.close()
+            if self.response_cache is not None:
+                self.response_cache.close()
 
     def reopen(self) -> None:
         """SIGUSR1: the log, the audit file and the file of events may have been renamed."""

@@ -5,7 +5,7 @@ no byte of it could be sent. Every request ends in one row; what counts follows 
 docs/architecture.md shows the same table; a test compares the two.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from llm_proxy import errors
@@ -96,6 +96,9 @@ GONE_BEFORE_DISPATCH = Row(9, "Client gone before dispatch, or before a byte was
 GONE_MID_STREAM = _exchange(
     10, "Client gone in mid-stream", "client_gone", "client_disconnect", disconnect="mid_stream", breaker="reset"
 )
+HIT = Row(11, "Cache hit")
+LOCAL_304 = Row(12, "Local conditional 304")
+REVALIDATED = _exchange(13, "Revalidation, upstream 304", BY_STATUS, "revalidated", breaker="reset")
 INVALID = _refused(14, "Refused by validation")
 UNAUTHENTICATED = _refused(15, "Authentication refused (401)", "token.access")
 PROJECT_REFUSED = _refused(16, "Project inactive (403), or its state unknown (503)", "proxy_request")
@@ -153,6 +156,9 @@ TABLE: tuple[Row, ...] = (
     GONE_BEFORE_HEAD,
     GONE_BEFORE_DISPATCH,
     GONE_MID_STREAM,
+    HIT,
+    LOCAL_304,
+    REVALIDATED,
     INVALID,
     UNAUTHENTICATED,
     PROJECT_REFUSED,
@@ -211,6 +217,8 @@ class Ending:
         failure: What ended it, other than the provider's own end; None for a clean one.
         is_client_gone: Whether the client's connection had been lost when it ended.
         is_token_known: Whether token and project had been looked up.
+        served: HIT, LOCAL_304 or REVALIDATED, where the answer was a stored one; it cannot fail any more.
+        is_stale_served: A stale answer stood in for a provider that failed (stale-if-error): for the client no error.
     """
 
     is_dispatched: bool = False
@@ -218,10 +226,19 @@ class Ending:
     failure: BaseException | None = None
     is_client_gone: bool = False
     is_token_known: bool = True
+    served: Row | None = None
+    is_stale_served: bool = False
 
 
 def decide(ending: Ending) -> Row:
     """The row of an ending. Total: whatever is not foreseen is row 24."""
+    if ending.served is not None:
+        return ending.served
+    row = _decide(ending)
+    return replace(row, is_error=False) if ending.is_stale_served else row
+
+
+def _decide(ending: Ending) -> Row:
     if not ending.is_dispatched:
         return _before_dispatch(ending)
     failure = ending.failure

@@ -21,20 +21,27 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.03
 class Flight:
     """An exchange with the provider that others may wait for. `is_leader`: the caller's own to make and to land."""
 
-    __slots__ = ("_done", "_flights", "_has_lock", "is_leader", "key")
+    __slots__ = ("_flights", "_has_lock", "_is_over", "_waiting", "_woken", "is_leader", "key")
 
-    def __init__(self, flights: "Flights", key: str, *, is_leader: bool, done: threading.Event) -> None:
-        self._flights, self.key, self.is_leader, self._done = flights, key, is_leader, done
-        self._has_lock = False
+    def __init__(self, flights: "Flights", key: str, leader: "Flight | None" = None) -> None:
+        self._flights, self.key, self.is_leader = flights, key, leader is None
+        self._has_lock = self._is_over = False
+        self._waiting: list[threading.Event] = []
+        self._woken = threading.Event()
+        if leader is not None:
+            leader._waiting.append(self._woken)
 
     def wake(self) -> None:
-        """Let those who wait look again."""
-        self._done.set()
+        """Let the one who waits here look up; safe in the hub."""
+        self._woken.set()
 
     def land(self, *, is_storable: bool = True) -> None:
-        """It is over, or will never be stored: all others go on. Repeats do nothing."""
-        if self.is_leader and not self._done.is_set():
+        """A leader's is over, or will never be stored: all others go on. Repeats do nothing."""
+        if self.is_leader and not self._is_over:
+            self._is_over = True
             self._flights.landed(self, is_storable)
+            for woken in self._waiting:
+                woken.set()
 
 
 class Flights:
@@ -64,31 +71,15 @@ class Flights:
                 if self._clock() < until:
                     return None
                 del self._not_stored[key]
-        known = self._air.get(key)
-        if known is not None:
-            return Flight(self, key, is_leader=False, done=known._done)
-        flight = self._air[key] = Flight(self, key, is_leader=True, done=threading.Event())
+        leader = self._air.get(key)
+        if leader is not None:
+            return Flight(self, key, leader)
+        flight = self._air[key] = Flight(self, key)
         return flight
 
-    def take_machine(self, flight: Flight) -> bool:
-        """Whether no other worker of the machine leads the same flight; the leader asks until it does."""
-        if self._descriptor is None or flight._has_lock:
-            return True
-        try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _offset(flight.key))
-        except OSError:
-            return False
-        flight._has_lock = True
-        return True
-
-    def wait(self, flight: Flight, until: float, is_cut: Callable[[], bool]) -> bool:
-        """Wait for a flight that one joined, until a monotonic instant; False when the time is over, or it was cut."""
-        while not flight._done.is_set():
-            left_s = until - self._clock()
-            if left_s <= 0 or is_cut():
-                return False
-            flight._done.wait(min(left_s, 0.25))
-        return not is_cut()
+    def wait(self, flight: Flight, until: float) -> bool:
+        """Wait for a flight that one joined, until a monotonic instant or until woken; False when the time is over."""
+        return flight._woken.wait(max(0.0, until - self._clock()))
 
     def wait_for_machine(
         self, flight: Flight, until: float, is_cut: Callable[[], bool], is_there: Callable[[], bool]
@@ -98,14 +89,25 @@ class Flights:
         Returns whether `is_there` did. After False the caller makes the exchange, alone or not.
         """
         pause_s = _FIRST_PAUSE_S
-        while not self.take_machine(flight):
+        while not self.is_free(flight):
             if self._clock() >= until or is_cut():
                 return False
             time.sleep(pause_s)
             pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
             if is_there():
                 return True
-        return False
+        return is_there()
+
+    def is_free(self, flight: Flight) -> bool:
+        """Whether no other worker of the machine leads this flight; from then on none does until it lands."""
+        if self._descriptor is None or flight._has_lock:
+            return True
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _offset(flight.key))
+        except OSError:
+            return False
+        flight._has_lock = True
+        return True
 
     def landed(self, flight: Flight, is_storable: bool) -> None:
         """See Flight.land."""
@@ -117,7 +119,6 @@ class Flights:
         if flight._has_lock and self._descriptor is not None:
             flight._has_lock = False
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _offset(flight.key))
-        flight.wake()
 
     def close(self) -> None:
         """Let go of the file, and with it of all locks."""

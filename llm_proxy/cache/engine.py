@@ -5,13 +5,13 @@ where there is something to validate, and tells what came back by `answered`.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
+from urllib.parse import urljoin, urlsplit
 
 from llm_proxy.cache import ranges
 from llm_proxy.cache.coalesce import Flight, Flights
-from llm_proxy.cache.directives import http_date
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.key import DEFAULT_VARY, canonical_target, primary_key, variant_key
 from llm_proxy.cache.marks import Marks
@@ -41,6 +41,8 @@ Pairs = list[tuple[str, str]]
 SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _IN_304: Final = frozenset(("etag", "last-modified", "cache-control", "expires", "vary", "date", "content-location"))
 _NEITHER: Final = frozenset(("IF-MATCH", "IF-UNMODIFIED-SINCE"))
+_LOCATIONS: Final = frozenset(("location", "content-location"))
+_LOCATION_CHARS: Final = frozenset(len(name) for name in _LOCATIONS)
 _STALE_KEPT_HERE_S: Final = 60.0  # for max-stale, where room costs nothing
 
 
@@ -141,11 +143,18 @@ class ResponseCache:
         )
         return None if asked.no_store else asked
 
-    def wrote(self, project: str, path: str, others: Sequence[str] = ()) -> None:
-        """An unsafe request to `path` succeeded; `others`: paths in its Location and Content-Location."""
-        for each in (path, *others):
-            self.marks.mark(project, each)
-            self.store.forget_path(project, each)
+    def wrote(self, project: str, path: str, fields: Iterable[tuple[str, str]] = ()) -> None:
+        """An unsafe request to `path` succeeded, with these fields: what it changed is fetched anew (RFC 9111 §4.4)."""
+        self._forget(project, path)
+        for name, value in fields:
+            if len(name) in _LOCATION_CHARS and name.lower() in _LOCATIONS:
+                other = _path_of(value, path)
+                if other is not None:
+                    self._forget(project, other)
+
+    def _forget(self, project: str, path: str) -> None:
+        self.marks.mark(project, path)
+        self.store.forget_path(project, path)
 
     def purge(self, scope: Scope) -> int:
         """Take away what a scope covers, on every replica; how many entries were here. Raises what the database raises.
@@ -209,6 +218,11 @@ class Inquiry:
     def only_if_cached(self) -> bool:
         """RFC 9111 §5.2.1.7."""
         return self._wishes.only_if_cached
+
+    @property
+    def is_store_local(self) -> bool:
+        """Whether storing takes no longer than a request may wait."""
+        return self._cache.store.is_local
 
     @property
     def is_partial(self) -> bool:
@@ -396,8 +410,9 @@ def keep(cache: ResponseCache, entry: Entry) -> bool:
     return is_kept
 
 
-def with_date(fields: Pairs) -> Pairs:
-    """The fields with a Date of now, where they have none."""
-    if any(name.lower() == "date" for name, _ in fields):
-        return fields
-    return [*fields, ("Date", http_date())]
+def _path_of(location: str, base: str) -> str | None:
+    """The path that a location names, whatever its origin: a path of another one's is fetched anew once in vain."""
+    try:
+        return urlsplit(urljoin(base, location.strip())).path or None
+    except ValueError:
+        return None

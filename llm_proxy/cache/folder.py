@@ -20,6 +20,12 @@ def make() -> str:
     return tempfile.mkdtemp(prefix=PREFIX)
 
 
+def of_server() -> str:
+    """The folder of the master before this one (SIGUSR2), or a new one."""
+    folder = os.environ.get(VARIABLE, "")
+    return folder if "GUNICORN_PID" in os.environ and os.path.isdir(folder) else make()
+
+
 def remove(folder: str) -> None:
     """Remove one that `make` made."""
     if Path(folder).name.startswith(PREFIX):

@@ -291,9 +291,3 @@ def _has_prefix(target: str, prefix: str) -> bool:
 def _literal(text: str) -> str:
     """The text with the characters of Redis' patterns escaped."""
     return re.sub(r"([*?\[\]\\^-])", r"\\\1", text)
-
-
-def clients_of(make: Callable[..., Redis], pool_size: int, timeout_s: float) -> tuple[Redis, Redis]:
-    """The two clients of a store, from whoever makes them."""
-    quick = make(timeout_s=LOOK_UP_LIMIT_S / 2, max_connections=pool_size)
-    return quick, make(timeout_s=timeout_s, max_connections=pool_size)

@@ -5,10 +5,12 @@ refuses raises the error that is answered.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from llm_proxy.cache.engine import Served
 from llm_proxy.errors import (
+    CircuitOpen,
     ClientConnectionError,
     ClientGone,
     Draining,
@@ -18,8 +20,10 @@ from llm_proxy.errors import (
     UpgradeNotSupported,
     UpstreamAuthError,
     UpstreamCut,
+    UpstreamError,
 )
 from llm_proxy.forwarding.body import HeldBody, StreamedBody, check_declared
+from llm_proxy.forwarding.caching import Caching
 from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.fields import (
     REPLACED_WITH_CORRELATION,
@@ -63,13 +67,6 @@ class LimitGate(Protocol):
         """Step 12: the token's window, then its project's."""
 
 
-class ResponseCache(Protocol):
-    """Stored answers (step 14)."""
-
-    def look_up(self, request: ProxyRequest, token: TokenFacts, body: Body | None) -> Reply | None:
-        """A stored answer that may be served now, else None."""
-
-
 class NoLimits:
     """No windows."""
 
@@ -98,7 +95,7 @@ class Pipeline:
         enforce_project_active: LLM_PROXY_ENFORCE_PROJECT_ACTIVE.
         recorder: Makes events; None: nothing is captured.
         limits: The windows.
-        cache: The response cache; None in a version without one.
+        caching: The response cache; None: HTTP_CACHE_ENABLED is off.
     """
 
     def __init__(
@@ -118,7 +115,7 @@ class Pipeline:
         enforce_project_active: bool = True,
         recorder: Recorder | None = None,
         limits: LimitGate | None = None,
-        cache: ResponseCache | None = None,
+        caching: Caching | None = None,
     ) -> None:
         self._recorder = recorder
         self._allowed = AllowList(provider)
@@ -128,7 +125,9 @@ class Pipeline:
         self._max_request_bytes = max_request_bytes
         self._timeouts, self._is_draining, self._render = timeouts, is_draining, render
         self._enforces_project = enforce_project_active
-        self._limits, self._cache = limits or NoLimits(), cache
+        self._limits, self._caching = limits or NoLimits(), caching
+        if caching is not None:
+            caching.refresh = self.refresh
 
     def handle(self, request: ProxyRequest) -> Reply:
         """Answer a request, refusals included.
@@ -152,7 +151,7 @@ class Pipeline:
             settlement.end(error)
             raise ClientGone from error  # nobody is there, or nobody shall be told: the server closes
         except LlmProxyError as error:
-            return self._refuse(settlement, error)
+            return self._stale(settlement, error) or self._refuse(settlement, error)
         except Exception as error:
             _log.exception("a request failed", extra={"request_id": request.request_id})
             return self._refuse(settlement, LlmProxyError(), cause=error)
@@ -186,7 +185,11 @@ class Pipeline:
         self._books.admission.peek(token)  # 11
         self._limits.admit_token(token)  # 12
         settlement.is_usable = True
-        body = settlement.body = self._inspector.admit(_incoming(request))  # 13
+        must_hold = False
+        if self._caching is not None:
+            use = settlement.cache = self._caching.begin(request)
+            must_hold = use.asked is not None
+        body = settlement.body = self._inspector.admit(_incoming(request), must_hold=must_hold)  # 13
         return body
 
     def _authenticate(self, settlement: Settlement) -> TokenFacts:
@@ -199,9 +202,24 @@ class Pipeline:
         return token
 
     def _look_up(self, settlement: Settlement, body: Body | None) -> Reply | None:
-        if self._cache is None or settlement.token is None:
+        """Step 14. A stored answer costs no unit, but a token without any gets none (DP-120)."""
+        if self._caching is None or settlement.token is None:
             return None
-        return self._cache.look_up(settlement.request, settlement.token, body)
+        served = self._caching.look_up(settlement, body)
+        if served is None:
+            return None
+        if settlement.token.max_requests is not None:
+            admission = self._books.admission
+            admission.refund(admission.take(settlement.token))
+        self._caching.hit(settlement, served)
+        return self._stored(settlement, served, "conditional-hit" if served.is_conditional else "hit")
+
+    def _stale(self, settlement: Settlement, error: LlmProxyError) -> Reply | None:
+        """A stale stored answer in place of what went wrong with the provider (stale-if-error)."""
+        if self._caching is None or not isinstance(error, UpstreamError | CircuitOpen):
+            return None
+        served = self._caching.failed(settlement)
+        return None if served is None else self._stored(settlement, served, "hit", error)
 
     def _exchange(self, settlement: Settlement, body: Body | None) -> Reply:
         """Steps 15 to 18; step 19 is the settlement's."""
@@ -221,7 +239,7 @@ class Pipeline:
             request.method,
             self._base_path + request.target.encode("latin-1"),
             self._request_fields(
-                request.fields,
+                self._conditional(settlement),
                 api_key=api_key,
                 request_id=request.request_id,
                 keeps_expect=isinstance(body, StreamedBody),
@@ -232,11 +250,19 @@ class Pipeline:
         settlement.take()  # 16
         settlement.dispatched()
         answer = self._upstream.send(forward, timeouts=self._timeouts, begun=settlement.begun)  # 17
+        forward.fields, forward.body = [], None  # the answer refers to its request: a long one need not hold all of it
         try:
             return self._relay(settlement, answer)
         except BaseException:
             answer.close()
             raise
+
+    @staticmethod
+    def _conditional(settlement: Settlement) -> Sequence[tuple[str, str]]:
+        """The client's fields, with the validators of the stored answer that is to be validated."""
+        fields, use = settlement.request.fields, settlement.cache
+        conditions = use.inquiry.conditions() if use is not None and use.inquiry is not None else ()
+        return [*fields, *conditions] if conditions else fields
 
     def _relay(self, settlement: Settlement, answer: Answer) -> Reply:
         """Step 18."""
@@ -246,16 +272,25 @@ class Pipeline:
         if passed.is_event_stream:
             answer.no_total_limit()
         settlement.answered(answer.status, is_stream=passed.is_event_stream)
-        fields = passed.fields
+        fields, taps = passed.fields, list[Tap]()
+        marks: Iterable[tuple[str, str]] = ()
+        if self._caching is not None:
+            reaction = self._caching.answered(settlement, answer.status, answer.reason.decode("latin-1"), fields)
+            if reaction is not None and reaction.served is not None:
+                return self._instead(settlement, answer, reaction.served)
+            if reaction is not None and reaction.capture is not None:
+                reaction.is_framed(_is_framed(answer))
+                taps.append(reaction.capture)
+            marks = self._caching.marks(settlement, reaction)
         fields.append(("X-Proxy", "llm-proxy"))
         fields += self._ids(request)
         fields += settlement.stamps.fields()
         if origin:
             fields += self._cors.answer(origin)
-        taps: tuple[Tap, ...] = ()
+        fields += marks
         if settlement.capture is not None:
             settlement.capture.response_head(fields)
-            taps = (settlement.capture.response_chunk,)
+            taps.append(settlement.capture.response_chunk)
         relay = Relay(
             answer,
             settlement.end,
@@ -265,7 +300,48 @@ class Pipeline:
         )
         return Reply(f"{answer.status} {answer.reason.decode('latin-1')}", fields, relay)
 
+    def _instead(self, settlement: Settlement, answer: Answer, served: Served) -> Reply:
+        """A stored answer in place of the provider's: validated by it, or stale and better than its error."""
+        if answer.status in NO_CONTENT_STATUSES:
+            for _ in answer.chunks():
+                pass  # there is none, and the connection can be used again
+        answer.close()
+        return self._stored(settlement, served, "hit" if settlement.is_stale_served else "revalidated")
+
+    def refresh(self, request: ProxyRequest, token: TokenFacts) -> None:
+        """Fetch anew what was served stale, as a request of the same token's behind which no client stands."""
+        settlement = Settlement(self._books, request)
+        settlement.token, settlement.is_usable = token, True
+        try:
+            assert self._caching is not None
+            self._caching.prepare(settlement)
+            for _ in self._exchange(settlement, None).body:
+                pass
+        except LlmProxyError as error:
+            settlement.end(error)
+        except BaseException as error:
+            settlement.end(error)
+            raise
+
     # -- answers of ours ----------------------------------------------------------------------------------------------
+
+    def _stored(self, settlement: Settlement, served: Served, word: str, error: LlmProxyError | None = None) -> Reply:
+        """A stored answer; the exchange ends here, whoever takes the bytes."""
+        assert self._caching is not None
+        request = settlement.request
+        settlement.answered_status = served.status
+        fields = served.fields
+        fields.append(("X-Proxy", "llm-proxy"))
+        fields += self._ids(request)
+        fields += settlement.stamps.fields_of_stored()
+        fields += self._caching.served_marks(settlement, word)
+        origin = request.values.get("ORIGIN")
+        if origin:
+            fields += self._cors.answer(origin)
+        if settlement.capture is not None:
+            settlement.capture.response_head(fields)
+        settlement.end(error, len(served.content))
+        return Reply(f"{served.status} {served.reason}", fields, (served.content,) if served.content else ())
 
     def _preflight(self, request: ProxyRequest) -> Reply:
         fields = self._ids(request)
@@ -306,6 +382,11 @@ def _incoming(request: ProxyRequest) -> Incoming:
         length=request.content_length,
         waits=values.get("EXPECT", "").lower() == "100-continue",
     )
+
+
+def _is_framed(answer: Answer) -> bool:
+    """Whether the end of its body is marked by more than the connection's."""
+    return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in answer.fields)
 
 
 def _has_length(answer: Answer) -> bool:

@@ -113,6 +113,5 @@ def tap_request(body: bytes | StreamedBody | HeldBody | None, capture: Capture) 
     return sendable
 
 
-def _bearer(request: ProxyRequest) -> str | None:
-    lines = request.all("AUTHORIZATION")
-    return lines[0].partition(" ")[2].strip() if lines else None
+def _bearer(request: ProxyRequest) -> str:
+    return request.values.get("AUTHORIZATION", "").partition(" ")[2].strip()

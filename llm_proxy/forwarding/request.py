@@ -4,7 +4,7 @@ import ipaddress
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol, cast
 from urllib.parse import quote
@@ -96,6 +96,11 @@ class ProxyRequest:
         self.client_addr, self.client = client_addr, client
         self.received_s = now if received_s is None else received_s
         self.received_at = time.time() - (now - self.received_s)
+
+    def again(self, without: Collection[str]) -> "ProxyRequest":
+        """A GET of the same target in the client's name, without these fields, body and client; with ids of its own."""
+        fields = [field for field in self.fields if field[0] not in without]
+        return ProxyRequest("GET", self.target, fields, client_addr=self.client_addr)
 
     def all(self, name: str) -> list[str]:
         """Values of all lines of a field, in order; `name` in upper case."""

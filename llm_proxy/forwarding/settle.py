@@ -8,7 +8,17 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_proxy import logs, metrics
-from llm_proxy.accounting.outcomes import Charge, Ending, Row, breaker_verdict, decide, moves_last_used, upstream_label
+from llm_proxy.accounting.outcomes import (
+    HIT,
+    LOCAL_304,
+    Charge,
+    Ending,
+    Row,
+    breaker_verdict,
+    decide,
+    moves_last_used,
+    upstream_label,
+)
 from llm_proxy.errors import ClientConnectionError, LlmProxyError, UpstreamCut, UpstreamError
 from llm_proxy.forwarding.breaker import Circuit, Slots
 from llm_proxy.forwarding.request import ProxyRequest
@@ -17,6 +27,7 @@ from llm_proxy.forwarding.stamps import Stamps
 if TYPE_CHECKING:
     from llm_proxy.accounting.admission import Admission, Unit
     from llm_proxy.events.capture import Capture
+    from llm_proxy.forwarding.caching import CacheUse
     from llm_proxy.forwarding.inspection import Body
     from llm_proxy.tokens.facts import TokenFacts
 
@@ -100,6 +111,9 @@ class Settlement:
         unit: The unit taken; None before and after.
         body: The request's, once it was admitted; closed at the end.
         capture: The tap of its event, once it is about to be dispatched.
+        cache: What it has to do with the response cache; None where there is none.
+        served: The row of a stored answer that was served.
+        is_stale_served: A stale answer stood in for a provider that failed.
         status: The provider's status, once its head has arrived.
         answered_status: Status that the client was sent.
         stamps: When it passed each point.
@@ -113,16 +127,19 @@ class Settlement:
         "answered_status",
         "bearer_hint",
         "body",
+        "cache",
         "capture",
         "has_slot",
         "head_s",
         "is_client_gone",
         "is_dispatched",
         "is_probe",
+        "is_stale_served",
         "is_stream",
         "is_usable",
         "request",
         "sent_s",
+        "served",
         "stamps",
         "status",
         "token",
@@ -136,6 +153,9 @@ class Settlement:
         self.unit: Unit | None = None
         self.body: Body | None = None
         self.capture: Capture | None = None
+        self.cache: CacheUse | None = None
+        self.served: Row | None = None
+        self.is_stale_served = False
         self.status: int | None = None
         self.answered_status: int | None = None
         self.sent_s = self.head_s = 0.0
@@ -210,7 +230,10 @@ class Settlement:
         self._is_over = True
         self._books.live.discard(self)
         try:
-            self._settle(self._cause(failure, is_whole), sent_bytes)
+            cause = self._cause(failure, is_whole)
+            if self.cache is not None:
+                self.cache.ended(is_whole=cause is None and is_whole)
+            self._settle(cause, sent_bytes)
         except Exception:
             _log.exception("an exchange was not settled", extra={"request_id": self.request.request_id})
 
@@ -234,7 +257,17 @@ class Settlement:
         if self.body is not None and not isinstance(self.body, bytes):
             self.body.close()
         is_known = self.token is not None
-        row = decide(Ending(self.is_dispatched, self.status, failure, self.is_client_gone, is_known))
+        row = decide(
+            Ending(
+                self.is_dispatched,
+                self.status,
+                failure,
+                self.is_client_gone,
+                is_known,
+                self.served,
+                self.is_stale_served,
+            )
+        )
         self._give_back(row, failure)
         status = self._final_status(row, failure)
         self._count(row, status, failure, ended_s)
@@ -259,10 +292,14 @@ class Settlement:
                     books.admission.sent(unit)
             else:
                 books.admission.refund(unit)
+        elif self.token is not None and (row is HIT or row is LOCAL_304):
+            books.admission.hit(self.token)
         elif self.is_usable and self.token is not None and moves_last_used(row):
             books.admission.touch(self.token)  # A4: a token that was good was used, whatever we answered
 
     def _final_status(self, row: Row, failure: BaseException | None) -> int:
+        if self.answered_status is not None and (self.served is not None or self.is_stale_served):
+            return self.answered_status
         if self.status is not None:
             return self.status
         if row.disconnect is not None and not row.is_error:

@@ -1,7 +1,7 @@
 """The fields that tell when an exchange passed each point (DP-61, DP-62)."""
 
 from dataclasses import dataclass
-from time import gmtime, strftime
+from time import gmtime, strftime, time_ns
 
 _SECOND_NS = 1_000_000_000
 
@@ -30,6 +30,15 @@ class Stamps:
             ("X-UPSTREAM-REQUEST-STOP", str(self.answered_ns if final_ns is None else final_ns)),
             ("X-LLM-Proxy-Remote-Duration", f"{remote_ns / _SECOND_NS:.6f}"),
             ("X-LLM-Proxy-Remote-Duration-Ms", str(remote_ns // 1_000_000)),
+        ]
+
+    def fields_of_stored(self) -> list[tuple[str, str]]:
+        """The fields of an answer that was stored: all of it is here, now."""
+        now = rfc3339(time_ns())
+        return [
+            ("X-Proxy-Received-At", rfc3339(self.received_ns)),
+            ("X-Proxy-First-Response-At", now),
+            ("X-Proxy-Final-Response-At", now),
         ]
 
 

@@ -7,7 +7,6 @@ from llm_proxy.settings.declare import boolean, choice, duration, existing_file,
 from llm_proxy.settings.redis_address import redis_address
 
 _LIMITS = "rate limits"
-_CACHE = "the response cache"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,20 +59,17 @@ class CacheSettings:
         choice("in-memory", "redis"),
         "in-memory",
         "Where responses are stored.",
-        later=_CACHE,
         unsafe=True,
     )
     http_cache_stream_responses: bool = setting(
-        "HTTP_CACHE_STREAM_RESPONSES", boolean, "false", "Whether finished event streams are stored.", later=_CACHE
+        "HTTP_CACHE_STREAM_RESPONSES", boolean, "false", "Whether finished event streams are stored."
     )
-    http_cache_max_object_bytes: int = setting(
-        "HTTP_CACHE_MAX_OBJECT_BYTES", size(), "1048576", "Largest stored body.", later=_CACHE
-    )
+    http_cache_max_object_bytes: int = setting("HTTP_CACHE_MAX_OBJECT_BYTES", size(), "1048576", "Largest stored body.")
     http_cache_default_ttl_s: float = setting(
-        "HTTP_CACHE_DEFAULT_TTL", duration("0s"), "300", "Lifetime of public answers that name none.", later=_CACHE
+        "HTTP_CACHE_DEFAULT_TTL", duration("0s"), "300", "Lifetime of public answers that name none."
     )
     http_cache_memory_max_bytes: int = setting(
-        "HTTP_CACHE_MEMORY_MAX_BYTES", size(), "64MB", "Room of the in-memory store, for the machine.", later=_CACHE
+        "HTTP_CACHE_MEMORY_MAX_BYTES", size(), "64MB", "Room of the in-memory store, for the machine."
     )
     redis_cache_url: str | None = setting(
         "REDIS_CACHE_URL",
@@ -81,18 +77,17 @@ class CacheSettings:
         None,
         "Redis of the cache; unset: REDIS_ADDR.",
         secret=True,
-        later=_CACHE,
     )
     redis_cache_key_prefix: str = setting(
-        "REDIS_CACHE_KEY_PREFIX", text, "llmproxy:cache:", "Prefix of stored responses.", later=_CACHE
+        "REDIS_CACHE_KEY_PREFIX", text, "llmproxy:cache:", "Prefix of stored responses."
     )
     redis_cache_pool_size: int = setting(
-        "REDIS_CACHE_POOL_SIZE", integer(1, 10000), "50", "Connections to the cache's Redis.", later=_CACHE
+        "REDIS_CACHE_POOL_SIZE", integer(1, 10000), "50", "Connections to the cache's Redis."
     )
     redis_cache_timeout_s: float = setting(
-        "REDIS_CACHE_TIMEOUT", duration("1ms", "1m"), "1s", "Bound of stores and purges.", later=_CACHE
+        "REDIS_CACHE_TIMEOUT", duration("1ms", "1m"), "1s", "Bound of stores and purges."
     )
-    redis_scan_count: int = setting("REDIS_SCAN_COUNT", integer(1, 1_000_000), "2048", "Batch of a scan.", later=_CACHE)
+    redis_scan_count: int = setting("REDIS_SCAN_COUNT", integer(1, 1_000_000), "2048", "Batch of a scan.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,9 +82,6 @@ DISPATCHER: dict[str, tuple[str, ...]] = {
 }
 # Contracted metrics that panels ask for and this version does not have yet.
 AWAITED: set[str] = {
-    "llm_proxy_cache_backend_errors_total",
-    "llm_proxy_cache_evictions_total",
-    "llm_proxy_cache_stored_bytes",
     "llm_proxy_cost_usd_total",
     "llm_proxy_cpu_seconds_total",
     "llm_proxy_gc_collections_total",

@@ -1,51 +1,79 @@
-"""/manage/cache/purge (MP-64, DP-155)."""
+"""/manage/cache/purge (MP-64, DP-155, DP-156)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response
 
+from llm_proxy.cache.scopes import Scope
 from llm_proxy.errors import BadRequest
 from llm_proxy.web.management import answers, inputs
 from llm_proxy.web.management.call import current
 from llm_proxy.web.management.routing import Services, add
+
+_TEXTS = ("method", "url", "prefix", "key", "project_id")
+
+
+class _Wanted(NamedTuple):
+    """A purge that was asked for, and what the audit record says of it."""
+
+    scope: Scope
+    kind: str
+    about: dict[str, Any]
 
 
 def routes(bp: Blueprint, services: Services) -> None:
     """Add the route."""
 
     def purge() -> Response:
-        """200 with what was deleted; 400 says why not."""
+        """200 with what was deleted; 400 says why not. Committed for every replica when it is sent."""
         with current().attempt("cache.purge", "proxy not available") as attempt:
             cache = services().cache_purge
             if cache is None:
                 raise _refused("caching is disabled", "caching_disabled")
-            method, url, prefix = _wanted()
-            if prefix:
-                count = cache.purge_prefix(prefix)
-                attempt.succeeded(purge_type="prefix", prefix=prefix, deleted=count)
-                return answers.answer({"deleted": count})
-            found = cache.purge_exact(method, url)
-            attempt.succeeded(purge_type="exact", method=method, url=url, deleted=found)
-            return answers.answer({"deleted": found})
+            wanted = _wanted()
+            number = cache.purge(wanted.scope)
+            deleted: bool | int = number > 0 if wanted.kind == "exact" else number
+            attempt.project_id = wanted.scope.project
+            attempt.succeeded(purge_type=wanted.kind, **wanted.about, deleted=deleted)
+            return answers.answer({"deleted": deleted})
 
     add(bp, "/cache/purge", "POST", purge)
 
 
-def _wanted() -> tuple[str, str, str]:
+def _wanted() -> _Wanted:
     try:
-        wanted: dict[str, Any] = inputs.json_object()
+        body: dict[str, Any] = inputs.json_object()
     except BadRequest as error:
         raise _refused("invalid JSON", "invalid_json") from error
-    values = [wanted.get(name) or "" for name in ("method", "url", "prefix")]
-    if not all(isinstance(value, str) for value in values):
+    texts = {name: body.get(name) or "" for name in _TEXTS}
+    is_all = body.get("all") or False
+    if not all(isinstance(value, str) for value in texts.values()) or not isinstance(is_all, bool):
         raise _refused("invalid JSON", "invalid_json")
-    method, url, prefix = values
-    if not prefix and not (method and url):
+    method, url, prefix, key, project = (texts[name] for name in _TEXTS)
+    named = [bool(key), bool(prefix), is_all]
+    if sum(named) > 1 or ((key or is_all) and (method or url or project)):
+        raise _refused("only one of key, prefix, project_id and all, or method and url, can be given", "several_scopes")
+    about = {name: value for name, value in (*texts.items(), ("all", is_all)) if value}
+    return _of(method, url, prefix, key, project or None, about, is_all=is_all)
+
+
+def _of(
+    method: str, url: str, prefix: str, key: str, project: str | None, about: dict[str, Any], *, is_all: bool
+) -> _Wanted:
+    if is_all:
+        return _Wanted(Scope(is_all=True), "all", about)
+    if key:
+        return _Wanted(Scope(key=key), "key", about)
+    if prefix:
+        return _Wanted(Scope(prefix=prefix, project=project), "prefix", about)
+    if project and not method and not url:
+        return _Wanted(Scope(project=project), "project", about)
+    if not (method and url):
         raise _refused("method and url are required", "missing_fields")
-    if not prefix and not _is_address(url):
+    if not _is_address(url):
         raise _refused("invalid URL", "invalid_url")
-    return method, url, prefix
+    return _Wanted(Scope.of_address(method, url, project), "exact", about)
 
 
 def _is_address(url: str) -> bool:

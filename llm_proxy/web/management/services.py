@@ -4,6 +4,7 @@ from typing import Protocol
 
 from llm_proxy.audit.query import AuditLog
 from llm_proxy.audit.writer import AuditWriter
+from llm_proxy.cache.scopes import Scope
 from llm_proxy.db.idempotency import IdempotencyKeys
 from llm_proxy.projects.service import ProjectService
 from llm_proxy.settings import Settings
@@ -13,11 +14,8 @@ from llm_proxy.tokens.service import TokenService
 class Purge(Protocol):
     """A cache that can be emptied in part (DP-155, DP-156)."""
 
-    def purge_exact(self, method: str, url: str) -> bool:
-        """Remove all variants of one address; whether there were any."""
-
-    def purge_prefix(self, prefix: str) -> int:
-        """Remove what lies below a path or key prefix; how many entries."""
+    def purge(self, scope: Scope) -> int:
+        """Take away what a scope covers, for every replica, and commit that; how many entries were here."""
 
 
 class ManagementServices(Protocol):

@@ -265,6 +265,7 @@ def test_what_is_added_to_an_answer(ask: Callable[..., Answer]) -> None:
         "connection",
         "date",
         "server",
+        "cache-status",
     }
 
 

@@ -233,8 +233,53 @@ class TestFileOnly:
         assert manage.call("GET", "/audit").get_json()["events"] == []
 
 
-def test_purging_without_a_cache_is_400(manage: Manager) -> None:
-    """400 `caching is disabled`, whatever the body, and recorded with its reason."""
-    response = manage.call("POST", "/cache/purge", b"junk")
-    assert (response.status_code, response.get_json()) == (400, {"error": "caching is disabled"})
-    assert manage.audited()[-1]["details"]["reason"] == "caching_disabled"
+class TestWithoutACache:
+    """HTTP_CACHE_ENABLED=false."""
+
+    @pytest.fixture
+    def settings_of_app(self) -> dict[str, Any]:
+        """No cache."""
+        return {"http_cache_enabled": False}
+
+    def test_purging_without_a_cache_is_400(self, manage: Manager) -> None:
+        """400 `caching is disabled`, whatever the body, and recorded with its reason."""
+        response = manage.call("POST", "/cache/purge", b"junk")
+        assert (response.status_code, response.get_json()) == (400, {"error": "caching is disabled"})
+        assert manage.audited()[-1]["details"]["reason"] == "caching_disabled"
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"junk", "invalid JSON"),
+        ({}, "method and url are required"),
+        ({"method": "GET"}, "method and url are required"),
+        ({"method": "GET", "url": "http://[bad"}, "invalid URL"),
+        ({"key": "v1:a:b:c", "all": True}, "only one of"),
+        ({"prefix": "/v1/", "key": "v1:a:b:c"}, "only one of"),
+    ],
+)
+def test_a_purge_that_cannot_be_understood_is_400(manage: Manager, body: Any, error: str) -> None:
+    """DP-155's texts, in their order; several scopes at once are refused."""
+    response = manage.call("POST", "/cache/purge", body)
+    assert response.status_code == 400
+    assert response.get_json()["error"].startswith(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "deleted"),
+    [
+        ({"method": "GET", "url": "/v1/models"}, False),
+        ({"prefix": "/v1/"}, 0),
+        ({"key": "v1:a:b:c"}, 0),
+        ({"project_id": "p"}, 0),
+        ({"all": True}, 0),
+    ],
+    ids=["address", "prefix", "key", "project", "all"],
+)
+def test_a_purge_is_answered_with_what_it_removed_and_recorded(manage: Manager, body: Any, deleted: Any) -> None:
+    """A boolean for one address, a number for all else; committed, whatever was there."""
+    response = manage.call("POST", "/cache/purge", body)
+    assert (response.status_code, response.get_json()) == (200, {"deleted": deleted})
+    record = manage.audited()[-1]
+    assert (record["action"], record["result"], record["details"]["deleted"]) == ("cache.purge", "success", deleted)

@@ -96,10 +96,23 @@ def test_each_row_with_an_event_counts_upstream_and_the_other_way_round() -> Non
 
 
 def test_each_counted_row_is_in_exactly_one_sum() -> None:
-    """Check (c): R = up + rejected + row 9 (and cache hits, in a version with a cache)."""
+    """Check (c): R = up + hits + rejected + row 9."""
     for row in outcomes.TABLE:
-        ways = (row.upstream is not None) + row.is_rejected + (row is outcomes.GONE_BEFORE_DISPATCH)
+        is_hit = row in (outcomes.HIT, outcomes.LOCAL_304)
+        ways = (row.upstream is not None) + is_hit + row.is_rejected + (row is outcomes.GONE_BEFORE_DISPATCH)
         assert ways == (1 if row.is_counted or row.number == 26 else 0), row
+
+
+@pytest.mark.parametrize("served", [outcomes.HIT, outcomes.LOCAL_304, outcomes.REVALIDATED])
+def test_a_stored_answer_is_its_own_row_whatever_follows(served: outcomes.Row) -> None:
+    """Rows 11 to 13 are decided where the answer is served; a client that leaves then changes nothing."""
+    assert decide(Ending(served is outcomes.REVALIDATED, 304, None, is_client_gone=True, served=served)) is served
+
+
+def test_a_stale_answer_in_an_errors_place_is_no_error() -> None:
+    """stale-if-error: the exchange counts as what it was, the client got no error."""
+    row = decide(Ending(True, 503, None, is_stale_served=True))
+    assert (row.number, row.is_error, row.charge) == (3, False, Charge.KEPT)
 
 
 def test_only_what_was_sent_is_charged() -> None:

@@ -1,0 +1,78 @@
+"""The cache that the settings ask for."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from gevent import monkey
+from sqlalchemy import Engine
+
+from llm_proxy import metrics, redisclient
+from llm_proxy.cache import folder
+from llm_proxy.cache.coalesce import Flights
+from llm_proxy.cache.engine import Counts, ResponseCache
+from llm_proxy.cache.marks import Marks
+from llm_proxy.cache.memory import MemoryStore
+from llm_proxy.cache.policy import Rules
+from llm_proxy.cache.purges import Purges, PurgeTable
+from llm_proxy.cache.redis import LOOK_UP_LIMIT_S, RedisStore
+from llm_proxy.cache.scopes import Scope
+from llm_proxy.cache.store import Store
+from llm_proxy.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+def make_cache(settings: Settings, engine: Engine, provider: str) -> ResponseCache:
+    """A worker's cache before the provider of this name. Opens files of the server's folder, and no connection."""
+    where = folder.shared()
+    store: Store | None = _redis_store(settings) if settings.http_cache_backend == "redis" else None
+    if store is None:
+        store = MemoryStore(
+            where,
+            most_bytes=settings.http_cache_memory_max_bytes,
+            failed=metrics.CACHE_BACKEND_ERRORS.inc,
+            evicted=metrics.CACHE_EVICTIONS.inc,
+        )
+    kept = store
+
+    def apply(scopes: Sequence[Scope]) -> None:
+        for scope in scopes:
+            kept.remove(scope)
+
+    return ResponseCache(
+        store,
+        marks=Marks(where),
+        purges=Purges(PurgeTable(engine), apply),
+        flights=Flights(where),
+        rules=Rules(
+            default_ttl_s=settings.http_cache_default_ttl_s,
+            most_bytes=settings.http_cache_max_object_bytes,
+            stores_streams=settings.http_cache_stream_responses,
+        ),
+        provider=provider,
+        counts=Counts(stored=metrics.CACHE_STORES.inc),
+    )
+
+
+def _redis_store(settings: Settings) -> RedisStore | None:
+    """None, with a warning, where the address is none (DP-131)."""
+    try:
+        if settings.redis_cache_url is not None:
+            target = redisclient.parse_address(settings.redis_cache_url)
+        else:
+            target = redisclient.target(settings)
+    except ValueError as error:
+        _log.warning("the cache's Redis address is none, answers are kept on this machine: expected %s", error)
+        return None
+    connect = partial(redisclient.connect, target, max_connections=settings.redis_cache_pool_size)
+    # The whole look-up has a bound of its own where sockets are gevent's; elsewhere each of its two reads gets a half.
+    quick_s = LOOK_UP_LIMIT_S if monkey.is_module_patched("socket") else LOOK_UP_LIMIT_S / 2
+    return RedisStore(
+        connect(timeout_s=quick_s),
+        connect(timeout_s=settings.redis_cache_timeout_s),
+        prefix=settings.redis_cache_key_prefix,
+        scan_count=settings.redis_scan_count,
+        failed=metrics.CACHE_BACKEND_ERRORS.inc,
+        took=metrics.redis_duration["cache"].observe,
+    )

@@ -1,0 +1,216 @@
+"""One contract for both stores: what is kept is found, by its project alone, until it is taken away or too old."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import gevent
+import pytest
+from servers.redis import RedisServer
+
+from llm_proxy.cache.entry import Entry
+from llm_proxy.cache.key import DEFAULT_VARY, canonical_target, primary_key, variant_key
+from llm_proxy.cache.marks import Marks
+from llm_proxy.cache.memory import MemoryStore
+from llm_proxy.cache.redis import RedisStore
+from llm_proxy.cache.scopes import Scope
+from llm_proxy.cache.store import Store
+
+Clock = list[float]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The stores' time."""
+    return [1_800_000_000.0]
+
+
+@pytest.fixture(params=["in-memory", "redis"])
+def store(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, shared_redis_server: RedisServer
+) -> Iterator[Store]:
+    """An empty store of each kind."""
+    made: Store
+    if request.param == "in-memory":
+        made = MemoryStore(tmp_path, most_bytes=1 << 20, clock=lambda: clock[0])
+    else:
+        shared_redis_server.client().flushall()
+        made = RedisStore(shared_redis_server.client(), shared_redis_server.client(), clock=lambda: clock[0])
+    yield made
+    made.close()
+
+
+def entry(path: str = "/v1/models", *, project: str = "p", query: str = "", content: bytes = b"body") -> Entry:
+    """A stored answer of a GET."""
+    target = canonical_target("GET", path, query)
+    return Entry(
+        key=variant_key(primary_key(project, "openai", target, ()), DEFAULT_VARY, ()),
+        target=target,
+        vary=DEFAULT_VARY,
+        status=200,
+        reason="OK",
+        fields=(("X-A", "1"), ("X-A", "2"), ("Content-Type", "a/b")),
+        content=content,
+        requested_at=1_800_000_000.0,
+        received_at=1_800_000_000.0,
+        initial_age_s=0.0,
+        lifetime_s=60.0,
+    )
+
+
+def found(store: Store, wanted: Entry) -> list[Entry]:
+    """What a look-up of the same request finds."""
+    return store.find(wanted.primary, ())
+
+
+def test_what_is_kept_is_found_as_it_was(store: Store) -> None:
+    """Fields with their order and repetitions, and every byte of the body."""
+    kept = entry(content=bytes(range(256)) * 20)
+    assert store.put(kept, 60)
+    assert found(store, kept) == [kept]
+
+
+def test_another_projects_look_up_finds_nothing(store: Store) -> None:
+    """The project is the first part of every key."""
+    store.put(entry(project="p"), 60)
+    assert found(store, entry(project="q")) == []
+
+
+def test_the_later_answer_takes_the_place_of_the_one_before(store: Store) -> None:
+    """One answer a key."""
+    store.put(entry(content=b"old"), 60)
+    store.put(entry(content=b"new"), 60)
+    assert [each.content for each in found(store, entry())] == [b"new"]
+
+
+@pytest.mark.parametrize(
+    ("scope", "left"),
+    [
+        (lambda kept: Scope(key=kept.key), {"/v1/models/x", "/v1/files"}),
+        (lambda kept: Scope(target="GET /v1/models"), {"/v1/models/x", "/v1/files"}),
+        (lambda kept: Scope(prefix="/v1/models"), {"/v1/files"}),
+        (lambda kept: Scope(prefix="v1:p"), set()),
+        (lambda kept: Scope(prefix="/v1/*"), {"/v1/models", "/v1/models/x", "/v1/files"}),
+        (lambda kept: Scope(project="p"), set()),
+        (lambda kept: Scope(project="other"), {"/v1/models", "/v1/models/x", "/v1/files"}),
+        (lambda kept: Scope(is_all=True), set()),
+    ],
+    ids=["key", "address", "prefix", "key-prefix", "literal-star", "project", "other-project", "all"],
+)
+def test_a_purge_takes_what_it_covers_and_counts_it(
+    store: Store, scope: Callable[[Entry], Scope], left: set[str]
+) -> None:
+    """DP-156: all variants of an address, prefixes literally, projects, everything."""
+    kept = {path: entry(path) for path in ("/v1/models", "/v1/models/x", "/v1/files")}
+    for each in kept.values():
+        store.put(each, 60)
+    removed = store.remove(scope(kept["/v1/models"]))
+    assert {path for path, each in kept.items() if found(store, each)} == left
+    assert removed == len(kept) - len(left)
+
+
+def test_a_write_takes_the_path_and_its_parents(shared_redis_server: RedisServer) -> None:
+    """DP-158: a new file makes the list of files old, within the project. On one machine the marks do that."""
+    shared_redis_server.client().flushall()
+    store = RedisStore(shared_redis_server.client(), shared_redis_server.client())
+    mine, parent, other = entry("/v1/files/a"), entry("/v1/files"), entry("/v1/files", project="q")
+    for each in (mine, parent, other):
+        store.put(each, 600)
+    store.forget_path("p", "/v1/files/a")
+    store.flush()
+    deadline = time.monotonic() + 5
+    while found(store, mine) and time.monotonic() < deadline:
+        gevent.sleep(0.01)
+    assert [bool(found(store, each)) for each in (mine, parent, other)] == [False, False, True]
+    store.close()
+
+
+@pytest.mark.parametrize("written", ["/v1/files/a", "/v1/files/a/content"])
+def test_marks_make_a_path_and_its_parents_old(tmp_path: Path, written: str) -> None:
+    """What was asked for before the write is not served any more, by any worker of the machine."""
+    one, other = Marks(tmp_path), Marks(tmp_path)
+    before = time.time() - 1
+    one.mark("p", written)
+    assert other.last("p", "/v1/files/a") > before
+    assert other.last("p", "/v1/files") > before
+    assert other.last("q", "/v1/files") == 0.0
+    one.close()
+    other.close()
+
+
+def test_purge_numbers_only_grow(store: Store) -> None:
+    """What others have told of is not forgotten by an older word."""
+    store.announce(7)
+    store.announce(3)
+    found(store, entry())  # Redis tells it with a look-up
+    assert store.announced() == 7
+
+
+def test_the_oldest_used_go_when_there_is_no_room(tmp_path: Path, clock: Clock) -> None:
+    """LRU by bytes; what goes is counted."""
+    evicted: list[int] = []
+    store = MemoryStore(tmp_path, most_bytes=64 * 1024, clock=lambda: clock[0], evicted=evicted.append)
+    entries = [entry(f"/v1/models/{number}", content=b"x" * 8000) for number in range(20)]
+    for each in entries:
+        clock[0] += 1
+        store.put(each, 600)
+    present = [bool(found(store, each)) for each in entries]
+    assert present[-1]
+    assert not present[0]
+    assert store.stored_bytes() <= 64 * 1024
+    assert sum(evicted) == present.count(False)
+    store.close()
+
+
+def test_what_is_too_old_is_not_found(tmp_path: Path, clock: Clock) -> None:
+    """Its time is over by the store's clock."""
+    store = MemoryStore(tmp_path, most_bytes=1 << 20, clock=lambda: clock[0])
+    store.put(entry(), 10)
+    clock[0] += 11
+    assert found(store, entry()) == []
+    store.close()
+
+
+def test_two_workers_share_one_store(tmp_path: Path, clock: Clock) -> None:
+    """What one keeps the other finds, and what one removes is gone for the other."""
+    one, other = (MemoryStore(tmp_path, most_bytes=1 << 20, clock=lambda: clock[0]) for _ in range(2))
+    one.put(entry(), 60)
+    assert found(other, entry()) == [entry()]
+    other.remove(Scope(is_all=True))
+    assert found(one, entry()) == []
+    one.close()
+    other.close()
+
+
+def test_a_garbled_entry_is_a_miss(shared_redis_server: RedisServer) -> None:
+    """DP-152: what cannot be read is not there."""
+    client = shared_redis_server.client()
+    client.flushall()
+    store = RedisStore(client, shared_redis_server.client())
+    kept = entry()
+    store.put(kept, 60)
+    for key in client.scan_iter(match="*"):
+        if client.type(key) == b"string":
+            client.set(key, b"\x00 no entry")
+    assert found(store, kept) == []
+    store.close()
+
+
+def test_redis_that_does_not_answer_is_left_alone(redis_server: RedisServer) -> None:
+    """A missed deadline is a miss, counted, and for a second nobody asks again."""
+    failures: list[int] = []
+    store = RedisStore(
+        redis_server.client(timeout_s=0.05), redis_server.client(timeout_s=0.2), failed=lambda: failures.append(1)
+    )
+    assert store.put(replace(entry(), lifetime_s=600), 600)
+    redis_server.pause()
+    try:
+        assert found(store, entry()) == []
+        assert failures
+        assert store.is_left_alone
+        assert found(store, entry()) == []
+        assert len(failures) == 1
+    finally:
+        redis_server.resume()
+    store.close()

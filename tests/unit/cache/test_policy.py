@@ -1,0 +1,158 @@
+"""RFC 9111 as this cache reads it: what is stored, for how long, and what may be served."""
+
+import pytest
+
+from llm_proxy.cache import policy
+from llm_proxy.cache.entry import Entry
+from llm_proxy.cache.policy import Heard, Refused, Rules, Verdict, judge, storable, wishes
+
+NOW = 1_800_000_000.0
+RULES = Rules()
+
+
+def heard(
+    *cache_control: str,
+    status: int = 200,
+    fields: tuple[tuple[str, str], ...] = (),
+    asks: str = "",
+    is_opted_in: bool = False,
+) -> Heard:
+    """An authorized request's answer."""
+    lines = tuple(("Cache-Control", value) for value in cache_control)
+    asked = wishes([asks]) if asks else policy.NO_WISHES
+    return Heard(status, "OK", (*lines, *fields), NOW, NOW, asked, is_opted_in=is_opted_in)
+
+
+def entry(*cache_control: str, **about: object) -> Entry:
+    """What such an answer becomes."""
+    made = storable(heard(*cache_control, **about), RULES)  # type: ignore[arg-type]
+    assert isinstance(made, Entry), made
+    return made
+
+
+@pytest.mark.parametrize(
+    ("cache_control", "lifetime_s"),
+    [
+        (["public, max-age=60"], 60),
+        (["s-maxage=30"], 30),
+        (["max-age=10, s-maxage=30, public"], 30),
+        (["public", "max-age=7"], 7),
+        (['public, max-age="9"'], 9),
+        (["public"], 300),
+    ],
+)
+def test_shared_answers_are_stored_for_their_lifetime(cache_control: list[str], lifetime_s: float) -> None:
+    """s-maxage before max-age before the default; repeated lines count as one."""
+    assert entry(*cache_control).lifetime_s == lifetime_s
+
+
+@pytest.mark.parametrize(
+    ("cache_control", "status"),
+    [
+        (["max-age=60"], 200),  # RFC 9111 §3.5: the request had Authorization
+        ([], 200),
+        (["public, no-store"], 200),
+        (["private, max-age=60"], 200),
+        (["public, max-age=0"], 200),
+        (["public, max-age=60"], 206),
+    ],
+)
+def test_other_answers_are_not_stored(cache_control: list[str], status: int) -> None:
+    """Nothing is stored that is not explicitly for everybody of the project."""
+    assert isinstance(storable(heard(*cache_control, status=status), RULES), Refused)
+
+
+def test_a_client_can_ask_for_a_lifetime_only_where_the_answer_names_none() -> None:
+    """DP-139: a forced lifetime is the client's, and never beats no-store or private."""
+    forced = entry(asks="public, max-age=60", is_opted_in=True)
+    assert (forced.lifetime_s, forced.is_forced) == (60, True)
+    assert ("Cache-Control", "public, max-age=60") in forced.fields
+    for line in ("no-store", "private"):
+        assert isinstance(storable(heard(line, asks="public, max-age=60", is_opted_in=True), RULES), Refused)
+
+
+def test_an_event_stream_is_stored_only_when_the_operator_and_the_client_want_it() -> None:
+    """DP-150."""
+    fields = (("Content-Type", "text/event-stream"),)
+    answer = heard(fields=fields, asks="public, max-age=60", is_opted_in=True)
+    assert isinstance(storable(answer, RULES), Refused)
+    assert isinstance(storable(answer, Rules(stores_streams=True)), Entry)
+
+
+def test_what_belongs_to_one_exchange_is_not_stored() -> None:
+    """DP-148: ids, cookies, dates of the proxy, CORS."""
+    gone = ["Set-Cookie", "X-Request-ID", "X-Correlation-ID", "Access-Control-Allow-Origin", "X-Proxy-Received-At"]
+    fields = (*((name, "x") for name in gone), ("X-Kept", "yes"))
+    names = {name for name, _ in entry("public, max-age=60", fields=fields).fields}
+    assert names.isdisjoint(gone)
+    assert "X-Kept" in names
+
+
+@pytest.mark.parametrize(
+    ("asks", "after_s", "verdict"),
+    [
+        ("", 59, Verdict.SERVE),
+        ("", 61, Verdict.VALIDATE),
+        ("no-cache", 1, Verdict.VALIDATE),
+        ("max-age=10", 9, Verdict.SERVE),
+        ("max-age=10", 11, Verdict.VALIDATE),
+        ("min-fresh=30", 20, Verdict.SERVE),
+        ("min-fresh=30", 40, Verdict.VALIDATE),
+        ("max-stale=30", 80, Verdict.SERVE),
+        ("max-stale=30", 100, Verdict.VALIDATE),
+        ("max-stale", 10_000, Verdict.SERVE),
+    ],
+)
+def test_a_request_says_how_old_an_answer_may_be(asks: str, after_s: float, verdict: Verdict) -> None:
+    """RFC 9111 §5.2.1, against an answer that is fresh for 60 s."""
+    asked = wishes([asks]) if asks else policy.NO_WISHES
+    assert judge(entry("public, max-age=60"), asked, NOW + after_s) is verdict
+
+
+def test_a_stale_answer_is_served_while_it_is_fetched_anew() -> None:
+    """RFC 5861 §3, and not a second longer."""
+    stored = entry("public, max-age=10, stale-while-revalidate=20")
+    assert judge(stored, policy.NO_WISHES, NOW + 25) is Verdict.SERVE_AND_REFRESH
+    assert judge(stored, policy.NO_WISHES, NOW + 31) is Verdict.VALIDATE
+
+
+@pytest.mark.parametrize(
+    ("cache_control", "status", "is_served"),
+    [
+        ("public, max-age=1, stale-if-error=60", 503, True),
+        ("public, max-age=1, stale-if-error=60", None, True),
+        ("public, max-age=1, stale-if-error=60", 404, False),
+        ("public, max-age=1, stale-if-error=5", 503, False),
+        ("public, max-age=1, must-revalidate, stale-if-error=60", 503, False),
+        ("public, max-age=1", 503, False),
+    ],
+)
+def test_an_error_may_be_answered_with_what_is_stale(cache_control: str, status: int | None, is_served: bool) -> None:
+    """RFC 5861 §4; must-revalidate forbids it."""
+    stored = entry(cache_control)
+    assert policy.may_serve_on_error(stored, policy.NO_WISHES, status, NOW + 30) is is_served
+
+
+@pytest.mark.parametrize(
+    ("asks", "is_same"),
+    [(['"a"'], True), (['W/"a"'], True), (['"b", "a"'], True), (["*"], True), (['"b"'], False), (['"b"', '"a"'], True)],
+)
+def test_tags_are_compared_weakly(asks: list[str], is_same: bool) -> None:
+    """RFC 9110 §8.8.3.2, lists and repeated lines included."""
+    stored = entry("public, max-age=60", fields=(("ETag", '"a"'),))
+    assert policy.is_not_modified(stored, asks, None) is is_same
+
+
+def test_a_304_makes_the_stored_answer_fresh_again() -> None:
+    """RFC 9111 §4.3.4: new fields, new lifetime, the old body and key."""
+    stored = entry("public, max-age=1", fields=(("ETag", '"a"'), ("X-A", "old"))).with_content(b"body")
+    answer = Heard(304, "Not Modified", (("Cache-Control", "public, max-age=90"), ("X-A", "new")), NOW + 9, NOW + 9)
+    again = policy.freshened(stored, answer, RULES)
+    assert (again.content, again.lifetime_s, again.received_at) == (b"body", 90, NOW + 9)
+    assert [value for name, value in again.fields if name == "X-A"] == ["new"]
+
+
+def test_an_answer_that_varies_by_everything_is_not_stored() -> None:
+    """DP-136: `*`, on whichever line."""
+    varies = (("Vary", "Accept"), ("Vary", "*"))
+    assert isinstance(storable(heard("public, max-age=60", fields=varies), RULES), Refused)
