@@ -2,12 +2,12 @@
 
 import multiprocessing
 import os
-from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from servers.databases import Database
+from servers.racing import migrate_once
 from sqlalchemy import Engine, inspect, text
 
 from llm_proxy.db import check, migrate
@@ -18,7 +18,7 @@ from llm_proxy.db.models import Base
 from llm_proxy.db.prepare import prepare
 
 HEAD = migrate.head()
-_FORK = multiprocessing.get_context("spawn")
+_SPAWN = multiprocessing.get_context("spawn")
 
 
 def _tables(engine: Engine) -> set[str]:
@@ -49,24 +49,13 @@ def test_a_second_run_finds_nothing_to_do(database: Database) -> None:
     assert len(before) == 1
 
 
-def _race(values: dict[str, Any], results: Any) -> None:
-    from llm_proxy.settings import Settings
-
-    engine = create_engine(Settings(**values))
-    try:
-        results.put(migrate.up(engine, 60))
-    except Exception as error:
-        results.put(repr(error))
-    engine.dispose()
-
-
 def test_eight_processes_migrate_once(database: Database) -> None:
     """Eight processes start at once on an empty database: one runs the migrations, seven find them done."""
-    results = _FORK.Queue()
-    racers = [_FORK.Process(target=_race, args=(database.values, results)) for _ in range(8)]
+    results = _SPAWN.Queue()
+    racers = [_SPAWN.Process(target=migrate_once, args=(database.values, results)) for _ in range(8)]
     for racer in racers:
         racer.start()
-    found = [results.get(timeout=120) for _ in racers]
+    found = [results.get(timeout=60) for _ in racers]
     for racer in racers:
         racer.join(30)
     assert sorted(len(done) for done in found) == [0] * 7 + [HEAD], found
