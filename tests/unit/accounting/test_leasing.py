@@ -296,6 +296,7 @@ def test_a_call_in_the_midst_of_a_closing_gets_a_new_lease(world: World) -> None
     world.hook = lambda where: None
     assert noted == [False]
     assert old.at == -1
+    old.waiters = 1
     assert worker.admission._attempt(old, world.rows["token"]) is None  # who waited for it starts over
     assert worker.call()
     new = worker.slot()
