@@ -81,6 +81,12 @@ CACHE_HITS = Counter("llm_proxy_cache_hits_total", "Answers served from the cach
 CACHE_MISSES = Counter("llm_proxy_cache_misses_total", "Look-ups without a usable stored answer.", registry=REGISTRY)
 CACHE_BYPASS = Counter("llm_proxy_cache_bypass_total", "Requests that no stored answer may serve.", registry=REGISTRY)
 CACHE_STORES = Counter("llm_proxy_cache_stores_total", "Answers written to the cache.", registry=REGISTRY)
+RATELIMIT_FALLBACK = Gauge(
+    "llm_proxy_ratelimit_fallback",
+    "1 while limits are counted on each machine because Redis is away.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
 CACHE_REVALIDATIONS = Counter(
     "llm_proxy_cache_revalidations_total",
     "Stored answers that the provider was asked about, by what came of it.",
@@ -132,6 +138,9 @@ UNITS_SETTLED = Counter(
     "Units added to tokens' counts: by their own worker, by a mate of a dead one, or for a silent one's slice.",
     ["by"],
     registry=REGISTRY,
+)
+HOUSEKEEPING_ROWS = Counter(
+    "llm_proxy_housekeeping_rows_total", "Rows revoked or deleted by housekeeping, by job.", ["job"], registry=REGISTRY
 )
 DB_DURATION = Histogram(
     "llm_proxy_db_duration_seconds",

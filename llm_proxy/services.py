@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 
+import gevent
 from gevent import monkey
 from sqlalchemy import Engine
 
-from llm_proxy import __version__, logs, metrics
+from llm_proxy import __version__, logs, metrics, redisclient
 from llm_proxy.accounting.admission import Admission
 from llm_proxy.accounting.leasing import BEAT_S, STATEMENT_S, LeasedAdmission
 from llm_proxy.accounting.ledger import root_of
 from llm_proxy.accounting.rows import DatabaseRows
 from llm_proxy.audit.query import AuditLog
 from llm_proxy.audit.writer import AuditWriter
+from llm_proxy.cache import folder as server_folder
 from llm_proxy.cache.engine import ResponseCache
 from llm_proxy.cache.make import make_cache
 from llm_proxy.crypto import KeyRing
@@ -38,6 +40,10 @@ from llm_proxy.forwarding.inspection import Inspector
 from llm_proxy.forwarding.pipeline import Pipeline
 from llm_proxy.forwarding.recording import Recorder
 from llm_proxy.forwarding.settle import Books
+from llm_proxy.housekeeping import Housekeeper
+from llm_proxy.limits.gate import LimitGate
+from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
+from llm_proxy.limits.redis import RedisStore as LimitsInRedis
 from llm_proxy.projects.service import ProjectService
 from llm_proxy.providers import LoadedProvider, ParameterRules, Provider, load_provider
 from llm_proxy.settings import Settings
@@ -63,6 +69,7 @@ class Services:
         self.workers = 1
         self.worker_connections: int | None = None
         self._is_started = False
+        self._keeping: gevent.Greenlet | None = None
 
     # -- storage ------------------------------------------------------------------------------------------------------
 
@@ -137,6 +144,17 @@ class Services:
         if not self.settings.http_cache_enabled:
             return None
         return make_cache(self.settings, self.engine, self.provider.name)
+
+    @cached_property
+    def limits(self) -> LimitGate:
+        """Windows of requests; without a limit they cost a look at four attributes."""
+        settings = self.settings
+        shared = None
+        if settings.distributed_rate_limit_enabled:
+            observe = metrics.redis_duration["limit"].observe
+            prefix = settings.distributed_rate_limit_prefix
+            shared = LimitsInRedis(redisclient.target(settings), prefix, observe=observe)
+        return LimitGate(settings, LimitsOfMachine(server_folder.shared()), shared)
 
     @property
     def cache_purge(self) -> ResponseCache | None:
@@ -251,6 +269,18 @@ class Services:
             enforce_project_active=settings.enforce_project_active,
             recorder=self.recorder,
             caching=self.caching,
+            limits=self.limits,
+        )
+
+    @cached_property
+    def housekeeper(self) -> Housekeeper:
+        """Tidies up when this worker leads."""
+        return Housekeeper(
+            self.engine,
+            self.audit,
+            self.settings,
+            counted=lambda job, rows: metrics.HOUSEKEEPING_ROWS.labels(job).inc(rows),
+            changed=self._forget_token,
         )
 
     # -- their life ---------------------------------------------------------------------------------------------------
@@ -263,7 +293,7 @@ class Services:
         """The check that fails, None when requests may come (DP-214)."""
         if self.phase() in ("grace", "draining"):
             return "draining"
-        return check.readiness(self.engine)
+        return check.readiness(self.engine) or self.limits.readiness()
 
     def start(self) -> None:
         """Begin what runs beside requests; once, in the process that serves."""
@@ -274,6 +304,7 @@ class Services:
             self.admission.start()
             self.audit.start()
             self.publisher.start()
+            self._keeping = gevent.spawn(self._keep_house)
         else:  # a development server with threads: nobody turns gevent's loop
             threading.Thread(target=self._beat_in_a_thread, daemon=True).start()
         watch = metrics.SAMPLER.watch
@@ -284,7 +315,13 @@ class Services:
         cache = self.response_cache
         if cache is not None:
             watch(metrics.CACHE_STORED_BYTES, cache.store.stored_bytes)
+        watch(metrics.RATELIMIT_FALLBACK, lambda: self.limits.is_in_fallback)
         watch(metrics.CIRCUIT_OPEN, lambda: self.books.circuit.is_open)
+
+    def _keep_house(self) -> None:
+        while True:
+            gevent.sleep(self.housekeeper.turn_s)
+            self.housekeeper.turn()
 
     def _beat_in_a_thread(self) -> None:
         while self._is_started:
@@ -297,6 +334,10 @@ class Services:
         """Write down everything: counts, events, then audit records (DP-106). `cut`: nothing is waited for."""
         if self._is_started:
             self._is_started = False
+            if self._keeping is not None:
+                self._keeping.kill()
+                if not cut:
+                    self.housekeeper.close()
             self.admission.close()
             self.publisher.close(cut=cut)
             self.audit.close()

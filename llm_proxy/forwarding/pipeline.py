@@ -63,7 +63,7 @@ class LimitGate(Protocol):
     def admit_address(self, address: str | None) -> None:
         """Step 8: the client's address, then everybody."""
 
-    def admit_token(self, token: TokenFacts) -> None:
+    def admit_token(self, token: TokenFacts, bearer: str) -> None:
         """Step 12: the token's window, then its project's."""
 
 
@@ -73,7 +73,7 @@ class NoLimits:
     def admit_address(self, address: str | None) -> None:
         """Let everybody through."""
 
-    def admit_token(self, token: TokenFacts) -> None:
+    def admit_token(self, token: TokenFacts, bearer: str) -> None:
         """Let every token through."""
 
 
@@ -179,11 +179,12 @@ class Pipeline:
         allowed.check_fields(request.fields)  # 6
         check_declared(request.content_length, self._max_request_bytes)  # 7
         self._limits.admit_address(request.client_addr)  # 8
-        token = self._authenticate(settlement)  # 9
+        bearer = bearer_of(request.all("AUTHORIZATION"))
+        token = self._authenticate(settlement, bearer)  # 9
         if self._enforces_project and not token.project.is_active:  # 10
             raise ProjectInactive
         self._books.admission.peek(token)  # 11
-        self._limits.admit_token(token)  # 12
+        self._limits.admit_token(token, bearer)  # 12
         settlement.is_usable = True
         must_hold = False
         if self._caching is not None:
@@ -192,8 +193,7 @@ class Pipeline:
         body = settlement.body = self._inspector.admit(_incoming(request), must_hold=must_hold)  # 13
         return body
 
-    def _authenticate(self, settlement: Settlement) -> TokenFacts:
-        bearer = bearer_of(settlement.request.all("AUTHORIZATION"))
+    def _authenticate(self, settlement: Settlement, bearer: str) -> TokenFacts:
         try:
             token = settlement.token = self._directory.authenticate(bearer)
         except LlmProxyError:

@@ -12,7 +12,8 @@ from llm_proxy.crypto import KeyRing, UnopenableValue, digest, is_sealed
 from llm_proxy.errors import BadRequest
 from llm_proxy.redaction import obfuscate
 
-_LATER = ("requests_per_minute", "tokens_per_minute", "max_cost_usd_per_month")
+_LATER = ("tokens_per_minute", "max_cost_usd_per_month")
+MAX_RATE = 2_147_483_647  # data-plane 0.1
 EVENT_PRIVACY = ("full", "metadata", "off")
 _KEY_FORM = re.compile(r"[\x21-\x7e]{1,4096}")
 _UNREADABLE = "****"
@@ -30,6 +31,7 @@ class Project:
     created_at: datetime
     updated_at: datetime
     event_privacy: str = "full"
+    requests_per_minute: int | None = None
     stored_key: str = field(repr=False, default="")
 
     @classmethod
@@ -48,6 +50,7 @@ class Project:
             created_at=row["created_at"],
             updated_at=row["updated_at"],
             event_privacy=row["event_privacy"],
+            requests_per_minute=row["requests_per_minute"],
             stored_key=digest(row["api_key"]),
         )
 
@@ -59,6 +62,7 @@ class NewProject:
     name: str
     api_key: str
     event_privacy: str = "full"
+    requests_per_minute: int | None = None
 
     @classmethod
     def from_json(cls, wanted: Mapping[str, Any], *, wants_sk: bool = False) -> "NewProject":
@@ -75,7 +79,8 @@ class NewProject:
         api_key = check_api_key(api_key, wants_sk=wants_sk)
         name = check_name(name)
         _refuse_later_fields(wanted)
-        return cls(name, api_key, event_privacy=_privacy(wanted) or "full")
+        privacy = _privacy(wanted) or EVENT_PRIVACY[0]
+        return cls(name, api_key, event_privacy=privacy, requests_per_minute=_rate(wanted))
 
     def __repr__(self) -> str:  # never a key in a log or a traceback
         return f"NewProject(name={self.name!r})"
@@ -83,13 +88,14 @@ class NewProject:
 
 @dataclass(frozen=True, slots=True)
 class ProjectPatch:
-    """What a PATCH changes; None = stays as it is."""
+    """What a PATCH changes; None = stays as it is. `limits`: columns that it names, None = no limit."""
 
     name: str | None = None
     api_key: str | None = None
     is_active: bool | None = None
     revokes_tokens: bool = False
     event_privacy: str | None = None
+    limits: Mapping[str, int | None] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, wanted: Mapping[str, Any], *, wants_sk: bool = False) -> "ProjectPatch":
@@ -103,7 +109,8 @@ class ProjectPatch:
         if name is not None:
             name = check_name(name)
         _refuse_later_fields(wanted)
-        return cls(name, api_key, is_active, bool(revokes), event_privacy=_privacy(wanted))
+        limits = {"requests_per_minute": _rate(wanted)} if "requests_per_minute" in wanted else {}
+        return cls(name, api_key, is_active, bool(revokes), event_privacy=_privacy(wanted), limits=limits)
 
     def __repr__(self) -> str:
         return f"ProjectPatch(name={self.name!r}, is_active={self.is_active})"
@@ -154,6 +161,14 @@ def _privacy(wanted: Mapping[str, Any]) -> str | None:
     if word is not None and word not in EVENT_PRIVACY:
         raise _refused(f"event_privacy must be one of {', '.join(EVENT_PRIVACY)}", "event_privacy")
     return word or EVENT_PRIVACY[0]
+
+
+def _rate(wanted: Mapping[str, Any]) -> int | None:
+    """Requests a minute; null and absent = no limit. Raises BadRequest."""
+    rate: int | None = _typed(wanted, "requests_per_minute", int)
+    if rate is not None and not 1 <= rate <= MAX_RATE:
+        raise _refused(f"requests_per_minute must be 1 to {MAX_RATE}", "requests_per_minute")
+    return rate
 
 
 def _text(wanted: Mapping[str, Any], name: str) -> str | None:

@@ -111,6 +111,7 @@ class ProjectService:
             "api_key": self._ring.seal(new.api_key, project_id),
             "is_active": True,
             "event_privacy": new.event_privacy,
+            "requests_per_minute": new.requests_per_minute,
             "created_at": now,
             "updated_at": now,
         }
@@ -194,7 +195,7 @@ class ProjectService:
         return found
 
     def _changes(self, row: RowMapping, patch: ProjectPatch) -> dict[str, Any]:
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = dict(patch.limits)
         if patch.name is not None:
             values["name"] = patch.name
         if patch.api_key is not None:

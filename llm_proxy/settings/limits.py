@@ -6,46 +6,36 @@ from pathlib import Path
 from llm_proxy.settings.declare import boolean, choice, duration, existing_file, integer, setting, size, text, url
 from llm_proxy.settings.redis_address import redis_address
 
-_LIMITS = "rate limits"
-
 
 @dataclass(frozen=True, kw_only=True)
 class LimitSettings:
     """Windows of requests a minute."""
 
-    global_rate_limit: int = setting(
-        "GLOBAL_RATE_LIMIT", integer(0), "0", "Requests a minute in all; 0 = off.", later=_LIMITS, unsafe=True
-    )
-    ip_rate_limit: int = setting(
-        "IP_RATE_LIMIT", integer(0), "0", "Requests a minute from one address; 0 = off.", later=_LIMITS, unsafe=True
-    )
+    global_rate_limit: int = setting("GLOBAL_RATE_LIMIT", integer(0), "0", "Requests a minute in all; 0 = off.")
+    ip_rate_limit: int = setting("IP_RATE_LIMIT", integer(0), "0", "Requests a minute from one address; 0 = off.")
     distributed_rate_limit_enabled: bool = setting(
         "DISTRIBUTED_RATE_LIMIT_ENABLED",
         boolean,
         "false",
         "Limit tokens over all replicas, in Redis.",
-        later=_LIMITS,
-        unsafe=True,
     )
     distributed_rate_limit_prefix: str = setting(
-        "DISTRIBUTED_RATE_LIMIT_PREFIX", text, "ratelimit:", "Prefix of the windows' keys.", later=_LIMITS
+        "DISTRIBUTED_RATE_LIMIT_PREFIX", text, "ratelimit:", "Prefix of the windows' keys."
     )
     distributed_rate_limit_key_secret: str | None = setting(
-        "DISTRIBUTED_RATE_LIMIT_KEY_SECRET", text, None, "Hides token ids in keys (HMAC).", secret=True, later=_LIMITS
+        "DISTRIBUTED_RATE_LIMIT_KEY_SECRET", text, None, "Hides token ids in keys (HMAC).", secret=True
     )
     distributed_rate_limit_window_s: float = setting(
-        "DISTRIBUTED_RATE_LIMIT_WINDOW", duration("1s"), "1m", "Length of a token's window.", later=_LIMITS
+        "DISTRIBUTED_RATE_LIMIT_WINDOW", duration("1s"), "1m", "Length of a token's window."
     )
     distributed_rate_limit_max: int | None = setting(
         "DISTRIBUTED_RATE_LIMIT_MAX",
         integer(1),
         None,
         "Requests a window and token; 60 when enabled and unset.",
-        later=_LIMITS,
-        unsafe=True,
     )
     distributed_rate_limit_fallback: bool = setting(
-        "DISTRIBUTED_RATE_LIMIT_FALLBACK", boolean, "true", "Limit on each machine while Redis is away.", later=_LIMITS
+        "DISTRIBUTED_RATE_LIMIT_FALLBACK", boolean, "true", "Limit on each machine while Redis is away."
     )
 
 
@@ -59,7 +49,6 @@ class CacheSettings:
         choice("in-memory", "redis"),
         "in-memory",
         "Where responses are stored.",
-        unsafe=True,
     )
     http_cache_stream_responses: bool = setting(
         "HTTP_CACHE_STREAM_RESPONSES", boolean, "false", "Whether finished event streams are stored."

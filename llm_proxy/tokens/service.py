@@ -147,6 +147,7 @@ class TokenService:
             "name": new.name,
             "metadata": None if new.metadata is None else json.dumps(new.metadata),
             "idle_timeout_minutes": new.idle_timeout_minutes,
+            "requests_per_minute": new.requests_per_minute,
         }
         with writing(self._engine) as connection:
             self._require_active(connection, new.project_id)
@@ -297,8 +298,9 @@ def _changes(token_id: str, patch: TokenPatch) -> dict[str, Any]:
     if "max_requests" in patch.values:
         limit = patch.values["max_requests"]
         details["updated_max_requests"] = "unlimited" if limit is None else limit
-    if "idle_timeout_minutes" in patch.values:
-        details["updated_idle_timeout_minutes"] = patch.values["idle_timeout_minutes"]
+    for name in ("idle_timeout_minutes", "requests_per_minute"):
+        if name in patch.values:
+            details[f"updated_{name}"] = patch.values[name]
     for name in ("name", "metadata"):
         if name in patch.values:
             details[f"updated_{name}"] = True

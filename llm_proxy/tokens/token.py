@@ -14,11 +14,11 @@ from llm_proxy.settings import Settings
 MAX_DURATION_MINUTES = 525_600
 MAX_REQUESTS = 2_147_483_647  # MP-47
 MAX_IDLE_MINUTES = 525_600  # data-plane 0.1
+MAX_RATE = 2_147_483_647
 _DURATIONS = {"duration_minutes": 1, "duration_hours": 60, "expires_in_days": 1440}  # MP-1
 _LATER = (  # data-plane 0.1: known, refused until their issue is there
     "max_total_tokens",
     "max_cost_usd",
-    "requests_per_minute",
     "tokens_per_minute",
 )
 _METADATA_KEYS, _METADATA_BYTES, _NAME_CHARACTERS = 16, 1024, 255
@@ -43,6 +43,7 @@ class Token:
     name: str | None
     metadata: dict[str, Any] | None
     idle_timeout_minutes: int | None = None
+    requests_per_minute: int | None = None
 
     @classmethod
     def of(cls, row: RowMapping) -> "Token":
@@ -62,6 +63,7 @@ class Token:
             name=row["name"],
             metadata=json.loads(row["metadata"]) if row["metadata"] else None,
             idle_timeout_minutes=row["idle_timeout_minutes"],
+            requests_per_minute=row["requests_per_minute"],
         )
 
     def is_expired(self, now: datetime) -> bool:
@@ -103,6 +105,7 @@ class NewToken:
     name: str | None = None
     metadata: dict[str, Any] | None = None
     idle_timeout_minutes: int | None = None
+    requests_per_minute: int | None = None
 
     @classmethod
     def from_json(cls, wanted: Mapping[str, Any], defaults: TokenDefaults) -> "NewToken":
@@ -115,8 +118,8 @@ class NewToken:
             raise _refused("project_id is required", "project_id")
         limit = check_max_requests(defaults.max_requests if "max_requests" not in wanted else limit)
         refuse_later_fields(wanted, _LATER)
-        idle = check_idle_timeout(wanted)
-        return cls(project_id, lifetime, limit, check_name(wanted), check_metadata(wanted), idle)
+        idle, rate = check_idle_timeout(wanted), check_rate(wanted)
+        return cls(project_id, lifetime, limit, check_name(wanted), check_metadata(wanted), idle, rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,8 @@ class TokenPatch:
         refuse_later_fields(wanted, _LATER)
         if "idle_timeout_minutes" in wanted:
             values["idle_timeout_minutes"] = check_idle_timeout(wanted)
+        if "requests_per_minute" in wanted:
+            values["requests_per_minute"] = check_rate(wanted)
         if "name" in wanted:
             values["name"] = check_name(wanted)
         if "metadata" in wanted:
@@ -167,6 +172,14 @@ def check_idle_timeout(wanted: Mapping[str, Any]) -> int | None:
     if minutes is not None and not 1 <= minutes <= MAX_IDLE_MINUTES:
         raise _refused(f"idle_timeout_minutes must be 1 to {MAX_IDLE_MINUTES}", "idle_timeout_minutes")
     return minutes
+
+
+def check_rate(wanted: Mapping[str, Any]) -> int | None:
+    """Requests a minute; null and absent = no limit of its own. Raises BadRequest."""
+    rate: int | None = _typed(wanted, "requests_per_minute", int)
+    if rate is not None and not 1 <= rate <= MAX_RATE:
+        raise _refused(f"requests_per_minute must be 1 to {MAX_RATE}", "requests_per_minute")
+    return rate
 
 
 def check_name(wanted: Mapping[str, Any]) -> str | None:

@@ -88,7 +88,6 @@ AWAITED: set[str] = {
     "llm_proxy_gc_pause_total_seconds",
     "llm_proxy_greenlets",
     "llm_proxy_model_tokens_total",
-    "llm_proxy_ratelimit_fallback",
 }
 REDIS_EXPORTER = {
     "redis_up",

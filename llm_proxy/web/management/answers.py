@@ -37,6 +37,7 @@ def project_json(project: Project) -> dict[str, Any]:
         "api_key": project.api_key,
         "is_active": project.is_active,
         "event_privacy": project.event_privacy,
+        "requests_per_minute": project.requests_per_minute,
     }
     if project.deactivated_at is not None:
         shown["deactivated_at"] = time_of(project.deactivated_at)
@@ -58,6 +59,7 @@ def token_json(token: Token) -> dict[str, Any]:
         "request_count": token.request_count,
         "max_requests": token.max_requests,
         "idle_timeout_minutes": token.idle_timeout_minutes,
+        "requests_per_minute": token.requests_per_minute,
         "created_at": time_of(token.created_at),
         "last_used_at": time_of(token.last_used_at),
         "cache_hit_count": token.cache_hit_count,
@@ -81,12 +83,13 @@ def issued_json(issued: Issued) -> dict[str, Any]:
 
 def project_tag(project: Project) -> str:
     """`ETag` over what PATCH can change (data-plane 0.1)."""
-    return _tag(project.name, project.stored_key, project.is_active, project.event_privacy)
+    return _tag(project.name, project.stored_key, project.is_active, project.event_privacy, project.requests_per_minute)
 
 
 def token_tag(token: Token) -> str:
     """`ETag` over what PATCH can change; counters have no part in it."""
-    return _tag(token.is_active, token.max_requests, token.name, token.metadata, token.idle_timeout_minutes)
+    limits = (token.max_requests, token.idle_timeout_minutes, token.requests_per_minute)
+    return _tag(token.is_active, limits, token.name, token.metadata)
 
 
 def _tag(*parts: Any) -> str:

@@ -18,7 +18,16 @@ def test_creation_shows_the_project_and_hides_the_key(manage: Manager) -> None:
     response = manage.call("POST", "/projects", {"name": " Team A ", "api_key": PROVIDER_KEY})
     project = response.get_json()
     assert response.status_code == 201
-    assert list(project) == ["id", "name", "api_key", "is_active", "event_privacy", "created_at", "updated_at"]
+    assert list(project) == [
+        "id",
+        "name",
+        "api_key",
+        "is_active",
+        "event_privacy",
+        "requests_per_minute",
+        "created_at",
+        "updated_at",
+    ]
     assert (project["name"], project["api_key"], project["is_active"]) == ("Team A", "sk-provi...ghij", True)
     assert project["created_at"].endswith("Z")
     assert response.headers["Location"] == f"/manage/projects/{project['id']}"
@@ -56,6 +65,7 @@ def test_openai_api_key_is_an_alias(manage: Manager) -> None:
         ({"name": "a", "api_key": "enc:v1:abc"}, "api_key contains invalid characters"),
         ({"name": "a", "api_key": "k" * 4097}, "api_key contains invalid characters"),
         ({"name": "a", "api_key": "k", "tokens_per_minute": 5}, "tokens_per_minute is not supported by this version"),
+        ({"name": "a", "api_key": "k", "requests_per_minute": 0}, "requests_per_minute must be 1 to 2147483647"),
         ({"name": "a", "api_key": "k", "event_privacy": "odd"}, "event_privacy must be one of full, metadata, off"),
     ],
     ids=lambda value: str(value)[:40],

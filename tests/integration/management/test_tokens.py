@@ -14,7 +14,8 @@ from .conftest import Manager
 
 SHOWN = {
     "id", "token", "project_id", "name", "metadata", "expires_at", "is_active", "deactivated_at", "status",
-    "request_count", "max_requests", "idle_timeout_minutes", "created_at", "last_used_at", "cache_hit_count",
+    "request_count", "max_requests", "idle_timeout_minutes", "requests_per_minute", "created_at",
+    "last_used_at", "cache_hit_count",
 }  # fmt: skip
 
 
@@ -286,7 +287,8 @@ def test_a_patch_writes_what_it_names_and_no_counter(manage: Manager) -> None:
      ({"max_requests": 2**31}, "max_requests must be <= 2147483647"), ({"is_active": 1}, "invalid request body"),
      ({"expires_at": None}, "expires_at cannot be changed"),
      ({"max_requests": 1, "expires_at": "2030-01-01T00:00:00Z"}, "expires_at cannot be changed"),
-     ({"requests_per_minute": 5}, "requests_per_minute is not supported by this version")],
+     ({"requests_per_minute": 0}, "requests_per_minute must be 1 to 2147483647"),
+     ({"tokens_per_minute": 5}, "tokens_per_minute is not supported by this version")],
 )  # fmt: skip
 def test_a_patch_that_is_wrong_is_400(manage: Manager, body: Any, said: str) -> None:
     """400 with the row's text."""
@@ -339,3 +341,14 @@ def test_revocation_is_idempotent(manage: Manager) -> None:
     assert _last(manage)["details"]["already_revoked"] is True
     assert manage.call("GET", path).get_json()["deactivated_at"] == revoked_at
     assert manage.call("DELETE", "/tokens/nobody").status_code == 404
+
+
+def test_a_limit_a_minute_goes_both_ways(manage: Manager) -> None:
+    """requests_per_minute, on tokens and on their projects: set at the creation, changed, and off again by null."""
+    project = manage.project(requests_per_minute=60)
+    token = manage.token(project["id"], requests_per_minute=7)
+    for path, given in ((f"/projects/{project['id']}", 60), (f"/tokens/{token['id']}", 7)):
+        seen = [manage.call("GET", path).get_json()["requests_per_minute"]]
+        for wanted in (9, None):
+            seen.append(manage.call("PATCH", path, {"requests_per_minute": wanted}).get_json()["requests_per_minute"])
+        assert seen == [given, 9, None]

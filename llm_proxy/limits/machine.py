@@ -1,0 +1,152 @@
+"""Windows shared by all workers of one machine: a memory-mapped file, changed under a file lock.
+
+The kernel gives the lock back when its holder dies, so a worker that is killed while it holds it stops nobody; what it
+was writing is one bucket's two numbers. The file is a table of 65,536 places in groups of eight; a key has its place in
+one group, and where that is full of running windows the one that was used longest ago makes room.
+"""
+
+import fcntl
+import hashlib
+import mmap
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from llm_proxy.limits.window import ADMITTED, Count, Verdict, Window, bucket, has_room
+
+FILE = "windows.1"  # the number is the layout's
+_SLOT = struct.Struct("<16sqqq")  # key, first second of the bucket, its count, the count of the one before
+_SLOT_BYTES, _WAYS, _GROUPS = 64, 8, 8192
+_BYTES = _SLOT_BYTES * _WAYS * _GROUPS
+_LOCK_LIMIT_S = 0.02  # a holder that was stopped in the few microseconds inside: going on is better than standing still
+
+
+class MachineStore:
+    """See `window.Store`.
+
+    Args:
+        folder: LEDGER_DIR: local, writable, there for all workers of this machine.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._clock = folder / FILE, clock
+        self._map: mmap.mmap | None = None
+        self._descriptor = -1
+        self._pid = 0
+        self._guard = threading.Lock()
+
+    def take(self, windows: Sequence[Window]) -> Verdict:
+        """See `Store`."""
+        now = self._clock()
+        with self._locked() as table:
+            places = []
+            for index, window in enumerate(windows):
+                start, elapsed_s = bucket(now, window.window_s)
+                place, current, previous = _find(table, window, start)
+                count = Count(current, previous, elapsed_s)
+                if not has_room(count, window):
+                    return Verdict(index, count)
+                places.append((place, window, start, current, previous))
+            for place, window, start, current, previous in places:
+                if window.amount:
+                    _SLOT.pack_into(table, place, _digest(window), start, current + window.amount, previous)
+        return ADMITTED
+
+    def add(self, windows: Sequence[Window]) -> None:
+        """See `Store`."""
+        now = self._clock()
+        with self._locked() as table:
+            for window in windows:
+                start, _ = bucket(now, window.window_s)
+                place, current, previous = _find(table, window, start)
+                _SLOT.pack_into(table, place, _digest(window), start, current + window.amount, previous)
+
+    def close(self) -> None:
+        """Unmap; the file stays for the others."""
+        if self._map is not None:
+            self._map.close()
+            os.close(self._descriptor)
+            self._map = None
+
+    @contextmanager
+    def _locked(self) -> Iterator[mmap.mmap]:
+        with self._guard:  # threads of one process share the file's lock
+            table = self._map
+            if table is None or self._pid != os.getpid():
+                table = self._open()
+            is_locked = self._lock()
+            try:
+                yield table
+            finally:
+                if is_locked:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _lock(self) -> bool:
+        deadline = 0.0
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                now = time.monotonic()
+                deadline = deadline or now + _LOCK_LIMIT_S
+                if now > deadline:
+                    return False
+                os.sched_yield()
+
+    def _open(self) -> mmap.mmap:
+        """Open a descriptor of this process's own: one that was inherited would share its parent's lock."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, _BYTES)  # a store into a hole of a full disk would kill the process
+            table = mmap.mmap(descriptor, _BYTES)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if self._descriptor >= 0 and self._pid != os.getpid():
+            with suppress(OSError):  # the parent's, in this child
+                os.close(self._descriptor)
+        self._map, self._descriptor, self._pid = table, descriptor, os.getpid()
+        return table
+
+
+_digests: dict[tuple[str, int], bytes] = {}
+_MOST_DIGESTS = 10_000
+
+
+def _digest(window: Window) -> bytes:
+    """16 bytes that stand for key and length; windows of two lengths are two windows."""
+    name = (window.key, window.window_s)
+    found = _digests.get(name)
+    if found is None:
+        if len(_digests) >= _MOST_DIGESTS:
+            _digests.clear()
+        text = f"{window.window_s}:{window.key}".encode()
+        found = _digests[name] = hashlib.blake2b(text, digest_size=16).digest()
+    return found
+
+
+def _find(table: mmap.mmap, window: Window, start: int) -> tuple[int, int, int]:
+    """The key's place, and its two counts as they stand in the bucket that begins at `start`."""
+    key = _digest(window)
+    first = int.from_bytes(key[:4], "little") % _GROUPS * _WAYS * _SLOT_BYTES
+    oldest, oldest_start = first, 1 << 62
+    for place in range(first, first + _WAYS * _SLOT_BYTES, _SLOT_BYTES):
+        found, began, current, previous = _SLOT.unpack_from(table, place)
+        if found == key:
+            if began == start:
+                return place, current, previous
+            if began == start - window.window_s:
+                return place, 0, current
+            if began > start:  # the clock went back: what was counted still counts
+                return place, current, previous
+            return place, 0, 0
+        if began < oldest_start:
+            oldest, oldest_start = place, began
+    return oldest, 0, 0

@@ -1,0 +1,84 @@
+"""One contract for both stores of windows."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from servers.redis import RedisServer
+
+from llm_proxy.limits.machine import MachineStore
+from llm_proxy.limits.redis import RedisStore
+from llm_proxy.limits.window import Window
+from llm_proxy.redisclient import parse_address
+
+Store = MachineStore | RedisStore
+
+
+@pytest.fixture(params=["machine", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, shared_redis_server: RedisServer) -> Iterator[Store]:
+    """An empty one of each kind."""
+    made: Store
+    if request.param == "machine":
+        made = MachineStore(tmp_path)
+    else:
+        shared_redis_server.client().flushall()
+        made = RedisStore(parse_address(shared_redis_server.addr), "ratelimit:")
+    yield made
+    made.close()
+
+
+def test_exactly_the_limit_is_admitted_however_many_ask_at_once(store: Store) -> None:
+    """Nobody slips in between look and count."""
+    window = Window("a", 50, 3600, "token")
+    with ThreadPoolExecutor(8) as pool:
+        admitted = sum(verdict.refused is None for verdict in pool.map(lambda _: store.take([window]), range(200)))
+    assert admitted == 50
+
+
+def test_a_refused_request_fills_no_window(store: Store) -> None:
+    """Of two windows the full one refuses, and the other does not count it."""
+    full, free = Window("full", 1, 3600, "token"), Window("free", 3, 3600, "project")
+    assert store.take([full, free]).refused is None
+    for _ in range(5):
+        assert store.take([full, free]).refused == 0
+    assert [store.take([free]).refused for _ in range(3)] == [None, None, 0]
+
+
+def test_windows_with_other_keys_do_not_touch(store: Store) -> None:
+    """Each id has its own."""
+    assert [store.take([Window(key, 1, 3600, "token")]).refused for key in ("a", "b", "a")] == [None, None, 0]
+
+
+def test_a_window_slides_free(store: Store) -> None:
+    """After two windows nothing of what was counted is left."""
+    window = Window("short", 2, 1, "token")
+    assert [store.take([window]).refused for _ in range(2)] == [None, None]
+    deadline = time.monotonic() + 5
+    while store.take([window]).refused is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_redis_keys_have_the_documented_form_and_a_lifetime(shared_redis_server: RedisServer) -> None:
+    """DP-90, DP-91: `{prefix}{id}:{windowStart}`, TTL 2·window + 1 s."""
+    client = shared_redis_server.client()
+    client.flushall()
+    store = RedisStore(parse_address(shared_redis_server.addr), "ratelimit:")
+    store.take([Window("an-id", 5, 60, "token")])
+    (key,) = client.keys("*")
+    name, _, start = key.decode().rpartition(":")
+    assert name == "ratelimit:an-id"
+    assert int(start) % 60 == 0
+    assert 110 <= client.ttl(key) <= 121
+    store.close()
+
+
+def test_two_processes_share_the_machines_windows(tmp_path: Path) -> None:
+    """Workers open the same file."""
+    one, other = MachineStore(tmp_path), MachineStore(tmp_path)
+    window = Window("a", 3, 3600, "client")
+    assert [each.take([window]).refused for each in (one, other, one, other)] == [None, None, None, 0]
+    one.close()
+    other.close()
