@@ -45,7 +45,6 @@ class OperationSettings:
         integer(0, 36500),
         "0",
         "Delete audit rows after so many days; 0 = keep.",
-        later="housekeeping",
     )
     log_level: str = setting(
         "LOG_LEVEL",

@@ -91,14 +91,12 @@ class TokenSettings:
         duration("1s", zero=True),
         "1h",
         "Expired tokens are revoked so often; 0 = off.",
-        later="housekeeping",
     )
     token_retention_days: int = setting(
         "TOKEN_RETENTION_DAYS",
         integer(0, 36500),
         "0",
         "Delete dead tokens after so many days; 0 = keep.",
-        later="housekeeping",
     )
     enforce_project_active: bool = setting(
         "LLM_PROXY_ENFORCE_PROJECT_ACTIVE", boolean, "true", "Refuse tokens of inactive projects."

@@ -1,0 +1,131 @@
+"""What one leader tidies up, on each database (DP-129, MP-123, MP-124)."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from servers.databases import Database
+from sqlalchemy import Engine, func, insert, select, text
+
+from llm_proxy.audit.record import AuditEvent
+from llm_proxy.audit.writer import AuditWriter
+from llm_proxy.db.models import AuditRow, IdempotencyRow, ProjectRow, TokenRow
+from llm_proxy.db.session import reading, writing
+from llm_proxy.housekeeping import LEASE, Housekeeper, prune_audit
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class _World:
+    """A database with a project, and housekeepers that share a clock."""
+
+    def __init__(self, database: Database) -> None:
+        self.database, self.engine, self.clock = database, database.engine(), _Clock()
+        self.counted: list[tuple[str, int]] = []
+        with writing(self.engine) as connection:
+            values = {"id": "p", "name": "p", "api_key": "k", "created_at": NOW, "updated_at": NOW}
+            connection.execute(insert(ProjectRow).values(is_active=True, **values))
+
+    def keeper(self, **settings: Any) -> Housekeeper:
+        """A worker's housekeeper."""
+        audit = AuditWriter(table=self.engine)
+        asked = self.database.settings(**settings)
+        return Housekeeper(
+            self.engine, audit, asked, counted=lambda job, rows: self.counted.append((job, rows)), now=self.clock
+        )
+
+    def token(self, name: str, **values: Any) -> None:
+        """A token's row."""
+        with writing(self.engine) as connection:
+            row = {"id": name, "token": name.ljust(64, "0"), "project_id": "p", "is_active": True, "created_at": NOW}
+            connection.execute(insert(TokenRow).values({**row, **values}))
+
+    def tokens(self) -> dict[str, tuple[bool, int]]:
+        """Whether each is active, and its version."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(select(TokenRow.id, TokenRow.is_active, TokenRow.lease_version))
+            return {row[0]: (bool(row[1]), row[2]) for row in rows}
+
+
+def _audit_count(engine: Engine) -> int:
+    with reading(engine) as connection:
+        return int(connection.execute(select(func.count()).select_from(AuditRow)).scalar_one())
+
+
+def test_one_of_two_leads_and_the_other_takes_over(ready_database: Database) -> None:
+    """While the leader is heard of nobody else works; after its lease, or its end, another does."""
+    world = _World(ready_database)
+    first, second = world.keeper(), world.keeper()
+    assert (first.turn(), second.turn(), first.turn()) == (True, False, True)
+    world.clock.now += LEASE + timedelta(seconds=1)
+    assert (second.turn(), first.turn()) == (True, False)
+    second.close()
+    assert first.turn()
+
+
+def test_expired_tokens_are_revoked_and_told(ready_database: Database) -> None:
+    """After an interval: revoked with the next version, counted, one system.cleanup; live ones are left alone."""
+    world = _World(ready_database)
+    world.token("over", expires_at=NOW - timedelta(minutes=1))
+    world.token("live", expires_at=NOW + timedelta(days=1))
+    world.token("endless")
+    keeper = world.keeper(token_cleanup_interval_s=60.0)
+    keeper.turn()
+    assert world.tokens()["over"] == (True, 0)
+    world.clock.now += timedelta(seconds=61)
+    assert keeper.turn()
+    assert world.tokens() == {"over": (False, 1), "live": (True, 0), "endless": (True, 0)}
+    assert world.counted == [("tokens_revoked", 1)]
+    with reading(world.engine) as connection:
+        [row] = connection.execute(select(AuditRow.action, AuditRow.actor, AuditRow.metadata_)).all()
+    assert tuple(row) == ("system.cleanup", "system", '{"revoked":1}')
+
+
+def test_the_old_goes_and_the_young_stays(ready_database: Database) -> None:
+    """Dead tokens, audit rows and idempotency keys past their time are deleted, each counted under its job."""
+    world = _World(ready_database)
+    world.token("dead", is_active=False, deactivated_at=NOW - timedelta(days=31))
+    world.token("revoked", is_active=False, deactivated_at=NOW - timedelta(days=29))
+    audit = AuditWriter(table=world.engine)
+    for days in (91, 89):
+        audit.record(AuditEvent("test.act", "tester", "success", timestamp=NOW - timedelta(days=days)))
+    with writing(world.engine) as connection:
+        for key, hours in (("old", 25), ("young", 22)):
+            values = {"path": "/x", "key": key, "body_sha256": "0" * 64, "created_at": NOW - timedelta(hours=hours)}
+            connection.execute(insert(IdempotencyRow).values(**values))
+    keeper = world.keeper(token_retention_days=30, audit_retention_days=90, token_cleanup_interval_s=0.0)
+    world.clock.now += timedelta(hours=1, seconds=1)
+    assert keeper.turn()
+    assert list(world.tokens()) == ["revoked"]
+    assert world.counted == [("tokens_deleted", 1), ("audit", 1), ("idempotency_keys", 1)]
+    with reading(world.engine) as connection:
+        assert connection.execute(select(IdempotencyRow.key)).scalars().all() == ["young"]
+    assert _audit_count(world.engine) == 2  # the young one, and the record of this
+
+
+def test_batches_end_when_all_is_done(ready_database: Database) -> None:
+    """More rows than a batch holds are all deleted."""
+    world = _World(ready_database)
+    with writing(world.engine) as connection:
+        rows = [AuditEvent("test.act", "t", "success", timestamp=NOW).row() for _ in range(2100)]
+        connection.execute(insert(AuditRow), rows)
+    seen: list[int] = []
+    assert prune_audit(world.engine, NOW + timedelta(seconds=1), progress=seen.append) == 2100
+    assert seen == [1000, 1000, 100]
+
+
+def test_a_database_that_is_away_raises_nothing(ready_database: Database) -> None:
+    """A turn without the schema is logged and over."""
+    world = _World(ready_database)
+    keeper = world.keeper()
+    with writing(world.engine) as connection:
+        connection.execute(text("DROP TABLE locks"))
+    assert not keeper.turn()
+    keeper.close()
