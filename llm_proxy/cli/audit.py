@@ -1,4 +1,4 @@
-"""`llm-proxy audit …`: the audit trail read, exported (MP-125, MP-154)."""
+"""`llm-proxy audit …`: the audit trail read, exported, cut (MP-123, MP-125, MP-154)."""
 
 import csv
 import json
@@ -10,9 +10,16 @@ from typing import Any
 
 import click
 
+from llm_proxy.audit.record import AuditEvent
+from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.cli import output
+from llm_proxy.cli.database import database, db_option
+from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.manage import ManageCommand, ManageGroup, client
 from llm_proxy.cli.projects import segment
+from llm_proxy.cli.tree import Command
+from llm_proxy.db import migrate
+from llm_proxy.housekeeping import count_audit, prune_audit
 from llm_proxy.settings.declare import duration_s
 
 _PAGE = 100
@@ -103,6 +110,31 @@ def export(form: str, **said: str | None) -> None:
     for event in _everything(query):
         writer(event)
     sys.stdout.flush()
+
+
+@audit.command("prune", cls=Command)
+@click.option("--older-than", required=True, metavar="TIME", help="From so long ago: 90d, 12h.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be deleted.")
+@db_option
+@output.output_options
+def prune(older_than: str, dry_run: bool, db: str | None) -> None:
+    """Delete old records from the table; the audit file is left alone.
+
+    Works on the configured database, in batches while servers serve, and leaves a system.cleanup record.
+    """
+    try:
+        before = datetime.now(UTC) - timedelta(seconds=duration_s(older_than))
+    except (ValueError, OverflowError):
+        raise CommandError("--older-than: expected a duration such as 90d or 12h") from None
+    with database(db) as (engine, settings):
+        migrate.require_current(engine)
+        number = count_audit(engine, before) if dry_run else prune_audit(engine, before)
+        if number and not dry_run:
+            writer = AuditWriter.of(engine, settings)
+            writer.record(AuditEvent("system.cleanup", "cli", "success", details={"audit_deleted": number}))
+            writer.close()
+    value = {"would_delete" if dry_run else "deleted": number}
+    output.emit(value, lambda: f"{number} records {'would be deleted' if dry_run else 'deleted'}")
 
 
 def _everything(query: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

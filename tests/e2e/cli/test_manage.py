@@ -191,3 +191,19 @@ def test_dead_tokens_are_pruned(alone: dict[str, str]) -> None:
     assert len(made(alone, "token", "list", "--direct")) == 1
     found = run("audit", "list", "--action", "system.cleanup", "--direct", "--json", variables=alone)
     assert [json.loads(event["metadata"]) for event in json.loads(found.stdout)["events"]] == [{"deleted": 1}]
+
+
+def test_old_records_are_pruned(alone: dict[str, str]) -> None:
+    """Counted by --dry-run, deleted, recorded; a wrong age is one line."""
+    run("migrate", "up", variables=alone)
+    made(alone, "project", "create", "--name", "mine", "--openai-key", KEY, "--direct")
+    assert run("audit", "prune", "--older-than", "90d", variables=alone).stdout == "0 records deleted\n"
+    counted = json.loads(run("audit", "prune", "--older-than", "0s", "--dry-run", "--json", variables=alone).stdout)
+    assert counted["would_delete"] > 0
+    assert json.loads(run("audit", "prune", "--older-than", "0s", "--json", variables=alone).stdout) == {
+        "deleted": counted["would_delete"]
+    }
+    left = json.loads(run("audit", "list", "--direct", "--json", variables=alone).stdout)["events"]
+    assert [event["action"] for event in left] == ["system.cleanup"]
+    wrong = run("audit", "prune", "--older-than", "soon", variables=alone)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
