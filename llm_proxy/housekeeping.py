@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Engine, delete, func, insert, inspect, sel
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.expression import TableClause, column, table
 
+from llm_proxy.accounting import leases
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.db.errors import is_unavailable
@@ -29,7 +30,7 @@ from llm_proxy.tokens import pruning
 
 _LOG = logging.getLogger(__name__)
 
-JOBS = ("tokens_revoked", "tokens_deleted", "audit", "idempotency_keys", "usage_objects", "admin_sessions")
+JOBS = ("tokens_revoked", "tokens_deleted", "audit", "idempotency_keys", "usage_objects", "admin_sessions", "leases")
 LEASE = timedelta(seconds=30)
 TURN_S = 10.0  # how often a worker looks whether it leads
 HOURLY = timedelta(hours=1)
@@ -145,6 +146,7 @@ class Housekeeper:
         yield _Job("idempotency_keys", HOURLY, self._drop_idempotency_keys)
         yield _Job("usage_objects", HOURLY, self._drop_usage_objects)
         yield _Job("admin_sessions", HOURLY, self._drop_sessions)
+        yield _Job("leases", HOURLY, self._forget_leases)
 
     def _revoke_expired(self) -> int:
         """Soft-revoke what has expired, a batch a transaction; a row that changes meanwhile is judged as it is then."""
@@ -180,8 +182,46 @@ class Housekeeper:
         objects = table("usage_objects", *(column(name) for name in names), column("counted_at", UtcTime()))
         return _drop(self._engine, objects, names, objects.c.counted_at < self._now() - OBJECTS_KEPT)
 
+    def _forget_leases(self) -> int:
+        """Workers that were not heard of for a day: what they held stays charged, and their key goes.
+
+        A token that is in use forgets them itself; this is for those that nobody uses any more.
+        """
+        total, after, now_s = 0, "", self._now().timestamp()
+        query = select(TokenRow.id, TokenRow.leases, TokenRow.lease_version).where(TokenRow.leases.is_not(None))
+        while True:
+            with reading(self._engine) as connection:
+                found = connection.execute(query.where(TokenRow.id > after).order_by(TokenRow.id).limit(_BATCH)).all()
+            if not found:
+                return total
+            after = found[-1].id
+            changes = [(row, *_without_silent(row.leases, now_s)) for row in found]
+            with writing(self._engine) as connection:
+                for row, kept, charged in (change for change in changes if change[1] != change[0].leases):
+                    same = (TokenRow.id == row.id, TokenRow.lease_version == row.lease_version)
+                    values = {
+                        "leases": kept,
+                        "request_count": TokenRow.request_count + charged,
+                        "lease_version": TokenRow.lease_version + 1,
+                    }
+                    total += connection.execute(update(TokenRow).where(*same).values(values)).rowcount
+
     def _drop_sessions(self) -> int:
         return _drop(self._engine, AdminSessionRow.__table__, ("id_hash",), AdminSessionRow.expires_at < self._now())
+
+
+def _without_silent(stored: str, now_s: float) -> tuple[str, int] | tuple[None, int]:
+    """The leases to store, the very text when nothing is to go, and the units that become final."""
+    try:
+        known = leases.parse(stored)
+    except (ValueError, TypeError):  # not ours to judge
+        return stored, 0
+    kept = {name: entry for name, entry in known.items() if now_s - entry.seen_s <= leases.FORGOTTEN_S}
+    if len(kept) == len(known):
+        return stored, 0
+    charged = sum(max(0, entry.granted - entry.settled) for name, entry in known.items() if name not in kept)
+    rendered = leases.render(kept)
+    return (None, charged) if rendered is None else (rendered, charged)
 
 
 def prune_audit(engine: Engine, before: datetime, *, progress: Callable[[int], None] = lambda rows: None) -> int:

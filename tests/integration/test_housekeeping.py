@@ -1,5 +1,6 @@
 """What one leader tidies up, on each database (DP-129, MP-123, MP-124)."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -108,6 +109,22 @@ def test_the_old_goes_and_the_young_stays(ready_database: Database) -> None:
     with reading(world.engine) as connection:
         assert connection.execute(select(IdempotencyRow.key)).scalars().all() == ["young"]
     assert _audit_count(world.engine) == 2  # the young one, and the record of this
+
+
+def test_leases_of_the_long_silent_are_final(ready_database: Database) -> None:
+    """After a day what a worker held is charged and its key is gone; a younger one stays; the version moves once."""
+    world, now_s = _World(ready_database), NOW.timestamp()
+    old, young = [10, 4, now_s - 90_000], [7, 7, now_s - 3600]
+    world.token("t", leases=json.dumps({"1": old, "2": young}), request_count=4, max_requests=100)
+    world.token("u", leases=json.dumps({"3": young}))
+    keeper = world.keeper()
+    world.clock.now += timedelta(minutes=6)
+    assert keeper.turn()
+    with reading(world.engine) as connection:
+        query = select(TokenRow.id, TokenRow.request_count, TokenRow.lease_version, TokenRow.leases)
+        found = {row[0]: (row[1], row[2], json.loads(row[3])) for row in connection.execute(query)}
+    assert found == {"t": (10, 1, {"2": young}), "u": (0, 0, {"3": young})}
+    assert world.counted == [("leases", 1)]
 
 
 def test_batches_end_when_all_is_done(ready_database: Database) -> None:
