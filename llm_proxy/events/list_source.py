@@ -101,12 +101,12 @@ class ListSource:
             first = command(self._reader, "LMOVE", *move)
         if first is None:
             return []
-        entries = [self._taken(first)]
         with self._reader.pipeline(transaction=False) as pipe:
             for _ in range(min(most - 1, _MOVES)):
                 command(pipe, "LMOVE", *move)
-            entries += [self._taken(element) for element in pipe.execute() if element is not None]
-        return entries
+            rest = pipe.execute() if most > 1 else []
+        # Only now: what an error keeps from being handed out must not pass for being in hand, so that `own` finds it.
+        return [self._taken(element) for element in (first, *rest) if element is not None]
 
     def _taken(self, element: bytes) -> Entry:
         self._held[element] += 1

@@ -201,12 +201,12 @@ class StreamSource:
                 continue
             if fields is None:
                 gone.append(entry_id)
-                continue
-            self._held.add(entry_id)
-            found.append(Entry(entry_id, _data_of(fields), id_order(entry_id)[0]))
+            else:
+                found.append(Entry(entry_id, _data_of(fields), id_order(entry_id)[0]))
         if gone:
-            self._trimmed += len(gone)
             command(self._reader, "XACK", self._key, self._group, *gone)
+            self._trimmed += len(gone)
+        self._held.update(entry.id for entry in found)  # only now: an error above must not make them pass for in hand
         return found
 
     # -- working -----------------------------------------------------------------------------------------------------

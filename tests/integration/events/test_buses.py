@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from redis.client import Redis
+from redis.client import Pipeline, Redis
+from redis.exceptions import ConnectionError as RedisGone
 from servers.redis import RedisServer, redis_server, shared_redis_server
 
 from llm_proxy import redisclient
@@ -246,6 +248,31 @@ def test_a_flushed_redis_is_survived(world: World) -> None:
 
     until(arrived, 2)
     assert data(found) == wires("b")
+
+
+def test_a_read_whose_answer_is_lost_leaves_nothing_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis gave entries out, but the connection broke: they are not in our hands, so they are read as our own."""
+    world.bus().publish(wires("a", "b", "c"))
+    source = world.source()
+    source.open()
+    with monkeypatch.context() as patch:
+
+        def lost(self: object, *_: object, **__: object) -> None:
+            raise RedisGone("the answer is lost")
+
+        real = Redis.execute_command
+
+        def run(self: Redis, *parts: Any, **options: Any) -> Any:
+            answer = real(self, *parts, **options)
+            return lost(self) if parts[0] == "XREADGROUP" else answer
+
+        patch.setattr(Redis, "execute_command", run)
+        patch.setattr(Pipeline, "execute", lost)
+        with pytest.raises(RedisGone):
+            source.read(10, 0)
+    assert source.held == 0
+    found = source.own(10) + source.read(10, 0)
+    assert data(found) == wires("a", "b", "c")
 
 
 # -- streams alone ---------------------------------------------------------------------------------------------------
