@@ -15,10 +15,11 @@ import gevent.event
 
 from llm_proxy.events.bus import Bus, BusUnavailable
 from llm_proxy.events.event import Event, number
+from llm_proxy.events.in_process import SLICE_BYTES, InProcess
 from llm_proxy.events.memory import MemoryBus
 from llm_proxy.events.queueing import WATCH_S, Counters, LineSink, Link, Offered, Queue
 from llm_proxy.events.spool import Spool, SpoolFull
-from llm_proxy.events.usage import usage_of_tail
+from llm_proxy.events.usage import wire_of
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,6 @@ ADOPT_S = 5.0
 CALL_S = 5.0
 FLUSH_S = 5.0  # EV-25
 _SPILL_SHARE = 0.5  # of the queue's bounds: beyond it the spool is filled even while a batch is under way
-_SLICE_BYTES = 128 * 1024  # of JSON made or written before other greenlets get a turn
 
 
 class Publisher:
@@ -58,6 +58,7 @@ class Publisher:
         self._bus, self._spool, self._file_sink = bus, spool, file_sink
         self._most_events, self._most_bytes = most_events, most_bytes
         self._counters = counters or Counters()
+        self._in_process = InProcess(bus, self._counters, file_sink) if isinstance(bus, MemoryBus) else None
         self._queue = Queue()
         self._flight: list[bytes] = []  # without a spool: a batch whose fate is unknown, tried again first
         self._link = Link()
@@ -147,8 +148,8 @@ class Publisher:
             self._park_flight()
             while self._queue.items and self._spill_one():
                 pass
-        elif isinstance(self._bus, MemoryBus):
-            self._publish_in_memory()
+        elif self._in_process is not None:
+            self._in_process.drain(self._queue, gives_way=False)
         lost = self.queued
         if lost:
             self._counters.dropped("spool_full" if self._spool is not None else "shutdown", lost)
@@ -179,7 +180,7 @@ class Publisher:
 
     def _pause_s(self) -> float | None:
         """How long nothing needs doing unless an event comes; None: for ever."""
-        if isinstance(self._bus, MemoryBus):
+        if self._in_process is not None:
             return None
         now = time.monotonic()
         if not self._link.is_up:
@@ -191,8 +192,8 @@ class Publisher:
 
     def _turn(self) -> None:
         """Everything that can be done now."""
-        if isinstance(self._bus, MemoryBus):
-            self._publish_in_memory()
+        if self._in_process is not None:
+            self._in_process.drain(self._queue, gives_way=not self._is_stopping)
             return
         now = time.monotonic()
         if self._spool is not None and now - self._adopted_at >= ADOPT_S:
@@ -206,34 +207,6 @@ class Publisher:
         except BusUnavailable as exc:
             self._went_down(str(exc))
             self._spill()
-
-    def _publish_in_memory(self) -> None:
-        assert isinstance(self._bus, MemoryBus)
-        held = 0
-        while self._queue.items:
-            if not self._bus.has_subscribers and self._file_sink is None:
-                self._count_unseen()
-                return
-            event, size = self._queue.take()
-            event.log_id = self._bus.reserve(1)
-            self._bus.publish([self._wire(event)] if self._bus.has_subscribers else [])
-            self._bus.count(0 if self._bus.has_subscribers else 1)
-            self._write_line(event)
-            self._counters.published(1)
-            held += size
-            if held > _SLICE_BYTES and not self._is_stopping:
-                held = 0
-                gevent.sleep(0)
-
-    def _count_unseen(self) -> None:
-        """Nobody looks: events are counted, and never made."""
-        assert isinstance(self._bus, MemoryBus)
-        count = len(self._queue.items)
-        self._queue.items.clear()
-        self._queue.held_bytes = 0
-        self._bus.reserve(count)
-        self._bus.count(count)
-        self._counters.published(count)
 
     def _send_all(self) -> None:
         """Flight, spool, queue; until nothing is left or the consumers are too far behind. Raises BusUnavailable."""
@@ -305,10 +278,10 @@ class Publisher:
         while len(wires) < most and held < BATCH_BYTES and self._queue.items and self._is_queue_next():
             event, _ = self._queue.take()
             event.log_id = first + len(wires)
-            wires.append(self._wire(event))
+            wires.append(wire_of(event))
             self._write_line(event)
             held += len(wires[-1])
-            if held % _SLICE_BYTES < len(wires[-1]):
+            if held % SLICE_BYTES < len(wires[-1]):
                 self._flight = wires  # so that nothing is lost if this greenlet is ended here
                 gevent.sleep(0)
         return wires
@@ -363,7 +336,7 @@ class Publisher:
             held += self._queue.items[0][1]
             if not self._spill_one():
                 return
-            if held > _SLICE_BYTES and not self._is_stopping:
+            if held > SLICE_BYTES and not self._is_stopping:
                 held = 0
                 gevent.sleep(0)
 
@@ -372,7 +345,7 @@ class Publisher:
         assert self._spool is not None
         event, size = self._queue.take()
         try:
-            self._spool.append(self._wire(event))
+            self._spool.append(wire_of(event))
         except (SpoolFull, OSError) as exc:
             self._queue.give_back(event, size)
             self._spool_failed(exc)
@@ -421,12 +394,6 @@ class Publisher:
         self._spill()
 
     # -- one event ---------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _wire(event: Event) -> bytes:
-        if event.usage is None and event.usage_source is not None:
-            event.usage = usage_of_tail(event)
-        return event.to_wire()
 
     def _write_line(self, event: Event) -> None:
         if self._file_sink is not None:

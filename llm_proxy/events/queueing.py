@@ -112,3 +112,8 @@ class Queue:
         """Put the oldest back."""
         self.items.appendleft((event, size))
         self.held_bytes += size
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.items.clear()
+        self.held_bytes = 0

@@ -57,6 +57,13 @@ def _first(*counts: int | None) -> int | None:
     return next((count for count in counts if count is not None), None)
 
 
+def wire_of(event: Event) -> bytes:
+    """The event's wire form, with usage in place of the end of a body that must not be kept."""
+    if event.usage is None and event.usage_source is not None:
+        event.usage = usage_of_tail(event)
+    return event.to_wire()
+
+
 def usage_of_tail(event: Event) -> dict[str, int] | None:
     """Usage read from the last 16 KiB of an answer whose body is not kept (EV-12)."""
     if event.usage_source is None:

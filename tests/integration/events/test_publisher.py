@@ -293,6 +293,18 @@ def test_the_in_memory_bus_needs_nothing(tmp_path: Path) -> None:
     assert counted.found == {"published": 100}
 
 
+def test_without_gevents_loop_a_turn_is_taken_by_hand(world: World, tmp_path: Path) -> None:
+    """A development server with threads: what is offered is published by `turn`."""
+    sink = FileSink(tmp_path / "events.jsonl", count_lost=lambda n: None)
+    publisher = Publisher(world.bus(), file_sink=sink)
+    for n in range(150):
+        publisher.offer(event(n))
+    publisher.turn()
+    assert ids(world.stored()) == list(range(150))
+    assert len((tmp_path / "events.jsonl").read_bytes().splitlines()) == 150
+    publisher.close()
+
+
 def test_an_offer_costs_microseconds() -> None:
     """No JSON, no I/O: far below what a request would notice."""
     import time

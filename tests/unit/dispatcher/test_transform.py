@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import sys
+import types
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -223,3 +226,31 @@ def test_any_event_becomes_valid_json_everywhere(
     for text in (to_line(found), body_of(found), *(to_json(one) for one in run_events(found))):
         orjson.loads(text)
     attributes_of(found)
+
+
+def test_a_tokenizer_is_used_where_its_files_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the extra installed: its counts; where a file is missing, characters, and nothing is fetched."""
+    fetched: list[str] = []
+
+    class Encoding:
+        def encode(self, text: str, **_: Any) -> list[str]:
+            return text.split(" ")
+
+    loading = types.ModuleType("tiktoken.load")
+    loading.read_file = fetched.append  # type: ignore[attr-defined]
+    tiktoken = types.ModuleType("tiktoken")
+
+    def get_encoding(name: str) -> Encoding:
+        if not (tmp_path / name).exists():
+            loading.read_file(f"https://far.example/{name}")
+        return Encoding()
+
+    tiktoken.get_encoding = get_encoding  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tiktoken", tiktoken)
+    monkeypatch.setitem(sys.modules, "tiktoken.load", loading)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")
+    (tmp_path / "o200k_base").touch()
+    estimator = Estimator(str(tmp_path))
+    assert estimator.estimate({"prompt": "a b c"}, "d e", "gpt-4o") == Usage(3, 2)
+    assert estimator.estimate({"prompt": "abcdefgh"}, "i", "gpt-4") == Usage(2, 1)
+    assert fetched == []
