@@ -81,6 +81,13 @@ CACHE_HITS = Counter("llm_proxy_cache_hits_total", "Answers served from the cach
 CACHE_MISSES = Counter("llm_proxy_cache_misses_total", "Look-ups without a usable stored answer.", registry=REGISTRY)
 CACHE_BYPASS = Counter("llm_proxy_cache_bypass_total", "Requests that no stored answer may serve.", registry=REGISTRY)
 CACHE_STORES = Counter("llm_proxy_cache_stores_total", "Answers written to the cache.", registry=REGISTRY)
+MODEL_TOKENS = Counter(
+    "llm_proxy_model_tokens_total", "Model tokens that the provider reported, by kind.", ["kind"], registry=REGISTRY
+)
+COST_USD = Counter("llm_proxy_cost_usd_total", "What they cost by the price list, in USD.", registry=REGISTRY)
+UNPRICED = Counter(
+    "llm_proxy_unpriced_requests_total", "Exchanges whose model has no price in the list.", registry=REGISTRY
+)
 RATELIMIT_FALLBACK = Gauge(
     "llm_proxy_ratelimit_fallback",
     "1 while limits are counted on each machine because Redis is away.",
@@ -218,6 +225,7 @@ OPEN_FDS = Gauge(
     "llm_proxy_open_fds", "Open descriptors of all workers.", multiprocess_mode="livesum", registry=REGISTRY
 )
 
+model_tokens = {kind: MODEL_TOKENS.labels(kind) for kind in ("prompt", "completion", "cached", "reasoning")}
 cache_revalidations = {result: CACHE_REVALIDATIONS.labels(result) for result in ("fresh", "changed", "failed")}
 upstream_requests = {outcome: UPSTREAM_REQUESTS.labels(outcome) for outcome in UPSTREAM_OUTCOMES}
 audit_failures = {sink: AUDIT_FAILURES.labels(sink) for sink in ("file", "table", "queue")}

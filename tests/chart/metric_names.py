@@ -82,12 +82,10 @@ DISPATCHER: dict[str, tuple[str, ...]] = {
 }
 # Contracted metrics that panels ask for and this version does not have yet.
 AWAITED: set[str] = {
-    "llm_proxy_cost_usd_total",
     "llm_proxy_cpu_seconds_total",
     "llm_proxy_gc_collections_total",
     "llm_proxy_gc_pause_total_seconds",
     "llm_proxy_greenlets",
-    "llm_proxy_model_tokens_total",
 }
 REDIS_EXPORTER = {
     "redis_up",

@@ -5,6 +5,7 @@ from llm_proxy.db.models.base import Base
 from llm_proxy.db.models.project import ProjectRow
 from llm_proxy.db.models.system import AdminSessionRow, CachePurgeRow, IdempotencyRow, InstanceRow, LockRow
 from llm_proxy.db.models.token import TokenRow
+from llm_proxy.db.models.usage import UsageObjectRow, UsageRow
 
 __all__ = [
     "AdminSessionRow",
@@ -16,4 +17,6 @@ __all__ = [
     "LockRow",
     "ProjectRow",
     "TokenRow",
+    "UsageObjectRow",
+    "UsageRow",
 ]

@@ -1,0 +1,85 @@
+"""Model tokens where the provider reported none: with tiktoken's own files from a folder, else by characters.
+
+Nothing is ever downloaded; what comes out of here is marked as estimated wherever it is shown.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+_O200K_STARTS = ("o1", "o3", "o4", "gpt-4.1", "gpt-5", "chatgpt-4o")
+_O200K_PARTS = ("gpt-4o", "omni")
+_MOST_CHARACTERS = 200_000  # beyond it a tokenizer holds the loop up for longer than its exactness is worth
+_log = logging.getLogger(__name__)
+
+Count = Callable[[str], int]
+
+
+def by_characters(text: str) -> int:
+    """A quarter of the characters, rounded up."""
+    return -(-len(text) // 4)
+
+
+def encoding_name(model: str) -> str:
+    """The encoding of a model by its name."""
+    lowered = model.lower()
+    is_new = lowered.startswith(_O200K_STARTS) or any(part in lowered for part in _O200K_PARTS)
+    return "o200k_base" if is_new else "cl100k_base"
+
+
+class Estimator:
+    """Counts texts.
+
+    Args:
+        folder: TIKTOKEN_CACHE_DIR; None: by characters.
+    """
+
+    def __init__(self, folder: Path | str | None) -> None:
+        self._folder = None if folder is None else str(folder)
+        self._counts: dict[str, Count] = {}
+
+    def count(self, texts: Iterable[str], model: str | None) -> int:
+        """Tokens of all texts together."""
+        text = "".join(texts)
+        if not text:
+            return 0
+        if self._folder is None or len(text) > _MOST_CHARACTERS:
+            return by_characters(text)
+        try:
+            return self._count_for(encoding_name(model or ""))(text)
+        except Exception:  # a tokenizer's panic on odd text
+            return by_characters(text)
+
+    def _count_for(self, name: str) -> Count:
+        if name not in self._counts:
+            assert self._folder is not None
+            self._counts[name] = tiktoken_count(name, self._folder) or by_characters
+        return self._counts[name]
+
+
+def tiktoken_count(name: str, folder: str) -> Count | None:
+    """A counter of that encoding; None when it cannot be had from this machine alone."""
+    try:
+        tiktoken: Any = import_module("tiktoken")  # an extra: absent where nobody asked for it
+        loading: Any = import_module("tiktoken.load")
+    except ImportError:
+        return None
+
+    def refuse(_path: str) -> bytes:
+        raise OSError("nothing is downloaded")
+
+    os.environ["TIKTOKEN_CACHE_DIR"] = folder
+    loading.read_file = refuse
+    try:
+        encoding = tiktoken.get_encoding(name)
+    except Exception as exc:  # a missing or damaged file, or another tiktoken than ours
+        _log.warning("tokens are estimated by characters: no encoding %s in TIKTOKEN_CACHE_DIR (%s)", name, exc)
+        return None
+
+    def count(text: str) -> int:
+        return len(encoding.encode(text, disallowed_special=()))
+
+    return count

@@ -1,0 +1,245 @@
+"""From exchanges that ended to sums: taps while they run, everything else after their last byte, off their way."""
+
+import logging
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import date
+from typing import Any, Protocol
+
+import gevent
+import orjson
+
+from llm_proxy import metrics
+from llm_proxy.db.types import utc_now
+from llm_proxy.usage.estimate import Estimator
+from llm_proxy.usage.parsers import Reading, Usage, prompt_texts, read
+from llm_proxy.usage.prices import NANO, Prices
+from llm_proxy.usage.rollup import Key, Rollup, Sums
+from llm_proxy.usage.tap import REQUEST_BYTES, Tap
+
+UNKNOWN = "unknown"  # in place of a model's name
+BEAT_S = 0.1
+FLUSH_S = 1.0
+_YIELD_EVERY = 16  # exchanges read at once, before others get their turn
+_GENERATES = re.compile(
+    r"(?:^|/)v[0-9]+[a-z0-9]*/(?:chat/completions|completions|responses|messages|embeddings|complete)$"
+)
+_CHAT = "/chat/completions"
+_FORM_MODEL = re.compile(rb'name="?model"?[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,255})\r\n', re.IGNORECASE)
+_READABLE = ("application/json", "text/event-stream")
+_log = logging.getLogger(__name__)
+
+
+class Token(Protocol):
+    """The part of a token's facts that is counted by."""
+
+    @property
+    def id(self) -> str:
+        """The row's id."""
+
+    @property
+    def project_id(self) -> str:
+        """Its project's."""
+
+
+class Metered:
+    """What is kept of one exchange.
+
+    Attributes:
+        asked: The request's body as far as it is kept.
+        tap: The answer's, where it can tell something.
+    """
+
+    __slots__ = ("asked", "media_type", "method", "path", "request_type", "status", "tap", "token")
+
+    def __init__(self, token: Any, method: str, path: str, request_type: str) -> None:
+        self.token, self.method, self.path, self.request_type = token, method, path, request_type
+        self.asked: bytes | list[bytes] = b""
+        self.tap: Tap | None = None
+        self.media_type = ""
+        self.status: int | None = None
+
+    def answered(self, status: int, media_type: str, encoding: str) -> Tap | None:
+        """The answer's head: a tap for its body, None where it tells nothing."""
+        self.status = status
+        if not 200 <= status < 300:
+            return None
+        media_type = media_type.lower()
+        if media_type.startswith(_READABLE) or "+json" in media_type:
+            self.media_type = media_type
+            self.tap = Tap(encoding)
+        return self.tap
+
+    def request_piece(self, piece: bytes) -> None:
+        """A piece of a body that is not held."""
+        if not isinstance(self.asked, list):
+            self.asked = []
+        self.asked.append(piece if len(self.asked) < 2 or len(self.asked) * len(piece) < REQUEST_BYTES else b"")
+
+
+class Meter:
+    """Counts what exchanges used.
+
+    Args:
+        count_tokens: Told of each exchange's model tokens (limits a minute).
+        today: The day that usage belongs to.
+    """
+
+    def __init__(
+        self,
+        rollup: Rollup,
+        prices: Prices,
+        estimator: Estimator,
+        *,
+        count_tokens: Callable[[Any, int], None] = lambda token, tokens: None,
+        today: Callable[[], date] = lambda: utc_now().date(),
+    ) -> None:
+        self._rollup, self._prices, self._estimator = rollup, prices, estimator
+        self._count_tokens, self._today = count_tokens, today
+        self._ended: deque[Metered] = deque()
+        self._beats: gevent.Greenlet | None = None
+        self._flushed_at = time.monotonic()
+        self._is_closed = threading.Event()
+
+    def begin(self, token: Token, method: str, path: str, request_type: str | None) -> Metered:
+        """An exchange is about to be sent."""
+        return Metered(token, method, path, request_type or "")
+
+    def ended(self, metered: Metered) -> None:
+        """It is over, and was charged; read later."""
+        self._ended.append(metered)
+
+    def settle(self) -> None:
+        """Read everything that has ended so far, for whoever decides by it."""
+        while self._ended:
+            self._read_next()
+
+    def start(self) -> None:
+        """Beat in a greenlet of this worker."""
+        self._beats = gevent.spawn(self._run)
+
+    def beat(self) -> None:
+        """Read what has ended; write it down once a second. Never raises."""
+        for number in range(len(self._ended)):
+            self._read_next()
+            if number % _YIELD_EVERY == _YIELD_EVERY - 1:
+                gevent.sleep(0)
+        if time.monotonic() - self._flushed_at >= FLUSH_S:
+            self._rollup.flush()
+            self._flushed_at = time.monotonic()
+
+    def close(self) -> None:
+        """Read and write everything for the last time."""
+        self._is_closed.set()
+        if self._beats is not None:
+            self._beats.kill()
+        self.settle()
+        for _ in range(3):
+            if self._rollup.flush():
+                return
+            time.sleep(0.2)
+        _log.error("usage of the last seconds is lost: the database does not take it")
+
+    def _run(self) -> None:
+        while not self._is_closed.is_set():
+            gevent.sleep(BEAT_S)
+            self.beat()
+
+    def _read_next(self) -> None:
+        try:
+            metered = self._ended.popleft()
+        except IndexError:
+            return
+        try:
+            self._read(metered)
+        except Exception:
+            _log.exception("an exchange's usage was not counted")
+
+    def _read(self, metered: Metered) -> None:
+        reading, body = Reading(), None
+        if metered.tap is not None:
+            body = metered.tap.finish()
+            reading = read(body, metered.media_type)
+        usage, once = reading.usage, reading.once
+        is_get = metered.method in ("GET", "HEAD")
+        if (once is None and is_get) or (once is not None and not reading.is_final):
+            usage, once = None, None  # it was counted with the POST that made it, or will be when it is finished
+        asked: dict[str, Any] | None = None
+        if usage is None and reading.once is None and body is not None and _generates(metered):
+            asked = _asked(metered)
+            usage = self._estimated(reading, asked, body.scale)
+        self._add(metered, usage, once, reading.model or _asked_model(metered, asked))
+
+    def _add(self, metered: Metered, usage: Usage | None, once: str | None, model: str | None) -> None:
+        price = self._prices.of(model)
+        if price is None and usage is not None:
+            price = self._prices.of(_asked_model(metered, None))
+        is_good = metered.status is not None and 200 <= metered.status < 300
+        if not model or not (is_good or price):  # a name that nobody has answered to is no model
+            model = UNKNOWN
+        cost = None if price is None else price.nano_usd(usage) if usage is not None else 0
+        token = metered.token
+        self._rollup.add(
+            Key(self._today(), token.project_id, token.id, _printable(model)), Sums.of(usage, cost), once=once
+        )
+        if usage is not None:
+            self._tell(usage, cost)
+            self._count_tokens(token, usage.total_tokens)
+
+    def _tell(self, usage: Usage, cost: int | None) -> None:
+        for kind, count in (
+            ("prompt", usage.prompt_tokens),
+            ("completion", usage.completion_tokens),
+            ("cached", usage.cached_tokens),
+            ("reasoning", usage.reasoning_tokens),
+        ):
+            if count:
+                metrics.model_tokens[kind].inc(count)
+        if cost is None:
+            metrics.UNPRICED.inc()
+        elif cost:
+            metrics.COST_USD.inc(cost / NANO)
+
+    def _estimated(self, reading: Reading, asked: dict[str, Any] | None, scale: float) -> Usage:
+        model = reading.model or (str(asked.get("model")) if asked else None)
+        completion = self._estimator.count(reading.texts, model)
+        prompt = self._estimator.count(prompt_texts(asked), model) if asked else 0
+        return Usage(prompt, round(completion * scale), is_estimated=True)
+
+
+def _generates(metered: Metered) -> bool:
+    return metered.method == "POST" and (
+        _GENERATES.search(metered.path) is not None or metered.path.endswith(_CHAT)
+    )  # fmt: skip
+
+
+def _body(metered: Metered) -> bytes:
+    return metered.asked if isinstance(metered.asked, bytes) else b"".join(metered.asked)
+
+
+def _asked(metered: Metered) -> dict[str, Any] | None:
+    """The request as JSON; None when it is none, or not kept whole."""
+    try:
+        found = orjson.loads(_body(metered))
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _asked_model(metered: Metered, asked: dict[str, Any] | None) -> str | None:
+    """The model that the request names."""
+    if metered.method in ("GET", "HEAD") or not metered.asked:
+        return None
+    if metered.request_type.lower().startswith("multipart/"):
+        found = _FORM_MODEL.search(_body(metered))
+        return found[1].decode("utf-8", "replace") if found else None
+    asked = asked or _asked(metered)
+    model = asked.get("model") if asked else None
+    return model if isinstance(model, str) else None
+
+
+def _printable(model: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in model)

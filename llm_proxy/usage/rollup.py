@@ -1,0 +1,279 @@
+"""Sums on their way to the database: added up in memory, written behind in batches, each exactly once.
+
+A batch carries a mark of its own into the transaction that writes it. When an answer to COMMIT is lost, the next
+attempt finds the mark, or does not, and knows.
+"""
+
+import logging
+import threading
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, Table, case, delete, func, insert, update
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from llm_proxy.db.models import TokenRow, UsageObjectRow, UsageRow
+from llm_proxy.db.session import writing
+from llm_proxy.db.types import utc_now
+from llm_proxy.usage.parsers import Usage
+
+KEPT = timedelta(days=40)  # MP-86f
+_PRUNE_EVERY = timedelta(hours=1)
+_MODEL_CHARACTERS = 255
+_OBJECT_CHARACTERS = 255
+_ROWS_AT_ONCE = 200  # of one transaction (MP-90)
+_TOKENS: Any = TokenRow.__table__
+_DAILY: Any = UsageRow.__table__
+_OBJECTS: Any = UsageObjectRow.__table__
+_COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "estimated")
+_log = logging.getLogger(__name__)
+
+
+class Key(NamedTuple):
+    """A row of usage_daily."""
+
+    day: date
+    project_id: str
+    token_id: str
+    model: str
+
+
+@dataclass(slots=True)
+class Sums:
+    """Counts of one key. `cost_nano_usd` None: nothing in it has a price."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: int = 0
+    cost_nano_usd: int | None = None
+
+    def add(self, other: "Sums") -> None:
+        """Add another's."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        if other.cost_nano_usd is not None:
+            self.cost_nano_usd = (self.cost_nano_usd or 0) + other.cost_nano_usd
+
+    @classmethod
+    def of(cls, usage: Usage | None, cost_nano_usd: int | None, *, requests: int = 1) -> "Sums":
+        """Of one exchange."""
+        if usage is None:
+            return cls(requests, cost_nano_usd=cost_nano_usd)
+        return cls(
+            requests,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
+            int(usage.is_estimated),
+            cost_nano_usd,
+        )
+
+    @property
+    def total_tokens(self) -> int:
+        """What budgets count."""
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """By column."""
+        return {name: getattr(self, name) for name in (*_COUNTS, "cost_nano_usd")}
+
+
+@dataclass(slots=True)
+class _Batch:
+    sums: dict[Key, Sums] = field(default_factory=lambda: defaultdict(Sums))
+    once: list[tuple[str, Key, Sums]] = field(default_factory=list)  # id of the object, where it counts, what
+    mark: str = field(default_factory=lambda: f"batch:{uuid.uuid4()}")
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.sums and not self.once
+
+    def of_token(self, token_id: str) -> tuple[int, int]:
+        """Model tokens and money."""
+        found = [sums for key, sums in self.sums.items() if key.token_id == token_id]
+        return sum(sums.total_tokens for sums in found), sum(sums.cost_nano_usd or 0 for sums in found)
+
+    def of_project(self, project_id: str, since: date) -> int:
+        """Money since that day."""
+        wanted = [sums for key, sums in self.sums.items() if key.project_id == project_id and key.day >= since]
+        return sum(sums.cost_nano_usd or 0 for sums in wanted)
+
+
+class Rollup:
+    """A worker's sums.
+
+    Args:
+        flushed: Called with the ids of tokens and of projects that were written, after the commit.
+        failed: Called for each attempt that failed; what it was about is kept.
+        now: The present instant.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        flushed: Callable[[set[str], set[str]], None] = lambda tokens, projects: None,
+        failed: Callable[[], None] = lambda: None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._engine, self._flushed, self._failed, self._now = engine, flushed, failed, now
+        self._pending, self._running = _Batch(), list[_Batch]()
+        self._last_mark: str | None = None
+        self._writes = threading.Lock()
+        self._guard = threading.Lock()
+        self._pruned_at: datetime | None = None
+
+    def add(self, key: Key, sums: Sums, once: str | None = None) -> None:
+        """Add an exchange's. `once`: id of the object that the tokens belong to; its request counts anyway."""
+        key = key._replace(model=key.model[:_MODEL_CHARACTERS])
+        with self._guard:
+            if once is None:
+                self._pending.sums[key].add(sums)
+                return
+            self._pending.sums[key].add(Sums(sums.requests))
+            sums.requests = 0
+            self._pending.once.append((once[:_OBJECT_CHARACTERS], key, sums))
+
+    def pending_of_token(self, token_id: str) -> tuple[int, int]:
+        """Model tokens and money (10⁻⁹ USD) that the database does not hold yet."""
+        found = [batch.of_token(token_id) for batch in (self._pending, *self._running)]
+        return sum(tokens for tokens, _ in found), sum(cost for _, cost in found)
+
+    def pending_of_project(self, project_id: str, since: date) -> int:
+        """Money of the project since that day that the database does not hold yet."""
+        return sum(batch.of_project(project_id, since) for batch in (self._pending, *self._running))
+
+    def flush(self) -> bool:
+        """Write what there is; what cannot be written now is kept for the next time. Never raises.
+
+        Returns:
+            Whether everything is written.
+        """
+        with self._writes:
+            with self._guard:
+                if not self._pending.is_empty:
+                    self._running += _parts(self._pending)
+                    self._pending = _Batch()
+            while self._running:
+                batch = self._running[0]
+                try:
+                    self._write(batch)
+                except Exception as error:
+                    self._failed()
+                    _log.warning("usage could not be written, it is kept: %s", type(error).__name__)
+                    return False
+                self._last_mark = batch.mark
+                del self._running[0]
+                keys = [*batch.sums, *(key for _, key, _ in batch.once)]
+                self._flushed({key.token_id for key in keys}, {key.project_id for key in keys})
+            self._prune()
+            return True
+
+    def _write(self, batch: _Batch) -> None:
+        now = self._now()
+        with writing(self._engine) as connection:
+            if self._last_mark is not None:
+                _forget(connection, self._last_mark)
+            if not _noted(connection, "", batch.mark, now):
+                return  # it was written, and the answer to that was lost
+            sums: dict[Key, Sums] = defaultdict(Sums)
+            for key, found in batch.sums.items():
+                sums[key].add(found)
+            for object_id, key, found in sorted(batch.once, key=lambda item: (item[1].project_id, item[0])):
+                if _noted(connection, key.project_id, object_id, now):
+                    sums[key].add(found)
+            connection.execute(
+                _upsert(connection.dialect.name), [key._asdict() | sums[key].values for key in sorted(sums)]
+            )
+            _total(connection, sums)
+
+    def _prune(self) -> None:
+        """Marks and objects of long ago; once an hour."""
+        now = self._now()
+        if self._pruned_at is not None and now - self._pruned_at < _PRUNE_EVERY:
+            return
+        self._pruned_at = now
+        try:
+            with writing(self._engine) as connection:
+                connection.execute(delete(_OBJECTS).where(_OBJECTS.c.counted_at < now - KEPT))
+        except Exception as error:
+            _log.warning("old marks of usage could not be removed: %s", type(error).__name__)
+
+
+def _parts(batch: _Batch) -> list[_Batch]:
+    """In transactions of a bounded size."""
+    keys, parts = sorted(batch.sums), list[_Batch]()
+    for start in range(0, max(1, len(keys)), _ROWS_AT_ONCE):
+        part = _Batch()
+        part.sums.update({key: batch.sums[key] for key in keys[start : start + _ROWS_AT_ONCE]})
+        parts.append(part)
+    parts[-1].once = batch.once
+    return parts
+
+
+def _noted(connection: Connection, project_id: str, object_id: str, now: datetime) -> bool:
+    """Note an object; False when it was there."""
+    statement: Any
+    match connection.dialect.name:
+        case "postgresql":
+            statement = postgresql.insert(_OBJECTS).on_conflict_do_nothing()
+        case "sqlite":
+            statement = sqlite.insert(_OBJECTS).on_conflict_do_nothing()
+        case _:
+            statement = insert(_OBJECTS).prefix_with("IGNORE")
+    found = connection.execute(statement.values(project_id=project_id, object_id=object_id, counted_at=now))
+    return bool(found.rowcount == 1)
+
+
+def _forget(connection: Connection, mark: str) -> None:
+    connection.execute(delete(_OBJECTS).where(_OBJECTS.c.project_id == "", _OBJECTS.c.object_id == mark))
+
+
+def _upsert(dialect: str) -> Any:
+    table: Table = _DAILY
+    if dialect in ("mysql", "mariadb"):
+        on_mysql = mysql.insert(table)
+        return on_mysql.on_duplicate_key_update(_added(table, on_mysql.inserted))
+    made = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    keys = [column.name for column in table.primary_key]
+    return made.on_conflict_do_update(index_elements=keys, set_=_added(table, made.excluded))
+
+
+def _added(table: Table, new: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {name: table.c[name] + new[name] for name in _COUNTS}
+    cost = table.c.cost_nano_usd
+    values["cost_nano_usd"] = case(
+        (new.cost_nano_usd.is_(None), cost), else_=func.coalesce(cost, 0) + new.cost_nano_usd
+    )
+    return values
+
+
+def _total(connection: Connection, sums: dict[Key, Sums]) -> None:
+    """The tokens' own totals, in one order everywhere: two workers cannot deadlock."""
+    totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for key, found in sums.items():
+        totals[key.token_id][0] += found.total_tokens
+        totals[key.token_id][1] += found.cost_nano_usd or 0
+    for token_id, tokens, cost in _sorted(totals.items()):
+        connection.execute(
+            update(_TOKENS)
+            .where(_TOKENS.c.id == token_id)
+            .values(
+                total_tokens=_TOKENS.c.total_tokens + tokens,
+                total_cost_nano_usd=_TOKENS.c.total_cost_nano_usd + cost,
+                lease_version=_TOKENS.c.lease_version + 1,
+            )
+        )
+
+
+def _sorted(totals: Iterable[tuple[str, list[int]]]) -> list[tuple[str, int, int]]:
+    return sorted((token_id, tokens, cost) for token_id, (tokens, cost) in totals if tokens or cost)

@@ -1,0 +1,60 @@
+"""Sums reach the database once each, on every engine."""
+
+from datetime import date
+from typing import Any
+
+import pytest
+from servers.databases import Database
+from sqlalchemy import select
+
+from llm_proxy.db.models import UsageRow
+from llm_proxy.usage.parsers import Usage
+from llm_proxy.usage.rollup import Key, Rollup, Sums
+
+KEY = Key(date(2026, 1, 2), "p", "t", "gpt-4o")
+
+
+def rows(database: Database) -> list[tuple[Any, ...]]:
+    """What the table holds."""
+    table: Any = UsageRow.__table__
+    with database.engine().connect() as connection:
+        found = connection.execute(
+            select(table.c.day, table.c.model, table.c.requests, table.c.prompt_tokens, table.c.cost_nano_usd)
+        )
+        return [tuple(row) for row in found]
+
+
+def test_sums_of_workers_add_up(ready_database: Database) -> None:
+    """Two workers, two flushes each: one row a day, token and model."""
+    workers = [Rollup(ready_database.engine()) for _ in range(2)]
+    for _ in range(2):
+        for worker in workers:
+            worker.add(KEY, Sums.of(Usage(10, 1), 5))
+            assert worker.flush()
+    assert rows(ready_database) == [(date(2026, 1, 2), "gpt-4o", 4, 40, 20)]
+
+
+def test_an_object_is_counted_once_over_all_workers(ready_database: Database) -> None:
+    """Its tokens by its id; each request that showed it counts as one."""
+    for worker in [Rollup(ready_database.engine()) for _ in range(2)]:
+        worker.add(KEY, Sums.of(Usage(10, 1), 5), once="resp_1")
+        assert worker.flush()
+    assert rows(ready_database) == [(date(2026, 1, 2), "gpt-4o", 2, 10, 5)]
+
+
+def test_what_cannot_be_written_is_kept(ready_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed flush loses nothing and counts nothing twice."""
+    worker = Rollup(ready_database.engine())
+    worker.add(KEY, Sums.of(Usage(10, 1), None))
+    write = worker._write
+
+    def written_but_unanswered(batch: Any) -> None:
+        write(batch)
+        raise OSError
+
+    monkeypatch.setattr(worker, "_write", written_but_unanswered)
+    assert not worker.flush()
+    assert worker.pending_of_token("t") == (11, 0)
+    monkeypatch.setattr(worker, "_write", write)
+    assert worker.flush()
+    assert rows(ready_database) == [(date(2026, 1, 2), "gpt-4o", 1, 10, None)]

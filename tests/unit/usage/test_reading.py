@@ -1,0 +1,144 @@
+"""What answers say of their usage, and what it costs."""
+
+import gzip
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_proxy.settings import Settings
+from llm_proxy.usage.parsers import Reading, Usage, read
+from llm_proxy.usage.prices import Price, PricesFault, load_prices
+from llm_proxy.usage.tap import Tap
+
+CHAT = {"object": "chat.completion", "model": "gpt-4o", "choices": [{"message": {"content": "hi"}}]}
+COUNTS = {
+    "prompt_tokens": 9,
+    "completion_tokens": 4,
+    "prompt_tokens_details": {"cached_tokens": 3},
+    "completion_tokens_details": {"reasoning_tokens": 2},
+}
+
+
+def reading(body: bytes, media_type: str = "application/json", encoding: str = "", piece_bytes: int = 7) -> Reading:
+    """An answer that came in pieces."""
+    tap = Tap(encoding)
+    for start in range(0, len(body), piece_bytes):
+        tap(body[start : start + piece_bytes])
+    return read(tap.finish(), media_type)
+
+
+def stream(*events: Any) -> bytes:
+    """Server-sent events, with OpenAI's end."""
+    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "usage"),
+    [
+        ({**CHAT, "usage": COUNTS}, Usage(9, 4, 3, 2)),
+        (
+            {
+                "object": "list",
+                "model": "m",
+                "data": [{"object": "embedding"}],
+                "usage": {"prompt_tokens": 5, "total_tokens": 5},
+            },
+            Usage(5),
+        ),
+        (
+            {
+                "object": "response",
+                "id": "resp_1",
+                "status": "completed",
+                "model": "m",
+                "usage": {
+                    "input_tokens": 7,
+                    "output_tokens": 8,
+                    "input_tokens_details": {"cached_tokens": 1},
+                    "output_tokens_details": {"reasoning_tokens": 5},
+                },
+            },
+            Usage(7, 8, 1, 5),
+        ),
+        ({"type": "message", "model": "claude", "usage": {"input_tokens": 3, "output_tokens": 2}}, Usage(3, 2)),
+        (CHAT, None),
+        ({"usage": "odd"}, None),
+        ({"usage": {"prompt_tokens": "many", "completion_tokens": -1}}, None),
+    ],
+    ids=["chat", "embeddings", "responses", "anthropic", "silent", "odd", "junk"],
+)
+def test_a_whole_answers_own_usage_is_read(answer: dict[str, Any], usage: Usage | None) -> None:
+    """Whatever family; what is no count is absent, never an error."""
+    found = reading(json.dumps(answer).encode())
+    if usage is None:
+        assert found.usage is None or found.usage.total_tokens == 0
+    else:
+        assert found.usage == usage
+
+
+def test_a_streams_last_usage_counts_and_its_texts_are_kept_without() -> None:
+    """stream_options.include_usage, and the estimate's material where it was not asked for."""
+    pieces = [{"model": "gpt-4o", "choices": [{"index": 0, "delta": {"content": text}}]} for text in ("Hel", "lo")]
+    told = reading(stream(*pieces, {"model": "gpt-4o", "choices": [], "usage": COUNTS}), "text/event-stream")
+    assert (told.usage, told.model) == (Usage(9, 4, 3, 2), "gpt-4o")
+    silent = reading(stream(*pieces), "text/event-stream; charset=utf-8")
+    assert silent.usage is None
+    assert "".join(silent.texts) == "Hello"
+
+
+def test_an_object_that_other_answers_show_too_has_its_id() -> None:
+    """A background response is counted once, when it is finished."""
+    begun = reading(json.dumps({"object": "response", "id": "resp_1", "background": True, "status": "queued"}).encode())
+    assert (begun.once, begun.is_final) == ("resp_1", False)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
+def test_a_coded_answer_is_read(encoding: str) -> None:
+    """The coding is undone off the path; the client's bytes are not touched."""
+    body = gzip.compress(json.dumps({**CHAT, "usage": COUNTS}).encode())
+    assert reading(body, encoding=encoding).usage == Usage(9, 4, 3, 2)
+
+
+def test_memory_is_bounded_and_the_end_still_read() -> None:
+    """Of a long stream a head and a tail are kept."""
+    chunk = {"model": "gpt-4o", "choices": [{"index": 0, "delta": {"content": "x" * 500}}]}
+    body = stream(*([chunk] * 2000), {"model": "gpt-4o", "choices": [], "usage": COUNTS})
+    tap = Tap()
+    for start in range(0, len(body), 4096):
+        tap(body[start : start + 4096])
+    kept = tap.finish()
+    assert len(kept.head) + len(kept.tail) < 200_000 < len(body)
+    assert read(kept, "text/event-stream").usage == Usage(9, 4, 3, 2)
+
+
+@pytest.mark.parametrize("length", [0, 1, 20, 55])
+def test_a_cut_body_is_no_error(length: int) -> None:
+    """At whatever byte it broke off."""
+    body = json.dumps({**CHAT, "usage": COUNTS}).encode()[:length]
+    assert reading(body).usage is None
+
+
+def test_money_is_exact() -> None:
+    """Decimals per million, in 10⁻⁹ USD; cached tokens have their own price."""
+    price = Price(prompt=Decimal("2.50"), completion=Decimal("10"), cached=Decimal("1.25"))
+    assert price.nano_usd(Usage(1000, 10, 400)) == 600 * 2500 + 400 * 1250 + 10 * 10_000
+
+
+def test_a_dated_name_has_the_price_of_the_name_without() -> None:
+    """And nothing else is guessed."""
+    prices = load_prices(Settings())
+    assert prices.of("gpt-4o-mini-2024-07-18") == prices.of("gpt-4o-mini") is not None
+    assert prices.of("gpt-4o-mini-next") is None
+
+
+def test_a_price_file_that_cannot_be_used_names_what_is_wrong(tmp_path: Path) -> None:
+    """File, model and member, all at once."""
+    path = tmp_path / "prices.yaml"
+    path.write_text("date: 2026-01-01\nmodels:\n  a: {prompt: -1}\n  b: {prompt: lots}\n")
+    with pytest.raises(PricesFault) as caught:
+        load_prices(Settings(prices_file=path))
+    assert "a" in str(caught.value)
+    assert "prompt" in str(caught.value)
