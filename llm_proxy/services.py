@@ -10,7 +10,7 @@ import gevent
 from gevent import monkey
 from sqlalchemy import Engine
 
-from llm_proxy import __version__, logs, metrics, redisclient
+from llm_proxy import __version__, logs, metrics, redisclient, runtime_metrics
 from llm_proxy.accounting.admission import Admission
 from llm_proxy.accounting.leasing import BEAT_S, STATEMENT_S, LeasedAdmission
 from llm_proxy.accounting.ledger import root_of
@@ -307,6 +307,7 @@ class Services:
             self._keeping = gevent.spawn(self._keep_house)
         else:  # a development server with threads: nobody turns gevent's loop
             threading.Thread(target=self._beat_in_a_thread, daemon=True).start()
+        runtime_metrics.watch()
         watch = metrics.SAMPLER.watch
         watch(metrics.INFLIGHT, lambda: len(self.books.live))
         watch(metrics.STREAMS_OPEN, lambda: self.books.open_streams)

@@ -81,12 +81,7 @@ DISPATCHER: dict[str, tuple[str, ...]] = {
     "llm_proxy_dispatcher_up": ("service",),
 }
 # Contracted metrics that panels ask for and this version does not have yet.
-AWAITED: set[str] = {
-    "llm_proxy_cpu_seconds_total",
-    "llm_proxy_gc_collections_total",
-    "llm_proxy_gc_pause_total_seconds",
-    "llm_proxy_greenlets",
-}
+AWAITED: set[str] = set()
 REDIS_EXPORTER = {
     "redis_up",
     "redis_connected_clients",

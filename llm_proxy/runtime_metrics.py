@@ -1,0 +1,97 @@
+"""Metrics of the Python process, under their own names and under those of a Go program's dashboards (DP-210).
+
+The collector's callback adds to plain numbers; the counters follow when samples are taken.
+"""
+
+import gc
+import time
+from typing import Any
+
+from gevent import Greenlet
+from prometheus_client import Counter, Gauge
+
+from llm_proxy.metrics import REGISTRY, SAMPLER
+
+_LOOK_EACH_S = 5.0  # a look at all young objects takes about a millisecond
+
+
+def _gauge(name: str, help: str) -> Gauge:
+    return Gauge(name, help, multiprocess_mode="livesum", registry=REGISTRY)
+
+
+GREENLETS = (
+    _gauge("llm_proxy_greenlets", "Live greenlets of all workers, begun since they serve."),
+    _gauge("llm_proxy_goroutines", "The same, by the name of Go's counterpart."),
+)
+RESIDENT = (
+    _gauge("llm_proxy_memory_heap_alloc_bytes", "Resident set of all workers; CPython keeps no heap figure."),
+    _gauge("llm_proxy_memory_heap_inuse_bytes", "The same."),
+)
+VIRTUAL = (
+    _gauge("llm_proxy_memory_heap_sys_bytes", "Virtual size of all workers; CPython keeps no heap figure."),
+    _gauge("llm_proxy_memory_sys_bytes", "The same."),
+)
+TOTAL_ALLOC_BYTES = Counter(
+    "llm_proxy_memory_total_alloc_bytes",
+    "Sum of the increases of the resident set between samples: a lower bound of what was allocated.",
+    registry=REGISTRY,
+)
+GC_RUNS = Counter("llm_proxy_gc_runs_total", "Runs of the cyclic collector, all generations.", registry=REGISTRY)
+GC_PAUSE_S = Counter(
+    "llm_proxy_gc_pause_total_seconds", "Time that runs of the cyclic collector took.", registry=REGISTRY
+)
+GC_COLLECTIONS = Counter(
+    "llm_proxy_gc_collections_total", "Runs of the cyclic collector by generation.", ["generation"], registry=REGISTRY
+)
+CPU_S = Counter("llm_proxy_cpu_seconds_total", "CPU time of all workers, user and system.", registry=REGISTRY)
+_collections = tuple(GC_COLLECTIONS.labels(str(generation)) for generation in range(3))
+
+
+class Runtime:
+    """What this process has used so far."""
+
+    def __init__(self) -> None:
+        self._began = self._pause_s = self._cpu_s = 0.0
+        self._runs = [0, 0, 0]
+        self._resident = 0
+        self._looked_at = float("-inf")
+        self._greenlets = 0
+
+    def collected(self, phase: str, info: dict[str, Any]) -> None:
+        """`gc.callbacks`' protocol."""
+        if phase == "start":
+            self._began = time.perf_counter()
+        else:
+            self._pause_s += time.perf_counter() - self._began
+            self._runs[info["generation"]] += 1
+
+    def sample(self, virtual: int, resident: int) -> None:
+        """Bring the metrics up to date. A look for greenlets is taken each 5 s."""
+        for gauge in RESIDENT:
+            gauge.set(resident)
+        for gauge in VIRTUAL:
+            gauge.set(virtual)
+        TOTAL_ALLOC_BYTES.inc(max(0, resident - self._resident))
+        self._resident = resident
+        cpu_s = time.process_time()
+        CPU_S.inc(max(0.0, cpu_s - self._cpu_s))
+        self._cpu_s = cpu_s
+        runs, self._runs = self._runs, [0, 0, 0]
+        for child, number in zip(_collections, runs, strict=True):
+            child.inc(number)
+        GC_RUNS.inc(sum(runs))
+        pause_s, self._pause_s = self._pause_s, 0.0
+        GC_PAUSE_S.inc(pause_s)
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_EACH_S:
+            self._looked_at = now
+            self._greenlets = sum(isinstance(each, Greenlet) for each in gc.get_objects())
+        for gauge in GREENLETS:
+            gauge.set(self._greenlets)
+
+
+def watch() -> None:
+    """Begin, once, in the process that serves."""
+    runtime = Runtime()
+    gc.callbacks.append(runtime.collected)
+    SAMPLER.memory = runtime.sample
