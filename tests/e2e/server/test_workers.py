@@ -64,6 +64,7 @@ def test_a_frozen_worker_is_ended_and_replaced(start):
 def test_sigusr1_reaches_the_edge_of_every_worker(start):
     """For files that were rotated."""
     server = start(WEB_CONCURRENCY="2")
+    wait_for(lambda: server.edge.count("started") == 2)
     server.signal(signal.SIGUSR1)
     wait_for(lambda: server.edge.count("reopen") == 2)
 
@@ -95,7 +96,8 @@ def test_an_upgrade_in_place_loses_nothing(start):
     streams = begin_streams(server, 4)
     server.signal(signal.SIGUSR2)
     wait_for(lambda: server.pids() - old, 15)
-    master = next(int(line.split()[0]) for line in reversed(_masters(server)) if int(line) != server.process.pid)
+    found = lambda: [int(line) for line in reversed(_masters(server)) if int(line) != server.process.pid]  # noqa: E731
+    master = wait_for(found, 15)[0]
     server.signal(signal.SIGTERM)
     assert_whole(finish(streams))
     assert server.ended(6) == 0
