@@ -24,7 +24,7 @@ _HOP_BY_HOP: Final = frozenset(
     ("connection", "proxy-connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings")
 ) | frozenset(("proxy-authenticate", "proxy-authorization", "proxy-authentication-info"))
 _OF_ONE_EXCHANGE: Final = frozenset(
-    ("set-cookie", "set-cookie2", "age", "cache-status", "x-accel-buffering", "x-request-id", "x-correlation-id")
+    ("set-cookie", "age", "cache-status", "x-accel-buffering", "x-request-id", "x-correlation-id")
 ) | frozenset(("x-upstream-request-id", "x-llm-proxy-remote-duration", "x-llm-proxy-remote-duration-ms"))
 NEVER_STORED: Final = _HOP_BY_HOP | _OF_ONE_EXCHANGE  # RFC 9111 §3.1, DP-148; names in lower case
 _NEVER_STORED_BEGIN: Final = ("access-control-", "x-proxy", "x-upstream-request-", "x-cache-debug")
@@ -188,6 +188,8 @@ def _forbidden(heard: Heard, found: Directives, rules: Rules) -> str | None:
     for name in ("no-store", "private"):
         if name in found:
             return f"ttl-zero-{name}"
+    if "no-store" in parse.directives(parse.values(heard.fields, "surrogate-control")):
+        return "ttl-zero-no-store"  # a word to caches like this one; the rest of that field is nobody's standard
     if is_event_stream(heard.fields) and not (rules.stores_streams and heard.wishes.forced_s):
         return "streaming-response"
     length = next(iter(parse.values(heard.fields, "content-length")), "")
