@@ -121,7 +121,7 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     cores, checks, order = Cores.here(), Checks(), random.Random(options.seed)
     serving = cores.serving[:1]
     with ExitStack() as stack:
-        upstream = Upstream(folder, cores.loading)
+        upstream = Upstream(folder, cores.loading, serving)
         stack.callback(upstream.stop)
         bench = Bench(folder, cores.loading, upstream, checks)
         found = _start(stack, folder, serving, cores, upstream)
@@ -144,7 +144,7 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def _start(
     stack: ExitStack, folder: Path, serving: tuple[int, ...], cores: Cores, upstream: Upstream
 ) -> list[Contestant]:
-    found: list[Contestant] = [Direct(upstream.port, upstream.stream_port)]
+    found: list[Contestant] = [Direct(upstream)]
 
     def add(contestant: Contestant) -> None:
         stack.callback(contestant.stop)

@@ -43,8 +43,8 @@ class Contestant:
 class Direct(Contestant):
     """No contestant at all: load and provider face to face."""
 
-    def __init__(self, port: int, stream_port: int) -> None:
-        self.name, self.port, self.stream_port = "direct", port, stream_port
+    def __init__(self, upstream: "Upstream") -> None:
+        self.name, self.port, self.stream_port = "direct", upstream.port, upstream.direct_stream_port
 
     def cpu_s(self) -> float:
         return 0.0
@@ -92,10 +92,14 @@ def start_nginx(folder: Path, cores: tuple[int, ...], http: str, connections: in
 
 
 class Upstream:
-    """The canned provider (nginx), its own count of what it saw, and the streaming one beside it."""
+    """The canned provider (nginx), its own count of what it saw, and the streaming one beside it.
 
-    def __init__(self, folder: Path, cores: tuple[int, ...]) -> None:
-        self.port, self.stream_port = free_port(), free_port()
+    The direct path has a streaming provider of its own on the contestants' core: on the client's core each of the two
+    would wait for the other to let go of it, and no contestant's last step has to.
+    """
+
+    def __init__(self, folder: Path, cores: tuple[int, ...], serving: tuple[int, ...]) -> None:
+        self.port, self.stream_port, self.direct_stream_port = free_port(), free_port(), free_port()
         fields = "\n".join(f"            add_header {name} '{value}';" for name, value in ANSWER_FIELDS)
         answer = ANSWER.replace("'", "\\'")
         self._nginx = start_nginx(
@@ -111,16 +115,19 @@ class Upstream:
         }}
     }}""",
         )
-        self._streams = Process(
-            [sys.executable, str(HERE / "stream_server.py"), str(self.stream_port)],
-            cores,
-            folder / "streams.log",
-            cwd=folder,
-            env=os.environ,
-        )
+        self._streams = [
+            self._stream_server(folder, self.stream_port, cores),
+            self._stream_server(folder, self.direct_stream_port, serving),
+        ]
         self._own_requests = 0
         self._nginx.wait_until(lambda: answers(self.port, "/"))
-        self._streams.wait_until(lambda: answers(self.stream_port, "/"))
+        for process, port in zip(self._streams, (self.stream_port, self.direct_stream_port), strict=True):
+            process.wait_until(lambda port=port: answers(port, "/"))  # type: ignore[misc]
+
+    @staticmethod
+    def _stream_server(folder: Path, port: int, cores: tuple[int, ...]) -> Process:
+        command = [sys.executable, str(HERE / "stream_server.py"), str(port)]
+        return Process(command, cores, folder / f"streams-{port}.log", cwd=folder, env=os.environ)
 
     def seen(self) -> int:
         """Requests seen so far, without the questions about it."""
@@ -131,7 +138,8 @@ class Upstream:
 
     def stop(self) -> None:
         self._nginx.stop()
-        self._streams.stop()
+        for process in self._streams:
+            process.stop()
 
 
 def nginx_proxy(folder: Path, cores: tuple[int, ...], upstream: Upstream) -> Contestant:
