@@ -10,19 +10,20 @@ import fcntl
 import os
 import struct
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
-    Histogram,
     disable_created_metrics,
     generate_latest,
     values,
 )
+from prometheus_client import Counter as LibraryCounter
+from prometheus_client import Histogram as LibraryHistogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -70,6 +71,24 @@ def _count_without_lock() -> None:
 
 if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     _count_without_lock()
+
+
+class Counter(LibraryCounter):
+    """The library's, without its look at labels that are missing and amounts below zero: ours never are."""
+
+    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+        """Count."""
+        self._value.inc(amount)
+
+
+class Histogram(LibraryHistogram):
+    """The library's, with its bucket found by halving."""
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        """Count one more of this size."""
+        self._sum.inc(amount)
+        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)  # the last bound is infinite
+
 
 REQUESTS = Counter("llm_proxy_requests_total", "Requests to the proxy, preflights left out.", registry=REGISTRY)
 ERRORS = Counter(
