@@ -200,3 +200,20 @@ def test_a_fault_inside_costs_the_bodies_alone(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Secrets, "hide", broken)
     found = full(captured(request=[b"{}"], response=[b"{}"]))
     assert (found.status, found.request_body) == (200, None)
+
+
+def test_the_fields_of_a_stream_wait_as_one_text_and_come_back_as_they_were() -> None:
+    """Repetitions, empty values and masking included; names that hold secrets are left out as ever."""
+    fields = [
+        ("Content-Type", "text/event-stream; charset=utf-8"),
+        ("X-A", "1"),
+        ("x-a", ""),
+        ("X-A", f"of {TOKEN}"),
+        ("Set-Cookie", "a=b"),
+    ]
+    tap = Capture(LIMITS, method="POST", path="/v1/x", request_id="r", started_at_s=1.5)
+    tap.response_head(fields)
+    tap.finish(status=200, outcome="ok", duration_ns=5, secrets=(TOKEN,))
+    event = tap.event()
+    assert event.response_headers == end_to_end(fields, Secrets((TOKEN,)))
+    assert event.response_headers["X-A"][:2] == ["1", ""]
