@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import gevent
 import gevent.socket
 from gunicorn.http.errors import NoMoreData
-from gunicorn.http.message import Request
+from gunicorn.http.message import RFC9110_5_3_SINGLETON_FIELDS, Request
 from gunicorn.http.parser import RequestParser
 
 from llm_proxy.errors import ClientConnectionError, ClientGone, LlmProxyError
@@ -32,11 +32,28 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST
 _NO_BODY: Iterable[bytes] = ()
 
 
+_LOOKED_AT = RFC9110_5_3_SINGLETON_FIELDS | {"EXPECT"}  # by gunicorn's policy, whatever the peer is
+_KNOWN_NAMES = 2048  # clients choose names: what is remembered about them is bounded
+_names: dict[str, str] = {}
+
+
 class Head(Request):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's request; no peer is believed about scheme or address, so none is looked up, which takes 7 µs."""
+    """gunicorn's request; no peer is believed about scheme or address, so none is looked up, which takes 7 µs.
+
+    All requests share the texts of their fields' names.
+    """
 
     def _peer_trusted_for_forwarded(self) -> tuple[dict[str, str], list[str]]:
         return {}, []
+
+    def _apply_header_policy(self, name: str, value: str, *state: Any, **options: Any) -> tuple[str, str] | None:
+        known = _names.get(name)
+        if known is not None:
+            return known, value
+        kept: tuple[str, str] | None = super()._apply_header_policy(name, value, *state, **options)
+        if kept is not None and name not in _LOOKED_AT and len(_names) < _KNOWN_NAMES and len(name) <= 128:
+            _names[name] = name
+        return kept
 
 
 class Parser(RequestParser):  # type: ignore[misc]
