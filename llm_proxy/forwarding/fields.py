@@ -178,13 +178,16 @@ REPLACED_WITH_ORIGIN: Final = "ACCESS-CONTROL-ALLOW-ORIGIN"  # two of them and n
 REPLACED_WITH_CORRELATION: Final = "X-CORRELATION-ID"
 
 _DROPPED_ANSWER: Final = HOP_BY_HOP | REPLACED | {"SET-COOKIE", "SET-COOKIE2"}
-_CONNECTION, _CONTENT_TYPE, _DATE, _SERVER, _BUFFERING, _REPLACEABLE, _AGAIN = 1, 2, 4, 8, 16, 32, 64
+_CONNECTION, _CONTENT_TYPE, _DATE, _SERVER, _BUFFERING, _REPLACEABLE, _LENGTH, _CODING = (1 << n for n in range(8))
+_AGAIN = 256  # one of Date and Server has come before
 _LOOKED_AT: Final = {  # a bit for each name that says something to us
     "CONNECTION": _CONNECTION,
     "CONTENT-TYPE": _CONTENT_TYPE,
     "DATE": _DATE,
     "SERVER": _SERVER,
     "X-ACCEL-BUFFERING": _BUFFERING,
+    "CONTENT-LENGTH": _LENGTH,
+    "TRANSFER-ENCODING": _CODING,
     REPLACED_WITH_ORIGIN: _REPLACEABLE,
     REPLACED_WITH_CORRELATION: _REPLACEABLE,
 }
@@ -195,11 +198,14 @@ _EVENT_STREAM: Final = b"text/event-stream"
 class AnswerFields:
     """What the provider's fields come to, for the client; latin-1 text, names as the provider spelled them.
 
-    `is_event_stream`: Content-Type contains text/event-stream (DP-98).
+    `is_event_stream`: Content-Type contains text/event-stream (DP-98). `has_length`: there is a Content-Length.
+    `is_framed`: there is that or a Transfer-Encoding, so the content's end is not the connection's.
     """
 
     fields: list[tuple[str, str]]
     is_event_stream: bool
+    has_length: bool
+    is_framed: bool
 
 
 _answer_names: dict[bytes, tuple[str, int]] = {}  # as sent → (spelling, "" to drop it; its bit, 0 for most)
@@ -221,7 +227,9 @@ def answer_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> An
     for raw, value in fields:
         spelling, bit = names.get(raw) or _judge_answer_name(raw)
         if bit:
-            seen |= bit | (_AGAIN if seen & bit else 0)
+            if seen & bit & (_DATE | _SERVER):
+                seen |= _AGAIN
+            seen |= bit
             if bit == _CONTENT_TYPE:
                 is_event_stream = is_event_stream or _EVENT_STREAM in value.lower()
             elif bit == _CONNECTION:
@@ -239,7 +247,7 @@ def answer_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> An
         passed = _once(passed)
     if is_event_stream:
         passed.append(("X-Accel-Buffering", "no"))
-    return AnswerFields(passed, is_event_stream)
+    return AnswerFields(passed, is_event_stream, seen & _LENGTH != 0, seen & (_LENGTH | _CODING) != 0)
 
 
 def _judge_answer_name(raw: bytes) -> tuple[str, int]:

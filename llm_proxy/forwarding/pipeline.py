@@ -269,6 +269,7 @@ class Pipeline:
         request = settlement.request
         origin = request.values.get("ORIGIN")
         passed = answer_fields(answer.fields, _REPLACED_FOR_BROWSERS if origin else _REPLACED)
+        answer.fields = []  # a long answer need not hold them twice
         if passed.is_event_stream:
             answer.no_total_limit()
         settlement.answered(answer.status, is_stream=passed.is_event_stream)
@@ -279,7 +280,7 @@ class Pipeline:
             if reaction is not None and reaction.served is not None:
                 return self._instead(settlement, answer, reaction.served)
             if reaction is not None and reaction.capture is not None:
-                reaction.is_framed(_is_framed(answer))
+                reaction.is_framed(passed.is_framed)
                 taps.append(reaction.capture)
             marks = self._caching.marks(settlement, reaction)
         fields.append(("X-Proxy", "llm-proxy"))
@@ -295,7 +296,7 @@ class Pipeline:
             answer,
             settlement.end,
             has_content=request.method != "HEAD" and answer.status not in NO_CONTENT_STATUSES,
-            is_stream=passed.is_event_stream or not _has_length(answer),
+            is_stream=passed.is_event_stream or not passed.has_length,
             taps=taps,
         )
         return Reply(f"{answer.status} {answer.reason.decode('latin-1')}", fields, relay)
@@ -382,12 +383,3 @@ def _incoming(request: ProxyRequest) -> Incoming:
         length=request.content_length,
         waits=values.get("EXPECT", "").lower() == "100-continue",
     )
-
-
-def _is_framed(answer: Answer) -> bool:
-    """Whether the end of its body is marked by more than the connection's."""
-    return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in answer.fields)
-
-
-def _has_length(answer: Answer) -> bool:
-    return any(name.lower() == b"content-length" for name, _ in answer.fields)

@@ -209,3 +209,18 @@ def test_both_directions_cost_microseconds() -> None:
     answer = [(b"x-ratelimit-%d" % n, b"100") for n in range(20)]
     assert min(timeit.repeat(lambda: sent(SDK), number=1000, repeat=5)) < 0.1
     assert min(timeit.repeat(lambda: answer_fields(answer), number=1000, repeat=5)) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("fields", "has_length", "is_framed"),
+    [
+        ([(b"content-length", b"3")], True, True),
+        ([(b"Transfer-Encoding", b"chunked")], False, True),
+        ([(b"Date", b"x"), (b"Date", b"y")], False, False),
+    ],
+    ids=["length", "chunked", "until close"],
+)
+def test_how_an_answer_ends_is_told(fields: list[tuple[bytes, bytes]], has_length: bool, is_framed: bool) -> None:
+    """By its framing fields, of which only the length goes on to the client."""
+    found = answer_fields(fields)
+    assert (found.has_length, found.is_framed) == (has_length, is_framed)
