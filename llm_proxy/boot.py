@@ -21,6 +21,7 @@ from llm_proxy.db.prepare import prepare_patiently
 from llm_proxy.providers import ProviderFileError, load_provider
 from llm_proxy.settings import Loaded, Settings
 from llm_proxy.transport import check_certificates, check_proxies
+from llm_proxy.usage import prices
 
 
 class StartRefused(Exception):
@@ -45,6 +46,7 @@ def check(loaded: Loaded) -> list[str]:
         connector_of_settings(settings)
     except DatabaseFault as exc:
         faults.append(str(exc))
+    faults += prices.fault_lines(settings)
     files = (logs.fault(settings), audit_file.fault(settings), ledger.fault(settings))
     return faults + [fault for fault in files if fault is not None]
 

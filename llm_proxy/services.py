@@ -50,6 +50,12 @@ from llm_proxy.settings import Settings
 from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.tokens.service import TokenService
 from llm_proxy.transport import Options, Timeouts, Upstream
+from llm_proxy.usage.budgets import Budgets
+from llm_proxy.usage.estimate import Estimator
+from llm_proxy.usage.meter import Meter
+from llm_proxy.usage.prices import Prices, load_prices
+from llm_proxy.usage.query import UsageLog
+from llm_proxy.usage.rollup import Rollup
 
 Render = Callable[[LlmProxyError], tuple[str, list[tuple[str, str]], bytes]]
 
@@ -156,6 +162,37 @@ class Services:
             shared = LimitsInRedis(redisclient.target(settings), prefix, observe=observe)
         return LimitGate(settings, LimitsOfMachine(server_folder.shared()), shared)
 
+    @cached_property
+    def prices(self) -> Prices:
+        """The price list. Raises PricesFault."""
+        return load_prices(self.settings)
+
+    @cached_property
+    def rollup(self) -> Rollup:
+        """Sums on their way to the database."""
+        return Rollup(self.engine, flushed=self._flushed, failed=metrics.FLUSH_FAILURES.inc)
+
+    @cached_property
+    def meter(self) -> Meter:
+        """Counts what exchanges use."""
+        estimator = Estimator(self.settings.tiktoken_cache_dir)
+        return Meter(self.rollup, self.prices, estimator, count_tokens=self.limits.count_tokens)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        """Budgets of tokens and projects; without one they cost a look at five attributes."""
+        return Budgets(
+            self.rollup, self.prices, self.statements, settle=self.meter.settle, forget=self.directory.forget
+        )
+
+    def _flushed(self, token_ids: set[str], project_ids: set[str]) -> None:
+        self.budgets.flushed(token_ids, project_ids)
+
+    @cached_property
+    def usage(self) -> UsageLog:
+        """Reads what was used."""
+        return UsageLog(self.engine)
+
     @property
     def cache_purge(self) -> ResponseCache | None:
         """The same, for those that purge."""
@@ -222,6 +259,7 @@ class Services:
             access=self.access,
             refusals=RefusalAudit(self.audit) if self.settings.audit_enabled else None,
             events=self.recorder,
+            metered=self.meter.ended,
         )
         if self.settings.revoke_cuts_streams:
             self.admission.cut_streams(books.streaming_tokens, books.cut_streams_of)
@@ -270,6 +308,8 @@ class Services:
             recorder=self.recorder,
             caching=self.caching,
             limits=self.limits,
+            budgets=self.budgets,
+            meter=self.meter,
         )
 
     @cached_property
@@ -304,6 +344,7 @@ class Services:
             self.admission.start()
             self.audit.start()
             self.publisher.start()
+            self.meter.start()
             self._keeping = gevent.spawn(self._keep_house)
         else:  # a development server with threads: nobody turns gevent's loop
             threading.Thread(target=self._beat_in_a_thread, daemon=True).start()
@@ -329,6 +370,7 @@ class Services:
             self.admission.beat()
             self.audit.flush()
             self.publisher.turn()
+            self.meter.beat()
             time.sleep(BEAT_S)
 
     def stop(self, *, cut: bool = False) -> None:
@@ -340,8 +382,10 @@ class Services:
                 if not cut:
                     self.housekeeper.close()
             self.admission.close()
+            self.meter.close()
             self.publisher.close(cut=cut)
             self.audit.close()
+            self.limits.close()
             self.upstream.close()
             if self.response_cache is not None:
                 self.response_cache.close()

@@ -31,6 +31,7 @@ COMMANDS = {
     "openai": ("llm_proxy.cli.chat:openai", "Talk to a model through the proxy."),
     "server": ("llm_proxy.cli.serve:server", "Serve the proxy."),
     "setup": ("llm_proxy.cli.setup:setup", "Write an env file, and make a first project."),
+    "usage": ("llm_proxy.cli.usage:usage", "What was used, and whether the numbers agree."),
     "simulate-provider": ("llm_proxy.cli.simulate:simulate_provider", "Serve a simulated provider."),
 }
 

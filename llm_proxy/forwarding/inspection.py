@@ -8,13 +8,13 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from llm_proxy.errors import InvalidRequest, RequestTooLarge, StreamingDisabled
+from llm_proxy.errors import InvalidJson, InvalidRequest, RequestTooLarge, StreamingDisabled
 from llm_proxy.forwarding.body import PIECE_BYTES, HeldBody, Source, StreamedBody, check_declared, hold, open_body
 from llm_proxy.forwarding.multipart import FormScanner, InvalidMultipart, boundary_of
 from llm_proxy.providers.parameters import ParameterRules, json_members
 
 Body = bytes | StreamedBody | HeldBody
-_STREAM = "stream"
+_STREAM, _MODEL = "stream", "model"
 _YES = (True, 1, "true", "1", "True")
 
 
@@ -86,13 +86,16 @@ class Inspector:
         self._allows_streams = allows_streams
         self._is_idle = allows_streams and not self._has_rules
 
-    def admit(self, incoming: Incoming, *, must_hold: bool = False) -> Body | None:
+    def admit(
+        self, incoming: Incoming, *, must_hold: bool = False, named: Callable[[str], None] | None = None
+    ) -> Body | None:
         """The body to forward, looked at as far as the rules ask for it; None when there is none.
 
         A StreamedBody is still with the client. Whoever gets a body closes it.
 
         Args:
             must_hold: The caller needs the whole body, whatever the rules.
+            named: Told of each model that the body names, before it is forwarded; raises to refuse it.
 
         Raises:
             ParamNotAllowed, InvalidJson, InvalidRequest, StreamingDisabled, RequestTooLarge, InsufficientStorage,
@@ -103,19 +106,24 @@ class Inspector:
         source = incoming.source
         if source is None:
             return None
+        must_hold = must_hold or named is not None
         if self._is_idle and not must_hold:
             return open_body(source, incoming.length, max_bytes=self._max_request_bytes, waits=incoming.waits)
         kind = kind_of(incoming.content_type) if incoming.method.upper() in ("POST", "PUT", "PATCH") else Kind.OTHER
-        if self._is_idle:
+        if self._is_idle and named is None:
             kind = Kind.OTHER
         if kind is Kind.OTHER and not must_hold:
             return open_body(source, incoming.length, max_bytes=self._max_request_bytes, waits=incoming.waits)
         if kind is Kind.MULTIPART:
-            return self._form(incoming, source)
+            return self._form(incoming, source, named)
         held = hold(source, incoming.length, max_bytes=self._max_held_bytes)
         try:
             if kind is not Kind.OTHER:
                 self._check_held(held, kind, incoming.content_encoding)
+            if named is not None:
+                _refuse_encoded(incoming.content_encoding)
+                for model in _models(held.content(), is_form=kind is Kind.URLENCODED):
+                    named(model)
         except BaseException:
             held.close()
             raise
@@ -142,42 +150,55 @@ class Inspector:
         if not self._allows_streams and asks(content):
             raise StreamingDisabled
 
-    def _form(self, incoming: Incoming, source: Source) -> HeldBody:
+    def _form(self, incoming: Incoming, source: Source, named: Callable[[str], None] | None) -> HeldBody:
         """A multipart body passes to the temporary file; what is checked of it counts as inspected, the rest not."""
         check_declared(incoming.length, self._max_request_bytes)
-        if self._has_rules:
+        is_strict = self._has_rules or named is not None
+        if is_strict:
             _refuse_encoded(incoming.content_encoding)
         held = HeldBody()
         try:
-            scanner = self._scanner(incoming)
+            scanner = self._scanner(incoming, named)
             while data := source.read1(PIECE_BYTES):
                 if self._max_request_bytes and held.length + len(data) > self._max_request_bytes:
                     raise RequestTooLarge
-                scanner = self._look(scanner, data)
+                scanner = self._look(scanner, data, is_strict=is_strict)
                 held.write(data)
-            self._look(scanner, b"")
+            self._look(scanner, b"", is_strict=is_strict)
         except BaseException:
             held.close()
             raise
         return held
 
-    def _scanner(self, incoming: Incoming) -> FormScanner | None:
+    def _scanner(self, incoming: Incoming, named: Callable[[str], None] | None) -> FormScanner | None:
         names = set(self._rules.names) if self._allows_streams else {*self._rules.names, _STREAM}
+        if named is not None:
+            names.add(_MODEL)
+        found: Callable[[str, str | None], None] = self._found if named is None else self._found_and(named)
         try:
             boundary = boundary_of(incoming.content_type or "")
         except InvalidMultipart:
-            if self._has_rules:
+            if self._has_rules or named is not None:
                 raise
             return None
-        return FormScanner(boundary, names, self._found, max_bytes=self._max_inspected_bytes)
+        return FormScanner(boundary, names, found, max_bytes=self._max_inspected_bytes)
 
-    def _look(self, scanner: FormScanner | None, data: bytes) -> FormScanner | None:
+    def _found_and(self, named: Callable[[str], None]) -> Callable[[str, str | None], None]:
+        def found(name: str, value: str | None) -> None:
+            self._found(name, value)
+            if name == _MODEL:
+                named("…" if value is None else value)
+
+        return found
+
+    @staticmethod
+    def _look(scanner: FormScanner | None, data: bytes, *, is_strict: bool) -> FormScanner | None:
         """The next piece; b"" is the end. Where no rule depends on it, a form that cannot be read is let be."""
         if scanner is not None:
             try:
                 scanner.feed(data) if data else scanner.finish()
             except InvalidMultipart:
-                if self._has_rules:
+                if is_strict:
                     raise
                 return None
         return scanner
@@ -195,6 +216,20 @@ def _refuse_encoded(content_encoding: str | None) -> None:
     """A compressed form cannot be read here, and passing it unread would undo the rules."""
     if content_encoding and content_encoding.strip().lower() != "identity":
         raise InvalidRequest("Content-Encoding is not accepted where parameters are checked", param="Content-Encoding")
+
+
+def _models(content: bytes, *, is_form: bool) -> list[str]:
+    """Every model that a body names; one that is no text stands as JSON. What is no object names none."""
+    if is_form:
+        return [value for name, value in parse_qsl(content.decode("utf-8", "replace")) if name == _MODEL]
+    if b"model" not in content and b"\\u" not in content:
+        return []
+    try:
+        members = json_members(content)
+    except InvalidJson:
+        return []
+    found = [value for name, value in members if name == _MODEL and value is not None]
+    return [value if isinstance(value, str) else repr(value) for value in found]
 
 
 def asks_for_stream(content: bytes) -> bool:

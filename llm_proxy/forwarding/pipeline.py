@@ -32,7 +32,7 @@ from llm_proxy.forwarding.fields import (
     answer_fields,
 )
 from llm_proxy.forwarding.inspection import Body, Incoming, Inspector
-from llm_proxy.forwarding.recording import Recorder, Sendable, tap_request
+from llm_proxy.forwarding.recording import Recorder, Sendable, meter_request, tap_request
 from llm_proxy.forwarding.relay import Relay, Tap
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.settle import Books, Settlement
@@ -41,6 +41,7 @@ from llm_proxy.redaction import obfuscate
 from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.tokens.facts import TokenFacts
 from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
+from llm_proxy.usage.meter import Meter
 
 Fields = list[tuple[str, str]]
 NO_CONTENT_STATUSES = frozenset((204, 304))  # RFC 9110 §6.4.1
@@ -65,6 +66,22 @@ class LimitGate(Protocol):
 
     def admit_token(self, token: TokenFacts, bearer: str) -> None:
         """Step 12: the token's window, then its project's."""
+
+
+class BudgetGate(Protocol):
+    """Budgets of model tokens and money (steps 11 to 13)."""
+
+    def check_token(self, token: TokenFacts) -> None:
+        """Step 11. Raises TokenBudgetExceeded, CostBudgetExceeded."""
+
+    def check_project(self, token: TokenFacts) -> None:
+        """Step 12. Raises CostBudgetExceeded, ServiceUnavailable."""
+
+    def needs_price(self, token: TokenFacts) -> bool:
+        """Whether money limits this token."""
+
+    def check_model(self, model: str) -> None:
+        """Step 13, where it does. Raises ModelNotPriced."""
 
 
 class NoLimits:
@@ -96,6 +113,8 @@ class Pipeline:
         recorder: Makes events; None: nothing is captured.
         limits: The windows.
         caching: The response cache; None: HTTP_CACHE_ENABLED is off.
+        budgets: Budgets; None: there are none.
+        meter: Counts what exchanges used; None: nobody does.
     """
 
     def __init__(
@@ -116,6 +135,8 @@ class Pipeline:
         recorder: Recorder | None = None,
         limits: LimitGate | None = None,
         caching: Caching | None = None,
+        budgets: BudgetGate | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._recorder = recorder
         self._allowed = AllowList(provider)
@@ -126,6 +147,7 @@ class Pipeline:
         self._timeouts, self._is_draining, self._render = timeouts, is_draining, render
         self._enforces_project = enforce_project_active
         self._limits, self._caching = limits or NoLimits(), caching
+        self._budgets, self._meter = budgets, meter
         if caching is not None:
             caching.refresh = self.refresh
 
@@ -183,14 +205,22 @@ class Pipeline:
         token = self._authenticate(settlement, bearer)  # 9
         if self._enforces_project and not token.project.is_active:  # 10
             raise ProjectInactive
+        budgets = self._budgets
         self._books.admission.peek(token)  # 11
+        if budgets is not None:
+            budgets.check_token(token)
         self._limits.admit_token(token, bearer)  # 12
+        if budgets is not None:
+            budgets.check_project(token)
         settlement.is_usable = True
-        must_hold = False
+        must_hold, named = False, None
+        if budgets is not None and budgets.needs_price(token):
+            named = budgets.check_model
         if self._caching is not None:
             use = settlement.cache = self._caching.begin(request)
             must_hold = use.asked is not None
-        body = settlement.body = self._inspector.admit(_incoming(request), must_hold=must_hold)  # 13
+        body = self._inspector.admit(_incoming(request), must_hold=must_hold, named=named)  # 13
+        settlement.body = body
         return body
 
     def _authenticate(self, settlement: Settlement, bearer: str) -> TokenFacts:
@@ -235,6 +265,11 @@ class Pipeline:
         if self._recorder is not None and token is not None:
             settlement.capture = self._recorder.begin(request, token)
             sendable = tap_request(body, settlement.capture)
+        if self._meter is not None and token is not None:
+            metered = settlement.metered = self._meter.begin(
+                token, request.method, request.path, request.values.get("CONTENT-TYPE")
+            )
+            sendable = meter_request(sendable, metered)
         forward = Forward(
             request.method,
             self._base_path + request.target.encode("latin-1"),
@@ -274,7 +309,12 @@ class Pipeline:
             answer.no_total_limit()
         settlement.answered(answer.status, is_stream=passed.is_event_stream)
         fields, taps = passed.fields, list[Tap]()
+        if settlement.metered is not None:
+            tap = settlement.metered.answered(answer.status, *_content(fields))
+            if tap is not None:
+                taps.append(tap)
         marks: Iterable[tuple[str, str]] = ()
+        is_captured = False
         if self._caching is not None:
             reaction = self._caching.answered(settlement, answer.status, answer.reason.decode("latin-1"), fields)
             if reaction is not None and reaction.served is not None:
@@ -282,6 +322,7 @@ class Pipeline:
             if reaction is not None and reaction.capture is not None:
                 reaction.is_framed(passed.is_framed)
                 taps.append(reaction.capture)
+                is_captured = True  # its last piece waits until it is stored: the head need not
             marks = self._caching.marks(settlement, reaction)
         fields.append(("X-Proxy", "llm-proxy"))
         fields += self._ids(request)
@@ -296,7 +337,7 @@ class Pipeline:
             answer,
             settlement.end,
             has_content=request.method != "HEAD" and answer.status not in NO_CONTENT_STATUSES,
-            is_stream=passed.is_event_stream or not passed.has_length,
+            is_stream=passed.is_event_stream or is_captured or not passed.has_length,
             taps=taps,
         )
         return Reply(f"{answer.status} {answer.reason.decode('latin-1')}", fields, relay)
@@ -383,3 +424,16 @@ def _incoming(request: ProxyRequest) -> Incoming:
         length=request.content_length,
         waits=values.get("EXPECT", "").lower() == "100-continue",
     )
+
+
+def _content(fields: Fields) -> tuple[str, str]:
+    """Content-Type and Content-Encoding; empty where there is none."""
+    media_type = encoding = ""
+    for name, value in fields:
+        if name[:8] in ("Content-", "content-"):
+            lowered = name.lower()
+            if lowered == "content-type":
+                media_type = value
+            elif lowered == "content-encoding":
+                encoding = value
+    return media_type, encoding

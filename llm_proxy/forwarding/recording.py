@@ -9,6 +9,8 @@ from llm_proxy.events.capture import Capture, CaptureLimits
 from llm_proxy.events.publisher import Publisher
 from llm_proxy.forwarding.body import HeldBody, StreamedBody
 from llm_proxy.forwarding.request import ProxyRequest
+from llm_proxy.usage.meter import Metered, MeteredBody
+from llm_proxy.usage.tap import REQUEST_BYTES
 
 if TYPE_CHECKING:
     from llm_proxy.accounting.outcomes import Row
@@ -34,7 +36,7 @@ class TappedBody:
         return data
 
 
-Sendable = bytes | StreamedBody | HeldBody | TappedBody | None  # what the transport takes
+Sendable = bytes | StreamedBody | HeldBody | TappedBody | MeteredBody | None  # what the transport takes
 
 
 class Recorder:
@@ -111,6 +113,18 @@ def tap_request(body: bytes | StreamedBody | HeldBody | None, capture: Capture) 
     capture.request_rest(body.length - len(kept))
     sendable.rewind()
     return sendable
+
+
+def meter_request(body: Sendable, metered: Metered) -> Sendable:
+    """The same for what counts usage: bodies that are here are kept by reference, or their beginning is."""
+    if isinstance(body, bytes):
+        metered.asked = body
+    elif isinstance(body, HeldBody):
+        metered.asked = body.read1(REQUEST_BYTES)
+        body.rewind()
+    elif body is not None:
+        return MeteredBody(body, metered)
+    return body
 
 
 def _bearer(request: ProxyRequest) -> str:

@@ -5,6 +5,7 @@ Which row of the accounting table an ending is, and what that row counts, is `ac
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_proxy import logs, metrics
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from llm_proxy.forwarding.caching import CacheUse
     from llm_proxy.forwarding.inspection import Body
     from llm_proxy.tokens.facts import TokenFacts
+    from llm_proxy.usage.meter import Metered
 
 CLIENT_CLOSED_STATUS = 499  # DP-78: nobody sees it but the log and the event
 _log = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class Books:
         access: The access log.
         refusals: Audits what was refused; None: nothing is audited.
         events: Gets finished exchanges; None: nobody is told.
+        metered: Gets what is known of the use of charged ones, to be read later; None: nobody counts it.
     """
 
     def __init__(
@@ -77,9 +80,10 @@ class Books:
         access: logs.AccessLog,
         refusals: Refusals | None = None,
         events: EventSink | None = None,
+        metered: "Callable[[Metered], None] | None" = None,
     ) -> None:
         self.admission, self.circuit, self.slots, self.access = admission, circuit, slots, access
-        self.refusals, self.events = refusals, events
+        self.refusals, self.events, self.metered = refusals, events, metered
         self.live: set[Settlement] = set()
         self.open_streams = 0
 
@@ -111,6 +115,7 @@ class Settlement:
         unit: The unit taken; None before and after.
         body: The request's, once it was admitted; closed at the end.
         capture: The tap of its event, once it is about to be dispatched.
+        metered: The same of its use.
         cache: What it has to do with the response cache; None where there is none.
         served: The row of a stored answer that was served.
         is_stale_served: A stale answer stood in for a provider that failed.
@@ -137,6 +142,7 @@ class Settlement:
         "is_stale_served",
         "is_stream",
         "is_usable",
+        "metered",
         "request",
         "sent_s",
         "served",
@@ -153,6 +159,7 @@ class Settlement:
         self.unit: Unit | None = None
         self.body: Body | None = None
         self.capture: Capture | None = None
+        self.metered: Metered | None = None
         self.cache: CacheUse | None = None
         self.served: Row | None = None
         self.is_stale_served = False
@@ -271,6 +278,8 @@ class Settlement:
         self._give_back(row, failure)
         status = self._final_status(row, failure)
         self._count(row, status, failure, ended_s)
+        if self.metered is not None and row.charge is Charge.KEPT and self._books.metered is not None:
+            self._books.metered(self.metered)
         if row.event is not None and self._books.events is not None:
             self._books.events(self, row, status)
         if row.audit and failure is not None and self._books.refusals is not None:

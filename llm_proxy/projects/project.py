@@ -8,12 +8,11 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from llm_proxy.amounts import nano_usd, whole
 from llm_proxy.crypto import KeyRing, UnopenableValue, digest, is_sealed
 from llm_proxy.errors import BadRequest
 from llm_proxy.redaction import obfuscate
 
-_LATER = ("tokens_per_minute", "max_cost_usd_per_month")
-MAX_RATE = 2_147_483_647  # data-plane 0.1
 EVENT_PRIVACY = ("full", "metadata", "off")
 _KEY_FORM = re.compile(r"[\x21-\x7e]{1,4096}")
 _UNREADABLE = "****"
@@ -32,6 +31,8 @@ class Project:
     updated_at: datetime
     event_privacy: str = "full"
     requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_cost_nano_usd_per_month: int | None = None
     stored_key: str = field(repr=False, default="")
 
     @classmethod
@@ -51,18 +52,20 @@ class Project:
             updated_at=row["updated_at"],
             event_privacy=row["event_privacy"],
             requests_per_minute=row["requests_per_minute"],
+            tokens_per_minute=row["tokens_per_minute"],
+            max_cost_nano_usd_per_month=row["max_cost_nano_usd_per_month"],
             stored_key=digest(row["api_key"]),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class NewProject:
-    """A creation that is allowed, as far as it can be told without the database."""
+    """A creation that is allowed, as far as it can be told without the database. `limits` by column, None = off."""
 
     name: str
     api_key: str
     event_privacy: str = "full"
-    requests_per_minute: int | None = None
+    limits: Mapping[str, int | None] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, wanted: Mapping[str, Any], *, wants_sk: bool = False) -> "NewProject":
@@ -78,9 +81,8 @@ class NewProject:
             )
         api_key = check_api_key(api_key, wants_sk=wants_sk)
         name = check_name(name)
-        _refuse_later_fields(wanted)
         privacy = _privacy(wanted) or EVENT_PRIVACY[0]
-        return cls(name, api_key, event_privacy=privacy, requests_per_minute=_rate(wanted))
+        return cls(name, api_key, event_privacy=privacy, limits=limits_of(wanted))
 
     def __repr__(self) -> str:  # never a key in a log or a traceback
         return f"NewProject(name={self.name!r})"
@@ -108,9 +110,8 @@ class ProjectPatch:
             api_key = check_api_key(api_key, wants_sk=wants_sk) if api_key.strip() else None
         if name is not None:
             name = check_name(name)
-        _refuse_later_fields(wanted)
-        limits = {"requests_per_minute": _rate(wanted)} if "requests_per_minute" in wanted else {}
-        return cls(name, api_key, is_active, bool(revokes), event_privacy=_privacy(wanted), limits=limits)
+        privacy = _privacy(wanted)
+        return cls(name, api_key, is_active, bool(revokes), event_privacy=privacy, limits=limits_of(wanted))
 
     def __repr__(self) -> str:
         return f"ProjectPatch(name={self.name!r}, is_active={self.is_active})"
@@ -147,12 +148,6 @@ def _given_key(wanted: Mapping[str, Any]) -> str | None:
     return api_key if api_key is not None else _text(wanted, "openai_api_key")  # MP-2
 
 
-def _refuse_later_fields(wanted: Mapping[str, Any]) -> None:
-    for name in _LATER:
-        if wanted.get(name) is not None:
-            raise _refused(f"{name} is not supported by this version", name)
-
-
 def _privacy(wanted: Mapping[str, Any]) -> str | None:
     """What of its exchanges goes into events; null is the default again. None: not mentioned. Raises BadRequest."""
     if "event_privacy" not in wanted:
@@ -163,12 +158,13 @@ def _privacy(wanted: Mapping[str, Any]) -> str | None:
     return word or EVENT_PRIVACY[0]
 
 
-def _rate(wanted: Mapping[str, Any]) -> int | None:
-    """Requests a minute; null and absent = no limit. Raises BadRequest."""
-    rate: int | None = _typed(wanted, "requests_per_minute", int)
-    if rate is not None and not 1 <= rate <= MAX_RATE:
-        raise _refused(f"requests_per_minute must be 1 to {MAX_RATE}", "requests_per_minute")
-    return rate
+def limits_of(wanted: Mapping[str, Any]) -> dict[str, int | None]:
+    """Columns of the limits and budgets that are named; null = off. Raises BadRequest naming the field."""
+    names = [name for name in ("requests_per_minute", "tokens_per_minute") if name in wanted]
+    named = {name: whole(wanted, name) for name in names}
+    if "max_cost_usd_per_month" in wanted:
+        named["max_cost_nano_usd_per_month"] = nano_usd(wanted, "max_cost_usd_per_month")
+    return named
 
 
 def _text(wanted: Mapping[str, Any], name: str) -> str | None:

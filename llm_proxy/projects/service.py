@@ -111,7 +111,7 @@ class ProjectService:
             "api_key": self._ring.seal(new.api_key, project_id),
             "is_active": True,
             "event_privacy": new.event_privacy,
-            "requests_per_minute": new.requests_per_minute,
+            **new.limits,
             "created_at": now,
             "updated_at": now,
         }

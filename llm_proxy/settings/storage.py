@@ -124,9 +124,7 @@ class TokenSettings:
     ledger_dir: Path | None = setting(
         "LEDGER_DIR", file_path, None, "Folder of the workers' ledgers; unset: ledger/ beside the data."
     )
-    prices_file: Path | None = setting(
-        "PRICES_FILE", existing_file, None, "Price list that replaces the packaged one.", later="usage and cost"
-    )
+    prices_file: Path | None = setting("PRICES_FILE", existing_file, None, "Price list that replaces the packaged one.")
     tiktoken_cache_dir: Path | None = setting(
         "TIKTOKEN_CACHE_DIR", folder, None, "Folder with tiktoken's encoding files."
     )

@@ -146,8 +146,7 @@ class TokenService:
             "created_at": now,
             "name": new.name,
             "metadata": None if new.metadata is None else json.dumps(new.metadata),
-            "idle_timeout_minutes": new.idle_timeout_minutes,
-            "requests_per_minute": new.requests_per_minute,
+            **new.limits,
         }
         with writing(self._engine) as connection:
             self._require_active(connection, new.project_id)

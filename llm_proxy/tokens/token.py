@@ -2,25 +2,20 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import RowMapping
 
+from llm_proxy.amounts import MAX_MODEL_TOKENS, nano_usd, whole
 from llm_proxy.errors import BadRequest
 from llm_proxy.settings import Settings
 
 MAX_DURATION_MINUTES = 525_600
 MAX_REQUESTS = 2_147_483_647  # MP-47
 MAX_IDLE_MINUTES = 525_600  # data-plane 0.1
-MAX_RATE = 2_147_483_647
 _DURATIONS = {"duration_minutes": 1, "duration_hours": 60, "expires_in_days": 1440}  # MP-1
-_LATER = (  # data-plane 0.1: known, refused until their issue is there
-    "max_total_tokens",
-    "max_cost_usd",
-    "tokens_per_minute",
-)
 _METADATA_KEYS, _METADATA_BYTES, _NAME_CHARACTERS = 16, 1024, 255
 _INT64 = 2**63
 
@@ -44,6 +39,11 @@ class Token:
     metadata: dict[str, Any] | None
     idle_timeout_minutes: int | None = None
     requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_total_tokens: int | None = None
+    max_cost_nano_usd: int | None = None
+    total_tokens: int = 0
+    total_cost_nano_usd: int = 0
 
     @classmethod
     def of(cls, row: RowMapping) -> "Token":
@@ -64,6 +64,11 @@ class Token:
             metadata=json.loads(row["metadata"]) if row["metadata"] else None,
             idle_timeout_minutes=row["idle_timeout_minutes"],
             requests_per_minute=row["requests_per_minute"],
+            tokens_per_minute=row["tokens_per_minute"],
+            max_total_tokens=row["max_total_tokens"],
+            max_cost_nano_usd=row["max_cost_nano_usd"],
+            total_tokens=row["total_tokens"],
+            total_cost_nano_usd=row["total_cost_nano_usd"],
         )
 
     def is_expired(self, now: datetime) -> bool:
@@ -97,15 +102,19 @@ class TokenDefaults:
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A creation that is allowed, as far as it can be told without the database. `lifetime` None = for ever."""
+    """A creation that is allowed, as far as it can be told without the database.
+
+    Attributes:
+        lifetime: None = for ever.
+        limits: Columns of limits and budgets, None = off.
+    """
 
     project_id: str
     lifetime: timedelta | None
     max_requests: int | None
     name: str | None = None
     metadata: dict[str, Any] | None = None
-    idle_timeout_minutes: int | None = None
-    requests_per_minute: int | None = None
+    limits: Mapping[str, int | None] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, wanted: Mapping[str, Any], defaults: TokenDefaults) -> "NewToken":
@@ -117,9 +126,7 @@ class NewToken:
         if not project_id:
             raise _refused("project_id is required", "project_id")
         limit = check_max_requests(defaults.max_requests if "max_requests" not in wanted else limit)
-        refuse_later_fields(wanted, _LATER)
-        idle, rate = check_idle_timeout(wanted), check_rate(wanted)
-        return cls(project_id, lifetime, limit, check_name(wanted), check_metadata(wanted), idle, rate)
+        return cls(project_id, lifetime, limit, check_name(wanted), check_metadata(wanted), limits_of(wanted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +146,7 @@ class TokenPatch:
             values["is_active"] = is_active
         if "max_requests" in wanted:
             values["max_requests"] = check_max_requests(_typed(wanted, "max_requests", int))
-        refuse_later_fields(wanted, _LATER)
-        if "idle_timeout_minutes" in wanted:
-            values["idle_timeout_minutes"] = check_idle_timeout(wanted)
-        if "requests_per_minute" in wanted:
-            values["requests_per_minute"] = check_rate(wanted)
+        values |= limits_of(wanted)
         if "name" in wanted:
             values["name"] = check_name(wanted)
         if "metadata" in wanted:
@@ -166,20 +169,18 @@ def check_max_requests(limit: int | None) -> int | None:
     return limit or None
 
 
-def check_idle_timeout(wanted: Mapping[str, Any]) -> int | None:
-    """Minutes after which an unused token dies; null and absent = never. Raises BadRequest."""
-    minutes: int | None = _typed(wanted, "idle_timeout_minutes", int)
-    if minutes is not None and not 1 <= minutes <= MAX_IDLE_MINUTES:
-        raise _refused(f"idle_timeout_minutes must be 1 to {MAX_IDLE_MINUTES}", "idle_timeout_minutes")
-    return minutes
-
-
-def check_rate(wanted: Mapping[str, Any]) -> int | None:
-    """Requests a minute; null and absent = no limit of its own. Raises BadRequest."""
-    rate: int | None = _typed(wanted, "requests_per_minute", int)
-    if rate is not None and not 1 <= rate <= MAX_RATE:
-        raise _refused(f"requests_per_minute must be 1 to {MAX_RATE}", "requests_per_minute")
-    return rate
+def limits_of(wanted: Mapping[str, Any]) -> dict[str, int | None]:
+    """Columns of the limits and budgets that are named; null = off. Raises BadRequest naming the field."""
+    found = {
+        "idle_timeout_minutes": whole(wanted, "idle_timeout_minutes", MAX_IDLE_MINUTES),
+        "requests_per_minute": whole(wanted, "requests_per_minute"),
+        "tokens_per_minute": whole(wanted, "tokens_per_minute"),
+        "max_total_tokens": whole(wanted, "max_total_tokens", MAX_MODEL_TOKENS),
+    }
+    named: dict[str, int | None] = {name: value for name, value in found.items() if name in wanted}
+    if "max_cost_usd" in wanted:
+        named["max_cost_nano_usd"] = nano_usd(wanted, "max_cost_usd")
+    return named
 
 
 def check_name(wanted: Mapping[str, Any]) -> str | None:
@@ -205,13 +206,6 @@ def check_metadata(wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     if len(text.encode()) > _METADATA_BYTES or "\\u0000" in text:
         raise _refused("metadata must not exceed 1024 bytes", "metadata")
     return dict(metadata)
-
-
-def refuse_later_fields(wanted: Mapping[str, Any], names: tuple[str, ...]) -> None:
-    """Raises BadRequest naming a field that this version cannot honour; null asks for nothing."""
-    for name in names:
-        if wanted.get(name) is not None:
-            raise _refused(f"{name} is not supported by this version", name)
 
 
 def _lifetime(durations: Mapping[str, int], defaults: TokenDefaults) -> timedelta | None:

@@ -13,10 +13,11 @@ import gevent
 import orjson
 
 from llm_proxy import metrics
+from llm_proxy.amounts import NANO
 from llm_proxy.db.types import utc_now
 from llm_proxy.usage.estimate import Estimator
 from llm_proxy.usage.parsers import Reading, Usage, prompt_texts, read
-from llm_proxy.usage.prices import NANO, Prices
+from llm_proxy.usage.prices import Prices
 from llm_proxy.usage.rollup import Key, Rollup, Sums
 from llm_proxy.usage.tap import REQUEST_BYTES, Tap
 
@@ -45,19 +46,53 @@ class Token(Protocol):
         """Its project's."""
 
 
+class Readable(Protocol):
+    """A body that is read piece by piece."""
+
+    def read1(self, n: int, /) -> bytes:
+        """At most `n` bytes; b"" at the end."""
+
+
+class MeteredBody:
+    """A streamed body whose first pieces, and last one, are kept."""
+
+    __slots__ = ("_body", "_metered")
+
+    def __init__(self, body: Readable, metered: "Metered") -> None:
+        self._body, self._metered = body, metered
+
+    def read1(self, n: int, /) -> bytes:
+        """The next piece, as the body gives it."""
+        data = self._body.read1(n)
+        self._metered.request_piece(data)
+        return data
+
+
 class Metered:
     """What is kept of one exchange.
 
     Attributes:
-        asked: The request's body as far as it is kept.
+        asked: The request's body as far as it is kept; in pieces while it passes.
         tap: The answer's, where it can tell something.
     """
 
-    __slots__ = ("asked", "media_type", "method", "path", "request_type", "status", "tap", "token")
+    __slots__ = (
+        "asked",
+        "asked_bytes",
+        "last",
+        "media_type",
+        "method",
+        "path",
+        "request_type",
+        "status",
+        "tap",
+        "token",
+    )
 
     def __init__(self, token: Any, method: str, path: str, request_type: str) -> None:
         self.token, self.method, self.path, self.request_type = token, method, path, request_type
         self.asked: bytes | list[bytes] = b""
+        self.asked_bytes, self.last = 0, b""
         self.tap: Tap | None = None
         self.media_type = ""
         self.status: int | None = None
@@ -74,10 +109,14 @@ class Metered:
         return self.tap
 
     def request_piece(self, piece: bytes) -> None:
-        """A piece of a body that is not held."""
+        """A piece of a body that is not held: the first are kept, and the last, where a form may name its model."""
         if not isinstance(self.asked, list):
             self.asked = []
-        self.asked.append(piece if len(self.asked) < 2 or len(self.asked) * len(piece) < REQUEST_BYTES else b"")
+        if self.asked_bytes < REQUEST_BYTES:
+            self.asked.append(piece)
+            self.asked_bytes += len(piece)
+        elif piece:
+            self.last = piece
 
 
 class Meter:
@@ -100,7 +139,7 @@ class Meter:
         self._rollup, self._prices, self._estimator = rollup, prices, estimator
         self._count_tokens, self._today = count_tokens, today
         self._ended: deque[Metered] = deque()
-        self._beats: gevent.Greenlet | None = None
+        self._greenlets: list[gevent.Greenlet] = []
         self._flushed_at = time.monotonic()
         self._is_closed = threading.Event()
 
@@ -118,15 +157,12 @@ class Meter:
             self._read_next()
 
     def start(self) -> None:
-        """Beat in a greenlet of this worker."""
-        self._beats = gevent.spawn(self._run)
+        """Read and write in greenlets of this worker; a database that is slow must not let what is unread pile up."""
+        self._greenlets = [gevent.spawn(self._run_reads), gevent.spawn(self._run_writes)]
 
     def beat(self) -> None:
-        """Read what has ended; write it down once a second. Never raises."""
-        for number in range(len(self._ended)):
-            self._read_next()
-            if number % _YIELD_EVERY == _YIELD_EVERY - 1:
-                gevent.sleep(0)
+        """Read what has ended; write it down once a second. Never raises. For threads, where no greenlet runs."""
+        self.settle()
         if time.monotonic() - self._flushed_at >= FLUSH_S:
             self._rollup.flush()
             self._flushed_at = time.monotonic()
@@ -134,8 +170,7 @@ class Meter:
     def close(self) -> None:
         """Read and write everything for the last time."""
         self._is_closed.set()
-        if self._beats is not None:
-            self._beats.kill()
+        gevent.killall(self._greenlets)
         self.settle()
         for _ in range(3):
             if self._rollup.flush():
@@ -143,10 +178,18 @@ class Meter:
             time.sleep(0.2)
         _log.error("usage of the last seconds is lost: the database does not take it")
 
-    def _run(self) -> None:
+    def _run_reads(self) -> None:
         while not self._is_closed.is_set():
             gevent.sleep(BEAT_S)
-            self.beat()
+            for number in range(len(self._ended)):
+                self._read_next()
+                if number % _YIELD_EVERY == _YIELD_EVERY - 1:
+                    gevent.sleep(0)
+
+    def _run_writes(self) -> None:
+        while not self._is_closed.is_set():
+            gevent.sleep(FLUSH_S)
+            self._rollup.flush()
 
     def _read_next(self) -> None:
         try:
@@ -217,7 +260,7 @@ def _generates(metered: Metered) -> bool:
 
 
 def _body(metered: Metered) -> bytes:
-    return metered.asked if isinstance(metered.asked, bytes) else b"".join(metered.asked)
+    return metered.asked if isinstance(metered.asked, bytes) else b"".join((*metered.asked, metered.last))
 
 
 def _asked(metered: Metered) -> dict[str, Any] | None:

@@ -125,8 +125,9 @@ def _object(body: Body) -> Reading:
         return _cut_object(body)
     try:
         found = orjson.loads(body.head)
-    except orjson.JSONDecodeError:
-        return Reading()  # broken off, or no JSON
+    except orjson.JSONDecodeError:  # broken off
+        texts = [body.head.decode("utf-8", "replace")] if body.head else []
+        return Reading(model=_member(body.head[:4096], "model"), texts=texts)
     return _of(found) if isinstance(found, dict) else Reading()
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
+from llm_proxy.amounts import NANO
 from llm_proxy.settings import Settings
 from llm_proxy.usage.parsers import Usage
 
-NANO = 1_000_000_000  # money is kept in 10⁻⁹ USD
 _PER_TOKEN = Decimal(NANO) / 1_000_000
 _DATED = re.compile(r"(.+)-[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MOST = Decimal(1_000_000)

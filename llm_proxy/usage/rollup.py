@@ -10,7 +10,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Table, case, delete, func, insert, update
@@ -21,8 +21,6 @@ from llm_proxy.db.session import writing
 from llm_proxy.db.types import utc_now
 from llm_proxy.usage.parsers import Usage
 
-KEPT = timedelta(days=40)  # MP-86f
-_PRUNE_EVERY = timedelta(hours=1)
 _MODEL_CHARACTERS = 255
 _OBJECT_CHARACTERS = 255
 _ROWS_AT_ONCE = 200  # of one transaction (MP-90)
@@ -130,7 +128,7 @@ class Rollup:
         self._last_mark: str | None = None
         self._writes = threading.Lock()
         self._guard = threading.Lock()
-        self._pruned_at: datetime | None = None
+        self._is_failing = False
 
     def add(self, key: Key, sums: Sums, once: str | None = None) -> None:
         """Add an exchange's. `once`: id of the object that the tokens belong to; its request counts anyway."""
@@ -169,13 +167,15 @@ class Rollup:
                     self._write(batch)
                 except Exception as error:
                     self._failed()
-                    _log.warning("usage could not be written, it is kept: %s", type(error).__name__)
+                    if not self._is_failing:
+                        _log.warning("usage could not be written, it is kept: %s", type(error).__name__)
+                    self._is_failing = True
                     return False
                 self._last_mark = batch.mark
                 del self._running[0]
                 keys = [*batch.sums, *(key for _, key, _ in batch.once)]
                 self._flushed({key.token_id for key in keys}, {key.project_id for key in keys})
-            self._prune()
+            self._is_failing = False
             return True
 
     def _write(self, batch: _Batch) -> None:
@@ -195,18 +195,6 @@ class Rollup:
                 _upsert(connection.dialect.name), [key._asdict() | sums[key].values for key in sorted(sums)]
             )
             _total(connection, sums)
-
-    def _prune(self) -> None:
-        """Marks and objects of long ago; once an hour."""
-        now = self._now()
-        if self._pruned_at is not None and now - self._pruned_at < _PRUNE_EVERY:
-            return
-        self._pruned_at = now
-        try:
-            with writing(self._engine) as connection:
-                connection.execute(delete(_OBJECTS).where(_OBJECTS.c.counted_at < now - KEPT))
-        except Exception as error:
-            _log.warning("old marks of usage could not be removed: %s", type(error).__name__)
 
 
 def _parts(batch: _Batch) -> list[_Batch]:

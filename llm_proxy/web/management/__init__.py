@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, g, request
 
 from llm_proxy.errors import LlmProxyError
-from llm_proxy.web.management import audit, cache, description, projects, routing, tokens
+from llm_proxy.web.management import audit, cache, description, projects, routing, tokens, usage
 from llm_proxy.web.management.auth import Gate
 from llm_proxy.web.management.call import Call
 from llm_proxy.web.management.services import ManagementServices
@@ -42,7 +42,7 @@ def blueprint(services: routing.Services) -> Blueprint:
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
-    for part in (projects, tokens, audit, cache, description):
+    for part in (projects, tokens, usage, audit, cache, description):
         part.routes(bp, services)
     routing.catch_all(bp)
     return bp

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from flask import Response
 
+from llm_proxy.amounts import usd
 from llm_proxy.db.types import rfc3339, utc_now
 from llm_proxy.projects.project import Project
 from llm_proxy.tokens.service import Issued
@@ -38,6 +39,8 @@ def project_json(project: Project) -> dict[str, Any]:
         "is_active": project.is_active,
         "event_privacy": project.event_privacy,
         "requests_per_minute": project.requests_per_minute,
+        "tokens_per_minute": project.tokens_per_minute,
+        "max_cost_usd_per_month": usd(project.max_cost_nano_usd_per_month),
     }
     if project.deactivated_at is not None:
         shown["deactivated_at"] = time_of(project.deactivated_at)
@@ -60,6 +63,11 @@ def token_json(token: Token) -> dict[str, Any]:
         "max_requests": token.max_requests,
         "idle_timeout_minutes": token.idle_timeout_minutes,
         "requests_per_minute": token.requests_per_minute,
+        "tokens_per_minute": token.tokens_per_minute,
+        "max_total_tokens": token.max_total_tokens,
+        "max_cost_usd": usd(token.max_cost_nano_usd),
+        "total_tokens": token.total_tokens,
+        "total_cost_usd": usd(token.total_cost_nano_usd),
         "created_at": time_of(token.created_at),
         "last_used_at": time_of(token.last_used_at),
         "cache_hit_count": token.cache_hit_count,
@@ -83,13 +91,15 @@ def issued_json(issued: Issued) -> dict[str, Any]:
 
 def project_tag(project: Project) -> str:
     """`ETag` over what PATCH can change (data-plane 0.1)."""
-    return _tag(project.name, project.stored_key, project.is_active, project.event_privacy, project.requests_per_minute)
+    limits = (project.requests_per_minute, project.tokens_per_minute, project.max_cost_nano_usd_per_month)
+    return _tag(project.name, project.stored_key, project.is_active, project.event_privacy, limits)
 
 
 def token_tag(token: Token) -> str:
     """`ETag` over what PATCH can change; counters have no part in it."""
-    limits = (token.max_requests, token.idle_timeout_minutes, token.requests_per_minute)
-    return _tag(token.is_active, limits, token.name, token.metadata)
+    limits = (token.max_requests, token.idle_timeout_minutes, token.requests_per_minute, token.tokens_per_minute)
+    budgets = (token.max_total_tokens, token.max_cost_nano_usd)
+    return _tag(token.is_active, limits, budgets, token.name, token.metadata)
 
 
 def _tag(*parts: Any) -> str:

@@ -9,6 +9,7 @@ from llm_proxy.db.idempotency import IdempotencyKeys
 from llm_proxy.projects.service import ProjectService
 from llm_proxy.settings import Settings
 from llm_proxy.tokens.service import TokenService
+from llm_proxy.usage.query import UsageLog
 
 
 class Purge(Protocol):
@@ -40,6 +41,10 @@ class ManagementServices(Protocol):
     @property
     def audit_log(self) -> AuditLog:
         """Reads the audit trail."""
+
+    @property
+    def usage(self) -> UsageLog:
+        """Reads what was used."""
 
     @property
     def idempotency(self) -> IdempotencyKeys:

@@ -25,6 +25,8 @@ def test_creation_shows_the_project_and_hides_the_key(manage: Manager) -> None:
         "is_active",
         "event_privacy",
         "requests_per_minute",
+        "tokens_per_minute",
+        "max_cost_usd_per_month",
         "created_at",
         "updated_at",
     ]
@@ -64,7 +66,7 @@ def test_openai_api_key_is_an_alias(manage: Manager) -> None:
         ({"name": "a", "api_key": "ключ"}, "api_key contains invalid characters"),
         ({"name": "a", "api_key": "enc:v1:abc"}, "api_key contains invalid characters"),
         ({"name": "a", "api_key": "k" * 4097}, "api_key contains invalid characters"),
-        ({"name": "a", "api_key": "k", "tokens_per_minute": 5}, "tokens_per_minute is not supported by this version"),
+        ({"name": "a", "api_key": "k", "tokens_per_minute": 0}, "tokens_per_minute must be 1 to 2147483647"),
         ({"name": "a", "api_key": "k", "requests_per_minute": 0}, "requests_per_minute must be 1 to 2147483647"),
         ({"name": "a", "api_key": "k", "event_privacy": "odd"}, "event_privacy must be one of full, metadata, off"),
     ],
@@ -216,7 +218,7 @@ def test_an_empty_patch_writes_nothing(manage: Manager) -> None:
      ({"revoke_tokens": False, "is_active": True}, "revoke_tokens requires is_active=false"),
      ({"is_active": "no"}, "invalid request body"), ({"is_active": 0}, "invalid request body"),
      ({"api_key": "sk-...x"}, "cannot save obfuscated API key - please provide the full API key"),
-     ({"tokens_per_minute": 1}, "tokens_per_minute is not supported by this version")],
+     ({"tokens_per_minute": -1}, "tokens_per_minute must be 1 to 2147483647")],
 )  # fmt: skip
 def test_a_patch_that_is_wrong_is_400(manage: Manager, body: Any, said: str) -> None:
     """400 with the row's text; nothing is written."""

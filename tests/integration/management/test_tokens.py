@@ -14,7 +14,8 @@ from .conftest import Manager
 
 SHOWN = {
     "id", "token", "project_id", "name", "metadata", "expires_at", "is_active", "deactivated_at", "status",
-    "request_count", "max_requests", "idle_timeout_minutes", "requests_per_minute", "created_at",
+    "request_count", "max_requests", "idle_timeout_minutes", "requests_per_minute", "tokens_per_minute",
+    "max_total_tokens", "max_cost_usd", "total_tokens", "total_cost_usd", "created_at",
     "last_used_at", "cache_hit_count",
 }  # fmt: skip
 
@@ -106,10 +107,14 @@ def test_name_and_metadata_are_kept(manage: Manager) -> None:
         ({"project_id": "", "duration_minutes": 1}, "project_id is required"),
         ({"project_id": "p", "duration_minutes": 1, "max_requests": -1}, "max_requests must be >= 0"),
         ({"project_id": "p", "duration_minutes": 1, "max_requests": 2**31}, "max_requests must be <= 2147483647"),
-        ({"project_id": "p", "duration_minutes": 1, "max_total_tokens": 5},
-         "max_total_tokens is not supported by this version"),
-        ({"project_id": "p", "duration_minutes": 1, "max_cost_usd": "1.5"},
-         "max_cost_usd is not supported by this version"),
+        ({"project_id": "p", "duration_minutes": 1, "max_total_tokens": 0},
+         "max_total_tokens must be 1 to 9007199254740991"),
+        ({"project_id": "p", "duration_minutes": 1, "tokens_per_minute": "many"},
+         "tokens_per_minute must be 1 to 2147483647"),
+        ({"project_id": "p", "duration_minutes": 1, "max_cost_usd": "0"},
+         "max_cost_usd must be more than 0 and at most 1000000000, with at most 6 decimals"),
+        ({"project_id": "p", "duration_minutes": 1, "max_cost_usd": 0.0000001},
+         "max_cost_usd must be more than 0 and at most 1000000000, with at most 6 decimals"),
         ({"project_id": "p", "duration_minutes": 1, "idle_timeout_minutes": 0},
          "idle_timeout_minutes must be 1 to 525600"),
         ({"project_id": "p", "duration_minutes": 1, "idle_timeout_minutes": 525601},
@@ -288,7 +293,8 @@ def test_a_patch_writes_what_it_names_and_no_counter(manage: Manager) -> None:
      ({"expires_at": None}, "expires_at cannot be changed"),
      ({"max_requests": 1, "expires_at": "2030-01-01T00:00:00Z"}, "expires_at cannot be changed"),
      ({"requests_per_minute": 0}, "requests_per_minute must be 1 to 2147483647"),
-     ({"tokens_per_minute": 5}, "tokens_per_minute is not supported by this version")],
+     ({"tokens_per_minute": 0}, "tokens_per_minute must be 1 to 2147483647"),
+     ({"max_cost_usd": "1e3"}, "max_cost_usd must be more than 0 and at most 1000000000, with at most 6 decimals")],
 )  # fmt: skip
 def test_a_patch_that_is_wrong_is_400(manage: Manager, body: Any, said: str) -> None:
     """400 with the row's text."""
@@ -352,3 +358,39 @@ def test_a_limit_a_minute_goes_both_ways(manage: Manager) -> None:
         for wanted in (9, None):
             seen.append(manage.call("PATCH", path, {"requests_per_minute": wanted}).get_json()["requests_per_minute"])
         assert seen == [given, 9, None]
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "shown"),
+    [
+        ("tokens_per_minute", 1, 1),
+        ("max_total_tokens", 2**53 - 1, 2**53 - 1),
+        ("max_cost_usd", "0.000001", 0.000001),
+        ("max_cost_usd", 12.5, 12.5),
+        ("max_cost_usd", "1000000000", 1_000_000_000),
+        ("max_cost_usd", 3, 3),
+    ],
+)
+def test_a_tokens_budget_goes_both_ways(manage: Manager, field: str, given: Any, shown: Any) -> None:
+    """Set at the creation or by PATCH, shown as it counts, off again by null; another ETag each time."""
+    project = manage.project()
+    path = f"/tokens/{manage.token(project['id'], **{field: given})['id']}"
+    first = manage.call("GET", path)
+    assert first.get_json()[field] == shown
+    off = manage.call("PATCH", path, {field: None})
+    assert off.get_json()[field] is None
+    again = manage.call("PATCH", path, {field: given})
+    assert (again.get_json()[field], again.headers["ETag"]) == (shown, first.headers["ETag"])
+    assert off.headers["ETag"] != first.headers["ETag"]
+    assert (first.get_json()["total_tokens"], first.get_json()["total_cost_usd"]) == (0, 0)
+
+
+def test_a_projects_budget_of_the_month_goes_both_ways(manage: Manager) -> None:
+    """max_cost_usd_per_month and tokens_per_minute of a project."""
+    path = f"/projects/{manage.project(max_cost_usd_per_month='2.50', tokens_per_minute=10)['id']}"
+    found = manage.call("GET", path).get_json()
+    assert (found["max_cost_usd_per_month"], found["tokens_per_minute"]) == (2.5, 10)
+    off = manage.call("PATCH", path, {"max_cost_usd_per_month": None, "tokens_per_minute": None}).get_json()
+    assert (off["max_cost_usd_per_month"], off["tokens_per_minute"]) == (None, None)
+    refused = manage.call("PATCH", path, {"max_cost_usd_per_month": -1})
+    assert (refused.status_code, "max_cost_usd_per_month" in refused.get_json()["error"]) == (400, True)

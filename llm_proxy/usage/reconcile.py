@@ -1,0 +1,168 @@
+"""Do the numbers agree? What tokens were charged, what usage rows sum up to, and the events of the same days."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import Engine, RowMapping, func, select
+
+from llm_proxy.db.models import ProjectRow, TokenRow, UsageRow
+from llm_proxy.db.session import reading
+
+_USAGE: Any = UsageRow.__table__.c
+_TOKENS: Any = TokenRow.__table__.c
+_PROJECTS: Any = ProjectRow.__table__.c
+_NOT_CHARGED = frozenset(("connect_error",))  # accounting row 4: the unit came back
+
+
+class Charged(Protocol):
+    """What a token was charged, as accounting sees it."""
+
+    @property
+    def token_id(self) -> str:
+        """The row's id."""
+
+    @property
+    def charged(self) -> int:
+        """Units, those in ledgers included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two counts of the same thing. `what`: requests, model_tokens, cost_nano_usd or events."""
+
+    token_id: str
+    what: str
+    counter: int
+    usage: int
+
+    def to_json(self) -> dict[str, Any]:
+        """For people and programs."""
+        other = "events" if self.what == "events" else "counter"
+        return {
+            "token_id": self.token_id,
+            "what": self.what,
+            other: self.counter,
+            "usage": self.usage,
+            "difference": self.counter - self.usage,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was compared. `unknown_tokens`: those in usage that have no row any more."""
+
+    tokens: int
+    events: int | None
+    unknown_tokens: int
+    differences: tuple[Difference, ...]
+
+
+def token_rows(engine: Engine) -> list[RowMapping]:
+    """All tokens, with what counts of them, and whether their project makes events."""
+    columns = ("id", "created_at", "request_count", "max_requests", "leases", "total_tokens", "total_cost_nano_usd")
+    query = select(*(_TOKENS[name] for name in columns), _PROJECTS.event_privacy).join_from(
+        TokenRow.__table__, ProjectRow.__table__, _PROJECTS.id == _TOKENS.project_id
+    )
+    with reading(engine) as connection:
+        return list(connection.execute(query).mappings().all())
+
+
+def usage_sums(engine: Engine, since: date | None = None, until: date | None = None) -> dict[str, tuple[int, int, int]]:
+    """Requests, model tokens and money (10⁻⁹ USD) by token; both days included, None = all."""
+    query = select(
+        _USAGE.token_id,
+        func.sum(_USAGE.requests),
+        func.sum(_USAGE.prompt_tokens + _USAGE.completion_tokens),
+        func.coalesce(func.sum(_USAGE.cost_nano_usd), 0),
+    ).group_by(_USAGE.token_id)
+    if since is not None:
+        query = query.where(_USAGE.day >= since)
+    if until is not None:
+        query = query.where(_USAGE.day <= until)
+    with reading(engine) as connection:
+        return {row[0]: (int(row[1]), int(row[2]), int(row[3])) for row in connection.execute(query)}
+
+
+def event_counts(path: Path, since: date, until: date) -> Counter[str]:
+    """Charged exchanges by token in a file of events (FILE_EVENT_LOG, or the dispatcher's). Raises OSError."""
+    found: Counter[str] = Counter()
+    for about in _lines(path):
+        metadata = about.get("metadata")
+        more = metadata if isinstance(metadata, dict) else {}
+        token_id = about.get("token_id") or about.get("TokenID") or more.get("token_id")
+        outcome = about.get("outcome") or about.get("Outcome") or more.get("outcome")
+        day = _day(about.get("timestamp") or about.get("Timestamp"))
+        if isinstance(token_id, str) and outcome not in _NOT_CHARGED and day is not None and since <= day <= until:
+            found[token_id] += 1
+    return found
+
+
+def compare(
+    tokens: Iterable[Mapping[str, Any] | RowMapping],
+    charged: Iterable[Charged],
+    all_usage: Mapping[str, tuple[int, int, int]],
+    *,
+    period: Mapping[str, tuple[int, int, int]],
+    events: Mapping[str, int] | None = None,
+) -> Report:
+    """Compare the counters of every token that was used in the period, and usage with events.
+
+    Counters know no period: they are compared with all usage of their token.
+
+    Args:
+        tokens: From `token_rows`.
+        charged: Units by token.
+        all_usage, period: From `usage_sums`, for ever and for the period.
+        events: Charged exchanges by token in the period; None: not asked.
+    """
+    units = {line.token_id: line.charged for line in charged}
+    rows = {row["id"]: row for row in tokens}
+    differences = list[Difference]()
+    compared = sorted(
+        token_id for token_id in rows if token_id in period or _was_used_unseen(rows[token_id], all_usage)
+    )
+    for token_id in compared:
+        row, (requests, model_tokens, cost) = rows[token_id], all_usage.get(token_id, (0, 0, 0))
+        pairs = (
+            ("requests", units.get(token_id, row["request_count"]), requests),
+            ("model_tokens", row["total_tokens"], model_tokens),
+            ("cost_nano_usd", row["total_cost_nano_usd"], cost),
+        )
+        differences += [Difference(token_id, what, one, other) for what, one, other in pairs if one != other]
+    if events is not None:
+        for token_id in sorted({*period, *events}):
+            if token_id in rows and rows[token_id]["event_privacy"] == "off":
+                continue  # its project makes none
+            seen, counted = events.get(token_id, 0), period.get(token_id, (0, 0, 0))[0]
+            if seen != counted:
+                differences.append(Difference(token_id, "events", seen, counted))
+    unknown = sum(token_id not in rows for token_id in period)
+    return Report(len(compared), None if events is None else sum(events.values()), unknown, tuple(differences))
+
+
+def _was_used_unseen(row: Mapping[str, Any] | RowMapping, usage: Mapping[str, Any]) -> bool:
+    """A token with counts and without any usage."""
+    return bool(row["request_count"] or row["total_tokens"]) and row["id"] not in usage
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as lines:
+        for line in lines:
+            try:
+                about = json.loads(line)
+            except ValueError:
+                continue  # the last line of a writer that was killed
+            if isinstance(about, dict):
+                yield about
+
+
+def _day(text: Any) -> date | None:
+    try:
+        return datetime.fromisoformat(str(text).replace("Z", "+00:00")).astimezone(UTC).date()
+    except ValueError:
+        return None

@@ -1,0 +1,92 @@
+"""/manage/usage (data-plane 0.1)."""
+
+import csv
+import io
+from datetime import date, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, request
+
+from llm_proxy.db.listing import InvalidCursor
+from llm_proxy.db.types import utc_now
+from llm_proxy.errors import BadRequest
+from llm_proxy.usage.query import GROUPS, UsageFilter, names
+from llm_proxy.web.management import answers, inputs
+from llm_proxy.web.management.call import current
+from llm_proxy.web.management.pagination import LARGEST
+from llm_proxy.web.management.routing import Services, add
+
+_DAYS = 30  # where `from` is not given
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def routes(bp: Blueprint, services: Services) -> None:
+    """Add the route."""
+
+    def index() -> Response:
+        """200 with sums as JSON or CSV; 400 names the parameter."""
+        with current().attempt("usage.list", "failed to read usage") as attempt:
+            groups, form = _groups(), _form()
+            limit = inputs.integer("limit", 1, LARGEST) or LARGEST
+            wanted = _filter()
+            try:
+                rows, following = services().usage.page(wanted, groups, limit, inputs.parameter("cursor"))
+            except InvalidCursor as error:
+                raise inputs.invalid("cursor") from error
+            attempt.project_id = wanted.project_id
+            attempt.succeeded(rows_count=len(rows))
+        headers = {} if following is None else {"Link": _link(following)}
+        if form == "csv":
+            return Response(as_csv(rows, names(groups)), content_type="text/csv; charset=utf-8", headers=headers)
+        return answers.answer({"data": rows, "next_cursor": following}, headers=headers)
+
+    add(bp, "/usage", "GET", index)
+
+
+def as_csv(rows: list[dict[str, Any]], columns: list[str]) -> str:
+    """A header line, then a line a row; an unknown cost is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(row[name]) for name in columns])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    """One that a spreadsheet does not run: a model's name is the provider's text."""
+    if isinstance(value, float):
+        return f"{value:.9f}".rstrip("0")
+    text = "" if value is None else str(value)
+    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
+
+
+def _groups() -> list[str]:
+    words = [word.strip() for word in (inputs.parameter("group_by") or "").split(",")]
+    groups = [word for word in words if word]
+    if len(set(groups)) != len(groups) or not set(groups) <= set(GROUPS):
+        raise BadRequest(f"group_by must be a list of {', '.join(GROUPS)}", param="group_by")
+    return groups
+
+
+def _form() -> str:
+    form = inputs.parameter("format") or "json"
+    if form not in ("json", "csv"):
+        raise BadRequest("format must be one of json, csv", param="format")
+    return form
+
+
+def _filter() -> UsageFilter:
+    """Usage is kept by UTC day: instants stand for the day that they are in."""
+    since, until = inputs.instant("from"), inputs.instant("to", is_end=True)
+    last: date = until.date() if until is not None else utc_now().date()
+    first: date = since.date() if since is not None else last - timedelta(days=min(_DAYS, last.toordinal() - 1))
+    if first > last:
+        raise BadRequest("from is after to", param="from")
+    return UsageFilter(first, last, inputs.word("project_id"), inputs.word("token_id"), inputs.word("model"))
+
+
+def _link(cursor: str) -> str:
+    kept = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
+    return f'<{request.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'
