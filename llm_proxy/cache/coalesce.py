@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from llm_proxy.cache.near import Generation, Generations
+
 WAIT_S: Final = 60.0  # longest wait; then each goes on its own
 NOT_STORED_FOR_S: Final = 10.0  # so long nobody waits for a key whose answer was not to be stored
 _REMEMBERED: Final = 4096
@@ -57,11 +59,17 @@ class Flights:
         self._air: dict[str, Flight] = {}
         self._not_stored: dict[str, float] = {}
         self._descriptor: int | None = None
+        self._landings: Generations | None = None
         if folder is not None:
+            self._landings = Generations(folder, "landings")
             self._descriptor = os.open(folder / "flights", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def __len__(self) -> int:
         return len(self._air)
+
+    def landings(self, primary: str) -> Generation | None:
+        """What differs from now on once a flight under this primary key has landed, in any worker of the machine."""
+        return None if self._landings is None else self._landings.of(primary)
 
     def board(self, key: str) -> Flight | None:
         """Lead a flight, or join one; None where nobody need wait, because the answer is not one that is stored."""
@@ -112,7 +120,9 @@ class Flights:
     def landed(self, flight: Flight, is_storable: bool) -> None:
         """See Flight.land."""
         self._air.pop(flight.key, None)
-        if not is_storable:
+        if is_storable and self._landings is not None:
+            self._landings.changed(flight.key.rpartition(":")[0])
+        elif not is_storable:
             if len(self._not_stored) >= _REMEMBERED:
                 self._not_stored.clear()
             self._not_stored[flight.key] = self._clock() + NOT_STORED_FOR_S
@@ -125,6 +135,9 @@ class Flights:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+        if self._landings is not None:
+            self._landings.close()
+            self._landings = None
 
 
 def _offset(key: str) -> int:

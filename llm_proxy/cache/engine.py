@@ -12,9 +12,11 @@ from urllib.parse import urljoin, urlsplit
 
 from llm_proxy.cache import ranges
 from llm_proxy.cache.coalesce import Flight, Flights
+from llm_proxy.cache.directives import values
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.key import DEFAULT_VARY, canonical_target, primary_key, variant_key
 from llm_proxy.cache.marks import Marks
+from llm_proxy.cache.near import Generation
 from llm_proxy.cache.policy import (
     CONDITIONALS,
     Heard,
@@ -163,7 +165,7 @@ class ResponseCache:
         """
         number = self.purges.add(scope)
         self.store.announce(number)
-        return self.store.remove(scope)
+        return self.store.remove(scope, number)
 
     def close(self) -> None:
         """Let go of files and connections."""
@@ -177,14 +179,13 @@ class Inquiry:
     """One request that a stored response may serve.
 
     Attributes:
-        key: X-PROXY-CACHE-KEY: the entry's where one was found or is stored, else by the usual fields.
         flight: The exchange that others wait for; None where nobody does.
         number: The last purge that is known; None: purges are not known, so nothing is served or stored.
     """
 
     __slots__ = (
-        "_cache", "_conditionals", "_fields", "_is_authorized", "_is_post", "_method", "_path", "_primary", "_project",
-        "_range", "_target", "_values", "_wishes", "flight", "found", "key", "number",
+        "_cache", "_conditionals", "_fields", "_is_authorized", "_is_post", "_key", "_landings", "_method", "_path",
+        "_primary", "_project", "_range", "_target", "_values", "_wishes", "flight", "found", "number",
     )  # fmt: skip
 
     def __init__(
@@ -209,10 +210,18 @@ class Inquiry:
         self._primary = primary_key(project, cache.provider, self._target, fields, content, lifetime)
         self._range = values.get("RANGE") if method == "GET" else None
         self._conditionals = not CONDITIONALS.isdisjoint(values)
-        self.key = variant_key(self._primary, DEFAULT_VARY, fields)
+        self._key: str | None = None
+        self._landings: Generation | None = None
         self.flight: Flight | None = None
         self.number: int | None = None
         self.found = NOTHING
+
+    @property
+    def key(self) -> str:
+        """X-PROXY-CACHE-KEY: the entry's where one was found or is stored, else by the usual fields."""
+        if self._key is None:
+            self._key = variant_key(self._primary, DEFAULT_VARY, self._fields)
+        return self._key
 
     @property
     def only_if_cached(self) -> bool:
@@ -234,6 +243,7 @@ class Inquiry:
     def decide(self) -> Found:
         """Look up, and judge."""
         cache = self._cache
+        self._landings = cache.flights.landings(self._primary)
         entries = cache.store.find(self._primary, self._fields)
         if not cache.purges.is_known(cache.store.announced()):
             self.number = None
@@ -243,7 +253,7 @@ class Inquiry:
         self.found = NOTHING
         for entry in entries:
             if self._is_usable(entry):
-                self.key = entry.key
+                self._key = entry.key
                 self.found = Found(entry, judge(entry, self._wishes, cache.clock()))
                 break
         return self.found
@@ -291,6 +301,11 @@ class Inquiry:
         if self._wishes.no_cache or self._wishes.max_age_s == 0 or (entry is not None and entry.is_validated_always):
             return None
         return self._cache.flights.board(variant_key(self._primary, DEFAULT_VARY, self._fields))
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether somebody's exchange of this kind has ended since the look-up, so that another may find its answer."""
+        return self._landings != self._cache.flights.landings(self._primary)
 
     def land(self, *, is_storable: bool = True) -> None:
         """The exchange is over, or its answer is not one that is stored: the others go on. Repeats do nothing."""
@@ -343,9 +358,11 @@ class Inquiry:
         if isinstance(judged, Refused):
             return Answered(None, result, None, judged.reason)
         key = variant_key(self._primary, judged.vary, self._fields)
-        self.key = key
+        length = next(iter(values(heard.fields, "content-length")), "")
+        self._key = key
         named = replace(judged, key=key, target=self._target, number=self.number)
-        return Answered(None, result, Capture(self._cache, named, self))
+        is_counted = length.isdigit() and not judged.is_stream
+        return Answered(None, result, Capture(self._cache, named, self, int(length[:18]) if is_counted else None))
 
     def _is_validated(self, entry: Entry) -> bool:
         """Whether a 304 is about our entry: we asked, or the client asked by the same validator."""
@@ -361,12 +378,17 @@ class Inquiry:
 
 
 class Capture:
-    """Collects an answer's body while it passes, and stores it when it has come to its end."""
+    """Collects an answer's body while it passes, and stores it when it has come to its end.
 
-    __slots__ = ("_cache", "_entry", "_inquiry", "_length", "_pieces", "is_forced")
+    A body of known length is stored on this machine before its last piece goes to the client, who may ask again
+    at once.
+    """
 
-    def __init__(self, cache: ResponseCache, entry: Entry, inquiry: Inquiry) -> None:
+    __slots__ = ("_cache", "_entry", "_expected", "_inquiry", "_length", "_pieces", "is_forced")
+
+    def __init__(self, cache: ResponseCache, entry: Entry, inquiry: Inquiry, expected: int | None) -> None:
         self._cache, self._entry, self._inquiry = cache, entry, inquiry
+        self._expected = expected if cache.store.is_local else None
         self._pieces: list[bytes] = []
         self._length = 0
         self.is_forced = entry.is_forced
@@ -380,8 +402,13 @@ class Capture:
             self._length = -1
             self._pieces.clear()
             self._inquiry.land(is_storable=False)
-        else:
-            self._pieces.append(piece)
+            return
+        self._pieces.append(piece)
+        if self._length == self._expected:
+            self._length = -1
+            keep(self._cache, self._entry.with_content(b"".join(self._pieces)))
+            self._pieces.clear()
+            self._inquiry.land()
 
     def finish(self, *, is_whole: bool, is_framed: bool = True) -> Callable[[], bool] | None:
         """The answer is over. Returns what stores it (where that may take a while, the caller's greenlet need not).

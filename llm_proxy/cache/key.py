@@ -5,6 +5,7 @@ A key is `v1:<project>:<request part>:<vary part>`, both parts SHA-256 over a JS
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote_plus
 
@@ -16,6 +17,7 @@ Fields = Sequence[tuple[str, str]]
 
 DEFAULT_VARY: Final = ("ACCEPT", "ACCEPT-ENCODING", "ACCEPT-LANGUAGE")  # DP-136: of answers that name none
 CHOSEN: Final = ("OPENAI-", "ANTHROPIC-")  # fields that choose account, version or behaviour, whatever Vary says
+_REMEMBERED_CHARS: Final = 512
 _BODY_FIELDS: Final = ("CONTENT-TYPE", "CONTENT-ENCODING")  # the same bytes may mean something else
 _CASELESS: Final = frozenset(("ACCEPT", "ACCEPT-ENCODING", "ACCEPT-LANGUAGE"))
 
@@ -57,24 +59,41 @@ def primary_key(
         content: The body of an opted-in POST.
         lifetime: The lifetime that such a request asks for: `smax=N` or `max=N`.
     """
-    chosen = [list(field) for field in fields if field[0].startswith(CHOSEN)]
-    parts: list[object] = [provider, target, chosen]
-    if content is not None:
-        about = [list(field) for field in fields if field[0] in _BODY_FIELDS]
-        parts += [about, hashlib.sha256(content).hexdigest(), lifetime]
+    chosen = tuple(field for field in fields if field[0].startswith(CHOSEN))
+    if content is None:
+        hashed = _remembered_primary if len(target) <= _REMEMBERED_CHARS and not chosen else _primary
+        return hashed(project, (provider, target, chosen))
+    about = [list(field) for field in fields if field[0] in _BODY_FIELDS]
+    return _primary(project, (provider, target, chosen, about, hashlib.sha256(content).hexdigest(), lifetime))
+
+
+def _primary(project: str, parts: tuple[object, ...]) -> str:
     return f"{FORMAT}:{project_part(project)}:{hashlib.sha256(orjson.dumps(parts)).hexdigest()}"
+
+
+_remembered_primary = lru_cache(2048)(_primary)
 
 
 def variant_key(primary: str, vary: Sequence[str], fields: Fields) -> str:
     """The whole key: the hash of exactly the listed fields; a field that is not there is not an empty one."""
     selected: dict[str, str | None] = dict.fromkeys(vary)
+    length = 0
     for name, value in fields:
         if name in selected:
             known = selected[name]
-            value = _normal(name, value)
             selected[name] = value if known is None else f"{known}, {value}"
-    digest = hashlib.sha256(orjson.dumps([[name, selected[name]] for name in vary])).hexdigest()
+            length += len(value)
+    digest = (_remembered_digest if length <= _REMEMBERED_CHARS else _digest)(tuple(selected.items()))
     return f"{primary}:{digest}"
+
+
+def _digest(selected: tuple[tuple[str, str | None], ...]) -> str:
+    """Of names in their order, with normal values."""
+    normal = [[name, None if value is None else _normal(name, value)] for name, value in selected]
+    return hashlib.sha256(orjson.dumps(normal)).hexdigest()
+
+
+_remembered_digest = lru_cache(2048)(_digest)
 
 
 def _normal(name: str, value: str) -> str:

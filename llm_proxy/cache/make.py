@@ -36,9 +36,9 @@ def make_cache(settings: Settings, engine: Engine, provider: str) -> ResponseCac
         )
     kept = store
 
-    def apply(scopes: Sequence[Scope]) -> None:
-        for scope in scopes:
-            kept.remove(scope)
+    def apply(purges: Sequence[tuple[int, Scope]]) -> None:
+        for number, scope in purges if kept.is_local else ():  # Redis was cleared by whoever purged
+            kept.remove(scope, number)
 
     return ResponseCache(
         store,

@@ -20,18 +20,21 @@ from typing import Any
 
 from llm_proxy.cache.entry import Entry, from_meta, to_meta
 from llm_proxy.cache.key import variant_key
+from llm_proxy.cache.near import Near, NearCopies
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import MOST_KEPT_S, MOST_VARIES, Fields
 
 LEAST_ENTRIES = 1024
 _BYTES_AN_ENTRY = 1024  # the bound of entries follows from that of bytes
-_WRITE_LIMIT_S = 0.1  # longest wait for another worker's write
+_NEAR_PART = 16  # of the store's room, for each worker's own copies
+_WRITE_LIMIT_S = 0.05  # longest wait for another worker's write
 _TOUCH_EACH_S = 1.0
 _ROOM = 0.9  # an eviction goes down to this part of the bound, so that not every store has to evict
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
  key TEXT PRIMARY KEY, prim TEXT NOT NULL, vary TEXT NOT NULL, target TEXT NOT NULL, project TEXT NOT NULL,
- expires REAL NOT NULL, used REAL NOT NULL, size INTEGER NOT NULL, meta BLOB NOT NULL, body BLOB NOT NULL);
+ number INTEGER NOT NULL, expires REAL NOT NULL, used REAL NOT NULL, size INTEGER NOT NULL,
+ meta BLOB NOT NULL, body BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS by_prim ON entries (prim, vary);
 CREATE INDEX IF NOT EXISTS by_used ON entries (used, size);
 CREATE INDEX IF NOT EXISTS by_expires ON entries (expires);
@@ -44,7 +47,7 @@ CREATE TRIGGER IF NOT EXISTS removed AFTER DELETE ON entries
 """
 _VARIES = f"SELECT DISTINCT vary FROM entries WHERE prim = ? LIMIT {MOST_VARIES}"  # noqa: S608
 _READ = "SELECT meta, body FROM entries WHERE key = ? AND expires > ?"
-_PUT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _NUMBER = struct.Struct("<q")
 _log = logging.getLogger(__name__)
 
@@ -79,25 +82,53 @@ class MemoryStore:
         self._lock = threading.RLock()
         self._kept: sqlite3.Connection | None = None
         self._purged = _Number(folder)
+        self._near = NearCopies(folder, most_bytes // _NEAR_PART)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def find(self, primary: str, fields: Fields) -> list[Entry]:
         """See Store."""
         now = self._clock()
-        found = []
-        with self._failing, self._lock:
-            execute = self._connection().execute
-            for (vary,) in execute(_VARIES, (primary,)).fetchall():
-                key = variant_key(primary, vary.split(",") if vary else (), fields)
-                row = execute(_READ, (key, now)).fetchone()
-                if row is not None:
-                    found.append(from_meta(row[0], row[1]))
-                    self._touched[key] = now
+        near = self._near.get(primary)
+        found = None if near is None else self._among(near, primary, fields)
+        if found is None:
+            found = self._read(primary, fields, now)
+        for entry in found:
+            self._touched[entry.key] = now
         if len(found) > 1:
             found.sort(key=lambda entry: entry.received_at, reverse=True)
         if found and now - self._touched_at > _TOUCH_EACH_S:
             self.flush()
+        return found
+
+    @staticmethod
+    def _among(near: Near, primary: str, fields: Fields) -> list[Entry] | None:
+        """The same from this worker's copies; None when they do not tell."""
+        found = []
+        for vary in near.varies:
+            key = variant_key(primary, vary, fields)
+            if key not in near.entries:
+                return None
+            entry = near.entries[key]
+            if entry is not None:
+                found.append(entry)
+        return found or None  # nothing is never remembered for long: it costs a look, and the store may have failed
+
+    def _read(self, primary: str, fields: Fields, now: float) -> list[Entry]:
+        generation = self._near.generations.of(primary)
+        read: dict[str, Entry | None] = {}
+        varies: list[tuple[str, ...]] = []
+        with self._failing, self._lock:
+            execute = self._connection().execute
+            for (names,) in execute(_VARIES, (primary,)).fetchall():
+                vary = tuple(names.split(",")) if names else ()
+                key = variant_key(primary, vary, fields)
+                row = execute(_READ, (key, now)).fetchone()
+                varies.append(vary)
+                read[key] = None if row is None else from_meta(row[0], row[1])
+        found = [entry for entry in read.values() if entry is not None]
+        if found:
+            self._near.keep(primary, generation, varies, read)
         return found
 
     def stored_bytes(self) -> float:
@@ -121,13 +152,15 @@ class MemoryStore:
             return False
         now = self._clock()
         row = (
-            entry.key, entry.primary, ",".join(entry.vary), entry.target, entry.project,
+            entry.key, entry.primary, ",".join(entry.vary), entry.target, entry.project, entry.number,
             now + min(keep_s, MOST_KEPT_S), now, size, to_meta(entry), entry.content,
         )  # fmt: skip
-        with self._failing, self._writing() as execute:
-            execute("DELETE FROM entries WHERE key = ?", (entry.key,))
-            execute(_PUT, row)
-            self._make_room(execute, now)
+        with self._failing:
+            with self._writing() as execute:
+                execute("DELETE FROM entries WHERE key = ?", (entry.key,))
+                execute(_PUT, row)
+                self._make_room(execute, now)
+            self._near.generations.changed(entry.primary)  # committed: a copy made from now on is of this entry
             return True
         return False
 
@@ -150,12 +183,15 @@ class MemoryStore:
         self._connection().executemany("DELETE FROM entries WHERE key = ?", gone)
         self._evicted(len(gone))
 
-    def remove(self, scope: Scope) -> int:
+    def remove(self, scope: Scope, number: int) -> int:
         """See Store."""
         where, values = _where(scope)
+        removed = 0
         with self._failing, self._writing() as execute:
-            return int(execute(f"DELETE FROM entries WHERE {where}", values).rowcount)  # noqa: S608
-        return 0
+            removed = int(execute(f"DELETE FROM entries WHERE number < ? AND {where}", (number, *values)).rowcount)  # noqa: S608
+        if removed:
+            self._near.generations.all_changed()
+        return removed
 
     def forget_path(self, project: str, path: str) -> None:
         """See Store. The marks of this machine do it already."""
@@ -187,6 +223,7 @@ class MemoryStore:
                 self._kept.close()
                 self._kept = None
         self._purged.close()
+        self._near.close()
 
     # -- the file -----------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ KNOWN_FOR_S = 0.5
 REMEMBERED = 4096  # an entry from before the oldest one of these is not used any more
 _KEPT_ROWS = 20_000
 _ATTEMPTS = 20
-_AGAIN_S = 0.02  # the database was just asked: it knows best
+_MOST = 1 << 62
 _SINCE = "SELECT number, scope FROM cache_purges WHERE number > ? ORDER BY number"
 _LAST = "SELECT MAX(number) FROM cache_purges"
 _log = logging.getLogger(__name__)
@@ -114,14 +114,15 @@ class Purges:
 
     Args:
         table: The list.
-        apply: Gets purges that are new here, to take what they cover out of this machine's store; may raise nothing.
+        apply: Gets purges that are new here, with their numbers, to take what they cover out of this machine's store;
+            may raise nothing.
         clock: Monotonic seconds.
     """
 
     def __init__(
         self,
         table: PurgeList,
-        apply: Callable[[Sequence[Scope]], None] = lambda scopes: None,
+        apply: Callable[[Sequence[tuple[int, Scope]]], None] = lambda purges: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._table, self._apply, self._clock = table, apply, clock
@@ -130,6 +131,7 @@ class Purges:
         self.number = -1
         self._looked_at = -1e9
         self._failed_at = -1e9
+        self._refuted = 0
         self._lock = threading.Lock()
 
     def is_known(self, at_least: int = 0) -> bool:
@@ -138,16 +140,16 @@ class Purges:
         Args:
             at_least: A number that somebody has heard of: knowledge below it is old, whatever its age.
         """
-        since_s = self._clock() - self._looked_at
-        if since_s < KNOWN_FOR_S and (self.number >= at_least or since_s < _AGAIN_S):
+        if self._clock() - self._looked_at < KNOWN_FOR_S and max(self.number, self._refuted) >= at_least:
             return True
         if self._clock() - self._failed_at < KNOWN_FOR_S:
             return False
         with self._lock:
-            since_s = self._clock() - self._looked_at
-            if since_s < KNOWN_FOR_S and (self.number >= at_least or since_s < _AGAIN_S):
+            if self._clock() - self._looked_at < KNOWN_FOR_S and max(self.number, self._refuted) >= at_least:
                 return True  # somebody else has looked meanwhile
-            return self._look()
+            is_known = self._look()
+            self._refuted = at_least if is_known else 0  # a number that the database has not is nobody's purge
+            return is_known
 
     def _look(self) -> bool:
         began = self._clock()
@@ -169,7 +171,7 @@ class Purges:
 
     def _begin_anew(self, last: int, after: int, found: list[tuple[int, Scope]]) -> None:
         if self.number >= 0:
-            self._apply([Scope(is_all=True)])
+            self._apply([(_MOST, Scope(is_all=True))])
         self._known, self._oldest = found, after
         self.number = max(last, found[-1][0] if found else 0)
 
@@ -180,7 +182,7 @@ class Purges:
         known = known[-REMEMBERED:]
         self._oldest = max(self._oldest, known[0][0] - 1)
         self._known, self.number = known, known[-1][0]
-        self._apply([scope for _, scope in found])
+        self._apply(found)
 
     def add(self, scope: Scope) -> int:
         """Commit a purge, and know of it here at once. Raises what the database raises."""

@@ -153,8 +153,8 @@ class RedisStore:
             return False
         return True
 
-    def remove(self, scope: Scope) -> int:
-        """See Store."""
+    def remove(self, scope: Scope, number: int) -> int:
+        """See Store. What was stored since is not spared: it is fetched once more."""
         try:
             return self._remove(scope)
         except UNREACHABLE as error:

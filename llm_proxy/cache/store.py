@@ -23,8 +23,8 @@ class Store(Protocol):
     def put(self, entry: Entry, keep_s: float) -> bool:
         """Keep an entry, in place of one with its key; whether it was kept."""
 
-    def remove(self, scope: Scope) -> int:
-        """Take out what a scope covers; how many entries."""
+    def remove(self, scope: Scope, number: int) -> int:
+        """Take out what purge `number` covers: entries of the scope from before it; how many entries."""
 
     def forget_path(self, project: str, path: str) -> None:
         """A write to this path of a project succeeded: its stored GETs are of no use, those of its parents neither."""

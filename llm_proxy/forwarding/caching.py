@@ -230,7 +230,12 @@ class Caching:
         if flight.is_leader:
             inquiry.flight = flight
             if flights.is_free(flight):
-                return None
+                if not inquiry.is_outdated:
+                    return None
+                entry = _fresh(inquiry)  # somebody's exchange ended between the look-up and now
+                if entry is not None:
+                    inquiry.land()
+                return entry
             settlement.begun(wait)
             is_there = flights.wait_for_machine(
                 flight, until, lambda: wait.reason is not None, lambda: _fresh(inquiry) is not None

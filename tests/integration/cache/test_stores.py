@@ -13,6 +13,7 @@ from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.key import DEFAULT_VARY, canonical_target, primary_key, variant_key
 from llm_proxy.cache.marks import Marks
 from llm_proxy.cache.memory import MemoryStore
+from llm_proxy.cache.near import MOST_ENTRY_BYTES, NearCopies
 from llm_proxy.cache.redis import RedisStore
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import Store
@@ -105,7 +106,7 @@ def test_a_purge_takes_what_it_covers_and_counts_it(
     kept = {path: entry(path) for path in ("/v1/models", "/v1/models/x", "/v1/files")}
     for each in kept.values():
         store.put(each, 60)
-    removed = store.remove(scope(kept["/v1/models"]))
+    removed = store.remove(scope(kept["/v1/models"]), 1)
     assert {path for path, each in kept.items() if found(store, each)} == left
     assert removed == len(kept) - len(left)
 
@@ -177,7 +178,7 @@ def test_two_workers_share_one_store(tmp_path: Path, clock: Clock) -> None:
     one, other = (MemoryStore(tmp_path, most_bytes=1 << 20, clock=lambda: clock[0]) for _ in range(2))
     one.put(entry(), 60)
     assert found(other, entry()) == [entry()]
-    other.remove(Scope(is_all=True))
+    other.remove(Scope(is_all=True), 1)
     assert found(one, entry()) == []
     one.close()
     other.close()
@@ -214,3 +215,64 @@ def test_redis_that_does_not_answer_is_left_alone(redis_server: RedisServer) -> 
     finally:
         redis_server.resume()
     store.close()
+
+
+def test_copies_of_one_worker_follow_what_another_stores_and_removes(tmp_path: Path, clock: Clock) -> None:
+    """A worker that has read an entry sees it replaced, and gone, at once."""
+    one, other = (MemoryStore(tmp_path, most_bytes=1 << 20, clock=lambda: clock[0]) for _ in range(2))
+    first = entry()
+    one.put(first, 60)
+    assert found(one, first) == [first]
+    newer = entry(content=b"newer")
+    other.put(newer, 60)
+    assert found(one, first) == [newer]
+    other.remove(Scope(is_all=True), 1)
+    assert found(one, first) == []
+    one.close()
+    other.close()
+
+
+def test_copies_know_each_list_of_selecting_fields(tmp_path: Path, clock: Clock) -> None:
+    """An answer that varies by something else joins those that were read before; the latest that fits comes first."""
+    one, other = (MemoryStore(tmp_path, most_bytes=1 << 20, clock=lambda: clock[0]) for _ in range(2))
+    first = entry()
+    one.put(first, 60)
+    assert found(one, first) == [first]
+    by_a = replace(
+        first, vary=("X-A",), key=variant_key(first.primary, ("X-A",), ()), received_at=first.received_at + 1
+    )
+    other.put(by_a, 60)
+    for _ in range(2):
+        assert found(one, first) == [by_a, first]
+        assert one.find(first.primary, [("X-A", "1")]) == [first]
+    one.close()
+    other.close()
+
+
+def test_copies_stay_within_their_room(tmp_path: Path) -> None:
+    """A worker keeps a part of the store's bound for itself, and nothing that is large."""
+    copies = NearCopies(tmp_path, 10_000)
+
+    def keep(kept: Entry) -> None:
+        copies.keep(kept.primary, copies.generations.of(kept.primary), [kept.vary], {kept.key: kept})
+
+    for number in range(50):
+        keep(entry(f"/v1/{number}"))
+    assert copies._bytes <= 10_000
+    assert copies.get(entry("/v1/49").primary) is not None
+    assert copies.get(entry("/v1/0").primary) is None
+    large = entry("/v1/large", content=b"x" * MOST_ENTRY_BYTES)
+    keep(large)
+    assert copies.get(large.primary) is None
+    copies.close()
+
+
+def test_a_purge_spares_what_was_fetched_after_it(tmp_path: Path, clock: Clock) -> None:
+    """A worker that learns of it late does not take away what others have stored since."""
+    kept = MemoryStore(tmp_path, most_bytes=1 << 20, clock=lambda: clock[0])
+    old, new = replace(entry("/v1/old"), number=6), replace(entry("/v1/new"), number=7)
+    kept.put(old, 60)
+    kept.put(new, 60)
+    assert kept.remove(Scope(is_all=True), 7) == 1
+    assert (found(kept, old), found(kept, new)) == ([], [new])
+    kept.close()
