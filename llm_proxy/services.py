@@ -382,7 +382,7 @@ class Services:
                 if not cut:
                     self.housekeeper.close()
             self.admission.close()
-            self.meter.close()
+            self.meter.close(cut=cut)
             self.publisher.close(cut=cut)
             self.audit.close()
             self.limits.close()

@@ -1,27 +1,13 @@
 """Model tokens where the provider reported none: an estimate, without any network (EV-126, EV-127)."""
 
-import logging
-import os
-from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 from llm_proxy.dispatcher.payload import to_json
 from llm_proxy.events.streams.base import as_dict, as_list, as_text
 from llm_proxy.events.usage import Usage
+from llm_proxy.usage.estimate import Count, by_characters, encoding_name, tiktoken_count
 
-log = logging.getLogger(__name__)
-
-_O200K_STARTS = ("o1", "o3", "o4", "gpt-4.1", "gpt-5", "chatgpt-4o")
-_O200K_PARTS = ("gpt-4o", "omni")
 _MOST_CHARACTERS = 400_000  # beyond it a tokenizer's time is not worth its exactness
-
-Count = Callable[[str], int]
-
-
-def by_characters(text: str) -> int:
-    """A quarter of the characters, rounded up."""
-    return -(-len(text) // 4)
 
 
 class Estimator:
@@ -39,42 +25,12 @@ class Estimator:
     def _count_for(self, model: str) -> Count:
         name = encoding_name(model)
         if name not in self._counts:
-            self._counts[name] = _tiktoken(name, self._folder) or by_characters
+            self._counts[name] = self._counter(name)
         return self._counts[name]
 
-
-def encoding_name(model: str) -> str:
-    """The encoding of a model by its name."""
-    lowered = model.lower()
-    is_new = lowered.startswith(_O200K_STARTS) or any(part in lowered for part in _O200K_PARTS)
-    return "o200k_base" if is_new else "cl100k_base"
-
-
-def _tiktoken(name: str, folder: str | None) -> Count | None:
-    """A counter of that encoding; None when it cannot be had from this machine alone."""
-    if folder is None:
-        return None
-    try:
-        tiktoken: Any = import_module("tiktoken")  # an extra: absent where nobody asked for it
-        loading: Any = import_module("tiktoken.load")
-    except ImportError:
-        return None
-
-    def refuse(_path: str) -> bytes:
-        raise OSError("nothing is downloaded")
-
-    os.environ["TIKTOKEN_CACHE_DIR"] = folder
-    loading.read_file = refuse
-    try:
-        encoding = tiktoken.get_encoding(name)
-    except Exception as exc:  # a missing or damaged file, or another tiktoken than ours
-        log.warning("tokens are estimated by characters: no encoding %s in TIKTOKEN_CACHE_DIR (%s)", name, exc)
-        return None
-
-    def count(text: str) -> int:
-        return len(encoding.encode(text, disallowed_special=()))
-
-    return count
+    def _counter(self, name: str) -> Count:
+        counter = tiktoken_count(name, self._folder) if self._folder is not None else None
+        return counter or by_characters
 
 
 def _safely(count: Count, text: str) -> int:

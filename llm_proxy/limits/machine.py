@@ -2,7 +2,7 @@
 
 The kernel gives the lock back when its holder dies, so a worker that is killed while it holds it stops nobody; what it
 was writing is one bucket's two numbers. The file is a table of 65,536 places in groups of eight; a key has its place in
-one group, and where that is full of running windows the one that was used longest ago makes room.
+one group, and where that is full the window that would have ended first makes room.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from pathlib import Path
 from llm_proxy.limits.window import ADMITTED, Count, Verdict, Window, bucket, has_room
 
 FILE = "windows.1"  # the number is the layout's
-_SLOT = struct.Struct("<16sqqq")  # key, first second of the bucket, its count, the count of the one before
+_SLOT = struct.Struct("<16sqqqq")  # key, first second of the bucket, its count, that of the one before, length
 _SLOT_BYTES, _WAYS, _GROUPS = 64, 8, 8192
 _BYTES = _SLOT_BYTES * _WAYS * _GROUPS
 _LOCK_LIMIT_S = 0.02  # a holder that was stopped in the few microseconds inside: going on is better than standing still
@@ -29,7 +29,7 @@ class MachineStore:
     """See `window.Store`.
 
     Args:
-        folder: LEDGER_DIR: local, writable, there for all workers of this machine.
+        folder: Local, writable, shared by all workers.
         clock: Seconds since 1970.
     """
 
@@ -44,27 +44,20 @@ class MachineStore:
         """See `Store`."""
         now = self._clock()
         with self._locked() as table:
-            places = []
             for index, window in enumerate(windows):
                 start, elapsed_s = bucket(now, window.window_s)
-                place, current, previous = _find(table, window, start)
+                _, current, previous = _find(table, window, start)
                 count = Count(current, previous, elapsed_s)
                 if not has_room(count, window):
                     return Verdict(index, count)
-                places.append((place, window, start, current, previous))
-            for place, window, start, current, previous in places:
-                if window.amount:
-                    _SLOT.pack_into(table, place, _digest(window), start, current + window.amount, previous)
+            _add(table, windows, now)
         return ADMITTED
 
     def add(self, windows: Sequence[Window]) -> None:
         """See `Store`."""
         now = self._clock()
         with self._locked() as table:
-            for window in windows:
-                start, _ = bucket(now, window.window_s)
-                place, current, previous = _find(table, window, start)
-                _SLOT.pack_into(table, place, _digest(window), start, current + window.amount, previous)
+            _add(table, windows, now)
 
     def close(self) -> None:
         """Unmap; the file stays for the others."""
@@ -132,13 +125,22 @@ def _digest(window: Window) -> bytes:
     return found
 
 
+def _add(table: mmap.mmap, windows: Sequence[Window], now: float) -> None:
+    for window in windows:
+        if window.amount:
+            start, _ = bucket(now, window.window_s)
+            place, current, previous = _find(table, window, start)  # anew: two new windows may share a group
+            values = (start, current + window.amount, previous, window.window_s)
+            _SLOT.pack_into(table, place, _digest(window), *values)
+
+
 def _find(table: mmap.mmap, window: Window, start: int) -> tuple[int, int, int]:
     """The key's place, and its two counts as they stand in the bucket that begins at `start`."""
     key = _digest(window)
     first = int.from_bytes(key[:4], "little") % _GROUPS * _WAYS * _SLOT_BYTES
-    oldest, oldest_start = first, 1 << 62
+    freest, freest_end = first, 1 << 62
     for place in range(first, first + _WAYS * _SLOT_BYTES, _SLOT_BYTES):
-        found, began, current, previous = _SLOT.unpack_from(table, place)
+        found, began, current, previous, window_s = _SLOT.unpack_from(table, place)
         if found == key:
             if began == start:
                 return place, current, previous
@@ -147,6 +149,6 @@ def _find(table: mmap.mmap, window: Window, start: int) -> tuple[int, int, int]:
             if began > start:  # the clock went back: what was counted still counts
                 return place, current, previous
             return place, 0, 0
-        if began < oldest_start:
-            oldest, oldest_start = place, began
-    return oldest, 0, 0
+        if began + 2 * window_s < freest_end:
+            freest, freest_end = place, began + 2 * window_s
+    return freest, 0, 0

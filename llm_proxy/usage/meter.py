@@ -24,6 +24,7 @@ from llm_proxy.usage.tap import REQUEST_BYTES, Tap
 UNKNOWN = "unknown"  # in place of a model's name
 BEAT_S = 0.1
 FLUSH_S = 1.0
+_CLOSE_LIMIT_S, _CUT_LIMIT_S = 5.0, 1.0  # for a database that does not answer
 _YIELD_EVERY = 16  # exchanges read at once, before others get their turn
 _GENERATES = re.compile(
     r"(?:^|/)v[0-9]+[a-z0-9]*/(?:chat/completions|completions|responses|messages|embeddings|complete)$"
@@ -167,16 +168,18 @@ class Meter:
             self._rollup.flush()
             self._flushed_at = time.monotonic()
 
-    def close(self) -> None:
-        """Read and write everything for the last time."""
+    def close(self, *, cut: bool = False) -> None:
+        """Read and write everything for the last time. `cut`: the database is waited for a second at most."""
         self._is_closed.set()
         gevent.killall(self._greenlets)
         self.settle()
-        for _ in range(3):
-            if self._rollup.flush():
-                return
-            time.sleep(0.2)
-        _log.error("usage of the last seconds is lost: the database does not take it")
+        is_written = False
+        with gevent.Timeout(_CUT_LIMIT_S if cut else _CLOSE_LIMIT_S, False):
+            while not self._rollup.flush():
+                time.sleep(0.2)
+            is_written = True
+        if not is_written:
+            _log.error("usage of the last seconds is lost: the database does not take it")
 
     def _run_reads(self) -> None:
         while not self._is_closed.is_set():

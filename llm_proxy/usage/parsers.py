@@ -17,6 +17,7 @@ from llm_proxy.usage.tap import Body
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _TOP = re.compile(rb'"(?:choices|output|data|content|steps)"\s*:')
+_BACKGROUND = re.compile(rb'"background"\s*:\s*true')
 _BIG = 2**53
 _FINISHED = frozenset(("completed", "failed", "incomplete", "cancelled", "expired"))
 _ONCE = frozenset(("response", "thread.run"))  # objects whose usage is shown by more than one answer
@@ -154,7 +155,7 @@ def _cut_object(body: Body) -> Reading:
     if names.get("object") in _NEVER and "model" not in names and b'"embedding"' not in body.head[:4096]:
         return Reading()
     reading = Reading(_last_usage(body.tail), names.get("model") or _member(body.tail, "model", is_last=True))
-    is_background = re.search(rb'"background"\s*:\s*true', start) is not None
+    is_background = _BACKGROUND.search(start) is not None or _BACKGROUND.search(body.tail) is not None
     if names.get("object") in _ONCE and (is_background or names["object"] == "thread.run"):
         reading.once, reading.is_final = names.get("id"), names.get("status") in _FINISHED
     if reading.usage is None:

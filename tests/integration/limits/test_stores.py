@@ -1,5 +1,9 @@
 """One contract for both stores of windows."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +12,7 @@ from pathlib import Path
 import pytest
 from servers.redis import RedisServer
 
+from llm_proxy.limits import machine
 from llm_proxy.limits.machine import MachineStore
 from llm_proxy.limits.redis import RedisStore
 from llm_proxy.limits.window import Window
@@ -82,3 +87,51 @@ def test_two_processes_share_the_machines_windows(tmp_path: Path) -> None:
     assert [each.take([window]).refused for each in (one, other, one, other)] == [None, None, None, 0]
     one.close()
     other.close()
+
+
+HOLD = """
+import fcntl, os, sys, time
+from pathlib import Path
+from llm_proxy.limits.machine import MachineStore
+from llm_proxy.limits.window import Window
+store = MachineStore(Path(sys.argv[1]))
+store.take([Window("a", 3, 3600, "client")])
+fcntl.flock(store._descriptor, fcntl.LOCK_EX)
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_worker_that_is_killed_with_the_lock_stops_nobody(tmp_path: Path) -> None:
+    """kill -9 of its holder frees the lock, and what it had counted stays; a holder that is stopped delays by 20 ms."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        store, window = MachineStore(tmp_path), Window("a", 3, 3600, "client")
+        began = time.monotonic()
+        assert store.take([window]).refused is None
+        assert time.monotonic() - began < 2
+        os.kill(holder.pid, signal.SIGKILL)
+    assert [store.take([window]).refused for _ in range(2)] == [None, 0]
+    store.close()
+
+
+def test_new_windows_of_one_step_do_not_share_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that begin in one group at once both keep their count."""
+    monkeypatch.setattr(machine, "_GROUPS", 1)
+    store = MachineStore(tmp_path)
+    pair = [Window(key, 1, 3600, "token") for key in ("a", "b")]
+    assert store.take(pair).refused is None
+    assert [store.take([window]).refused for window in pair] == [0, 0]
+    store.close()
+
+
+def test_a_full_group_gives_up_the_window_that_ends_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many addresses' minutes do not push out a token's hour."""
+    monkeypatch.setattr(machine, "_GROUPS", 1)
+    store, hour = MachineStore(tmp_path), Window("a-token", 1, 3600, "token")
+    assert store.take([hour]).refused is None
+    for number in range(100):
+        assert store.take([Window(f"ip:{number}", 5, 60, "client")]).refused is None
+    assert store.take([hour]).refused == 0
+    store.close()

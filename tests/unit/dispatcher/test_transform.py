@@ -18,11 +18,12 @@ from llm_proxy.dispatcher.backends.helicone import body_of
 from llm_proxy.dispatcher.backends.lunary import run_events
 from llm_proxy.dispatcher.backends.otlp import attributes_of
 from llm_proxy.dispatcher.payload import Payload, to_json
-from llm_proxy.dispatcher.tokens import Estimator, encoding_name
+from llm_proxy.dispatcher.tokens import Estimator
 from llm_proxy.dispatcher.transform import Transformer, Unparsable
 from llm_proxy.events.bus import Entry
 from llm_proxy.events.event import Event
 from llm_proxy.events.usage import Usage
+from llm_proxy.usage.estimate import encoding_name
 
 ENTRY = Entry("1760000000500-0", b"{}", 1_760_000_000_500)
 ORDER = ["type", "event", "runId", "name", "timestamp", "input", "output", "userId", "tokensUsage", "extra", "metadata"]
