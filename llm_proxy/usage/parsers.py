@@ -206,8 +206,22 @@ def _stream(body: Body) -> Reading:
     if reading.usage is None:
         for event in events:
             if (value := _json(event)) is not None and _is_delta(value):
-                reading.texts += texts_of(value)
+                _add_texts(value, reading.texts)
     return reading
+
+
+def _add_texts(value: Mapping[str, Any], texts: list[str]) -> None:
+    """What a chunk adds; the usual one, a choice whose delta is some content, without a search."""
+    choices = value.get("choices")
+    if not isinstance(choices, list):
+        texts += texts_of(value)
+        return
+    for choice in choices:
+        delta = choice.get("delta") if isinstance(choice, dict) else None
+        if isinstance(delta, dict) and len(delta) == 1 and isinstance(content := delta.get("content"), str):
+            texts.append(content)
+        else:
+            texts += texts_of(choice)
 
 
 def _take(value: Mapping[str, Any], reading: Reading, counts: dict[str, Any]) -> None:
@@ -225,7 +239,7 @@ def _take(value: Mapping[str, Any], reading: Reading, counts: dict[str, Any]) ->
 
 
 def _events(data: bytes, *, is_start: bool = True, is_end: bool = True) -> list[bytes]:
-    parts = _EVENT_END.split(data)
+    parts = _EVENT_END.split(data) if b"\r" in data else data.split(b"\n\n")
     if not is_start:
         parts = parts[1:]
     if not is_end:
@@ -235,9 +249,12 @@ def _events(data: bytes, *, is_start: bool = True, is_end: bool = True) -> list[
 
 def _json(event: bytes) -> dict[str, Any] | None:
     """The object of an event's data lines."""
-    lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
+    if event.startswith(b"data:") and b"\n" not in event:  # nearly all of them
+        data = event[5:]
+    else:
+        data = b"\n".join(line[5:] for line in event.splitlines() if line.startswith(b"data:"))
     try:
-        value = orjson.loads(b"\n".join(lines))
+        value = orjson.loads(data)
     except orjson.JSONDecodeError:
         return None  # [DONE], or cut
     return value if isinstance(value, dict) else None
