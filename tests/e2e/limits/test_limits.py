@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,13 @@ def test_a_token_and_its_project_have_limits_of_their_own(tmp_path: Path, provid
 def test_replicas_share_a_tokens_window_in_redis_and_go_on_without(
     tmp_path: Path, provider: Provider, redis_server: RedisServer
 ) -> None:
-    """DP-89, DP-92: 10 of 20 over two servers; with Redis gone each machine limits by itself, without an error."""
+    """DP-89, DP-92: 100 of 300 that hurry, over two servers; with Redis gone midway each server goes on by itself.
+
+    What a server admitted through Redis counts there too: of 100 it has at most what is left.
+    """
     shared = {
         "DISTRIBUTED_RATE_LIMIT_ENABLED": "true",
-        "DISTRIBUTED_RATE_LIMIT_MAX": "10",
+        "DISTRIBUTED_RATE_LIMIT_MAX": "100",
         "DISTRIBUTED_RATE_LIMIT_WINDOW": "1h",
         "REDIS_ADDR": redis_server.addr,
         "DATABASE_PATH": str(tmp_path / "shared.db"),
@@ -100,12 +104,13 @@ def test_replicas_share_a_tokens_window_in_redis_and_go_on_without(
         body = {"project_id": json.loads(project[2])["id"], "duration_minutes": 5}
         made = [manage(one, "POST", "/tokens", body) for _ in range(2)]
         tokens = [Token(found["id"], found["project_id"], found["token"]) for found in made]
-        found = [asked(each, tokens[0], 1)[0][0] for _ in range(10) for each in (one, other)]
-        assert (found.count(200), found.count(429)) == (10, 10)
+        with ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(lambda each: asked(each, tokens[0], 1)[0][0], [one, other] * 150))
+        assert (found.count(200), found.count(429)) == (100, 200)
+        assert set(statuses(asked(one, tokens[1], 40))) == {200}
         redis_server.kill()
-        found = statuses(asked(one, tokens[1], 12))
-        assert set(found) == {200, 429}
-        assert 9 <= found.count(200) <= 11
+        found = statuses(asked(one, tokens[1], 80))
+        assert (found.count(200), found.count(429)) == (60, 20)
         eventually(lambda: one.metric("llm_proxy_ratelimit_fallback") == 1)
         assert one.get("/ready")[0] == 200
 
