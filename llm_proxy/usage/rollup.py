@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Table, case, delete, func, insert, update
+from sqlalchemy import Connection, Engine, Table, case, delete, func, insert, literal_column, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.models import TokenRow, UsageObjectRow, UsageRow
 from llm_proxy.db.session import writing
 from llm_proxy.db.types import utc_now
@@ -27,6 +28,7 @@ _ROWS_AT_ONCE = 200  # of one transaction (MP-90)
 _TOKENS: Any = TokenRow.__table__
 _DAILY: Any = UsageRow.__table__
 _OBJECTS: Any = UsageObjectRow.__table__
+_ZERO: Any = literal_column("0")  # PyMySQL's executemany takes no parameters behind VALUES
 _COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "estimated")
 _log = logging.getLogger(__name__)
 
@@ -168,7 +170,11 @@ class Rollup:
                 except Exception as error:
                     self._failed()
                     if not self._is_failing:
-                        _log.warning("usage could not be written, it is kept: %s", type(error).__name__)
+                        _log.warning(
+                            "usage could not be written, it is kept: %s",
+                            type(error).__name__,
+                            exc_info=not is_unavailable(error),
+                        )
                     self._is_failing = True
                     return False
                 self._last_mark = batch.mark
@@ -240,7 +246,7 @@ def _added(table: Table, new: Any) -> dict[str, Any]:
     values: dict[str, Any] = {name: table.c[name] + new[name] for name in _COUNTS}
     cost = table.c.cost_nano_usd
     values["cost_nano_usd"] = case(
-        (new.cost_nano_usd.is_(None), cost), else_=func.coalesce(cost, 0) + new.cost_nano_usd
+        (new.cost_nano_usd.is_(None), cost), else_=func.coalesce(cost, _ZERO) + new.cost_nano_usd
     )
     return values
 

@@ -1,5 +1,7 @@
 """Sums reach the database once each, on every engine."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import Any
 
@@ -58,3 +60,23 @@ def test_what_cannot_be_written_is_kept(ready_database: Database, monkeypatch: p
     monkeypatch.setattr(worker, "_write", write)
     assert worker.flush()
     assert rows(ready_database) == [(date(2026, 1, 2), "gpt-4o", 1, 10, None)]
+
+
+def test_workers_that_flush_at_once_lose_nothing(ready_database: Database) -> None:
+    """Four workers, the same keys in other orders, thirty batches each: exact sums, whatever had to be tried again."""
+
+    def work(number: int) -> None:
+        worker = Rollup(ready_database.engine())
+        for turn in range(30):
+            models = [f"m{(number + turn + step) % 5}" for step in range(5)]
+            for model in models:
+                worker.add(KEY._replace(model=model), Sums.of(Usage(1, 1), 1))
+            if turn % 10 == 0:
+                worker.add(KEY, Sums.of(Usage(100), 1), once=f"resp_{turn}")
+            while not worker.flush():
+                time.sleep(0.01)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    found = {model: (requests, tokens, cost) for _, model, requests, tokens, cost in rows(ready_database)}
+    assert found == {f"m{number}": (120, 120, 120) for number in range(5)} | {"gpt-4o": (12, 300, 3)}
