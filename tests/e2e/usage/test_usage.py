@@ -1,12 +1,14 @@
 """Model tokens and money through the whole proxy: what the provider reported is what the sums say."""
 
 import csv
+import http.client
 import io
 import json
 import random
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,6 +18,7 @@ from servers.gateway import MANAGEMENT_TOKEN, Gateway, Token, eventually, runnin
 from servers.provider import Provider, running_provider
 
 CHAT_PATH = "/v1/chat/completions"
+PLANS: tuple[dict[str, Any], ...] = ({}, {"gzip": True}, {"status": 500}, {"cut": "head"}, {})
 
 
 @pytest.fixture(scope="module")
@@ -289,11 +292,34 @@ def test_the_numbers_agree_and_the_commands_say_so(gateway: Gateway) -> None:
     assert [(one["what"], one["difference"]) for one in differences()] == [("requests", 2)]
 
 
+def test_who_leaves_a_stream_has_used_what_had_come(gateway: Gateway) -> None:
+    """Hanging up is no way round a budget: what passed is estimated."""
+    token = gateway.token()
+    connection = http.client.HTTPConnection(*gateway.address, timeout=20)
+    headers = {"Authorization": f"Bearer {token.bearer}", "Content-Type": "application/json"}
+    headers["X-Simulate"] = json.dumps({"events": 500, "interval": "20ms"})
+    connection.request("POST", CHAT_PATH, json.dumps(chat(stream=True)), headers)
+    connection.getresponse().read(2000)
+    connection.close()
+    found = summed(gateway, token, 1)
+    assert (found["estimated"], found["prompt_tokens"]) == (1, 3)
+    assert 1 <= found["completion_tokens"] < 400
+
+
 def test_a_drain_writes_everything_down(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> None:
-    """SIGTERM right behind the last answer: its usage is in the database."""
-    with running_gateway(tmp_path_factory.mktemp("drained"), provider.url) as gateway:
+    """SIGTERM right behind the last answer: its usage is in the database, and agrees with counters and events."""
+    folder = tmp_path_factory.mktemp("drained")
+    events = str(folder / "events.jsonl")
+    with running_gateway(folder, provider.url, FILE_EVENT_LOG=events) as gateway:
         token = gateway.token()
-        assert call(gateway, token, chat(), usage={"prompt": 5, "completion": 6})[0] == 200
+        answers = [call(gateway, token, chat(), usage={"prompt": 5, "completion": 6}, **plan)[0] for plan in PLANS]
+        assert answers == [200, 200, 500, 502, 200]
         assert gateway.stop() == 0
-        rows = gateway.rows("SELECT requests, prompt_tokens, completion_tokens FROM usage_daily")
-        assert rows == [(1, 5, 6)]
+        rows = gateway.rows("SELECT sum(requests), sum(prompt_tokens), sum(completion_tokens) FROM usage_daily")
+        assert rows == [(5, 15, 18)]
+        said = run("usage", "reconcile", "--events", events, "--json", variables=gateway.env, folder=folder)
+        assert (said.returncode, json.loads(said.stdout)["events"]) == (0, 5), said.stdout + said.stderr
+        lines = Path(events).read_text().splitlines()
+        Path(events).write_text("\n".join(lines[1:]) + "\n")
+        said = run("usage", "reconcile", "--events", events, variables=gateway.env, folder=folder)
+        assert (said.returncode, f"{token.id}  events" in said.stdout) == (1, True), said.stdout
