@@ -135,3 +135,26 @@ def test_a_full_group_gives_up_the_window_that_ends_first(tmp_path: Path, monkey
         assert store.take([Window(f"ip:{number}", 5, 60, "client")]).refused is None
     assert store.take([hour]).refused == 0
     store.close()
+
+
+RACE = """
+import sys
+from pathlib import Path
+from llm_proxy.limits.machine import MachineStore
+from llm_proxy.limits.window import Window
+store, window = MachineStore(Path(sys.argv[1])), Window("a", 9000, 3600, "token")
+sys.stdin.readline()
+print(sum(store.take([window]).refused is None for _ in range(5000)))
+"""
+
+
+def test_processes_that_race_admit_exactly_the_limit(tmp_path: Path) -> None:
+    """Three processes, 5,000 takes each, 9,000 admitted: nobody slips in between look and count."""
+    command = [sys.executable, "-c", RACE, str(tmp_path)]
+    racers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    admitted = [int(racer.communicate(timeout=60)[0]) for racer in racers]
+    assert sum(admitted) == 9000
