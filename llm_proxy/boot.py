@@ -58,7 +58,23 @@ def notes(settings: Settings) -> tuple[list[str], list[str]]:
     most = settings.workers * (settings.database_pool_size + 2 * CONNECTIONS)
     pools = f"database: at most {most} connections of {settings.workers} workers of this host"
     told = [] if connector.dialect == "sqlite" else [pools]
-    return [*loaded.warnings, *connector.warnings], [*loaded.notes, *told]
+    return [*loaded.warnings, *connector.warnings], [*loaded.notes, *told, *_limits(settings)]
+
+
+def _limits(settings: Settings) -> list[str]:
+    """Limits that hold for everybody are said at the start (DP-87)."""
+    windows = []
+    if settings.global_rate_limit:
+        windows.append(f"{settings.global_rate_limit} requests a minute in all")
+    if settings.ip_rate_limit:
+        windows.append(f"{settings.ip_rate_limit} from one address")
+    most = settings.distributed_rate_limit_max or (60 if settings.distributed_rate_limit_enabled else None)
+    if most is not None:
+        windows.append(f"{most} in {settings.distributed_rate_limit_window_s:g} s of each token")
+    if not windows:
+        return []
+    place = "in Redis, over all replicas" if settings.distributed_rate_limit_enabled else "on this server"
+    return [f"limits, counted {place}: {', '.join(windows)}"]
 
 
 def prepare(settings: Settings) -> None:

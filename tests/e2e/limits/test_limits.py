@@ -58,6 +58,7 @@ def test_addresses_and_everybody_have_windows_over_all_workers(tmp_path: Path, p
         assert fields["RateLimit"].startswith('"global";r=0;t=')
         eventually(lambda: gateway.request_count(token) == 5)
         assert gateway.get("/live")[0] == 200
+        assert "limits, counted on this server: 5 requests a minute in all, 3 from one address" in gateway.output()
 
 
 def test_a_token_and_its_project_have_limits_of_their_own(tmp_path: Path, provider: Provider) -> None:
