@@ -21,29 +21,42 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.03
 
 
 class Flight:
-    """An exchange with the provider that others may wait for. `is_leader`: the caller's own to make and to land."""
+    """An exchange with the provider that others may wait for.
 
-    __slots__ = ("_flights", "_has_lock", "_is_over", "_waiting", "_woken", "is_leader", "key")
+    Attributes:
+        is_leader: It is the caller's own to make and to land.
+        was_abandoned: It landed only because its leader's client left: those who waited need a new leader.
+    """
+
+    __slots__ = ("_flights", "_has_lock", "_is_over", "_leader", "_waiting", "_woken", "key", "was_abandoned")
 
     def __init__(self, flights: "Flights", key: str, leader: "Flight | None" = None) -> None:
-        self._flights, self.key, self.is_leader = flights, key, leader is None
-        self._has_lock = self._is_over = False
-        self._waiting: list[threading.Event] = []
-        self._woken = threading.Event()
+        self._flights, self.key, self._leader = flights, key, leader
+        self._has_lock = self._is_over = self.was_abandoned = False
+        self._waiting: list[Flight] = []
+        self._woken: threading.Event | None = None  # most who lead never wait
         if leader is not None:
-            leader._waiting.append(self._woken)
+            self._woken = threading.Event()
+            leader._waiting.append(self)
+
+    @property
+    def is_leader(self) -> bool:
+        return self._leader is None
 
     def wake(self) -> None:
         """Let the one who waits here look up; safe in the hub."""
-        self._woken.set()
+        if self._woken is not None:
+            self._woken.set()
 
-    def land(self, *, is_storable: bool = True) -> None:
+    def land(self, *, is_storable: bool = True, is_abandoned: bool = False) -> None:
         """A leader's is over, or will never be stored: all others go on. Repeats do nothing."""
         if self.is_leader and not self._is_over:
             self._is_over = True
             self._flights.landed(self, is_storable)
-            for woken in self._waiting:
-                woken.set()
+            for follower in self._waiting:
+                follower.was_abandoned = is_abandoned
+                follower.wake()
+            self._waiting.clear()
 
 
 class Flights:
@@ -87,6 +100,7 @@ class Flights:
 
     def wait(self, flight: Flight, until: float) -> bool:
         """Wait for a flight that one joined, until a monotonic instant or until woken; False when the time is over."""
+        assert flight._woken is not None
         return flight._woken.wait(max(0.0, until - self._clock()))
 
     def wait_for_machine(

@@ -147,6 +147,8 @@ class ResponseCache:
 
     def wrote(self, project: str, path: str, fields: Iterable[tuple[str, str]] = ()) -> None:
         """An unsafe request to `path` succeeded, with these fields: what it changed is fetched anew (RFC 9111 §4.4)."""
+        if self.store.is_local and not self.marks.is_armed:
+            return
         self._forget(project, path)
         for name, value in fields:
             if len(name) in _LOCATION_CHARS and name.lower() in _LOCATIONS:
@@ -245,18 +247,17 @@ class Inquiry:
         cache = self._cache
         self._landings = cache.flights.landings(self._primary)
         entries = cache.store.find(self._primary, self._fields)
+        self.number, self.found = None, NOTHING
         if not cache.purges.is_known(cache.store.announced()):
-            self.number = None
-            self.found = NOTHING
             return NOTHING
         self.number = cache.purges.number
-        self.found = NOTHING
         for entry in entries:
             if self._is_usable(entry):
                 self._key = entry.key
                 self.found = Found(entry, judge(entry, self._wishes, cache.clock()))
-                break
-        return self.found
+                return self.found
+        cache.marks.arm()
+        return NOTHING
 
     def _is_usable(self, entry: Entry) -> bool:
         cache = self._cache
@@ -307,10 +308,10 @@ class Inquiry:
         """Whether somebody's exchange of this kind has ended since the look-up, so that another may find its answer."""
         return self._landings != self._cache.flights.landings(self._primary)
 
-    def land(self, *, is_storable: bool = True) -> None:
+    def land(self, *, is_storable: bool = True, is_abandoned: bool = False) -> None:
         """The exchange is over, or its answer is not one that is stored: the others go on. Repeats do nothing."""
         if self.flight is not None:
-            self.flight.land(is_storable=is_storable)
+            self.flight.land(is_storable=is_storable, is_abandoned=is_abandoned)
 
     # -- the provider's answer ----------------------------------------------------------------------------------------
 

@@ -130,7 +130,7 @@ def from_json(text: bytes) -> Entry:
         found = orjson.loads(text)
         if found["v"] != FORMAT:
             raise ValueError("another version's form")
-        return Entry(
+        entry = Entry(
             **found["about"],
             status=int(found["status_code"]),
             fields=tuple((name, value) for name, lines in found["headers"].items() for value in lines),
@@ -138,5 +138,20 @@ def from_json(text: bytes) -> Entry:
             vary=tuple(name for name in found["vary"].split(", ") if name),
             received_at=float(found["stored_at"]),
         )
+        _check(entry)
+        return entry
     except (KeyError, TypeError, AttributeError, binascii.Error) as exc:
         raise ValueError("not a stored response") from exc
+
+
+def _check(entry: Entry) -> None:
+    """Raises TypeError: somebody else has written this."""
+    texts = (entry.key, entry.target, entry.reason, *(text for field in entry.fields for text in field))
+    numbers = (entry.requested_at, entry.initial_age_s, entry.lifetime_s, entry.while_revalidating_s, entry.if_error_s)
+    optional = (entry.etag, entry.last_modified)
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(number, int | float) for number in (*numbers, entry.number))
+        and all(text is None or isinstance(text, str) for text in optional)
+    ):
+        raise TypeError("not a stored response")

@@ -16,7 +16,8 @@ from typing import Final
 from zlib import adler32, crc32
 
 _SLOTS: Final = 1 << 18
-_BYTES: Final = _SLOTS * 8
+_ARMED: Final = _SLOTS * 8
+_BYTES: Final = _ARMED + 1
 _INSTANT: Final = struct.Struct("d")
 
 
@@ -46,6 +47,16 @@ class Marks:
             self._table = mmap.mmap(descriptor, _BYTES)
         finally:
             os.close(descriptor)
+
+    def arm(self) -> None:
+        """An answer is about to be fetched that may be stored: from now on writes are noted."""
+        if not self._table[_ARMED]:
+            self._table[_ARMED] = 1
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether there may be anything that a write makes old; before that, writes need not be noted."""
+        return bool(self._table[_ARMED])
 
     def mark(self, project: str, path: str) -> None:
         """A write to `path` of `project` succeeded now. Very long paths are not remembered, so cost a little more."""

@@ -29,6 +29,7 @@ _BYTES_AN_ENTRY = 1024  # the bound of entries follows from that of bytes
 _NEAR_PART = 16  # of the store's room, for each worker's own copies
 _WRITE_LIMIT_S = 0.05  # longest wait for another worker's write
 _TOUCH_EACH_S = 1.0
+_TOLD_EACH_S = 10.0  # a full disk fails each store
 _ROOM = 0.9  # an eviction goes down to this part of the bound, so that not every store has to evict
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -112,7 +113,7 @@ class MemoryStore:
             entry = near.entries[key]
             if entry is not None:
                 found.append(entry)
-        return found or None  # nothing is never remembered for long: it costs a look, and the store may have failed
+        return found
 
     def _read(self, primary: str, fields: Fields, now: float) -> list[Entry]:
         generation = self._near.generations.of(primary)
@@ -126,10 +127,8 @@ class MemoryStore:
                 row = execute(_READ, (key, now)).fetchone()
                 varies.append(vary)
                 read[key] = None if row is None else from_meta(row[0], row[1])
-        found = [entry for entry in read.values() if entry is not None]
-        if found:
-            self._near.keep(primary, generation, varies, read)
-        return found
+            self._near.keep(primary, generation, varies, read)  # that there is nothing, too
+        return [entry for entry in read.values() if entry is not None]
 
     def stored_bytes(self) -> float:
         """See Store."""
@@ -267,7 +266,7 @@ class _Failing:
     """A store that fails is a store without the entry: counts and logs, and lets the caller go on."""
 
     def __init__(self, failed: Callable[[], None]) -> None:
-        self._failed = failed
+        self._failed, self._told_at = failed, -_TOLD_EACH_S
 
     def __enter__(self) -> None:
         """Nothing to do."""
@@ -276,7 +275,9 @@ class _Failing:
         if not isinstance(error, sqlite3.Error | ValueError | OSError):
             return False
         self._failed()
-        _log.warning("the response cache's file failed: %s", error)
+        if time.monotonic() - self._told_at >= _TOLD_EACH_S:
+            self._told_at = time.monotonic()
+            _log.warning("the response cache's file failed: %s", error)
         return True
 
 

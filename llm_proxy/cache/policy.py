@@ -141,6 +141,8 @@ def storable(heard: Heard, rules: Rules) -> Entry | Refused:
     reason = _forbidden(heard, found, rules)
     if reason is not None:
         return Refused(reason)
+    if heard.is_authorized and not heard.wishes.forced_s and not _may_share(found):
+        return Refused("authorization")
     vary = vary_names(parse.values(heard.fields, "vary"))
     if vary is None or (heard.is_authorized and "AUTHORIZATION" in vary):
         return Refused("vary-matches-nothing")

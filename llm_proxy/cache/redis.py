@@ -88,7 +88,7 @@ class RedisStore:
         try:
             with self._limit(LOOK_UP_LIMIT_S):
                 return self._find(primary, fields, began + LOOK_UP_LIMIT_S)
-        except (*UNREACHABLE, Away) as error:
+        except (*UNREACHABLE, Away, ValueError) as error:
             self._leave_alone(error)
             return []
         finally:
@@ -270,9 +270,11 @@ class RedisStore:
         return time.monotonic() < self._left_alone_until
 
     def _leave_alone(self, error: BaseException) -> None:
+        is_news = not self.is_left_alone  # others may have waited at the same time
         self._left_alone_until = time.monotonic() + LEFT_ALONE_S
         self._failed()
-        _log.warning("the cache's Redis failed, it is left alone for %s s: %s", LEFT_ALONE_S, type(error).__name__)
+        if is_news:
+            _log.warning("the cache's Redis failed, it is left alone for %s s: %s", LEFT_ALONE_S, type(error).__name__)
 
     @contextmanager
     def _limit(self, limit_s: float) -> Iterator[None]:

@@ -73,15 +73,18 @@ class CacheUse:
         self.capture: Capture | None = None
         self.is_framed = True
 
-    def ended(self, *, is_whole: bool) -> None:
-        """The request is over, however it ended: what was captured whole is stored, and those who wait go on."""
+    def ended(self, *, is_whole: bool, is_abandoned: bool = False) -> None:
+        """The request is over, however it ended: what was captured whole is stored, and those who wait go on.
+
+        `is_abandoned`: its client left, or it was cut; that says nothing of the provider.
+        """
         inquiry, capture = self.inquiry, self.capture
         if inquiry is None:
             return
         try:
             store = capture.finish(is_whole=is_whole, is_framed=self.is_framed) if capture is not None else None
             if store is None:
-                inquiry.land()
+                inquiry.land(is_abandoned=is_abandoned)
             elif inquiry.is_store_local or not monkey.is_module_patched("socket"):
                 _store(store, inquiry)
             else:
@@ -113,6 +116,14 @@ class _Wait:
     def cut(self, reason: str) -> None:
         self.reason = self.reason or reason
         self._flight.wake()
+
+    def is_cut(self) -> bool:
+        return self.reason is not None
+
+    def check(self) -> None:
+        """Raises UpstreamCut."""
+        if self.reason is not None:
+            raise UpstreamCut(self.reason)
 
 
 class Caching:
@@ -223,29 +234,40 @@ class Caching:
             content=content,
         )
 
-    def _wait(self, settlement: "Settlement", inquiry: Inquiry, flight: Flight) -> Entry | None:
+    def _wait(self, settlement: "Settlement", inquiry: Inquiry, flight: Flight | None) -> Entry | None:
         """What another's exchange has stored; None: this request makes one of its own, for others too if it leads."""
-        flights, until = self._cache.flights, time.monotonic() + self._wait_s
-        wait = _Wait(flight)
-        if flight.is_leader:
-            inquiry.flight = flight
-            if flights.is_free(flight):
-                if not inquiry.is_outdated:
-                    return None
-                entry = _fresh(inquiry)  # somebody's exchange ended between the look-up and now
-                if entry is not None:
-                    inquiry.land()
+        until = time.monotonic() + self._wait_s
+        while flight is not None:
+            if flight.is_leader:
+                return self._lead(settlement, inquiry, flight, until)
+            entry = self._follow(settlement, inquiry, flight, until)
+            if entry is not None or not flight.was_abandoned:
                 return entry
-            settlement.begun(wait)
-            is_there = flights.wait_for_machine(
-                flight, until, lambda: wait.reason is not None, lambda: _fresh(inquiry) is not None
-            )
-            entry = _fresh(inquiry) if is_there else None
+            flight = inquiry.board()
+        return None
+
+    def _follow(self, settlement: "Settlement", inquiry: Inquiry, flight: Flight, until: float) -> Entry | None:
+        wait = _Wait(flight)
+        settlement.begun(wait)
+        has_landed = self._cache.flights.wait(flight, until)
+        wait.check()
+        return _fresh(inquiry) if has_landed else None
+
+    def _lead(self, settlement: "Settlement", inquiry: Inquiry, flight: Flight, until: float) -> Entry | None:
+        """Make sure that no other worker makes the exchange already, or has just made it."""
+        inquiry.flight = flight
+        flights = self._cache.flights
+        entry: Entry | None = None
+        if flights.is_free(flight):
+            if not inquiry.is_outdated:
+                return None
+            entry = _fresh(inquiry)  # somebody's exchange ended between the look-up and now
         else:
+            wait = _Wait(flight)
             settlement.begun(wait)
-            entry = _fresh(inquiry) if flights.wait(flight, until) and wait.reason is None else None
-        if wait.reason is not None:
-            raise UpstreamCut(wait.reason)
+            if flights.wait_for_machine(flight, until, wait.is_cut, lambda: _fresh(inquiry) is not None):
+                entry = _fresh(inquiry)
+            wait.check()
         if entry is not None:
             inquiry.land()
         return entry

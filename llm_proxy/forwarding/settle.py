@@ -239,7 +239,8 @@ class Settlement:
         try:
             cause = self._cause(failure, is_whole)
             if self.cache is not None:
-                self.cache.ended(is_whole=cause is None and is_whole)
+                is_abandoned = isinstance(cause, UpstreamCut | ClientConnectionError)
+                self.cache.ended(is_whole=cause is None and is_whole, is_abandoned=is_abandoned)
             self._settle(cause, sent_bytes)
         except Exception:
             _log.exception("an exchange was not settled", extra={"request_id": self.request.request_id})

@@ -1,136 +1,15 @@
 """The response cache through the whole proxy: what clients, providers and operators see of it."""
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
+from e2e.cache.conftest import BODY, OPT_IN, PUBLIC, Origin, purge, state
 from servers.gateway import MANAGEMENT_TOKEN, Gateway, eventually, running_gateway
 from servers.redis import RedisServer
-
-PUBLIC = (("Cache-Control", "public, max-age=600"),)
-OPT_IN = {"Cache-Control": "public, max-age=60", "Content-Type": "application/json"}
-BODY = json.dumps({"model": "text-embedding-3-small", "input": "hello"}).encode()
-
-
-@dataclass
-class Origin:
-    """A provider whose answers a test writes; counts what it is asked."""
-
-    url: str = ""
-    status: int = 200
-    fields: tuple[tuple[str, str], ...] = PUBLIC
-    pieces: tuple[bytes, ...] = (b"the answer",)
-    pause_s: float = 0.0
-    is_cut: bool = False
-    asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
-
-    def count(self, path: str) -> int:
-        """How often it was asked for this target."""
-        return sum(target == path for _, target, _ in self.asked)
-
-
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 512
-    daemon_threads = True
-
-
-@contextmanager
-def serving(origin: Origin) -> Iterator[Origin]:
-    """Answer for `origin` until the block ends."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            origin.asked.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
-            time.sleep(origin.pause_s)
-            known = {name.lower(): value for name, value in origin.fields}
-            if "etag" in known and self.headers.get("If-None-Match") == known["etag"]:
-                self.send_response(304)
-                self.fields()
-                self.end_headers()
-                return
-            self.send_response(origin.status)
-            self.fields()
-            content = b"".join(origin.pieces)
-            self.send_header("Content-Length", str(len(content) + (10 if origin.is_cut else 0)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-            if origin.is_cut:
-                self.close_connection = True
-
-        do_GET = do_POST = do_HEAD = answer
-
-        def fields(self) -> None:
-            for name, value in origin.fields:
-                self.send_header(name, value)
-
-        def log_message(self, *args: Any) -> None:
-            """Quiet."""
-
-    server = _Server(("127.0.0.1", 0), Handler)
-    origin.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    yield origin
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture(scope="module")
-def shared_origin() -> Iterator[Origin]:
-    """One for the module."""
-    with serving(Origin()) as origin:
-        yield origin
-
-
-@pytest.fixture
-def origin(shared_origin: Origin) -> Origin:
-    """As if new."""
-    fresh = Origin(url=shared_origin.url)
-    shared_origin.__dict__.update(fresh.__dict__)
-    return shared_origin
-
-
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, shared_origin: Origin) -> Iterator[Gateway]:
-    """Two workers, and streams may be stored."""
-    folder = tmp_path_factory.mktemp("gateway")
-    with running_gateway(folder, shared_origin.url, WEB_CONCURRENCY="2", HTTP_CACHE_STREAM_RESPONSES="true") as running:
-        yield running
-
-
-_numbers = iter(range(1_000_000))
-
-
-@pytest.fixture
-def path() -> str:
-    """A target that no other test has asked for."""
-    return f"/v1/models/m{next(_numbers)}"
-
-
-def state(answer: tuple[int, dict[str, str], bytes]) -> str:
-    """What the proxy says that its cache did."""
-    return answer[1]["X-PROXY-CACHE"]
-
-
-def purge(gateway: Gateway, **body: Any) -> Any:
-    """POST /manage/cache/purge."""
-    headers = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}"}
-    status, _, answer = gateway.ask("POST", "/manage/cache/purge", json.dumps(body).encode(), headers=headers)
-    assert status == 200, answer
-    return json.loads(answer)["deleted"]
 
 
 def test_a_stored_answer_is_served_by_every_worker(gateway: Gateway, origin: Origin, path: str) -> None:
@@ -199,7 +78,7 @@ def test_a_finished_stream_is_replayed_and_a_cut_one_never(gateway: Gateway, ori
     origin.pieces = (b'data: {"a":1}\n\n', b"data: [DONE]\n\n")
     origin.is_cut = is_cut
     token = gateway.token()
-    body = json.dumps({"stream": True, "n": next(_numbers)}).encode()
+    body = json.dumps({"stream": True, "n": time.monotonic_ns()}).encode()
 
     def ask() -> tuple[int, dict[str, str], bytes]:
         return gateway.ask("POST", "/v1/chat/completions", body, token=token, headers=OPT_IN)

@@ -1,11 +1,13 @@
 """One contract for both stores: what is kept is found, by its project alone, until it is taken away or too old."""
 
+import base64
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import gevent
+import orjson
 import pytest
 from servers.redis import RedisServer
 
@@ -184,18 +186,76 @@ def test_two_workers_share_one_store(tmp_path: Path, clock: Clock) -> None:
     other.close()
 
 
-def test_a_garbled_entry_is_a_miss(shared_redis_server: RedisServer) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\x00 no entry",
+        b"[]",
+        b"{}",
+        b'{"v":"v0"}',
+        b'{"v":"v1","status_code":200,"headers":{},"body":"","vary":"","stored_at":0,"about":{}}',
+    ],
+)
+def test_a_garbled_entry_is_a_miss(shared_redis_server: RedisServer, text: bytes) -> None:
     """DP-152: what cannot be read is not there."""
     client = shared_redis_server.client()
     client.flushall()
     store = RedisStore(client, shared_redis_server.client())
     kept = entry()
     store.put(kept, 60)
-    for key in client.scan_iter(match="*"):
-        if client.type(key) == b"string":
-            client.set(key, b"\x00 no entry")
+    client.set(f"llmproxy:cache:{kept.key}", text)
     assert found(store, kept) == []
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lifetime_s", "long"), ("key", "v1:other:a:b"), ("etag", 7), ("requested_at", None), ("unknown", 1)],
+)
+def test_an_entry_with_foreign_values_is_a_miss(shared_redis_server: RedisServer, name: str, value: object) -> None:
+    """Whoever writes to this Redis can't make a look-up fail, nor answer in another key's place."""
+    client = shared_redis_server.client()
+    client.flushall()
+    store = RedisStore(client, shared_redis_server.client())
+    kept = entry()
+    store.put(kept, 60)
+    form = orjson.loads(client.get(f"llmproxy:cache:{kept.key}") or b"")
+    form["about"][name] = value
+    client.set(f"llmproxy:cache:{kept.key}", orjson.dumps(form))
+    assert found(store, kept) == []
+    store.close()
+
+
+def test_the_form_in_redis_is_the_references(shared_redis_server: RedisServer) -> None:
+    """DP-152: key behind the prefix, JSON of status_code, headers, body and vary, and the lifetime as Redis' TTL."""
+    client = shared_redis_server.client()
+    client.flushall()
+    store = RedisStore(client, shared_redis_server.client(), prefix="mine:")
+    kept = entry()
+    store.put(kept, 60)
+    form = orjson.loads(client.get(f"mine:{kept.key}") or b"")
+    assert (form["status_code"], form["headers"]["X-A"], form["vary"]) == (200, ["1", "2"], ", ".join(DEFAULT_VARY))
+    assert base64.b64decode(form["body"]) == b"body"
+    assert 58 < client.ttl(f"mine:{kept.key}") <= 60
+    store.close()
+
+
+def test_a_garbled_index_is_a_miss(shared_redis_server: RedisServer) -> None:
+    """Members that are no text, a number that is none, and keys of another type."""
+    client = shared_redis_server.client()
+    kept = entry()
+    index = f"llmproxy:cache:vary:{kept.primary}"
+    for spoil in (
+        lambda: client.sadd(index, b"\xff\xfe"),
+        lambda: client.set("llmproxy:cache:purged", b"many"),
+        lambda: (client.delete(index), client.set(index, b"text")),
+    ):
+        client.flushall()
+        store = RedisStore(client, shared_redis_server.client())
+        store.put(kept, 60)
+        spoil()
+        assert found(store, kept) == []
+        store.close()
 
 
 def test_redis_that_does_not_answer_is_left_alone(redis_server: RedisServer) -> None:
