@@ -248,3 +248,30 @@ def test_redis_that_hangs_costs_a_request_little_and_never_an_error(
         finally:
             redis_server.resume()
         eventually(lambda: state(gateway.ask("GET", path, token=token)) == "hit")
+
+
+def test_a_cache_that_is_off_is_not_seen(tmp_path: Path, origin: Origin, path: str) -> None:
+    """DP-131: no look-up, no store, no fields, no counts; a purge says so."""
+    origin.fields = PUBLIC
+    with running_gateway(tmp_path, origin.url, HTTP_CACHE_ENABLED="false", LOG_LEVEL="debug") as gateway:
+        token = gateway.token()
+        for _ in range(2):
+            fields = gateway.ask("GET", path, token=token)[1]
+            assert not {"X-PROXY-CACHE", "X-PROXY-CACHE-KEY", "Cache-Status", "Age", "X-CACHE-DEBUG"} & set(fields)
+        assert origin.count(path) == 2
+        counts = gateway.metrics("llm_proxy_cache_")
+        assert [counts[f"llm_proxy_cache_{name}_total"] for name in ("hits", "misses", "bypass", "stores")] == [0] * 4
+        headers = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}"}
+        status, _, body = gateway.ask("POST", "/manage/cache/purge", b"{}", headers=headers)
+        assert (status, json.loads(body)) == (400, {"error": "caching is disabled"})
+
+
+def test_why_an_answer_is_not_kept_is_told_at_debug_level_alone(
+    tmp_path: Path, gateway: Gateway, origin: Origin, path: str
+) -> None:
+    """DP-63."""
+    origin.fields = (("Cache-Control", "public, no-store"),)
+    assert "X-CACHE-DEBUG" not in gateway.ask("GET", path, token=gateway.token())[1]
+    with running_gateway(tmp_path, origin.url, LOG_LEVEL="debug") as talkative:
+        answer = talkative.ask("GET", path, token=talkative.token())
+        assert (state(answer), answer[1]["X-CACHE-DEBUG"]) == ("miss", "ttl-zero-no-store")

@@ -139,6 +139,32 @@ def test_cache_purge_needs_a_server_where_the_cache_lives(alone: dict[str, str])
     assert "give --manage-api-base-url" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--method", "GET", "--url", "/v1/models/none"], "Cache entry was not found"),
+        (["--prefix", "/v1/models/none"], "Cache prefix purge completed: 0 entries deleted"),
+        (["--key", "v1:p:a:b"], "Cache purge completed: 0 entries deleted"),
+        (["--project-id", "p"], "Cache purge completed: 0 entries deleted"),
+        (["--all"], "Cache purge completed: 0 entries deleted"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_cache_purge_by_each_scope(manages: dict[str, str], arguments: list[str], said: str) -> None:
+    """MP-150, MP-154f: the reference's texts, and the same over --json."""
+    done = run("manage", "cache", "purge", *arguments, variables=manages)
+    assert (done.returncode, done.stdout) == (0, said + "\n"), done.stderr
+    found = run("manage", "cache", "purge", *arguments, "--json", variables=manages)
+    assert json.loads(found.stdout) == {"deleted": False if "--url" in arguments else 0}
+
+
+def test_cache_purge_of_two_scopes_is_refused(manages: dict[str, str]) -> None:
+    """One at a time."""
+    done = run("manage", "cache", "purge", "--all", "--key", "v1:p:a:b", variables=manages)
+    assert done.returncode == 1
+    assert "only one of" in done.stderr
+
+
 def test_nothing_that_commands_print_is_a_secret(manages: dict[str, str]) -> None:
     """Neither the provider key nor the management token, in success and failure."""
     project = made(manages, "project", "create", "--name", "secrets", "--openai-key", KEY)
