@@ -18,11 +18,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.expression import TableClause, column, table
 
 from llm_proxy.accounting import leases
+from llm_proxy.audit.pruning import Pruner
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.idempotency import KEPT as IDEMPOTENCY_KEPT
-from llm_proxy.db.models import AdminSessionRow, AuditRow, IdempotencyRow, LockRow, TokenRow
+from llm_proxy.db.models import AdminSessionRow, IdempotencyRow, LockRow, TokenRow
 from llm_proxy.db.session import reading, writing
 from llm_proxy.db.types import UtcTime, utc_now
 from llm_proxy.settings import Settings
@@ -37,7 +38,6 @@ HOURLY = timedelta(hours=1)
 FIRST = timedelta(minutes=5)  # after the start, so that servers which are often restarted tidy up, too
 OBJECTS_KEPT = timedelta(days=40)  # MP-86f
 _BATCH = 500  # rows a transaction: longer ones stop admission on SQLite (MP-90)
-_AUDIT_BATCH = 1000  # MP-123
 _NAME = "housekeeping"
 
 
@@ -142,7 +142,7 @@ class Housekeeper:
             yield _Job("tokens_deleted", HOURLY, lambda: pruning.prune(self._engine, self._now() - kept))
         if settings.audit_retention_days:
             for_days = timedelta(days=settings.audit_retention_days)
-            yield _Job("audit", HOURLY, lambda: prune_audit(self._engine, self._now() - for_days))
+            yield _Job("audit", HOURLY, lambda: self._prune_audit(self._now() - for_days))
         yield _Job("idempotency_keys", HOURLY, self._drop_idempotency_keys)
         yield _Job("usage_objects", HOURLY, self._drop_usage_objects)
         yield _Job("admin_sessions", HOURLY, self._drop_sessions)
@@ -169,6 +169,12 @@ class Housekeeper:
                 ).rowcount
             for token_id in ids:
                 self._changed(token_id)
+
+    def _prune_audit(self, before: datetime) -> int:
+        done = Pruner(self._engine, self._audit.chain, now=self._now).prune(before)
+        for fault in done.faults:
+            _LOG.error("audit records are kept from a fault in their chain on: %s", fault)
+        return done.rows
 
     def _drop_idempotency_keys(self) -> int:
         is_old = IdempotencyRow.created_at < self._now() - IDEMPOTENCY_KEPT
@@ -224,36 +230,21 @@ def _without_silent(stored: str, now_s: float) -> tuple[str, int] | tuple[None, 
     return (None, charged) if rendered is None else (rendered, charged)
 
 
-def prune_audit(engine: Engine, before: datetime, *, progress: Callable[[int], None] = lambda rows: None) -> int:
-    """Delete audit rows from before that instant, a batch a transaction; returns how many."""
-    return _drop(engine, AuditRow.__table__, ("id",), AuditRow.timestamp < before, _AUDIT_BATCH, progress)
-
-
-def count_audit(engine: Engine, before: datetime) -> int:
-    """How many `prune_audit` would delete now."""
-    with reading(engine) as connection:
-        query = select(func.count()).select_from(AuditRow).where(AuditRow.timestamp < before)
-        return int(connection.execute(query).scalar_one())
-
-
 def _drop(
     engine: Engine,
     of: Any,
     key: tuple[str, ...],
     is_old: ColumnElement[bool],
-    batch: int = _BATCH,
-    progress: Callable[[int], None] = lambda rows: None,
 ) -> int:
     source: TableClause = of
     columns = [source.c[name] for name in key]
     dropped = 0
     while True:
         with reading(engine) as connection:
-            found = [tuple(row) for row in connection.execute(select(*columns).where(is_old).limit(batch))]
+            found = [tuple(row) for row in connection.execute(select(*columns).where(is_old).limit(_BATCH))]
         if not found:
             return dropped
         chosen = columns[0].in_([row[0] for row in found]) if len(key) == 1 else tuple_(*columns).in_(found)
         with writing(engine) as connection:
             gone = connection.execute(delete(source).where(chosen, is_old)).rowcount
         dropped += gone
-        progress(gone)

@@ -389,6 +389,8 @@ class Services:
             self.upstream.close()
             if self.response_cache is not None:
                 self.response_cache.close()
+        elif "audit" in vars(self):  # a command that wrote records without serving
+            self.audit.close()
 
     def reopen(self) -> None:
         """SIGUSR1: the log, the audit file and the file of events may have been renamed."""

@@ -1,14 +1,52 @@
-"""The audit file: JSON lines that several workers append to (MP-122, MP-123)."""
+"""The audit file: JSON lines that several workers append to (MP-122, MP-123), one chain for all of them.
 
+Who appends holds a lock, on a small file beside (`<name>.chain`) that remembers where the chain is: which worker wrote
+the last line is of no matter, and the chain goes on after a restart and in the next file, whoever rotated.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
 import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from llm_proxy.audit.chain import ANCHOR, START, Link, chained_line, entry_of_line, follow
+from llm_proxy.audit.record import AuditEvent
 from llm_proxy.logs import FileSink
 from llm_proxy.settings import Settings
+
+MEMO = ".chain"
+_MEMO_BYTES = 512  # one write, whatever is in it
+_LOCK_LIMIT_S, _PAUSE_S = 5.0, 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the chain of a file is: its newest line, and the file (by inode) and size that it ends."""
+
+    writer: str
+    seq: int
+    hash: str
+    inode: int
+    size: int
+
+    @property
+    def link(self) -> Link:
+        """The newest line."""
+        return Link(self.seq, self.hash)
 
 
 class AuditFile(FileSink):
     """Appends each record with one write; follows the name when the file was renamed, removed or rotated.
+
+    The first line of a file that continues another one is an anchor. Where no file can be made beside it, the chain is
+    this process's own and ends with it.
 
     Args:
         fsync: Force each record to the disk.
@@ -17,6 +55,9 @@ class AuditFile(FileSink):
     def __init__(self, path: Path, *, max_bytes: int = 0, backups: int = 0, fsync: bool = False) -> None:
         super().__init__(path, max_bytes=max_bytes, backups=backups)
         self._fsync = fsync
+        self._mutex = threading.Lock()
+        self._memo = _open_memo(path)
+        self.position: Position | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> "AuditFile | None":
@@ -35,14 +76,149 @@ class AuditFile(FileSink):
             fsync=settings.audit_fsync,
         )
 
-    def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    @property
+    def place(self) -> str | None:
+        """The file's path when its chain outlives this process; None when nobody could expect it to go on."""
+        return None if self._memo is None else str(self._path.absolute())
 
-    def write(self, lines: bytes) -> None:
-        """As `FileSink`, and on the disk when it returns if that was asked for."""
-        super().write(lines)
+    def append(self, events: Sequence[AuditEvent]) -> None:
+        """Write the records as the next lines of the chain. Raises OSError; what was written until then stays."""
+        with self._alone():
+            position = self._settled()
+            try:
+                for event in events:
+                    position = self._appended(position, event)
+            finally:
+                self._remember(position)
         if self._fsync:
             os.fsync(self._descriptor)
+
+    def reopen(self) -> None:
+        """Let go of a file that was renamed (SIGUSR1); at the next record if one is just being written."""
+        if self._mutex.acquire(blocking=False):
+            try:
+                super().reopen()
+            finally:
+                self._mutex.release()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other greenlet, thread or process appends meanwhile. Raises OSError when that takes too long."""
+        with self._mutex:
+            if self._memo is None:
+                yield
+                return
+            until = time.monotonic() + _LOCK_LIMIT_S
+            while not _is_locked(self._memo):
+                if time.monotonic() > until:
+                    raise OSError(errno.ETIMEDOUT, "another process holds the audit file's lock")
+                time.sleep(_PAUSE_S)  # gevent's in a worker: others go on
+            try:
+                yield
+            finally:
+                fcntl.flock(self._memo, fcntl.LOCK_UN)
+
+    def _settled(self) -> Position:
+        """Where the chain is now, in the file that has the name now; ready for the next line."""
+        position = _recall(self._memo) or self.position
+        if not self._is_current():
+            position = None if position is None else _caught_up(position, self._descriptor)
+            super().reopen()
+        if position is None:
+            return self._at_end(Position(str(uuid.uuid4()), *_START, 0, 0))
+        found = os.fstat(self._descriptor)
+        if found.st_ino == position.inode and found.st_size >= position.size:
+            return self._at_end(_caught_up(position, self._descriptor))
+        return self._continued(position)
+
+    def _at_end(self, position: Position) -> Position:
+        """The position at the end of the open file, a line that was cut off ended."""
+        found = os.fstat(self._descriptor)
+        size = found.st_size
+        if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+            size += os.write(self._descriptor, b"\n")
+        return replace(position, inode=found.st_ino, size=size)
+
+    def _continued(self, position: Position) -> Position:
+        """The position after the anchor that begins this file; it needs none when nothing was written before."""
+        position = self._at_end(position)
+        if position.seq == 0:
+            return position
+        details = position.link.details(position.writer) | {"cause": "rotation"}
+        anchor = AuditEvent(ANCHOR, "system", "success", correlation_id=position.writer, details=details)
+        return self._written(position, anchor)
+
+    def _appended(self, position: Position, event: AuditEvent) -> Position:
+        if self._max_bytes and position.size:
+            coming = len(chained_line(event.line(), position.writer, position.link)[0])
+            if position.size + coming > self._max_bytes:
+                self._rename()
+                super().reopen()
+                position = self._continued(position)
+        return self._written(position, event)
+
+    def _written(self, position: Position, event: AuditEvent) -> Position:
+        line, link = chained_line(event.line(), position.writer, position.link)
+        view = memoryview(line)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+        return replace(position, seq=link.seq, hash=link.hash, size=position.size + len(line))
+
+    def _remember(self, position: Position) -> None:
+        self.position = position
+        if self._memo is not None:
+            text = json.dumps(asdict(position), separators=(",", ":"))
+            os.pwrite(self._memo, text.encode("ascii").ljust(_MEMO_BYTES - 1) + b"\n", 0)
+
+
+_START = (START.seq, START.hash)
+
+
+def _open_memo(path: Path) -> int | None:
+    name = path.with_name(path.name + MEMO)
+    try:
+        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:  # a folder that is not ours to write in; `fault` let that pass
+        return None
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _recall(memo: int | None) -> Position | None:
+    """What is remembered of the chain; None when nothing is, or what there is can't be read."""
+    if memo is None:
+        return None
+    try:
+        found = Position(**json.loads(os.pread(memo, _MEMO_BYTES, 0)))
+        uuid.UUID(found.writer)
+        bytes.fromhex(found.hash)
+        return replace(found, seq=int(found.seq), inode=int(found.inode), size=int(found.size))
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _caught_up(position: Position, descriptor: int) -> Position:
+    """The position after lines that were appended without being remembered: by somebody who was killed then."""
+    found = os.fstat(descriptor)
+    if found.st_ino != position.inode or found.st_size <= position.size:
+        return position
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        file.seek(position.size)
+        for line in file:
+            with contextlib.suppress(ValueError):  # cut off
+                entry, _ = entry_of_line(line.rstrip(b"\n"))
+                if entry is not None and entry.writer == position.writer and follow(entry, position.link) is None:
+                    position = replace(position, seq=entry.seq, hash=entry.hash)
+    return replace(position, size=found.st_size)
 
 
 def fault(settings: Settings) -> str | None:
@@ -52,7 +228,8 @@ def fault(settings: Settings) -> str | None:
     path = Path(settings.audit_log_file)
     shown = f"AUDIT_LOG_FILE={path}: expected"
     if path.exists():
-        return None if path.is_file() and os.access(path, os.W_OK) else f"{shown} a file that can be written"
+        is_usable = path.is_file() and os.access(path, os.R_OK | os.W_OK)
+        return None if is_usable else f"{shown} a file that can be read and written"
     folder = path.parent
     if not folder.exists() and not settings.audit_create_dir:
         return f"{shown} its folder to exist, because AUDIT_CREATE_DIR is false"

@@ -8,12 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import gevent
-from sqlalchemy import Connection, Engine, insert
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from llm_proxy.audit.chain import Link
 from llm_proxy.audit.file import AuditFile
+from llm_proxy.audit.notes import note
 from llm_proxy.audit.record import AuditEvent
-from llm_proxy.db.models import AuditRow
-from llm_proxy.db.session import writing
+from llm_proxy.audit.table import TableChain
+from llm_proxy.db.errors import is_lost_race
+from llm_proxy.db.session import reading, writing
 from llm_proxy.errors import AuditUnavailable
 from llm_proxy.settings import Settings
 
@@ -36,6 +40,9 @@ class AuditWriter:
         required: A mutation that cannot be recorded is refused (AUDIT_REQUIRED).
         failed: Called with `file`, `table` or `queue` for each record that a sink lost, for a counter.
         clock: Monotonic seconds.
+
+    Attributes:
+        chain: This process's chain in the table.
     """
 
     def __init__(
@@ -48,6 +55,8 @@ class AuditWriter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._table, self._file, self._required, self._failed = table, file, required, failed
+        self.chain = TableChain()
+        self._noted: Link | None = None
         self._queue: deque[AuditEvent] = deque()
         self._throttle = _Throttle(clock)
         self._wake = threading.Event()
@@ -70,11 +79,16 @@ class AuditWriter:
 
         Raises:
             AuditUnavailable: A sink failed, records are required, and `connection` was given: roll back.
+        DBAPIError: The database has undone the mutation to end a deadlock: it must not be taken for done.
         """
         event = event.redacted()
         lost = [*self._to_table([event], connection), *self._to_file([event])]
         if lost and self._required and connection is not None:
             raise AuditUnavailable
+        if self._worker is not None:
+            self._wake.set()  # its turn notes where the file's chain is
+        elif connection is None:
+            self._note()
 
     def offer(self, event: AuditEvent) -> None:
         """Queue a refusal; never waits, never raises. More than 60 a minute from one address are counted instead."""
@@ -95,6 +109,7 @@ class AuditWriter:
                 batch = [self._queue.popleft().redacted() for _ in range(min(_BATCH, len(self._queue)))]
                 self._to_table(batch, None)
                 self._to_file(batch)
+            self._note()
 
     def close(self) -> None:
         """Write what is queued, and how many were left out; the file stays open for what still comes."""
@@ -130,24 +145,54 @@ class AuditWriter:
     def _to_table(self, events: list[AuditEvent], connection: Connection | None) -> list[str]:
         if self._table is None:
             return []
-        rows = [event.row() for event in events]
         try:
-            if connection is None:
-                with writing(self._table) as own:
-                    own.execute(insert(AuditRow), rows)
-            else:
-                with connection.begin_nested():  # a refused row must not take the mutation with it
-                    connection.execute(insert(AuditRow), rows)
+            try:
+                self._append(self._table, events, connection)
+            except IntegrityError:
+                if not self._is_spent(self._table, connection):
+                    raise
+                self.chain.renew()  # the old one stays as it is, broken
+                self._append(self._table, events, connection)
         except Exception as error:
+            if connection is not None and isinstance(error, DBAPIError) and error.orig and is_lost_race(error.orig):
+                raise
             return self._lost("table", error, len(events))
         return []
+
+    def _append(self, table: Engine, events: list[AuditEvent], connection: Connection | None) -> None:
+        rows = [event.row() for event in events]
+        if connection is None:
+            with writing(table) as own:
+                self.chain.append(own, rows)
+        else:
+            with connection.begin_nested():  # a refused row must not take the mutation with it
+                self.chain.append(connection, rows)
+
+    def _is_spent(self, table: Engine, connection: Connection | None) -> bool:
+        if connection is not None:
+            return self.chain.is_spent(connection)
+        with reading(table) as own:
+            return self.chain.is_spent(own)
+
+    def _note(self) -> None:
+        """Keep in the database where the chain of the file is, so that a tail that goes missing is missed."""
+        if self._file is None or self._table is None:
+            return
+        place, position = self._file.place, self._file.position
+        if place is None or position is None or position.link == self._noted:
+            return
+        try:
+            with writing(self._table) as connection:
+                note(connection, place, position.writer, position.link)
+            self._noted = position.link
+        except Exception as error:  # the next turn tries again
+            _LOG.warning("the end of the audit file could not be noted: %s", type(error).__name__)
 
     def _to_file(self, events: list[AuditEvent]) -> list[str]:
         if self._file is None:
             return []
         try:
-            for event in events:
-                self._file.write(event.line())
+            self._file.append(events)
         except Exception as error:
             return self._lost("file", error, len(events))
         return []

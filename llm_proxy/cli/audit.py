@@ -1,4 +1,4 @@
-"""`llm-proxy audit …`: the audit trail read, exported, cut (MP-123, MP-125, MP-154)."""
+"""`llm-proxy audit …`: the audit trail read, exported, cut (MP-123, MP-125, MP-154); see cli/verify.py, too."""
 
 import csv
 import json
@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
+from sqlalchemy import Engine
 
+from llm_proxy.audit import pruning
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.cli import output
@@ -19,7 +21,7 @@ from llm_proxy.cli.manage import ManageCommand, ManageGroup, client
 from llm_proxy.cli.projects import segment
 from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
-from llm_proxy.housekeeping import count_audit, prune_audit
+from llm_proxy.settings import Settings
 from llm_proxy.settings.declare import duration_s
 
 _PAGE = 100
@@ -42,7 +44,10 @@ _FIELDS = (
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-@click.group("audit", cls=ManageGroup)
+_LAZY = {"verify": ("llm_proxy.cli.verify:verify", "Prove that no record was changed or left out.")}
+
+
+@click.group("audit", cls=ManageGroup, lazy=_LAZY)
 def audit() -> None:
     """The audit trail."""
 
@@ -115,12 +120,14 @@ def export(form: str, **said: str | None) -> None:
 @audit.command("prune", cls=Command)
 @click.option("--older-than", required=True, metavar="TIME", help="From so long ago: 90d, 12h.")
 @click.option("--dry-run", is_flag=True, help="Only count what would be deleted.")
+@click.option("--past-faults", is_flag=True, help="Also what is old behind a broken record.")
 @db_option
 @output.output_options
-def prune(older_than: str, dry_run: bool, db: str | None) -> None:
+def prune(older_than: str, dry_run: bool, past_faults: bool, db: str | None) -> None:
     """Delete old records from the table; the audit file is left alone.
 
-    Works on the configured database, in batches while servers serve, and leaves a system.cleanup record.
+    Works on the configured database, in batches while servers serve, and leaves a system.cleanup record. Chains keep
+    their proof: see audit verify. What comes after a broken record stays, unless --past-faults is given.
     """
     try:
         before = datetime.now(UTC) - timedelta(seconds=duration_s(older_than))
@@ -128,13 +135,23 @@ def prune(older_than: str, dry_run: bool, db: str | None) -> None:
         raise CommandError("--older-than: expected a duration such as 90d or 12h") from None
     with database(db) as (engine, settings):
         migrate.require_current(engine)
-        number = count_audit(engine, before) if dry_run else prune_audit(engine, before)
-        if number and not dry_run:
-            writer = AuditWriter.of(engine, settings)
-            writer.record(AuditEvent("system.cleanup", "cli", "success", details={"audit_deleted": number}))
-            writer.close()
-    value = {"would_delete" if dry_run else "deleted": number}
-    output.emit(value, lambda: f"{number} records {'would be deleted' if dry_run else 'deleted'}")
+        if dry_run:
+            done = pruning.Pruned(pruning.count(engine, before))
+        else:
+            done = _prune(engine, settings, before, past_faults)
+    value = {"would_delete" if dry_run else "deleted": done.rows}
+    output.emit(value, lambda: f"{done.rows} records {'would be deleted' if dry_run else 'deleted'}")
+    for fault in done.faults:
+        output.note(f"Warning: {fault}; what comes after it was kept")
+
+
+def _prune(engine: Engine, settings: Settings, before: datetime, past_faults: bool) -> pruning.Pruned:
+    writer = AuditWriter.of(engine, settings)
+    done = pruning.Pruner(engine, writer.chain, actor="cli", past_faults=past_faults).prune(before)
+    if done.rows:
+        writer.record(AuditEvent("system.cleanup", "cli", "success", details={"audit_deleted": done.rows}))
+    writer.close()
+    return done
 
 
 def _everything(query: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -7,11 +7,14 @@ from typing import Any
 from servers.databases import Database
 from sqlalchemy import Engine, func, insert, select, text
 
+from llm_proxy.audit.pruning import Pruner
 from llm_proxy.audit.record import AuditEvent
+from llm_proxy.audit.table import TableChain
+from llm_proxy.audit.verify import verify_table
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.db.models import AuditRow, IdempotencyRow, ProjectRow, TokenRow
 from llm_proxy.db.session import reading, writing
-from llm_proxy.housekeeping import LEASE, Housekeeper, prune_audit
+from llm_proxy.housekeeping import LEASE, Housekeeper
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -108,7 +111,8 @@ def test_the_old_goes_and_the_young_stays(ready_database: Database) -> None:
     assert world.counted == [("tokens_deleted", 1), ("audit", 1), ("idempotency_keys", 1)]
     with reading(world.engine) as connection:
         assert connection.execute(select(IdempotencyRow.key)).scalars().all() == ["young"]
-    assert _audit_count(world.engine) == 2  # the young one, and the record of this
+    assert _audit_count(world.engine) == 3  # the young one, the anchor of its chain, and the record of this
+    assert verify_table(world.engine).faults == []
 
 
 def test_leases_of_the_long_silent_are_final(ready_database: Database) -> None:
@@ -128,13 +132,14 @@ def test_leases_of_the_long_silent_are_final(ready_database: Database) -> None:
 
 
 def test_batches_end_when_all_is_done(ready_database: Database) -> None:
-    """More rows than a batch holds are all deleted."""
+    """More rows than a batch holds are all deleted, those from before the chain."""
     world = _World(ready_database)
     with writing(world.engine) as connection:
         rows = [AuditEvent("test.act", "t", "success", timestamp=NOW).row() for _ in range(2100)]
         connection.execute(insert(AuditRow), rows)
     seen: list[int] = []
-    assert prune_audit(world.engine, NOW + timedelta(seconds=1), progress=seen.append) == 2100
+    pruner = Pruner(world.engine, TableChain(), progress=seen.append)
+    assert pruner.prune(NOW + timedelta(seconds=1)).rows == 2100
     assert seen == [1000, 1000, 100]
 
 

@@ -1,6 +1,6 @@
 """Models of every table, by part. Importing this package fills `Base.metadata`."""
 
-from llm_proxy.db.models.audit import AuditRow
+from llm_proxy.db.models.audit import AuditFileRow, AuditRow, AuditWriterRow
 from llm_proxy.db.models.base import Base
 from llm_proxy.db.models.project import ProjectRow
 from llm_proxy.db.models.system import AdminSessionRow, CachePurgeRow, IdempotencyRow, InstanceRow, LockRow
@@ -9,7 +9,9 @@ from llm_proxy.db.models.usage import UsageObjectRow, UsageRow
 
 __all__ = [
     "AdminSessionRow",
+    "AuditFileRow",
     "AuditRow",
+    "AuditWriterRow",
     "Base",
     "CachePurgeRow",
     "IdempotencyRow",

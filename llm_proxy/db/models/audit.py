@@ -1,4 +1,4 @@
-"""The audit trail (MP-83, MP-86d)."""
+"""The audit trail and its chains (MP-83, MP-86d, MP-86f)."""
 
 from datetime import datetime
 
@@ -48,3 +48,29 @@ class AuditRow(Base):
     seq: Mapped[int | None] = mapped_column(big_integer())
     prev_hash: Mapped[str | None] = mapped_column(ascii_fixed(64))
     hash: Mapped[str | None] = mapped_column(ascii_fixed(64))
+
+
+class AuditWriterRow(Base):
+    """A chain of records in the table: its newest record, and the newest that pruning took off its head (MP-86f)."""
+
+    __tablename__ = "audit_writers"
+    __table_args__ = (MYSQL_TABLE,)
+
+    writer: Mapped[str] = mapped_column(ascii_text(36), primary_key=True)
+    last_seq: Mapped[int] = mapped_column(big_integer())
+    last_hash: Mapped[str] = mapped_column(ascii_fixed(64))
+    removed_seq: Mapped[int] = mapped_column(big_integer())
+    removed_hash: Mapped[str] = mapped_column(ascii_fixed(64))
+
+
+class AuditFileRow(Base):
+    """A chain of lines in an audit file: where the file is, and its newest line that was told."""
+
+    __tablename__ = "audit_files"
+    __table_args__ = (Index("idx_audit_files_updated_at", "updated_at"), MYSQL_TABLE)
+
+    writer: Mapped[str] = mapped_column(ascii_text(36), primary_key=True)
+    place: Mapped[str] = mapped_column(exact_text(255))
+    last_seq: Mapped[int] = mapped_column(big_integer())
+    last_hash: Mapped[str] = mapped_column(ascii_fixed(64))
+    updated_at: Mapped[datetime] = mapped_column(UtcTime())

@@ -8,6 +8,7 @@ import pytest
 
 from llm_proxy.audit.file import AuditFile, fault
 from llm_proxy.audit.record import AuditEvent
+from llm_proxy.audit.verify_file import verify_file
 from llm_proxy.audit.writer import PER_MINUTE, QUEUE, AuditWriter
 from llm_proxy.settings import Settings
 
@@ -89,18 +90,23 @@ def test_rotation_by_others_is_followed(tmp_path: Path, how: str) -> None:
     else:
         os.truncate(path, 0)
     writer.record(_event("10.0.0.9"))
-    assert [line["client_ip"] for line in _lines(path)] == ["10.0.0.9"]
+    anchor, record = _lines(path)
+    assert (anchor["action"], anchor["details"]["removed_seq"]) == ("audit.anchor", 1)  # type: ignore[index]
+    assert record["client_ip"] == "10.0.0.9"
 
 
 def test_a_file_that_is_full_is_rotated(tmp_path: Path) -> None:
     """Past its size the file moves on, as many as asked for are kept (MP-123)."""
     path = tmp_path / "audit.log"
-    file = AuditFile(path, max_bytes=1000, backups=2)
+    file = AuditFile(path, max_bytes=5000, backups=2)
     writer = AuditWriter(file=file)
-    for _ in range(30):
+    for _ in range(40):
         writer.record(_event())
-    assert sorted(found.name for found in tmp_path.iterdir()) == ["audit.log", "audit.log.1", "audit.log.2"]
-    assert all(found.stat().st_size <= 1000 for found in tmp_path.iterdir())
+    names = ["audit.log", "audit.log.1", "audit.log.2"]
+    assert sorted(found.name for found in tmp_path.iterdir()) == [*names, "audit.log.chain"]
+    assert all(found.stat().st_size <= 5000 for found in tmp_path.iterdir())
+    assert verify_file([tmp_path / name for name in reversed(names)], None).faults == []
+    assert verify_file([path], None).faults == []
 
 
 def test_nothing_configured_writes_nothing() -> None:

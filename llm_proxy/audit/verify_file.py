@@ -1,0 +1,147 @@
+"""Proving the chain of an audit file whole, or naming the first broken line (MP-154e)."""
+
+import gzip
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from llm_proxy.audit.chain import ANCHOR, START, Entry, Fault, Link, entry_of_line, follow
+from llm_proxy.audit.notes import Note, place_of
+from llm_proxy.audit.verify import FAULTS, Report
+
+_LOOKS, _PAUSE_S = 5, 0.1  # at a last line that somebody may be writing just now
+
+
+def verify_file(paths: Sequence[Path], noted: Mapping[str, Note] | None, *, is_part: bool = False) -> Report:
+    """Look at files that follow each other, the oldest first.
+
+    Args:
+        noted: Writer → what the database knew of it before the files were read; None when there is none to ask.
+        is_part: The last of the files is not the newest, so nothing is said about its end.
+
+    Raises:
+        OSError: A file can't be read.
+    """
+    reader = _Reader(dict(noted or {}))
+    for path in paths:
+        for line in _lines(path):
+            reader.line(path, line)
+    reader.ended()
+    report = reader.report
+    if is_part:
+        report.unchecked = "the newest file was not looked at"
+    elif noted is None:
+        report.unchecked = "no database knows where the file ends"
+    else:
+        reader.tails(place_of(str(paths[-1].absolute())))
+    return report
+
+
+@dataclass(slots=True)
+class _Chain:
+    """One writer's chain so far. `cut`: where a line that is no record came after it; a fault ends the look at it."""
+
+    at: Link
+    cut: str | None = None
+    fault: Fault | None = None
+
+
+class _Reader:
+    """Takes lines in their order."""
+
+    def __init__(self, noted: dict[str, Note]) -> None:
+        self.report = Report()
+        self._noted, self._chains = noted, dict[str, _Chain]()
+        self._path, self._number, self._is_cut = Path(), 0, False
+
+    def line(self, path: Path, line: bytes) -> None:
+        """The next line, its end included."""
+        self._number = self._number + 1 if path == self._path else 1
+        self._path, self._is_cut = path, not line.endswith(b"\n")
+        try:
+            entry, members = entry_of_line(line.rstrip(b"\n"))
+        except ValueError:
+            self.report.unreadable += 1
+            self._cut()
+            return
+        self._is_cut = False  # all but its end is there
+        if entry is None:
+            self.report.without_chain += 1
+            self._cut()
+            return
+        self._entry(entry, members)
+
+    def ended(self) -> None:
+        """No line is left. One that was cut off was a record that is not whole."""
+        if self._is_cut and self._chains:
+            writer, chain = next(reversed(self._chains.items()))
+            self._fault(chain, Fault("changed record", writer, chain.at.seq + 1, f"{self._here()} is cut off"))
+        self.report.writers = len(self._chains)
+        self.report.ends = {writer: chain.at for writer, chain in self._chains.items()}
+
+    def tails(self, place: str) -> None:
+        """Compare the ends with those that the database knows."""
+        for writer, note in self._noted.items():
+            chain = self._chains.get(writer)
+            if chain is None and note.place == place:
+                chain = _Chain(START)
+            if chain is not None and chain.at.seq < note.last.seq:
+                said = f"seq {note.last.seq} was written"
+                self._fault(chain, Fault("missing tail", writer, chain.at.seq + 1, said))
+
+    def _cut(self) -> None:
+        for chain in self._chains.values():
+            chain.cut = chain.cut or self._here()
+
+    def _here(self) -> str:
+        return f"line {self._number} of {self._path.name}"
+
+    def _entry(self, entry: Entry, members: Mapping[str, Any]) -> None:
+        chain = self._chains.pop(entry.writer, None)
+        if chain is None:
+            chain = _Chain(_anchored(entry, members))
+        self._chains[entry.writer] = chain  # last in the order: whoever wrote last is whose line may be cut off
+        if chain.fault is not None:
+            return
+        fault = follow(entry, chain.at) or self._differs(entry)
+        if fault is None:
+            chain.at, chain.cut = entry.link, None
+            self.report.records += 1
+        elif fault.kind == "missing record" and chain.cut is not None:
+            self._fault(chain, Fault("changed record", entry.writer, fault.seq, f"{chain.cut} is not what was written"))
+        else:
+            self._fault(chain, Fault(fault.kind, entry.writer, fault.seq, f"{fault.detail} ({self._here()})"))
+
+    def _differs(self, entry: Entry) -> Fault | None:
+        note = self._noted.get(entry.writer)
+        if note is None or note.last.seq != entry.seq or note.last == entry.link:
+            return None
+        return Fault("changed record", entry.writer, entry.seq, "the database knows another hash of it")
+
+    def _fault(self, chain: _Chain, fault: Fault) -> None:
+        if chain.fault is None and len(self.report.faults) < FAULTS:
+            self.report.faults.append(fault)
+        chain.fault = chain.fault or fault
+
+
+def _anchored(entry: Entry, members: Mapping[str, Any]) -> Link:
+    """Where a chain begins: before its first record, or where its anchor says."""
+    details = members.get("details")
+    if members.get("action") != ANCHOR or not isinstance(details, dict):
+        return START
+    link = Link(entry.seq - 1, entry.prev_hash)
+    said = (details.get("writer"), details.get("removed_seq"), details.get("removed_hash"))
+    return link if said == (entry.writer, link.seq, link.hash) else START
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as opened:
+        file: BinaryIO = opened  # type: ignore[assignment]
+        for line in file:
+            looks = 0
+            while not line.endswith(b"\n") and looks < _LOOKS:
+                time.sleep(_PAUSE_S)
+                line, looks = line + file.readline(), looks + 1
+            yield line
