@@ -8,12 +8,12 @@ import logging
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Table, case, delete, func, insert, literal_column, update
+from sqlalchemy import Connection, Engine, Table, case, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from llm_proxy.db.errors import is_unavailable
@@ -252,22 +252,24 @@ def _added(table: Table, new: Any) -> dict[str, Any]:
 
 
 def _total(connection: Connection, sums: dict[Key, Sums]) -> None:
-    """The tokens' own totals, in one order everywhere: two workers cannot deadlock."""
+    """The tokens' own totals: the last statement, so that leases wait for these rows as shortly as can be."""
     totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for key, found in sums.items():
         totals[key.token_id][0] += found.total_tokens
         totals[key.token_id][1] += found.cost_nano_usd or 0
-    for token_id, tokens, cost in _sorted(totals.items()):
-        connection.execute(
-            update(_TOKENS)
-            .where(_TOKENS.c.id == token_id)
-            .values(
-                total_tokens=_TOKENS.c.total_tokens + tokens,
-                total_cost_nano_usd=_TOKENS.c.total_cost_nano_usd + cost,
-                lease_version=_TOKENS.c.lease_version + 1,
-            )
+    changed = {token_id: total for token_id, total in sorted(totals.items()) if any(total)}
+    if not changed:
+        return
+    is_changed = _TOKENS.c.id.in_(changed)
+    if connection.dialect.name == "postgresql":  # locks in one order everywhere, as the others do: no deadlock
+        is_changed = _TOKENS.c.id.in_(select(_TOKENS.c.id).where(is_changed).order_by(_TOKENS.c.id).with_for_update())
+    tokens, cost = (case({id_: total[n] for id_, total in changed.items()}, value=_TOKENS.c.id) for n in (0, 1))
+    connection.execute(
+        update(_TOKENS)
+        .where(is_changed)
+        .values(
+            total_tokens=_TOKENS.c.total_tokens + tokens,
+            total_cost_nano_usd=_TOKENS.c.total_cost_nano_usd + cost,
+            lease_version=_TOKENS.c.lease_version + 1,
         )
-
-
-def _sorted(totals: Iterable[tuple[str, list[int]]]) -> list[tuple[str, int, int]]:
-    return sorted((token_id, tokens, cost) for token_id, (tokens, cost) in totals if tokens or cost)
+    )

@@ -1,0 +1,397 @@
+"""The witness' test of accounting, by hand: `python tests/soak/accounting.py [--calls N] [--database NAME] [--kills N]`.
+
+Two servers of four workers share a database. Ten tokens of mixed quotas, two of them without a limit, are offered
+calls by clients that hang up in every phase, before a provider that fails in every way. First comes a calm part, in
+which nobody is killed and all numbers must be equal; then the long part, in which workers are killed with -9. The
+provider's own log is the witness, by the request ids that the proxy passes on.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve()
+REPLICAS, WORKERS = 2, 4
+SHARES = (1, 7, 0.01, 0.03, 0.05, 0.08, 0.1, 0.15)  # quotas: plain numbers, or shares of all calls; two have none
+MORE = 0.25  # offered beyond a quota
+CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello there"}]}
+FAULTS: tuple[dict[str, Any], ...] = (
+    {"every": 31, "status": 500},
+    {"every": 37, "status": 400},
+    {"every": 41, "cut": "head"},
+    {"every": 43, "cut": "body", "after": 150},
+    {"every": 47, "cut": "body", "after": 150, "reset": True, "framing": "length"},
+    {"every": 53, "garbage": True},
+    {"every": 59, "drop": True},
+    {"every": 61, "cut": "mid-head"},
+    {"every": 97, "silence": "head"},
+    {"every": 101, "silence": "body", "after": 150},
+)
+KINDS = {"whole": 78, "stream": 8, "hang up": 4, "reset": 3, "leave a stream": 4, "half a body": 2, "half close": 1}
+Call = tuple[int, int, str, float]  # token, server, kind, seconds until the client leaves
+
+
+# -- the clients, in a process of their own ----------------------------------------------------------------------------
+
+
+def offer(plan: dict[str, Any]) -> None:
+    """Make all calls of a plan, `parallel` at a time; tells its progress, then how they ended."""
+    from gevent import monkey
+
+    monkey.patch_all()
+    import gevent
+    from servers.raw import Client, Closed
+
+    calls: Iterator[tuple[int, Call]] = enumerate(plan["calls"])
+    ended: list[Counter[str]] = [Counter() for _ in plan["bearers"]]
+    done = 0
+
+    def caller() -> None:
+        nonlocal done
+        for number, (token, server, kind, pause_s) in calls:
+            name = f"{plan['name']}.{token}.{number}"
+            try:
+                with Client(("127.0.0.1", plan["ports"][server])) as client:
+                    word = _call(client, _request(plan["bearers"][token], name, kind), kind, pause_s)
+            except (Closed, OSError) as error:
+                word = "lost" if isinstance(error, Closed | ConnectionError) else type(error).__name__
+            ended[token][word] += 1
+            done += 1
+            if done % plan["told_every"] == 0:
+                print(done, flush=True)
+
+    def _call(client: Client, data: bytes, kind: str, pause_s: float) -> str:
+        if kind == "half a body":
+            client.send(data[:-20])
+        else:
+            client.send(data)
+        if kind == "half close":
+            client.half_close()
+        if kind == "leave a stream":
+            client.until(b"\r\n\r\n")
+        if kind in ("hang up", "reset", "leave a stream", "half a body"):
+            gevent.sleep(pause_s)
+            client.reset() if kind == "reset" else client.sock.close()
+            return kind
+        return _word(client.answer("POST"))
+
+    gevent.joinall([gevent.spawn(caller) for _ in range(plan["parallel"])], raise_error=True)
+    print(json.dumps(ended), flush=True)
+
+
+def _word(answer: Any) -> str:
+    """The status; what we refuse for other reasons than the quota by its code."""
+    return str(json.loads(answer.body)["code"]) if answer.status == 503 else str(answer.status)
+
+
+def _request(bearer: str, name: str, kind: str) -> bytes:
+    from servers.raw import request
+
+    fields = [f"Authorization: Bearer {bearer}", f"X-Request-ID: {name}", "Content-Type: application/json"]
+    if kind == "leave a stream":
+        fields.append('X-Simulate: {"events": 30, "interval": "10ms"}')
+    body = {**CHAT, "stream": True} if "stream" in kind else CHAT
+    return request("/v1/chat/completions", *fields, method="POST", body=json.dumps(body).encode())
+
+
+# -- one part: tokens, calls, and what became of them ------------------------------------------------------------------
+
+
+@dataclass
+class Part:
+    """Ten tokens and their calls. `quotas` None: no limit."""
+
+    name: str
+    tokens: list[dict[str, Any]]
+    quotas: list[int | None]
+    ended: list[Counter[str]] = field(default_factory=list)
+    kills: int = 0
+
+    @property
+    def ids(self) -> list[str]:
+        """The rows' ids."""
+        return [token["id"] for token in self.tokens]
+
+
+class Soak:
+    """Two servers on one database before one provider.
+
+    Args:
+        variables: The settings that lead to the database.
+        read: Runs a SELECT.
+    """
+
+    def __init__(
+        self, folder: Path, variables: Mapping[str, str], read: Callable[[str], Sequence[Any]], seed: int
+    ) -> None:
+        self.folder, self.read, self.draw = folder, read, random.Random(seed)
+        self.variables = {
+            **variables,
+            "ENCRYPTION_KEY": "0" * 43 + "=",
+            "WEB_CONCURRENCY": str(WORKERS),
+            "UPSTREAM_FIRST_BYTE_TIMEOUT": "1s",
+            "UPSTREAM_IDLE_TIMEOUT": "1s",
+            "REQUEST_BODY_TIMEOUT": "1s",
+        }
+        self.gateways: list[Any] = []
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Provider and servers for the length of a `with`."""
+        from servers.gateway import running_gateway
+        from servers.provider import running_provider
+
+        with contextlib.ExitStack() as stack:
+            (self.folder / "provider").mkdir(parents=True)
+            self.provider = stack.enter_context(running_provider(self.folder / "provider", "--interval", "0"))
+            for number in range(REPLICAS):
+                own = self.folder / f"replica-{number}"
+                more = {"LEDGER_DIR": str(own / "ledger"), "FILE_EVENT_LOG": str(own / "events.jsonl")}
+                self.gateways.append(
+                    stack.enter_context(running_gateway(own, self.provider.url, **self.variables, **more))
+                )
+            self.project = self._manage("POST", "/projects", {"name": "soak", "api_key": "sk-of-the-provider"})["id"]
+            self.provider.set_rules(*FAULTS)
+            yield
+
+    def part(self, name: str, calls: int, parallel: int, kills: int = 0) -> Part:
+        """Offer `calls`, killing that many workers on the way; then go on with each limited token until it is used up."""
+        quotas: list[int | None] = [share if share >= 1 else int(share * calls) for share in SHARES]  # type: ignore[misc]
+        quotas += [None, None]
+        wanted = [{} if quota is None else {"max_requests": quota} for quota in quotas]
+        about = {"project_id": self.project, "duration_minutes": 60}
+        part = Part(name, [self._manage("POST", "/tokens", about | more) for more in wanted], quotas, kills=kills)
+        self._offer(part, self._calls(quotas, calls), parallel)
+        for number, quota in enumerate(quotas):
+            if quota is not None:
+                self._use_up(part, number)
+        return part
+
+    def _calls(self, quotas: Sequence[int | None], number: int) -> list[Call]:
+        offered = [token for token, quota in enumerate(quotas) if quota for _ in range(quota + int(quota * MORE) + 20)]
+        free = [token for token, quota in enumerate(quotas) if quota is None]
+        offered += [self.draw.choice(free) for _ in range(number - len(offered))]
+        self.draw.shuffle(offered)
+        kinds = self.draw.choices(list(KINDS), list(KINDS.values()), k=len(offered))
+        rows = zip(offered, kinds, strict=True)
+        return [(token, self.draw.randrange(REPLICAS), kind, self.draw.expovariate(50)) for token, kind in rows]
+
+    def _offer(self, part: Part, calls: list[Call], parallel: int) -> None:
+        plan = self.folder / f"{part.name}.json"
+        about = {"name": part.name, "calls": calls, "parallel": parallel, "told_every": 50}
+        about |= {"ports": [gateway.port for gateway in self.gateways], "bearers": [one["token"] for one in part.tokens]}
+        plan.write_text(json.dumps(about))
+        kills = [(number + 1) * len(calls) // (part.kills + 1) for number in range(part.kills)]
+        command = [sys.executable, str(HERE), "--plan", str(plan)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as clients:
+            assert clients.stdout is not None
+            for line in clients.stdout:
+                if line.startswith("["):
+                    part.ended = [Counter(one) for one in json.loads(line)]
+                elif kills and int(line) >= kills[0]:
+                    kills.pop(0)
+                    gateway = self.gateways[len(kills) % REPLICAS]
+                    os.kill(self.draw.choice(gateway.workers()), signal.SIGKILL)
+        assert clients.returncode == 0
+        assert not kills
+
+    def _use_up(self, part: Part, number: int) -> None:
+        """Offer one call after another until the token is refused."""
+        from servers.raw import Client
+
+        for attempt in range((part.quotas[number] or 0) + 2):
+            gateway = self.gateways[attempt % REPLICAS]
+            name = f"{part.name}.{number}.more-{attempt}"
+            with Client(gateway.address) as client:
+                data = _request(part.tokens[number]["token"], name, "whole")
+                status = _word(client.send(data).answer("POST"))
+            part.ended[number][status] += 1
+            if status == "429":
+                return
+        raise AssertionError(f"token {number} of {part.quotas[number]} is never used up")
+
+    def _manage(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        from servers.gateway import MANAGEMENT_TOKEN
+
+        fields = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}", "Content-Type": "application/json"}
+        status, _, answer = self.gateways[0].ask(method, f"/manage{path}", json.dumps(body).encode(), headers=fields)
+        assert status in (200, 201), answer
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
+    # -- what the witnesses say ----------------------------------------------------------------------------------------
+
+    def seen(self, part: Part) -> list[int]:
+        """Requests that the provider received, by token; one that is sent again counts again."""
+        names: Counter[int] = Counter()
+        for line in self.provider.log.read_text().splitlines():
+            fields = {name.lower(): value for name, value in json.loads(line)["fields"]}
+            name, token, _ = fields["x-request-id"].split(".")
+            if name == part.name:
+                names[int(token)] += 1
+        return [names[number] for number in range(len(part.tokens))]
+
+    def charged_by_rows(self, part: Part) -> list[int]:
+        """What the accounting table charges for the access lines, by token."""
+        from llm_proxy.accounting.outcomes import TABLE, Charge
+
+        charges = {row.number: row.charge is Charge.KEPT for row in TABLE if row.number not in (22, 24)}
+        lines = [line for gateway in self.gateways for line in gateway.access_lines()]
+        found: Counter[str] = Counter()
+        for line in lines:
+            found[line.get("token_id", "")] += charges[line.get("row", 25)]
+        return [found[token_id] for token_id in part.ids]
+
+    def counted(self, part: Part) -> list[int]:
+        """`request_count` in the database, by token."""
+        found = {row[0]: row[1] for row in self.read("SELECT id, request_count FROM tokens")}
+        return [found[token_id] for token_id in part.ids]
+
+    def events(self, part: Part) -> list[int]:
+        """Events, by token: every charged exchange has one, and no connection failed here."""
+        lines = [
+            json.loads(line)["token_id"]
+            for gateway in self.gateways
+            for line in (gateway.folder / "events.jsonl").read_text().splitlines()
+        ]
+        found = Counter(lines)
+        return [found[token_id] for token_id in part.ids]
+
+    def check_calm(self, part: Part) -> dict[str, Any]:
+        """Nobody was killed: all numbers are the same, and each used-up quota is exactly that."""
+        from servers.gateway import eventually
+
+        eventually(lambda: self.counted(part) == self.charged_by_rows(part) == self.seen(part), 15, lambda: self._say(part))
+        eventually(lambda: self.events(part) == self.seen(part), 15, lambda: f"{self.events(part)} {self.seen(part)}")
+        for quota, count in zip(part.quotas, self.counted(part), strict=True):
+            assert quota in (None, count), self._say(part)
+        totals = [self._totals(gateway) for gateway in self.gateways]
+        for requests, upstream, rejected, gone in totals:
+            assert requests == upstream + rejected + gone, totals
+        assert sum(upstream for _, upstream, _, _ in totals) == sum(self.counted(part)), (totals, self._say(part))
+        return self._report(part)
+
+    def check_killed(self, part: Part) -> dict[str, Any]:
+        """At rest: no quota passed, each used up, and no count below what the provider saw."""
+        from servers.gateway import eventually
+
+        def is_settled() -> bool:
+            pairs = zip(self.counted(part), self.seen(part), part.quotas, strict=True)
+            return all(count >= seen and quota in (None, count) for count, seen, quota in pairs)
+
+        eventually(is_settled, 15, lambda: self._say(part))
+        for quota, seen in zip(part.quotas, self.seen(part), strict=True):
+            assert quota is None or seen <= quota, self._say(part)
+        unsent = sum(self.counted(part)) - sum(self.seen(part))
+        most = sum(ended["lost"] for ended in part.ended)
+        assert unsent <= most, f"{unsent} units were noted and never sent, but only {most} calls were lost"
+        return self._report(part)
+
+    def check_rest(self, parts: Sequence[Part]) -> None:
+        """After the servers' end nobody holds anything, and no ledger is left."""
+        assert [row for row in self.read("SELECT id, leases FROM tokens WHERE leases IS NOT NULL")] == []
+        assert [path for gateway in self.gateways for path in (gateway.folder / "ledger").rglob("*.ledger")] == []
+        for part in parts:
+            for count, seen in zip(self.counted(part), self.seen(part), strict=True):
+                assert count >= seen, self._say(part)
+
+    def _totals(self, gateway: Any) -> tuple[int, int, int, int]:
+        requests = gateway.metric("llm_proxy_requests_total")
+        upstream = sum(gateway.metrics("llm_proxy_upstream_requests_total").values())
+        rejected = sum(gateway.metrics("llm_proxy_rejected_total").values())
+        gone = gateway.metric('llm_proxy_client_disconnects_total{phase="before_dispatch"}')
+        return int(requests), int(upstream), int(rejected), int(gone)
+
+    def _report(self, part: Part) -> dict[str, Any]:
+        ended = sum(part.ended, Counter[str]())
+        return {
+            "calls": sum(ended.values()),
+            "ended": dict(sorted(ended.items())),
+            "quotas": part.quotas,
+            "provider": self.seen(part),
+            "counted": self.counted(part),
+            "above_the_provider": sum(self.counted(part)) - sum(self.seen(part)),
+        }
+
+    def _say(self, part: Part) -> str:
+        about = {
+            "quotas": part.quotas,
+            "provider": self.seen(part),
+            "counted": self.counted(part),
+            "by rows": self.charged_by_rows(part),
+        }
+        return "\n" + "\n".join(f"{name}: {values}" for name, values in about.items())
+
+
+def soak(
+    folder: Path,
+    variables: Mapping[str, str],
+    read: Callable[[str], Sequence[Any]],
+    *,
+    calls: int,
+    kills: int,
+    parallel: int,
+    seed: int = 1,
+) -> dict[str, Any]:
+    """Both parts; what was seen. Fails by an assertion."""
+    run, began = Soak(folder, variables, read, seed), time.monotonic()
+    with run.running():
+        calm = run.part("calm", max(400, calls // 4), parallel)
+        found: dict[str, Any] = {"calm": run.check_calm(calm)}
+        stormy = run.part("stormy", calls, parallel, kills)
+        found["stormy"] = run.check_killed(stormy)
+        for name in ("calm", "stormy"):
+            unexpected = set(found[name]["ended"]) - {"200", "400", "429", "500", "502", "504", "lost", *KINDS}
+            assert not unexpected, found
+    run.check_rest((calm, stormy))
+    return found | {"seconds": round(time.monotonic() - began, 1), "seed": seed}
+
+
+def main() -> int:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=20_000, help="of the long part")
+    parser.add_argument("--database", default="postgres", choices=("sqlite", "postgres", "mysql"))
+    parser.add_argument("--kills", type=int, default=2)
+    parser.add_argument("--parallel", type=int, default=200, help="calls at a time")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))  # noqa: S311
+    parser.add_argument("--folder", type=Path, help="where logs are kept")
+    parser.add_argument("--plan", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(HERE.parents[1]))
+    if arguments.plan:
+        offer(json.loads(Path(arguments.plan).read_text()))
+        return 0
+    from servers.databases import MariaDb, Postgres, empty_database, running
+
+    kinds = {"postgres": Postgres, "mysql": MariaDb}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True)))
+        server = None if arguments.database == "sqlite" else stack.enter_context(running(kinds[arguments.database]))
+        database = stack.enter_context(empty_database(arguments.database, server, folder))
+        engine = database.migrated()
+
+        def read(statement: str) -> Sequence[Any]:
+            with engine.connect() as connection:
+                return connection.exec_driver_sql(statement).all()
+
+        options = {"calls": arguments.calls, "kills": arguments.kills, "parallel": arguments.parallel}
+        found = soak(arguments.folder or folder / "run", database.environ(), read, **options, seed=arguments.seed)
+    print(json.dumps(found, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
