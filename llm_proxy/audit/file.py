@@ -1,6 +1,6 @@
 """The audit file: JSON lines that several workers append to (MP-122, MP-123), one chain for all of them.
 
-Who appends holds a lock, on a small file beside (`<name>.chain`) that remembers where the chain is: which worker wrote
+Who appends holds a lock, on a small file beside (`.<name>.chain`) that remembers where the chain is: which worker wrote
 the last line is of no matter, and the chain goes on after a restart and in the next file, whoever rotated.
 """
 
@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import threading
 import time
@@ -21,7 +22,8 @@ from llm_proxy.audit.record import AuditEvent
 from llm_proxy.logs import FileSink
 from llm_proxy.settings import Settings
 
-MEMO = ".chain"
+_LOG = logging.getLogger(__name__)
+
 _MEMO_BYTES = 512  # one write, whatever is in it
 _LOCK_LIMIT_S, _PAUSE_S = 5.0, 0.001
 
@@ -177,12 +179,23 @@ class AuditFile(FileSink):
 _START = (START.seq, START.hash)
 
 
+def memo_of(path: Path) -> Path:
+    """The file that remembers; hidden, so that who rotates or removes `audit.log*` leaves it alone."""
+    return path.with_name(f".{path.name}.chain")
+
+
 def _open_memo(path: Path) -> int | None:
-    name = path.with_name(path.name + MEMO)
     try:
-        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:  # a folder that is not ours to write in; `fault` let that pass
+        memo = os.open(memo_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:  # a folder that is not ours to write in; `fault` let that pass
+        _LOG.warning(
+            "%s cannot be opened (%s): a missing end of the audit file is not seen", memo_of(path), error.strerror
+        )
         return None
+    if os.geteuid() == 0:  # root's command must not lock the server out
+        owner = os.stat(path)
+        os.fchown(memo, owner.st_uid, owner.st_gid)
+    return memo
 
 
 def _is_locked(descriptor: int) -> bool:

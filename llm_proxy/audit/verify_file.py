@@ -1,6 +1,8 @@
 """Proving the chain of an audit file whole, or naming the first broken line (MP-154e)."""
 
+import contextlib
 import gzip
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +27,10 @@ def verify_file(paths: Sequence[Path], noted: Mapping[str, Note] | None, *, is_p
         OSError: A file can't be read.
     """
     reader = _Reader(dict(noted or {}))
-    for path in paths:
-        for line in _lines(path):
-            reader.line(path, line)
+    with contextlib.ExitStack() as stack:
+        for path, file in _opened(paths, stack):
+            for line in _lines(file):
+                reader.line(path, line)
     reader.ended()
     report = reader.report
     if is_part:
@@ -136,12 +139,23 @@ def _anchored(entry: Entry, members: Mapping[str, Any]) -> Link:
     return link if said == (entry.writer, link.seq, link.hash) else START
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as opened:
-        file: BinaryIO = opened  # type: ignore[assignment]
-        for line in file:
-            looks = 0
-            while not line.endswith(b"\n") and looks < _LOOKS:
-                time.sleep(_PAUSE_S)
-                line, looks = line + file.readline(), looks + 1
-            yield line
+def _opened(paths: Sequence[Path], stack: contextlib.ExitStack) -> list[tuple[Path, BinaryIO]]:
+    """All files, before the first is read: rotated meanwhile they are still these. One with two names is one file."""
+    opened, seen = list[tuple[Path, BinaryIO]](), set[tuple[int, int]]()
+    for path in reversed(paths):
+        plain: BinaryIO = stack.enter_context(path.open("rb"))
+        found = os.fstat(plain.fileno())
+        if (found.st_dev, found.st_ino) not in seen:
+            seen.add((found.st_dev, found.st_ino))
+            file: Any = gzip.GzipFile(fileobj=plain) if path.suffix == ".gz" else plain
+            opened.append((path, file))
+    return opened[::-1]
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    for line in file:
+        looks = 0
+        while not line.endswith(b"\n") and looks < _LOOKS:
+            time.sleep(_PAUSE_S)
+            line, looks = line + file.readline(), looks + 1
+        yield line

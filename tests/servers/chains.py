@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from llm_proxy.audit.file import memo_of
 from llm_proxy.audit.pruning import Pruner
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.table import TableChain
@@ -64,9 +65,9 @@ def die_in_a_batch(values: dict[str, Any], path: str) -> None:
     engine = create_engine(settings)
     writer = AuditWriter.of(engine, settings)
     writer.record(AuditEvent("test.act", "tester", "success"))
-    memo = Path(path + ".chain").read_bytes()
+    memo = memo_of(Path(path)).read_bytes()
     writer.record(AuditEvent("test.act", "tester", "success", details={"n": 2}))
-    Path(path + ".chain").write_bytes(memo)  # as if killed between the line and the memory of it
+    memo_of(Path(path)).write_bytes(memo)  # as if killed between the line and the memory of it
     with open(path, "ab") as file:
         file.write(b'{"timestamp":"2026-')
     with writing(engine) as connection:

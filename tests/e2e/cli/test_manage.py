@@ -230,6 +230,6 @@ def test_old_records_are_pruned(alone: dict[str, str]) -> None:
         "deleted": counted["would_delete"]
     }
     left = json.loads(run("audit", "list", "--direct", "--json", variables=alone).stdout)["events"]
-    assert [event["action"] for event in left] == ["system.cleanup"]
+    assert [event["action"] for event in left if event["action"] != "audit.anchor"] == ["system.cleanup"]
     wrong = run("audit", "prune", "--older-than", "soon", variables=alone)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)

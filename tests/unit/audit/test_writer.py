@@ -103,7 +103,7 @@ def test_a_file_that_is_full_is_rotated(tmp_path: Path) -> None:
     for _ in range(40):
         writer.record(_event())
     names = ["audit.log", "audit.log.1", "audit.log.2"]
-    assert sorted(found.name for found in tmp_path.iterdir()) == [*names, "audit.log.chain"]
+    assert sorted(found.name for found in tmp_path.iterdir()) == [".audit.log.chain", *names]
     assert all(found.stat().st_size <= 5000 for found in tmp_path.iterdir())
     assert verify_file([tmp_path / name for name in reversed(names)], None).faults == []
     assert verify_file([path], None).faults == []
