@@ -84,7 +84,10 @@ class AuditFile(FileSink):
         return None if self._memo is None else str(self._path.absolute())
 
     def append(self, events: Sequence[AuditEvent]) -> None:
-        """Write the records as the next lines of the chain. Raises OSError; what was written until then stays."""
+        """Write the records as the next lines of the chain, behind an anchor when the file is a new one.
+
+        Raises OSError; what was written until then stays.
+        """
         with self._alone():
             position = self._settled()
             try:
@@ -92,8 +95,7 @@ class AuditFile(FileSink):
                     position = self._appended(position, event)
             finally:
                 self._remember(position)
-        if self._fsync:
-            os.fsync(self._descriptor)
+            self._force()
 
     def reopen(self) -> None:
         """Let go of a file that was renamed (SIGUSR1); at the next record if one is just being written."""
@@ -157,6 +159,7 @@ class AuditFile(FileSink):
         if self._max_bytes and position.size:
             coming = len(chained_line(event.line(), position.writer, position.link)[0])
             if position.size + coming > self._max_bytes:
+                self._force()
                 self._rename()
                 super().reopen()
                 position = self._continued(position)
@@ -169,6 +172,10 @@ class AuditFile(FileSink):
             view = view[os.write(self._descriptor, view) :]
         return replace(position, seq=link.seq, hash=link.hash, size=position.size + len(line))
 
+    def _force(self) -> None:
+        if self._fsync:
+            os.fsync(self._descriptor)
+
     def _remember(self, position: Position) -> None:
         self.position = position
         if self._memo is not None:
@@ -177,6 +184,18 @@ class AuditFile(FileSink):
 
 
 _START = (START.seq, START.hash)
+
+
+def remembered(path: Path) -> Position | None:
+    """Where the chain of the file of this name is, by the memory beside it; None when there is none to be read."""
+    try:
+        memo = os.open(memo_of(path), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return _recall(memo)
+    finally:
+        os.close(memo)
 
 
 def memo_of(path: Path) -> Path:

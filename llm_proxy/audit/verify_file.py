@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from llm_proxy.audit.chain import ANCHOR, START, Entry, Fault, Link, entry_of_line, follow
+from llm_proxy.audit.file import remembered
 from llm_proxy.audit.notes import Note, place_of
 from llm_proxy.audit.verify import FAULTS, Report
 
@@ -38,7 +39,7 @@ def verify_file(paths: Sequence[Path], noted: Mapping[str, Note] | None, *, is_p
     elif noted is None:
         report.unchecked = "no database knows where the file ends"
     else:
-        reader.tails(place_of(str(paths[-1].absolute())))
+        reader.tails(paths[-1])
     return report
 
 
@@ -84,11 +85,15 @@ class _Reader:
         self.report.writers = len(self._chains)
         self.report.ends = {writer: chain.at for writer, chain in self._chains.items()}
 
-    def tails(self, place: str) -> None:
-        """Compare the ends with those that the database knows."""
+    def tails(self, path: Path) -> None:
+        """Compare the ends with those that the database knows. `path` is the newest file."""
+        place = place_of(str(path.absolute()))
         for writer, note in self._noted.items():
             chain = self._chains.get(writer)
             if chain is None and note.place == place:
+                if _is_untouched(path, writer):
+                    self.report.unchecked = "the file was rotated, and nothing was written since"
+                    continue
                 chain = _Chain(START)
             if chain is not None and chain.at.seq < note.last.seq:
                 said = f"seq {note.last.seq} was written"
@@ -139,17 +144,32 @@ def _anchored(entry: Entry, members: Mapping[str, Any]) -> Link:
     return link if said == (entry.writer, link.seq, link.hash) else START
 
 
+def _is_untouched(path: Path, writer: str) -> bool:
+    """Whether the chain ends in another file, which had this name before."""
+    position = remembered(path)
+    return position is not None and position.writer == writer and position.inode != os.stat(path).st_ino
+
+
 def _opened(paths: Sequence[Path], stack: contextlib.ExitStack) -> list[tuple[Path, BinaryIO]]:
     """All files, before the first is read: rotated meanwhile they are still these. One with two names is one file."""
     opened, seen = list[tuple[Path, BinaryIO]](), set[tuple[int, int]]()
     for path in reversed(paths):
-        plain: BinaryIO = stack.enter_context(path.open("rb"))
+        plain = stack.enter_context(_patiently(path))
         found = os.fstat(plain.fileno())
         if (found.st_dev, found.st_ino) not in seen:
             seen.add((found.st_dev, found.st_ino))
             file: Any = gzip.GzipFile(fileobj=plain) if path.suffix == ".gz" else plain
             opened.append((path, file))
     return opened[::-1]
+
+
+def _patiently(path: Path) -> BinaryIO:
+    """Open a file that may just be making room for the next. Raises OSError."""
+    for _ in range(_LOOKS):
+        with contextlib.suppress(FileNotFoundError):
+            return path.open("rb")
+        time.sleep(_PAUSE_S)
+    return path.open("rb")
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:

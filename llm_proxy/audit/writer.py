@@ -61,7 +61,7 @@ class AuditWriter:
         self._throttle = _Throttle(clock)
         self._wake = threading.Event()
         self._worker: gevent.Greenlet | None = None
-        self._is_closing = False
+        self._is_closing = self._is_moved = False
         self._flushing = threading.Lock()
 
     @classmethod
@@ -105,6 +105,9 @@ class AuditWriter:
     def flush(self) -> None:
         """Write what was offered so far."""
         with self._flushing:
+            if self._is_moved:
+                self._is_moved = False
+                self._to_file([])
             while self._queue:
                 batch = [self._queue.popleft().redacted() for _ in range(min(_BATCH, len(self._queue)))]
                 self._to_table(batch, None)
@@ -122,9 +125,11 @@ class AuditWriter:
         self.flush()
 
     def reopen(self) -> None:
-        """Follow the file's name (SIGUSR1)."""
+        """Follow the file's name (SIGUSR1); the next turn begins a new file with its anchor."""
         if self._file is not None:
             self._file.reopen()
+            self._is_moved = True
+            self._wake.set()
 
     def _put(self, event: AuditEvent) -> None:
         if len(self._queue) >= QUEUE:

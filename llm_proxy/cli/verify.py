@@ -21,7 +21,7 @@ from llm_proxy.db.errors import DatabaseFault
 from llm_proxy.db.session import reading
 from llm_proxy.db.types import rfc3339
 
-_PATH = click.Path(exists=True, dir_okay=False, path_type=Path)
+_PATH = click.Path(path_type=Path)
 
 
 @click.command("verify", cls=Command)
@@ -56,7 +56,8 @@ def _files(files: Sequence[Path], part: bool, db: str | None) -> Report:
     try:
         return verify_file(files, known, is_part=part)
     except (OSError, EOFError) as error:
-        raise CommandError(f"--file: {getattr(error, 'strerror', None) or 'it cannot be read'}") from error
+        named = f"{getattr(error, 'filename', None) or files[-1]}"
+        raise CommandError(f"--file {named}: {getattr(error, 'strerror', None) or 'cannot be read'}") from error
 
 
 def _known(db: str | None) -> dict[str, Note] | None:

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from llm_proxy.audit.file import memo_of
+from llm_proxy.audit.file import AuditFile, memo_of
 from llm_proxy.audit.pruning import Pruner
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.table import TableChain
@@ -57,6 +57,19 @@ def prune_again_and_again(values: dict[str, Any], times: int, go: Any, results: 
     except Exception as error:
         results.put((rows, [repr(error)]))
     engine.dispose()
+
+
+def append_lines(path: str, number: int, max_bytes: int, go: Any, results: Any) -> None:
+    """Append that many lines, by ones and threes, to a file that is rotated on the way, and tell."""
+    file = AuditFile(Path(path), max_bytes=max_bytes, backups=1000)
+    go.wait(60)
+    try:
+        for n in range(number // 4):
+            for many in (1, 3):
+                file.append([AuditEvent("test.act", "tester", "success", details={"n": n})] * many)
+        results.put([])
+    except Exception as error:
+        results.put([repr(error)])
 
 
 def die_in_a_batch(values: dict[str, Any], path: str) -> None:

@@ -19,6 +19,8 @@ from llm_proxy.audit.rows import head
 from llm_proxy.audit.table import TableChain
 from llm_proxy.audit.verify import Report, verify_table
 from llm_proxy.audit.writer import AuditWriter
+from llm_proxy.db import migrate
+from llm_proxy.db.errors import WouldLoseData
 from llm_proxy.db.models import AuditRow, AuditWriterRow
 from llm_proxy.db.session import reading, writing
 
@@ -243,6 +245,22 @@ def test_eight_processes_write_whole_chains(ready_database: Database) -> None:
     found = _race(ready_database, *[(write_records, values, 30)] * 8)
     report = verify_table(ready_database.engine())
     assert (found, report.records, report.writers) == ([[]] * 8, 8 * 20, 8)
+
+
+def test_a_migration_down_makes_records_of_before_the_chain(database: Database) -> None:
+    """The step names what it drops; afterwards, and up again, the records are there and claim nothing."""
+    engine = database.migrated()
+    _filled(engine)
+    while migrate.status(engine).version > 5:
+        migrate.down(engine, 5)
+    with pytest.raises(WouldLoseData, match="audit_writers"):
+        migrate.down(engine, 5)
+    assert migrate.down(engine, 5, may_lose_data=True) == 4
+    migrate.up(engine, 30)
+    report = verify_table(engine)
+    assert (report.faults, report.records, report.without_chain) == ([], 0, 5)
+    _filled(engine, 2)
+    assert verify_table(engine).records == 2
 
 
 def test_pruning_races_with_writers_and_with_itself(ready_database: Database) -> None:

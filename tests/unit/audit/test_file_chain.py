@@ -160,6 +160,21 @@ def test_a_file_that_moves_on_while_it_is_looked_at_is_one_file(path: Path) -> N
     assert (_fault(report), report.records) == (None, 5)
 
 
+def test_a_file_that_was_just_rotated_is_no_alarm(path: Path) -> None:
+    """An empty new file after a rename says that nothing was written since; emptied in place, its lines are missing."""
+    file = AuditFile(path)
+    file.append([_event()])
+    path.rename(path.with_name("old"))
+    path.touch()
+    report = verify_file([path], _known(file))
+    assert (_fault(report), report.unchecked) == (None, "the file was rotated, and nothing was written since")
+    file.append([])
+    assert _fault(verify_file([path], _known(file))) is None
+    assert [json.loads(line)["action"] for line in _lines(path)] == ["audit.anchor"]
+    os.truncate(path, 0)
+    assert _fault(verify_file([path], _known(file))) == ("missing tail", 1)
+
+
 def test_an_anchor_that_lies_is_a_missing_head(path: Path) -> None:
     """A file that begins with an anchor of another place is not whole."""
     file = AuditFile(path)

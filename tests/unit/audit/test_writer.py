@@ -95,6 +95,20 @@ def test_rotation_by_others_is_followed(tmp_path: Path, how: str) -> None:
     assert record["client_ip"] == "10.0.0.9"
 
 
+def test_a_signal_begins_the_new_file_with_its_anchor(tmp_path: Path) -> None:
+    """After SIGUSR1 the file that has the name now says at once where it continues, also one emptied in place."""
+    path = tmp_path / "audit.log"
+    writer = AuditWriter(file=AuditFile(path))
+    writer.record(_event())
+    path.rename(tmp_path / "old")
+    for seq in (1, 2):
+        writer.reopen()
+        writer.flush()
+        [anchor] = _lines(path)
+        assert (anchor["action"], anchor["details"]["removed_seq"]) == ("audit.anchor", seq)  # type: ignore[index]
+        os.truncate(path, 0)
+
+
 def test_a_file_that_is_full_is_rotated(tmp_path: Path) -> None:
     """Past its size the file moves on, as many as asked for are kept (MP-123)."""
     path = tmp_path / "audit.log"
