@@ -41,6 +41,7 @@ from llm_proxy.forwarding.pipeline import Pipeline
 from llm_proxy.forwarding.recording import Recorder
 from llm_proxy.forwarding.settle import Books
 from llm_proxy.housekeeping import Housekeeper
+from llm_proxy.limits.failures import Failures
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
 from llm_proxy.limits.redis import RedisStore as LimitsInRedis
@@ -155,12 +156,20 @@ class Services:
     def limits(self) -> LimitGate:
         """Windows of requests; without a limit they cost a look at four attributes."""
         settings = self.settings
-        shared = None
-        if settings.distributed_rate_limit_enabled:
-            observe = metrics.redis_duration["limit"].observe
-            prefix = settings.distributed_rate_limit_prefix
-            shared = LimitsInRedis(redisclient.target(settings), prefix, observe=observe)
-        return LimitGate(settings, LimitsOfMachine(server_folder.shared()), shared)
+        return LimitGate(self.settings, LimitsOfMachine(server_folder.shared()), self._shared_limits)
+
+    @cached_property
+    def failures(self) -> Failures:
+        """Attempts to manage with a wrong token."""
+        return Failures(server_folder.shared(), self._shared_limits)
+
+    @cached_property
+    def _shared_limits(self) -> LimitsInRedis | None:
+        if not settings.distributed_rate_limit_enabled:
+            return None
+        observe = metrics.redis_duration["limit"].observe
+        prefix = settings.distributed_rate_limit_prefix
+        return LimitsInRedis(redisclient.target(settings), prefix, observe=observe)
 
     @cached_property
     def prices(self) -> Prices:
@@ -211,6 +220,11 @@ class Services:
         return self.loaded_provider.provider
 
     @cached_property
+    @property
+    def wants_sk_keys(self) -> bool:
+        """Whether provider keys are of OpenAI's form, and that is checked (MP-238)."""
+        return self.settings.validate_api_key_format and self.provider.name == "openai"
+
     def upstream(self) -> Upstream:
         """Sends requests."""
         provider = self.provider
@@ -387,6 +401,7 @@ class Services:
             self.audit.close()
             self.limits.close()
             self.upstream.close()
+            self.failures.close()
             if self.response_cache is not None:
                 self.response_cache.close()
         elif "audit" in vars(self):  # a command that wrote records without serving

@@ -1,28 +1,23 @@
 """Windows shared by all workers of one machine: a memory-mapped file, changed under a file lock.
 
-The kernel gives the lock back when its holder dies, so a worker that is killed while it holds it stops nobody; what it
-was writing is one bucket's two numbers. The file is a table of 65,536 places in groups of eight; a key has its place in
-one group, and where that is full the window that would have ended first makes room.
+What a worker that is killed was writing is one bucket's two numbers. The file is a table of 65,536 places in groups of
+eight; a key has its place in one group, and where that is full the window that would have ended first makes room.
 """
 
-import fcntl
 import hashlib
 import mmap
-import os
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from llm_proxy.limits.mapped import MappedFile
 from llm_proxy.limits.window import ADMITTED, Count, Verdict, Window, bucket, has_room
 
 FILE = "windows.1"  # the number is the layout's
 _SLOT = struct.Struct("<16sqqqq")  # key, first second of the bucket, its count, that of the one before, length
 _SLOT_BYTES, _WAYS, _GROUPS = 64, 8, 8192
 _BYTES = _SLOT_BYTES * _WAYS * _GROUPS
-_LOCK_LIMIT_S = 0.02  # a holder that was stopped in the few microseconds inside: going on is better than standing still
 
 
 class MachineStore:
@@ -34,16 +29,12 @@ class MachineStore:
     """
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._clock = folder / FILE, clock
-        self._map: mmap.mmap | None = None
-        self._descriptor = -1
-        self._pid = 0
-        self._guard = threading.Lock()
+        self._file, self._clock = MappedFile(folder / FILE, _BYTES), clock
 
     def take(self, windows: Sequence[Window]) -> Verdict:
         """See `Store`."""
         now = self._clock()
-        with self._locked() as table:
+        with self._file.locked() as table:
             for index, window in enumerate(windows):
                 start, elapsed_s = bucket(now, window.window_s)
                 _, current, previous = _find(table, window, start)
@@ -56,57 +47,12 @@ class MachineStore:
     def add(self, windows: Sequence[Window]) -> None:
         """See `Store`."""
         now = self._clock()
-        with self._locked() as table:
+        with self._file.locked() as table:
             _add(table, windows, now)
 
     def close(self) -> None:
         """Unmap; the file stays for the others."""
-        if self._map is not None:
-            self._map.close()
-            os.close(self._descriptor)
-            self._map = None
-
-    @contextmanager
-    def _locked(self) -> Iterator[mmap.mmap]:
-        with self._guard:  # threads of one process share the file's lock
-            table = self._map
-            if table is None or self._pid != os.getpid():
-                table = self._open()
-            is_locked = self._lock()
-            try:
-                yield table
-            finally:
-                if is_locked:
-                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-
-    def _lock(self) -> bool:
-        deadline = 0.0
-        while True:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-            except BlockingIOError:
-                now = time.monotonic()
-                deadline = deadline or now + _LOCK_LIMIT_S
-                if now > deadline:
-                    return False
-                os.sched_yield()
-
-    def _open(self) -> mmap.mmap:
-        """Open a descriptor of this process's own: one that was inherited would share its parent's lock."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(descriptor, 0, _BYTES)  # a store into a hole of a full disk would kill the process
-            table = mmap.mmap(descriptor, _BYTES)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if self._descriptor >= 0 and self._pid != os.getpid():
-            with suppress(OSError):  # the parent's, in this child
-                os.close(self._descriptor)
-        self._map, self._descriptor, self._pid = table, descriptor, os.getpid()
-        return table
+        self._file.close()
 
 
 _digests: dict[tuple[str, int], bytes] = {}

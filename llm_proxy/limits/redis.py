@@ -48,6 +48,20 @@ end
 return {0, 0, 0, 0}
 """
 
+# KEYS: a sorted set of instants. ARGV: limit, seconds. Answers how many microseconds are to be waited, 0: noted.
+FAILURES = """
+local t = redis.call('TIME')
+local now, window = t[1] * 1000000 + t[2], ARGV[2] * 1000000
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%d', now - window))
+if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then
+  return window - (now - tonumber(redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]))
+end
+local instant = string.format('%d', now)
+redis.call('ZADD', KEYS[1], instant, instant .. '-' .. redis.call('ZCARD', KEYS[1]))
+redis.call('EXPIRE', KEYS[1], ARGV[2] + 1)
+return 0
+"""
+
 
 class RedisTooSlow(RedisError):
     """No answer within CALL_S."""
@@ -66,6 +80,7 @@ class RedisStore:
     ) -> None:
         self._client: Redis = connect(where, timeout_s=CALL_S, max_connections=2 * _CONNECTIONS)
         self._script = self._client.register_script(SCRIPT)
+        self._failures = self._client.register_script(FAILURES)
         self._prefix, self._observe = prefix, observe
         self._free = threading.BoundedSemaphore(_CONNECTIONS)
 
@@ -79,6 +94,10 @@ class RedisStore:
     def add(self, windows: Sequence[Window]) -> None:
         """See `Store`. Raises redisclient.UNREACHABLE."""
         self._call(windows, refuses=False)
+
+    def fail(self, key: str, limit: int, window_s: int) -> float:
+        """See `failures.Shared`. Raises redisclient.UNREACHABLE."""
+        return float(self._within(lambda: self._failures(keys=[self._prefix + key], args=[limit, window_s]))) / 1e6
 
     def ping(self) -> None:
         """Raises redisclient.UNREACHABLE."""

@@ -138,8 +138,10 @@ def check_api_key(api_key: str, *, wants_sk: bool) -> str:
     if "..." in api_key or "****" in api_key:
         message = "cannot save obfuscated API key - please provide the full API key"
         raise _refused(message, "api_key", validation_error="cannot save obfuscated API key")
-    if not _KEY_FORM.fullmatch(api_key) or is_sealed(api_key) or (wants_sk and not api_key.startswith("sk-")):
+    if not _KEY_FORM.fullmatch(api_key) or is_sealed(api_key):
         raise _refused("api_key contains invalid characters", "api_key")
+    if wants_sk and not api_key.startswith("sk-"):
+        raise _refused("invalid API key format", "api_key")
     return api_key
 
 

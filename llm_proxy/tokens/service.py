@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine, Select, and_, false, func, insert, or_, select, update
 
+from llm_proxy.amounts import usd
 from llm_proxy.crypto import digest
 from llm_proxy.db import listing
 from llm_proxy.db.listing import Order
@@ -297,9 +298,11 @@ def _changes(token_id: str, patch: TokenPatch) -> dict[str, Any]:
     if "max_requests" in patch.values:
         limit = patch.values["max_requests"]
         details["updated_max_requests"] = "unlimited" if limit is None else limit
-    for name in ("idle_timeout_minutes", "requests_per_minute"):
+    for name in ("idle_timeout_minutes", "requests_per_minute", "tokens_per_minute", "max_total_tokens"):
         if name in patch.values:
             details[f"updated_{name}"] = patch.values[name]
+    if "max_cost_nano_usd" in patch.values:
+        details["updated_max_cost_usd"] = usd(patch.values["max_cost_nano_usd"])
     for name in ("name", "metadata"):
         if name in patch.values:
             details[f"updated_{name}"] = True

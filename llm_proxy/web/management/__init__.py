@@ -30,7 +30,7 @@ def blueprint(services: routing.Services) -> Blueprint:
         if call.is_inside:
             return
         try:
-            gate.check(request.headers.get("Authorization"), call.client_ip)
+            gate.check(request.headers.get("Authorization"), call.client_ip, services().failures)
         except LlmProxyError as refused:
             call.denied(refused)
             raise

@@ -38,6 +38,8 @@ def routes(bp: Blueprint, services: Services) -> None:
         """200 with the event; 404."""
         details = {"audit_event_id": event_id}
         with current().attempt("audit.show", "failed to get audit event", details=details) as attempt:
+            if not event_id.strip():
+                raise BadRequest("audit event ID is required", param="id")  # MP-63
             row = services().audit_log.get(event_id.replace("\x00", "\ufffd"))
             attempt.succeeded()
         return answers.answer(event_json(row))

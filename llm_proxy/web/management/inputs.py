@@ -1,6 +1,7 @@
 """What a call brings along: the body as a JSON object, query parameters, preconditions (MP-24, MP-32, MP-59)."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, time, timedelta
@@ -22,7 +23,7 @@ _INSTANT = re.compile(
 def json_object() -> dict[str, Any]:
     """The body. Raises PayloadTooLarge, or BadRequest for anything that is not one JSON object in UTF-8."""
     try:
-        found = json.loads(_body().decode(), parse_constant=_no_constant)
+        found = json.loads(_body().decode(), parse_constant=_no_constant, parse_float=_finite)
         json.dumps(found, ensure_ascii=False).encode()  # a lone surrogate can be written in JSON, and stored nowhere
     except (ValueError, RecursionError) as error:
         raise _no_object(type(error).__name__) from error
@@ -54,6 +55,13 @@ def _too_large() -> PayloadTooLarge:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(text)
+    return number
 
 
 def _no_object(why: str) -> BadRequest:

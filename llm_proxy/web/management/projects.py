@@ -16,7 +16,6 @@ _DELETION = "project deletion is not permitted"
 
 def routes(bp: Blueprint, services: Services) -> None:
     """Add the routes."""
-    wants_sk = services().settings.validate_api_key_format
 
     def index() -> Response:
         """200 with an array; 400 names the parameter."""
@@ -32,7 +31,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt("project.create", "failed to create project") as attempt:
 
             def do(keep: Keep) -> Answer:
-                new = NewProject.from_json(inputs.json_object(), wants_sk=wants_sk)
+                new = NewProject.from_json(inputs.json_object(), wants_sk=services().wants_sk_keys)
                 project = services().projects.create(
                     new, attempt.record, lambda connection, project: keep(connection, _created(project))
                 )
@@ -53,7 +52,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(
             "project.update", "failed to update project", project_id=project_id, details=about
         ) as attempt:
-            patch = ProjectPatch.from_json(_with_id(project_id), wants_sk=wants_sk)
+            patch = ProjectPatch.from_json(_with_id(project_id), wants_sk=services().wants_sk_keys)
             check = inputs.if_match(answers.project_tag)
             project = services().projects.update(project_id, patch, attempt.record, check)
         return answers.answer(answers.project_json(project), headers={"ETag": answers.project_tag(project)})
@@ -97,7 +96,7 @@ def _created(project: Project) -> Answer:
 
 
 def _checked(project_id: str) -> str:
-    if "/" in project_id:
+    if "/" in project_id or not project_id.strip():
         raise BadRequest("invalid project id", param="id", audit={"validation_error": "invalid project id"})
     return project_id.replace("\x00", "\ufffd")
 

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, current_app, request
 from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import Rule
+from werkzeug.routing import PathConverter, Rule
 
 from llm_proxy.errors import BadRequest, ResourceNotFound, WrongMethod
 from llm_proxy.web.management.services import ManagementServices
@@ -16,6 +16,19 @@ Services = Callable[[], ManagementServices]
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _ELSEWHERE = "elsewhere"
 _REFUSED = "_refused"
+_WITHOUT_ID = {
+    "projects//+tokens/revoke": "invalid path",  # MP-41
+    "projects//+": "invalid project id",  # MP-37
+    "tokens//+": "token ID is required",  # MP-51
+    "audit//+": "audit event ID is required",  # MP-63
+}
+
+
+class _Anything(PathConverter):
+    """The rest of a path, slashes at its beginning included."""
+
+    regex = ".*?"
+    part_isolating = False
 
 
 def add(
@@ -35,7 +48,8 @@ def catch_all(bp: Blueprint) -> None:
     def setup(state: BlueprintSetupState) -> None:
         endpoint = f"{bp.name}.{_ELSEWHERE}"
         state.app.view_functions[endpoint] = _elsewhere
-        for rule in (f"{state.url_prefix}", f"{state.url_prefix}/", f"{state.url_prefix}/<path:rest>"):
+        state.app.url_map.converters["anything"] = _Anything
+        for rule in (f"{state.url_prefix}", f"{state.url_prefix}/<anything:rest>"):
             # Flask gives each route a list of methods; werkzeug's own rule, without one, takes any method there is.
             state.app.url_map.add(Rule(rule, endpoint=endpoint, strict_slashes=False, merge_slashes=False))
 
@@ -46,8 +60,9 @@ def _elsewhere(rest: str = "") -> Response:
     allowed = _allowed(request.path)
     if allowed:
         raise WrongMethod(allowed)
-    if rest.startswith("projects//") and rest.endswith("/tokens/revoke"):
-        raise BadRequest("invalid path")  # MP-41: no id
+    for form, message in _WITHOUT_ID.items():
+        if re.fullmatch(form, rest):
+            raise BadRequest(message)
     raise ResourceNotFound
 
 

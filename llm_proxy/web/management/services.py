@@ -10,6 +10,7 @@ from llm_proxy.projects.service import ProjectService
 from llm_proxy.settings import Settings
 from llm_proxy.tokens.service import TokenService
 from llm_proxy.usage.query import UsageLog
+from llm_proxy.web.management.auth import Failures
 
 
 class Purge(Protocol):
@@ -31,6 +32,10 @@ class ManagementServices(Protocol):
         """The rules of projects."""
 
     @property
+    def wants_sk_keys(self) -> bool:
+        """Whether provider keys must begin with `sk-` (MP-238)."""
+
+    @property
     def tokens(self) -> TokenService:
         """The rules of tokens."""
 
@@ -49,6 +54,10 @@ class ManagementServices(Protocol):
     @property
     def idempotency(self) -> IdempotencyKeys:
         """Creations that are done once."""
+
+    @property
+    def failures(self) -> Failures:
+        """Counts wrong tokens."""
 
     @property
     def cache_purge(self) -> Purge | None:

@@ -45,7 +45,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def show(token_id: str) -> Response:
         """200 with the token; 404."""
-        with current().attempt("token.read", "failed to get token", details={"token_id": token_id}) as attempt:
+        with current().attempt("token.read", "failed to get token", details=_about(token_id)) as attempt:
             token = services().tokens.get(_checked(token_id))
             attempt.project_id = token.project_id
             attempt.succeeded()
@@ -53,7 +53,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def change(token_id: str) -> Response:
         """200 with the token; 400 names the field; 404; 409 expired; 412."""
-        with current().attempt("token.update", "failed to update token", details={"token_id": token_id}) as attempt:
+        with current().attempt("token.update", "failed to update token", details=_about(token_id)) as attempt:
             _checked(token_id)
             patch = TokenPatch.from_json(inputs.json_object())
             check = inputs.if_match(answers.token_tag)
@@ -62,7 +62,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def revoke(token_id: str) -> Response:
         """204, also the second time; 404."""
-        with current().attempt("token.revoke", "failed to revoke token", details={"token_id": token_id}) as attempt:
+        with current().attempt("token.revoke", "failed to revoke token", details=_about(token_id)) as attempt:
             services().tokens.revoke(_checked(token_id), attempt.record, inputs.if_match(answers.token_tag))
         return Response(status=204, content_type="application/json")
 
@@ -91,7 +91,14 @@ def _filter() -> TokenFilter:
     )
 
 
+def _about(token_id: str) -> dict[str, str]:
+    """For the audit record: an id, never a bearer that stands in its place (MP-116)."""
+    return {} if token_id.startswith("sk-") else {"token_id": token_id}
+
+
 def _checked(token_id: str) -> str:
+    if not token_id.strip():
+        raise BadRequest("token ID is required", param="id")  # MP-51
     if token_id.startswith("sk-"):
         raise BadRequest("use the token's id, not its value", param="id")  # MP-14
     return token_id.replace("\x00", "\ufffd")

@@ -40,9 +40,14 @@ def manage(gateway: Gateway, method: str, path: str, body: dict[str, Any]) -> di
 
 
 def test_addresses_and_everybody_have_windows_over_all_workers(tmp_path: Path, provider: Provider) -> None:
-    """Step 8: IP_RATE_LIMIT by the address behind a trusted proxy, GLOBAL_RATE_LIMIT for all; refusals fill none."""
+    """Step 8, by the address behind a trusted proxy, then for all; wrong management tokens by address, too."""
     limits = {"IP_RATE_LIMIT": "3", "GLOBAL_RATE_LIMIT": "5", "WEB_CONCURRENCY": "2", "TRUSTED_PROXIES": "127.0.0.0/8"}
     with running_gateway(tmp_path, provider.url, **limits) as gateway:
+        guess = {"Authorization": "Bearer wrong", "Connection": "close", "X-Forwarded-For": "192.0.2.1"}
+        guesses = [gateway.get("/manage/tokens", guess)[0] for _ in range(30)]
+        assert guesses == [401] * 20 + [429] * 10  # MP-19: as exact, and it fills no window
+        assert gateway.get("/manage/tokens", {**guess, "X-Forwarded-For": "192.0.2.2"})[0] == 401
+        assert gateway.get("/manage/tokens", {**guess, "Authorization": f"Bearer {MANAGEMENT_TOKEN}"})[0] == 200
         token = gateway.token()
         first = asked(gateway, token, 5, X_Forwarded_For="192.0.2.1")
         assert statuses(first) == [200, 200, 200, 429, 429]

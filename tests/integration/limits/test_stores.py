@@ -96,7 +96,7 @@ from llm_proxy.limits.machine import MachineStore
 from llm_proxy.limits.window import Window
 store = MachineStore(Path(sys.argv[1]))
 store.take([Window("a", 3, 3600, "client")])
-fcntl.flock(store._descriptor, fcntl.LOCK_EX)
+fcntl.flock(store._file._descriptor, fcntl.LOCK_EX)
 print(os.getpid(), flush=True)
 time.sleep(60)
 """
@@ -106,7 +106,7 @@ def test_a_worker_that_is_killed_with_the_lock_stops_nobody(tmp_path: Path) -> N
     """kill -9 of its holder frees the lock, and what it had counted stays; a holder that is stopped delays by 20 ms."""
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
-        holder.stdout.readline()
+        assert holder.stdout.readline().strip().isdigit()
         store, window = MachineStore(tmp_path), Window("a", 3, 3600, "client")
         began = time.monotonic()
         assert store.take([window]).refused is None

@@ -69,6 +69,24 @@ def test_unknown_paths_are_404_as_json(manage: Manager, path: str) -> None:
     assert (response.status_code, response.get_json()) == (404, {"error": "not found"})
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("GET", "//projects", "not found"),
+        ("POST", "/projects//tokens/revoke", "invalid path"),
+        ("GET", "/projects/%20", "invalid project id"),
+        ("GET", "/tokens//", "token ID is required"),
+        ("GET", "/tokens/%20", "token ID is required"),
+        ("GET", "/audit//", "audit event ID is required"),
+    ],
+)
+def test_a_path_without_its_id_is_told_so(manage: Manager, method: str, path: str, said: str) -> None:
+    """400 that names what is missing, 404 for what is no path at all; without a bearer nothing but 401."""
+    response = manage.call(method, path)
+    assert (response.status_code, response.get_json()) == (404 if said == "not found" else 400, {"error": said})
+    assert manage.call(method, path, headers={"Authorization": ""}).status_code == 401
+
+
 def test_a_slash_at_the_end_counts_for_nothing(manage: Manager) -> None:
     """`/projects/` is `/projects`."""
     manage.project()
@@ -77,8 +95,20 @@ def test_a_slash_at_the_end_counts_for_nothing(manage: Manager) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b'"x"', b"null", b'{"name": NaN}', b'{"a":1} x', b"\xff", b'{"name":"\\ud800"}', b"[" * 100_000],
-    ids=["empty", "cut", "array", "text", "null", "nan", "trailing", "latin1", "surrogate", "deep"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"null",
+        b'{"name": NaN}',
+        b'{"a":1e999}',
+        b'{"a":1} x',
+        b"\xff",
+        b'{"name":"\\ud800"}',
+        b"[" * 100_000,
+    ],
+    ids=["empty", "cut", "array", "text", "null", "nan", "infinite", "trailing", "latin1", "surrogate", "deep"],
 )
 @pytest.mark.parametrize("path", ["/projects", "/tokens"])
 def test_a_body_that_is_no_object_is_400(manage: Manager, body: bytes, path: str) -> None:

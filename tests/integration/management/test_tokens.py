@@ -272,6 +272,14 @@ def test_a_patch_writes_what_it_names_and_no_counter(manage: Manager) -> None:
     assert _last(manage)["details"]["updated_max_requests"] == 9
     assert manage.call("PATCH", path, {"max_requests": None}).get_json()["max_requests"] is None
     assert _last(manage)["details"]["updated_max_requests"] == "unlimited"
+    limits = {"tokens_per_minute": 5, "max_total_tokens": 6, "max_cost_usd": "0.5"}
+    manage.call("PATCH", f"/tokens/{token['id']}", limits)
+    found = _last(manage)["details"]
+    assert {name: found[f"updated_{name}"] for name in limits} == {
+        "tokens_per_minute": 5,
+        "max_total_tokens": 6,
+        "max_cost_usd": 0.5,
+    }
     assert manage.call("PATCH", path, {"max_requests": 0}).get_json()["max_requests"] is None
     off = manage.call("PATCH", path, {"is_active": False}).get_json()
     assert (off["is_active"], off["status"]) == (False, "revoked")
@@ -281,7 +289,7 @@ def test_a_patch_writes_what_it_names_and_no_counter(manage: Manager) -> None:
     on = manage.call("PATCH", path, {"is_active": True}).get_json()
     assert (on["is_active"], on["deactivated_at"]) == (True, None)
     with manage.app.services.engine.connect() as connection:
-        assert connection.execute(text("SELECT lease_version FROM tokens")).scalar_one() == 6
+        assert connection.execute(text("SELECT lease_version FROM tokens")).scalar_one() == 7
 
 
 @on_sqlite
