@@ -51,7 +51,8 @@ class Fault:
     detail: str
 
     def __str__(self) -> str:
-        return f"writer {self.writer} seq {self.seq}: {self.kind}: {self.detail}"
+        text = f"writer {self.writer} seq {self.seq}: {self.kind}: {self.detail}"
+        return "".join(character if character.isprintable() else "?" for character in text)
 
     def to_json(self) -> dict[str, Any]:
         """For output."""

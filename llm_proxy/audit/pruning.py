@@ -5,14 +5,15 @@ writer's row and in an anchor, which is a record in the chain of the process tha
 first fault and no further, so that pruning never tidies a fault away.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, func, or_, select, update
 
-from llm_proxy.audit.chain import ANCHOR, Fault, Link, entry_of_row, follow
+from llm_proxy.audit.chain import ANCHOR, Entry, Fault, Link, entry_of_row, follow
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.rows import Head, Row, after, head, removed_by, writers
 from llm_proxy.audit.table import TableChain, locked
@@ -21,6 +22,7 @@ from llm_proxy.db.session import reading, writing
 from llm_proxy.db.types import utc_now
 
 BATCH = 1000  # MP-123
+_PART = 200  # of them read at once
 SILENT = timedelta(days=1)  # whose newest record is older has ended; longer than clocks differ
 
 
@@ -37,6 +39,36 @@ class Pruned:
 
     rows: int = 0
     faults: list[Fault] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Prefix:
+    """Old records at the head of a chain: their number, the last of them, and the one before it.
+
+    Attributes:
+        anchors: Writer → what the last anchor among them says was removed of its chain.
+        fault: What is wrong with the record behind them.
+        is_end: Whether a young record, or a fault, is behind them.
+    """
+
+    to: Link
+    rows: int = 0
+    anchors: dict[str, Link] = field(default_factory=dict)
+    fault: Fault | None = None
+    is_end: bool = False
+    _before: Link | None = None
+
+    def add(self, entry: Entry, row: Row) -> None:
+        """One more."""
+        self._before, self.to, self.rows = self.to, entry.link, self.rows + 1
+        link = removed_by(row) if row["action"] == ANCHOR else None
+        if link is not None and row["correlation_id"] is not None:
+            self.anchors[row["correlation_id"]] = link
+
+    def drop(self) -> None:
+        """One less. An anchor in it counts still: one too many does no harm."""
+        assert self._before is not None
+        self.to, self.rows = self._before, self.rows - 1
 
 
 class Pruner:
@@ -99,33 +131,27 @@ class Pruner:
         while is_more:
             with reading(self._engine) as connection:
                 known = head(connection, writer)
-                rows = [] if known is None else after(connection, writer, known.removed.seq, BATCH)
             if known is None:
                 return
-            try:
-                is_more = self._batch(known, rows, before, done)
-            except _Raced:
-                continue
+            with contextlib.suppress(_Raced):
+                is_more = self._batch(known, before, done)
 
-    def _batch(self, known: Head, rows: Sequence[Row], before: datetime, done: Pruned) -> bool:
+    def _batch(self, known: Head, before: datetime, done: Pruned) -> bool:
         """One batch; whether there may be more. Raises _Raced."""
-        old, fault = self._prefix(rows, known.removed, before)
-        to = entry_of_row(old[-1]).link if old else known.removed
-        if fault is None and not rows and to.seq < known.last.seq:
-            fault = Fault("missing tail", known.writer, to.seq + 1, f"its last record is seq {known.last.seq}")
+        prefix = self._prefix(known, before)
+        fault = prefix.fault
         if fault is not None and not self._past_faults:
             self._recheck(known)
             done.faults.append(fault)
-        elif fault is not None:
-            to = known.last
+        to = known.last if fault is not None and self._past_faults else prefix.to
         is_silent = before <= self._now() - SILENT and known.writer != self._chain.writer
         ends = is_silent and to == known.last
         if to.seq > known.removed.seq or ends:
             with writing(self._engine) as connection:
-                self._remove(connection, known, old, to, ends=ends)
-            if old:
-                self._told(len(old), done)
-        return bool(old) and len(old) == len(rows)
+                self._remove(connection, known, prefix, to, ends=ends)
+            if prefix.rows:
+                self._told(prefix.rows, done)
+        return prefix.rows > 0 and not prefix.is_end
 
     def _recheck(self, known: Head) -> None:
         """Raises _Raced when another process has pruned the chain between two looks at it."""
@@ -134,20 +160,35 @@ class Pruner:
         if now is None or now.removed != known.removed:
             raise _Raced
 
-    def _prefix(self, rows: Sequence[Row], at: Link, before: datetime) -> tuple[list[Row], Fault | None]:
-        """The rows that are old, up to the first that is young or a fault; and the fault."""
-        old = list[Row]()
-        for row in rows:
+    def _prefix(self, known: Head, before: datetime) -> _Prefix:
+        """What is old at the head of the chain, up to the first that is young, a fault, or a batch of them."""
+        found = _Prefix(known.removed)
+        for row in self._records(known):
             entry = entry_of_row(row)
-            if (fault := follow(entry, at)) and not self._past_faults:
-                return (old[:-1] if fault.seq == at.seq else old), fault
-            if isinstance(row["timestamp"], datetime) and row["timestamp"] >= before:
-                return old, None
-            old.append(row)
-            at = entry.link
-        return old, None
+            found.fault = None if self._past_faults else follow(entry, found.to)
+            is_young = isinstance(row["timestamp"], datetime) and row["timestamp"] >= before
+            if found.fault is not None or is_young:
+                found.is_end = True
+                if found.fault is not None and found.rows and found.fault.seq == found.to.seq:
+                    found.drop()  # it is the one before that was changed
+                return found
+            found.add(entry, row)
+        if found.rows == 0 and known.removed.seq < known.last.seq:
+            said = f"its last record is seq {known.last.seq}"
+            found.fault = Fault("missing tail", known.writer, known.removed.seq + 1, said)
+        return found
 
-    def _remove(self, connection: Connection, known: Head, old: list[Row], to: Link, *, ends: bool) -> None:
+    def _records(self, known: Head) -> Iterator[Row]:
+        """The next batch of the chain, read in parts: records may be long."""
+        at, left, part = known.removed.seq, BATCH, _PART
+        while left and part == _PART:
+            with reading(self._engine) as connection:
+                rows = after(connection, known.writer, at, _PART)
+            yield from rows
+            part = len(rows)
+            at, left = rows[-1]["seq"] if rows else at, left - part
+
+    def _remove(self, connection: Connection, known: Head, prefix: _Prefix, to: Link, *, ends: bool) -> None:
         """One transaction. Raises _Raced when the chain is not as it was read."""
         for name in sorted({known.writer, self._chain.writer}):  # an order, so that two who prune don't wait in a ring
             connection.execute(locked(name)).all()
@@ -155,7 +196,7 @@ class Pruner:
         if now is None or now.removed != known.removed or (ends and now.last != known.last):
             raise _Raced
         mine = (AuditRow.writer == known.writer, AuditRow.seq > known.removed.seq, AuditRow.seq <= to.seq)
-        if old and connection.execute(delete(AuditRow).where(*mine)).rowcount != len(old):
+        if prefix.rows and connection.execute(delete(AuditRow).where(*mine)).rowcount != prefix.rows:
             raise _Raced
         row = AuditWriterRow.writer == known.writer
         if ends:
@@ -163,19 +204,21 @@ class Pruner:
         else:
             values = {"removed_seq": to.seq, "removed_hash": to.hash}
             connection.execute(update(AuditWriterRow).where(row).values(values))
-        anchors = [self._anchor(known.writer, to, is_end=ends), *self._carried(connection, known.writer, old)]
+        anchors = [
+            self._anchor(known.writer, to, is_end=ends),
+            *self._carried(connection, known.writer, prefix.anchors),
+        ]
         self._chain.append(connection, [anchor.row() for anchor in anchors])
 
     def _anchor(self, writer: str, link: Link, *, is_end: bool = False) -> AuditEvent:
         details = link.details(writer) | ({"is_end": True} if is_end else {})
         return AuditEvent(ANCHOR, self._actor, "success", correlation_id=writer, details=details)
 
-    def _carried(self, connection: Connection, writer: str, old: list[Row]) -> Iterator[AuditEvent]:
+    def _carried(self, connection: Connection, writer: str, anchors: dict[str, Link]) -> Iterator[AuditEvent]:
         """Anchors of other chains that are deleted with this batch, but hold still."""
-        named = {row["correlation_id"]: removed_by(row) for row in old if row["action"] == ANCHOR}
-        for other in sorted(name for name in named if name is not None and name != writer):
+        for other in sorted(anchors.keys() - {writer}):
             known = head(connection, other)
-            if known is not None and known.removed == named[other]:
+            if known is not None and known.removed == anchors[other]:
                 yield self._anchor(other, known.removed)
 
 
