@@ -118,6 +118,7 @@ class Services:
             fresh_s=settings.token_cache_ttl_s,
             grace_s=settings.database_outage_grace_s,
             early_at=settings.cache_stats_buffer_size,
+            warm=self.statements.warm,
         )
 
     @cached_property

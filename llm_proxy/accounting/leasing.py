@@ -104,6 +104,7 @@ class LeasedAdmission:
         fresh_s: Shortens FRESH_S.
         grace_s: DATABASE_OUTAGE_GRACE.
         early_at: Tokens with something to write behind before a beat that comes early (DP-128).
+        warm: Called by each beat once the database has answered: requests should not have to open connections.
         pause: Lets others run for so many seconds.
     """
 
@@ -117,11 +118,13 @@ class LeasedAdmission:
         fresh_s: float = FRESH_S,
         grace_s: float = 0.0,
         early_at: int = 1000,
+        warm: Callable[[], None] = lambda: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._rows, self._beat_rows = rows, beat_rows or rows
         self._root, self._health, self._clock, self._pause = root, health, health.clock, pause
         self._fresh_s, self._grace_s, self._early_at = min(fresh_s, FRESH_S), grace_s, early_at
+        self._warm = warm
         self._slots: dict[str, Slot] = {}
         self._uses: dict[str, Use] = {}
         self._ledger: Ledger | None = None
@@ -451,6 +454,7 @@ class LeasedAdmission:
         if self._health.is_down and not ids:
             rows.database_id()
         self._health.answered()
+        self._warm()
         for token_id in streaming:
             row = found.get(token_id)
             if row is None or not row.is_active:
@@ -471,7 +475,9 @@ class LeasedAdmission:
                 self._sync(slot, self._beat_rows, row, is_closing=self._resize(slot))
         except Exception as error:
             if is_unavailable(error):
-                raise
+                self._beat_rows.database_id()  # raises where it is the database, and not this row that somebody locks
+                _LOG.warning("token %s could not be settled in time", slot.token_id)
+                return
             _LOG.exception("token %s could not be settled", slot.token_id)
         finally:
             slot.lock.release()

@@ -3,6 +3,7 @@
 SQL is written once, with `?` for parameters; times are bound by `time()` and read by `types.from_column`.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,14 +18,41 @@ from llm_proxy.db.errors import DatabaseAway
 from llm_proxy.db.types import to_column
 
 Parameters = Sequence[Any]
+_LOG = logging.getLogger(__name__)
 
 CONNECTIONS = 4  # accounting.md §3
 _TRUSTED_S = 1.0  # a connection that was idle for longer is looked at before it is used
 LIMIT_S = 1.0  # of a statement, its connection included
+WARM_LIMIT_S = 1.0  # of a connection that nobody waits for
 BATCH_LIMIT_S = 5.0
 WAIT_S = 1.0  # for a connection, before the database counts as away
+_STEPS = 5
 
 _UNLIMITED = nullcontext()
+
+
+class _Patience:
+    """Raises DatabaseAway in its block after so many seconds in which this worker could have taken an answer.
+
+    Counted in steps, of which a turn of the event loop takes one at most: what a busy loop, or a process that gets no
+    processor, did not come round to read is not the database's silence.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._left, self._step_s = _STEPS, limit_s / _STEPS
+
+    def __enter__(self) -> None:
+        self._timer = gevent.get_hub().loop.timer(self._step_s, self._step_s)
+        self._timer.start(self._step, gevent.getcurrent())
+
+    def __exit__(self, *about: object) -> None:
+        self._timer.stop()
+        self._timer.close()
+
+    def _step(self, waiting: Any) -> None:
+        self._left -= 1
+        if self._left == 0:
+            waiting.throw(DatabaseAway("the database did not answer in time"))
 
 
 class BareStatements:
@@ -64,6 +92,18 @@ class BareStatements:
     def time(self, instant: Any) -> Any:
         """An aware datetime as this database's driver binds it."""
         return to_column(self.dialect, instant)
+
+    def warm(self) -> None:
+        """Open a connection where there is none, so that no statement has to within its own bound. Never raises."""
+        if self._idle or self._single is not None or self._is_closed or not self._slots.acquire(blocking=False):
+            return
+        try:
+            with self._limit(WARM_LIMIT_S):
+                self._idle.append((time.monotonic(), self._open()))
+        except Exception as error:
+            _LOG.info("no connection could be opened ahead: %s", type(error).__name__)
+        finally:
+            self._slots.release()
 
     def read(self, sql: str, parameters: Parameters) -> list[Any]:
         """All rows of a SELECT. Repeated once on a new connection when a kept one turns out to be dead."""
@@ -118,7 +158,7 @@ class BareStatements:
         """A bound on our side: a server that hangs must not hold up the request for as long as it likes."""
         if not self._is_bounded:
             return _UNLIMITED
-        return gevent.Timeout(limit_s, DatabaseAway("the database did not answer in time"))
+        return _Patience(limit_s)
 
     def _sql(self, sql: str) -> str:
         if self.dialect == "sqlite":

@@ -200,6 +200,9 @@ class Connection:
         """The exchange did not end well: make that visible to the client."""
         if isinstance(exc, ClientGone):
             self._peer.is_gone = True
+        if isinstance(exc, LlmProxyError) and answer.status is not None and not answer.headers_sent:
+            with contextlib.suppress(ClientGone):  # it broke before the first piece of its body: its head stays true
+                answer.write(b"")
         if answer.headers_sent:
             if not isinstance(exc, LlmProxyError | ClientConnectionError | ShortBody | gevent.GreenletExit):
                 self._log_fault(exc, req)

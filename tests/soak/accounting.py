@@ -1,4 +1,4 @@
-"""The witness' test of accounting, by hand: `python tests/soak/accounting.py [--calls N] [--database NAME] [--kills N]`.
+"""The witness' test of accounting, by hand: `python tests/soak/accounting.py [--calls N] [--database NAME] …`.
 
 Two servers of four workers share a database. Ten tokens of mixed quotas, two of them without a limit, are offered
 calls by clients that hang up in every phase, before a provider that fails in every way. First comes a calm part, in
@@ -27,17 +27,17 @@ REPLICAS, WORKERS = 2, 4
 SHARES = (1, 7, 0.01, 0.03, 0.05, 0.08, 0.1, 0.15)  # quotas: plain numbers, or shares of all calls; two have none
 MORE = 0.25  # offered beyond a quota
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello there"}]}
-FAULTS: tuple[dict[str, Any], ...] = (
+FAULTS: tuple[dict[str, Any], ...] = (  # rare enough that five in a row, which open the circuit, do not come up
     {"every": 31, "status": 500},
     {"every": 37, "status": 400},
-    {"every": 41, "cut": "head"},
-    {"every": 43, "cut": "body", "after": 150},
-    {"every": 47, "cut": "body", "after": 150, "reset": True, "framing": "length"},
-    {"every": 53, "garbage": True},
     {"every": 59, "drop": True},
-    {"every": 61, "cut": "mid-head"},
-    {"every": 97, "silence": "head"},
-    {"every": 101, "silence": "body", "after": 150},
+    {"every": 101, "cut": "head"},
+    {"every": 103, "cut": "mid-head"},
+    {"every": 107, "cut": "body", "after": 150},
+    {"every": 109, "cut": "body", "after": 150, "reset": True, "framing": "length"},
+    {"every": 113, "garbage": True},
+    {"every": 223, "silence": "head", "times": 8},
+    {"every": 227, "silence": "body", "after": 150, "times": 8},
 )
 KINDS = {"whole": 78, "stream": 8, "hang up": 4, "reset": 3, "leave a stream": 4, "half a body": 2, "half close": 1}
 Call = tuple[int, int, str, float]  # token, server, kind, seconds until the client leaves
@@ -141,8 +141,8 @@ class Soak:
             **variables,
             "ENCRYPTION_KEY": "0" * 43 + "=",
             "WEB_CONCURRENCY": str(WORKERS),
-            "UPSTREAM_FIRST_BYTE_TIMEOUT": "1s",
-            "UPSTREAM_IDLE_TIMEOUT": "1s",
+            "UPSTREAM_FIRST_BYTE_TIMEOUT": "4s",
+            "UPSTREAM_IDLE_TIMEOUT": "4s",
             "REQUEST_BODY_TIMEOUT": "1s",
         }
         self.gateways: list[Any] = []
@@ -163,16 +163,16 @@ class Soak:
                     stack.enter_context(running_gateway(own, self.provider.url, **self.variables, **more))
                 )
             self.project = self._manage("POST", "/projects", {"name": "soak", "api_key": "sk-of-the-provider"})["id"]
-            self.provider.set_rules(*FAULTS)
             yield
 
     def part(self, name: str, calls: int, parallel: int, kills: int = 0) -> Part:
-        """Offer `calls`, killing that many workers on the way; then go on with each limited token until it is used up."""
-        quotas: list[int | None] = [share if share >= 1 else int(share * calls) for share in SHARES]  # type: ignore[misc]
+        """Offer `calls`, killing that many workers on the way; then use up what is left of each quota."""
+        quotas: list[int | None] = [int(share if share >= 1 else share * calls) for share in SHARES]
         quotas += [None, None]
         wanted = [{} if quota is None else {"max_requests": quota} for quota in quotas]
         about = {"project_id": self.project, "duration_minutes": 60}
         part = Part(name, [self._manage("POST", "/tokens", about | more) for more in wanted], quotas, kills=kills)
+        self.provider.set_rules(*FAULTS)
         self._offer(part, self._calls(quotas, calls), parallel)
         for number, quota in enumerate(quotas):
             if quota is not None:
@@ -190,8 +190,9 @@ class Soak:
 
     def _offer(self, part: Part, calls: list[Call], parallel: int) -> None:
         plan = self.folder / f"{part.name}.json"
-        about = {"name": part.name, "calls": calls, "parallel": parallel, "told_every": 50}
-        about |= {"ports": [gateway.port for gateway in self.gateways], "bearers": [one["token"] for one in part.tokens]}
+        about: dict[str, Any] = {"name": part.name, "calls": calls, "parallel": parallel, "told_every": 50}
+        about["ports"] = [gateway.port for gateway in self.gateways]
+        about["bearers"] = [token["token"] for token in part.tokens]
         plan.write_text(json.dumps(about))
         kills = [(number + 1) * len(calls) // (part.kills + 1) for number in range(part.kills)]
         command = [sys.executable, str(HERE), "--plan", str(plan)]
@@ -220,6 +221,7 @@ class Soak:
             part.ended[number][status] += 1
             if status == "429":
                 return
+            assert status != "circuit_open"
         raise AssertionError(f"token {number} of {part.quotas[number]} is never used up")
 
     def _manage(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -233,26 +235,32 @@ class Soak:
 
     # -- what the witnesses say ----------------------------------------------------------------------------------------
 
+    def names_seen(self) -> list[str]:
+        """Ids of the requests that the provider received; one that is sent again is there again."""
+        fields = [json.loads(line)["fields"] for line in self.provider.log.read_text().splitlines()]
+        return [value for pairs in fields for name, value in pairs if name.lower() == "x-request-id"]
+
     def seen(self, part: Part) -> list[int]:
-        """Requests that the provider received, by token; one that is sent again counts again."""
-        names: Counter[int] = Counter()
-        for line in self.provider.log.read_text().splitlines():
-            fields = {name.lower(): value for name, value in json.loads(line)["fields"]}
-            name, token, _ = fields["x-request-id"].split(".")
-            if name == part.name:
-                names[int(token)] += 1
-        return [names[number] for number in range(len(part.tokens))]
+        """Requests that the provider received, by token."""
+        found = Counter(name.rpartition(".")[0] for name in self.names_seen())
+        return [found[f"{part.name}.{number}"] for number in range(len(part.tokens))]
 
     def charged_by_rows(self, part: Part) -> list[int]:
         """What the accounting table charges for the access lines, by token."""
+        found = Counter(line["token_id"] for line in self._charged_lines())
+        return [found[token_id] for token_id in part.ids]
+
+    def rows_unseen(self) -> set[int]:
+        """Rows of charged requests that the provider never read."""
+        seen = set(self.names_seen())
+        return {line["row"] for line in self._charged_lines() if line["request_id"] not in seen}
+
+    def _charged_lines(self) -> Iterator[dict[str, Any]]:
         from llm_proxy.accounting.outcomes import TABLE, Charge
 
-        charges = {row.number: row.charge is Charge.KEPT for row in TABLE if row.number not in (22, 24)}
-        lines = [line for gateway in self.gateways for line in gateway.access_lines()]
-        found: Counter[str] = Counter()
-        for line in lines:
-            found[line.get("token_id", "")] += charges[line.get("row", 25)]
-        return [found[token_id] for token_id in part.ids]
+        charged = {row.number for row in TABLE if row.charge is Charge.KEPT and row.number not in (22, 24)}
+        for gateway in self.gateways:
+            yield from (line for line in gateway.access_lines() if line.get("row") in charged)
 
     def counted(self, part: Part) -> list[int]:
         """`request_count` in the database, by token."""
@@ -270,11 +278,14 @@ class Soak:
         return [found[token_id] for token_id in part.ids]
 
     def check_calm(self, part: Part) -> dict[str, Any]:
-        """Nobody was killed: all numbers are the same, and each used-up quota is exactly that."""
+        """Nobody was killed: counters, table, events and metrics agree, and each used-up quota is exactly that."""
         from servers.gateway import eventually
 
-        eventually(lambda: self.counted(part) == self.charged_by_rows(part) == self.seen(part), 15, lambda: self._say(part))
-        eventually(lambda: self.events(part) == self.seen(part), 15, lambda: f"{self.events(part)} {self.seen(part)}")
+        eventually(lambda: self.counted(part) == self.charged_by_rows(part), 15, lambda: self._say(part))
+        eventually(lambda: self.events(part) == self.counted(part), 15, lambda: self._say(part))
+        # A request may meet a connection that the provider is closing: sent, charged, and never read.
+        assert self.rows_unseen() <= {5, 8, 28}, self._say(part)
+        assert all(a >= b for a, b in zip(self.counted(part), self.seen(part), strict=True)), self._say(part)
         for quota, count in zip(part.quotas, self.counted(part), strict=True):
             assert quota in (None, count), self._say(part)
         totals = [self._totals(gateway) for gateway in self.gateways]
@@ -295,13 +306,13 @@ class Soak:
         for quota, seen in zip(part.quotas, self.seen(part), strict=True):
             assert quota is None or seen <= quota, self._say(part)
         unsent = sum(self.counted(part)) - sum(self.seen(part))
-        most = sum(ended["lost"] for ended in part.ended)
+        most = sum(ended["lost"] + ended["502"] for ended in part.ended)
         assert unsent <= most, f"{unsent} units were noted and never sent, but only {most} calls were lost"
         return self._report(part)
 
     def check_rest(self, parts: Sequence[Part]) -> None:
         """After the servers' end nobody holds anything, and no ledger is left."""
-        assert [row for row in self.read("SELECT id, leases FROM tokens WHERE leases IS NOT NULL")] == []
+        assert not self.read("SELECT id, leases FROM tokens WHERE leases IS NOT NULL")
         assert [path for gateway in self.gateways for path in (gateway.folder / "ledger").rglob("*.ledger")] == []
         for part in parts:
             for count, seen in zip(self.counted(part), self.seen(part), strict=True):
@@ -331,6 +342,7 @@ class Soak:
             "provider": self.seen(part),
             "counted": self.counted(part),
             "by rows": self.charged_by_rows(part),
+            "events": self.events(part),
         }
         return "\n" + "\n".join(f"{name}: {values}" for name, values in about.items())
 
@@ -344,8 +356,14 @@ def soak(
     kills: int,
     parallel: int,
     seed: int = 1,
+    starved: float = 0.02,
 ) -> dict[str, Any]:
-    """Both parts; what was seen. Fails by an assertion."""
+    """Both parts; what was seen. Fails by an assertion.
+
+    Args:
+        starved: Share of calls that may be refused because a statement missed its 250 ms, charged to nobody; more on a
+            machine that has other things to do.
+    """
     run, began = Soak(folder, variables, read, seed), time.monotonic()
     with run.running():
         calm = run.part("calm", max(400, calls // 4), parallel)
@@ -353,8 +371,9 @@ def soak(
         stormy = run.part("stormy", calls, parallel, kills)
         found["stormy"] = run.check_killed(stormy)
         for name in ("calm", "stormy"):
-            unexpected = set(found[name]["ended"]) - {"200", "400", "429", "500", "502", "504", "lost", *KINDS}
-            assert not unexpected, found
+            ended = dict(found[name]["ended"])
+            assert ended.pop("service_unavailable", 0) <= found[name]["calls"] * starved, found
+            assert set(ended) <= {"200", "400", "429", "500", "502", "504", "lost", *KINDS}, found
     run.check_rest((calm, stormy))
     return found | {"seconds": round(time.monotonic() - began, 1), "seed": seed}
 
@@ -366,7 +385,7 @@ def main() -> int:
     parser.add_argument("--database", default="postgres", choices=("sqlite", "postgres", "mysql"))
     parser.add_argument("--kills", type=int, default=2)
     parser.add_argument("--parallel", type=int, default=200, help="calls at a time")
-    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))  # noqa: S311
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--folder", type=Path, help="where logs are kept")
     parser.add_argument("--plan", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

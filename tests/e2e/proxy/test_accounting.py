@@ -134,8 +134,12 @@ def test_a_row_counts_what_the_table_says(both_lanes: Gateway, name: str) -> Non
 
 @pytest.mark.parametrize(
     ("plan", "label"),
-    [({"cut": "body", "after": 300}, "aborted"), ({"silence": "body", "after": 300}, "timeout")],
-    ids=["break", "stall"],
+    [
+        ({"cut": "body", "after": 300}, "aborted"),
+        ({"cut": "body", "after": 0}, "aborted"),
+        ({"silence": "body", "after": 300}, "timeout"),
+    ],
+    ids=["break", "break at once", "stall"],
 )
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
 def test_row_7_a_broken_answer_looks_broken(

@@ -10,6 +10,7 @@ from unit.accounting.world import Waited, Worker, World, rest
 from llm_proxy.accounting import leasing
 from llm_proxy.accounting.leasing import FRESH_S, IDLE_S, WAIT_S
 from llm_proxy.accounting.ledger import Ledger
+from llm_proxy.db.errors import DatabaseAway
 from llm_proxy.errors import (
     Overloaded,
     QuotaExhausted,
@@ -437,6 +438,28 @@ def test_one_bad_row_stops_no_beat(world: World) -> None:
     world.patch(leases=None)
     assert worker.call()
     rest(world, [worker])
+
+
+def test_a_locked_row_is_no_outage(world: World) -> None:
+    """A swap that gets no answer while other statements do: the others are settled, requests go on."""
+    world.token(None, "locked")
+    world.token(None, "good")
+    worker = Worker(world)
+    worker.calls(2, "locked")
+    worker.calls(3, "good")
+    locked = ["locked"]
+
+    def hook(where: str) -> None:
+        if where == "will swap" and locked:
+            locked.pop()
+            raise DatabaseAway("it waits for a lock")
+
+    world.hook = hook
+    worker.beat()
+    assert (world.rows["good"].request_count, worker.health.is_down) == (3, False)
+    assert worker.call("locked")
+    rest(world, [worker])
+    assert world.rows["locked"].request_count == 3
 
 
 def test_a_deleted_token_is_unknown(world: World) -> None:
