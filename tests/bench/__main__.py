@@ -26,13 +26,14 @@ from contestants import (
     streaming_gateway,
 )
 from machine import Cores
-from measure import Bench, Checks, Samples
-from report import DIRECT, FEW, GATEWAY, MANY, PAIR, STREAMING, as_json, table, targets
+from measure import Bench, Checks, Samples, percentile
+from report import DIRECT, FEW, GATEWAY, MANY, PAIR, STREAMING, UNACCOUNTED, as_json, table, targets
 from report import summary as summarise
 
 DESCRIPTION = """\
 Starts a canned provider and a streaming one, nginx as reverse proxy, our server layer around an
-application that asks nobody, and the whole proxy (gunicorn, one worker, one unlimited token); holds
+application that asks nobody, the whole proxy (gunicorn, one worker, one unlimited token), the same
+without accounting, and with two workers, a limited token and its database's round trips counted; holds
 the contestants on one core and load and providers on another; measures them in random order, round
 by round. Besides the clock it checks the counts: what the load got answered, what the provider saw,
 and what the token was charged. Targets are ratios within this run, so the machine matters little;
@@ -51,15 +52,16 @@ class Sizes:
     requests: int  # a round, one after the other
     seconds: int  # of throughput, a round and contestant
     events: dict[int, int]  # FEW, MANY → events of each stream
+    pairs: int  # of slices with and without accounting, a round
     share: float = 1.0  # of the streams that FEW and MANY name
 
     @classmethod
     def of(cls, name: str) -> "Sizes":
         """`full`, `quick` (about a minute) or `tiny` (seconds; shows that it runs and nothing else)."""
         return {
-            "full": cls(4, 3000, 8, {FEW: 200, MANY: 40}),
-            "quick": cls(2, 1000, 3, {FEW: 60, MANY: 16}),
-            "tiny": cls(1, 50, 1, {FEW: 5, MANY: 3}, share=0.02),
+            "full": cls(4, 3000, 8, {FEW: 200, MANY: 40}, 8),
+            "quick": cls(2, 1000, 3, {FEW: 60, MANY: 16}, 6),
+            "tiny": cls(1, 50, 1, {FEW: 5, MANY: 3}, 1, share=0.02),
         }[name]
 
 
@@ -132,9 +134,10 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         for number in range(1, rounds + 1):
             print(f"round {number} of {rounds} …", file=sys.stderr)
             _round(bench, order, found, samples, sizes)
+            _price(bench, order, found, samples[GATEWAY], sizes)
             _streams(bench, order, streaming, samples, FEW, sizes)
         for one in found:
-            if isinstance(one, Gateway):
+            if isinstance(one, Gateway) and one.name != UNACCOUNTED:
                 _check_charge(bench, checks, one)
     numbers = summarise(samples)
     verdict = targets(numbers, has_two_each=cores.has_two_each)
@@ -154,7 +157,9 @@ def _start(
     add(server_alone(folder, serving))
     add(Gateway(folder / "gateway", serving, upstream.port, GATEWAY))
     add(streaming_gateway(folder / "streaming", serving, upstream, STREAMING))
-    add(Gateway(folder / "pair", cores.serving, upstream.port, PAIR, workers=2))
+    add(Gateway(folder / "uncounted", serving, upstream.port, UNACCOUNTED, app="unaccounted:app"))
+    pair = {"workers": 2, "app": "counted:app", "max_requests": 10**9}  # limited: that is the dearer token
+    add(Gateway(folder / "pair", cores.serving, upstream.port, PAIR, **pair))
     return found
 
 
@@ -174,11 +179,22 @@ def _round(
     for one, kind in work:
         own = samples[one.name]
         if kind == "throughput":
+            before = one.round_trips() if one.name == PAIR else 0
             rps, cpu_us = bench.throughput(one, sizes.seconds)
             own.rps.append(rps)
             own.cpu_us.append(cpu_us)
+            if one.name == PAIR:
+                own.round_trips.append((one.round_trips() - before) / max(1.0, rps * sizes.seconds))
         elif one.name != PAIR:
             own.latency_us.append(bench.latency(one, sizes.requests))
+
+
+def _price(bench: Bench, order: random.Random, found: list[Contestant], own: Samples, sizes: Sizes) -> None:
+    """What accounting adds, by slices in turn: the machine's moods are longer than a slice."""
+    two = [one for one in found if one.name in (GATEWAY, UNACCOUNTED)]
+    for _ in range(sizes.pairs):
+        p50 = {one.name: percentile(bench.latency(one, sizes.requests // 4), 50) for one in order.sample(two, 2)}
+        own.price_us.append(p50[GATEWAY] - p50[UNACCOUNTED])
 
 
 def _streams(

@@ -201,18 +201,34 @@ def server_alone(folder: Path, cores: tuple[int, ...]) -> Contestant:
 
 
 class Gateway(Contestant):
-    """The whole product, started as operators start it, with a project and an unlimited token."""
+    """The whole product, started as operators start it, with a project and a token.
 
-    def __init__(self, folder: Path, cores: tuple[int, ...], upstream_port: int, name: str, workers: int = 1) -> None:
+    Args:
+        app: Something else around it, for what cannot be seen from outside.
+        max_requests: The token's limit; None = unlimited.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        cores: tuple[int, ...],
+        upstream_port: int,
+        name: str,
+        *,
+        workers: int = 1,
+        app: str = "wsgi:app",
+        max_requests: int | None = None,
+    ) -> None:
         folder.mkdir()
         port = free_port()
         env = _environment(
             folder, port, WEB_CONCURRENCY=str(workers), OPENAI_API_URL=f"http://127.0.0.1:{upstream_port}"
         )
         self._management_token = env["MANAGEMENT_TOKEN"]
-        super().__init__(name, _gunicorn(folder, cores, "wsgi:app", env, "/ready", port), port)
+        super().__init__(name, _gunicorn(folder, cores, app, env, "/ready", port), port)
         project = self._manage("POST", "/manage/projects", {"name": "bench", "api_key": "sk-bench-provider-key"})
         wanted = {"project_id": project["id"], "duration_minutes": 60}
+        wanted |= {} if max_requests is None else {"max_requests": max_requests}
         issued = self._manage("POST", "/manage/tokens", wanted)
         self.token, self._token_id = issued["token"], issued["id"]
 
@@ -230,6 +246,12 @@ class Gateway(Contestant):
     def request_count(self) -> int:
         """What the token has been charged, as the management API tells it."""
         return int(self._manage("GET", f"/manage/tokens/{self._token_id}")["request_count"])
+
+    def round_trips(self) -> int:
+        """What `counted:app` has asked its database, over all workers."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics/prometheus", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return int(sum(float(line.split()[1]) for line in lines if line.startswith("bench_database_round_trips_total")))
 
 
 def streaming_gateway(folder: Path, cores: tuple[int, ...], upstream: Upstream, name: str) -> Gateway:

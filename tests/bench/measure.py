@@ -24,6 +24,8 @@ class Samples:
     latency_us: list[list[float]] = field(default_factory=list)
     cpu_us: list[float] = field(default_factory=list)  # per request
     rps: list[float] = field(default_factory=list)
+    price_us: list[float] = field(default_factory=list)  # of accounting: added p50, a pair of slices each
+    round_trips: list[float] = field(default_factory=list)  # to the database, per request
     streams: dict[int, list[dict[str, Any]]] = field(default_factory=dict)  # by how many at once
 
 

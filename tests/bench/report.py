@@ -7,6 +7,7 @@ from measure import Checks, Samples, middle, percentile
 
 DIRECT, NGINX, SERVER, GATEWAY, STREAMING = "direct", "nginx", "server alone", "llm-proxy", "llm-proxy, streaming"
 PAIR = "llm-proxy, 2 workers"
+UNACCOUNTED = "llm-proxy, nothing counted"
 FEW, MANY = 200, 1000  # streams at once
 
 
@@ -35,6 +36,10 @@ def summary(samples: dict[str, Samples]) -> dict[str, dict[str, Any]]:
         if own.rps:
             entry["rps"] = round(middle(own.rps), 1)
             entry["cpu_us_per_request"] = round(middle(own.cpu_us), 2)
+        if own.price_us:
+            entry["accounting_us"] = round(middle(own.price_us), 1)
+        if own.round_trips:
+            entry["round_trips_per_request"] = round(middle(own.round_trips), 5)
         for streams, runs in own.streams.items():
             entry[f"streams_{streams}"] = _streams(runs)
         found[name] = entry
@@ -63,7 +68,7 @@ def _streams(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def targets(found: dict[str, dict[str, Any]], *, has_two_each: bool) -> list[Target]:
-    """T1, T2, T4, T5 and T6."""
+    """T1, T2, T4 to T8."""
     nginx, gateway, server = found[NGINX], found[GATEWAY], found[SERVER]
     lines = [
         _ratio("T1", "CPU per request / server layer alone", gateway, server, "cpu_us_per_request", 2.8, "µs"),
@@ -83,7 +88,13 @@ def targets(found: dict[str, dict[str, Any]], *, has_two_each: bool) -> list[Tar
         Target("T5", f"{MANY} streams: not whole", str(lost), "0", lost == 0),
         _bound("T5", f"{MANY} streams: memory each", ours["kib_each"], 25.0, "KiB"),
     ]
-    return [*lines, _pair(found, has_two_each)]
+    trips = found[PAIR]["round_trips_per_request"]
+    return [
+        *lines,
+        _pair(found, has_two_each),
+        _bound("T7", "accounting: added latency p50, c=1", gateway["accounting_us"] / 1000, 0.1, "ms"),
+        Target("T8", "database round trips per request, hot token", f"{trips:.4f}", "≤ 0.1", trips <= 0.1),
+    ]
 
 
 def _ratio(

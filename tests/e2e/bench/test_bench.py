@@ -24,7 +24,7 @@ def test_a_tiny_run_reports_targets_and_counts(tmp_path: Path) -> None:
     report = json.loads(path.read_text())
     assert report["checks"]["failed"] == []
     assert report["checks"]["passed"] > 15
-    assert {target["id"] for target in report["targets"]} == {"T1", "T2", "T4", "T5", "T6"}
+    assert {target["id"] for target in report["targets"]} == {"T1", "T2", "T4", "T5", "T6", "T7", "T8"}
     assert set(report["contestants"]) >= {"direct", "nginx", "server alone", "llm-proxy", "llm-proxy, streaming"}
     assert report["contestants"]["llm-proxy"]["cpu_us_per_request"] > 0
     for streams in ("streams_200", "streams_1000"):

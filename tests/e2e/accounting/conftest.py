@@ -1,0 +1,104 @@
+"""Two servers of four workers on one PostgreSQL: the first cuts streams of revoked tokens, the second lets them run."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers.databases import Database, Server, empty_database
+from servers.gateway import MANAGEMENT_TOKEN, PROVIDER_KEY, Gateway, running_gateway
+from servers.provider import Provider, running_provider
+from servers.raw import Answer, Client, request
+
+WORKERS = 4
+
+
+@dataclass
+class Pair:
+    """The servers, what they share, and connections to every worker."""
+
+    gateways: tuple[Gateway, Gateway]
+    provider: Provider
+    database: Database
+    clients: list[Client] = field(default_factory=list)
+
+    def manage(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """One call of the first server's management API."""
+        fields = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        status, _, answer = self.gateways[0].ask(method, f"/manage{path}", data, headers=fields)
+        assert status in (200, 201, 204), answer
+        return json.loads(answer) if answer else None
+
+    def token(self, **more: Any) -> dict[str, Any]:
+        """A new token of a project of its own."""
+        project = self.manage("POST", "/projects", {"name": uuid.uuid4().hex, "api_key": PROVIDER_KEY})
+        about = {"project_id": project["id"], "duration_minutes": 60, **more}
+        made: dict[str, Any] = self.manage("POST", "/tokens", about)
+        return made
+
+    def everywhere(self) -> list[Client]:
+        """Kept connections of which each worker of both servers has some."""
+        if not self.clients:
+            token = self.token()["token"]
+            while len(self._reached()) < WORKERS * len(self.gateways):
+                assert len(self.clients) < 600, f"only the workers {self._reached()} take connections"
+                addresses = [gateway.address for gateway in self.gateways for _ in range(15)]
+                with ThreadPoolExecutor(30) as pool:  # at once: who is idle would take all that come one by one
+                    opened = list(pool.map(Client, addresses))
+                    self.clients += opened
+                    answers = list(pool.map(lambda client: get(client, token), opened))
+                for gateway in self.gateways:
+                    gateway.wait_for_access(len(self.clients) // 2, path="/v1/models")
+                assert {answer.status for answer in answers} == {200}
+        return self.clients
+
+    def _reached(self) -> set[Any]:
+        return {line["worker"] for gateway in self.gateways for line in gateway.access_lines(path="/v1/models")}
+
+    def execute(self, statement: str) -> None:
+        """One write, past all servers."""
+        with self.database.engine().begin() as connection:
+            connection.exec_driver_sql(statement)
+
+
+def get(client: Client, bearer: str) -> Answer:
+    """A small question on a kept connection."""
+    return client.send(request("/v1/models", f"Authorization: Bearer {bearer}")).answer()
+
+
+@pytest.fixture(scope="module")
+def pair(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Started once; responses are not cached, so that each admitted question reaches the provider."""
+    folder = tmp_path_factory.mktemp("pair")
+    with ExitStack() as stack:
+        database = stack.enter_context(empty_database("postgres", postgres_server, folder))
+        (folder / "provider").mkdir()
+        provider = stack.enter_context(running_provider(folder / "provider", "--interval", "0"))
+        made = [
+            stack.enter_context(
+                running_gateway(folder / name, provider.url, **_variables(database, folder / name, cuts))
+            )
+            for name, cuts in (("a", "true"), ("b", "false"))
+        ]
+        found = Pair((made[0], made[1]), provider, database)
+        yield found
+        for client in found.clients:
+            client.sock.close()
+
+
+def _variables(database: Database, folder: Path, cuts: str) -> dict[str, str]:
+    return {
+        **database.environ(),
+        "ENCRYPTION_KEY": "0" * 43 + "=",
+        "WEB_CONCURRENCY": str(WORKERS),
+        "HTTP_CACHE_ENABLED": "false",
+        "REVOKE_CUTS_STREAMS": cuts,
+        "LEDGER_DIR": str(folder / "ledger"),
+        "FILE_EVENT_LOG": str(folder / "events.jsonl"),
+    }
