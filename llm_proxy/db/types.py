@@ -3,8 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import CHAR, BigInteger, Dialect, Integer, String, Text, TypeDecorator
+from sqlalchemy import CHAR, BigInteger, ColumnElement, Dialect, Integer, String, Text, TypeDecorator
 from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeEngine
 
 
@@ -114,3 +116,34 @@ def _exact(plain: String, on_mysql: TypeEngine[Any], length: int) -> String:
     return plain.with_variant(on_mysql, "mysql", "mariadb").with_variant(
         postgresql.VARCHAR(length, collation="C"), "postgresql"
     )
+
+
+class _Later(GenericFunction[datetime]):
+    """An instant and minutes, of columns both."""
+
+    type = UtcTime()
+    inherit_cache = True
+    name = "minutes_later"
+
+
+@compiles(_Later, "postgresql")
+def _later_on_postgresql(element: _Later, compiler: Any, **more: Any) -> str:
+    instant, minutes = (compiler.process(part, **more) for part in element.clauses)
+    return f"({instant} + {minutes} * interval '1 minute')"
+
+
+@compiles(_Later, "mysql", "mariadb")
+def _later_on_mysql(element: _Later, compiler: Any, **more: Any) -> str:
+    instant, minutes = (compiler.process(part, **more) for part in element.clauses)
+    return f"timestampadd(MINUTE, {minutes}, {instant})"
+
+
+@compiles(_Later, "sqlite")
+def _later_on_sqlite(element: _Later, compiler: Any, **more: Any) -> str:
+    instant, minutes = (compiler.process(part, **more) for part in element.clauses)
+    return f"(strftime('%Y-%m-%d %H:%M:%f', {instant}, {minutes} || ' minutes') || '000')"
+
+
+def minutes_later(instant: Any, minutes: Any) -> ColumnElement[datetime]:
+    """The instant so many minutes after one, on each database; SQLite rounds to milliseconds. Null when either is."""
+    return _Later(instant, minutes)

@@ -15,7 +15,7 @@ from llm_proxy.db import listing
 from llm_proxy.db.listing import Order
 from llm_proxy.db.models import ProjectRow, TokenRow
 from llm_proxy.db.session import reading, writing
-from llm_proxy.db.types import rfc3339, utc_now
+from llm_proxy.db.types import minutes_later, rfc3339, utc_now
 from llm_proxy.errors import BadRequest, Conflict, Forbidden, ResourceNotFound
 from llm_proxy.tokens.bearer import hint, new_bearer
 from llm_proxy.tokens.token import NewToken, Token, TokenPatch
@@ -82,17 +82,30 @@ class TokenFilter:
             yield self._has(str(status))
 
     def _has(self, status: str) -> Any:
-        unspent = or_(
-            _TABLE.max_requests.is_(None), _TABLE.max_requests == 0, _TABLE.request_count < _TABLE.max_requests
+        is_spent = or_(
+            _is_used_up(_TABLE.request_count, func.nullif(_TABLE.max_requests, 0)),
+            _is_used_up(_TABLE.total_tokens, _TABLE.max_total_tokens),
+            _is_used_up(_TABLE.total_cost_nano_usd, _TABLE.max_cost_nano_usd),
         )
-        unexpired = or_(_TABLE.expires_at.is_(None), _TABLE.expires_at >= self.now)
-        live = and_(_TABLE.is_active.is_(True), unexpired)
+        dies_at = minutes_later(func.coalesce(_TABLE.last_used_at, _TABLE.created_at), _TABLE.idle_timeout_minutes)
+        is_expired = or_(_is_before(_TABLE.expires_at, self.now), _is_before(dies_at, self.now))
+        is_active = _TABLE.is_active.is_(True)
         return {
-            "active": and_(live, unspent),
-            "rate_limited": and_(live, ~unspent),
-            "expired": and_(_TABLE.is_active.is_(True), _TABLE.expires_at < self.now),
+            "active": and_(is_active, ~is_expired, ~is_spent),
+            "rate_limited": and_(is_active, ~is_expired, is_spent),
+            "expired": and_(is_active, is_expired),
             "revoked": _TABLE.is_active.is_(False),
         }[status]
+
+
+def _is_used_up(used: Any, most: Any) -> Any:
+    """False, not unknown, without a limit."""
+    return and_(most.is_not(None), used >= most)
+
+
+def _is_before(instant: Any, now: datetime) -> Any:
+    """False, not unknown, without an instant."""
+    return and_(instant.is_not(None), instant < now)
 
 
 def order_of(sort: str, *, descending: bool) -> Order:

@@ -75,15 +75,32 @@ class Token:
         """Whether the last good instant has passed."""
         return self.expires_at is not None and now > self.expires_at
 
+    def is_withered(self, now: datetime) -> bool:
+        """Whether it was unused for longer than it may be."""
+        if self.idle_timeout_minutes is None:
+            return False
+        return now > (self.last_used_at or self.created_at) + timedelta(minutes=self.idle_timeout_minutes)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether its quota or a budget is used up."""
+        pairs = (
+            (self.request_count, self.max_requests),
+            (self.total_tokens, self.max_total_tokens),
+            (self.total_cost_nano_usd, self.max_cost_nano_usd),
+        )
+        return any(most is not None and used >= most for used, most in pairs)
+
     def status(self, now: datetime) -> str:
-        """`revoked`, `expired`, `rate_limited` or `active`, the first that applies (MP-43)."""
+        """`revoked`, `expired`, `rate_limited` or `active`, the first that applies (MP-43).
+
+        What idled to death has expired, and what has no budget left is limited: neither works any more.
+        """
         if not self.is_active:
             return "revoked"
-        if self.is_expired(now):
+        if self.is_expired(now) or self.is_withered(now):
             return "expired"
-        if self.max_requests is not None and self.request_count >= self.max_requests:
-            return "rate_limited"
-        return "active"
+        return "rate_limited" if self.is_spent else "active"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from servers.gateway import MANAGEMENT_TOKEN, Gateway, Token, eventually, running_gateway
 from servers.provider import Provider, running_provider
@@ -64,6 +66,23 @@ def test_addresses_and_everybody_have_windows_over_all_workers(tmp_path: Path, p
         eventually(lambda: gateway.request_count(token) == 5)
         assert gateway.get("/live")[0] == 200
         assert "limits, counted on this server: 5 requests a minute in all, 3 from one address" in gateway.output()
+
+
+def test_a_stock_client_waits_as_long_as_it_is_told(tmp_path: Path, provider: Provider) -> None:
+    """OpenAI's client asks again after Retry-After, once, and gets its answer; a quota that is used up it leaves be."""
+    window = {"DISTRIBUTED_RATE_LIMIT_MAX": "2", "DISTRIBUTED_RATE_LIMIT_WINDOW": "2s"}
+    with running_gateway(tmp_path, provider.url, **window, HTTP_CACHE_ENABLED="false") as gateway:
+        token = gateway.token(max_requests=3)
+        with openai.OpenAI(api_key=token.bearer, base_url=f"{gateway.url}/v1", max_retries=5) as client:
+            for _ in range(3):
+                assert client.models.list().data
+            with pytest.raises(openai.RateLimitError):
+                client.models.list()
+        gateway.wait_for_access(row=17, token_id=token.id)
+        lines = gateway.access_lines(token_id=token.id)
+        assert [(line["status_code"], line["row"]) for line in lines[:4]] == [(200, 1), (200, 1), (429, 18), (200, 1)]
+        refused, served = (datetime.fromisoformat(line["ts"]) for line in lines[2:4])
+        assert 0.9 < (served - refused).total_seconds() < 6
 
 
 def test_a_token_and_its_project_have_limits_of_their_own(tmp_path: Path, provider: Provider) -> None:

@@ -209,6 +209,30 @@ def test_a_list_is_newest_first_and_filtered(manage: Manager) -> None:
     assert _last(manage)["details"] | {"token_count": 4, "filtered_by_project": True} == _last(manage)["details"]
 
 
+def test_a_status_tells_whatever_ends_a_token(manage: Manager) -> None:
+    """Idled to death is expired, a budget used up is limited; the filters find what the status says (0.1)."""
+    now = datetime.now(UTC)
+    wanted = {
+        "active": [{}, {"last_used_at": now - timedelta(minutes=3)}, {"total_tokens": 9, "total_cost_nano_usd": 9}],
+        "expired": [{"last_used_at": now - timedelta(minutes=6)}, {"created_at": now - timedelta(minutes=6)}],
+        "rate_limited": [{"total_tokens": 10}, {"total_cost_nano_usd": 10}, {"max_requests": 3, "request_count": 3}],
+    }
+    project = manage.project()["id"]
+    limits = {"idle_timeout_minutes": 5, "max_total_tokens": 10, "max_cost_nano_usd": 10}
+    made: dict[str, set[str]] = {}
+    for status, cases in wanted.items():
+        for values in cases:
+            token_id = manage.token(project)["id"]
+            _set(manage, token_id, **limits, **values)
+            made.setdefault(status, set()).add(token_id)
+    listed = manage.call("GET", f"/tokens?project_id={project}").get_json()
+    for status, ids in made.items():
+        found = manage.call("GET", f"/tokens?project_id={project}&status={status}").get_json()
+        assert {token["id"] for token in found} == ids == {one["id"] for one in listed if one["status"] == status}
+    found = manage.call("GET", f"/tokens?project_id={project}&active_only=true").get_json()
+    assert {token["id"] for token in found} == made["active"]
+
+
 @pytest.mark.parametrize(
     "sort", ["created_at", "-created_at", "expires_at", "-expires_at", "last_used_at", "-last_used_at", "request_count"]
 )
