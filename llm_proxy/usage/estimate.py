@@ -12,6 +12,7 @@ from typing import Any
 
 _O200K_STARTS = ("o1", "o3", "o4", "gpt-4.1", "gpt-5", "chatgpt-4o")
 _O200K_PARTS = ("gpt-4o", "omni")
+_ENCODINGS = ("o200k_base", "cl100k_base")
 _MOST_CHARACTERS = 200_000  # beyond it a tokenizer holds the loop up for longer than its exactness is worth
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,12 @@ class Estimator:
     def __init__(self, folder: Path | str | None) -> None:
         self._folder = None if folder is None else str(folder)
         self._counts: dict[str, Count] = {}
+
+    def load(self) -> None:
+        """Read the encodings' files now: a second that would stop everything else later. Never raises."""
+        if self._folder is not None:
+            for name in _ENCODINGS:
+                self._count_for(name)
 
     def count(self, texts: Iterable[str], model: str | None) -> int:
         """Tokens of all texts together."""

@@ -159,6 +159,7 @@ class Meter:
 
     def start(self) -> None:
         """Read and write in greenlets of this worker; a database that is slow must not let what is unread pile up."""
+        self._estimator.load()
         self._greenlets = [gevent.spawn(self._run_reads), gevent.spawn(self._run_writes)]
 
     def beat(self) -> None:
