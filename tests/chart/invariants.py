@@ -2,13 +2,17 @@
 
 import json
 import re
+from functools import cache
+from importlib import resources
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
 
 from chart.engine import Object, Rendering, Values, containers, pod_spec
 
-VERSIONS = ("1.25", "1.31", str(kubernetes_validate.latest_version()))
+VERSIONS = ("1.25.0", "1.31.0", str(kubernetes_validate.latest_version()))
 OWN_KINDS = {"ServiceMonitor", "PrometheusRule"}  # custom resources: no schema in the package
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
@@ -37,7 +41,24 @@ def check_schemas(rendering: Rendering, versions: tuple[str, ...]) -> None:
             assert obj["spec"], label(obj)
             continue
         for version in versions:
-            kubernetes_validate.validate(obj, version, strict=True)
+            _validator(obj["kind"], obj["apiVersion"], version).validate(obj)
+
+
+@cache
+def _validator(kind: str, api_version: str, version: str) -> Draft202012Validator:
+    """As kubernetes_validate.validate(strict=True), which reads megabytes of schemas anew for each object."""
+    group = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api_version)
+    return Draft202012Validator(_schema(version, f"{kind.lower()}-{group}"), registry=_definitions(version))
+
+
+def _schema(version: str, name: str) -> Any:
+    folder = resources.files(kubernetes_validate) / "kubernetes-json-schema" / f"v{version}-local-strict"
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+@cache
+def _definitions(version: str) -> Registry[Any]:
+    return Resource.from_contents(_schema(version, "_definitions")) @ Registry()
 
 
 def label(obj: Object) -> str:
