@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llm_proxy.cli.errors import EXIT_GENERAL, EXIT_INTERRUPTED
-from llm_proxy.cli.output import output_format, show_error
+from llm_proxy.cli.output import form_in, output_format, show_error
 from llm_proxy.cli.tree import Group
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def main() -> None:
         code = exc.exit_code
     except click.UsageError as exc:
         asked = f"; see {exc.ctx.command_path} --help" if exc.ctx is not None else ""
-        show_error(exc.format_message().rstrip(".") + asked, form=output_format(exc.ctx))
+        said = " ".join(exc.format_message().split()).rstrip(".")
+        show_error(said + asked, form=form_in(sys.argv[1:]) or output_format(exc.ctx))
         code = EXIT_GENERAL
     except click.ClickException as exc:
         exc.show()

@@ -4,7 +4,8 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -106,14 +107,24 @@ def show(event_id: str) -> None:
 @_filter_options
 @click.option("--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl", help="Form (jsonl).")
 def export(form: str, **said: str | None) -> None:
-    """Write all records to stdout, the oldest first, as they are read."""
-    writer = _csv_row if form == "csv" else _json_line
-    if form == "csv":
-        csv.writer(sys.stdout).writerow(_FIELDS)
+    """Write all records to stdout, the oldest first.
+
+    They are written as they are read: a line each, with --format csv a row, with --json all of them one array.
+    """
     query = _query(said)
     query.setdefault("end_time", datetime.now(UTC).isoformat().replace("+00:00", "Z"))  # reading is recorded, too
-    for event in _everything(query):
-        writer(event)
+    records = _everything(query)
+    match output.output_format():
+        case "json":
+            _json_array(records)
+        case "yaml":
+            _yaml_list(records)
+        case _ if form == "csv":
+            rows = csv.writer(sys.stdout)
+            rows.writerow(_FIELDS)
+            rows.writerows([plain_cell(record.get(name)) for name in _FIELDS] for record in records)
+        case _:
+            sys.stdout.writelines(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
     sys.stdout.flush()
 
 
@@ -124,10 +135,11 @@ def export(form: str, **said: str | None) -> None:
 @db_option
 @output.output_options
 def prune(older_than: str, dry_run: bool, past_faults: bool, db: str | None) -> None:
-    """Delete old records from the table; the audit file is left alone.
+    """Delete old records from the table.
 
-    Works on the configured database, in batches while servers serve, and leaves a system.cleanup record. Chains keep
-    their proof: see audit verify. What comes after a broken record stays, unless --past-faults is given.
+    Works on the configured database, in batches while servers serve, and leaves a system.cleanup record; the audit file
+    is left alone. Chains keep their proof: see audit verify. What comes after a broken record stays, unless
+    --past-faults is given.
     """
     try:
         before = datetime.now(UTC) - timedelta(seconds=duration_s(older_than))
@@ -165,12 +177,22 @@ def _everything(query: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             return
 
 
-def _json_line(event: Mapping[str, Any]) -> None:
-    click.echo(json.dumps(event, ensure_ascii=False))
+def _json_array(records: Iterable[Mapping[str, Any]]) -> None:
+    before = "[\n"
+    for record in records:
+        sys.stdout.write(before + textwrap.indent(json.dumps(record, indent=2, ensure_ascii=False), "  "))
+        before = ",\n"
+    sys.stdout.write("[]\n" if before == "[\n" else "\n]\n")
 
 
-def _csv_row(event: Mapping[str, Any]) -> None:
-    csv.writer(sys.stdout).writerow([plain_cell(event.get(name)) for name in _FIELDS])
+def _yaml_list(records: Iterable[Mapping[str, Any]]) -> None:
+    import yaml
+
+    empty = True
+    for record in records:
+        sys.stdout.write(yaml.safe_dump([record], sort_keys=False, allow_unicode=True))
+        empty = False
+    sys.stdout.write("[]\n" if empty else "")
 
 
 def plain_cell(value: Any) -> str:

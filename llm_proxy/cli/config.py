@@ -42,7 +42,10 @@ def check() -> None:
 @config.command()
 @output.output_options
 def show() -> None:
-    """Print the settings in effect; of secrets only whether they are set."""
+    """Print the settings in effect.
+
+    Of secrets it says only whether they are set.
+    """
     loaded = load_settings()
     rows = [
         (variable.env, shown(loaded.settings, name), loaded.sources.get(variable.env, "default"))

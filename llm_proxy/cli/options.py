@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,13 @@ def nullable(name: str, value: str | None) -> int | str | None:
     if re.fullmatch(r"[0-9]+\.[0-9]+", value):
         return value
     raise CommandError(f"--{name.replace('_', '-')}: expected a number or none")
+
+
+def sort_option(fields: str) -> Callable[[Any], Any]:
+    """The order of a list; `fields` are what the API takes."""
+    return click.option("--sort", metavar="FIELD", help=f"By {fields}; with - before it descending.")
+
+
+def label(name: str) -> str:
+    """A member's name as a person reads it."""
+    return name.replace("_", " ").capitalize().replace(" usd", " USD")

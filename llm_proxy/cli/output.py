@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 _FORMAT = "llm_proxy.output"
+_JSON_FLAGS = ("--json", "-ojson", "--output=json")
 
 
 def _remember_format(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -31,6 +32,13 @@ def output_format(ctx: click.Context | None = None) -> str:
     """`table`, `json` or `yaml`, as the running command (or that of `ctx`) was asked."""
     ctx = ctx or click.get_current_context(silent=True)
     return "table" if ctx is None else str(ctx.meta.get(_FORMAT, "table"))
+
+
+def form_in(arguments: Sequence[str]) -> str | None:
+    """`json` where arguments that cannot be parsed ask for it: how the error looks does not depend on where it is."""
+    pairs = zip(("", *arguments), arguments, strict=False)
+    asks = any(here in _JSON_FLAGS or (before in ("-o", "--output") and here == "json") for before, here in pairs)
+    return "json" if asks else None
 
 
 def emit(value: Any, as_text: Callable[[], str]) -> None:

@@ -8,7 +8,7 @@ import click
 from llm_proxy.cli import output
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.manage import ManageGroup, client
-from llm_proxy.cli.options import given, nullable, read_secret
+from llm_proxy.cli.options import given, label, nullable, read_secret, sort_option
 
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "max_cost_usd_per_month", "event_privacy")
 
@@ -39,7 +39,7 @@ def _show(about: Mapping[str, Any]) -> None:
                 "Active": about["is_active"],
                 "Created": output.minute(about["created_at"]),
                 "Updated": output.minute(about["updated_at"]),
-                **{name.replace("_", " ").capitalize(): about[name] for name in _LIMITS if about.get(name) is not None},
+                **{label(name): about[name] for name in _LIMITS if about.get(name) is not None},
             }
         )
 
@@ -49,10 +49,11 @@ def _show(about: Mapping[str, Any]) -> None:
 @project.command("list")
 @click.option("--search", metavar="TEXT", help="Only names that contain it.")
 @click.option("--active/--inactive", "is_active", default=None, help="Only projects that are, or are not, active.")
-def list_projects(search: str | None, is_active: bool | None) -> None:
+@sort_option("name, created_at or updated_at")
+def list_projects(search: str | None, is_active: bool | None, sort: str | None) -> None:
     """List the projects."""
     active = None if is_active is None else str(is_active).lower()
-    found = client().call("GET", "/manage/projects", query={"search": search, "is_active": active})
+    found = client().call("GET", "/manage/projects", query={"search": search, "is_active": active, "sort": sort})
     columns = ("ID", "Name", "API Key", "Active", "Created", "Updated")
 
     def as_text() -> str:

@@ -15,7 +15,7 @@ from llm_proxy.cli import output
 from llm_proxy.cli.database import database, db_option
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.manage import ManageGroup, client
-from llm_proxy.cli.options import given, nullable
+from llm_proxy.cli.options import given, label, nullable, sort_option
 from llm_proxy.cli.projects import segment
 from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
@@ -52,13 +52,13 @@ def _limit_options(command: Any) -> Any:
 @click.option(
     "--duration", metavar="TIME", default=_DEFAULT_MINUTES, help="Minutes, or with a unit: 90m, 24h, 7d (1440)."
 )
-@click.option("--max-requests", type=click.IntRange(0), metavar="N", default=0, help="Requests in all; 0 = no limit.")
+@click.option("--max-requests", type=click.IntRange(0), metavar="N", help="Requests in all; 0 = no limit.")
 @_limit_options
-def generate(project_id: str, duration: str, max_requests: int, **limits: str | None) -> None:
+def generate(project_id: str, duration: str, max_requests: int | None, **limits: str | None) -> None:
     """Issue a token; it is shown this once."""
     minutes = duration_minutes(duration)
     body = {"project_id": project_id, "duration_minutes": minutes, **_limits(limits)}
-    if max_requests:
+    if max_requests is not None:  # 0 says no limit; without it the server's default holds (MP-48)
         body["max_requests"] = max_requests
     issued = client().call("POST", "/manage/tokens", body=body)
     value = {name: issued.get(name) for name in ("id", "token", "expires_at", "max_requests")}
@@ -81,9 +81,11 @@ def generate(project_id: str, duration: str, max_requests: int, **limits: str | 
 @click.option("--project-id", metavar="ID", help="Only this project's.")
 @click.option("--active-only", is_flag=True, help="Only those that work now.")
 @click.option("--status", metavar="WORD", help="active, expired, revoked or rate_limited.")
-def list_tokens(project_id: str | None, active_only: bool, status: str | None) -> None:
+@click.option("--search", metavar="TEXT", help="Only ids that begin so.")
+@sort_option("created_at, expires_at, last_used_at or request_count")
+def list_tokens(project_id: str | None, active_only: bool, **said: str | None) -> None:
     """List the tokens, the newest first."""
-    query = {"project_id": project_id, "active_only": "true" if active_only else None, "status": status}
+    query = {"project_id": project_id, "active_only": "true" if active_only else None, **said}
     found = client().call("GET", "/manage/tokens", query=query)
     columns = ("ID", "Project", "Token", "Status", "Requests", "Cached", "Expires", "Last used")
 
@@ -193,9 +195,13 @@ def _show(about: Mapping[str, Any]) -> None:
             "Last used": output.minute(about["last_used_at"]),
         }
         more = ("name", "metadata", *_NUMBERS, "total_tokens", "total_cost_usd")
-        return output.lines(shown | {n.replace("_", " ").capitalize(): about[n] for n in more if about.get(n)})
+        return output.lines(shown | {label(name): _plain(about[name]) for name in more if about.get(name)})
 
     output.emit(about, as_text)
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
 
 
 def _limits(said: Mapping[str, str | None]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ reads an environment variable of its own accord (MP-134): variables come through
 
 import traceback
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,16 @@ class Group(click.Group):
             ctx.exit()
         return super().parse_args(ctx, args)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Click's, with a guess at what was meant that knows the commands which are not imported yet."""
+        name = args[0]
+        if not ctx.resilient_parsing and name[:1].isalpha() and self.get_command(ctx, name) is None:
+            near = get_close_matches(name, self.list_commands(ctx), n=1)
+            ctx.fail(f"No such command {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names, imported or not."""
         return sorted({*super().list_commands(ctx), *self._lazy})
@@ -112,7 +123,7 @@ class Group(click.Group):
         rows = []
         for name in self.list_commands(ctx):
             command = None if name in self._lazy else super().get_command(ctx, name)
-            rows.append((name, self._lazy[name][1] if command is None else command.get_short_help_str(60)))
+            rows.append((name, self._lazy[name][1] if command is None else command.get_short_help_str(70)))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

@@ -49,7 +49,7 @@ class _ShowCommand(Command):
         for names, options in (
             (
                 ["-o", "--output"],
-                {"type": click.Choice(["table", "json", "csv"]), "help": "Form of the result (table)."},
+                {"type": click.Choice(["table", "json", "yaml", "csv"]), "help": "Form of the result (table)."},
             ),
             (["--json"], {"is_flag": True, "help": "Same as -o json."}),
         ):
@@ -135,9 +135,10 @@ class _Counted:
 @db_option
 @output.output_options
 def reconcile(since: datetime | None, until: datetime | None, events: Path | None, db: str | None) -> None:
-    """Compare counters, usage and events on the database; exit 1 when any differ.
+    """Compare counters, usage and events.
 
-    Servers that run are up to two seconds ahead of what they have written.
+    Works on the configured database, and ends with 1 when any of them differ. Servers that run are up to two seconds
+    ahead of what they have written.
     """
     last = until.date() if until is not None else datetime.now(UTC).date()
     first = since.date() if since is not None else last - timedelta(days=_DAYS)

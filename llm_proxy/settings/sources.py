@@ -61,10 +61,12 @@ def _from_env_file(environ: Mapping[str, str], env_file: str | Path | None, faul
     try:
         with path.open(encoding="utf-8") as lines:
             for binding in parse_stream(lines):
-                if binding.error:
-                    faults.append(f"{path}, line {binding.original.line}: expected NAME=value")
-                elif binding.key is not None and binding.value is not None:
+                if not binding.error and binding.key is not None and binding.value is not None:
                     texts[binding.key] = binding.value
+                elif binding.error or binding.key is not None:
+                    written = binding.original.string
+                    line = binding.original.line + written[: -len(written.lstrip()) or None].count("\n")
+                    faults.append(f"{path}, line {line}: expected NAME=value")
     except (OSError, UnicodeDecodeError):
         faults.append(f"LLM_PROXY_ENV_FILE={path}: expected a readable UTF-8 file")
     return texts

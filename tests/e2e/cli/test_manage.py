@@ -197,6 +197,8 @@ def test_audit_trail_is_listed_shown_and_exported(manages: dict[str, str]) -> No
     assert len({one["id"] for one in events}) == len(events)
     assert [one["timestamp"] for one in events] == sorted(one["timestamp"] for one in events)
     assert event in events
+    whole = run("audit", "export", "--json", "--request-id", event["request_id"], variables=manages).stdout
+    assert json.loads(whole) == [event]
     table = run("audit", "export", "--format", "csv", "--request-id", event["request_id"], variables=manages).stdout
     assert len(table.splitlines()) == 2
     wrong = run("audit", "list", "--since", "soon", variables=manages)

@@ -1,6 +1,7 @@
 """The tree of commands: found by both doors, readable, silent about secrets, and opening nothing."""
 
 import base64
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from llm_proxy import __version__
-from llm_proxy.cli import COMMANDS, root
+from llm_proxy.cli import COMMANDS, main, root
 from llm_proxy.cli.flask_door import Door
 from llm_proxy.settings import variables
 
@@ -87,6 +88,39 @@ def test_no_option_reads_a_variable_by_itself(path: tuple[str, ...]) -> None:
             command = command.get_command(ctx, name) or command
     assert command.context_settings.get("auto_envvar_prefix") is None
     assert not [parameter for parameter in command.params if parameter.envvar]
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("mange", "No such command 'mange'. Did you mean 'manage'?; see llm-proxy --help"),
+        ("manage tokne list", "No such command 'tokne'. Did you mean 'token'?; see llm-proxy manage --help"),
+        ("completion", "Missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish; see llm-proxy completion -"),
+    ],
+)
+def test_a_typing_error_is_one_line_that_helps(
+    written: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was meant and where to read on; with --json one document, even where it cannot be parsed any more."""
+    for more in ([], ["--nonsense", "--json"]):
+        monkeypatch.setattr("sys.argv", ["llm-proxy", *written.split(), *more])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 1
+        stdout, stderr = capsys.readouterr()
+        assert stdout == ""
+        if more:
+            assert json.loads(stderr)["status"] is None
+        else:
+            assert stderr.startswith(f"Error: {said}")
+            assert stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_first_lines_are_whole_at_80_columns(path: tuple[str, ...]) -> None:
+    """A list of commands that cuts its sentences sends people elsewhere."""
+    shown = CliRunner().invoke(root, [*path, "--help"]).output
+    assert "..." not in shown.partition("Commands:")[2]
 
 
 def test_help_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,10 +55,12 @@ def test_three_variables_may_be_empty(tmp_path: Path, way: str) -> None:
 def test_env_file_forms(tmp_path: Path) -> None:
     """export, quotes and comments after a blank are understood; any other line is a fault with its number."""
     file = tmp_path / "env"
-    file.write_text("export API_ENV='a b' # c\nLOG_LEVEL=debug # c\nPROXY_TOKEN=\"x#y\"\nnot an assignment\n")
+    file.write_text(
+        "export API_ENV='a b' # c\nLOG_LEVEL=debug # c\nPROXY_TOKEN=\"x#y\"\nnot an assignment\n\n\nBARE\nexport BARE\n"
+    )
     loaded = load({}, file)
     assert (loaded.settings.api_env, loaded.settings.log_level, loaded.settings.proxy_token) == ("a b", "debug", "x#y")
-    assert loaded.faults == [f"{file}, line 4: expected NAME=value"]
+    assert loaded.faults == [f"{file}, line {line}: expected NAME=value" for line in (4, 7, 8)]
 
 
 def test_env_file_does_not_reach_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
