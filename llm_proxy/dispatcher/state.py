@@ -74,8 +74,10 @@ class State:
         self.set_held(None)
 
     def count_dead(self, reason: str) -> None:
-        """An event was given up."""
+        """An event was given up. A service that judges single events (`rejected`) has taken our key and address."""
         self.series.dead_lettered[reason].inc()
+        if reason == "rejected":
+            self.set_held(None)
         self._dead_at = time.monotonic()
 
     def set_held(self, reason: str | None) -> None:

@@ -107,6 +107,16 @@ def test_held_is_unready_and_unhealthy_until_something_is_accepted(clock: Clock)
     assert (state.unreadiness, status(state)) == (None, "healthy")
 
 
+def test_a_service_that_refuses_single_events_holds_nothing_up(clock: Clock) -> None:
+    """Held until the service judges an event: then its key and address are right; a broken entry says nothing."""
+    state = fresh(clock)
+    state.set_held("HTTP 401")
+    state.count_dead("unparsable")
+    assert state.held_by == "HTTP 401"
+    state.count_dead("rejected")
+    assert state.held_by is None
+
+
 def test_losses_degrade_for_five_minutes(clock: Clock) -> None:
     """Trimmed events are counted as dropped; dead letters are not, but degrade as well."""
     state = fresh(clock)
