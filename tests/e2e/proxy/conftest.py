@@ -22,7 +22,7 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[Gateway]:
     """The proxy with one worker and short limits."""
-    with running_gateway(tmp_path_factory.mktemp("gateway"), provider.url, **SHORT_LIMITS) as running:
+    with running_gateway(tmp_path_factory.mktemp("gateway"), provider.url, **SHORT_LIMITS, **EVENTS) as running:
         yield running
 
 
@@ -33,7 +33,7 @@ def lane_gateway(
     """The proxy on its fast lane, then through Flask's own dispatch."""
     folder: Path = tmp_path_factory.mktemp(f"gateway-{request.param}")
     lane = "true" if request.param == "fast" else "false"
-    with running_gateway(folder, provider.url, LLM_PROXY_FAST_LANE=lane, **SHORT_LIMITS) as running:
+    with running_gateway(folder, provider.url, LLM_PROXY_FAST_LANE=lane, **SHORT_LIMITS, **EVENTS) as running:
         yield running
 
 
@@ -55,3 +55,4 @@ SHORT_LIMITS = {
     "UPSTREAM_IDLE_TIMEOUT": "800ms",
     "REQUEST_BODY_TIMEOUT": "1s",
 }
+EVENTS = {"FILE_EVENT_LOG": "events.jsonl"}  # in the gateway's folder

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from e2e.proxy.conftest import CHAT, STREAM
 from servers.gateway import Gateway, Token, eventually
 from servers.provider import Provider
 from servers.raw import Client, Closed, request
+
+from llm_proxy.accounting.outcomes import TABLE
 
 COUNTED = (
     "llm_proxy_requests_total",
@@ -315,6 +318,22 @@ def test_row_28_an_upload_that_stops_halfway_is_charged(
     assert both_lanes.request_count(token) == 1
     line = both_lanes.wait_for_access(row=28, token_id=token.id)[0]
     assert line["status_code"] == (408 if is_silent else 499)
+
+
+def test_each_request_so_far_has_the_event_of_its_row(lane_gateway: Gateway, gateway: Gateway) -> None:
+    """Of each access line the one event that its row names, or none; as many events as `up{…}` counts (check b)."""
+    wanted = {row.number: row.event for row in TABLE}
+    for one in (lane_gateway, gateway):
+        rows = [(line["request_id"], wanted[line["row"]]) for line in one.access_lines() if "row" in line]
+        due = Counter(pair for pair in rows if pair[1])
+        eventually(lambda: _events(one) == due, what=lambda: f"too many: {_events(one) - due}, {due - _events(one)}")  # noqa: B023
+        assert len(due) == sum(one.metrics("llm_proxy_upstream_requests_total").values())
+
+
+def _events(gateway: Gateway) -> Counter[tuple[str, str | None]]:
+    path = gateway.folder / "events.jsonl"  # made by the first event
+    events = map(json.loads, path.read_text().splitlines() if path.exists() else ())
+    return Counter((event["request_id"], event["outcome"]) for event in events)
 
 
 def test_row_4_a_provider_that_cannot_be_reached_returns_the_unit(
