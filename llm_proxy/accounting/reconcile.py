@@ -8,6 +8,8 @@ from typing import Protocol
 from llm_proxy.accounting import leases, ledger
 from llm_proxy.accounting.ledger import Noted
 
+SILENT_S = 10.0  # a lease that is in use is heard of more often; long streams alone keep one that is not
+
 
 class Counted(Protocol):
     """A token's row, as far as counts go."""
@@ -40,6 +42,9 @@ class Line:
         unknown: Units of leases whose ledger is not on this machine: another replica's, or lost with its machine.
         witnessed: What the witness saw; None when it was not asked.
         max_requests: The limit.
+        silent_s: When a worker whose ledger is not here was last heard of, in seconds since 1970, if that is a while
+            ago; None: there is none. It is another machine's, or lost: then an unlimited token's count lacks what it
+            admitted after that, and a limited one's counts its slice as spent.
     """
 
     token_id: str
@@ -49,6 +54,7 @@ class Line:
     unknown: int
     witnessed: int | None
     max_requests: int | None
+    silent_s: float | None = None
 
     @property
     def charged(self) -> int:
@@ -71,29 +77,33 @@ class Line:
         return self.max_requests is not None and seen > self.max_requests
 
 
-def compare(rows: Iterable[Counted], folder: Path, witness: Mapping[str, int] | None = None) -> list[Line]:
+def compare(
+    rows: Iterable[Counted], folder: Path, witness: Mapping[str, int] | None = None, *, now_s: float | None = None
+) -> list[Line]:
     """One line a token, by id.
 
     Args:
         rows: Tokens as they were read *before* this call: a ledger read later can only be ahead.
         folder: `ledger.folder_of` this database; one that is not there holds nothing.
         witness: Requests by token id, in full; a token that is not in it was never seen.
+        now_s: The database's time; None: nobody is taken for silent.
     """
     noted: dict[str, list[Noted]] = {}
     for path in ledger.files(folder):
         for slot in ledger.read(path):
             noted.setdefault(slot.token_id, []).append(slot)
-    found = [_line(row, noted.get(row.id, []), witness) for row in rows]
+    found = [_line(row, noted.get(row.id, []), witness, now_s) for row in rows]
     return sorted(found, key=lambda line: line.token_id)
 
 
-def _line(row: Counted, noted: list[Noted], witness: Mapping[str, int] | None) -> Line:
+def _line(row: Counted, noted: list[Noted], witness: Mapping[str, int] | None, now_s: float | None) -> Line:
     entries = leases.parse(row.leases)
     unsettled = 0
     for slot in noted:
         entry = entries.pop(slot.lease, None)
         unsettled += 0 if entry is None else slot.spent - entry.settled
     held = leases.parse(row.leases).values()
+    silent = [entry.seen_s for entry in entries.values() if now_s is not None and abs(now_s - entry.seen_s) > SILENT_S]
     return Line(
         row.id,
         row.request_count,
@@ -102,4 +112,5 @@ def _line(row: Counted, noted: list[Noted], witness: Mapping[str, int] | None) -
         sum(entry.granted - entry.settled for entry in entries.values()),
         None if witness is None else witness.get(row.id, 0),
         row.max_requests,
+        max(silent, default=None),
     )

@@ -22,6 +22,7 @@ from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate as migrations
 from llm_proxy.db.session import reading
 from llm_proxy.settings import Settings
+from llm_proxy.tokens.directory import DATABASE_S
 from llm_proxy.usage import reconcile as sums
 
 _PAGE = 100
@@ -154,6 +155,7 @@ def reconcile(since: datetime | None, until: datetime | None, events: Path | Non
         "events": report.events,
         "unknown_tokens": report.unknown_tokens,
         "differences": [difference.to_json() for difference in report.differences],
+        "held_elsewhere": [held.to_json() for held in report.held_elsewhere],
     }
     output.emit(value, lambda: _report_text(report))
     if report.differences:
@@ -164,8 +166,9 @@ def _report(engine: Engine, found: Settings, first: date, last: date, events: Pa
     rows = sums.token_rows(engine)
     with reading(engine) as connection:
         database_id = str(connection.exec_driver_sql("SELECT id FROM instance").scalar_one())
+        now_s = float(connection.exec_driver_sql(f"SELECT {DATABASE_S[engine.dialect.name]}").scalar_one())
     counted = [_Counted(row["id"], row["request_count"], row["max_requests"], row["leases"]) for row in rows]
-    charged = units.compare(counted, folder_of(root_of(found), database_id))
+    charged = units.compare(counted, folder_of(root_of(found), database_id), now_s=now_s)
     try:
         seen = None if events is None else sums.event_counts(events, first, last)
     except OSError as error:
@@ -178,7 +181,12 @@ def _report_text(report: sums.Report) -> str:
     said = f"{report.tokens} tokens compared"
     if report.events is not None:
         said += f", {report.events} events"
+    notes = [
+        f"{held['token_id']} is held by a worker whose ledger is not on this machine, last heard of at "
+        f"{held['last_heard_of']}; if it was lost, the counter {held['counter']}"
+        for held in (one.to_json() for one in report.held_elsewhere)
+    ]
     if not report.differences:
-        return f"{said}: all numbers agree"
+        return "\n".join([f"{said}: all numbers agree", *notes])
     rows = [(one.token_id, one.what, one.counter, one.usage, one.counter - one.usage) for one in report.differences]
-    return output.table(("Token", "What", "Counter", "Usage", "Difference"), rows) + f"\n{said}"
+    return "\n".join([output.table(("Token", "What", "Counter", "Usage", "Difference"), rows), said, *notes])

@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 FRESH_S = 0.9  # data-plane decision 4 allows 1 s, from the change to the last request that does not know it
 _WAIT_S = 5.0  # for the same read begun by another request
 
-_DATABASE_S = {  # accounting.md §3: seconds since 1970, in UTC whatever the session's zone
+DATABASE_S = {  # accounting.md §3: seconds since 1970, in UTC whatever the session's zone
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "extract(epoch from clock_timestamp())",
     "mysql": "unix_timestamp(now(6))",
@@ -83,7 +83,7 @@ class TokenDirectory:
         self._statements, self._ring = statements, ring
         self._remember_s, self._grace_s, self._most = min(remember_s, FRESH_S), grace_s, most
         self._clock, self._now, self._health = clock, now, health or DatabaseHealth(clock)
-        self._select = _SELECT.format(now=_DATABASE_S[statements.dialect])
+        self._select = _SELECT.format(now=DATABASE_S[statements.dialect])
         self._opened: dict[tuple[str, str], str | None] = {}  # (project id, sealed key) → key
         self._known: dict[str, tuple[float, TokenFacts]] = {}
         self._digests: dict[str, str] = {}  # token id → key of _known

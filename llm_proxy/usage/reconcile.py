@@ -30,6 +30,33 @@ class Charged(Protocol):
     def charged(self) -> int:
         """Units, those in ledgers included."""
 
+    @property
+    def max_requests(self) -> int | None:
+        """The limit; None = unlimited."""
+
+    @property
+    def silent_s(self) -> float | None:
+        """When a worker was last heard of that has no ledger here; None: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A token that a worker of another machine holds, or held when it was lost with its ledger.
+
+    If it was lost, the count is not exact, and nobody can tell by how much: of a limited token its slice counts as
+    spent; of another, what it admitted after `since` is missing, half a second's at most.
+    """
+
+    token_id: str
+    since: datetime
+    is_limited: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """For people and programs."""
+        effect = "counts what was not used" if self.is_limited else "lacks what was admitted after that"
+        since = self.since.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return {"token_id": self.token_id, "last_heard_of": since, "counter": effect}
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -60,6 +87,7 @@ class Report:
     events: int | None
     unknown_tokens: int
     differences: tuple[Difference, ...]
+    held_elsewhere: tuple[Held, ...] = ()
 
 
 def token_rows(engine: Engine) -> list[RowMapping]:
@@ -120,7 +148,8 @@ def compare(
         all_usage, period: From `usage_sums`, for ever and for the period.
         events: Charged exchanges by token in the period; None: not asked.
     """
-    units = {line.token_id: line.charged for line in charged}
+    lines = list(charged)
+    units = {line.token_id: line.charged for line in lines}
     rows = {row["id"]: row for row in tokens}
     differences = list[Difference]()
     compared = sorted(
@@ -142,7 +171,12 @@ def compare(
             if seen != counted:
                 differences.append(Difference(token_id, "events", seen, counted))
     unknown = sum(token_id not in rows for token_id in period)
-    return Report(len(compared), None if events is None else sum(events.values()), unknown, tuple(differences))
+    held = tuple(
+        Held(line.token_id, datetime.fromtimestamp(line.silent_s, UTC), line.max_requests is not None)
+        for line in lines
+        if line.silent_s is not None
+    )
+    return Report(len(compared), None if events is None else sum(events.values()), unknown, tuple(differences), held)
 
 
 def _was_used_unseen(row: Mapping[str, Any] | RowMapping, usage: Mapping[str, Any]) -> bool:
