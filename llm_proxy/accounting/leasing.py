@@ -46,6 +46,7 @@ POLL_S = 0.05  # while waiting
 STATEMENT_S = 0.25
 _LOST_PAUSE_S = 0.01  # at most, after a swap that somebody else was faster with
 _ATTEMPTS = 20
+WARM_S = 0.9  # a token that comes back so soon after its lease was closed is in use
 _FIRST_SLICE, _LARGEST_SLICE = 4, 1 << 20
 _BATCH = 200  # rows of one write behind (MP-90)
 _CLOSE_LIMIT_S = 5.0
@@ -63,6 +64,7 @@ class Slot:
         synced_at: When the facts were read, in monotonic seconds.
         refusal: Why nothing can be had.
         pending: Units taken whose first byte was not sent yet.
+        is_warm: It is used more than now and then: it may hold units between two uses.
         waiters: Calls on their way to a unit.
         size: Units to hold unspent.
         dry_at: When a sync last had nothing to give.
@@ -70,8 +72,8 @@ class Slot:
     """
 
     __slots__ = (
-        "at", "dry_at", "expires_s", "granted", "lease", "limit", "lock", "pending", "refusal", "settled_last_s",
-        "size", "spent_at_beat", "synced_at", "token_id", "used_at", "version", "waiters",
+        "at", "dry_at", "expires_s", "granted", "is_warm", "lease", "limit", "lock", "pending", "refusal",
+        "settled_last_s", "size", "spent_at_beat", "synced_at", "token_id", "used_at", "version", "waiters",
     )  # fmt: skip
 
     def __init__(self, token_id: str, lease: int, at: int, now: float) -> None:
@@ -81,6 +83,7 @@ class Slot:
         self.synced_at = self.dry_at = -math.inf
         self.expires_s, self.settled_last_s = math.inf, 0.0
         self.refusal: type[LlmProxyError] | None = None
+        self.is_warm = False
         self.lock = threading.Lock()
 
 
@@ -127,6 +130,7 @@ class LeasedAdmission:
         self._warm = warm
         self._slots: dict[str, Slot] = {}
         self._uses: dict[str, Use] = {}
+        self._closed_at: dict[str, float] = {}  # tokens whose leases were closed a moment ago
         self._ledger: Ledger | None = None
         self._mates: Mates | None = None
         self._opening, self._beating = threading.Lock(), threading.Lock()
@@ -282,6 +286,7 @@ class LeasedAdmission:
         if at is None:
             return None
         slot = self._slots[token_id] = Slot(token_id, lease, at, self._clock())
+        slot.is_warm = slot.used_at - self._closed_at.pop(token_id, -math.inf) < WARM_S
         return slot
 
     def _attempt(self, slot: Slot, token: LeaseRow) -> SlotUnit | None:
@@ -308,7 +313,7 @@ class LeasedAdmission:
 
     def _sync_wanted(self, slot: Slot, token: LeaseRow) -> bool:
         """Sync for a call; False: the database failed, and a unit was noted all the same."""
-        slot.size = min(_LARGEST_SLICE, max(_FIRST_SLICE, 2 * slot.size))
+        slot.size = min(_LARGEST_SLICE, max(_FIRST_SLICE if slot.is_warm else 1, 2 * slot.size))
         is_recent = token.database_s and self._clock() - token.read_at < self._fresh_s / 2
         try:
             self._sync(slot, self._rows, token if is_recent else None, is_wanted=True)
@@ -459,12 +464,15 @@ class LeasedAdmission:
             row = found.get(token_id)
             if row is None or not row.is_active:
                 self._cut(token_id)
-        for slot in slots:
+        for slot in sorted(slots, key=self._holds_nothing):  # units that others may take for lost come first
             self._beat_slot(slot, found.get(slot.token_id))
         if self._mates is not None:
             self._mates.settle()
         self._write_uses()
         self._sweep()
+
+    def _holds_nothing(self, slot: Slot) -> bool:
+        return slot.limit == math.inf or self._ledger is None or self._ledger.ints[slot.at + SPENT] >= slot.granted
 
     def _beat_slot(self, slot: Slot, row: LeaseRow | None) -> None:
         """Settle one token. Raises what means an outage; one bad row must not keep the others from being settled."""
@@ -483,11 +491,20 @@ class LeasedAdmission:
             slot.lock.release()
 
     def _resize(self, slot: Slot) -> bool:
-        """Hold what was used twice over, nothing when that is nothing; True when the lease is to be closed."""
+        """Hold what was used twice over, nothing when that is nothing; True when the lease is to be closed.
+
+        A limited token that was used once is closed as it is settled. Of thousands that are used now and then, each
+        would cost two more swaps a use, until beats take so long that others count unspent units as lost.
+        """
         assert self._ledger is not None
         spent = self._ledger.ints[slot.at + SPENT]
         used, slot.spent_at_beat = spent - slot.spent_at_beat, spent
-        slot.size = min(_LARGEST_SLICE, max(0, 2 * used))
+        slot.is_warm = slot.is_warm or used > 1
+        slot.size = min(_LARGEST_SLICE, max(0, 2 * used)) if slot.is_warm else 0
+        is_rare = used == 1 and not slot.is_warm and slot.limit < math.inf and slot.refusal is None
+        if is_rare and not slot.pending and not slot.waiters:
+            self._closed_at[slot.token_id] = self._clock()
+            return True
         is_busy = used or slot.pending or slot.waiters or self._ledger.floats[slot.at + LAST] != slot.settled_last_s
         if is_busy:
             slot.used_at = self._clock()
@@ -516,6 +533,9 @@ class LeasedAdmission:
                 later.used_s = use.used_s
 
     def _sweep(self) -> None:
+        if self._closed_at:
+            recent = self._clock() - WARM_S
+            self._closed_at = {id_: at for id_, at in self._closed_at.items() if at > recent}
         if self._ledger is not None and self._clock() - self._swept_at >= _SWEEP_S:
             self._swept_at = self._clock()
             with suppress(OSError):  # others sweep too

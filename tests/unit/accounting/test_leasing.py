@@ -440,6 +440,37 @@ def test_one_bad_row_stops_no_beat(world: World) -> None:
     rest(world, [worker])
 
 
+def test_a_token_that_is_used_now_and_then_costs_two_swaps(world: World) -> None:
+    """One for the unit, one that settles and closes; nothing is held between uses, so nothing can count as lost."""
+    world.token(100)
+    worker = Worker(world)
+    for uses in range(1, 6):
+        before = world.swaps
+        assert worker.call()
+        assert sum(entry.granted - entry.settled for entry in world.held().values()) == 1
+        worker.beat()
+        assert (world.rows["token"].request_count, world.rows["token"].leases) == (uses, None)
+        world.now += 3.0
+        worker.beat()
+        assert world.swaps - before == 2
+
+
+def test_a_token_that_comes_back_at_once_holds_units_again(world: World) -> None:
+    """Who returns within a moment, or was used twice in a beat, is not asked for each unit."""
+    world.token(1000)
+    worker = Worker(world)
+    assert worker.call()
+    worker.beat()
+    world.now += 0.4
+    before = world.swaps
+    assert worker.calls(4) == 4
+    assert world.swaps - before == 1
+    worker.beat()
+    assert worker.slot() is not None
+    rest(world, [worker])
+    assert world.rows["token"].request_count == 5
+
+
 def test_a_locked_row_is_no_outage(world: World) -> None:
     """A swap that gets no answer while other statements do: the others are settled, requests go on."""
     world.token(None, "locked")
