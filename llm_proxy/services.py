@@ -156,7 +156,6 @@ class Services:
     @cached_property
     def limits(self) -> LimitGate:
         """Windows of requests; without a limit they cost a look at four attributes."""
-        settings = self.settings
         return LimitGate(self.settings, LimitsOfMachine(server_folder.shared()), self._shared_limits)
 
     @cached_property
@@ -166,6 +165,7 @@ class Services:
 
     @cached_property
     def _shared_limits(self) -> LimitsInRedis | None:
+        settings = self.settings
         if not settings.distributed_rate_limit_enabled:
             return None
         observe = metrics.redis_duration["limit"].observe
@@ -220,12 +220,12 @@ class Services:
         """The one provider that this process serves. Raises ProviderFileError."""
         return self.loaded_provider.provider
 
-    @cached_property
     @property
     def wants_sk_keys(self) -> bool:
         """Whether provider keys are of OpenAI's form, and that is checked (MP-238)."""
         return self.settings.validate_api_key_format and self.provider.name == "openai"
 
+    @cached_property
     def upstream(self) -> Upstream:
         """Sends requests."""
         provider = self.provider
@@ -401,8 +401,8 @@ class Services:
             self.publisher.close(cut=cut)
             self.audit.close()
             self.limits.close()
-            self.upstream.close()
             self.failures.close()
+            self.upstream.close()
             if self.response_cache is not None:
                 self.response_cache.close()
         elif "audit" in vars(self):  # a command that wrote records without serving
