@@ -36,6 +36,15 @@ STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 UPSTREAM_OUTCOMES = ("2xx", "3xx", "4xx", "5xx", "connect_error", "timeout", "aborted", "client_gone")
 DISCONNECT_PHASES = ("before_dispatch", "before_first_byte", "mid_stream")
 EVENT_LOSSES = ("spool_full", "buffer_full", "shutdown", "list_full", "file")
+HOUSEKEEPING_JOBS = (
+    "tokens_revoked",
+    "tokens_deleted",
+    "audit",
+    "idempotency_keys",
+    "usage_objects",
+    "admin_sessions",
+    "leases",
+)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _OWN_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
@@ -254,6 +263,7 @@ units_settled = {by: UNITS_SETTLED.labels(by) for by in ("owner", "mate", "silen
 db_duration = {operation: DB_DURATION.labels(operation) for operation in ("read", "swap", "management")}
 redis_duration = {use: REDIS_DURATION.labels(use) for use in ("bus", "cache", "limit")}
 events_dropped = {reason: EVENTS_DROPPED.labels(reason) for reason in EVENT_LOSSES}
+housekeeping_rows = {job: HOUSEKEEPING_ROWS.labels(job) for job in HOUSEKEEPING_JOBS}
 client_disconnects = {phase: DISCONNECTS.labels(phase) for phase in DISCONNECT_PHASES}
 _rejected: dict[str, Counter] = {}
 _durations: dict[tuple[str, int], Histogram] = {}

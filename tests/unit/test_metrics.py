@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from chart import metric_names
+
+from llm_proxy import metrics
+from llm_proxy.housekeeping import JOBS
 
 COUNT = """
 import os, signal
@@ -26,6 +30,7 @@ import json
 from llm_proxy import metrics
 print(json.dumps([metrics.totals(), metrics.text().decode()]))
 """
+SCRAPE_ALL = f"from llm_proxy import runtime_metrics\n{SCRAPE}"
 FOLD = """
 import os, sys
 from llm_proxy import metrics
@@ -112,6 +117,16 @@ def test_every_metric_is_documented_in_its_help(tmp_path: Path) -> None:
     assert "_created" not in text
     for name in ("requests", "errors", "cache_hits", "cache_misses", "cache_bypass", "cache_stores"):
         assert re.search(rf"^llm_proxy_{name}_total 0.0$", text, re.MULTILINE)
+
+
+def test_every_metric_is_there_before_it_counts(tmp_path: Path) -> None:
+    """Rates need a zero to begin at: all names but those by code and method, and these after their first request."""
+    names = re.compile(r"^# TYPE (\S+)", re.MULTILINE)
+    late = {"llm_proxy_rejected_total", "llm_proxy_request_duration_seconds"}
+    assert set(names.findall(json.loads(run(tmp_path, SCRAPE_ALL))[1])) == set(metric_names.PROXY) - late
+    run(tmp_path, COUNT)
+    assert set(names.findall(json.loads(run(tmp_path, SCRAPE_ALL))[1])) == set(metric_names.PROXY)
+    assert set(metrics.housekeeping_rows) == set(JOBS)
 
 
 @pytest.mark.parametrize("is_multiprocess", [True, False])
