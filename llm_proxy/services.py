@@ -186,7 +186,13 @@ class Services:
     def meter(self) -> Meter:
         """Counts what exchanges use."""
         estimator = Estimator(self.settings.tiktoken_cache_dir)
-        return Meter(self.rollup, self.prices, estimator, count_tokens=self.limits.count_tokens)
+        return Meter(
+            self.rollup,
+            self.prices,
+            estimator,
+            count_tokens=self.limits.count_tokens,
+            is_urgent=lambda token: self.budgets.is_close(token),
+        )
 
     @cached_property
     def budgets(self) -> Budgets:

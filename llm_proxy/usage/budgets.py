@@ -1,22 +1,27 @@
 """Budgets of model tokens and of money: looked at before dispatch, by what is settled so far (data-plane 0.1).
 
 Running exchanges finish, so a budget may be passed by what was in flight. What this worker has settled and not written
-yet is counted at once; other workers' settlements come with the token's facts, within two seconds.
+yet is counted at once; other workers' settlements come with the token's facts, within two seconds. Where a budget is
+small, or half used, both ways are shorter: what has ended is written at once, and read before each decision.
 """
 
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import date
 from typing import Any, Protocol
 
+from llm_proxy.amounts import NANO
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.types import utc_now
 from llm_proxy.errors import CostBudgetExceeded, ModelNotPriced, ServiceUnavailable, TokenBudgetExceeded
 from llm_proxy.usage.prices import Prices
 
 FRESH_S = 0.9  # data-plane decision 4
-_MOST = 10_000  # projects whose sums are remembered
+SMALL_TOKENS, SMALL_NANO_USD = 200_000, NANO  # budgets that a second's traffic may pass by a large part
+_MOST = 10_000  # projects whose sums are remembered, and ids that are watched closely
+_TOTALS = "SELECT total_tokens, total_cost_nano_usd FROM tokens WHERE id = ?"
 _MONTH = "SELECT coalesce(sum(cost_nano_usd), 0) FROM usage_daily WHERE project_id = ? AND day >= ?"
 _log = logging.getLogger(__name__)
 
@@ -78,6 +83,12 @@ class Pending(Protocol):
     def pending_of_project(self, project_id: str, since: date) -> int:
         """Money since that day."""
 
+    def at_rest(self) -> AbstractContextManager[bool]:
+        """While nothing is being written: what the database holds and what is pending are all, and nothing twice.
+
+        False: it takes too long to wait for that.
+        """
+
 
 class Reads(Protocol):
     """Runs a SELECT."""
@@ -110,6 +121,12 @@ class Budgets:
         self._settle, self._forget, self._today, self._clock = settle, forget, today, clock
         self._watched: set[str] = set()
         self._months: dict[str, tuple[float, date, int]] = {}  # project → read at, first day, money
+        self._close: set[str] = set()  # tokens and projects whose budgets are watched closely
+
+    def is_close(self, token: Token) -> bool:
+        """Whether what this token uses is to be written at once. Costs nothing where there is no budget."""
+        close = self._close
+        return bool(close) and (token.id in close or token.project_id in close)
 
     def check_token(self, token: Token) -> None:
         """Step 11: the token's own budgets. Raises TokenBudgetExceeded, CostBudgetExceeded."""
@@ -121,9 +138,16 @@ class Budgets:
         self._settle()
         self._watched.add(token.id)
         tokens, cost = self._pending.pending_of_token(token.id)
-        if most_tokens is not None and token.total_tokens + tokens >= most_tokens:
+        tokens, cost = tokens + token.total_tokens, cost + token.total_cost_nano_usd
+        is_close = _is_close(tokens, most_tokens, SMALL_TOKENS) or _is_close(cost, most_cost, SMALL_NANO_USD)
+        if self._watch(token.id, is_close):
+            with self._pending.at_rest() as is_at_rest:
+                if is_at_rest:
+                    written, pending = self._totals(token.id), self._pending.pending_of_token(token.id)
+                    tokens, cost = written[0] + pending[0], written[1] + pending[1]
+        if most_tokens is not None and tokens >= most_tokens:
             raise TokenBudgetExceeded
-        if most_cost is not None and token.total_cost_nano_usd + cost >= most_cost:
+        if most_cost is not None and cost >= most_cost:
             raise CostBudgetExceeded
 
     def check_project(self, token: Token) -> None:
@@ -133,8 +157,14 @@ class Budgets:
             return
         self._settle()
         since = self._today().replace(day=1)
-        written = self._written(token.project_id, since)
-        if written + self._pending.pending_of_project(token.project_id, since) >= most:
+        used = self._written(token.project_id, since) + self._pending.pending_of_project(token.project_id, since)
+        if self._watch(token.project_id, _is_close(used, most, SMALL_NANO_USD)):
+            with self._pending.at_rest() as is_at_rest:
+                if is_at_rest:
+                    self._months.pop(token.project_id, None)
+                    used = self._written(token.project_id, since)
+                    used += self._pending.pending_of_project(token.project_id, since)
+        if used >= most:
             raise CostBudgetExceeded(description="project budget of this month")
 
     @staticmethod
@@ -155,20 +185,41 @@ class Budgets:
         for project_id in project_ids:
             self._months.pop(project_id, None)
 
+    def _watch(self, id_: str, is_close: bool) -> bool:
+        if not is_close:
+            self._close.discard(id_)
+        elif id_ not in self._close:
+            if len(self._close) >= _MOST:
+                self._close.clear()
+            self._close.add(id_)
+        return is_close
+
+    def _totals(self, token_id: str) -> tuple[int, int]:
+        """Model tokens and money that the database holds; nothing of a token that is gone."""
+        rows = self._read(_TOTALS, (token_id,))
+        return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
+
     def _written(self, project_id: str, since: date) -> int:
         """Money of the project's month that the database holds, at most FRESH_S old."""
         known, now = self._months.get(project_id), self._clock()
         if known is not None and known[1] == since and now - known[0] < FRESH_S:
             return known[2]
-        try:
-            found = int(self._reads.read(_MONTH, (project_id, since.isoformat()))[0][0])
-        except Exception as error:
-            _log.warning("a project's budget could not be read: %s", type(error).__name__, exc_info=_is_odd(error))
-            raise ServiceUnavailable from error
+        found = int(self._read(_MONTH, (project_id, since.isoformat()))[0][0])
         if len(self._months) >= _MOST:
             self._months.clear()
         self._months[project_id] = (now, since, found)
         return found
+
+    def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        try:
+            return self._reads.read(sql, parameters)
+        except Exception as error:
+            _log.warning("a budget could not be read: %s", type(error).__name__, exc_info=_is_odd(error))
+            raise ServiceUnavailable from error
+
+
+def _is_close(used: int, most: int | None, small: int) -> bool:
+    return most is not None and (most <= small or used * 2 >= most)
 
 
 def _is_odd(error: BaseException) -> bool:

@@ -24,6 +24,7 @@ from llm_proxy.usage.tap import REQUEST_BYTES, Tap
 UNKNOWN = "unknown"  # in place of a model's name
 BEAT_S = 0.1
 FLUSH_S = 1.0
+_PAUSE_S = 0.005  # between writes that are urgent
 _CLOSE_LIMIT_S, _CUT_LIMIT_S = 5.0, 1.0  # for a database that does not answer
 _YIELD_EVERY = 16  # exchanges read at once, before others get their turn
 _GENERATES = re.compile(
@@ -125,6 +126,7 @@ class Meter:
 
     Args:
         count_tokens: Told of each exchange's model tokens (limits a minute).
+        is_urgent: Whether what a token uses is to be read and written at once: its budget is nearly used up.
         today: The day that usage belongs to.
     """
 
@@ -135,10 +137,12 @@ class Meter:
         estimator: Estimator,
         *,
         count_tokens: Callable[[Any, int], None] = lambda token, tokens: None,
+        is_urgent: Callable[[Any], bool] = lambda token: False,
         today: Callable[[], date] = lambda: utc_now().date(),
     ) -> None:
         self._rollup, self._prices, self._estimator = rollup, prices, estimator
-        self._count_tokens, self._today = count_tokens, today
+        self._count_tokens, self._is_urgent, self._today = count_tokens, is_urgent, today
+        self._urgent_writes = threading.Event()
         self._ended: deque[Metered] = deque()
         self._greenlets: list[gevent.Greenlet] = []
         self._flushed_at = time.monotonic()
@@ -149,8 +153,11 @@ class Meter:
         return Metered(token, method, path, request_type or "")
 
     def ended(self, metered: Metered) -> None:
-        """It is over, and was charged; read later."""
+        """It is over, and was charged; read later, unless a budget waits for it."""
         self._ended.append(metered)
+        if self._is_urgent(metered.token):
+            self.settle()
+            self._urgent_writes.set()
 
     def settle(self) -> None:
         """Read everything that has ended so far, for whoever decides by it."""
@@ -192,8 +199,11 @@ class Meter:
 
     def _run_writes(self) -> None:
         while not self._is_closed.is_set():
-            gevent.sleep(FLUSH_S)
+            is_urgent = self._urgent_writes.wait(FLUSH_S)
+            self._urgent_writes.clear()
             self._rollup.flush()
+            if is_urgent:
+                gevent.sleep(_PAUSE_S)
 
     def _read_next(self) -> None:
         try:

@@ -8,7 +8,8 @@ import logging
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from llm_proxy.usage.parsers import Usage
 
 _MODEL_CHARACTERS = 255
 _OBJECT_CHARACTERS = 255
+_REST_LIMIT_S = 0.25
 _ROWS_AT_ONCE = 200  # of one transaction (MP-90)
 _TOKENS: Any = TokenRow.__table__
 _DAILY: Any = UsageRow.__table__
@@ -151,6 +153,16 @@ class Rollup:
     def pending_of_project(self, project_id: str, since: date) -> int:
         """Money of the project since that day that the database does not hold yet."""
         return sum(batch.of_project(project_id, since) for batch in (self._pending, *self._running))
+
+    @contextmanager
+    def at_rest(self) -> Iterator[bool]:
+        """While no batch is being written; False after a quarter of a second: a slow database holds nobody up."""
+        is_held = self._writes.acquire(timeout=_REST_LIMIT_S)
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                self._writes.release()
 
     def flush(self) -> bool:
         """Write what there is; what cannot be written now is kept for the next time. Never raises.
