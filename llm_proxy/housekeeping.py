@@ -10,7 +10,7 @@ import socket
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, delete, func, insert, inspect, select, tuple_, update
@@ -23,7 +23,7 @@ from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.idempotency import KEPT as IDEMPOTENCY_KEPT
-from llm_proxy.db.models import AdminSessionRow, IdempotencyRow, LockRow, TokenRow
+from llm_proxy.db.models import AdminSessionRow, IdempotencyRow, LockRow, TokenRow, UsageRow
 from llm_proxy.db.session import reading, writing
 from llm_proxy.db.types import UtcTime, utc_now
 from llm_proxy.settings import Settings
@@ -31,7 +31,10 @@ from llm_proxy.tokens import pruning
 
 _LOG = logging.getLogger(__name__)
 
-JOBS = ("tokens_revoked", "tokens_deleted", "audit", "idempotency_keys", "usage_objects", "admin_sessions", "leases")
+JOBS = (
+    *("tokens_revoked", "tokens_deleted", "audit", "usage"),
+    *("idempotency_keys", "usage_objects", "admin_sessions", "leases"),
+)
 LEASE = timedelta(seconds=30)
 TURN_S = 10.0  # how often a worker looks whether it leads
 HOURLY = timedelta(hours=1)
@@ -143,6 +146,9 @@ class Housekeeper:
         if settings.audit_retention_days:
             for_days = timedelta(days=settings.audit_retention_days)
             yield _Job("audit", HOURLY, lambda: self._prune_audit(self._now() - for_days))
+        if settings.usage_retention_days:
+            sums_kept = timedelta(days=settings.usage_retention_days)
+            yield _Job("usage", HOURLY, lambda: self._drop_usage((self._now() - sums_kept).date()))
         yield _Job("idempotency_keys", HOURLY, self._drop_idempotency_keys)
         yield _Job("usage_objects", HOURLY, self._drop_usage_objects)
         yield _Job("admin_sessions", HOURLY, self._drop_sessions)
@@ -179,6 +185,10 @@ class Housekeeper:
     def _drop_idempotency_keys(self) -> int:
         is_old = IdempotencyRow.created_at < self._now() - IDEMPOTENCY_KEPT
         return _drop(self._engine, IdempotencyRow.__table__, ("path", "key"), is_old)
+
+    def _drop_usage(self, before: date) -> int:
+        key = tuple(column.name for column in UsageRow.__table__.primary_key)
+        return _drop(self._engine, UsageRow.__table__, key, UsageRow.day < before)
 
     def _drop_usage_objects(self) -> int:
         """Where the accounting of usage has its table."""

@@ -39,6 +39,7 @@ EVENT_LOSSES = ("spool_full", "buffer_full", "shutdown", "list_full", "file")
 HOUSEKEEPING_JOBS = (
     "tokens_revoked",
     "tokens_deleted",
+    "usage",
     "audit",
     "idempotency_keys",
     "usage_objects",

@@ -154,6 +154,7 @@ def reconcile(since: datetime | None, until: datetime | None, events: Path | Non
         "tokens": report.tokens,
         "events": report.events,
         "unknown_tokens": report.unknown_tokens,
+        "outlived_tokens": report.outlived,
         "differences": [difference.to_json() for difference in report.differences],
         "held_elsewhere": [held.to_json() for held in report.held_elsewhere],
     }
@@ -174,7 +175,9 @@ def _report(engine: Engine, found: Settings, first: date, last: date, events: Pa
     except OSError as error:
         raise CommandError(f"--events: {events} cannot be read: {error.strerror}") from error
     everything, period = sums.usage_sums(engine), sums.usage_sums(engine, first, last)
-    return sums.compare(rows, charged, everything, period=period, events=seen)
+    days = found.usage_retention_days
+    kept_since = datetime.fromtimestamp(now_s, UTC).date() - timedelta(days=days) if days else None
+    return sums.compare(rows, charged, everything, period=period, events=seen, kept_since=kept_since)
 
 
 def _report_text(report: sums.Report) -> str:
@@ -186,6 +189,8 @@ def _report_text(report: sums.Report) -> str:
         f"{held['last_heard_of']}; if it was lost, the counter {held['counter']}"
         for held in (one.to_json() for one in report.held_elsewhere)
     ]
+    if report.outlived:
+        notes.append(f"{report.outlived} tokens are older than USAGE_RETENTION_DAYS and were left out")
     if not report.differences:
         return "\n".join([f"{said}: all numbers agree", *notes])
     rows = [(one.token_id, one.what, one.counter, one.usage, one.counter - one.usage) for one in report.differences]

@@ -84,6 +84,20 @@ def integer(least: int, most: int | None = None) -> Parser:
     return parse
 
 
+def none_or(parse: Parser) -> Parser:
+    """0, or what `parse` takes."""
+
+    def either(value: str) -> Any:
+        if value == "0":
+            return 0
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise ValueError(f"0, or {error}") from None
+
+    return either
+
+
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ns|us|µs|ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h|d)")
 _UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -13,6 +13,7 @@ from llm_proxy.settings.declare import (
     integer,
     key_bytes,
     key_list,
+    none_or,
     setting,
     text,
 )
@@ -97,6 +98,12 @@ class TokenSettings:
         integer(0, 36500),
         "0",
         "Delete dead tokens after so many days; 0 = keep.",
+    )
+    usage_retention_days: int = setting(
+        "USAGE_RETENTION_DAYS",
+        none_or(integer(32, 36500)),
+        "0",
+        "Delete sums of usage after so many days; 0 = keep.",
     )
     enforce_project_active: bool = setting(
         "LLM_PROXY_ENFORCE_PROJECT_ACTIVE", boolean, "true", "Refuse tokens of inactive projects."

@@ -81,13 +81,17 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was compared. `unknown_tokens`: those in usage that have no row any more."""
+    """What was compared. `unknown_tokens`: those in usage that have no row any more.
+
+    `outlived`: tokens that are older than the usage that is kept, so that their counters cannot be compared with it.
+    """
 
     tokens: int
     events: int | None
     unknown_tokens: int
     differences: tuple[Difference, ...]
     held_elsewhere: tuple[Held, ...] = ()
+    outlived: int = 0
 
 
 def token_rows(engine: Engine) -> list[RowMapping]:
@@ -137,6 +141,7 @@ def compare(
     *,
     period: Mapping[str, tuple[int, int, int]],
     events: Mapping[str, int] | None = None,
+    kept_since: date | None = None,
 ) -> Report:
     """Compare the counters of every token that was used in the period, and usage with events.
 
@@ -147,6 +152,7 @@ def compare(
         charged: Units by token.
         all_usage, period: From `usage_sums`, for ever and for the period.
         events: Charged exchanges by token in the period; None: not asked.
+        kept_since: First day whose usage is kept for sure; None: all is.
     """
     lines = list(charged)
     units = {line.token_id: line.charged for line in lines}
@@ -155,7 +161,10 @@ def compare(
     compared = sorted(
         token_id for token_id in rows if token_id in period or _was_used_unseen(rows[token_id], all_usage)
     )
+    outlived = {token_id for token_id in compared if kept_since and rows[token_id]["created_at"].date() < kept_since}
     for token_id in compared:
+        if token_id in outlived:
+            continue
         row, (requests, model_tokens, cost) = rows[token_id], all_usage.get(token_id, (0, 0, 0))
         pairs = (
             ("requests", units.get(token_id, row["request_count"]), requests),
@@ -176,7 +185,8 @@ def compare(
         for line in lines
         if line.silent_s is not None
     )
-    return Report(len(compared), None if events is None else sum(events.values()), unknown, tuple(differences), held)
+    seen_events = None if events is None else sum(events.values())
+    return Report(len(compared) - len(outlived), seen_events, unknown, tuple(differences), held, len(outlived))
 
 
 def _was_used_unseen(row: Mapping[str, Any] | RowMapping, usage: Mapping[str, Any]) -> bool:

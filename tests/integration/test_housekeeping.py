@@ -1,7 +1,7 @@
 """What one leader tidies up, on each database (DP-129, MP-123, MP-124)."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from servers.databases import Database
@@ -12,7 +12,7 @@ from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.table import TableChain
 from llm_proxy.audit.verify import verify_table
 from llm_proxy.audit.writer import AuditWriter
-from llm_proxy.db.models import AuditRow, IdempotencyRow, ProjectRow, TokenRow
+from llm_proxy.db.models import AuditRow, IdempotencyRow, ProjectRow, TokenRow, UsageRow
 from llm_proxy.db.session import reading, writing
 from llm_proxy.housekeeping import LEASE, Housekeeper
 
@@ -151,3 +151,26 @@ def test_a_database_that_is_away_raises_nothing(ready_database: Database) -> Non
         connection.execute(text("DROP TABLE locks"))
     assert not keeper.turn()
     keeper.close()
+
+
+def test_old_sums_of_usage_go_only_where_that_is_wanted(ready_database: Database) -> None:
+    """USAGE_RETENTION_DAYS: whole days, the last of them stays; 0 keeps everything."""
+    world = _World(ready_database)
+    days = [NOW.date() - timedelta(days=age) for age in (0, 39, 40, 41, 400)]
+    with writing(world.engine) as connection:
+        for day in days:
+            for model in ("a", "b"):
+                values = {"day": day, "project_id": "p", "token_id": "t", "model": model}
+                connection.execute(insert(UsageRow).values(values))
+
+    def kept() -> set[date]:
+        with reading(world.engine) as connection:
+            return set(connection.execute(select(UsageRow.day)).scalars())
+
+    for settings, wanted in (({}, set(days)), ({"usage_retention_days": 40}, set(days[:3]))):
+        keeper = world.keeper(**settings)
+        world.clock.now += timedelta(minutes=6)
+        assert keeper.turn()
+        assert kept() == wanted
+        keeper.close()
+    assert ("usage", 4) in world.counted
