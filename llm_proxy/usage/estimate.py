@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,13 @@ class Estimator:
 
     def load(self) -> None:
         """Read the encodings' files now: a second that would stop everything else later. Never raises."""
-        if self._folder is not None:
-            for name in _ENCODINGS:
-                self._count_for(name)
+        if self._folder is None:
+            return
+        if find_spec("tiktoken") is None:
+            _log.warning("tokens are estimated by characters: TIKTOKEN_CACHE_DIR needs the extra llm-proxy[tiktoken]")
+            return
+        for name in _ENCODINGS:
+            self._count_for(name)
 
     def count(self, texts: Iterable[str], model: str | None) -> int:
         """Tokens of all texts together."""

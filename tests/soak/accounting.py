@@ -2,8 +2,8 @@
 
 Two servers of four workers share a database. Ten tokens of mixed quotas, two of them without a limit, are offered
 calls by clients that hang up in every phase, before a provider that fails in every way. First comes a calm part, in
-which nobody is killed and all numbers must be equal; then the long part, in which workers are killed with -9. The
-provider's own log is the witness, by the request ids that the proxy passes on.
+which servers are reloaded, nobody is killed, and all numbers must be equal; then the long part, in which workers are
+killed with -9. The provider's own log is the witness, by the request ids that the proxy passes on.
 """
 
 import argparse
@@ -118,6 +118,7 @@ class Part:
     quotas: list[int | None]
     ended: list[Counter[str]] = field(default_factory=list)
     kills: int = 0
+    reloads: int = 0
 
     @property
     def ids(self) -> list[str]:
@@ -165,13 +166,14 @@ class Soak:
             self.project = self._manage("POST", "/projects", {"name": "soak", "api_key": "sk-of-the-provider"})["id"]
             yield
 
-    def part(self, name: str, calls: int, parallel: int, kills: int = 0) -> Part:
-        """Offer `calls`, killing that many workers on the way; then use up what is left of each quota."""
+    def part(self, name: str, calls: int, parallel: int, *, kills: int = 0, reloads: int = 0) -> Part:
+        """Offer `calls`, killing workers or reloading servers on the way; then use up what is left of each quota."""
         quotas: list[int | None] = [int(share if share >= 1 else share * calls) for share in SHARES]
         quotas += [None, None]
         wanted = [{} if quota is None else {"max_requests": quota} for quota in quotas]
         about = {"project_id": self.project, "duration_minutes": 60}
-        part = Part(name, [self._manage("POST", "/tokens", about | more) for more in wanted], quotas, kills=kills)
+        part = Part(name, [self._manage("POST", "/tokens", about | more) for more in wanted], quotas)
+        part.kills, part.reloads = kills, reloads
         self.provider.set_rules(*FAULTS)
         self._offer(part, self._calls(quotas, calls), parallel)
         for number, quota in enumerate(quotas):
@@ -194,19 +196,26 @@ class Soak:
         about["ports"] = [gateway.port for gateway in self.gateways]
         about["bearers"] = [token["token"] for token in part.tokens]
         plan.write_text(json.dumps(about))
-        kills = [(number + 1) * len(calls) // (part.kills + 1) for number in range(part.kills)]
+        troubles = [self._kill] * part.kills + [self._reload] * part.reloads
+        due = [(number + 1) * len(calls) // (len(troubles) + 1) for number in range(len(troubles))]
         command = [sys.executable, str(HERE), "--plan", str(plan)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as clients:
             assert clients.stdout is not None
             for line in clients.stdout:
                 if line.startswith("["):
                     part.ended = [Counter(one) for one in json.loads(line)]
-                elif kills and int(line) >= kills[0]:
-                    kills.pop(0)
-                    gateway = self.gateways[len(kills) % REPLICAS]
-                    os.kill(self.draw.choice(gateway.workers()), signal.SIGKILL)
+                elif due and int(line) >= due[0]:
+                    due.pop(0)
+                    troubles.pop()(self.gateways[len(due) % REPLICAS])
         assert clients.returncode == 0
-        assert not kills
+        assert not due
+
+    def _kill(self, gateway: Any) -> None:
+        os.kill(self.draw.choice(gateway.workers()), signal.SIGKILL)
+
+    def _reload(self, gateway: Any) -> None:
+        """New workers take over, the old ones finish what they have."""
+        gateway.process.send_signal(signal.SIGHUP)
 
     def _use_up(self, part: Part, number: int) -> None:
         """Offer one call after another until the token is refused."""
@@ -355,6 +364,7 @@ def soak(
     calls: int,
     kills: int,
     parallel: int,
+    reloads: int = 0,
     seed: int = 1,
     starved: float = 0.02,
 ) -> dict[str, Any]:
@@ -366,9 +376,9 @@ def soak(
     """
     run, began = Soak(folder, variables, read, seed), time.monotonic()
     with run.running():
-        calm = run.part("calm", max(400, calls // 4), parallel)
+        calm = run.part("calm", max(400, calls // 4), parallel, reloads=reloads)
         found: dict[str, Any] = {"calm": run.check_calm(calm)}
-        stormy = run.part("stormy", calls, parallel, kills)
+        stormy = run.part("stormy", calls, parallel, kills=kills)
         found["stormy"] = run.check_killed(stormy)
         for name in ("calm", "stormy"):
             ended = dict(found[name]["ended"])
@@ -384,6 +394,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=20_000, help="of the long part")
     parser.add_argument("--database", default="postgres", choices=("sqlite", "postgres", "mysql"))
     parser.add_argument("--kills", type=int, default=2)
+    parser.add_argument("--reloads", type=int, default=2, help="of the part in which nobody is killed")
     parser.add_argument("--parallel", type=int, default=200, help="calls at a time")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--folder", type=Path, help="where logs are kept")
@@ -406,8 +417,8 @@ def main() -> int:
             with engine.connect() as connection:
                 return connection.exec_driver_sql(statement).all()
 
-        options = {"calls": arguments.calls, "kills": arguments.kills, "parallel": arguments.parallel}
-        found = soak(arguments.folder or folder / "run", database.environ(), read, **options, seed=arguments.seed)
+        options = {name: getattr(arguments, name) for name in ("calls", "kills", "reloads", "parallel", "seed")}
+        found = soak(arguments.folder or folder / "run", database.environ(), read, **options)
     print(json.dumps(found, indent=2))
     return 0
 

@@ -292,6 +292,15 @@ def test_the_numbers_agree_and_the_commands_say_so(gateway: Gateway) -> None:
     assert [(one["what"], one["difference"]) for one in differences()] == [("requests", 2)]
 
 
+def test_a_small_budget_is_kept_by_workers_that_take_turns(gateway: Gateway) -> None:
+    """What one worker has just settled is known to the other: of 12 calls in a row a budget of 3 lets few more pass."""
+    token = gateway.token()
+    manage(gateway, "PATCH", f"/tokens/{token.id}", {"max_total_tokens": 300})
+    statuses = [call(gateway, token, chat(), usage={"prompt": 50, "completion": 50})[0] for _ in range(12)]
+    assert set(statuses) == {200, 429}
+    assert 3 <= statuses.count(200) <= 7
+
+
 def test_who_leaves_a_stream_has_used_what_had_come(gateway: Gateway) -> None:
     """Hanging up is no way round a budget: what passed is estimated."""
     token = gateway.token()

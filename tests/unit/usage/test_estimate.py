@@ -87,3 +87,12 @@ def test_encodings_are_ready_before_they_are_needed(files: Path) -> None:
     for path in files.iterdir():
         path.unlink()
     assert estimator.count(["hello"], "gpt-4o") == estimator.count(["hello"], "gpt-4") == 1
+
+
+def test_a_folder_without_the_library_is_told(
+    files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who names a folder expects exact counts: the log says what is missing for that."""
+    monkeypatch.setattr("llm_proxy.usage.estimate.find_spec", lambda name: None)
+    Estimator(files).load()
+    assert "TIKTOKEN_CACHE_DIR needs the extra llm-proxy[tiktoken]" in caplog.text
