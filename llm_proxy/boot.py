@@ -88,10 +88,10 @@ def prepare(settings: Settings) -> None:
         engine = create_engine(settings)
         try:
             _record(prepare_database(engine, settings), engine, settings)
-        except DatabaseAway:
+        except DatabaseAway as away:
             if settings.driver == "sqlite" or not settings.database_startup_timeout_s:
                 raise
-            raise _Later from None
+            raise _Later(str(away)) from None
         finally:
             engine.dispose()
 
@@ -115,8 +115,8 @@ class _Later(Exception):
 def _refusing() -> Iterator[None]:
     try:
         yield
-    except _Later:
-        raise DatabaseAway("the database does not answer yet") from None
+    except _Later as later:
+        raise DatabaseAway(str(later)) from None
     except DatabaseFault as exc:
         raise StartRefused(str(exc)) from None
 

@@ -172,8 +172,8 @@ def _prepare(server: Any) -> Callable[[], bool] | None:
         boot.prepare(_settings)
     except boot.StartRefused as exc:
         raise RuntimeError(str(exc)) from None
-    except DatabaseAway:
-        _log.warning("the database does not answer yet: serving without it, for at most DATABASE_STARTUP_TIMEOUT")
+    except DatabaseAway as away:
+        _log.warning("%s: serving without it, for at most DATABASE_STARTUP_TIMEOUT", away)
         return _preparing(boot.Preparation(_settings))
     return None
 

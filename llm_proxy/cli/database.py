@@ -16,8 +16,9 @@ from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.tree import Group
 from llm_proxy.db import maintenance
 from llm_proxy.db import migrate as migrations
+from llm_proxy.db.connector import connector_of
 from llm_proxy.db.engine import create_engine
-from llm_proxy.db.errors import DatabaseFault, WouldLoseData, is_unavailable
+from llm_proxy.db.errors import DatabaseFault, WouldLoseData, in_words
 from llm_proxy.settings import Settings
 
 db_option = click.option("--db", metavar="PATH", help="The SQLite file (DATABASE_PATH).")
@@ -36,8 +37,7 @@ def database(db: str | None = None) -> Iterator[tuple[Engine, Settings]]:
     except DatabaseFault as fault:
         raise CommandError(str(fault)) from fault
     except SQLAlchemyError as error:
-        words = "does not answer" if is_unavailable(error) else f"refused ({type(error).__name__})"
-        raise CommandError(f"the {found.driver} database {words}") from error
+        raise CommandError(f"database {connector_of(engine).where}: {in_words(error)}") from error
     finally:
         engine.dispose()
 

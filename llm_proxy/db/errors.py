@@ -86,16 +86,26 @@ def in_words(error: BaseException) -> str:
     """What is wrong, for an operator: a few words of ours, never the driver's, which may repeat the address or user."""
     cause = error.orig if isinstance(error, sa.DBAPIError) and error.orig is not None else error
     if isinstance(cause, pymysql.err.MySQLError) and cause.args:
-        return _MYSQL_WORDS.get(cause.args[0], "it does not answer")
+        return _MYSQL_WORDS.get(cause.args[0]) or _otherwise(error)
     if isinstance(cause, sqlite3.Error):
-        return _SQLITE_WORDS.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, "it does not answer")
+        return _SQLITE_WORDS.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF) or _otherwise(error)
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
     text = str(cause)
     for part, words in _POSTGRES_WORDS:
         if part in text:
             return words
-    return "it does not answer"
+    return _otherwise(error)
+
+
+def _otherwise(error: BaseException) -> str:
+    """For what has no words of its own."""
+    if is_unavailable(error):
+        return "it does not answer"
+    cause = error.orig if isinstance(error, sa.DBAPIError) and error.orig is not None else error
+    number = cause.args[0] if isinstance(cause, pymysql.err.MySQLError) and cause.args else None
+    code = getattr(cause, "pgcode", None) or number
+    return f"it refused ({type(cause).__name__}{f' {code}' if code else ''})"
 
 
 _SQLITE_WORDS = {

@@ -9,7 +9,7 @@ import pymysql
 from pymysql.constants import CLIENT, CR
 
 from llm_proxy.db.connector import Connector
-from llm_proxy.db.urls import Address, UrlFault
+from llm_proxy.db.urls import Address, OptionFault, UrlFault
 from llm_proxy.settings import Settings
 from llm_proxy.settings.declare import duration_s, size_bytes
 
@@ -30,6 +30,16 @@ _SESSION = {  # of every session; the first three can't be changed
     "sql_mode": "STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION",
     "innodb_lock_wait_timeout": 10,
 }
+_REFUSED = (
+    (1064,),
+    (1193,),
+    (1227,),
+    (1228,),
+    (1229,),
+    (1231,),
+    (1232,),
+    (1238,),
+)  # no such variable, or no such value
 _FIXED = ("time_zone", "sql_mode", "tx_isolation", "transaction_isolation", "autocommit", "character_set_client")
 
 
@@ -200,6 +210,21 @@ def _begin_session(connection: Any, reading: _Reading) -> None:
             found = cursor.fetchone()
             if found is None or not found[1]:  # PyMySQL before 1.2 goes on in clear (MP-99)
                 raise pymysql.err.OperationalError(CR.CR_SSL_CONNECTION_ERROR, "the server has no TLS")
-        names = ", ".join(f"{name} = %s" for name in reading.session)
-        cursor.execute(f"SET SESSION {names}", list(reading.session.values()))
+        _set(cursor, reading.session)
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+
+
+def _set(cursor: Any, session: dict[str, Any]) -> None:
+    """All of them at once; where the server refuses, one by one, so that the one it refuses can be named."""
+    names = ", ".join(f"{name} = %s" for name in session)
+    try:
+        cursor.execute(f"SET SESSION {names}", list(session.values()))
+    except pymysql.err.MySQLError as error:
+        for name, value in session.items():
+            try:
+                cursor.execute(f"SET SESSION {name} = %s", [value])
+            except pymysql.err.MySQLError as refused:
+                if refused.args[:1] in _REFUSED and name not in _SESSION:
+                    raise OptionFault(name) from error
+                raise
+        raise

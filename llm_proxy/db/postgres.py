@@ -16,7 +16,7 @@ from gevent.socket import wait_read, wait_write
 from psycopg2 import extensions
 
 from llm_proxy.db.connector import Connector, is_cooperative
-from llm_proxy.db.urls import Address, UrlFault
+from llm_proxy.db.urls import Address, OptionFault, UrlFault
 from llm_proxy.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ _SETTINGS = {  # of every session, unless the URL says otherwise
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "2s",
 }
-
+# As server and libpq word it: parameter "x", invalid x value, for connection option "x".
+_REFUSED_OPTION = re.compile(r'(?:(?<=parameter ")|(?<=option ")|(?<=invalid ))[a-z_][a-z0-9_.]*(?=" | value|"|$)')
 _UNHURRIED = "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"
 
 
@@ -55,7 +56,18 @@ def connector(address: Address, settings: Settings) -> Connector:
         extensions.set_wait_callback(_wait)  # process-wide; the first connection may be anybody's
     limit_s = float(words["connect_timeout"])
 
+    named = {name for name, _ in address.options}
+
     def connect(words: dict[str, str]) -> Any:
+        try:
+            return within_limit(words)
+        except psycopg2.Error as error:
+            for name in _REFUSED_OPTION.findall(str(error)):
+                if name in named:
+                    raise OptionFault(name) from error
+            raise
+
+    def within_limit(words: dict[str, str]) -> Any:
         if not is_cooperative():
             return _connect(words, hosts)
         # libpq's own limit does not hold for a connection that is polled.

@@ -37,6 +37,13 @@ class UrlFault(DatabaseFault):
         super().__init__(f"DATABASE_URL: {what}")
 
 
+class OptionFault(UrlFault):
+    """The server, or its driver, does not take an option or its value; no retry cures it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"option {name} is not accepted by the database server")
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A connection string, taken apart.
@@ -152,7 +159,7 @@ def _pairs(hosts: list[str], ports: list[str]) -> tuple[tuple[str, int], ...]:
 
 def _go(text: str) -> Address:
     """`user:password@tcp(host:port)/database?options`: the password is as it stands (MP-96)."""
-    before, options = _split_query(text, _is_go_head)
+    before, options = _at_last_slash(text) or _split_query(text, _is_go_head)
     left, slash, database = before.rpartition("/")
     if not slash:
         raise UrlFault("expected a URL, or user:password@tcp(host:port)/database")
@@ -173,6 +180,14 @@ def _go(text: str) -> Address:
         socket=found[2] if is_socket else None,
         options=options,
     )
+
+
+def _at_last_slash(text: str) -> tuple[str, tuple[tuple[str, str], ...]] | None:
+    """As Go's driver splits it, whatever the password looks like; None where an option's value holds a slash."""
+    left, slash, place = text.rpartition("/")
+    database, _, query = place.partition("?")
+    before = f"{left}{slash}{database}"
+    return (before, _options(query)) if _is_go_head(before) and (not query or _QUERY.fullmatch(query)) else None
 
 
 def _is_go_head(head: str) -> bool:

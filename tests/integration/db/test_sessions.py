@@ -100,6 +100,15 @@ def test_a_wrong_password_is_said_without_it(ready_database: Database) -> None:
     assert in_words(caught.value) in ("user or password is wrong", "there is no such database or user")
 
 
+@pytest.mark.parametrize("ready_database", ["postgres", "mysql"], indirect=True)
+@pytest.mark.parametrize("option", ["foo=1", "application_name=x&lock_wait_timeout=none&foo.bar.baz=1", "ssl=true"])
+def test_an_option_that_the_server_refuses_is_named(ready_database: Database, option: str) -> None:
+    """It cures itself by no retry, so it is a fault of DATABASE_URL at once, as one that no driver knows."""
+    url = f"{ready_database.values['database_url']}&{option}"
+    with pytest.raises(DatabaseFault, match=r"^DATABASE_URL: option (foo|ssl|lock_wait_timeout|foo.bar.baz|applicat)"):
+        connector_of_settings(Settings(database_url=url)).connect()
+
+
 @pytest.mark.parametrize("tls", ["true", "skip-verify"])
 def test_mysql_without_tls_is_refused_when_tls_is_asked_for(mysql_server: Server, tls: str) -> None:
     """A server without TLS: the connection is dropped, not continued in clear; `preferred` goes on (MP-98, MP-99)."""
