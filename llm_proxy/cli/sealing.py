@@ -15,7 +15,7 @@ from llm_proxy.cli import output
 from llm_proxy.cli.database import database, db_option
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.tree import Command
-from llm_proxy.crypto import KeyRing
+from llm_proxy.crypto import KeyRing, check_key_ring
 from llm_proxy.db import migrate as migrations
 from llm_proxy.db import sealing
 from llm_proxy.settings import Settings
@@ -26,12 +26,15 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only count what would b
 
 @contextmanager
 def _ready(db: str | None, *, needs_key: bool = True) -> Iterator[tuple[Engine, KeyRing, Settings]]:
-    """The migrated database and its ring. Raises CommandError without a key."""
+    """The migrated database and its ring. Raises CommandError without a key, or without that of a sealed row."""
     with database(db) as (engine, settings):
         ring = KeyRing.of(settings)
         if needs_key and ring.current_id is None:
             raise CommandError(_NO_KEY)
         migrations.require_current(engine)
+        lacking = check_key_ring(engine, ring) if needs_key else None
+        if lacking is not None:  # as at the start: one line, and nothing is changed (data-plane decision 14)
+            raise CommandError(lacking)
         yield engine, ring, settings
 
 
@@ -146,6 +149,8 @@ def _tell(done: sealing.Done, verb: str, skipped: str, dry_run: bool) -> None:
 
 def _record(engine: Engine, settings: Settings, dry_run: bool, **counts: int) -> None:
     """`system.encrypt` in the audit trail, when something was changed (MP-112)."""
+    if dry_run:
+        output.note("Dry run: nothing was changed")
     if dry_run or not any(counts.values()):
         return
     writer = AuditWriter.of(engine, settings)

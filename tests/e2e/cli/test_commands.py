@@ -308,6 +308,9 @@ def test_encryption_is_turned_on_rotated_and_counted(alone: dict[str, str]) -> N
     second = alone | {"ENCRYPTION_KEY": keys[1], "ENCRYPTION_KEY_PREVIOUS": keys[0]}
     status = json.loads(run("migrate", "encrypt-status", "--json", variables=second).stdout)
     assert list(status["by_key"].values()) == [1]
+    lacking = run("migrate", "re-encrypt", variables=alone | {"ENCRYPTION_KEY": keys[1]})
+    assert (lacking.returncode, lacking.stdout, lacking.stderr.count("\n")) == (1, "", 1)
+    assert "is not in the key ring" in lacking.stderr
     assert status["current_key"] not in status["by_key"]
     assert json.loads(run("migrate", "re-encrypt", "--json", variables=second).stdout)["re_encrypted"] == 1
     assert run("migrate", "encrypt-status", "--check", variables=second).returncode == 0
