@@ -268,6 +268,8 @@ class AccessLog:
         }
         if fields is not None:
             line |= fields
+            if "correlation_id" in fields:
+                line["correlation_id"] = REDACTOR.text(fields["correlation_id"])  # the client's own words, as the other
         if is_fault:
             _writer.line("error", "request completed with server error", line)
         else:

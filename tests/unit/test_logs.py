@@ -121,6 +121,22 @@ def test_the_access_line(log_file: Path, status: int, level: str, message: str) 
     )
 
 
+def test_a_secret_that_a_client_sends_as_an_id_is_hidden(log_file: Path) -> None:
+    """In request id, correlation id and path alike."""
+    configure(log_file)
+    key = "sk-provider-0123456789abcdef"
+    about = {
+        "method": "GET",
+        "path": f"/{key}",
+        "request_id": key,
+        "client_ip": None,
+        "fields": {"correlation_id": key},
+    }
+    logs.AccessLog("info").completed(status=200, duration_s=0, **about)
+    assert key not in log_file.read_text()
+    assert written(log_file)[0]["correlation_id"] == "sk-provi...cdef"
+
+
 def test_probes_are_quiet(log_file: Path) -> None:
     """At debug they appear, otherwise not, failing or not."""
     configure(log_file)
