@@ -26,12 +26,16 @@ LABELS = {"type": "object", "additionalProperties": {"type": ["string", "number"
 MAP = {"type": "object"}
 LIST = {"type": "array"}
 ENTRIES = {"type": "array", "items": {"type": "object", "required": ["name"]}}
+AMOUNTS = {
+    "type": ["object", "null"],
+    "additionalProperties": {"type": ["string", "number", "null"], "pattern": QUANTITY["pattern"]},
+}
 RESOURCES = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
-        "limits": {"type": ["object", "null"], "additionalProperties": {"type": ["string", "number", "null"]}},
-        "requests": {"type": ["object", "null"], "additionalProperties": {"type": ["string", "number", "null"]}},
+        "limits": AMOUNTS,
+        "requests": AMOUNTS,
         "claims": {"type": ["array", "null"]},
     },
 }
@@ -70,12 +74,23 @@ TLS = {
         },
     },
 }
-NETWORKS = {"type": "array", "items": {"type": "string", "pattern": r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"}}
+_BYTE = "(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
+_V4 = rf"{_BYTE}(\.{_BYTE}){{3}}(/(3[0-2]|[12]?[0-9]))?"
+_V6 = r"[0-9a-fA-F]*:[0-9a-fA-F:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
+NETWORKS = {"type": "array", "items": {"type": "string", "pattern": f"^({_V4}|{_V6})$"}}
 ENV = {
     "type": "object",
     "patternProperties": {"^[-._a-zA-Z][-._a-zA-Z0-9]*$": {"type": ["string", "number", "boolean", "null"]}},
     "additionalProperties": False,
 }
+
+
+def _one_of(*words: str) -> dict[str, Any]:
+    """These words, in the cases in which people write them; the proxy itself takes any."""
+    enum = [case for word in words for case in (word, word.upper(), word.capitalize())]
+    return {"type": ["string", "null"], "enum": [*enum, "", None]}
+
+
 PROXY_ENV = ENV | {
     "properties": {
         "DB_DRIVER": {
@@ -85,6 +100,14 @@ PROXY_ENV = ENV | {
         "LLM_PROXY_EVENT_BUS": {
             "type": ["string", "null"],
             "enum": ["in-memory", "memory", "redis-streams", "redis", None],
+        },
+        "LOG_LEVEL": _one_of("debug", "info", "warn", "warning", "error"),
+        "LOG_FORMAT": _one_of("json", "text"),
+        "WEB_CONCURRENCY": {
+            "type": ["string", "integer", "null"],
+            "pattern": "^$|^([1-9]|[1-5][0-9]|6[0-4])$",
+            "minimum": 1,
+            "maximum": 64,
         },
     }
 }
