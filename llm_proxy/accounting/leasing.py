@@ -493,15 +493,16 @@ class LeasedAdmission:
     def _resize(self, slot: Slot) -> bool:
         """Hold what was used twice over, nothing when that is nothing; True when the lease is to be closed.
 
-        A limited token that was used once is closed as it is settled. Of thousands that are used now and then, each
-        would cost two more swaps a use, until beats take so long that others count unspent units as lost.
+        A token that was used once is closed as it is settled. Of thousands that are used now and then, each would cost
+        one or two more swaps a use, until beats take so long that others count unspent units as lost.
         """
         assert self._ledger is not None
         spent = self._ledger.ints[slot.at + SPENT]
         used, slot.spent_at_beat = spent - slot.spent_at_beat, spent
         slot.is_warm = slot.is_warm or used > 1
         slot.size = min(_LARGEST_SLICE, max(0, 2 * used)) if slot.is_warm else 0
-        is_rare = used == 1 and not slot.is_warm and slot.limit < math.inf and slot.refusal is None
+        is_rare = used == 1 and not slot.is_warm and slot.refusal is None
+        is_rare = is_rare and (slot.limit < math.inf or not self._grace_s)
         if is_rare and not slot.pending and not slot.waiters:
             self._closed_at[slot.token_id] = self._clock()
             return True
