@@ -226,9 +226,9 @@ def _tell(cfg: Any) -> None:
 
 def _database_shown() -> str:
     """Host and database, or the file: never a password."""
-    if _settings.driver == "sqlite":
-        return _settings.database_path
-    return (_settings.database_url or "").rpartition("@")[2].partition("?")[0]
+    from llm_proxy.db.engine import connector_of_settings
+
+    return _settings.database_path if _settings.driver == "sqlite" else connector_of_settings(_settings).where
 
 
 # -- workers ----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """From settings to an engine: driver, pool, transactions."""
 
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy
@@ -11,6 +12,7 @@ from llm_proxy.db.connector import Connector, connector_of, remember
 from llm_proxy.db.urls import UrlFault, parse
 from llm_proxy.settings import Settings
 
+_TWO_PASSWORDS = "DATABASE_PASSWORD has no effect: DATABASE_URL has a password of its own"
 READS = "llm_proxy_reads"  # execution option: the transaction writes nothing
 
 
@@ -30,9 +32,11 @@ def connector_of_settings(settings: Settings) -> Connector:
     address = parse(settings.database_url or "")
     if address.driver != settings.driver:
         raise UrlFault(f"expected the form of {settings.driver}, because DB_DRIVER says so")
-    if address.driver == "postgres":
-        return postgres.connector(address, settings)
-    return mysql.connector(address, settings)
+    kind = postgres.connector if address.driver == "postgres" else mysql.connector
+    made = kind(address, settings)
+    if address.password and settings.database_password:  # MP-201a
+        return replace(made, warnings=(*made.warnings, _TWO_PASSWORDS))
+    return made
 
 
 def engine_of(connector: Connector, settings: Settings) -> Engine:

@@ -108,7 +108,7 @@ def _words(address: Address, settings: Settings) -> dict[str, str]:
             server[name] = value
         else:
             raise UrlFault(f"option {name} is not known")
-    for name, given in (("user", address.user), ("password", address.password), ("dbname", address.database)):
+    for name, given in (("user", address.user), ("password", address.password or None), ("dbname", address.database)):
         if given is not None:
             words[name] = given
     if "password" not in words and settings.database_password is not None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_proxy.db import mysql, postgres
+from llm_proxy.db.engine import connector_of_settings
 from llm_proxy.db.urls import Address, UrlFault, parse
 from llm_proxy.settings import Settings
 
@@ -140,9 +141,13 @@ def test_postgres_refuses_by_name(options: str, named: str) -> None:
 
 
 def test_a_password_may_come_by_itself() -> None:
-    """DATABASE_PASSWORD fills in where the URL has none, on both."""
+    """DATABASE_PASSWORD fills in where the URL has none, on both; where it has one, that wins with a warning."""
     assert _words("postgres://u@h/d", database_password="apart")["password"] == "apart"
+    assert _words("postgres://u:@h/d", database_password="apart")["password"] == "apart"
     assert _words("postgres://u:own@h/d", database_password="apart")["password"] == "own"
+    for url, number in (("postgres://u:own@h/d", 1), ("u:own@tcp(h)/d", 1), ("u@tcp(h)/d", 0)):
+        made = connector_of_settings(Settings(database_url=url, database_password="apart"))
+        assert [warning.partition(" ")[0] for warning in made.warnings] == ["DATABASE_PASSWORD"] * number
     reading = mysql._Reading(parse("u@tcp(h)/d"), Settings(database_password="é:/"))
     assert reading.arguments["password"] == "é:/".encode()
 
