@@ -25,7 +25,8 @@ class Pair:
     gateways: tuple[Gateway, Gateway]
     provider: Provider
     database: Database
-    clients: list[Client] = field(default_factory=list)
+    _by_worker: dict[int, Client] = field(default_factory=dict)
+    _opened: int = 0
 
     def manage(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One call of the first server's management API."""
@@ -43,23 +44,26 @@ class Pair:
         return made
 
     def everywhere(self) -> list[Client]:
-        """Kept connections of which each worker of both servers has some."""
-        if not self.clients:
-            token = self.token()["token"]
-            while len(self._reached()) < WORKERS * len(self.gateways):
-                assert len(self.clients) < 600, f"only the workers {self._reached()} take connections"
-                addresses = [gateway.address for gateway in self.gateways for _ in range(15)]
-                with ThreadPoolExecutor(30) as pool:  # at once: who is idle would take all that come one by one
-                    opened = list(pool.map(Client, addresses))
-                    self.clients += opened
-                    answers = list(pool.map(lambda client: get(client, token), opened))
-                for gateway in self.gateways:
-                    gateway.wait_for_access(len(self.clients) // 2, path="/v1/models")
-                assert {answer.status for answer in answers} == {200}
+        """A kept connection to each worker of both servers."""
+        token = "" if self.clients else self.token()["token"]
+        while len(self.clients) < WORKERS * len(self.gateways):
+            self._opened += 30
+            assert self._opened < 900, f"only the workers {list(self._by_worker)} take connections"
+            addresses = [gateway.address for gateway in self.gateways for _ in range(15)]
+            with ThreadPoolExecutor(30) as pool:  # at once: who is idle would take all that come one by one
+                opened = list(pool.map(Client, addresses))
+                answers = list(pool.map(lambda client: get(client, token), opened))
+            for gateway, half in zip(self.gateways, (slice(None, 15), slice(15, None)), strict=True):
+                for client, answer in zip(opened[half], answers[half], strict=True):
+                    worker = gateway.wait_for_access(request_id=answer.value("X-Request-ID"))[0]["worker"]
+                    if self._by_worker.setdefault(worker, client) is not client:
+                        client.sock.close()
         return self.clients
 
-    def _reached(self) -> set[Any]:
-        return {line["worker"] for gateway in self.gateways for line in gateway.access_lines(path="/v1/models")}
+    @property
+    def clients(self) -> list[Client]:
+        """Those that were opened so far."""
+        return list(self._by_worker.values())
 
     def execute(self, statement: str) -> None:
         """One write, past all servers."""
