@@ -1,17 +1,20 @@
 """What a start does with the database before anything is served (MP-103, MP-107)."""
 
+import logging
 import time
 from collections.abc import Callable
 
 import sqlalchemy.exc
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from llm_proxy.crypto import KeyRing, check_key_ring
 from llm_proxy.db import migrate
 from llm_proxy.db.connector import connector_of
 from llm_proxy.db.errors import DatabaseAway, DatabaseFault, in_words, is_unavailable
+from llm_proxy.db.session import reading
 from llm_proxy.settings import Settings
 
+_LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 _NOT_YET = ((1044,), (1045,), (1049,), (1130,))  # MySQL: user or database is not there
 
@@ -72,4 +75,15 @@ def _prepare(engine: Engine, settings: Settings) -> list[str]:
     fault = check_key_ring(engine, KeyRing.of(settings))
     if fault is not None:
         raise KeyRingFault(fault)
+    if settings.encryption_key is not None:
+        _warn_of_plain_keys(engine)
     return done
+
+
+def _warn_of_plain_keys(engine: Engine) -> None:
+    """Encryption that was turned on seals what is written from now on, and nothing else by itself (MP-193)."""
+    with reading(engine) as connection:
+        plain = text("SELECT count(*) FROM projects WHERE api_key <> '' AND api_key NOT LIKE 'enc:%'")
+        number = connection.execute(plain).scalar_one()
+    if number:
+        _LOG.warning("%s provider keys are stored in clear: run llm-proxy migrate encrypt", number)

@@ -8,6 +8,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Engine, text
 
 from llm_proxy.crypto import KeyRing, check_key_ring, key_id
+from llm_proxy.db.prepare import prepare
+from llm_proxy.settings import Settings
 
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
 
@@ -28,6 +30,13 @@ def test_the_right_ring_passes(engine: Engine) -> None:
     """Plain rows, rows under the current, a previous and the first format's key: nothing to say."""
     _store(engine, "plain", KeyRing(A).seal("x", "1"), KeyRing(B).seal("x", "2"), _v1(B))
     assert check_key_ring(engine, KeyRing(A, [B])) is None
+
+
+def test_plain_keys_beside_a_ring_are_told_at_the_start(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    """Turning encryption on seals nothing by itself, and says so; without a key another warning stands for it."""
+    _store(engine, "plain-1", "plain-2", KeyRing(A).seal("x", "2"))
+    prepare(engine, Settings(encryption_key=A))
+    assert caplog.messages[-1:] == ["2 provider keys are stored in clear: run llm-proxy migrate encrypt"]
 
 
 def test_an_unknown_key_stops_the_start(engine: Engine) -> None:
