@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.near import Generation, Generations
 
 WAIT_S: Final = 60.0  # longest wait; then each goes on its own
@@ -26,18 +27,25 @@ class Flight:
     Attributes:
         is_leader: It is the caller's own to make and to land.
         was_abandoned: It landed only because its leader's client left: those who waited need a new leader.
+        brought: The answer, once its leader has it; it may not be stored yet.
     """
 
-    __slots__ = ("_flights", "_has_lock", "_is_over", "_leader", "_waiting", "_woken", "key", "was_abandoned")
+    __slots__ = (
+        "_flights", "_has_lock", "_is_over", "_leader", "_waiting", "_woken", "brought", "key", "was_abandoned",
+    )  # fmt: skip
 
     def __init__(self, flights: "Flights", key: str, leader: "Flight | None" = None) -> None:
         self._flights, self.key, self._leader = flights, key, leader
         self._has_lock = self._is_over = self.was_abandoned = False
+        self.brought: Entry | None = None
         self._waiting: list[Flight] = []
         self._woken: threading.Event | None = None  # most who lead never wait
         if leader is not None:
             self._woken = threading.Event()
-            leader._waiting.append(self)
+            if leader.brought is not None:
+                self._bring(leader.brought)
+            else:
+                leader._waiting.append(self)
 
     @property
     def is_leader(self) -> bool:
@@ -47,6 +55,18 @@ class Flight:
         """Let the one who waits here look up; safe in the hub."""
         if self._woken is not None:
             self._woken.set()
+
+    def bring(self, entry: Entry) -> None:
+        """A leader has the whole answer: who waits in this worker need not wait until it is stored."""
+        if self.is_leader and not self._is_over:
+            self.brought = entry
+            for follower in self._waiting:
+                follower._bring(entry)
+            self._waiting.clear()
+
+    def _bring(self, entry: Entry) -> None:
+        self.brought = entry
+        self.wake()
 
     def land(self, *, is_storable: bool = True, is_abandoned: bool = False) -> None:
         """A leader's is over, or will never be stored: all others go on. Repeats do nothing."""

@@ -11,24 +11,23 @@ from typing import Final, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from llm_proxy.cache import ranges
+from llm_proxy.cache.capture import Answered, Capture, keep
 from llm_proxy.cache.coalesce import Flight, Flights
+from llm_proxy.cache.conditional import CONDITIONALS, conditions, is_not_modified, is_unchanged
 from llm_proxy.cache.directives import values
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.key import DEFAULT_VARY, canonical_target, primary_key, variant_key
 from llm_proxy.cache.marks import Marks
 from llm_proxy.cache.near import Generation
 from llm_proxy.cache.policy import (
-    CONDITIONALS,
     Heard,
     Refused,
     Rules,
     Verdict,
     Wishes,
-    conditions,
     freshened,
-    is_not_modified,
+    is_for_others,
     judge,
-    keep_s,
     may_serve_on_error,
     storable,
     wishes,
@@ -36,7 +35,6 @@ from llm_proxy.cache.policy import (
 from llm_proxy.cache.purges import Purges
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import Store
-from llm_proxy.cache.streams import is_finished
 
 Pairs = list[tuple[str, str]]
 
@@ -45,7 +43,6 @@ _IN_304: Final = frozenset(("etag", "last-modified", "cache-control", "expires",
 _NEITHER: Final = frozenset(("IF-MATCH", "IF-UNMODIFIED-SINCE"))
 _LOCATIONS: Final = frozenset(("location", "content-location"))
 _LOCATION_CHARS: Final = frozenset(len(name) for name in _LOCATIONS)
-_STALE_KEPT_HERE_S: Final = 60.0  # for max-stale, where room costs nothing
 
 
 @dataclass(slots=True)
@@ -73,22 +70,6 @@ class Found(NamedTuple):
 
 
 NOTHING: Final = Found(None, Verdict.VALIDATE)
-
-
-class Answered(NamedTuple):
-    """What became of a provider's answer.
-
-    Attributes:
-        entry: To be served in its place: validated, or stale for want of better; None: the answer itself is passed on.
-        result: `fresh`, `changed` or `failed` where an entry was to be validated, else None.
-        capture: Collects the answer's body, to be stored; None: it is not.
-        reason: Why it is not.
-    """
-
-    entry: Entry | None = None
-    result: str | None = None
-    capture: "Capture | None" = None
-    reason: str | None = None
 
 
 class ResponseCache:
@@ -236,6 +217,11 @@ class Inquiry:
         return self._cache.store.is_local
 
     @property
+    def is_store_away(self) -> bool:
+        """Whether waiting for what others store would be in vain."""
+        return self._cache.store.is_left_alone
+
+    @property
     def is_partial(self) -> bool:
         """It asks for a range: a whole fresh entry may answer it, nothing else is done for it."""
         return self._range is not None
@@ -275,7 +261,7 @@ class Inquiry:
         fields = [field for field in entry.fields if field[0].lower() != "content-length"]
         fields.append(("Age", age))
         content = entry.content
-        if self._range is not None and entry.status == 200 and "IF-RANGE" not in self._values:
+        if self._range is not None and entry.status == 200 and is_unchanged(entry, self._values.get("IF-RANGE")):
             span = ranges.wanted(self._range, len(content))
             if span is not None:
                 start, end = span
@@ -299,9 +285,24 @@ class Inquiry:
         entry = self.found.entry
         if self._method == "HEAD" or self._conditionals or self.is_partial or self.number is None:
             return None
-        if self._wishes.no_cache or self._wishes.max_age_s == 0 or (entry is not None and entry.is_validated_always):
+        if self._wishes.no_cache or self._wishes.max_age_s == 0 or self.is_store_away:
+            return None
+        if entry is not None and not is_for_others(entry):
             return None
         return self._cache.flights.board(variant_key(self._primary, DEFAULT_VARY, self._fields))
+
+    def accept(self, flight: Flight) -> Entry | None:
+        """What a flight has brought, if it answers this request, too. Asked after `decide`, for what purges are known.
+
+        A purge that was confirmed before this request came is among those, however lately it came to the flight.
+        """
+        entry = flight.brought
+        if entry is None or entry.key != variant_key(self._primary, entry.vary, self._fields):
+            return None
+        if not self._is_usable(entry) or judge(entry, self._wishes, self._cache.clock()) is Verdict.VALIDATE:
+            return None
+        self._key, self.found = entry.key, Found(entry, Verdict.SERVE)
+        return entry
 
     @property
     def is_outdated(self) -> bool:
@@ -341,7 +342,18 @@ class Inquiry:
         reaction = self._react(heard)
         if reaction.capture is None:
             self.land(is_storable=reaction.entry is not None)
+        elif not reaction.capture.is_for_others:
+            self.land(is_storable=False)
         return reaction
+
+    def keep(self, entry: Entry) -> bool:
+        """Store an answer that came whole, and let those go on who wait for it."""
+        if self.flight is not None:
+            self.flight.bring(entry)
+        try:
+            return keep(self._cache, entry)
+        finally:
+            self.land()
 
     def _react(self, heard: Heard) -> Answered:
         entry = None if self.is_partial else self.found.entry
@@ -376,66 +388,6 @@ class Inquiry:
             fresh = replace(fresh, number=self.number)
             keep(cache, fresh)
         return fresh
-
-
-class Capture:
-    """Collects an answer's body while it passes, and stores it when it has come to its end.
-
-    A body of known length is stored on this machine before its last piece goes to the client, who may ask again
-    at once.
-    """
-
-    __slots__ = ("_cache", "_entry", "_expected", "_inquiry", "_length", "_pieces", "is_forced")
-
-    def __init__(self, cache: ResponseCache, entry: Entry, inquiry: Inquiry, expected: int | None) -> None:
-        self._cache, self._entry, self._inquiry = cache, entry, inquiry
-        self._expected = expected if cache.store.is_local else None
-        self._pieces: list[bytes] = []
-        self._length = 0
-        self.is_forced = entry.is_forced
-
-    def __call__(self, piece: bytes) -> None:
-        """A tap: keep a reference; past the bound nothing is kept, and those who wait for it go on."""
-        if self._length < 0:
-            return
-        self._length += len(piece)
-        if self._length > self._cache.rules.most_bytes:
-            self._length = -1
-            self._pieces.clear()
-            self._inquiry.land(is_storable=False)
-            return
-        self._pieces.append(piece)
-        if self._length == self._expected:
-            self._length = -1
-            keep(self._cache, self._entry.with_content(b"".join(self._pieces)))
-            self._pieces.clear()
-            self._inquiry.land()
-
-    def finish(self, *, is_whole: bool, is_framed: bool = True) -> Callable[[], bool] | None:
-        """The answer is over. Returns what stores it (where that may take a while, the caller's greenlet need not).
-
-        Args:
-            is_whole: The provider ended it as it should, and the client took all of it.
-            is_framed: Its end was marked by more than the connection's.
-        """
-        if not is_whole or self._length < 0:
-            return None
-        content = b"".join(self._pieces)
-        self._pieces.clear()
-        if self._entry.is_stream and not is_finished(content, is_framed=is_framed):
-            return None
-        entry = self._entry.with_content(content)
-        return lambda: keep(self._cache, entry)
-
-
-def keep(cache: ResponseCache, entry: Entry) -> bool:
-    """Store an entry for as long as it is of use."""
-    left_s = entry.lifetime_s - entry.age_s(cache.clock())
-    more_s = keep_s(entry) or (_STALE_KEPT_HERE_S if cache.store.is_local else 0.0)
-    is_kept = cache.store.put(entry, max(0.0, left_s) + more_s)
-    if is_kept:
-        cache.counts.stored()
-    return is_kept
 
 
 def _path_of(location: str, base: str) -> str | None:

@@ -48,6 +48,8 @@ CREATE TRIGGER IF NOT EXISTS removed AFTER DELETE ON entries
 """
 _VARIES = f"SELECT DISTINCT vary FROM entries WHERE prim = ? LIMIT {MOST_VARIES}"  # noqa: S608
 _READ = "SELECT meta, body FROM entries WHERE key = ? AND expires > ?"
+_IS_ANY_OLD = "SELECT 1 FROM entries WHERE expires <= ? LIMIT 1"
+_FREE_OLD = "DELETE FROM entries WHERE expires <= ?"
 _PUT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _NUMBER = struct.Struct("<q")
 _log = logging.getLogger(__name__)
@@ -84,6 +86,11 @@ class MemoryStore:
         self._kept: sqlite3.Connection | None = None
         self._purged = _Number(folder)
         self._near = NearCopies(folder, most_bytes // _NEAR_PART)
+
+    @property
+    def is_left_alone(self) -> bool:
+        """See Store: a file is tried again at once."""
+        return False
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -131,7 +138,12 @@ class MemoryStore:
         return [entry for entry in read.values() if entry is not None]
 
     def stored_bytes(self) -> float:
-        """See Store."""
+        """See Store. It is asked once a second: what is too old to be of use goes meanwhile."""
+        now = self._clock()
+        with self._failing, self._lock:
+            if self._connection().execute(_IS_ANY_OLD, (now,)).fetchone() is not None:
+                with self._writing() as execute:
+                    execute(_FREE_OLD, (now,))
         with self._failing, self._lock:
             return float(self._connection().execute("SELECT bytes FROM total").fetchone()[0])
         return 0.0
@@ -167,7 +179,7 @@ class MemoryStore:
         held, number = execute("SELECT bytes, entries FROM total").fetchone()
         if held <= self._most_bytes and number <= self._most_entries:
             return
-        execute("DELETE FROM entries WHERE expires <= ?", (now,))
+        execute(_FREE_OLD, (now,))
         self._write_touched(execute)
         held, number = execute("SELECT bytes, entries FROM total").fetchone()
         if held <= self._most_bytes and number <= self._most_entries:
@@ -187,6 +199,7 @@ class MemoryStore:
         where, values = _where(scope)
         removed = 0
         with self._failing, self._writing() as execute:
+            execute(_FREE_OLD, (self._clock(),))  # nobody would have been served these: they do not count
             removed = int(execute(f"DELETE FROM entries WHERE number < ? AND {where}", (number, *values)).rowcount)  # noqa: S608
         if removed:
             self._near.generations.all_changed()

@@ -152,8 +152,10 @@ def storable(heard: Heard, rules: Rules) -> Entry | Refused:
         return Refused("ttl-zero-no-lifetime")
     if not is_forced and heard.is_authorized and not _may_share(found):
         return Refused("authorization")
-    etag = next(iter(parse.values(heard.fields, "etag")), None)
-    last_modified = next(iter(parse.values(heard.fields, "last-modified")), None)
+    etag = last_modified = None
+    if not heard.is_opted_in:  # a POST is never validated: If-None-Match would make it fail (RFC 9110 §13.1.2)
+        etag = next(iter(parse.values(heard.fields, "etag")), None)
+        last_modified = next(iter(parse.values(heard.fields, "last-modified")), None)
     is_validated_always = "no-cache" in found
     if (lifetime_s <= 0 or is_validated_always) and etag is None and last_modified is None:
         return Refused("ttl-zero-no-validator")
@@ -323,7 +325,13 @@ def judge(entry: Entry, asked: Wishes, now: float) -> Verdict:
         return Verdict.VALIDATE
     if asked.max_stale_s is not None and -left_s <= asked.max_stale_s:
         return Verdict.SERVE
-    return Verdict.SERVE_AND_REFRESH if -left_s <= entry.while_revalidating_s else Verdict.VALIDATE
+    is_near = 0 < entry.while_revalidating_s >= -left_s
+    return Verdict.SERVE_AND_REFRESH if is_near else Verdict.VALIDATE
+
+
+def is_for_others(entry: Entry) -> bool:
+    """Whether a request that had to wait for this response may have it, or would only have to validate it."""
+    return judge(entry, NO_WISHES, entry.received_at) is not Verdict.VALIDATE
 
 
 def may_serve_on_error(entry: Entry, asked: Wishes, status: int | None, now: float) -> bool:
@@ -367,32 +375,3 @@ def freshened(entry: Entry, heard: Heard, rules: Rules) -> Entry:
     if isinstance(judged, Refused):  # it says now that it must not be kept: of no use after this answer
         return replace(entry, fields=tuple(fields), received_at=heard.received_at, lifetime_s=0.0, may_be_stale=False)
     return replace(judged, key=entry.key, target=entry.target, vary=entry.vary, content=entry.content)
-
-
-# -- conditional requests ---------------------------------------------------------------------------------------------
-
-CONDITIONALS: Final = frozenset(("IF-NONE-MATCH", "IF-MODIFIED-SINCE", "IF-MATCH", "IF-UNMODIFIED-SINCE", "IF-RANGE"))
-
-
-def is_not_modified(entry: Entry, if_none_match: Sequence[str], if_modified_since: str | None) -> bool:
-    """Whether the client has it already (RFC 9110 §13.2.2, RFC 9111 §4.3.2)."""
-    if if_none_match:
-        wanted = parse.tags(if_none_match)
-        if "*" in wanted:
-            return True
-        return entry.etag is not None and any(parse.is_same_weakly(entry.etag, tag) for tag in wanted)
-    since = parse.instant(if_modified_since) if if_modified_since is not None else None
-    if since is None:
-        return False
-    modified = parse.instant(entry.last_modified) if entry.last_modified is not None else None
-    return (entry.received_at - entry.initial_age_s if modified is None else modified) <= since
-
-
-def conditions(entry: Entry) -> list[tuple[str, str]]:
-    """The fields that ask whether a stored response is still good, names in upper case."""
-    asked = []
-    if entry.etag is not None:
-        asked.append(("IF-NONE-MATCH", entry.etag))
-    if entry.last_modified is not None:
-        asked.append(("IF-MODIFIED-SINCE", entry.last_modified))
-    return asked

@@ -99,7 +99,7 @@ class RedisStore:
         command(pipeline, "GET", f"{self._prefix}purged")
         command(pipeline, "SMEMBERS", f"{self._prefix}vary:{primary}")
         purged, varies = pipeline.execute()
-        self._announced = int(purged or 0)
+        self._announced = max(self._announced, int(purged or 0))  # look-ups overtake each other
         if not varies:
             return []
         keys = [
@@ -266,7 +266,7 @@ class RedisStore:
 
     @property
     def is_left_alone(self) -> bool:
-        """Whether it has just failed."""
+        """See Store."""
         return time.monotonic() < self._left_alone_until
 
     def _leave_alone(self, error: BaseException) -> None:

@@ -17,6 +17,10 @@ class Store(Protocol):
 
     is_local: bool  # fast enough to be asked to store while a request waits
 
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether it has just failed, so that nothing can be found or kept for now."""
+
     def find(self, primary: str, fields: Fields) -> list[Entry]:
         """The entries under a primary key that the request's fields select, the latest first."""
 

@@ -5,7 +5,7 @@ A request that no stored response may serve costs a look at its method and at on
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
 import gevent
@@ -13,8 +13,9 @@ from gevent import monkey
 
 from llm_proxy import metrics
 from llm_proxy.accounting.outcomes import HIT, LOCAL_304, REVALIDATED
+from llm_proxy.cache.capture import Answered, Capture
 from llm_proxy.cache.coalesce import WAIT_S, Flight
-from llm_proxy.cache.engine import SAFE_METHODS, Answered, Capture, Inquiry, ResponseCache, Served
+from llm_proxy.cache.engine import SAFE_METHODS, Inquiry, ResponseCache, Served
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.policy import NO_WISHES, Verdict, Wishes
 from llm_proxy.errors import NotCached, UpstreamCut
@@ -86,19 +87,12 @@ class CacheUse:
             if store is None:
                 inquiry.land(is_abandoned=is_abandoned)
             elif inquiry.is_store_local or not monkey.is_module_patched("socket"):
-                _store(store, inquiry)
+                store()
             else:
-                gevent.spawn(_store, store, inquiry)
+                gevent.spawn(store)
         except Exception:
             inquiry.land()
             _log.exception("an answer was not stored")
-
-
-def _store(store: Callable[[], bool], inquiry: Inquiry) -> None:
-    try:
-        store()
-    finally:
-        inquiry.land()
 
 
 _PASSES_BY: Final = CacheUse(None)
@@ -251,7 +245,7 @@ class Caching:
         settlement.begun(wait)
         has_landed = self._cache.flights.wait(flight, until)
         wait.check()
-        return _fresh(inquiry) if has_landed else None
+        return (inquiry.accept(flight) or _fresh(inquiry)) if has_landed else None
 
     def _lead(self, settlement: "Settlement", inquiry: Inquiry, flight: Flight, until: float) -> Entry | None:
         """Make sure that no other worker makes the exchange already, or has just made it."""
@@ -265,7 +259,11 @@ class Caching:
         else:
             wait = _Wait(flight)
             settlement.begun(wait)
-            if flights.wait_for_machine(flight, until, wait.is_cut, lambda: _fresh(inquiry) is not None):
+
+            def is_over() -> bool:
+                return wait.is_cut() or inquiry.is_store_away
+
+            if flights.wait_for_machine(flight, until, is_over, lambda: _fresh(inquiry) is not None):
                 entry = _fresh(inquiry)
             wait.check()
         if entry is not None:

@@ -150,6 +150,18 @@ def test_purge_numbers_only_grow(store: Store) -> None:
     assert store.announced() == 7
 
 
+def test_a_purge_that_was_heard_of_is_not_unheard(shared_redis_server: RedisServer) -> None:
+    """Look-ups overtake each other: one that left before a purge may come back after one that left later."""
+    client = shared_redis_server.client()
+    client.flushall()
+    store = RedisStore(client, shared_redis_server.client())
+    for told in (7, 6):
+        client.set("llmproxy:cache:purged", told)
+        found(store, entry())
+    assert store.announced() == 7
+    store.close()
+
+
 def test_the_oldest_used_go_when_there_is_no_room(tmp_path: Path, clock: Clock) -> None:
     """LRU by bytes; what goes is counted."""
     evicted: list[int] = []
@@ -172,6 +184,10 @@ def test_what_is_too_old_is_not_found(tmp_path: Path, clock: Clock) -> None:
     store.put(entry(), 10)
     clock[0] += 11
     assert found(store, entry()) == []
+    assert store.remove(Scope(is_all=True), 1) == 0  # nobody would have had it: no purge took it away
+    store.put(entry(), 10)
+    clock[0] += 11
+    assert store.stored_bytes() == store.count() == 0  # and its room is free
     store.close()
 
 

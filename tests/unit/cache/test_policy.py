@@ -3,6 +3,8 @@
 import pytest
 
 from llm_proxy.cache import policy
+from llm_proxy.cache.conditional import conditions, is_not_modified, is_unchanged
+from llm_proxy.cache.directives import age, http_date
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.policy import Heard, Refused, Rules, Verdict, judge, storable, wishes
 
@@ -140,7 +142,51 @@ def test_an_error_may_be_answered_with_what_is_stale(cache_control: str, status:
 def test_tags_are_compared_weakly(asks: list[str], is_same: bool) -> None:
     """RFC 9110 §8.8.3.2, lists and repeated lines included."""
     stored = entry("public, max-age=60", fields=(("ETag", '"a"'),))
-    assert policy.is_not_modified(stored, asks, None) is is_same
+    assert is_not_modified(stored, asks, None) is is_same
+
+
+@pytest.mark.parametrize(
+    ("fields", "if_range", "is_same"),
+    [
+        ((("ETag", '"a"'),), '"a"', True),
+        ((("ETag", '"a"'),), '"b"', False),
+        ((("ETag", 'W/"a"'),), 'W/"a"', False),
+        ((("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT"),), "Mon, 01 Jan 2024 00:00:00 GMT", True),
+        ((("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT"),), "Mon, 01 Jan 2025 00:00:00 GMT", False),
+        ((("Last-Modified", http_date(NOW - 10)),), http_date(NOW - 10), False),
+        ((), None, True),
+    ],
+)
+def test_a_part_is_served_only_of_what_the_client_has(
+    fields: tuple[tuple[str, str], ...], if_range: str | None, is_same: bool
+) -> None:
+    """RFC 9110 §13.1.5: strongly compared; a date that may not have changed yet is none."""
+    assert is_unchanged(entry("public, max-age=60", fields=fields), if_range) is is_same
+
+
+def test_the_answer_to_a_post_is_never_validated() -> None:
+    """A provider that does as RFC 9110 §13.1.2 says would refuse the POST with 412."""
+    stored = entry("public, max-age=60", fields=(("ETag", '"a"'),), asks="public, max-age=60", is_opted_in=True)
+    assert conditions(stored) == []
+    assert ("ETag", '"a"') in stored.fields
+
+
+@pytest.mark.parametrize(
+    ("lines", "age_s"),
+    [(["7"], 7), (["7, 9"], 1 << 31), (["7", "0"], 1 << 31), (["x"], 1 << 31), (["-1"], 1 << 31), (["1.0"], 1 << 31)],
+)
+def test_an_age_is_one_plain_number(lines: list[str], age_s: int) -> None:
+    """Anything else is very old."""
+    assert age(lines) == age_s
+
+
+@pytest.mark.parametrize(
+    ("cache_control", "is_for_others"),
+    [("public, max-age=9", True), ("public, max-age=0", False), ("public, max-age=0, stale-while-revalidate=9", True)],
+)
+def test_nobody_waits_for_what_he_could_not_have(cache_control: str, is_for_others: bool) -> None:
+    """An answer that is stored to be validated is of no use to those who ask at the same time."""
+    assert policy.is_for_others(entry(cache_control, fields=(("ETag", '"a"'),))) is is_for_others
 
 
 def test_a_304_makes_the_stored_answer_fresh_again() -> None:

@@ -204,6 +204,12 @@ def test_fields_of_the_same_name_that_we_add_replace_the_provider_s() -> None:
     assert answer_fields(given, (REPLACED_WITH_ORIGIN, REPLACED_WITH_CORRELATION)).fields == []
 
 
+def test_only_we_say_what_our_cache_did() -> None:
+    """The provider may be a proxy of this kind; what its cache did is not what ours did, on or off."""
+    given = [(b"X-PROXY-CACHE", b"hit"), (b"x-proxy-cache-key", b"v1:p"), (b"X-CACHE-DEBUG", b"why")]
+    assert answer_fields([*given, (b"Cache-Status", b"edge; hit")]).fields == [("Cache-Status", "edge; hit")]
+
+
 def test_both_directions_cost_microseconds() -> None:
     """Measured 4 and 5 µs; the bound is for slow machines."""
     answer = [(b"x-ratelimit-%d" % n, b"100") for n in range(20)]
