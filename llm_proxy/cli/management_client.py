@@ -40,8 +40,12 @@ def connect(
 
         return DirectClient(settings())
     found = load_settings(MANAGEMENT_API_BASE_URL=base_url)
-    if any(fault.startswith("MANAGEMENT_API_BASE_URL=") for fault in found.faults):
-        raise CommandError(next(fault for fault in found.faults if fault.startswith("MANAGEMENT_API_BASE_URL=")))
+    matter = ["MANAGEMENT_API_BASE_URL=", "LLM_PROXY_ENV_FILE="]  # others are the server's affair
+    if management_token is None:
+        matter.append("MANAGEMENT_TOKEN_FILE=")
+    faults = [fault for fault in found.faults if fault.startswith(tuple(matter))]
+    if faults:
+        raise CommandError("\n".join(faults))
     token = read_secret("--management-token", management_token) or found.settings.management_token
     token = token or read_secret("--management-token", None, prompt="Management token") or ""
     if not token:
@@ -67,7 +71,7 @@ class HttpClient:
         self._base_url = base_url.rstrip("/")
         self._session = requests.Session()
         self._session.auth = _Bearer(token)
-        self._session.verify = not is_insecure
+        self._verify = False if is_insecure else None  # of each request: the session's yields to REQUESTS_CA_BUNDLE
         self._session.headers["User-Agent"] = f"llm-proxy/{__version__}"
         if is_insecure:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
@@ -85,6 +89,7 @@ class HttpClient:
                 timeout=(CONNECT_S, TOTAL_S),
                 allow_redirects=False,
                 stream=True,
+                verify=self._verify,
             )
             with answer:
                 content = _read(answer, deadline)

@@ -2,6 +2,10 @@
 
 import json
 import sqlite3
+import ssl
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +82,8 @@ def test_deletion_is_refused_with_a_hint(manages: dict[str, str]) -> None:
         pytest.param({"MANAGEMENT_API_BASE_URL": "http://127.0.0.1:1"}, ["project", "list"], 2, id="refused"),
         pytest.param({"MANAGEMENT_API_BASE_URL": "http://no-such.invalid"}, ["project", "list"], 2, id="unknown-host"),
         pytest.param({"MANAGEMENT_API_BASE_URL": "ftp://x"}, ["project", "list"], 1, id="no-such-scheme"),
+        pytest.param({}, ["project", "list", "--env", "no-such.env"], 1, id="no-env-file"),
+        pytest.param({"MANAGEMENT_TOKEN_FILE": "/dev/null"}, ["project", "list"], 1, id="token-given-twice"),
         pytest.param({"MANAGEMENT_TOKEN": ""}, ["project", "list"], 3, id="no-token"),
         pytest.param({"MANAGEMENT_TOKEN": "a-wrong-management-token"}, ["project", "list"], 3, id="wrong-token"),
     ],
@@ -235,3 +241,40 @@ def test_old_records_are_pruned(alone: dict[str, str]) -> None:
     assert [event["action"] for event in left if event["action"] != "audit.anchor"] == ["system.cleanup"]
     wrong = run("audit", "prune", "--older-than", "soon", variables=alone)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+
+
+class _Listing(BaseHTTPRequestHandler):
+    """Answers every GET with an empty list."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_any_certificate_passes_where_that_is_asked_for(tmp_path: Path) -> None:
+    """--insecure holds also where a bundle is set for all of a machine's programs; without it, 2 and one line."""
+    for name in ("own", "other"):
+        made_by = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={name}"]
+        made_by += ["-keyout", str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.pem")]
+        subprocess.run(made_by, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "own.pem", tmp_path / "own.key")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Listing) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"https://127.0.0.1:{server.server_port}"
+        reach = {
+            "MANAGEMENT_TOKEN": "x" * 16,
+            "MANAGEMENT_API_BASE_URL": url,
+            "REQUESTS_CA_BUNDLE": f"{tmp_path}/other.pem",
+        }
+        refused = run("manage", "project", "list", "--json", variables=reach)
+        taken = run("manage", "project", "list", "--json", "--insecure", variables=reach)
+        server.shutdown()
+    assert (refused.returncode, "certificate not accepted" in refused.stderr) == (2, True)
+    assert (taken.returncode, taken.stdout) == (0, "[]\n")
