@@ -77,22 +77,36 @@ class Line:
         return self.max_requests is not None and seen > self.max_requests
 
 
+def noted(folder: Path) -> dict[str, list[Noted]]:
+    """What the ledgers of this machine hold, by token id. To be asked for *before* the rows are read.
+
+    A lease that is closed in between is then in the row; the other way round it would be in neither.
+
+    Args:
+        folder: `ledger.folder_of` this database; one that is not there holds nothing.
+    """
+    found: dict[str, list[Noted]] = {}
+    for path in ledger.files(folder):
+        for slot in ledger.read(path):
+            found.setdefault(slot.token_id, []).append(slot)
+    return found
+
+
 def compare(
-    rows: Iterable[Counted], folder: Path, witness: Mapping[str, int] | None = None, *, now_s: float | None = None
+    rows: Iterable[Counted],
+    ledgers: Mapping[str, list[Noted]],
+    witness: Mapping[str, int] | None = None,
+    *,
+    now_s: float | None = None,
 ) -> list[Line]:
     """One line a token, by id.
 
     Args:
-        rows: Tokens as they were read *before* this call: a ledger read later can only be ahead.
-        folder: `ledger.folder_of` this database; one that is not there holds nothing.
+        ledgers: What was `noted` before the rows were read.
         witness: Requests by token id, in full; a token that is not in it was never seen.
         now_s: The database's time; None: nobody is taken for silent.
     """
-    noted: dict[str, list[Noted]] = {}
-    for path in ledger.files(folder):
-        for slot in ledger.read(path):
-            noted.setdefault(slot.token_id, []).append(slot)
-    found = [_line(row, noted.get(row.id, []), witness, now_s) for row in rows]
+    found = [_line(row, ledgers.get(row.id, []), witness, now_s) for row in rows]
     return sorted(found, key=lambda line: line.token_id)
 
 

@@ -164,12 +164,13 @@ def reconcile(since: datetime | None, until: datetime | None, events: Path | Non
 
 
 def _report(engine: Engine, found: Settings, first: date, last: date, events: Path | None) -> sums.Report:
-    rows = sums.token_rows(engine)
     with reading(engine) as connection:
         database_id = str(connection.exec_driver_sql("SELECT id FROM instance").scalar_one())
         now_s = float(connection.exec_driver_sql(f"SELECT {DATABASE_S[engine.dialect.name]}").scalar_one())
+    ledgers = units.noted(folder_of(root_of(found), database_id))
+    rows = sums.token_rows(engine)
     counted = [_Counted(row["id"], row["request_count"], row["max_requests"], row["leases"]) for row in rows]
-    charged = units.compare(counted, folder_of(root_of(found), database_id), now_s=now_s)
+    charged = units.compare(counted, ledgers, now_s=now_s)
     try:
         seen = None if events is None else sums.event_counts(events, first, last)
     except OSError as error:

@@ -19,7 +19,7 @@ from servers.databases import Database
 from sqlalchemy import Engine, text
 
 from llm_proxy.accounting.ledger import files, folder_of
-from llm_proxy.accounting.reconcile import Line, compare
+from llm_proxy.accounting.reconcile import Line, compare, noted
 from llm_proxy.crypto import digest
 from llm_proxy.db.types import to_column
 from llm_proxy.tokens.bearer import new_bearer
@@ -187,11 +187,12 @@ class Crew:
 
     def lines(self, tokens: Sequence[Token]) -> list[Line]:
         """The tokens' numbers: rows, ledgers of replica 0, the provider's log as witness."""
+        ledgers = noted(folder_of(self.root(0), self.database_id))
         with self.engine.connect() as connection:
             wanted = {token.id for token in tokens}
             statement = "SELECT id, request_count, max_requests, leases FROM tokens"
             rows: list[Any] = [row for row in connection.execute(text(statement)).all() if row.id in wanted]
-        return compare(rows, folder_of(self.root(0), self.database_id), self.seen())
+        return compare(rows, ledgers, self.seen())
 
     def ledgers(self) -> list[Path]:
         """All ledger files."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_proxy.accounting.ledger import folder_of
-from llm_proxy.accounting.reconcile import compare
+from llm_proxy.accounting.reconcile import compare, noted
 from llm_proxy.crypto import KeyRing, digest
 from llm_proxy.settings import load
 from llm_proxy.tokens.bearer import hint, new_bearer
@@ -147,9 +147,10 @@ class Gateway:
     def request_count(self, token: Token) -> int:
         """What the token was charged: the count in the row, and what the workers' ledgers hold beyond it."""
         columns = "id, request_count, max_requests, leases"
-        rows = [Counted(*row) for row in self.rows(f"SELECT {columns} FROM tokens WHERE id = ?", (token.id,))]
         database_id = self.rows("SELECT id FROM instance")[0][0]
-        return compare(rows, folder_of(self.folder / "data" / "ledger", database_id))[0].charged
+        ledgers = noted(folder_of(self.folder / "data" / "ledger", database_id))
+        rows = [Counted(*row) for row in self.rows(f"SELECT {columns} FROM tokens WHERE id = ?", (token.id,))]
+        return compare(rows, ledgers)[0].charged
 
     # -- asking it ----------------------------------------------------------------------------------------------------
 
