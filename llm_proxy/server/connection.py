@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import gevent
 import gevent.socket
-from gunicorn.http.errors import NoMoreData
+from gunicorn.http.errors import InvalidRequestLine, LimitRequestHeaders, NoMoreData
 from gunicorn.http.message import RFC9110_5_3_SINGLETON_FIELDS, Request
 from gunicorn.http.parser import RequestParser
 
@@ -45,6 +45,15 @@ class Head(Request):  # type: ignore[misc]  # gunicorn has no types
 
     def _peer_trusted_for_forwarded(self) -> tuple[dict[str, str], list[str]]:
         return {}, []
+
+    def _parse_fast(self, unreader: Any, buf: bytearray) -> Any:
+        """The C parser calls a head of more than 256 fields malformed, and does not say why."""
+        try:
+            return super()._parse_fast(unreader, buf)
+        except InvalidRequestLine as exc:
+            if bytes(buf).partition(b"\r\n\r\n")[0].count(b"\r\n") > self.limit_request_fields:
+                raise LimitRequestHeaders(str(exc)) from exc
+            raise
 
     def _apply_header_policy(self, name: str, value: str, *state: Any, **options: Any) -> tuple[str, str] | None:
         known = _names.get(name)

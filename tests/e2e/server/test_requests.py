@@ -207,7 +207,9 @@ def test_a_request_line_within_the_limit_is_served(server):
 
 
 @pytest.mark.parametrize(
-    "head", [b"X-A: " + b"a" * 9000 + b"\r\n", b"".join(b"X-%d: 1\r\n" % i for i in range(150))], ids=["size", "number"]
+    "head",
+    [b"X-A: " + b"a" * 9000 + b"\r\n", *(b"".join(b"X-%d: 1\r\n" % i for i in range(number)) for number in (150, 300))],
+    ids=["size", "number", "more than the parser takes"],
 )
 def test_too_large_a_header_section_is_431(server, head):
     """One field beyond 8190 bytes, or more than 100 fields."""
