@@ -7,6 +7,7 @@ read, and a gap is a fault only if nobody has pruned it meanwhile.
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Engine, func, select
 
@@ -81,6 +82,8 @@ class _Chain:
         if found is None:
             return self._unknown()
         self._report.writers += 1
+        if (fault := self._no_number(found, bounds)) is not None:
+            return fault
         self._report.ends[self._writer] = found.last
         if bounds is not None and bounds[1] > found.last.seq:
             said = f"its row says that seq {found.last.seq} is the last, and seq {bounds[1]} is there"
@@ -92,6 +95,18 @@ class _Chain:
             said = f"seq {self._known.seq} was there before"
             return Fault("missing tail", self._writer, found.last.seq + 1, said)
         return self._anchor(found) or self._walk(found)
+
+    def _no_number(self, found: Head, bounds: tuple[Any, Any] | None) -> Fault | None:
+        """Numbers that nobody gave out: below the first, or (SQLite stores anything) none at all."""
+        if not all(isinstance(seq, int) for seq in (found.last.seq, found.removed.seq)):
+            return Fault("changed writer", self._writer, 1, "its row holds something else than numbers")
+        if bounds is None:
+            return None
+        if not isinstance(bounds[1], int):  # sorted behind all numbers
+            return Fault("changed record", self._writer, found.last.seq + 1, "a record has no number as its seq")
+        if bounds[0] < 1:
+            return Fault("changed record", self._writer, int(bounds[0]), "the first record of a chain is seq 1")
+        return None
 
     def _unknown(self) -> Fault | None:
         with reading(self._engine) as connection:

@@ -106,7 +106,7 @@ def _text(report: Report) -> str:
     if report.without_chain:
         newest = report.newest_without_chain
         said.append(
-            f"{report.without_chain} records are from before the chain, nothing is proven of them"
+            f"{report.without_chain} records are in no chain, nothing is proven of them"
             + ("" if newest is None else f" (the newest is of {rfc3339(newest)})")
         )
     if report.unreadable:

@@ -162,6 +162,32 @@ def test_a_changed_writers_row_is_named(engine: Engine) -> None:
     assert _fault(engine) == ("unknown writer", writer, 1)
 
 
+def test_a_record_below_the_first_is_named(engine: Engine) -> None:
+    """A row that was put in under a number that nobody gives out is no part of the chain."""
+    writer = _filled(engine)
+    for seq in (0, -5):
+        forged = {"id": "f", "timestamp": NOW, "action": "a", "actor": "b", "outcome": "success"}
+        with writing(engine) as connection:
+            connection.execute(insert(_TABLE).values(**forged, writer=writer, seq=seq, hash="1" * 64))
+        assert _fault(engine) == ("changed record", writer, seq)
+        with writing(engine) as connection:
+            connection.execute(delete(_TABLE).where(_TABLE.c.id == "f"))
+    assert _fault(engine) is None
+
+
+@on_sqlite
+def test_junk_in_place_of_a_number_is_named(engine: Engine) -> None:
+    """SQLite stores any text there: a fault of that chain, not of the command."""
+    writer = _filled(engine)
+    writers = AuditWriterRow.__table__
+    with _tampered(engine, _TABLE, writer, at=3, seq="x"):
+        assert _fault(engine) == ("changed record", writer, 6)
+    for column in ("last_seq", "removed_seq"):
+        with _tampered(engine, writers, writer, **{column: "x"}):
+            assert _fault(engine) == ("changed writer", writer, 1)
+    assert _fault(engine) is None
+
+
 @on_sqlite
 def test_junk_in_a_time_column_is_a_changed_record(engine: Engine) -> None:
     """What is no instant any more is named, not stumbled over; only SQLite takes such a thing."""
