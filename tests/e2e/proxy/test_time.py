@@ -2,13 +2,14 @@
 
 import json
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from e2e.proxy.conftest import CHAT, STREAM
 from servers.gateway import Gateway, Token, running_gateway
 from servers.provider import Provider
-from servers.raw import Client, request
+from servers.raw import Answer, Client, request
 
 
 def post(body: bytes, token: Token, **plan: object) -> bytes:
@@ -41,17 +42,22 @@ def test_each_event_is_written_as_it_arrives(both_lanes: Gateway) -> None:
 
 def test_a_total_limit_spares_streams(tmp_path: Path, provider: Provider) -> None:
     """REQUEST_TIMEOUT bounds whole answers and the wait for a stream's head, not the stream."""
-    with running_gateway(tmp_path, provider.url, REQUEST_TIMEOUT="1s") as gateway:
+    with running_gateway(tmp_path, provider.url, REQUEST_TIMEOUT="1s") as gateway, ThreadPoolExecutor() as pool:
         token = gateway.token()
-        with Client(gateway.address) as client:
-            answer = client.send(post(STREAM, token, events=8, interval=0.3)).answer("POST")
-            assert (answer.end, answer.body.endswith(b"data: [DONE]\n\n")) == ("whole", True)
-            answer = client.send(post(CHAT, token, drip=0.01, framing="chunked")).answer("POST")
-            assert (answer.status, answer.end == "whole") == (200, False)
-        for body in (STREAM, CHAT):
-            with Client(gateway.address) as client:
-                answer = client.send(post(body, token, silence="head")).answer("POST")
-                assert (answer.status, json.loads(answer.body)["code"]) == (504, "timeout")
+
+        def ask(body: bytes, **plan: object) -> Future[Answer]:
+            def exchange() -> Answer:
+                with Client(gateway.address) as client:
+                    return client.send(post(body, token, **plan)).answer("POST")
+
+            return pool.submit(exchange)
+
+        stream, whole = ask(STREAM, events=8, interval=0.3), ask(CHAT, drip=0.01, framing="chunked")
+        silent = [ask(body, silence="head") for body in (STREAM, CHAT)]
+        assert (stream.result().end, stream.result().body.endswith(b"data: [DONE]\n\n")) == ("whole", True)
+        assert (whole.result().status, whole.result().end == "whole") == (200, False)
+        for one in silent:
+            assert (one.result().status, json.loads(one.result().body)["code"]) == (504, "timeout")
 
 
 def test_a_slow_but_steady_answer_arrives(both_lanes: Gateway) -> None:
