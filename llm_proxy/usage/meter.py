@@ -299,4 +299,6 @@ def _asked_model(metered: Metered, asked: dict[str, Any] | None) -> str | None:
 
 
 def _printable(model: str) -> str:
+    if model.isprintable():
+        return model
     return "".join(character if character.isprintable() else "?" for character in model)
