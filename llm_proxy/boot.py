@@ -166,7 +166,8 @@ def _main() -> None:
         _record(prepare_patiently(engine, settings, is_wanted=lambda: os.getppid() == master), engine, settings)
     except DatabaseFault as exc:
         said = str(exc).encode()
-    os.write(3, said)
+    with contextlib.suppress(BrokenPipeError):  # the master has ended: nobody wants to know
+        os.write(3, said)
 
 
 if __name__ == "__main__":

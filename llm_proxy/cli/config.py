@@ -26,15 +26,17 @@ def check() -> None:
     Ends with 1 when there is one. Warnings are listed as well and are no fault.
     """
     from llm_proxy.boot import check as check_start
+    from llm_proxy.boot import notes
 
     loaded = load_settings()
     faults = list(dict.fromkeys([*loaded.faults, *check_start(loaded)]))
+    warnings = [*loaded.warnings, *([] if faults else notes(loaded.settings)[0])]
     if output.output_format() == "table":
-        for warning in loaded.warnings:
+        for warning in warnings:
             output.note(f"Warning: {warning}")
         if faults:
             raise CommandError("\n".join(faults))
-    output.emit({"faults": faults, "warnings": loaded.warnings}, lambda: "The settings are good.")
+    output.emit({"faults": faults, "warnings": warnings}, lambda: "The settings are good.")
     if faults:
         click.get_current_context().exit(1)
 

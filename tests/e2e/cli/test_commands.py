@@ -59,6 +59,16 @@ def test_config_check_lists_every_fault(tmp_path: Path) -> None:
     assert (good.returncode, good.stdout) == (0, "The settings are good.\n")
 
 
+def test_config_check_warns_of_keys_that_a_provider_file_has_in_vain(tmp_path: Path) -> None:
+    """A misspelt key is named with its path, and is no fault (DP-3)."""
+    provider = "{base_url: 'https://a.example', allowed_endpoints: [/v1/models], allowed_methods: [GET], alowed: 1}"
+    (tmp_path / "p.yaml").write_text(f"default_api: a\napis: {{a: {provider}}}\n")
+    variables = {"API_CONFIG_PATH": "p.yaml", "DEFAULT_API_PROVIDER": "a", "MANAGEMENT_TOKEN": "a-token-of-my-own"}
+    done = run("config", "check", variables=variables, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "The settings are good.\n")
+    assert "apis.a.alowed" in done.stderr
+
+
 def test_config_show_masks_secrets(tmp_path: Path) -> None:
     """Values with where they are from; of a secret only that it is set."""
     (tmp_path / ".env").write_text("API_ENV=from-file\nMANAGEMENT_TOKEN=a-secret-value\n")
