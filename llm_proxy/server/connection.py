@@ -92,7 +92,12 @@ class Host(Protocol):
 
 
 class Connection:
-    """Runs in a greenlet of its own. `is_idle`: no byte of a next request has come, so it may be closed at any time."""
+    """Runs in a greenlet of its own.
+
+    Attributes:
+        is_idle: No byte of a next request has come, so it may be closed at any time.
+        began: Monotonic seconds of its acceptance; None once a request has begun to come.
+    """
 
     def __init__(self, host: Host, sock: Any, addr: Any, environs: EnvironMaker) -> None:
         self._host, self._sock, self._environs = host, sock, environs
@@ -102,6 +107,7 @@ class Connection:
         self._peer = Peer(host.watch, sock.fileno())
         self._received = 0.0
         self.is_idle = False
+        self.began: float | None = monotonic()
 
     def shut_idle(self) -> None:
         """Have the wait for a next request end. Bytes that had come by now are still read and answered."""
@@ -139,6 +145,7 @@ class Connection:
             if not data:
                 return False
             self._unreader.unread(data)
+        self.began = None
         self._received = monotonic()
         return True
 

@@ -30,6 +30,7 @@ from llm_proxy.settings import handed_over
 BOOTING, SERVING, LEAVING = 0, 1, 2  # byte 0 of `shared`: how a worker reports to the master
 HEARTBEAT_S = 1.0
 SWEEP_S = 0.1  # while leaving: so often idle connections are looked for
+FRESH_S = 1.0  # a client that has just connected is about to send
 CUT_S = 1.0  # for cut exchanges to settle; the master kills 2 s after a second signal
 STOP_S, HASTY_STOP_S = 8.0, 0.6  # for the application to write down everything
 BLOCKED = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGUSR2)  # until a new worker can act on them
@@ -221,7 +222,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def _retire(self) -> None:
         self._close()
         while self.connections and not (self._is_drain_asked or self._is_cut_asked):
-            self._sweep()
+            self._sweep(fresh_s=FRESH_S)
             self._wait(SWEEP_S)
 
     def _drain(self) -> bool:
@@ -243,10 +244,11 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         while is_needed() and not self._is_cut_asked and (left := deadline - monotonic()) > 0:
             self._wait(min(left, SWEEP_S))
 
-    def _sweep(self) -> bool:
-        """End the idle connections; True while others are left."""
+    def _sweep(self, fresh_s: float = 0.0) -> bool:
+        """End the idle connections, but for those made less than `fresh_s` ago; True while others are left."""
+        oldest = monotonic() - fresh_s
         for connection in list(self.connections):
-            if connection.is_idle:
+            if connection.is_idle and (connection.began is None or connection.began <= oldest):
                 connection.shut_idle()
         return bool(self.connections)
 

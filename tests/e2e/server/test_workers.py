@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 
-from servers.raw import wait_for
+from servers.raw import request, wait_for
 from servers.small import WHOLE, assert_whole, begin_streams, finish
 
 
@@ -31,6 +31,18 @@ def test_a_worker_told_to_leave_is_replaced_while_it_finishes(start):
     wait_for(lambda: server.pids() != {pid}, 2)
     assert_whole(finish(streams))
     wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 3)
+
+
+def test_who_has_just_connected_is_served_by_a_worker_that_leaves(start):
+    """Its request is under way when the worker begins to retire; it is answered, and the connection ends."""
+    server = start()
+    (pid,) = server.pids()
+    with server.client() as client:
+        server.get("/ready")  # who came later is served: the worker has this connection
+        os.kill(pid, signal.SIGUSR2)
+        time.sleep(0.3)  # idle connections are looked for each 0.1 s
+        answer = client.send(request("/ready")).answer()
+    assert (answer.status, answer.value("Connection"), answer.body.split()[0]) == (200, "close", b"%d" % pid)
 
 
 def test_workers_that_die_at_once_are_forked_ever_more_slowly(start):
