@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from llm_proxy.db.types import rfc3339
+from llm_proxy.texts import printable
 
 ANCHOR = "audit.anchor"  # what was taken off a chain's head, itself a record of a chain
 UNHASHED = "hash"
@@ -52,7 +53,7 @@ class Fault:
 
     def __str__(self) -> str:
         text = f"writer {self.writer} seq {self.seq}: {self.kind}: {self.detail}"
-        return "".join(character if character.isprintable() else "?" for character in text)
+        return printable(text)
 
     def to_json(self) -> dict[str, Any]:
         """For output."""

@@ -24,6 +24,7 @@ from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
 from llm_proxy.settings import Settings
 from llm_proxy.settings.declare import duration_s
+from llm_proxy.texts import spreadsheet_safe
 
 _PAGE = 100
 _FILTERS = (
@@ -42,7 +43,6 @@ _FIELDS = (
     *("id", "timestamp", "action", "actor", "outcome", "project_id", "token_id", "client_ip", "request_id"),
     *("correlation_id", "method", "path", "user_agent", "reason", "metadata"),
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 _LAZY = {"verify": ("llm_proxy.cli.verify:verify", "Prove that no record was changed or left out.")}
@@ -198,7 +198,7 @@ def _yaml_list(records: Iterable[Mapping[str, Any]]) -> None:
 def plain_cell(value: Any) -> str:
     """A cell that a spreadsheet does not run: what clients sent may begin like a formula."""
     text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return spreadsheet_safe(text)
 
 
 def _query(said: Mapping[str, str | None]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from llm_proxy.texts import printable
+
 _FORMAT = "llm_proxy.output"
 _JSON_FLAGS = ("--json", "-ojson", "--output=json")
 
@@ -72,7 +74,7 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "".join(character if character.isprintable() else "?" for character in str(value))
+    return printable(str(value))
 
 
 def minute(instant: str | None) -> str | None:

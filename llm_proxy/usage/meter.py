@@ -15,6 +15,7 @@ import orjson
 from llm_proxy import metrics
 from llm_proxy.amounts import NANO
 from llm_proxy.db.types import utc_now
+from llm_proxy.texts import printable
 from llm_proxy.usage.estimate import Estimator
 from llm_proxy.usage.parsers import Reading, Usage, prompt_texts, read
 from llm_proxy.usage.prices import Prices
@@ -240,7 +241,7 @@ class Meter:
         cost = None if price is None else price.nano_usd(usage) if usage is not None else 0
         token = metered.token
         self._rollup.add(
-            Key(self._today(), token.project_id, token.id, _printable(model)), Sums.of(usage, cost), once=once
+            Key(self._today(), token.project_id, token.id, printable(model)), Sums.of(usage, cost), once=once
         )
         if usage is not None:
             self._tell(usage, cost)
@@ -296,9 +297,3 @@ def _asked_model(metered: Metered, asked: dict[str, Any] | None) -> str | None:
     asked = asked or _asked(metered)
     model = asked.get("model") if asked else None
     return model if isinstance(model, str) else None
-
-
-def _printable(model: str) -> str:
-    if model.isprintable():
-        return model
-    return "".join(character if character.isprintable() else "?" for character in model)

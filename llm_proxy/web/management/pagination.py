@@ -75,7 +75,7 @@ def listed(source: Source, wanted: Any, asked: Cut, shape: Callable[[Any], dict[
             items, following = source.after(wanted, asked.order, asked.limit, asked.cursor)
         except InvalidCursor as error:
             raise inputs.invalid("cursor") from error
-        headers = {} if following is None else {"Link": _link("next", cursor=following, limit=asked.limit)}
+        headers = {} if following is None else {"Link": link("next", cursor=following, limit=asked.limit)}
         return answers.answer([shape(item) for item in items], headers=headers), len(items)
     parts, count = _whole(source.all(wanted, asked.order), shape)
     return answers.raw(b"[" + b",".join(parts) + b"]\n", headers={"X-Total-Count": str(count)}), count
@@ -95,9 +95,9 @@ def _numbered(asked: Cut, total: int) -> dict[str, str]:
     page, pages = asked.page or 1, -(-total // asked.size)
     links = []
     if page < pages:
-        links.append(_link("next", page=page + 1, page_size=asked.size))
+        links.append(link("next", page=page + 1, page_size=asked.size))
     if page > 1:
-        links.append(_link("prev", page=min(page - 1, max(pages, 1)), page_size=asked.size))
+        links.append(link("prev", page=min(page - 1, max(pages, 1)), page_size=asked.size))
     fields = {
         "X-Total-Count": str(total),
         "X-Page": str(page),
@@ -107,7 +107,7 @@ def _numbered(asked: Cut, total: int) -> dict[str, str]:
     return {**fields, "Link": ", ".join(links)} if links else fields
 
 
-def _link(relation: str, **place: int | str) -> str:
+def link(relation: str, **place: int | str) -> str:
     """An entry of `Link`: this list with every filter kept."""
     kept = [(name, value) for name, value in request.args.items(multi=True) if name not in place]
     return f'<{request.path}?{urlencode([*kept, *place.items()])}>; rel="{relation}"'

@@ -4,21 +4,20 @@ import csv
 import io
 from datetime import date, timedelta
 from typing import Any
-from urllib.parse import urlencode
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from llm_proxy.db.listing import InvalidCursor
 from llm_proxy.db.types import utc_now
 from llm_proxy.errors import BadRequest
+from llm_proxy.texts import spreadsheet_safe
 from llm_proxy.usage.query import GROUPS, UsageFilter, names
 from llm_proxy.web.management import answers, inputs
 from llm_proxy.web.management.call import current
-from llm_proxy.web.management.pagination import LARGEST
+from llm_proxy.web.management.pagination import LARGEST, link
 from llm_proxy.web.management.routing import Services, add
 
 _DAYS = 30  # where `from` is not given
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def routes(bp: Blueprint, services: Services) -> None:
@@ -36,7 +35,7 @@ def routes(bp: Blueprint, services: Services) -> None:
                 raise inputs.invalid("cursor") from error
             attempt.project_id = wanted.project_id
             attempt.succeeded(rows_count=len(rows))
-        headers = {} if following is None else {"Link": _link(following)}
+        headers = {} if following is None else {"Link": link("next", cursor=following)}
         if form == "csv":
             return Response(as_csv(rows, names(groups)), content_type="text/csv; charset=utf-8", headers=headers)
         return answers.answer({"data": rows, "next_cursor": following}, headers=headers)
@@ -59,7 +58,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.9f}".rstrip("0")
     text = "" if value is None else str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
+    return spreadsheet_safe(text) if isinstance(value, str) else text
 
 
 def _groups() -> list[str]:
@@ -85,8 +84,3 @@ def _filter() -> UsageFilter:
     if first > last:
         raise BadRequest("from is after to", param="from")
     return UsageFilter(first, last, inputs.word("project_id"), inputs.word("token_id"), inputs.word("model"))
-
-
-def _link(cursor: str) -> str:
-    kept = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
-    return f'<{request.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'
