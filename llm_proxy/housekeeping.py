@@ -32,8 +32,14 @@ from llm_proxy.tokens import pruning
 _LOG = logging.getLogger(__name__)
 
 JOBS = (
-    *("tokens_revoked", "tokens_deleted", "audit", "usage"),
-    *("idempotency_keys", "usage_objects", "admin_sessions", "leases"),
+    "tokens_revoked",
+    "tokens_deleted",
+    "audit",
+    "usage",
+    "idempotency_keys",
+    "usage_objects",
+    "admin_sessions",
+    "leases",
 )
 LEASE = timedelta(seconds=30)
 TURN_S = 10.0  # how often a worker looks whether it leads
@@ -240,12 +246,7 @@ def _without_silent(stored: str, now_s: float) -> tuple[str, int] | tuple[None, 
     return (None, charged) if rendered is None else (rendered, charged)
 
 
-def _drop(
-    engine: Engine,
-    of: Any,
-    key: tuple[str, ...],
-    is_old: ColumnElement[bool],
-) -> int:
+def _drop(engine: Engine, of: Any, key: tuple[str, ...], is_old: ColumnElement[bool]) -> int:
     source: TableClause = of
     columns = [source.c[name] for name in key]
     dropped = 0

@@ -24,8 +24,6 @@ from llm_proxy.db.types import utc_now
 BATCH = 1000  # MP-123
 _PART = 200  # of them read at once
 SILENT = timedelta(days=1)  # whose newest record is older has ended; longer than clocks differ
-
-
 NOTES_KEPT = timedelta(days=30)  # at least; a note of a file is all that shows that its end is missing
 
 

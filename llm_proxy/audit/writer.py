@@ -79,7 +79,7 @@ class AuditWriter:
 
         Raises:
             AuditUnavailable: A sink failed, records are required, and `connection` was given: roll back.
-        DBAPIError: The database has undone the mutation to end a deadlock: it must not be taken for done.
+            DBAPIError: The database has undone the mutation to end a deadlock: it must not be taken for done.
         """
         event = event.redacted()
         lost = [*self._to_table([event], connection), *self._to_file([event])]

@@ -214,13 +214,9 @@ class Budgets:
         try:
             return self._reads.read(sql, parameters)
         except Exception as error:
-            _log.warning("a budget could not be read: %s", type(error).__name__, exc_info=_is_odd(error))
+            _log.warning("a budget could not be read: %s", type(error).__name__, exc_info=not is_unavailable(error))
             raise ServiceUnavailable from error
 
 
 def _is_close(used: int, most: int | None, small: int) -> bool:
     return most is not None and (most <= small or used * 2 >= most)
-
-
-def _is_odd(error: BaseException) -> bool:
-    return not is_unavailable(error)
