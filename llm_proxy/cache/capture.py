@@ -1,30 +1,38 @@
 """What becomes of a provider's answer, and its body on its way into the store."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import NamedTuple
 
 from llm_proxy.cache.entry import Entry
-from llm_proxy.cache.policy import is_for_others, keep_s
+from llm_proxy.cache.policy import is_for_others
 from llm_proxy.cache.streams import is_finished
-
-if TYPE_CHECKING:
-    from llm_proxy.cache.engine import Inquiry, ResponseCache
-
-_STALE_KEPT_HERE_S: Final = 60.0  # for max-stale, where room costs nothing
 
 
 class Capture:
     """Collects an answer's body while it passes, and stores it when it has come to its end.
 
-    A body of known length is stored on this machine before its last piece goes to the client, who may ask again
-    at once.
+    Args:
+        entry: The entry without its content.
+        keep: Stores the entry and lets those go on that wait for it.
+        give_up: Called once when the body is too long to be stored.
+        most_bytes: Longest body that is stored.
+        expected_bytes: Stored as soon as this much has come, before the last piece goes to the client, which may ask
+            again at once; None: stored by `finish`.
     """
 
-    __slots__ = ("_cache", "_entry", "_expected", "_inquiry", "_length", "_pieces", "is_forced")
+    __slots__ = ("_entry", "_expected", "_give_up", "_keep", "_length", "_most_bytes", "_pieces", "is_forced")
 
-    def __init__(self, cache: "ResponseCache", entry: Entry, inquiry: "Inquiry", expected: int | None) -> None:
-        self._cache, self._entry, self._inquiry = cache, entry, inquiry
-        self._expected = expected if cache.store.is_local else None
+    def __init__(
+        self,
+        entry: Entry,
+        *,
+        keep: Callable[[Entry], bool],
+        give_up: Callable[[], None],
+        most_bytes: int,
+        expected_bytes: int | None,
+    ) -> None:
+        self._entry, self._keep, self._give_up = entry, keep, give_up
+        self._most_bytes, self._expected = most_bytes, expected_bytes
         self._pieces: list[bytes] = []
         self._length = 0
         self.is_forced = entry.is_forced
@@ -34,15 +42,15 @@ class Capture:
         if self._length < 0:
             return
         self._length += len(piece)
-        if self._length > self._cache.rules.most_bytes:
+        if self._length > self._most_bytes:
             self._length = -1
             self._pieces.clear()
-            self._inquiry.land(is_storable=False)
+            self._give_up()
             return
         self._pieces.append(piece)
         if self._length == self._expected:
             self._length = -1
-            self._inquiry.keep(self._entry.with_content(b"".join(self._pieces)))
+            self._keep(self._entry.with_content(b"".join(self._pieces)))
             self._pieces.clear()
 
     @property
@@ -64,17 +72,7 @@ class Capture:
         if self._entry.is_stream and not is_finished(content, is_framed=is_framed):
             return None
         entry = self._entry.with_content(content)
-        return lambda: self._inquiry.keep(entry)
-
-
-def keep(cache: "ResponseCache", entry: Entry) -> bool:
-    """Store an entry for as long as it is of use."""
-    left_s = entry.lifetime_s - entry.age_s(cache.clock())
-    more_s = keep_s(entry) or (_STALE_KEPT_HERE_S if cache.store.is_local else 0.0)
-    is_kept = cache.store.put(entry, max(0.0, left_s) + more_s)
-    if is_kept:
-        cache.counts.stored()
-    return is_kept
+        return lambda: self._keep(entry)
 
 
 class Answered(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from llm_proxy.cache import ranges
-from llm_proxy.cache.capture import Answered, Capture, keep
+from llm_proxy.cache.capture import Answered, Capture
 from llm_proxy.cache.coalesce import Flight, Flights
 from llm_proxy.cache.conditional import CONDITIONALS, conditions, is_not_modified, is_unchanged
 from llm_proxy.cache.directives import values
@@ -28,6 +28,7 @@ from llm_proxy.cache.policy import (
     freshened,
     is_for_others,
     judge,
+    keep_s,
     may_serve_on_error,
     storable,
     wishes,
@@ -41,6 +42,7 @@ Pairs = list[tuple[str, str]]
 SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _IN_304: Final = frozenset(("etag", "last-modified", "cache-control", "expires", "vary", "date", "content-location"))
 _NEITHER: Final = frozenset(("IF-MATCH", "IF-UNMODIFIED-SINCE"))
+_STALE_KEPT_HERE_S: Final = 60.0  # for max-stale, where room costs nothing
 _LOCATIONS: Final = frozenset(("location", "content-location"))
 _LOCATION_CHARS: Final = frozenset(len(name) for name in _LOCATIONS)
 
@@ -140,6 +142,15 @@ class ResponseCache:
     def _forget(self, project: str, path: str) -> None:
         self.marks.mark(project, path)
         self.store.forget_path(project, path)
+
+    def keep(self, entry: Entry) -> bool:
+        """Store an entry for as long as it is of use."""
+        left_s = entry.lifetime_s - entry.age_s(self.clock())
+        more_s = keep_s(entry) or (_STALE_KEPT_HERE_S if self.store.is_local else 0.0)
+        is_kept = self.store.put(entry, max(0.0, left_s) + more_s)
+        if is_kept:
+            self.counts.stored()
+        return is_kept
 
     def purge(self, scope: Scope) -> int:
         """Take away what a scope covers, on every replica; how many entries were here. Raises what the database raises.
@@ -351,7 +362,7 @@ class Inquiry:
         if self.flight is not None:
             self.flight.bring(entry)
         try:
-            return keep(self._cache, entry)
+            return self._cache.keep(entry)
         finally:
             self.land()
 
@@ -374,8 +385,15 @@ class Inquiry:
         length = next(iter(values(heard.fields, "content-length")), "")
         self._key = key
         named = replace(judged, key=key, target=self._target, number=self.number)
-        is_counted = length.isdigit() and not judged.is_stream
-        return Answered(None, result, Capture(self._cache, named, self, int(length[:18]) if is_counted else None))
+        is_counted = length.isdigit() and not judged.is_stream and self._cache.store.is_local
+        capture = Capture(
+            named,
+            keep=self.keep,
+            give_up=lambda: self.land(is_storable=False),
+            most_bytes=self._cache.rules.most_bytes,
+            expected_bytes=int(length[:18]) if is_counted else None,
+        )
+        return Answered(None, result, capture)
 
     def _is_validated(self, entry: Entry) -> bool:
         """Whether a 304 is about our entry: we asked, or the client asked by the same validator."""
@@ -386,7 +404,7 @@ class Inquiry:
         fresh = freshened(entry, heard, cache.rules)
         if self.number is not None:
             fresh = replace(fresh, number=self.number)
-            keep(cache, fresh)
+            cache.keep(fresh)
         return fresh
 
 

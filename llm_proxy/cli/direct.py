@@ -3,22 +3,18 @@
 import logging
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from flask import current_app
+from flask import Flask, current_app
 
 from llm_proxy import __version__, logs
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.management_client import Query, result
+from llm_proxy.cli.management_results import Query, result
 from llm_proxy.db import migrate
 from llm_proxy.db.engine import create_engine
 from llm_proxy.db.errors import DatabaseFault
+from llm_proxy.services import Services
 from llm_proxy.settings import Settings
-
-if TYPE_CHECKING:
-    from flask import Flask
-
-    from llm_proxy.services import Services
 
 _INSIDE = {"llm_proxy.actor": "cli"}  # environ of a call made in this process: let in, and audited as `cli`
 _HEADERS = {"User-Agent": f"llm-proxy/{__version__}"}
@@ -50,7 +46,7 @@ class DirectClient:
         self.services.stop()
 
     @property
-    def services(self) -> "Services":
+    def services(self) -> Services:
         """The application's parts."""
         services: Services = self._app.extensions["llm_proxy"]
         return services
@@ -66,7 +62,7 @@ class DirectClient:
         return result(answer.status_code, answer.get_data())
 
 
-def _make(settings: Settings) -> "Flask":
+def _make(settings: Settings) -> Flask:
     """The application, for the door that does not come with one."""
     app: Flask = import_module("llm_proxy.app").create_app(settings)  # by name: app.py itself registers these commands
     return app

@@ -1,8 +1,6 @@
 """The management API for commands: over HTTP, or inside this process on the configured database (MP-131, MP-132)."""
 
-import json
 import time
-from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -14,12 +12,11 @@ from llm_proxy import __version__
 from llm_proxy.cli.environment import load_settings, settings
 from llm_proxy.cli.errors import AuthenticationError, CommandError, NetworkError
 from llm_proxy.cli.flask_door import is_flask_door
+from llm_proxy.cli.management_results import Query, result
 from llm_proxy.cli.options import read_secret
 
 CONNECT_S, TOTAL_S = 5.0, 30.0  # MP-132
 _READ_BYTES = 65536
-
-Query = Mapping[str, str | int | None]
 
 
 class ManagementClient(Protocol):
@@ -127,20 +124,3 @@ def words_of(exc: requests.RequestException) -> str:
     if "Connection refused" in text:
         return "connection refused"
     return "the connection failed"
-
-
-def result(status: int, content: bytes) -> Any:
-    """The answer's JSON. Raises CommandError for 3xx to 5xx, AuthenticationError for 401."""
-    try:
-        value = json.loads(content) if content.strip() else None
-    except ValueError:
-        value = None
-        if status < 300:
-            raise CommandError("the server's answer is no JSON; is this an llm-proxy?") from None
-    if status < 300:
-        return value
-    about = value if isinstance(value, dict) else {}
-    words = about.get("message") or about.get("error")
-    if not isinstance(words, str):
-        words = "redirected, which is not followed" if status < 400 else "no reason given"
-    raise (AuthenticationError if status == 401 else CommandError)(words, status)

@@ -95,9 +95,10 @@ class Adapter(BaseAdapter):
             raise TypeError("this adapter sends Forward objects")
         x = exchange if exchange is not None else self.begin(request.origin, Timeouts())
         try:
-            data = request.head(x.origin.prefix, x.origin.extra)
+            origin = self.prepare(request.origin)
+            data = request.head(origin.prefix, origin.extra)
             x.check()
-            head, rest = self._exchange(x, request, data)
+            head, rest = self._exchange(x, request, data, origin)
             answer = Answer(request, x, head, rest)
         except Exception as exc:
             x.over(pool=False)
@@ -110,12 +111,11 @@ class Adapter(BaseAdapter):
             raise
         return answer
 
-    def _exchange(self, x: Exchange, request: Forward, data: bytes) -> tuple[Head, bytes]:
+    def _exchange(self, x: Exchange, request: Forward, data: bytes, origin: Origin) -> tuple[Head, bytes]:
         """On an idle connection if there is one, else, or once more for a GET or HEAD that met its end, on a new one.
 
         A streamed body cannot be sent twice and always has a new one.
         """
-        origin = x.origin
         if not request.is_streamed and (sock := origin.take()) is not None:
             x.sock = sock
             try:

@@ -149,5 +149,5 @@ class Raw:
         self.ended = True
         head, x = self._head, self._x
         head.parser = None
-        x.origin.remember(x.sock)
+        x.pool.remember(x.sock)
         x.over(pool=pool and head.keeps)

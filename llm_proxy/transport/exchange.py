@@ -5,15 +5,12 @@ import math
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from gevent import get_hub, getcurrent
 from requests.exceptions import ConnectionError, ConnectTimeout, ReadTimeout, RequestException, SSLError
 
 from llm_proxy.transport.errors import Aborted, Broken, WasCut
-
-if TYPE_CHECKING:
-    from llm_proxy.transport.origin import Origin
 
 TIMEOUT = "timeout"  # the reason that the sweeper cuts for
 RECV_BYTES = 65536
@@ -31,6 +28,16 @@ class Timeouts:
     """Longest silence between two bytes, in both directions."""
     total_s: float = math.inf
     """The whole exchange, without the time in which the client was waited for."""
+
+
+class Pool(Protocol):
+    """The owner of the connections to one origin, as an exchange sees it."""
+
+    def put(self, sock: Any) -> None:
+        """Keep a connection whose response has been read to its clean end."""
+
+    def remember(self, sock: Any) -> None:
+        """Learn from a connection whose response is complete."""
 
 
 class _Woken(BaseException):
@@ -58,15 +65,15 @@ class Exchange:
         "has_answer",
         "is_sent",
         "live",
-        "origin",
         "phase",
+        "pool",
         "sock",
         "timeouts",
         "why",
     )
 
-    def __init__(self, live: "set[Exchange]", origin: "Origin", timeouts: Timeouts, now: float) -> None:
-        self.origin = origin
+    def __init__(self, live: "set[Exchange]", pool: Pool, timeouts: Timeouts, now: float) -> None:
+        self.pool = pool
         self.timeouts = timeouts
         self.phase = "connect"
         self.is_sent = False
@@ -110,7 +117,7 @@ class Exchange:
         sock, self.sock = self.sock, None
         if sock is not None:
             if pool and self.why is None:
-                self.origin.put(sock)
+                self.pool.put(sock)
             else:
                 sock.close()
 

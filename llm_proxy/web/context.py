@@ -1,15 +1,13 @@
 """What a view may know of its request and its process; the only user of flask.g."""
 
 import time
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from flask import Flask, Response, current_app, g, request
 
 from llm_proxy import logs
 from llm_proxy.forwarding.request import accepted_id, client_address, uuid7
-
-if TYPE_CHECKING:
-    from llm_proxy.services import Services
+from llm_proxy.services import Services
 
 INSIDE = (
     "llm_proxy.actor"  # environ key of a call made in this process, with its actor; no request can carry it (MP-131)
@@ -17,9 +15,9 @@ INSIDE = (
 QUIET_PATHS = ("/health", "/live", "/ready")  # MP-188: probes are logged at debug
 
 
-def services() -> "Services":
+def services() -> Services:
     """The process's services."""
-    return cast("Services", current_app.extensions["llm_proxy"])
+    return cast(Services, current_app.extensions["llm_proxy"])
 
 
 def request_id() -> str:

@@ -17,7 +17,7 @@ from llm_proxy.cli.audit import plain_cell
 from llm_proxy.cli.benchmark import Sample, summary
 from llm_proxy.cli.errors import AuthenticationError, CommandError
 from llm_proxy.cli.listening import require_free
-from llm_proxy.cli.management_client import result
+from llm_proxy.cli.management_results import result
 from llm_proxy.cli.options import nullable, read_secret
 from llm_proxy.cli.projects import segment
 from llm_proxy.cli.tokens import duration_minutes
