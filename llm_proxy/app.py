@@ -8,13 +8,13 @@ from flask.typing import ResponseReturnValue
 from werkzeug.routing import MapAdapter
 
 from llm_proxy.cli import register as register_commands
+from llm_proxy.container import Container
 from llm_proxy.errors import ClientConnectionError
+from llm_proxy.lifecycle import AppEdge
 from llm_proxy.providers import ProviderFileError, mounts
 from llm_proxy.providers.allow_list import PROXY_PATH, RESERVED_PATHS
-from llm_proxy.services import Services
 from llm_proxy.settings import Loaded, Settings, handed_over, load
 from llm_proxy.web import context, errors, health, management, measured, placeholder, proxy
-from llm_proxy.worker import AppEdge
 
 
 class LlmProxyFlask(Flask):
@@ -26,7 +26,7 @@ class LlmProxyFlask(Flask):
         faults: Why this application must not serve, a line each; empty when nothing is wrong.
     """
 
-    services: Services
+    services: Container
     edge: AppEdge
     faults: list[str]
     _endpoint: proxy.ProxyEndpoint
@@ -68,7 +68,7 @@ def create_app(settings: Settings | None = None) -> LlmProxyFlask:
     settings = loaded.settings
     app = LlmProxyFlask("llm_proxy", static_folder=None)
     app.faults = list(loaded.faults)
-    app.services = app.extensions["llm_proxy"] = Services(settings, errors.render)
+    app.services = app.extensions["llm_proxy"] = Container(settings, errors.render)
     app.edge = AppEdge(app.services)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = None

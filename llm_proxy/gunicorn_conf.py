@@ -112,9 +112,9 @@ def _refuse(faults: list[str]) -> None:
 
 
 def _check(loaded: Loaded) -> list[str]:
-    from llm_proxy import boot
+    from llm_proxy import preflight
 
-    return boot.check(loaded)
+    return preflight.check(loaded)
 
 
 def _apply(loaded: Loaded) -> None:
@@ -155,7 +155,7 @@ def _shown(address: Any) -> str:
 
 def _prepare(server: Any) -> Callable[[], bool] | None:
     """Returns what has to be asked until it is done, when the database is not there yet (MP-107)."""
-    from llm_proxy import boot, metrics
+    from llm_proxy import metrics, preflight
     from llm_proxy.db.errors import DatabaseAway
 
     try:
@@ -169,24 +169,24 @@ def _prepare(server: Any) -> Callable[[], bool] | None:
         for each in (folder, os.environ[cache_folder.VARIABLE]):
             os.chown(each, server.cfg.uid, server.cfg.gid)
     try:
-        boot.prepare(_settings)
-    except boot.StartRefused as exc:
+        preflight.prepare(_settings)
+    except preflight.StartRefused as exc:
         raise RuntimeError(str(exc)) from None
     except DatabaseAway as away:
         _log.warning("%s: serving without it, for at most DATABASE_STARTUP_TIMEOUT", away)
-        return _preparing(boot.Preparation(_settings))
+        return _preparing(preflight.Preparation(_settings))
     return None
 
 
 def _preparing(preparation: Any) -> Callable[[], bool]:
     from gunicorn.errors import HaltServer
 
-    from llm_proxy import boot
+    from llm_proxy import preflight
 
     def is_done() -> bool:
         try:
             done: bool = preparation.poll()
-        except boot.StartRefused as exc:
+        except preflight.StartRefused as exc:
             _log.error("%s", exc)
             raise HaltServer(str(exc), 1) from None
         if done:
@@ -198,7 +198,7 @@ def _preparing(preparation: Any) -> Callable[[], bool]:
 
 def _tell(cfg: Any) -> None:
     """The start line and the warnings (MP-193)."""
-    from llm_proxy import boot
+    from llm_proxy import preflight
 
     _log.info(
         "llm-proxy %s starts",
@@ -215,7 +215,7 @@ def _tell(cfg: Any) -> None:
             "bind": [_shown(address) for address in cfg.address],
         },
     )
-    warnings, notes = boot.notes(_settings)
+    warnings, notes = preflight.notes(_settings)
     for warning in [*_loaded.warnings, *warnings]:
         _log.warning("%s", warning)
     if _settings.driver == "sqlite" and cfg.workers > 1:

@@ -25,8 +25,8 @@ def check() -> None:
 
     Ends with 1 when there is one. Warnings are listed as well and are no fault.
     """
-    from llm_proxy.boot import check as check_start
-    from llm_proxy.boot import notes
+    from llm_proxy.preflight import check as check_start
+    from llm_proxy.preflight import notes
 
     loaded = load_settings()
     faults = list(dict.fromkeys([*loaded.faults, *check_start(loaded)]))

@@ -10,10 +10,10 @@ from flask import Flask, current_app
 from llm_proxy import __version__, logs
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.management_results import Query, result
+from llm_proxy.container import Container
 from llm_proxy.db import migrate
 from llm_proxy.db.engine import create_engine
 from llm_proxy.db.errors import DatabaseFault
-from llm_proxy.services import Services
 from llm_proxy.settings import Settings
 
 _INSIDE = {"llm_proxy.actor": "cli"}  # environ of a call made in this process: let in, and audited as `cli`
@@ -46,9 +46,9 @@ class DirectClient:
         self.services.stop()
 
     @property
-    def services(self) -> Services:
+    def services(self) -> Container:
         """The application's parts."""
-        services: Services = self._app.extensions["llm_proxy"]
+        services: Container = self._app.extensions["llm_proxy"]
         return services
 
     def call(self, method: str, path: str, *, body: Any = None, query: Query | None = None) -> Any:

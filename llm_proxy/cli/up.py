@@ -18,7 +18,6 @@ from typing import Any, NoReturn
 import click
 from sqlalchemy import select
 
-from llm_proxy.boot import StartRefused, check, prepare
 from llm_proxy.cli import envfile, output
 from llm_proxy.cli.direct import DirectClient
 from llm_proxy.cli.environment import load_settings
@@ -29,6 +28,7 @@ from llm_proxy.cli.serve import gunicorn_command
 from llm_proxy.crypto import UnopenableValue
 from llm_proxy.db.models import ProjectRow
 from llm_proxy.db.session import reading
+from llm_proxy.preflight import StartRefused, check, prepare
 from llm_proxy.settings import Loaded, Settings
 from llm_proxy.settings.declare import ListenAddress
 

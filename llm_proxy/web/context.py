@@ -6,8 +6,8 @@ from typing import cast
 from flask import Flask, Response, current_app, g, request
 
 from llm_proxy import logs
+from llm_proxy.container import Container
 from llm_proxy.forwarding.request import accepted_id, client_address, uuid7
-from llm_proxy.services import Services
 
 INSIDE = (
     "llm_proxy.actor"  # environ key of a call made in this process, with its actor; no request can carry it (MP-131)
@@ -15,9 +15,9 @@ INSIDE = (
 QUIET_PATHS = ("/health", "/live", "/ready")  # MP-188: probes are logged at debug
 
 
-def services() -> Services:
+def services() -> Container:
     """The process's services."""
-    return cast(Services, current_app.extensions["llm_proxy"])
+    return cast(Container, current_app.extensions["llm_proxy"])
 
 
 def request_id() -> str:

@@ -3,11 +3,11 @@
 import sys
 import types
 
-boot = types.ModuleType("llm_proxy.boot")
-boot.StartRefused = type("StartRefused", (Exception,), {})
-boot.check = lambda loaded: list(loaded.faults)
-boot.notes = lambda settings: ([], [])
-boot.prepare = lambda settings: None
-sys.modules["llm_proxy.boot"] = boot
+preflight = types.ModuleType("llm_proxy.preflight")
+preflight.StartRefused = type("StartRefused", (Exception,), {})
+preflight.check = lambda loaded: list(loaded.faults)
+preflight.notes = lambda settings: ([], [])
+preflight.prepare = lambda settings: None
+sys.modules["llm_proxy.preflight"] = preflight
 
 from llm_proxy.gunicorn_conf import *  # noqa: E402, F403

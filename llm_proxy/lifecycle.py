@@ -8,9 +8,9 @@ from typing import Any
 import gevent
 
 from llm_proxy import logs, metrics
+from llm_proxy.container import Container
 from llm_proxy.server.edge import Refusal
 from llm_proxy.server.state import ServerState
-from llm_proxy.services import Services
 
 SAMPLE_S = 1.0
 _log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class AppEdge:
         services: The process's parts.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Container) -> None:
         self._services = services
         self._sampler: Any = None
 

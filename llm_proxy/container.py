@@ -61,7 +61,7 @@ from llm_proxy.usage.rollup import Rollup
 Render = Callable[[LlmProxyError], tuple[str, list[tuple[str, str]], bytes]]
 
 
-class Services:
+class Container:
     """What views, commands and the server's hooks share.
 
     Attributes:
