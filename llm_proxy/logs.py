@@ -23,7 +23,8 @@ from llm_proxy.settings import Settings
 
 FLUSH_INTERVAL_S = 0.2
 QUEUE_BOUND = 50_000  # lines; beyond it the oldest are dropped and counted in a line of their own
-FILE_MODE = 0o640  # MP-189
+FILE_MODE = 0o640
+_PATH_CHARS, _TRACE_CHARS = 2048, 8192  # of what clients may make long
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 _NAMES = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warn"}
 _COLOURS = {"debug": "\x1b[2m", "warn": "\x1b[33m", "error": "\x1b[31m"}
@@ -207,6 +208,14 @@ def _escaped(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def _cut_trace(trace: str) -> str:
+    """Keep the ends of a long trace: deep recursion writes hundreds of kilobytes, which would roll the log away."""
+    if len(trace) <= _TRACE_CHARS:
+        return trace
+    half = _TRACE_CHARS // 2
+    return f"{trace[:half]}\n… {len(trace) - 2 * half} characters left out …\n{trace[-half:]}"
+
+
 class Handler(logging.Handler):
     """The only handler: from the records of every logger to lines."""
 
@@ -219,7 +228,7 @@ class Handler(logging.Handler):
             fields["caller"] = f"{record.filename}:{record.lineno}"
             if record.exc_info and record.exc_info[0] is not None:
                 fields.setdefault("error", record.exc_info[0].__name__)
-                fields["stacktrace"] = REDACTOR.text("".join(traceback.format_exception(*record.exc_info)))
+                fields["stacktrace"] = _cut_trace(REDACTOR.text("".join(traceback.format_exception(*record.exc_info))))
             level = _NAMES.get(record.levelno, "error" if record.levelno > logging.WARNING else "debug")
             _writer.line(level, REDACTOR.text(record.getMessage()), fields)
         except Exception:
@@ -261,7 +270,7 @@ class AccessLog:
             "request_id": REDACTOR.text(request_id),
             "client_ip": client_ip,
             "method": method,
-            "path": None if path is None else REDACTOR.text(path),
+            "path": None if path is None else REDACTOR.text(path)[:_PATH_CHARS],
             "status_code": status,
             "duration_ms": round(duration_s * 1000),
             "worker": self._worker,
@@ -277,8 +286,8 @@ class AccessLog:
 
     def started(self, *, method: str, path: str, client_ip: str | None, user_agent: str | None) -> None:
         """The line at a request's begin, at debug only. The caller looks at `is_debug` first."""
-        fields = {"method": method, "path": REDACTOR.text(path), "client_ip": client_ip}
-        fields["user_agent"] = None if user_agent is None else REDACTOR.text(user_agent)
+        fields = {"method": method, "path": REDACTOR.text(path)[:_PATH_CHARS], "client_ip": client_ip}
+        fields["user_agent"] = None if user_agent is None else REDACTOR.text(user_agent)[:_PATH_CHARS]
         _writer.line("debug", "request started", {"component": "access"} | fields)
 
 

@@ -1,12 +1,13 @@
-"""The one redaction layer: logs, audit records and events pass it, and nothing switches it off (MP-117, MP-191).
+"""The one redaction layer: logs, audit records and events pass it, and nothing switches it off.
 
 Two things are hidden: what looks like a secret (bearers, provider keys, `Authorization` and `Cookie` values, DSN
 passwords), and what is known to be one (the literal values of the secret settings, learnt once at the start).
+Clients choose the texts, so every pattern takes time in proportion to the text's length.
 """
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from llm_proxy.settings import Settings, variables
@@ -41,12 +42,15 @@ _FIELDS = re.compile(
 _NAMED = re.compile(
     r"((?:api[_-]?key|passw(?:or)?d|secret)[\"']?\s*[:=]\s*)([\"']?)([^\s\"',;&}\])]{3,})", re.IGNORECASE
 )
-_DSN = re.compile(r"(\b[A-Za-z0-9_.%+~-]+):([^\s\"']+)@(?=(?:tcp|unix)\()")
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"']*):([^\s\"']+)@")  # greedy: passwords hold "@", too
+_URL_USER = re.compile(r"(?<=[A-Za-z0-9+.-])://[^\s/:@\"']*:")  # to the colon before a password
+_DSN_USER = re.compile(r"(?<=[A-Za-z0-9_.%+~-]):")
+_DSN_HOST = re.compile(r"@(?:tcp|unix)\(")
+_WORD_END = re.compile(r"[\s\"']")
+_RECOGNISABLE = 25  # characters: a shorter secret would show too much of itself by its hint
 
 
 def obfuscate(secret: str) -> str:
-    """The form in which a secret may be seen (DP-110): up to 4 characters `*`, to 12 the first 2, else 8 and 4."""
+    """Return the form in which a long key may be seen: up to 4 characters `*`, to 12 the first 2, else 8 and 4."""
     length = len(secret)
     if length <= 4:
         return "*" * length
@@ -72,10 +76,10 @@ class Redactor:
         self._literals = tuple(sorted(known, key=len, reverse=True))  # a secret that contains another goes first
 
     def text(self, text: str) -> str:
-        """The text with every secret in its DP-110 form. The usual text, which holds none, comes back as it is."""
+        """Return the text without secrets; of long keys a hint stays. Text without any comes back as it is."""
         for literal in self._literals:
             if literal in text:
-                text = text.replace(literal, HIDDEN if len(literal) < 13 else obfuscate(literal))
+                text = text.replace(literal, HIDDEN)
         lowered = text.lower()
         for clue in _CLUES:
             if clue in lowered:
@@ -96,19 +100,52 @@ class Redactor:
 
     @staticmethod
     def _patterns(text: str) -> str:
-        text = _URL.sub(rf"\1:{HIDDEN}@", text)
-        text = _DSN.sub(rf"\1:{HIDDEN}@", text) if "@tcp(" in text or "@unix(" in text else text
+        if "@" in text:
+            text = _without_passwords(text, _URL_USER, _last_at) if "://" in text else text
+            text = _without_passwords(text, _DSN_USER, _last_host) if _DSN_HOST.search(text) else text
         text = _FIELDS.sub(lambda m: f"{m[1]}{m[2]}{m[3] or ''}{HIDDEN}" if m[4].strip() else m[0], text)
-        text = _SCHEMES.sub(lambda m: m[1] + m[2] + obfuscate(m[3]), text)
-        text = _KEY_SHAPES.sub(lambda m: obfuscate(m[0]), text)
+        text = _SCHEMES.sub(lambda m: m[1] + m[2] + _masked(m[3]), text)
+        text = _KEY_SHAPES.sub(lambda m: _masked(m[0]), text)
         return _NAMED.sub(_hide_named, text)
 
 
+def _masked(secret: str) -> str:
+    """Return a hint of what looks like a key and is long enough, else nothing of it."""
+    return obfuscate(secret) if len(secret) >= _RECOGNISABLE and _KEY_SHAPES.match(secret) else HIDDEN
+
+
+def _without_passwords(text: str, user: re.Pattern[str], password_end: Callable[[str, int, int], int]) -> str:
+    """Hide what stands between a user's colon and the end that is found in the same word, once a word.
+
+    Passwords hold "@" and ":" as well, so the first colon and the last end count.
+    """
+    kept, position = list[str](), 0
+    while (found := user.search(text, position)) is not None:
+        start = found.end()
+        word_end = _WORD_END.search(text, start)
+        end = word_end.start() if word_end is not None else len(text)
+        hidden_to = password_end(text, start, end)
+        if hidden_to > start:
+            kept += (text[position:start], HIDDEN)
+            position = hidden_to
+        kept.append(text[position:end])
+        position = end
+    return "".join((*kept, text[position:]))
+
+
+def _last_at(text: str, start: int, end: int) -> int:
+    return text.rfind("@", start, end)
+
+
+def _last_host(text: str, start: int, end: int) -> int:
+    return max(text.rfind("@tcp(", start, end), text.rfind("@unix(", start, end))
+
+
 def _hide_named(found: re.Match[str]) -> str:
-    """`api_key=…` keeps enough to recognise the key by; passwords and secrets keep nothing."""
+    """Keep of `api_key=…` enough to recognise a long key by; of passwords and secrets nothing."""
     if HIDDEN in found[3] or "..." in found[3]:
         return found[0]
-    return found[1] + found[2] + (obfuscate(found[3]) if found[1].lower().startswith("api") else HIDDEN)
+    return found[1] + found[2] + (_masked(found[3]) if found[1].lower().startswith("api") else HIDDEN)
 
 
 def _is_secret_name(name: object) -> bool:

@@ -37,7 +37,7 @@ from llm_proxy.forwarding.relay import Relay, Tap
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.settle import Books, Settlement
 from llm_proxy.providers import AllowList, Provider
-from llm_proxy.redaction import obfuscate
+from llm_proxy.tokens.bearer import hint_of_unknown
 from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.tokens.facts import TokenFacts
 from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
@@ -227,7 +227,7 @@ class Pipeline:
         try:
             token = settlement.token = self._directory.authenticate(bearer)
         except LlmProxyError:
-            settlement.bearer_hint = obfuscate(bearer)
+            settlement.bearer_hint = hint_of_unknown(bearer)
             raise
         return token
 

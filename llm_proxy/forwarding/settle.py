@@ -110,7 +110,7 @@ class Settlement:
 
     Attributes:
         token: Facts of the token, once the bearer was found to be one.
-        bearer_hint: The bearer in DP-110 form, while it is not known to be a token.
+        bearer_hint: What may be shown of the bearer, while it is not known to be a token.
         is_usable: Whether it got past step 12 (accounting A4: last_used_at moves).
         unit: The unit taken; None before and after.
         body: The request's, once it was admitted; closed at the end.

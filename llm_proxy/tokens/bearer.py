@@ -4,7 +4,7 @@ import base64
 import re
 import secrets
 
-from llm_proxy.redaction import obfuscate
+from llm_proxy.redaction import HIDDEN, obfuscate, redact
 
 PREFIX = "sk-"
 _FORM = re.compile(r"sk-[A-Za-z0-9_-]{22}")  # 22 characters of base64url are 16 bytes
@@ -28,3 +28,13 @@ def hint(bearer: str) -> str:
     if not bearer.startswith(PREFIX) or len(rest) <= 2 * _SHOWN:
         return obfuscate(bearer)
     return PREFIX + rest[:_SHOWN] + "*" * (len(rest) - 2 * _SHOWN) + rest[-_SHOWN:]
+
+
+def hint_of_unknown(bearer: str) -> str:
+    """Return what logs show of a bearer that is no token: a hint if it has a token's form, else its length.
+
+    Clients send other secrets by mistake, so nothing of them is shown.
+    """
+    if is_well_formed(bearer) and redact(bearer) != HIDDEN:
+        return obfuscate(bearer)
+    return f"({len(bearer)} characters)"

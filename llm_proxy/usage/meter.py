@@ -32,7 +32,8 @@ _GENERATES = re.compile(
     r"(?:^|/)v[0-9]+[a-z0-9]*/(?:chat/completions|completions|responses|messages|embeddings|complete)$"
 )
 _CHAT = "/chat/completions"
-_FORM_MODEL = re.compile(rb'name="?model"?[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,255})\r\n', re.IGNORECASE)
+_FORM_MODEL = re.compile(rb'[;\s]name="?model(?![^";\s])', re.IGNORECASE)
+_FORM_PARTS, _MODEL_BYTES = 1000, 255  # looked at
 _READABLE = ("application/json", "text/event-stream")
 _log = logging.getLogger(__name__)
 
@@ -292,8 +293,25 @@ def _asked_model(metered: Metered, asked: dict[str, Any] | None) -> str | None:
     if metered.method in ("GET", "HEAD") or not metered.asked:
         return None
     if metered.request_type.lower().startswith("multipart/"):
-        found = _FORM_MODEL.search(_body(metered))
-        return found[1].decode("utf-8", "replace") if found else None
+        return _form_model(_body(metered))
     asked = asked or _asked(metered)
     model = asked.get("model") if asked else None
     return model if isinstance(model, str) else None
+
+
+def _form_model(form: bytes) -> str | None:
+    """Return the model that a multipart form names, whose first line is its delimiter. Linear."""
+    mark = form[:256].partition(b"\r\n")[0]
+    if not mark.startswith(b"--"):
+        return None
+    start = 0
+    for _ in range(_FORM_PARTS):
+        start += len(mark)
+        end = form.find(b"\r\n" + mark, start)
+        if end < 0:
+            return None
+        head_end = form.find(b"\r\n\r\n", start, end)
+        if head_end >= 0 and _FORM_MODEL.search(form, start, head_end):
+            return form[head_end + 4 : min(end, head_end + 4 + _MODEL_BYTES)].decode("utf-8", "replace") or None
+        start = end + 2
+    return None

@@ -137,6 +137,23 @@ def test_a_secret_that_a_client_sends_as_an_id_is_hidden(log_file: Path) -> None
     assert written(log_file)[0]["correlation_id"] == "sk-provi...cdef"
 
 
+def test_what_clients_make_long_is_cut(log_file: Path) -> None:
+    """A path of 8 KB and the trace of a deep recursion."""
+    configure(log_file)
+    logs.AccessLog().completed(
+        status=200, method="GET", path="/" + "a" * 8000, duration_s=0, request_id="r", client_ip=None
+    )
+    try:
+        raise ValueError("first" + "x" * 100_000 + "last")
+    except ValueError:
+        logging.getLogger("x").exception("deep")
+    access, fault = written(log_file)
+    assert len(access["path"]) == 2048
+    assert len(fault["stacktrace"]) < 8300
+    assert "Traceback" in fault["stacktrace"]
+    assert fault["stacktrace"].endswith("last\n")
+
+
 def test_probes_are_quiet(log_file: Path) -> None:
     """At debug they appear, otherwise not, failing or not."""
     configure(log_file)

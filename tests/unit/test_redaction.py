@@ -35,6 +35,12 @@ def test_obfuscation_has_three_lengths(secret: str, shown: str) -> None:
         ("redis://:hidden-one@cache:6379/0", "hidden-one"),
         ('{"api_key": "opaque-provider-key"}', "opaque-provider-key"),
         ("password=hunter2hunter2", "hunter2hunter2"),
+        ("a://x:y a://u:s3cret@h", "s3cret"),
+        ("http://h/v1 mysql+pymysql://u:s3cret@h/?b=c://d:e", "s3cret"),
+        ("u:o@ne@unix(/tmp/s) v:t:wo@tcp(h)", "t:wo"),
+        ("Bearer hunter2hunter2", "hunter2h"),
+        ("api_key=hunter2hunter2hun", "hunter2h"),
+        ("sk-hunter2hunter2", "hunter2h"),
         ("AIzaSyA0123456789abcdefghijklmnop", "AIzaSyA0123456789abcdefghijklmnop"),
     ],
 )
@@ -81,4 +87,4 @@ def test_literal_values_of_settings_are_hidden() -> None:
     learn_settings(settings)
     from llm_proxy.redaction import redact
 
-    assert redact(f"a plain-words-token b {key} c") == f"a plain-wo...oken b {obfuscate(key)} c"
+    assert redact(f"a plain-words-token b {key} c") == "a *** b *** c"

@@ -1,0 +1,93 @@
+"""Parsers that bytes of clients or providers reach take time in proportion to their input, at its worst.
+
+Each case makes the worst input of one parser for a size in bytes. CPU time of four times the size may be eight times
+as much at most, where a quadratic parser needs sixteen times as much.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from llm_proxy.redaction import Redactor
+from llm_proxy.usage import meter
+
+_ROUNDS, _GROWTH, _MOST = 5, 4, 8
+_LEAST_S = 0.0005  # below this the clock measures itself
+
+Case = tuple[Callable[[int], object], Callable[[object], object], int]
+
+
+def _redact(make: Callable[[int], str], size: int = 8192) -> Case:
+    redactor = Redactor(["a-literal-secret"])
+    return make, lambda text: redactor.text(str(text)), size
+
+
+def _repeated(piece: str, end: str = "", clue: str = "@") -> Callable[[int], str]:
+    return lambda size: clue + piece * (size // len(piece)) + end
+
+
+def _form_model(piece: bytes, start: bytes = b"--b\r\n") -> Case:
+    return (lambda size: start + piece * (size // len(piece)), lambda form: meter._form_model(form), 65536)  # type: ignore[arg-type]
+
+
+CASES: dict[str, Case] = {
+    "redaction: letters before a scheme": _redact(_repeated("a")),
+    "redaction: letters before a host": _redact(_repeated("a", "@tcp(")),
+    "redaction: words before a host": _redact(_repeated("a.", "@tcp(")),
+    "redaction: users": _redact(_repeated("a:", "@tcp(")),
+    "redaction: users and hosts": _redact(_repeated("a:b@tcp(")),
+    "redaction: addresses": _redact(_repeated("a://b:")),
+    "redaction: addresses of one word": _redact(_repeated("a://b:c@")),
+    "redaction: addresses without a user": _redact(_repeated("a://")),
+    "redaction: at signs": _redact(_repeated("@")),
+    "redaction: short keys": _redact(_repeated("sk-")),
+    "redaction: keys": _redact(_repeated("sk-aaaaaaaa ")),
+    "redaction: google keys": _redact(_repeated("AIza")),
+    "redaction: schemes": _redact(_repeated("bearer ")),
+    "redaction: blanks behind a scheme": _redact(_repeated(" ", clue="bearer")),
+    "redaction: blanks behind a field": _redact(_repeated(" ", clue="cookie")),
+    "redaction: fields": _redact(_repeated("cookie ")),
+    "redaction: fields of a value": _redact(_repeated("cookie:'")),
+    "redaction: blanks behind a name": _redact(_repeated(" ", clue="secret=")),
+    "redaction: names": _redact(_repeated("secret=")),
+    "redaction: quoted names": _redact(_repeated("api_key='")),
+    "a form's model: names": _form_model(b"name=model\r\n"),
+    "a form's model: heads": _form_model(b"\r\n\r\n"),
+    "a form's model: parts": _form_model(b"\r\n--b\r\n;name=models\r\n\r\n"),
+    "a form's model: short marks": _form_model(b"\r\n--", b"--\r\n"),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_time_grows_with_the_input(case: Case) -> None:
+    """Four times the input takes no more than eight times the CPU time."""
+    make, parse, size = case
+    small, large = make(size), make(size * _GROWTH)
+    with _without_collector():
+        once, more = _best_s(parse, small), _best_s(parse, large)
+    assert more <= max(once, _LEAST_S) * _MOST, (
+        f"{size} bytes: {once * 1000:.2f} ms, times {_GROWTH}: {more * 1000:.2f} ms"
+    )
+
+
+def _best_s(parse: Callable[[object], object], value: object) -> float:
+    return min(_cpu_s(parse, value) for _ in range(_ROUNDS))
+
+
+def _cpu_s(parse: Callable[[object], object], value: object) -> float:
+    began = time.thread_time()
+    parse(value)
+    return time.thread_time() - began
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
