@@ -19,6 +19,7 @@ from typing import Any, Protocol, TextIO
 import orjson
 
 from llm_proxy.redaction import REDACTOR, learn_settings
+from llm_proxy.runtime.clock import rfc3339_ms
 from llm_proxy.settings import Settings
 
 FLUSH_INTERVAL_S = 0.2
@@ -130,11 +131,10 @@ class Writer:
         self._queue: deque[bytes] = deque()
         self._dropped = 0
         self._greenlet: Any = None
-        self._second, self._stamp = 0, ""
 
     def line(self, level: str, message: str, fields: Fields) -> None:
         """Put one line together and on its way. `fields` must have passed the redaction. Never raises."""
-        head = {"level": level, "ts": self._timestamp(time.time()), "msg": message}
+        head = {"level": level, "ts": rfc3339_ms(time.time_ns()), "msg": message}
         if self.is_json:
             data = orjson.dumps(head | fields, default=str, option=orjson.OPT_APPEND_NEWLINE)
         else:
@@ -180,16 +180,9 @@ class Writer:
         self._queue.clear()
         if self._dropped:
             self._dropped, dropped = 0, self._dropped
-            note = {"level": "warn", "ts": self._timestamp(time.time()), "msg": f"{dropped} log lines dropped"}
+            note = {"level": "warn", "ts": rfc3339_ms(time.time_ns()), "msg": f"{dropped} log lines dropped"}
             lines.append(orjson.dumps(note, option=orjson.OPT_APPEND_NEWLINE))
         return b"".join(lines)
-
-    def _timestamp(self, now: float) -> str:
-        """ISO 8601 with milliseconds, UTC; the part before the fraction is formatted once a second."""
-        second = int(now)
-        if second != self._second:
-            self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._stamp}.{int((now - second) * 1000):03d}Z"
 
     def _as_text(self, level: str, head: dict[str, str], fields: Fields) -> bytes:
         start, end = (_COLOURS.get(level, ""), "\x1b[0m") if self._colour and level in _COLOURS else ("", "")

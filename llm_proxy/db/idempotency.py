@@ -12,8 +12,8 @@ from sqlalchemy.exc import IntegrityError
 from llm_proxy.crypto import KeyRing, UnopenableValue, digest
 from llm_proxy.db.models import IdempotencyRow
 from llm_proxy.db.session import reading, writing
-from llm_proxy.db.types import utc_now
 from llm_proxy.errors import Conflict
+from llm_proxy.runtime.clock import utc_now
 
 KEPT = timedelta(hours=24)
 SECRET_KEPT = timedelta(minutes=10)

@@ -9,15 +9,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeEngine
 
-
-def utc_now() -> datetime:
-    """The present instant, aware, in UTC."""
-    return datetime.now(UTC)
-
-
-def rfc3339(instant: datetime) -> str:
-    """UTC with microseconds and `Z` (MP-26)."""
-    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+from llm_proxy.runtime.clock import parse_rfc3339
 
 
 def to_column(dialect: str, instant: datetime) -> Any:
@@ -45,7 +37,7 @@ def from_column(value: Any) -> datetime | None:
     if value is None:
         return None
     if isinstance(value, str):
-        value = datetime.fromisoformat(value)
+        return parse_rfc3339(value)
     if value.tzinfo is None:
         return value.replace(tzinfo=UTC)  # type: ignore[no-any-return]
     return value.astimezone(UTC)  # type: ignore[no-any-return]

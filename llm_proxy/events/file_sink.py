@@ -27,6 +27,7 @@ from llm_proxy.events.contents import (
 )
 from llm_proxy.events.event import Event
 from llm_proxy.events.streams.base import as_dict
+from llm_proxy.runtime.clock import rfc3339
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def to_line(event: Event, *, keep_binary: bool = False) -> bytes:
         "token_usage": usage if usage is not None else event.usage,
         "schema_version": event.schema_version,
         "event_id": event.event_id,
-        "timestamp": event.started_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if event.started_at else None,
+        "timestamp": rfc3339(event.started_at) if event.started_at else None,
         "project_id": event.project_id,
         "token_id": event.token_id,
         "provider": event.provider,

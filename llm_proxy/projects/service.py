@@ -14,9 +14,9 @@ from llm_proxy.db import listing
 from llm_proxy.db.listing import Order
 from llm_proxy.db.models import ProjectRow
 from llm_proxy.db.session import reading, writing
-from llm_proxy.db.types import utc_now
 from llm_proxy.errors import Conflict, ResourceNotFound
 from llm_proxy.projects.project import NewProject, Project, ProjectPatch
+from llm_proxy.runtime.clock import utc_now
 
 _TABLE = ProjectRow.__table__.c
 SORTS = ("name", "created_at", "updated_at")

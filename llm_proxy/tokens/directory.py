@@ -15,8 +15,9 @@ from llm_proxy.crypto import KeyRing, UnopenableValue, digest
 from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.health import DatabaseHealth
-from llm_proxy.db.types import from_column, utc_now
+from llm_proxy.db.types import from_column
 from llm_proxy.errors import InvalidToken, ServiceUnavailable, TokenNotFound
+from llm_proxy.runtime.clock import utc_now
 from llm_proxy.settings import Settings
 from llm_proxy.tokens.bearer import hint, is_well_formed
 from llm_proxy.tokens.facts import ProjectFacts, TokenFacts

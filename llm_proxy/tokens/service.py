@@ -15,8 +15,9 @@ from llm_proxy.db import listing
 from llm_proxy.db.listing import Order
 from llm_proxy.db.models import ProjectRow, TokenRow
 from llm_proxy.db.session import reading, writing
-from llm_proxy.db.types import minutes_later, rfc3339, utc_now
+from llm_proxy.db.types import minutes_later
 from llm_proxy.errors import BadRequest, Conflict, Forbidden, ResourceNotFound
+from llm_proxy.runtime.clock import rfc3339, utc_now
 from llm_proxy.tokens.bearer import hint, new_bearer
 from llm_proxy.tokens.token import NewToken, Token, TokenPatch
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from llm_proxy.amounts import NANO
 from llm_proxy.db.errors import is_unavailable
-from llm_proxy.db.types import utc_now
 from llm_proxy.errors import CostBudgetExceeded, ModelNotPriced, ServiceUnavailable, TokenBudgetExceeded
+from llm_proxy.runtime.clock import utc_now
 from llm_proxy.usage.prices import Prices
 
 FRESH_S = 0.9  # data-plane decision 4

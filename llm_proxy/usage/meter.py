@@ -14,7 +14,7 @@ import orjson
 
 from llm_proxy import metrics
 from llm_proxy.amounts import NANO
-from llm_proxy.db.types import utc_now
+from llm_proxy.runtime.clock import utc_now
 from llm_proxy.texts import printable
 from llm_proxy.usage.estimate import Estimator
 from llm_proxy.usage.parsers import Reading, Usage, prompt_texts, read

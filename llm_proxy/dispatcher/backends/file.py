@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from llm_proxy.dispatcher.backends.base import DELIVERED, BackendConfig, BackendError, Result, Verdict
-from llm_proxy.dispatcher.payload import Payload, stamp, to_json
+from llm_proxy.dispatcher.payload import Payload, to_json
+from llm_proxy.runtime.clock import rfc3339
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class FileBackend:
 def to_line(payload: Payload) -> bytes:
     """The payload's documented keys in one line, and when the exchange ended."""
     found = payload.to_dict()
-    found["endTimestamp"] = stamp(payload.ended_at)
+    found["endTimestamp"] = rfc3339(payload.ended_at)
     if payload.is_error:
         found["metadata"] = {**payload.metadata, "error": payload.error}
     return to_json(found) + b"\n"

@@ -9,8 +9,8 @@ import orjson
 from flask import Response
 
 from llm_proxy.amounts import usd
-from llm_proxy.db.types import rfc3339, utc_now
 from llm_proxy.projects.project import Project
+from llm_proxy.runtime.clock import rfc3339, utc_now
 from llm_proxy.tokens.service import Issued
 from llm_proxy.tokens.token import Token
 

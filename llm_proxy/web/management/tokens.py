@@ -3,8 +3,8 @@
 from flask import Blueprint, Response
 
 from llm_proxy.db.idempotency import Answer
-from llm_proxy.db.types import utc_now
 from llm_proxy.errors import BadRequest
+from llm_proxy.runtime.clock import utc_now
 from llm_proxy.tokens.service import NEWEST_FIRST, SORTS, STATUSES, Issued, TokenFilter, order_of
 from llm_proxy.tokens.token import NewToken, TokenDefaults, TokenPatch
 from llm_proxy.web.management import answers, inputs, pagination

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from integration.management.conftest import Manager
 
-from llm_proxy.db.types import utc_now
 from llm_proxy.errors import CostBudgetExceeded
+from llm_proxy.runtime.clock import utc_now
 from llm_proxy.tokens.facts import ProjectFacts, TokenFacts
 from llm_proxy.usage.parsers import Usage
 from llm_proxy.usage.rollup import Key, Sums
