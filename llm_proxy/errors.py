@@ -139,9 +139,10 @@ class StreamingDisabled(InvalidRequest):
 
 
 class UpgradeNotSupported(InvalidRequest):
-    """The request asks for a protocol upgrade that the server does not offer."""
+    """A WebSocket handshake on a path that has none; clients go on over HTTP at once (RFC 9110 §15.5.22)."""
 
-    status, code, message = 501, "upgrade_not_supported", "Upgrade not supported"
+    status, code, message = 426, "upgrade_not_supported", "WebSocket is not available here: use HTTP/1.1"
+    fields = (("Upgrade", "HTTP/1.1"), ("Connection", "Upgrade"))
 
 
 # -- the client's own connection -------------------------------------------------------------------------------------

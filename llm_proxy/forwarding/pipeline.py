@@ -194,7 +194,7 @@ class Pipeline:
         request, allowed = settlement.request, self._allowed
         if self._is_draining():  # 2
             raise Draining
-        if "UPGRADE" in request.values:  # DP-107
+        if "UPGRADE" in request.values and wants_websocket(request.all("UPGRADE")):
             raise UpgradeNotSupported
         allowed.check_method(request.method)  # 4
         allowed.check_endpoint(request.path)  # 5
@@ -411,6 +411,12 @@ def bearer_of(authorization: list[str]) -> str:
         if scheme.lower() == "bearer" and bearer:
             return bearer
     raise InvalidToken(description="missing or invalid authorization header")
+
+
+def wants_websocket(upgrade: list[str]) -> bool:
+    """Whether WebSocket is among the protocols asked for; others may be ignored (RFC 9110 §7.8)."""
+    protocols = (protocol for line in upgrade for protocol in line.split(","))
+    return any(protocol.partition("/")[0].strip().lower() == "websocket" for protocol in protocols)
 
 
 def _incoming(request: ProxyRequest) -> Incoming:

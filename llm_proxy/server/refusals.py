@@ -11,6 +11,7 @@ from llm_proxy.runtime.ids import accepted_id, uuid7
 
 _REASONS = {
     400: "Bad Request",
+    405: "Method Not Allowed",
     408: "Request Timeout",
     414: "URI Too Long",
     431: "Request Header Fields Too Large",
