@@ -84,6 +84,12 @@ class MethodNotAllowed(InvalidRequest):
             self.fields = (("Allow", ", ".join(allow)),)
 
 
+class TokenInQuery(InvalidRequest):
+    """A token in the address, where servers and browsers log it (RFC 6750 §2.3)."""
+
+    code, message = "token_in_query", "Send the token in the field Authorization: Bearer, not in the query"
+
+
 class EndpointNotFound(InvalidRequest):
     """The path is outside the provider's allow-list, or is spelled so that it could mean another path."""
 

@@ -7,6 +7,7 @@ refuses raises the error that is answered.
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
+from urllib.parse import unquote_plus
 
 from llm_proxy.cache.engine import Served
 from llm_proxy.errors import (
@@ -17,6 +18,7 @@ from llm_proxy.errors import (
     InvalidToken,
     LlmProxyError,
     ProjectInactive,
+    TokenInQuery,
     UpgradeNotSupported,
     UpstreamAuthError,
     UpstreamCut,
@@ -37,7 +39,7 @@ from llm_proxy.forwarding.relay import Relay, Tap
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.settle import Books, Settlement
 from llm_proxy.providers import AllowList, Provider
-from llm_proxy.tokens.bearer import hint_of_unknown
+from llm_proxy.tokens.bearer import hint_of_unknown, is_in
 from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.tokens.facts import TokenFacts
 from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
@@ -199,6 +201,8 @@ class Pipeline:
         allowed.check_method(request.method)  # 4
         allowed.check_endpoint(request.path)  # 5
         allowed.check_fields(request.fields)  # 6
+        if request.query:
+            check_query(request.query)
         check_declared(request.content_length, self._max_request_bytes)  # 7
         self._limits.admit_address(request.client_addr)  # 8
         bearer = bearer_of(request.all("AUTHORIZATION"))
@@ -411,6 +415,19 @@ def bearer_of(authorization: list[str]) -> str:
         if scheme.lower() == "bearer" and bearer:
             return bearer
     raise InvalidToken(description="missing or invalid authorization header")
+
+
+def check_query(query: str) -> None:
+    """Raise TokenInQuery, naming the parameter that holds a token of ours."""
+    for pair in query.split("&"):
+        if is_in(unquote_plus(pair)):
+            raise TokenInQuery(param=shown_name(pair.partition("=")[0]))
+
+
+def shown_name(raw: str) -> str:
+    """A parameter's name as it may be shown; the token itself can stand there."""
+    name = unquote_plus(raw)
+    return "query" if is_in(name) else name[:64]
 
 
 def wants_websocket(upgrade: list[str]) -> bool:

@@ -9,7 +9,6 @@ from gunicorn.http.unreader import SocketUnreader
 
 from llm_proxy.errors import ClientGone, RequestTimeout
 
-
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
 

@@ -183,7 +183,7 @@ def test_what_http_1_0_does_not_know_is_ignored(server):
 
 
 def test_empty_lines_begin_no_request(server):
-    """A client that sends one behind its body is idle: its connection ends without a 408, or serves the next request."""
+    """A client that sends one behind its body is idle: its connection ends without a 408, or goes on."""
     post = b"POST /echo HTTP/1.1\r\n" + H + b"Content-Length: 2\r\n\r\nhi\r\n"
     with Client(server.address) as client:
         assert client.send(post).answer().status == 200

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from integration.management.conftest import Manager
@@ -82,7 +83,7 @@ def test_pages_hold_each_row_once(used: tuple[Manager, dict[str, Any]], groups: 
         assert len(page["data"]) <= 2
         link = response.headers.get("Link", "")
         assert bool(link) == (page["next_cursor"] is not None)
-        path = link[link.find("/usage") : link.find(">")] if link else ""
+        path = urljoin(path, link[1 : link.find(">")]) if link else ""
     assert found == whole
 
 

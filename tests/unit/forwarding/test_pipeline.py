@@ -231,6 +231,44 @@ def test_the_first_step_that_refuses_is_answered(world: World, first: int) -> No
     assert not world.books.live
 
 
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        (f"key={BEARER}", "key"),
+        (f"a=1&api_key=%73k-{BEARER[3:]}", "api_key"),
+        (f"x=Bearer+{BEARER}", "x"),
+        (BEARER, "query"),
+    ],
+)
+def test_a_token_in_the_query_is_refused(world: World, query: str, param: str) -> None:
+    """The answer names the parameter and the field to use, never the token; nothing is sent."""
+    reply = world.ask(target=f"/v1/chat/completions?{query}")
+    content = b"".join(reply.body).decode()
+    error = json.loads(content)["error"]
+    assert (reply.status[:3], error["code"], error["param"]) == ("400", "token_in_query", param)
+    assert "Authorization" in error["message"]
+    assert BEARER not in content
+    assert world.upstream.sent == []
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "TLS/1.0", "foo, bar", ""])
+def test_an_upgrade_to_something_else_is_ignored(world: World, upgrade: str) -> None:
+    """RFC 9110 §7.8: JDK clients and `curl --http2` offer h2c on plain http."""
+    assert (
+        world.ask(UPGRADE=upgrade, CONNECTION="Upgrade, HTTP2-Settings", HTTP2_SETTINGS="AAMAAABk").status == "200 OK"
+    )
+    names = {name for name, _ in world.upstream.sent[0].fields}
+    assert names.isdisjoint((b"Upgrade", b"Http2-Settings", b"Connection"))
+
+
+@pytest.mark.parametrize("upgrade", ["websocket", "h2c, WebSocket", "websocket/13"])
+def test_a_websocket_is_426(world: World, upgrade: str) -> None:
+    """With the field that RFC 9110 §15.5.22 wants: clients fall back to HTTP at once."""
+    reply = world.ask(UPGRADE=upgrade, CONNECTION="Upgrade")
+    assert (reply.status, code(reply)) == ("426 Upgrade Required", "upgrade_not_supported")
+    assert {("Upgrade", "HTTP/1.1"), ("Connection", "Upgrade")} <= set(reply.fields)
+
+
 def test_a_request_that_passes_is_charged_once(world: World) -> None:
     """peek, take, and sent when the head is there; the slot comes back when the body is whole."""
     reply = world.ask()
