@@ -38,10 +38,10 @@ from llm_proxy.forwarding.recording import Recorder, Sendable, meter_request, ta
 from llm_proxy.forwarding.relay import Relay, Tap
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.settle import Books, Settlement
+from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.providers import AllowList, Provider
 from llm_proxy.tokens.bearer import hint_of_unknown, is_in
 from llm_proxy.tokens.directory import TokenDirectory
-from llm_proxy.tokens.facts import TokenFacts
 from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
 from llm_proxy.usage.meter import Meter
 
@@ -66,20 +66,20 @@ class LimitGate(Protocol):
     def admit_address(self, address: str | None) -> None:
         """Step 8: the client's address, then everybody."""
 
-    def admit_token(self, token: TokenFacts, bearer: str) -> None:
+    def admit_token(self, token: TokenSnapshot, bearer: str) -> None:
         """Step 12: the token's window, then its project's."""
 
 
 class BudgetGate(Protocol):
     """Budgets of model tokens and money (steps 11 to 13)."""
 
-    def check_token(self, token: TokenFacts) -> None:
+    def check_token(self, token: TokenSnapshot) -> None:
         """Step 11. Raises TokenBudgetExceeded, CostBudgetExceeded."""
 
-    def check_project(self, token: TokenFacts) -> None:
+    def check_project(self, token: TokenSnapshot) -> None:
         """Step 12. Raises CostBudgetExceeded, ServiceUnavailable."""
 
-    def needs_price(self, token: TokenFacts) -> bool:
+    def needs_price(self, token: TokenSnapshot) -> bool:
         """Whether money limits this token."""
 
     def check_model(self, model: str) -> None:
@@ -92,7 +92,7 @@ class NoLimits:
     def admit_address(self, address: str | None) -> None:
         """Let everybody through."""
 
-    def admit_token(self, token: TokenFacts, bearer: str) -> None:
+    def admit_token(self, token: TokenSnapshot, bearer: str) -> None:
         """Let every token through."""
 
 
@@ -227,7 +227,7 @@ class Pipeline:
         settlement.body = body
         return body
 
-    def _authenticate(self, settlement: Settlement, bearer: str) -> TokenFacts:
+    def _authenticate(self, settlement: Settlement, bearer: str) -> TokenSnapshot:
         try:
             token = settlement.token = self._directory.authenticate(bearer)
         except LlmProxyError:
@@ -354,7 +354,7 @@ class Pipeline:
         answer.close()
         return self._stored(settlement, served, "hit" if settlement.is_stale_served else "revalidated")
 
-    def refresh(self, request: ProxyRequest, token: TokenFacts) -> None:
+    def refresh(self, request: ProxyRequest, token: TokenSnapshot) -> None:
         """Fetch anew what was served stale, as a request of the same token's behind which no client stands."""
         settlement = Settlement(self._books, request)
         settlement.token, settlement.is_usable = token, True

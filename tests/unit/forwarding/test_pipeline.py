@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,14 +18,15 @@ from llm_proxy.forwarding.inspection import Inspector
 from llm_proxy.forwarding.pipeline import Pipeline, Reply, bearer_of
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.settle import Books
+from llm_proxy.model.project import ProjectSnapshot
+from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.providers import ParameterRules, load_provider
 from llm_proxy.settings import load
-from llm_proxy.tokens.facts import ProjectFacts, TokenFacts
 from llm_proxy.transport import Timeouts
 from llm_proxy.web.errors import render
 
 BEARER = "sk-AbCdEfGhIjKlMnOpQrStUv"
-FACTS = TokenFacts(
+FACTS = TokenSnapshot(
     id="token-id",
     hint="sk-AbCd**************StUv",
     project_id="project-id",
@@ -32,7 +34,8 @@ FACTS = TokenFacts(
     expires_at=None,
     max_requests=5,
     request_count=0,
-    project=ProjectFacts("project-id", True, "provider-key"),
+    created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    project=ProjectSnapshot("project-id", True, "provider-key"),
 )
 
 
@@ -40,9 +43,9 @@ class Directory:
     """Knows one token, or fails."""
 
     def __init__(self) -> None:
-        self.facts: TokenFacts | Exception = FACTS
+        self.facts: TokenSnapshot | Exception = FACTS
 
-    def authenticate(self, bearer: str) -> TokenFacts:
+    def authenticate(self, bearer: str) -> TokenSnapshot:
         if isinstance(self.facts, Exception):
             raise self.facts
         return self.facts
@@ -214,8 +217,8 @@ BROKEN: list[tuple[str, Any]] = [
 ]
 
 
-def _inactive() -> TokenFacts:
-    return replace(FACTS, project=ProjectFacts("project-id", False, "provider-key"))
+def _inactive() -> TokenSnapshot:
+    return replace(FACTS, project=ProjectSnapshot("project-id", False, "provider-key"))
 
 
 @pytest.mark.parametrize("first", range(len(BROKEN)), ids=[name for name, _ in BROKEN])
@@ -294,7 +297,7 @@ def test_whatever_fails_after_the_token_was_good_counts_as_use(world: World, spo
     if spoilt == "param":
         asked["body"] = b'{"model":"other"}'
     elif spoilt == "key":
-        world.directory.facts = replace(FACTS, project=ProjectFacts("project-id", True, None))
+        world.directory.facts = replace(FACTS, project=ProjectSnapshot("project-id", True, None))
     elif spoilt == "slots":
         world.books.slots.take()
     elif spoilt == "circuit":
