@@ -21,7 +21,7 @@ from typing import Any  # noqa: E402
 
 from llm_proxy import __version__, logs  # noqa: E402
 from llm_proxy.cache import folder as cache_folder  # noqa: E402
-from llm_proxy.server import configuration  # noqa: E402
+from llm_proxy.server import configuration, interpreter  # noqa: E402
 from llm_proxy.settings import Loaded, hand_over, handed_over, load  # noqa: E402
 
 _METRICS_PREFIX = "llm-proxy-metrics-"
@@ -213,6 +213,8 @@ def _tell(cfg: Any) -> None:
             "cache": _settings.http_cache_backend if _settings.http_cache_enabled else "off",
             "encryption": _settings.encryption_key is not None,
             "workers": cfg.workers,
+            "parser": interpreter.request_parser(),
+            "optimised_python": interpreter.is_optimised(),
             "bind": [_shown(address) for address in cfg.address],
         },
     )

@@ -21,6 +21,7 @@ import orjson
 from llm_proxy.redaction import REDACTOR, learn_settings
 from llm_proxy.runtime.clock import rfc3339_ms
 from llm_proxy.settings import Settings
+from llm_proxy.texts import wants_colour
 
 FLUSH_INTERVAL_S = 0.2
 QUEUE_BOUND = 50_000  # lines; beyond it the oldest are dropped and counted in a line of their own
@@ -126,8 +127,8 @@ class FileSink:
 class Writer:
     """Lines on their way to the sink: at once, or queued once `start` was called in a worker."""
 
-    def __init__(self, sink: Sink, *, is_json: bool = True, colour: bool = False) -> None:
-        self.sink, self.is_json, self._colour = sink, is_json, colour
+    def __init__(self, sink: Sink, *, is_json: bool = True, colour: bool = False, is_short: bool = False) -> None:
+        self.sink, self.is_json, self._colour, self._is_short = sink, is_json, colour, is_short
         self._queue: deque[bytes] = deque()
         self._dropped = 0
         self._greenlet: Any = None
@@ -186,9 +187,29 @@ class Writer:
 
     def _as_text(self, level: str, head: dict[str, str], fields: Fields) -> bytes:
         start, end = (_COLOURS.get(level, ""), "\x1b[0m") if self._colour and level in _COLOURS else ("", "")
+        if self._is_short:
+            return f"{start}{_short(level, head, fields)}{end}\n".encode("utf-8", "backslashreplace")
         pairs = " ".join(f"{name}={_plain(value)}" for name, value in fields.items() if value is not None)
         text = f"{head['ts']} {start}{level:5}{end} {_escaped(head['msg'])}"
         return (f"{text} {pairs}\n" if pairs else f"{text}\n").encode("utf-8", "backslashreplace")
+
+
+_SHORT_WITHOUT = frozenset({"component", "caller", "worker", "version"})  # what a person at a terminal knows or can ask
+
+
+def _short(level: str, head: dict[str, str], fields: Fields) -> str:
+    """One line for a person at a terminal; everything else of the record is in the other forms."""
+    at = f"{head['ts'][11:19]}Z"
+    if fields.get("component") == "access" and "status_code" in fields:
+        took = f"{fields['duration_ms']} ms"
+        if fields.get("upstream_duration_ms") is not None:
+            took += f" (provider {round(fields['upstream_duration_ms'])})"
+        error = f" {_plain(fields['error'])}" if fields.get("error") else ""
+        return f"{at} {fields.get('method')} {_plain(fields.get('path'))} {fields['status_code']} {took}{error}"
+    kept = {name: value for name, value in fields.items() if name not in _SHORT_WITHOUT and value is not None}
+    pairs = " ".join(f"{name}={_plain(value)}" for name, value in kept.items())
+    word = "" if level == "info" else f"{level} "
+    return f"{at} {word}{_escaped(head['msg'])}{' ' if pairs else ''}{pairs}"
 
 
 def _plain(value: object) -> str:
@@ -309,7 +330,9 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
         sink = StreamSink(_descriptor(out))
     is_terminal = settings.log_file is None and out.isatty()
     _writer.flush()
-    _writer = Writer(sink, is_json=settings.log_format == "json", colour=is_terminal)
+    _writer = Writer(
+        sink, is_json=settings.log_format == "json", colour=is_terminal and wants_colour(out), is_short=is_terminal
+    )
     root = logging.getLogger()
     root.setLevel(LEVELS[settings.log_level])
     root.handlers[:] = [_handler]

@@ -33,7 +33,9 @@ def refused(start, *options, **env):
 def test_a_management_token_is_required(start):
     """One line that names the variable and what is expected."""
     log = refused(start, MANAGEMENT_TOKEN="")
-    assert [line for line in log.splitlines() if line] == ["Error: MANAGEMENT_TOKEN=: expected a secret of your own"]
+    assert [line for line in log.splitlines() if line] == [
+        "Error: MANAGEMENT_TOKEN is not set: add MANAGEMENT_TOKEN=<32 random characters> to .env or the environment"
+    ]
 
 
 def test_all_faults_are_told_at_once(start):
