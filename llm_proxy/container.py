@@ -30,6 +30,7 @@ from llm_proxy.events.capture import CaptureLimits
 from llm_proxy.events.make import make_publisher
 from llm_proxy.events.publisher import Publisher
 from llm_proxy.events.queueing import Counters
+from llm_proxy.formats.tokens import Estimator
 from llm_proxy.forwarding.audits import RefusalAudit
 from llm_proxy.forwarding.breaker import Circuit, Slots, slot_limit
 from llm_proxy.forwarding.caching import Caching
@@ -52,7 +53,6 @@ from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.tokens.service import TokenService
 from llm_proxy.transport import Options, Timeouts, Upstream
 from llm_proxy.usage.budgets import Budgets
-from llm_proxy.usage.estimate import Estimator
 from llm_proxy.usage.meter import Meter
 from llm_proxy.usage.prices import Prices, load_prices
 from llm_proxy.usage.query import UsageLog

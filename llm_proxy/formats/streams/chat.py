@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from llm_proxy.events.streams.base import Chunk, Merged, as_dict, as_index, as_list, as_text, first, merge_lists
+from llm_proxy.formats.streams.base import Chunk, Merged, as_dict, as_index, as_list, as_text, first, merge_lists
 
 _TOP = ("id", "created", "model", "system_fingerprint", "service_tier")
 _REASONING = ("reasoning_content", "reasoning")
@@ -38,6 +38,8 @@ class _Choice:
         self.finish_reason: Any = None
         self.texts: dict[str, list[str]] = {}
         self.tool_calls: dict[int, _ToolCall] = {}
+        self._last_call = 0
+        self._moved: dict[int, int] = {}  # an index that several calls share → where the latest of them stands
         self.function_call: _ToolCall | None = None
         self.audio: dict[str, Any] = {}
         self.logprobs: dict[str, Any] = {}
@@ -51,14 +53,37 @@ class _Choice:
             if text := as_text(delta.get(name)):
                 self.texts.setdefault(name, []).append(text)
         for place, piece in enumerate(as_list(delta.get("tool_calls"))):
-            call = as_dict(piece)
-            index = as_index(call["index"]) if "index" in call else place
-            self.tool_calls.setdefault(index, _ToolCall()).feed(call)
+            self._tool_call(as_dict(piece), place).feed(as_dict(piece))
         if function := as_dict(delta.get("function_call")):
             self.function_call = self.function_call or _ToolCall()
             self.function_call.feed({"function": function})
         self.annotations += as_list(delta.get("annotations"))
         self._feed_audio(as_dict(delta.get("audio")))
+
+    def _tool_call(self, piece: Chunk, place: int) -> _ToolCall:
+        """Return the call that a piece belongs to. A new id with a name begins a new call, whatever the index says.
+
+        Gemini's compatible API gives no index, others give 0 to every call.
+        """
+        call_id = as_text(piece.get("id"))
+        has_name = bool(as_text((as_dict(piece.get("function")) or as_dict(piece.get("custom"))).get("name")))
+        has_index = isinstance(piece.get("index"), int)
+        index = as_index(piece.get("index")) if has_index else max(place, self._last_call)
+        known = self.tool_calls.get(index)
+        if call_id and known is not None and known.id not in (None, "", call_id):
+            same = next((at for at, call in self.tool_calls.items() if call.id == call_id), None)
+            if same is not None:
+                index = same
+            elif has_name or not has_index:
+                index = max(self.tool_calls) + 1
+        elif not call_id and not has_index and has_name and known is not None and known.name:
+            index = max(self.tool_calls) + 1
+        elif not call_id and has_index and not has_name and index in self._moved:
+            index = self._moved[index]
+        if has_index and call_id and index != piece["index"]:
+            self._moved[piece["index"]] = index
+        self._last_call = index
+        return self.tool_calls.setdefault(index, _ToolCall())
 
     def finish(self, choice: Chunk) -> None:
         self.finish_reason = choice.get("finish_reason") or self.finish_reason

@@ -1,4 +1,4 @@
-"""events.streams: event streams become the answer that they stand for, wherever they are cut."""
+"""formats.streams: event streams become the answer that they stand for, wherever they are cut."""
 
 import json
 from collections.abc import Callable
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_proxy.events.streams import is_event_stream, merge
-from llm_proxy.events.streams.sse import events
+from llm_proxy.formats.sse import events, is_event_stream
+from llm_proxy.formats.streams import merge
 
 CASES = sorted((Path(__file__).parents[2] / "cases" / "streams").glob("*.sse"))
 
@@ -328,3 +328,32 @@ def test_any_bytes_are_survived(body: bytes) -> None:
     """Random bytes behind a plausible beginning."""
     merge(b"data: " + body, body)
     is_event_stream("", body)
+
+
+def _call(name: str | None = None, arguments: str = "", **more: object) -> dict[str, object]:
+    function = {"arguments": arguments} if name is None else {"name": name, "arguments": arguments}
+    return {**more, "function": function}
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [[_call("f", '{"a":', id="a")], [_call("g", '{"b":1}', id="b")], [_call(arguments="", id="b")]],
+        [[_call("f", '{"a":', id="a", index=0)], [_call("g", '{"b":1}', id="b", index=0)]],
+        [[_call("f", '{"a":', id="a"), _call("g", '{"b":1}', id="b")]],
+        [[_call("f", '{"a":')], [_call("g", '{"b":1}')]],
+        [[_call("f", '{"a":', id="a", index=0)], [_call("g", '{"b":', id="b", index=0)], [_call(None, "1}", index=0)]],
+        [[_call("f", '{"a":', id="a", index=0)], [_call("g", '{"b":', id="b", index=1)], [_call(None, "1}", index=1)]],
+    ],
+    ids=["no index", "index 0 for all", "one chunk", "neither id nor index", "index 0, in pieces", "as documented"],
+)
+def test_tool_calls_stay_apart(pieces: list[list[dict[str, object]]]) -> None:
+    """Whatever index a compatible provider gives them, or none."""
+    body = b"".join(
+        b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"tool_calls": calls}}]}).encode() + b"\n\n"
+        for calls in pieces
+    )
+    found = merge(body)
+    assert found is not None
+    calls = [call["function"] for call in found.answer["choices"][0]["message"]["tool_calls"]]
+    assert calls == [{"name": "f", "arguments": '{"a":'}, {"name": "g", "arguments": '{"b":1}'}]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from llm_proxy.events.streams.base import Chunk, Merged, as_dict, as_index, as_list, as_text, first, merge_lists
+from llm_proxy.formats.streams.base import Chunk, Merged, as_dict, as_index, as_list, as_text, first, merge_lists
 
 _TOP = ("id", "created", "model", "system_fingerprint")
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from llm_proxy.events.streams.base import Chunk, Merged, as_dict, as_list, as_text, first
+from llm_proxy.formats.streams.base import Chunk, Merged, as_dict, as_list, as_text, first
 
 _RUN = ("assistant_id", "thread_id")
 

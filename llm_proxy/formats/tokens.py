@@ -1,6 +1,7 @@
-"""Model tokens where the provider reported none: with tiktoken's own files from a folder, else by characters.
+"""Estimates of model tokens where the provider reports none: with tiktoken's files from a folder, else by characters.
 
-Nothing is ever downloaded; what comes out of here is marked as estimated wherever it is shown.
+Nothing is ever downloaded; an estimate is marked as one wherever it is shown, and never fails: what cannot be read
+counts by its size.
 """
 
 import logging
@@ -10,6 +11,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from llm_proxy.formats.prompt import Prompt
+from llm_proxy.formats.reading import Reading
+from llm_proxy.formats.usage import MAX_COUNT, Usage
 
 _O200K_STARTS = ("o1", "o3", "o4", "gpt-4.1", "gpt-5", "chatgpt-4o")
 _O200K_PARTS = ("gpt-4o", "omni")
@@ -21,12 +26,17 @@ Count = Callable[[str], int]
 
 
 def by_characters(text: str) -> int:
-    """A quarter of the characters, rounded up."""
+    """Return a quarter of the characters, rounded up."""
     return -(-len(text) // 4)
 
 
+def by_size(size_bytes: int) -> int:
+    """Return the tokens of so many bytes of text: a quarter, rounded up."""
+    return -(-size_bytes // 4)
+
+
 def encoding_name(model: str) -> str:
-    """The encoding of a model by its name."""
+    """Return the encoding of a model by its name."""
     lowered = model.lower()
     is_new = lowered.startswith(_O200K_STARTS) or any(part in lowered for part in _O200K_PARTS)
     return "o200k_base" if is_new else "cl100k_base"
@@ -53,8 +63,24 @@ class Estimator:
         for name in _ENCODINGS:
             self._count_for(name)
 
+    def estimate(self, reading: Reading, prompt: Prompt | None) -> Usage:
+        """Return the usage of an exchange whose response reports none. Never raises.
+
+        Args:
+            prompt: What was asked; None where it is not known.
+        """
+        model = reading.model or (prompt.model if prompt is not None else None)
+        completion = round(self.count(reading.texts, model) * reading.scale)
+        if prompt is None:
+            return Usage(0, min(completion, MAX_COUNT), is_estimated=True)
+        if prompt.is_readable:
+            asked = round(self.count(prompt.texts, model) * prompt.scale) + prompt.token_ids
+        else:
+            asked = by_size(prompt.total_bytes)
+        return Usage(min(asked, MAX_COUNT), min(completion, MAX_COUNT), is_estimated=True)
+
     def count(self, texts: Iterable[str], model: str | None) -> int:
-        """Tokens of all texts together."""
+        """Return the tokens of all texts together."""
         text = "".join(texts)
         if not text:
             return 0
@@ -73,9 +99,9 @@ class Estimator:
 
 
 def tiktoken_count(name: str, folder: str) -> Count | None:
-    """A counter of that encoding; None when it cannot be had from this machine alone."""
+    """Return a counter of that encoding; None when it cannot be had from this machine alone."""
     try:
-        tiktoken: Any = import_module("tiktoken")  # an extra: absent where nobody asked for it
+        tiktoken: Any = import_module("tiktoken")  # an extra: may be absent
         loading: Any = import_module("tiktoken.load")
     except ImportError:
         return None
@@ -87,7 +113,7 @@ def tiktoken_count(name: str, folder: str) -> Count | None:
     loading.read_file = refuse
     try:
         encoding = tiktoken.get_encoding(name)
-    except Exception as exc:  # a missing or damaged file, or another tiktoken than ours
+    except Exception as exc:  # a missing or damaged file, or a version that works otherwise
         _log.warning("tokens are estimated by characters: no encoding %s in TIKTOKEN_CACHE_DIR (%s)", name, exc)
         return None
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 
-from llm_proxy.events.streams.anthropic import MessagesStream
-from llm_proxy.events.streams.assistants import AssistantsStream
-from llm_proxy.events.streams.base import Chunk, Merged, Stream
-from llm_proxy.events.streams.chat import ChatStream
-from llm_proxy.events.streams.completions import CompletionsStream
-from llm_proxy.events.streams.responses import ResponsesStream
-from llm_proxy.events.streams.sse import chunks, is_event_stream, whole_events
+from llm_proxy.formats.sse import chunks, whole_events
+from llm_proxy.formats.streams.anthropic import MessagesStream
+from llm_proxy.formats.streams.assistants import AssistantsStream
+from llm_proxy.formats.streams.base import Chunk, Merged, Stream
+from llm_proxy.formats.streams.chat import ChatStream
+from llm_proxy.formats.streams.completions import CompletionsStream
+from llm_proxy.formats.streams.responses import ResponsesStream
 
-__all__ = ["Merged", "is_event_stream", "merge"]
+__all__ = ["Merged", "merge"]
 
 _ANTHROPIC = ("message_start", "content_block_", "message_delta", "message_stop")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from llm_proxy.events.streams.base import Chunk, Merged, as_dict, as_index, as_text
+from llm_proxy.formats.streams.base import Chunk, Merged, as_dict, as_index, as_text
 
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 
