@@ -35,3 +35,9 @@ def create_index(name: str, table: str, columns: list[str]) -> None:
     """CREATE INDEX, unless it is there."""
     if name not in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}:
         op.create_index(name, table, columns)
+
+
+def drop_index(name: str, table: str) -> None:
+    """DROP INDEX, unless it is gone."""
+    if name in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}:
+        op.drop_index(name, table)
