@@ -11,6 +11,9 @@ from gevent import monkey
 from sqlalchemy import Engine
 
 from llm_proxy import __version__, logs, metrics, redisclient, runtime_metrics
+from llm_proxy.access.directory import KeyDirectory
+from llm_proxy.access.gate import Gate
+from llm_proxy.access.service import KeyService
 from llm_proxy.accounting.admission import Admission
 from llm_proxy.accounting.leasing import BEAT_S, STATEMENT_S, LeasedAdmission
 from llm_proxy.accounting.ledger import root_of
@@ -137,6 +140,21 @@ class Container:
         return ProjectService(self.engine, self.ring, self.tokens, changed=self.directory.forget_project)
 
     @cached_property
+    def key_directory(self) -> KeyDirectory:
+        """Knows management keys by their secret."""
+        return KeyDirectory(self.engine, now=self.health.now)
+
+    @cached_property
+    def keys(self) -> KeyService:
+        """The rules of management keys; what it changes, this worker forgets at once."""
+        return KeyService(self.engine, changed=self.key_directory.forget)
+
+    @cached_property
+    def gate(self) -> Gate:
+        """Admits the callers of the management plane."""
+        return Gate.of(self.settings, self.key_directory, self.failures)
+
+    @cached_property
     def audit_log(self) -> AuditLog:
         """Reads the audit trail."""
         return AuditLog(self.engine)
@@ -160,7 +178,7 @@ class Container:
 
     @cached_property
     def failures(self) -> Failures:
-        """Attempts to manage with a wrong token."""
+        """Attempts to manage with a wrong credential."""
         return Failures(shared_dir.shared(), self._shared_limits)
 
     @cached_property

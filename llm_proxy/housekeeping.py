@@ -32,7 +32,7 @@ from llm_proxy.db.clock import Clock, WallClockGuard, database_now
 from llm_proxy.db.connector import connector_of
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.idempotency import KEPT as IDEMPOTENCY_KEPT
-from llm_proxy.db.models import AdminSessionRow, IdempotencyRow, LockRow, TokenRow, UsageObjectRow, UsageRow
+from llm_proxy.db.models import AdminSessionRow, IdempotencyRow, LockRow, SignInRow, TokenRow, UsageObjectRow, UsageRow
 from llm_proxy.db.session import reading, writing
 from llm_proxy.model.token import idled_out, passed_expiry
 from llm_proxy.settings import Settings
@@ -333,7 +333,8 @@ class Housekeeper:
         return total
 
     def _drop_sessions(self, now: datetime) -> Iterator[int]:
-        return _drop(self._engine, AdminSessionRow.__table__, ("id_hash",), AdminSessionRow.expires_at < now)
+        yield from _drop(self._engine, SignInRow.__table__, ("state_hash",), SignInRow.expires_at < now)
+        yield from _drop(self._engine, AdminSessionRow.__table__, ("id_hash",), AdminSessionRow.expires_at < now)
 
 
 def _without_silent(stored: str, now_s: float) -> tuple[str, int] | tuple[None, int]:

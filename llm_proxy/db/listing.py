@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, false, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, false, func, literal, or_, select, true
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import Function
@@ -32,12 +32,16 @@ class Order:
 
     Rows without a value come last in either direction: they are a second part of the list, by id, because databases
     disagree about where an index holds them.
+
+    Attributes:
+        is_unique: No two rows have the same value, so that the id orders nothing.
     """
 
     name: str
     column: ColumnElement[Any]
     id: ColumnElement[str]
     descending: bool = False
+    is_unique: bool = False
 
     @property
     def is_nullable(self) -> bool:
@@ -47,7 +51,8 @@ class Order:
     def parts(self, query: Select[Any]) -> list[Select[Any]]:
         """Return the query's parts, each in order: rows with a value, then rows without."""
         if not self.is_nullable:
-            return [query.order_by(self._directed(self.column), self._directed(self.id))]
+            ties = [] if self.is_unique else [self._directed(self.id)]
+            return [query.order_by(self._directed(self.column), *ties)]
         valued = query.where(self.column.is_not(None))
         valued = valued.order_by(self._directed(self.column), self._directed(self.id))
         return [valued, query.where(self.column.is_(None)).order_by(self._directed(self.id))]
@@ -155,6 +160,11 @@ def everything(engine: Engine, query: Select[Any], order: Order) -> Iterator[Seq
 def equals(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
     """`column = text` for columns of ids and words, which are ASCII: MySQL compares nothing else with them."""
     return column == text if text.isascii() and "\x00" not in text else false()
+
+
+def within(column: ColumnElement[Any], ids: frozenset[str] | None) -> ColumnElement[bool]:
+    """Whether the column of ids holds one of these; None holds all. A row without a value is in none."""
+    return true() if ids is None else column.in_(sorted(ids))
 
 
 def contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
