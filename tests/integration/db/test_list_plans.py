@@ -85,8 +85,10 @@ def test_no_list_is_sorted(ready_database: Database, place: str) -> None:
         else:
             parts = order.parts(query)
         for part in parts:
+            if place == "by number" or engine.dialect.name == "mysql":
+                part = part.with_only_columns(order.id)  # MariaDB reads and sorts small tables, rightly
             if place == "by number":
-                part = part.with_only_columns(order.id).offset(50)
+                part = part.offset(50)
             if steps := _sorts(engine, part.limit(20)):
                 sorted_lists[name, order.name, order.descending] = steps
     assert sorted_lists == {}
