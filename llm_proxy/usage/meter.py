@@ -5,9 +5,9 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
-from typing import Any, Protocol
+from typing import Any, Final
 
 import gevent
 import orjson
@@ -39,36 +39,16 @@ _READABLE = ("application/json", "text/event-stream")
 _log = logging.getLogger(__name__)
 
 
-class Readable(Protocol):
-    """A body that is read piece by piece."""
-
-    def read1(self, n: int, /) -> bytes:
-        """At most `n` bytes; b"" at the end."""
-
-
-class MeteredBody:
-    """A streamed body whose first pieces, and last one, are kept."""
-
-    __slots__ = ("_body", "_metered")
-
-    def __init__(self, body: Readable, metered: "Metered") -> None:
-        self._body, self._metered = body, metered
-
-    def read1(self, n: int, /) -> bytes:
-        """The next piece, as the body gives it."""
-        data = self._body.read1(n)
-        self._metered.request_piece(data)
-        return data
-
-
 class Metered:
     """What is kept of one exchange.
 
     Attributes:
-        asked: The request's body as far as it is kept; in pieces while it passes.
+        asked: The request's body as far as it is kept, in pieces.
+        request_room: How many bytes of a body that is held on disk are of use.
         tap: The answer's, where it can tell something.
     """
 
+    request_room: Final = REQUEST_BYTES
     __slots__ = (
         "asked",
         "asked_bytes",
@@ -84,32 +64,34 @@ class Metered:
 
     def __init__(self, token: TokenSnapshot, method: str, path: str, request_type: str) -> None:
         self.token, self.method, self.path, self.request_type = token, method, path, request_type
-        self.asked: bytes | list[bytes] = b""
+        self.asked: list[bytes] = []
         self.asked_bytes, self.last = 0, b""
         self.tap: Tap | None = None
         self.media_type = ""
         self.status: int | None = None
 
-    def answered(self, status: int, media_type: str, encoding: str) -> Tap | None:
-        """The answer's head: a tap for its body, None where it tells nothing."""
+    def request_data(self, data: bytes) -> None:
+        """Keep the first pieces of the request's body, and the last, where a form may name its model."""
+        if self.asked_bytes < REQUEST_BYTES:
+            self.asked.append(data)
+            self.asked_bytes += len(data)
+        elif data:
+            self.last = data
+
+    def request_rest(self, size: int) -> None:
+        """Nothing of what is not shown is of use."""
+
+    def response_started(self, status: int | None, fields: Iterable[tuple[str, str]]) -> Tap | None:
+        """Take the response's status and fields; return a tap for its body, None where it tells nothing."""
         self.status = status
-        if not 200 <= status < 300:
+        if status is None or not 200 <= status < 300:
             return None
+        media_type, encoding = _content(fields)
         media_type = media_type.lower()
         if media_type.startswith(_READABLE) or "+json" in media_type:
             self.media_type = media_type
             self.tap = Tap(encoding)
         return self.tap
-
-    def request_piece(self, piece: bytes) -> None:
-        """A piece of a body that is not held: the first are kept, and the last, where a form may name its model."""
-        if not isinstance(self.asked, list):
-            self.asked = []
-        if self.asked_bytes < REQUEST_BYTES:
-            self.asked.append(piece)
-            self.asked_bytes += len(piece)
-        elif piece:
-            self.last = piece
 
 
 class Meter:
@@ -265,7 +247,22 @@ def _generates(metered: Metered) -> bool:
 
 
 def _body(metered: Metered) -> bytes:
-    return metered.asked if isinstance(metered.asked, bytes) else b"".join((*metered.asked, metered.last))
+    if len(metered.asked) == 1 and not metered.last:
+        return metered.asked[0]
+    return b"".join((*metered.asked, metered.last))
+
+
+def _content(fields: Iterable[tuple[str, str]]) -> tuple[str, str]:
+    """Return Content-Type and Content-Encoding; empty where there is none."""
+    media_type = encoding = ""
+    for name, value in fields:
+        if name[:8] in ("Content-", "content-"):
+            lowered = name.lower()
+            if lowered == "content-type":
+                media_type = value
+            elif lowered == "content-encoding":
+                encoding = value
+    return media_type, encoding
 
 
 def _asked(metered: Metered) -> dict[str, Any] | None:
