@@ -228,10 +228,13 @@ class Pipeline:
 
     def _forward(self, exchange: Exchange, body: Body | None) -> Reply:
         """Steps 15 to 18; step 19 is the settlement's."""
+        token = exchange.known_token
         exchange.taps = [make(exchange) for make in self._tap_factories]
-        api_key = self._enter(exchange)  # 15
-        forward = self._outgoing(exchange, body, api_key)
-        exchange.unit = self._admission.take(exchange.known_token)  # 16
+        self._enter(exchange)  # 15
+        if not token.project.api_key:
+            raise UpstreamAuthError
+        forward = self._outgoing(exchange, body, token.project.api_key)
+        exchange.unit = self._admission.take(token)  # 16
         exchange.dispatched()
         answer = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)  # 17
         forward.fields, forward.body = [], None  # the answer refers to its request: a long one need not hold all of it
@@ -241,15 +244,11 @@ class Pipeline:
             answer.close()
             raise
 
-    def _enter(self, exchange: Exchange) -> str:
-        """Step 15: a slot, the circuit's leave, and the provider key that is returned."""
+    def _enter(self, exchange: Exchange) -> None:
+        """Take a slot, and pass the circuit."""
         self._slots.take()
         exchange.has_slot = True
         exchange.is_probe = self._circuit.enter()
-        api_key = exchange.known_token.project.api_key
-        if not api_key:
-            raise UpstreamAuthError
-        return api_key
 
     def _outgoing(self, exchange: Exchange, body: Body | None, api_key: str) -> Forward:
         """Return the request as the provider gets it."""

@@ -256,12 +256,11 @@ def _content(fields: Iterable[tuple[str, str]]) -> tuple[str, str]:
     """Return Content-Type and Content-Encoding; empty where there is none."""
     media_type = encoding = ""
     for name, value in fields:
-        if name[:8] in ("Content-", "content-"):
-            lowered = name.lower()
-            if lowered == "content-type":
-                media_type = value
-            elif lowered == "content-encoding":
-                encoding = value
+        size = len(name)  # cheaper than a look at each name
+        if size == 12 and name.lower() == "content-type":
+            media_type = value
+        elif size == 16 and name.lower() == "content-encoding":
+            encoding = value
     return media_type, encoding
 
 
