@@ -1,4 +1,4 @@
-"""Step 13 of the pipeline: what a request asks for in its query and body, before it is sent (DP-16, DP-98)."""
+"""Step 13 of the pipeline: what a request asks for in its query and body, before it is sent."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""multipart/form-data, looked at while it passes (data-plane decision 3, DP-16; RFC 7578, RFC 2046 §5.1).
+"""multipart/form-data, looked at while it passes (RFC 7578, RFC 2046 §5.1).
 
 The forwarded bytes are the client's own, so the provider parses them again, and perhaps more leniently. Therefore what
 two parsers could read in two ways is refused: delimiter look-alikes inside the content, bare line feeds in part heads,

@@ -1,4 +1,4 @@
-"""The parameter allow-list: which values a request may name (DP-16..DP-19).
+"""The parameter allow-list: which values a request may name.
 
 Plain values in, ParamNotAllowed or nothing out. Whoever reads the body decides which of the checks applies; what a
 provider might read in two ways is judged by the reading that allows less.
@@ -14,7 +14,7 @@ import orjson
 
 from llm_proxy.errors import InvalidJson, ParamNotAllowed
 
-SHOWN_VALUE_CHARS = 256  # DP-19
+SHOWN_VALUE_CHARS = 256
 _ESCAPE = b"\\u"
 _SHORT_ESCAPES = re.compile(r"[\x00-\x1f\"\\/]")  # what JSON can write in another way than \\u (RFC 8259 §7)
 
@@ -108,7 +108,7 @@ class _Members(list[tuple[str, Any]]):
 
 
 def _compact(value: Any) -> str:
-    """JSON text without blanks: `123`, `true`, `null`, `["a"]` (DP-18)."""
+    """JSON text without blanks: `123`, `true`, `null`, `["a"]`."""
     return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
 
 
@@ -118,7 +118,7 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
-# -- globs (DP-17) ----------------------------------------------------------------------------------------------------
+# -- globs ----------------------------------------------------------------------------------------------------
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:

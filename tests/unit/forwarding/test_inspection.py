@@ -1,4 +1,4 @@
-"""Step 13: which bodies are looked at, and what becomes of them (DP-16, DP-18, DP-86, DP-98)."""
+"""Step 13: which bodies are looked at, and what becomes of them."""
 
 import pytest
 
@@ -78,7 +78,7 @@ def admit(
     ],
 )
 def test_the_media_type_decides(content_type: str | None, kind: Kind) -> None:
-    """Parameters and case do not count (RD-8)."""
+    """Parameters and case do not count."""
     assert kind_of(content_type) is kind
 
 
@@ -128,7 +128,7 @@ def test_a_checked_body_is_held_unchanged(body: bytes, content_type: str) -> Non
     ids=["no type", "other type", "other method", "no rules"],
 )
 def test_other_bodies_are_streamed_through(content_type: str | None, method: str, rules: ParameterRules) -> None:
-    """Their type is never an error, and they are not read ahead; MAX_INSPECTED_BODY is not theirs (DP-16)."""
+    """Their type is never an error, and they are not read ahead; MAX_INSPECTED_BODY is not theirs."""
     body = admit(b"not json at all", content_type, method=method, rules=rules, max_inspected_bytes=3)
     assert isinstance(body, StreamedBody)
     assert b"".join(iter(lambda: body.read1(99), b"")) == b"not json at all"
@@ -197,7 +197,7 @@ def test_a_request_for_a_stream_is_recognised(body: bytes, asks: bool) -> None:
     ],
 )
 def test_streams_are_refused_where_they_are_switched_off(body: bytes, content_type: str | None, query: str) -> None:
-    """ENABLE_STREAMING=false (DP-98)."""
+    """ENABLE_STREAMING=false."""
     with pytest.raises(StreamingDisabled):
         admit(body, content_type, query=query, rules=ParameterRules({}), allows_streams=False)
 

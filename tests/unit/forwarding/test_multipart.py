@@ -1,4 +1,4 @@
-"""multipart/form-data, looked at while it passes (data-plane decision 3, DP-16)."""
+"""multipart/form-data, looked at while it passes."""
 
 import itertools
 from pathlib import Path

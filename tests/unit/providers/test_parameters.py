@@ -1,4 +1,4 @@
-"""The parameter allow-list and its globs (DP-16..DP-19)."""
+"""The parameter allow-list and its globs."""
 
 import json
 import re
@@ -71,7 +71,7 @@ def test_refused_bodies(body: str) -> None:
     [b"", b"{", b"[]", b'"model"', b"null", b"{'model':1}", b'{"a":NaN}', b"\xff", b"[" * 100_000, b"\xef\xbb\xbf{}"],
 )
 def test_what_is_no_json_object_is_refused(body: bytes) -> None:
-    """Declared JSON that cannot be read would pass unchecked (DP-18)."""
+    """Declared JSON that cannot be read would pass unchecked."""
     with pytest.raises(InvalidJson):
         RULES.check_json(body)
 
@@ -97,7 +97,7 @@ def test_a_name_with_a_slash_is_found_however_it_is_escaped() -> None:
     ],
 )
 def test_query_and_form_are_decoded_first(query: str, is_allowed: bool) -> None:
-    """The same rules hold for the query string and for urlencoded bodies (DP-16)."""
+    """The same rules hold for the query string and for urlencoded bodies."""
     for check in (RULES.check_query, lambda text: RULES.check_urlencoded(text.encode())):
         if is_allowed:
             check(query)
@@ -107,7 +107,7 @@ def test_query_and_form_are_decoded_first(query: str, is_allowed: bool) -> None:
 
 
 def test_the_refusal_reads_as_the_contract_says() -> None:
-    """Name, value and patterns (DP-19)."""
+    """Name, value and patterns."""
     with pytest.raises(ParamNotAllowed) as caught:
         RULES.check("model", "gpt-3.5-turbo")
     wanted = "Parameter 'model' value 'gpt-3.5-turbo' is not allowed. Allowed patterns: [gpt-4o gpt-4.1-*]"
@@ -140,7 +140,7 @@ def test_a_long_value_is_cut_in_the_refusal() -> None:
     ],
 )
 def test_globs(pattern: str, good: list[str], bad: list[str]) -> None:
-    """Shell patterns over the whole string; neither star nor class takes a slash (DP-17)."""
+    """Shell patterns over the whole string; neither star nor class takes a slash."""
     compiled = compile_glob(pattern)
     assert [value for value in good if not compiled.fullmatch(value)] == []
     assert [value for value in bad if compiled.fullmatch(value)] == []
