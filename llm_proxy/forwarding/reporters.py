@@ -48,9 +48,13 @@ class UsageRecorder:
 
     def tap(self, exchange: Exchange) -> Tap:
         """Return the tap of an exchange that is about to be dispatched."""
-        request = exchange.request
+        request, values = exchange.request, exchange.request.values
         usage = exchange.usage = self._meter.begin(
-            exchange.known_token, request.method, request.path, request.values.get("CONTENT-TYPE")
+            exchange.known_token,
+            request.method,
+            request.path,
+            values.get("CONTENT-TYPE"),
+            values.get("CONTENT-ENCODING"),
         )
         return usage
 
