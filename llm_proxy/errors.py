@@ -120,7 +120,7 @@ class ParamNotAllowed(InvalidRequest):
 
 
 class InvalidJson(InvalidRequest):
-    """Declared JSON, and parameter rules apply, but it is no JSON object (DP-18)."""
+    """The body is not one JSON object or one form, where parameter rules or a budget of money need to read it."""
 
     code, message = "invalid_json", "Request body is not a JSON object"
 

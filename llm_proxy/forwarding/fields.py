@@ -19,7 +19,9 @@ CLIENT_ADDRESS: Final = frozenset(  # DP-54, DP-55: where the client is stays be
 OURS: Final = ("X-PROXY", "X-UPSTREAM-", "X-CACHE")  # DP-53: names that only we may set
 DROPPED: Final = HOP_BY_HOP | CLIENT_ADDRESS | {"X-BODY-HASH", "X-REQUEST-START", "COOKIE", "COOKIE2"}
 
-_KEPT_WHATEVER_CONNECTION_SAYS: Final = frozenset(("HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "X-REQUEST-ID"))
+_KEPT_WHATEVER_CONNECTION_SAYS: Final = frozenset(  # the last two: a body must be read there as it was read here
+    ("HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "X-REQUEST-ID", "CONTENT-TYPE", "CONTENT-ENCODING")
+)
 _REMEMBERED_NAMES: Final = 2048
 _REMEMBERED_NAME_CHARS: Final = 128
 

@@ -1,4 +1,4 @@
-"""multipart/form-data, looked at while it passes (data-plane decision 3, DP-16)."""
+"""multipart/form-data, looked at while it passes."""
 
 import itertools
 from pathlib import Path
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_proxy.errors import LlmProxyError, ParamNotAllowed, RequestTooLarge
-from llm_proxy.forwarding.multipart import MAX_VALUE_BYTES, FormScanner, InvalidMultipart, boundary_of
+from llm_proxy.formats.multipart import MAX_VALUE_BYTES, FormScanner, InvalidMultipart, boundary_of
 from llm_proxy.providers import ParameterRules
 
 CASES = sorted((Path(__file__).parents[2] / "cases/multipart").glob("*.bin"))
