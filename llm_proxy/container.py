@@ -17,7 +17,6 @@ from llm_proxy.accounting.ledger import root_of
 from llm_proxy.accounting.rows import DatabaseRows
 from llm_proxy.audit.query import AuditLog
 from llm_proxy.audit.writer import AuditWriter
-from llm_proxy.cache import folder as server_folder
 from llm_proxy.cache.engine import ResponseCache
 from llm_proxy.cache.make import make_cache
 from llm_proxy.crypto import KeyRing
@@ -47,6 +46,7 @@ from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
 from llm_proxy.limits.redis import RedisStore as LimitsInRedis
 from llm_proxy.projects.service import ProjectService
 from llm_proxy.providers import LoadedProvider, ParameterRules, Provider, load_provider
+from llm_proxy.runtime import shared_dir
 from llm_proxy.settings import Settings
 from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.tokens.service import TokenService
@@ -156,12 +156,12 @@ class Container:
     @cached_property
     def limits(self) -> LimitGate:
         """Windows of requests; without a limit they cost a look at four attributes."""
-        return LimitGate(self.settings, LimitsOfMachine(server_folder.shared()), self._shared_limits)
+        return LimitGate(self.settings, LimitsOfMachine(shared_dir.shared()), self._shared_limits)
 
     @cached_property
     def failures(self) -> Failures:
         """Attempts to manage with a wrong token."""
-        return Failures(server_folder.shared(), self._shared_limits)
+        return Failures(shared_dir.shared(), self._shared_limits)
 
     @cached_property
     def _shared_limits(self) -> LimitsInRedis | None:

@@ -25,7 +25,8 @@ from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.idempotency import KEPT as IDEMPOTENCY_KEPT
 from llm_proxy.db.models import AdminSessionRow, IdempotencyRow, LockRow, TokenRow, UsageRow
 from llm_proxy.db.session import reading, writing
-from llm_proxy.db.types import UtcTime, utc_now
+from llm_proxy.db.types import UtcTime
+from llm_proxy.runtime.clock import utc_now
 from llm_proxy.settings import Settings
 from llm_proxy.tokens import pruning
 

@@ -25,10 +25,11 @@ from prometheus_client import (
 from prometheus_client import Counter as LibraryCounter
 from prometheus_client import Histogram as LibraryHistogram
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.mmap_dict import MmapedDict
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.values import MultiProcessValue
+
+from llm_proxy.runtime import metric_files
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # DP-205
 METHODS = ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
@@ -80,6 +81,7 @@ def _count_without_lock() -> None:
 
 
 if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    metric_files.install()
     _count_without_lock()
 
 
@@ -325,6 +327,7 @@ class Sampler:
         with contextlib.suppress(OSError):  # no /proc
             OPEN_FDS.set(len(os.listdir("/proc/self/fd")))
         WORKERS.set(1)
+        metric_files.settle_all()
 
 
 SAMPLER = Sampler()
@@ -432,21 +435,6 @@ def fold_dead_worker(path: str | Path, pid: int) -> None:
     Runs in the master, also after a `kill -9`; gauges of live workers go with their worker.
     """
     folder = str(path)
-    if not os.path.isdir(folder):
-        return
-    with _locked(folder, fcntl.LOCK_EX):
-        for kind in ("counter", "histogram", "summary"):
-            _fold(os.path.join(folder, f"{kind}_{pid}.db"), os.path.join(folder, f"{kind}_0.db"))
-        mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
-
-
-def _fold(dead: str, sums: str) -> None:
-    if not os.path.exists(dead):
-        return
-    total: Any = MmapedDict(sums)  # type: ignore[no-untyped-call]
-    try:
-        for key, value, _, _ in MmapedDict.read_all_values_from_file(dead):  # type: ignore[no-untyped-call]
-            total.write_value(key, total.read_value(key)[0] + value, 0.0)
-    finally:
-        total.close()
-    os.unlink(dead)
+    if os.path.isdir(folder):
+        with _locked(folder, fcntl.LOCK_EX):
+            metric_files.fold(folder, pid)

@@ -33,7 +33,9 @@ def check(loaded: Loaded) -> list[str]:
     settings = loaded.settings
     faults = list(loaded.faults)
     if not settings.management_token:
-        faults.append("MANAGEMENT_TOKEN=: expected a secret of your own")
+        faults.append(
+            "MANAGEMENT_TOKEN is not set: add MANAGEMENT_TOKEN=<32 random characters> to .env or the environment"
+        )
     try:
         provider = load_provider(settings).provider
     except ProviderFileError as exc:

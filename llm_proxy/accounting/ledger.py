@@ -8,7 +8,6 @@ it lives; whoever gets the lock has the kernel's word that the owner is dead. Lo
 import contextlib
 import errno
 import fcntl
-import mmap
 import os
 import struct
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Self
 from weakref import WeakSet
 
+from llm_proxy.runtime.mapped_file import map_descriptor, take_room
 from llm_proxy.settings import Settings
 
 SLOTS = 16_384
@@ -49,7 +49,7 @@ class _Mapped:
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
-        self._map = mmap.mmap(descriptor, _BYTES)
+        self._map = map_descriptor(descriptor, _BYTES)
         self.bytes = memoryview(self._map)
         self.ints, self.floats = self.bytes.cast("Q"), self.bytes.cast("d")
         _OPEN.add(self)
@@ -105,7 +105,7 @@ class Ledger(_Mapped):
         descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.posix_fallocate(descriptor, 0, _BYTES)
+            take_room(descriptor, _BYTES)
             os.pwrite(descriptor, _HEADER.pack(_MAGIC, _LAYOUT), 0)
             os.rename(hidden, path)
         except BaseException:

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from llm_proxy.db.types import rfc3339
+from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.texts import printable
 
 ANCHOR = "audit.anchor"  # what was taken off a chain's head, itself a record of a chain

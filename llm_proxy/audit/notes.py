@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from llm_proxy.audit.chain import Link
 from llm_proxy.db.models import AuditFileRow
-from llm_proxy.db.types import utc_now
+from llm_proxy.runtime.clock import utc_now
 
 _WIDTH = 255
 

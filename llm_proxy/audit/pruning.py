@@ -19,7 +19,7 @@ from llm_proxy.audit.rows import Head, Row, after, head, removed_by, writers
 from llm_proxy.audit.table import TableChain, locked
 from llm_proxy.db.models import AuditFileRow, AuditRow, AuditWriterRow
 from llm_proxy.db.session import reading, writing
-from llm_proxy.db.types import utc_now
+from llm_proxy.runtime.clock import utc_now
 
 BATCH = 1000  # MP-123
 _PART = 200  # of them read at once

@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from llm_proxy.db.types import rfc3339, utc_now
 from llm_proxy.redaction import REDACTOR, Redactor
+from llm_proxy.runtime.clock import rfc3339, utc_now
 
 OUTCOMES = ("success", "failure", "denied", "error")
 METADATA_BYTES = 16 * 1024  # MP-84

@@ -40,7 +40,9 @@ from llm_proxy.cache.store import Store
 Pairs = list[tuple[str, str]]
 
 SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
-_IN_304: Final = frozenset(("etag", "last-modified", "cache-control", "expires", "vary", "date", "content-location"))
+_IN_304: Final = frozenset(
+    ("etag", "last-modified", "cache-control", "cdn-cache-control", "expires", "vary", "date", "content-location")
+)
 _NEITHER: Final = frozenset(("IF-MATCH", "IF-UNMODIFIED-SINCE"))
 _STALE_KEPT_HERE_S: Final = 60.0  # for max-stale, where room costs nothing
 _LOCATIONS: Final = frozenset(("location", "content-location"))

@@ -20,7 +20,7 @@ from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.models import CachePurgeRow
 from llm_proxy.db.session import writing
-from llm_proxy.db.types import utc_now
+from llm_proxy.runtime.clock import utc_now
 
 KNOWN_FOR_S = 0.5
 REMEMBERED = 4096  # an entry from before the oldest one of these is not used any more

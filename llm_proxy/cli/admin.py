@@ -4,7 +4,6 @@ import json
 import signal
 import socket
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +18,7 @@ from llm_proxy.cli.errors import AuthenticationError
 from llm_proxy.cli.listening import require_free
 from llm_proxy.cli.options import read_secret
 from llm_proxy.cli.tree import Command
+from llm_proxy.runtime.clock import rfc3339, utc_now
 from llm_proxy.settings.declare import ListenAddress
 
 _BACKEND_TIMEOUT_S = 2.0  # MP-159
@@ -74,7 +74,7 @@ class Application:
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
 
     def _health(self) -> dict[str, Any]:
-        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        now = rfc3339(utc_now())
         mine = {"status": "ok", "timestamp": now, "service": "admin-ui", "version": __version__}
         return {"admin": mine, "backend": self._backend()}
 

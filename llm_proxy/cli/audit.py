@@ -6,7 +6,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -22,6 +22,8 @@ from llm_proxy.cli.manage import ManageCommand, ManageGroup, client
 from llm_proxy.cli.projects import segment
 from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
+from llm_proxy.db.clock import now_of
+from llm_proxy.runtime.clock import rfc3339, utc_now
 from llm_proxy.settings import Settings
 from llm_proxy.settings.declare import duration_s
 from llm_proxy.texts import spreadsheet_safe
@@ -112,7 +114,7 @@ def export(form: str, **said: str | None) -> None:
     They are written as they are read: a line each, with --format csv a row, with --json all of them one array.
     """
     query = _query(said)
-    query.setdefault("end_time", datetime.now(UTC).isoformat().replace("+00:00", "Z"))  # reading is recorded, too
+    query.setdefault("end_time", rfc3339(utc_now()))  # reading is recorded, too
     records = _everything(query)
     match output.output_format():
         case "json":
@@ -142,11 +144,12 @@ def prune(older_than: str, dry_run: bool, past_faults: bool, db: str | None) -> 
     --past-faults is given.
     """
     try:
-        before = datetime.now(UTC) - timedelta(seconds=duration_s(older_than))
+        age = timedelta(seconds=duration_s(older_than))
     except (ValueError, OverflowError):
         raise CommandError("--older-than: expected a duration such as 90d or 12h") from None
     with database(db) as (engine, settings):
         migrate.require_current(engine)
+        before = now_of(engine) - age
         if dry_run:
             done = pruning.Pruned(pruning.count(engine, before))
         else:
@@ -214,4 +217,4 @@ def _instant(written: str) -> str:
     """As written, or that long ago."""
     if not re.fullmatch(r"(?:[0-9.]+(?:ms|[smhd]))+", written):
         return written
-    return (datetime.now(UTC) - timedelta(seconds=duration_s(written))).isoformat().replace("+00:00", "Z")
+    return rfc3339(utc_now() - timedelta(seconds=duration_s(written)))

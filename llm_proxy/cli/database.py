@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -138,7 +137,7 @@ def stats(db: str | None) -> None:
     """Count projects, tokens, requests and records."""
     with database(db) as (engine, _):
         migrations.require_current(engine)
-        found = maintenance.stats(engine, datetime.now(UTC))
+        found = maintenance.stats(engine)
     value = asdict(found)
     size = None if found.size_bytes is None else f"{found.size_bytes / 1024**2:.1f} MB"
 

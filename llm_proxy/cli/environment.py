@@ -48,7 +48,11 @@ def load_settings(named_env_file: str | None = None, **flags: Any) -> Loaded:
 
 def settings(named_env_file: str | None = None, **flags: Any) -> Settings:
     """The checked settings. Raises CommandError, a line for every fault."""
-    loaded = load_settings(named_env_file, **flags)
+    return checked(load_settings(named_env_file, **flags))
+
+
+def checked(loaded: Loaded) -> Settings:
+    """The settings that were loaded. Raises CommandError, a line for every fault."""
     if loaded.faults:
         raise CommandError("\n".join(loaded.faults))
     return loaded.settings

@@ -1,10 +1,11 @@
 """Points in time as options: RFC 3339, a date, or how long ago."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
 
+from llm_proxy.runtime.clock import parse_rfc3339, utc_now
 from llm_proxy.settings.declare import duration_s
 
 
@@ -31,11 +32,10 @@ class MomentOption(click.Option):
 def parse_moment(value: str, now: datetime | None = None) -> datetime:
     """The instant, in UTC; without an offset it is meant in UTC. Raises ValueError worded as what is accepted."""
     try:
-        at = datetime.fromisoformat(value)
-        return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+        return parse_rfc3339(value)
     except ValueError:
         pass
     try:
-        return (now or datetime.now(UTC)) - timedelta(seconds=duration_s(value))
+        return (now or utc_now()) - timedelta(seconds=duration_s(value))
     except (ValueError, OverflowError):
         raise ValueError("a time such as 2026-01-31T12:00:00Z, a date, or 2h for two hours ago") from None

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -19,6 +19,7 @@ from llm_proxy.cli.options import given, label, nullable, sort_option
 from llm_proxy.cli.projects import segment
 from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
+from llm_proxy.db.clock import now_of
 from llm_proxy.settings.declare import duration_s
 from llm_proxy.tokens import pruning
 from llm_proxy.tokens.bearer import hint
@@ -146,9 +147,9 @@ def prune(older_than: str, yes: bool, db: str | None) -> None:
         age_s = duration_s(older_than)
     except ValueError as exc:
         raise CommandError(f"--older-than: expected {exc}") from None
-    before = datetime.now(UTC) - timedelta(seconds=age_s)
     with database(db) as (engine, settings):
         migrate.require_current(engine)
+        before = now_of(engine) - timedelta(seconds=age_s)
         number = pruning.prune(engine, before) if yes else pruning.count(engine, before)
         if yes and number:
             writer = AuditWriter.of(engine, settings)

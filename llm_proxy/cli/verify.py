@@ -19,7 +19,7 @@ from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
 from llm_proxy.db.errors import DatabaseFault
 from llm_proxy.db.session import reading
-from llm_proxy.db.types import rfc3339
+from llm_proxy.runtime.clock import rfc3339
 
 _PATH = click.Path(path_type=Path)
 

@@ -1,7 +1,7 @@
 """Creations that are done once, however often they are asked for (data-plane 0.1, `Idempotency-Key`)."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,9 +10,9 @@ from sqlalchemy import Connection, Engine, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from llm_proxy.crypto import KeyRing, UnopenableValue, digest
+from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.models import IdempotencyRow
 from llm_proxy.db.session import reading, writing
-from llm_proxy.db.types import utc_now
 from llm_proxy.errors import Conflict
 
 KEPT = timedelta(hours=24)
@@ -54,7 +54,7 @@ class Claim:
 class IdempotencyKeys:
     """Keys and their answers, for a day; secrets in them for ten minutes, and only where they can be sealed."""
 
-    def __init__(self, engine: Engine, ring: KeyRing, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, engine: Engine, ring: KeyRing, now: Clock = database_now) -> None:
         self._engine, self._ring, self._now = engine, ring, now
 
     def claim(self, path: str, key: str, body: bytes) -> Claim | Answer:
@@ -63,7 +63,9 @@ class IdempotencyKeys:
         Raises:
             Conflict: The key came with another body, its first call still runs, or its secret is not shown again.
         """
-        body_sha256, now = digest(body.decode("latin-1")), self._now()
+        body_sha256 = digest(body.decode("latin-1"))
+        with reading(self._engine) as connection:
+            now = self._now(connection)
         for _ in range(3):  # an old row that is removed may be claimed by others meanwhile
             try:
                 with writing(self._engine) as connection:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from redis.client import Redis
 
 from llm_proxy.events.redis_streams import id_order, text
 from llm_proxy.redisclient import command
+from llm_proxy.runtime.clock import rfc3339, utc_now
 
 REASONS = ("unparsable", "transform_error", "rejected", "exhausted")
 _MOST_ERROR = 1024
@@ -58,7 +58,7 @@ class DeadLetters:
             "service": service,
             "attempts": attempts,
             "original_id": original_id,
-            "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "at": rfc3339(utc_now()),
         }
         flat = [part for pair in fields.items() for part in pair]
         command(self._client, "XADD", self._key, "MAXLEN", "~", self._max_len, "*", *flat)

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from llm_proxy.events.usage import Usage
+from llm_proxy.runtime.clock import rfc3339
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,7 +55,7 @@ class Payload:
             "event": "start",
             "runId": self.run_id,
             "name": self.name,
-            "timestamp": stamp(self.started_at),
+            "timestamp": rfc3339(self.started_at),
         }
         if self.has_input:
             found["input"] = self.input
@@ -77,11 +78,6 @@ def tokens_usage(usage: Usage | None) -> dict[str, int] | None:
     if usage is None:
         return None
     return {"completion": usage.completion_tokens or 0, "prompt": usage.prompt_tokens or 0}
-
-
-def stamp(at: datetime) -> str:
-    """RFC 3339 in UTC, to the microsecond."""
-    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def to_json(value: Any) -> bytes:

@@ -4,7 +4,7 @@ import base64
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from llm_proxy.dispatcher.payload import Payload
@@ -19,9 +19,10 @@ from llm_proxy.events.contents import (
     request_content,
     response_content,
 )
-from llm_proxy.events.event import Event, at_epoch
+from llm_proxy.events.event import Event
 from llm_proxy.events.streams.base import as_dict, as_text
 from llm_proxy.events.usage import Usage, usage_of
+from llm_proxy.runtime.clock import at_epoch, utc_now
 
 FAILED = frozenset(
     ("connect_error", "upstream_aborted", "timeout", "revoked", "proxy_shutdown", "proxy_error")
@@ -168,7 +169,7 @@ def _base64_of(content: Content) -> str | None:
 
 def _started_at(event: Event, entry: Entry) -> datetime:
     """Of a producer that gives no time: when the bus took the event, less what the exchange lasted."""
-    ended_at = at_epoch(entry.added_at_ms / 1000) if entry.added_at_ms is not None else datetime.now(UTC)
+    ended_at = at_epoch(entry.added_at_ms / 1000) if entry.added_at_ms is not None else utc_now()
     return _later(ended_at, -max(0, event.duration_ns) / 1e9)
 
 

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_proxy.events.event import MAX_PATH_CHARACTERS, TAIL_BYTES, Event, at_epoch, new_event_id
+from llm_proxy.events.event import MAX_PATH_CHARACTERS, TAIL_BYTES, Event
 from llm_proxy.redaction import obfuscate
+from llm_proxy.runtime.clock import at_epoch
+from llm_proxy.runtime.ids import uuid7
 from llm_proxy.settings import Settings
 
 FULL, METADATA, OFF = "full", "metadata", "off"  # projects.event_privacy
@@ -312,7 +314,7 @@ class Capture:
             response_truncated=not self._is_complete,
             **self._facts,
         )
-        event.event_id = event.event_id or new_event_id(self._started_at_s)
+        event.event_id = event.event_id or uuid7(self._started_at_s)
         try:
             event.response_headers = end_to_end(self._response_fields, self._secrets)
             self._add_bodies(event)

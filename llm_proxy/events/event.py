@@ -5,14 +5,14 @@ record of the spool. Readers ignore what they do not know and do without what an
 """
 
 import base64
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import orjson
+
+from llm_proxy.runtime.clock import parse_rfc3339, rfc3339
 
 SCHEMA_VERSION = 1
 MAX_WIRE_BYTES = 1024 * 1024  # EV-17
@@ -31,7 +31,6 @@ OUTCOMES = (
     "proxy_error",
 )  # the accounting table's
 _UNNUMBERED = b'{"LogID":0,'
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -189,15 +188,6 @@ def number(wire: bytes, log_id: int) -> bytes:
     return b'{"LogID":%d,%b' % (log_id, wire[len(_UNNUMBERED) :])
 
 
-def new_event_id(started_at_s: float | None = None) -> str:
-    """A UUIDv7 (RFC 9562 §5.7), sortable by the time it is given, in seconds since 1970."""
-    milliseconds = int((time.time() if started_at_s is None else started_at_s) * 1000) & 0xFFFFFFFFFFFF
-    random = int.from_bytes(os.urandom(10), "big")
-    value = milliseconds << 80 | 0x7 << 76 | (random >> 68 & 0xFFF) << 64 | 0x2 << 62 | random & 0x3FFFFFFFFFFFFFFF
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
 def _to_base64(body: bytes | None) -> str | None:
     return None if body is None else base64.b64encode(body).decode("ascii")
 
@@ -212,22 +202,16 @@ def _from_base64(value: object) -> bytes | None:
 
 
 def _to_rfc3339(at: datetime | None) -> str | None:
-    return None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return None if at is None else rfc3339(at)
 
 
 def _from_rfc3339(value: object) -> datetime | None:
     if not isinstance(value, str):
         return None
     try:
-        at = datetime.fromisoformat(value)
-        return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
+        return parse_rfc3339(value)
+    except ValueError:
         return None
-
-
-def at_epoch(seconds: float) -> datetime:
-    """The instant, to the microsecond, of seconds since 1970."""
-    return _EPOCH + timedelta(microseconds=int(seconds * 1_000_000))
 
 
 def _integer(value: object) -> int | None:

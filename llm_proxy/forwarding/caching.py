@@ -21,7 +21,7 @@ from llm_proxy.cache.policy import NO_WISHES, Verdict, Wishes
 from llm_proxy.errors import NotCached, UpstreamCut
 from llm_proxy.forwarding.body import HeldBody
 from llm_proxy.forwarding.request import ProxyRequest
-from llm_proxy.tokens.facts import TokenFacts
+from llm_proxy.model.token import TokenSnapshot
 
 if TYPE_CHECKING:
     from llm_proxy.forwarding.inspection import Body
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 class Refresh(Protocol):
     """Makes an exchange behind the scenes, as a request of its own (stale-while-revalidate)."""
 
-    def __call__(self, request: ProxyRequest, token: TokenFacts) -> None:
+    def __call__(self, request: ProxyRequest, token: TokenSnapshot) -> None:
         """Send the request, and wait until its answer was taken in."""
 
 
@@ -171,7 +171,7 @@ class Caching:
         metrics.CACHE_HITS.inc()
         settlement.served = LOCAL_304 if served.is_conditional else HIT
 
-    def _find(self, settlement: "Settlement", inquiry: Inquiry, token: TokenFacts) -> Served | None:
+    def _find(self, settlement: "Settlement", inquiry: Inquiry, token: TokenSnapshot) -> Served | None:
         entry, verdict = inquiry.decide()
         if entry is not None and verdict is Verdict.SERVE:
             return inquiry.serve(entry)
@@ -185,7 +185,7 @@ class Caching:
         entry = self._wait(settlement, inquiry, flight)
         return None if entry is None else inquiry.serve(entry)
 
-    def _refresh(self, settlement: "Settlement", inquiry: Inquiry, token: TokenFacts) -> bool:
+    def _refresh(self, settlement: "Settlement", inquiry: Inquiry, token: TokenSnapshot) -> bool:
         """Begin to fetch a stale answer anew, unless somebody does already; False where that can't be done."""
         request = settlement.request
         if request.method == "POST" or self.refresh is None or not monkey.is_module_patched("socket"):
@@ -199,7 +199,7 @@ class Caching:
         gevent.spawn(self._refreshed, request.again(_NOT_AGAIN), token, flight)
         return True
 
-    def _refreshed(self, request: ProxyRequest, token: TokenFacts, flight: Flight) -> None:
+    def _refreshed(self, request: ProxyRequest, token: TokenSnapshot, flight: Flight) -> None:
         try:
             if self.refresh is not None:
                 self.refresh(request, token)
@@ -215,7 +215,7 @@ class Caching:
         use.inquiry.decide()
         metrics.CACHE_MISSES.inc()
 
-    def _inquiry(self, asked: Wishes, request: ProxyRequest, token: TokenFacts, content: bytes | None) -> Inquiry:
+    def _inquiry(self, asked: Wishes, request: ProxyRequest, token: TokenSnapshot, content: bytes | None) -> Inquiry:
         return Inquiry(
             self._cache,
             asked,

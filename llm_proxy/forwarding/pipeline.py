@@ -7,6 +7,7 @@ refuses raises the error that is answered.
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
+from urllib.parse import unquote_plus
 
 from llm_proxy.cache.engine import Served
 from llm_proxy.errors import (
@@ -17,6 +18,7 @@ from llm_proxy.errors import (
     InvalidToken,
     LlmProxyError,
     ProjectInactive,
+    TokenInQuery,
     UpgradeNotSupported,
     UpstreamAuthError,
     UpstreamCut,
@@ -36,10 +38,10 @@ from llm_proxy.forwarding.recording import Recorder, Sendable, meter_request, ta
 from llm_proxy.forwarding.relay import Relay, Tap
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.settle import Books, Settlement
+from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.providers import AllowList, Provider
-from llm_proxy.tokens.bearer import hint_of_unknown
+from llm_proxy.tokens.bearer import hint_of_unknown, is_in
 from llm_proxy.tokens.directory import TokenDirectory
-from llm_proxy.tokens.facts import TokenFacts
 from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
 from llm_proxy.usage.meter import Meter
 
@@ -64,20 +66,20 @@ class LimitGate(Protocol):
     def admit_address(self, address: str | None) -> None:
         """Step 8: the client's address, then everybody."""
 
-    def admit_token(self, token: TokenFacts, bearer: str) -> None:
+    def admit_token(self, token: TokenSnapshot, bearer: str) -> None:
         """Step 12: the token's window, then its project's."""
 
 
 class BudgetGate(Protocol):
     """Budgets of model tokens and money (steps 11 to 13)."""
 
-    def check_token(self, token: TokenFacts) -> None:
+    def check_token(self, token: TokenSnapshot) -> None:
         """Step 11. Raises TokenBudgetExceeded, CostBudgetExceeded."""
 
-    def check_project(self, token: TokenFacts) -> None:
+    def check_project(self, token: TokenSnapshot) -> None:
         """Step 12. Raises CostBudgetExceeded, ServiceUnavailable."""
 
-    def needs_price(self, token: TokenFacts) -> bool:
+    def needs_price(self, token: TokenSnapshot) -> bool:
         """Whether money limits this token."""
 
     def check_model(self, model: str) -> None:
@@ -90,7 +92,7 @@ class NoLimits:
     def admit_address(self, address: str | None) -> None:
         """Let everybody through."""
 
-    def admit_token(self, token: TokenFacts, bearer: str) -> None:
+    def admit_token(self, token: TokenSnapshot, bearer: str) -> None:
         """Let every token through."""
 
 
@@ -194,11 +196,13 @@ class Pipeline:
         request, allowed = settlement.request, self._allowed
         if self._is_draining():  # 2
             raise Draining
-        if "UPGRADE" in request.values:  # DP-107
+        if "UPGRADE" in request.values and wants_websocket(request.all("UPGRADE")):
             raise UpgradeNotSupported
         allowed.check_method(request.method)  # 4
         allowed.check_endpoint(request.path)  # 5
         allowed.check_fields(request.fields)  # 6
+        if request.query:
+            check_query(request.query)
         check_declared(request.content_length, self._max_request_bytes)  # 7
         self._limits.admit_address(request.client_addr)  # 8
         bearer = bearer_of(request.all("AUTHORIZATION"))
@@ -223,7 +227,7 @@ class Pipeline:
         settlement.body = body
         return body
 
-    def _authenticate(self, settlement: Settlement, bearer: str) -> TokenFacts:
+    def _authenticate(self, settlement: Settlement, bearer: str) -> TokenSnapshot:
         try:
             token = settlement.token = self._directory.authenticate(bearer)
         except LlmProxyError:
@@ -350,7 +354,7 @@ class Pipeline:
         answer.close()
         return self._stored(settlement, served, "hit" if settlement.is_stale_served else "revalidated")
 
-    def refresh(self, request: ProxyRequest, token: TokenFacts) -> None:
+    def refresh(self, request: ProxyRequest, token: TokenSnapshot) -> None:
         """Fetch anew what was served stale, as a request of the same token's behind which no client stands."""
         settlement = Settlement(self._books, request)
         settlement.token, settlement.is_usable = token, True
@@ -411,6 +415,25 @@ def bearer_of(authorization: list[str]) -> str:
         if scheme.lower() == "bearer" and bearer:
             return bearer
     raise InvalidToken(description="missing or invalid authorization header")
+
+
+def check_query(query: str) -> None:
+    """Raise TokenInQuery, naming the parameter that holds a token of ours."""
+    for pair in query.split("&"):
+        if is_in(unquote_plus(pair)):
+            raise TokenInQuery(param=shown_name(pair.partition("=")[0]))
+
+
+def shown_name(raw: str) -> str:
+    """A parameter's name as it may be shown; the token itself can stand there."""
+    name = unquote_plus(raw)
+    return "query" if is_in(name) else name[:64]
+
+
+def wants_websocket(upgrade: list[str]) -> bool:
+    """Whether WebSocket is among the protocols asked for; others may be ignored (RFC 9110 §7.8)."""
+    protocols = (protocol for line in upgrade for protocol in line.split(","))
+    return any(protocol.partition("/")[0].strip().lower() == "websocket" for protocol in protocols)
 
 
 def _incoming(request: ProxyRequest) -> Incoming:

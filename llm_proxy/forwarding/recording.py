@@ -15,7 +15,7 @@ from llm_proxy.usage.tap import REQUEST_BYTES
 if TYPE_CHECKING:
     from llm_proxy.accounting.outcomes import Row
     from llm_proxy.forwarding.settle import Settlement
-    from llm_proxy.tokens.facts import TokenFacts
+    from llm_proxy.model.token import TokenSnapshot
 
 _BROKEN = frozenset(("upstream_aborted", "client_disconnect", "revoked", "proxy_shutdown", "proxy_error"))
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Recorder:
         if self._is_required and self._publisher.is_full:
             raise EventBusUnavailable
 
-    def begin(self, request: ProxyRequest, token: "TokenFacts") -> Capture:
+    def begin(self, request: ProxyRequest, token: "TokenSnapshot") -> Capture:
         """The tap of an exchange that is about to be dispatched."""
         values = request.values
         return Capture(

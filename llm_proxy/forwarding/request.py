@@ -1,7 +1,6 @@
 """What the proxy knows of a request: plain values, taken from the server's environment once."""
 
 import ipaddress
-import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -10,9 +9,9 @@ from typing import Any, Protocol, cast
 from urllib.parse import quote
 
 from llm_proxy.forwarding.body import Plain, Source
+from llm_proxy.runtime.ids import accepted_id, uuid7
 
 Network = IPv4Network | IPv6Network
-_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # DP-40
 _ENDLESS = 1 << 62
 _PORT = re.compile(r"\]?:[0-9]+$")
 
@@ -107,36 +106,6 @@ class ProxyRequest:
         return [value for known, value in self.fields if known == name]
 
 
-def accepted_id(value: str | None) -> str | None:
-    """A client's id when it has the form of DP-40, else None."""
-    return value if value is not None and _ACCEPTED_ID.fullmatch(value) else None
-
-
-def uuid7(now: float | None = None) -> str:
-    """A UUID of version 7 (RFC 9562 §5.7): sorts by time, 74 random bits."""
-    milliseconds = f"{int((time.time() if now is None else now) * 1000):012x}"
-    digits = _random_digits()
-    variant = "89ab"[int(digits[18], 16) & 3]
-    return f"{milliseconds[:8]}-{milliseconds[8:]}-7{digits[:3]}-{variant}{digits[3:6]}-{digits[6:18]}"
-
-
-_DIGITS = 19  # of an id
-_pool: list[str] = []  # popping is atomic: two threads never get the same
-
-
-def _random_digits() -> str:
-    """Hexadecimal digits from the system, fetched for a hundred ids at once: the call is most of the cost."""
-    try:
-        return _pool.pop()
-    except IndexError:
-        digits = os.urandom(100 * _DIGITS // 2).hex()
-        _pool.extend(digits[start : start + _DIGITS] for start in range(0, len(digits), _DIGITS))
-        return _pool.pop()
-
-
-os.register_at_fork(after_in_child=_pool.clear)  # two processes must not make the same ids
-
-
 def client_address(peer: str | None, forwarded_for: Iterable[str], trusted: Sequence[Network]) -> str | None:
     """The client's address (DP-88).
 
@@ -163,12 +132,13 @@ def client_address(peer: str | None, forwarded_for: Iterable[str], trusted: Sequ
 
 
 def _bare(entry: str) -> str | None:
-    """An entry without brackets and port, in canonical form; None when it is no address."""
+    """An entry without brackets and port, in canonical form, IPv4 as such; None when it is no address."""
     for text in (entry, _PORT.sub("", entry).lstrip("[")):
         try:
-            return str(ipaddress.ip_address(text.strip("[]")))
+            address = ipaddress.ip_address(text.strip("[]"))
         except ValueError:
             continue
+        return str(getattr(address, "ipv4_mapped", None) or address)
     return None
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llm_proxy.events.capture import Capture
     from llm_proxy.forwarding.caching import CacheUse
     from llm_proxy.forwarding.inspection import Body
-    from llm_proxy.tokens.facts import TokenFacts
+    from llm_proxy.model.token import TokenSnapshot
     from llm_proxy.usage.meter import Metered
 
 CLIENT_CLOSED_STATUS = 499  # DP-78: nobody sees it but the log and the event
@@ -154,7 +154,7 @@ class Settlement:
 
     def __init__(self, books: Books, request: ProxyRequest) -> None:
         self._books, self.request = books, request
-        self.token: TokenFacts | None = None
+        self.token: TokenSnapshot | None = None
         self.bearer_hint: str | None = None
         self.unit: Unit | None = None
         self.body: Body | None = None

@@ -1,7 +1,9 @@
-"""The fields that tell when an exchange passed each point (DP-61, DP-62)."""
+"""The fields that tell when an exchange passed each point."""
 
 from dataclasses import dataclass
-from time import gmtime, strftime, time_ns
+from time import time_ns
+
+from llm_proxy.runtime.clock import rfc3339_us
 
 _SECOND_NS = 1_000_000_000
 
@@ -19,13 +21,13 @@ class Stamps:
 
         `final_ns` is when the whole answer was here; None where the head leaves before that, which is the rule.
         """
-        answered = rfc3339(self.answered_ns)
+        answered = rfc3339_us(self.answered_ns)
         remote_ns = max(0, self.answered_ns - self.sent_ns)
         return [
-            ("X-Proxy-Received-At", rfc3339(self.received_ns)),
-            ("X-Proxy-Sent-Backend-At", rfc3339(self.sent_ns)),
+            ("X-Proxy-Received-At", rfc3339_us(self.received_ns)),
+            ("X-Proxy-Sent-Backend-At", rfc3339_us(self.sent_ns)),
             ("X-Proxy-First-Response-At", answered),
-            ("X-Proxy-Final-Response-At", answered if final_ns is None else rfc3339(final_ns)),
+            ("X-Proxy-Final-Response-At", answered if final_ns is None else rfc3339_us(final_ns)),
             ("X-UPSTREAM-REQUEST-START", str(self.sent_ns)),
             ("X-UPSTREAM-REQUEST-STOP", str(self.answered_ns if final_ns is None else final_ns)),
             ("X-LLM-Proxy-Remote-Duration", f"{remote_ns / _SECOND_NS:.6f}"),
@@ -34,23 +36,9 @@ class Stamps:
 
     def fields_of_stored(self) -> list[tuple[str, str]]:
         """The fields of an answer that was stored: all of it is here, now."""
-        now = rfc3339(time_ns())
+        now = rfc3339_us(time_ns())
         return [
-            ("X-Proxy-Received-At", rfc3339(self.received_ns)),
+            ("X-Proxy-Received-At", rfc3339_us(self.received_ns)),
             ("X-Proxy-First-Response-At", now),
             ("X-Proxy-Final-Response-At", now),
         ]
-
-
-_second: tuple[int, str] = (0, "1970-01-01T00:00:00")
-
-
-def rfc3339(instant_ns: int) -> str:
-    """UTC with microseconds, such as `2026-01-31T12:00:00.123456Z`. The last second's text is remembered."""
-    global _second
-    seconds, rest_ns = divmod(instant_ns, _SECOND_NS)
-    known, text = _second
-    if known != seconds:
-        text = strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds))
-        _second = (seconds, text)
-    return f"{text}.{rest_ns // 1000:06d}Z"

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from llm_proxy.limits.mapped import MappedFile
 from llm_proxy.redisclient import UNREACHABLE
+from llm_proxy.runtime.mapped_file import MappedFile
 
 LIMIT = 20
 WINDOW_S = 60.0

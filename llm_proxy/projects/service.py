@@ -11,11 +11,12 @@ from sqlalchemy.exc import IntegrityError
 
 from llm_proxy.crypto import KeyRing
 from llm_proxy.db import listing
+from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.listing import Order
 from llm_proxy.db.models import ProjectRow
 from llm_proxy.db.session import reading, writing
-from llm_proxy.db.types import utc_now
 from llm_proxy.errors import Conflict, ResourceNotFound
+from llm_proxy.model.token import Revoked
 from llm_proxy.projects.project import NewProject, Project, ProjectPatch
 
 _TABLE = ProjectRow.__table__.c
@@ -27,22 +28,6 @@ class Record(Protocol):
 
     def __call__(self, connection: Connection, *, project_id: str | None, details: Mapping[str, Any]) -> None:
         """Raises AuditUnavailable when the mutation must not go on."""
-
-
-class Revoked(Protocol):
-    """What a bulk revocation found."""
-
-    @property
-    def revoked(self) -> int:
-        """Tokens that were active before."""
-
-    @property
-    def total(self) -> int:
-        """All tokens of the project."""
-
-    @property
-    def already(self) -> int:
-        """Tokens that were revoked before."""
 
 
 class RevokesTokens(Protocol):
@@ -83,7 +68,7 @@ class ProjectService:
     Args:
         ring: Seals provider keys.
         changed: Called with the id of each project that was changed, after the commit.
-        now: The present instant.
+        now: The present instant; by default the database's.
     """
 
     def __init__(
@@ -93,7 +78,7 @@ class ProjectService:
         tokens: RevokesTokens,
         *,
         changed: Callable[[str], None] = lambda project_id: None,
-        now: Callable[[], datetime] = utc_now,
+        now: Clock = database_now,
     ) -> None:
         self._engine, self._ring, self._tokens, self._changed, self._now = engine, ring, tokens, changed, now
 
@@ -104,18 +89,19 @@ class ProjectService:
         then: Callable[[Connection, Project], None] = lambda connection, project: None,
     ) -> Project:
         """Store a new project; `then` is of the same transaction. Raises Conflict when the name is taken (MP-36)."""
-        project_id, now = str(uuid.uuid4()), self._now()
-        values = {
-            "id": project_id,
-            "name": new.name,
-            "api_key": self._ring.seal(new.api_key, project_id),
-            "is_active": True,
-            "event_privacy": new.event_privacy,
-            **new.limits,
-            "created_at": now,
-            "updated_at": now,
-        }
+        project_id = str(uuid.uuid4())
         with writing(self._engine) as connection:
+            now = self._now(connection)
+            values = {
+                "id": project_id,
+                "name": new.name,
+                "api_key": self._ring.seal(new.api_key, project_id),
+                "is_active": True,
+                "event_privacy": new.event_privacy,
+                **new.limits,
+                "created_at": now,
+                "updated_at": now,
+            }
             try:
                 connection.execute(insert(ProjectRow), values)
             except IntegrityError as error:
@@ -168,9 +154,10 @@ class ProjectService:
         with writing(self._engine) as connection:
             row = _row(connection, project_id, lock=True)
             check(self._shown(row))
-            values = self._changes(row, patch)
+            now = self._now(connection)
+            values = self._changes(row, patch, now)
             if values:
-                self._write(connection, project_id, values)
+                self._write(connection, project_id, {**values, "updated_at": now})
             details: dict[str, Any] = {"updated_fields": sorted(values), "project_name": patch.name or row["name"]}
             if patch.revokes_tokens:
                 details["tokens_revoked"] = self._tokens.revoke_all(connection, project_id).revoked
@@ -194,7 +181,7 @@ class ProjectService:
         self._changed(project_id)
         return found
 
-    def _changes(self, row: RowMapping, patch: ProjectPatch) -> dict[str, Any]:
+    def _changes(self, row: RowMapping, patch: ProjectPatch, now: datetime) -> dict[str, Any]:
         values: dict[str, Any] = dict(patch.limits)
         if patch.name is not None:
             values["name"] = patch.name
@@ -205,14 +192,12 @@ class ProjectService:
         if patch.is_active is not None:
             values["is_active"] = patch.is_active
             if patch.is_active != row["is_active"]:
-                values["deactivated_at"] = None if patch.is_active else self._now()
+                values["deactivated_at"] = None if patch.is_active else now
         return values
 
     def _write(self, connection: Connection, project_id: str, values: Mapping[str, Any]) -> None:
         try:
-            connection.execute(
-                update(ProjectRow).where(_TABLE.id == project_id).values(**values, updated_at=self._now())
-            )
+            connection.execute(update(ProjectRow).where(_TABLE.id == project_id).values(**values))
         except IntegrityError as error:
             raise _taken() from error
 

@@ -132,10 +132,17 @@ class Connection:
             self._sock.close()
 
     def _await_request(self) -> bool:
-        """Wait for the first byte of the next request. False: the client closed, or was idle for too long."""
-        if self._unreader.is_empty:
+        """Wait for the first byte of the next request. False: the client closed, or was idle for too long.
+
+        Empty lines are no part of it: a client that sends nothing else is idle.
+        """
+        until = monotonic() + self._host.limits.keepalive_s
+        while not self._unreader.skip_empty_lines():
+            left_s = until - monotonic()
+            if left_s <= 0:
+                return False
             self.is_idle = True
-            self._sock.settimeout(self._host.limits.keepalive_s)
+            self._sock.settimeout(left_s)
             try:
                 data = self._sock.recv(self._unreader.mxchunk)
             except OSError:  # a timeout, too
@@ -144,7 +151,7 @@ class Connection:
                 self.is_idle = False
             if not data:
                 return False
-            self._unreader.unread(data)
+            self._unreader.append(data)
         self.began = None
         self._received = monotonic()
         return True

@@ -1,20 +1,17 @@
 """Answers that the server layer gives in the application's place: the same JSON error object (decisions 1 and 17)."""
 
 import json
-import os
-import re
-import time
-import uuid
 from typing import Any
 
 from gunicorn import util
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 
 from llm_proxy.errors import HeaderFieldsTooLarge, LlmProxyError, MalformedRequest, UriTooLong
+from llm_proxy.runtime.ids import accepted_id, uuid7
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # DP-40
 _REASONS = {
     400: "Bad Request",
+    405: "Method Not Allowed",
     408: "Request Timeout",
     414: "URI Too Long",
     431: "Request Header Fields Too Large",
@@ -40,17 +37,9 @@ def as_error(exc: BaseException) -> LlmProxyError:
 def request_id_of(req: Any) -> str:
     """The client's X-Request-ID where it has a good one, else a new one. `req` may be None."""
     for name, value in () if req is None else req.headers:
-        if name == "X-REQUEST-ID" and _REQUEST_ID.fullmatch(value):
+        if name == "X-REQUEST-ID" and accepted_id(value) is not None:
             return str(value)
-    return new_id()
-
-
-def new_id() -> str:
-    """A UUID of version 7 (RFC 9562 §5.7): sorts by time."""
-    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
-    number = number & ~(0xF << 76) | 0x7 << 76
-    number = number & ~(0x3 << 62) | 0x2 << 62
-    return str(uuid.UUID(int=number))
+    return uuid7()
 
 
 def render(error: LlmProxyError, request_id: str, *, with_body: bool = True) -> bytes:

@@ -102,7 +102,7 @@ def _check_encryption(settings: Settings, faults: list[str], warnings: list[str]
     if settings.encryption_key is None:
         if settings.require_encryption_key:
             faults.append(
-                "ENCRYPTION_KEY=: expected base64 of 32 bytes, because REQUIRE_ENCRYPTION_KEY is set; "
+                "ENCRYPTION_KEY is not set: expected base64 of 32 bytes, because REQUIRE_ENCRYPTION_KEY is set; "
                 "make one with: openssl rand -base64 32"
             )
         else:
@@ -133,7 +133,9 @@ def _check_metrics_path(settings: Settings, faults: list[str], warnings: list[st
 
 def _check_database(settings: Settings, faults: list[str], warnings: list[str]) -> None:
     if settings.driver != "sqlite" and settings.database_url is None:
-        faults.append(f"DATABASE_URL=: expected a connection URL, DATABASE_URL is required for {settings.driver}")
+        faults.append(
+            f"DATABASE_URL is not set: expected a connection URL, DATABASE_URL is required for {settings.driver}"
+        )
     if settings.db_driver == "sqlite" and settings.database_url is not None:
         warnings.append("DATABASE_URL is ignored because DB_DRIVER is sqlite")
     if settings.driver == "sqlite" and settings.database_path == ":memory:" and settings.workers > 1:

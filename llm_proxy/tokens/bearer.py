@@ -8,6 +8,7 @@ from llm_proxy.redaction import HIDDEN, obfuscate, redact
 
 PREFIX = "sk-"
 _FORM = re.compile(r"sk-[A-Za-z0-9_-]{22}")  # 22 characters of base64url are 16 bytes
+_WITHIN = re.compile(rf"(?<![A-Za-z0-9_-]){_FORM.pattern}(?![A-Za-z0-9_-])")
 _RANDOM_BYTES = 16
 _SHOWN = 4  # at each end
 
@@ -20,6 +21,11 @@ def new_bearer() -> str:
 def is_well_formed(bearer: str) -> bool:
     """Whether it can be one of ours at all; if not, no database is asked (DP-49)."""
     return _FORM.fullmatch(bearer) is not None
+
+
+def is_in(text: str) -> bool:
+    """Whether a string of that form stands anywhere in a text."""
+    return PREFIX in text and _WITHIN.search(text) is not None
 
 
 def hint(bearer: str) -> str:

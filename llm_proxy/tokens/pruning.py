@@ -7,14 +7,18 @@ from sqlalchemy import ColumnElement, Engine, and_, delete, func, or_, select
 
 from llm_proxy.db.models import TokenRow
 from llm_proxy.db.session import reading, writing
+from llm_proxy.model.token import expired_before
 
 BATCH = 500  # rows a transaction: longer ones stop admission on SQLite (MP-90)
 
 
 def dead_before(before: datetime) -> ColumnElement[bool]:
-    """Revoked or expired before that instant. A revoked row from before revocations were dated counts by its birth."""
+    """Return the condition that a row was revoked or had expired before that instant.
+
+    A revoked row from before revocations were dated counts by its creation.
+    """
     revoked_at = func.coalesce(TokenRow.deactivated_at, TokenRow.created_at)
-    return or_(and_(TokenRow.is_active.is_(False), revoked_at < before), TokenRow.expires_at < before)
+    return or_(and_(TokenRow.is_active.is_(False), revoked_at < before), expired_before(before))
 
 
 def count(engine: Engine, before: datetime) -> int:

@@ -14,7 +14,8 @@ import orjson
 
 from llm_proxy import metrics
 from llm_proxy.amounts import NANO
-from llm_proxy.db.types import utc_now
+from llm_proxy.model.token import TokenSnapshot
+from llm_proxy.runtime.clock import utc_now
 from llm_proxy.texts import printable
 from llm_proxy.usage.estimate import Estimator
 from llm_proxy.usage.parsers import Reading, Usage, prompt_texts, read
@@ -36,18 +37,6 @@ _FORM_MODEL = re.compile(rb'[;\s]name="?model(?![^";\s])', re.IGNORECASE)
 _FORM_PARTS, _MODEL_BYTES = 1000, 255  # looked at
 _READABLE = ("application/json", "text/event-stream")
 _log = logging.getLogger(__name__)
-
-
-class Token(Protocol):
-    """The part of a token's facts that is counted by."""
-
-    @property
-    def id(self) -> str:
-        """The row's id."""
-
-    @property
-    def project_id(self) -> str:
-        """Its project's."""
 
 
 class Readable(Protocol):
@@ -93,7 +82,7 @@ class Metered:
         "token",
     )
 
-    def __init__(self, token: Any, method: str, path: str, request_type: str) -> None:
+    def __init__(self, token: TokenSnapshot, method: str, path: str, request_type: str) -> None:
         self.token, self.method, self.path, self.request_type = token, method, path, request_type
         self.asked: bytes | list[bytes] = b""
         self.asked_bytes, self.last = 0, b""
@@ -150,7 +139,7 @@ class Meter:
         self._flushed_at = time.monotonic()
         self._is_closed = threading.Event()
 
-    def begin(self, token: Token, method: str, path: str, request_type: str | None) -> Metered:
+    def begin(self, token: TokenSnapshot, method: str, path: str, request_type: str | None) -> Metered:
         """An exchange is about to be sent."""
         return Metered(token, method, path, request_type or "")
 

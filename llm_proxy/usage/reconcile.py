@@ -12,6 +12,7 @@ from sqlalchemy import Engine, RowMapping, func, select
 
 from llm_proxy.db.models import ProjectRow, TokenRow, UsageRow
 from llm_proxy.db.session import reading
+from llm_proxy.runtime.clock import parse_rfc3339, rfc3339_ms
 
 _USAGE: Any = UsageRow.__table__.c
 _TOKENS: Any = TokenRow.__table__.c
@@ -54,7 +55,7 @@ class Held:
     def to_json(self) -> dict[str, Any]:
         """For people and programs."""
         effect = "counts what was not used" if self.is_limited else "lacks what was admitted after that"
-        since = self.since.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        since = rfc3339_ms(round(self.since.timestamp() * 1000) * 1_000_000)
         return {"token_id": self.token_id, "last_heard_of": since, "counter": effect}
 
 
@@ -207,6 +208,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _day(text: Any) -> date | None:
     try:
-        return datetime.fromisoformat(str(text).replace("Z", "+00:00")).astimezone(UTC).date()
+        return parse_rfc3339(str(text)).date()
     except ValueError:
         return None

@@ -7,7 +7,8 @@ from flask import Flask, Response, current_app, g, request
 
 from llm_proxy import logs
 from llm_proxy.container import Container
-from llm_proxy.forwarding.request import accepted_id, client_address, uuid7
+from llm_proxy.forwarding.request import client_address
+from llm_proxy.runtime.ids import accepted_id, uuid7
 
 INSIDE = (
     "llm_proxy.actor"  # environ key of a call made in this process, with its actor; no request can carry it (MP-131)

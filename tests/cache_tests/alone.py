@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from llm_proxy.cache import folder
 from llm_proxy.cache.coalesce import Flights
 from llm_proxy.cache.engine import SAFE_METHODS, Inquiry, ResponseCache, Served
 from llm_proxy.cache.marks import Marks
@@ -20,6 +19,7 @@ from llm_proxy.cache.purges import Purges, PurgesInMemory
 from llm_proxy.errors import UpstreamError
 from llm_proxy.forwarding.fields import HOP_BY_HOP, connection_names
 from llm_proxy.forwarding.request import ProxyRequest, from_environ
+from llm_proxy.runtime import shared_dir
 from llm_proxy.transport import Answer, Forward, Options, Timeouts, Upstream
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -46,7 +46,7 @@ class Alone:
     def _cache(self) -> ResponseCache:
         """Made in the worker, which the first request is in."""
         if self._made is None:
-            where = folder.shared()
+            where = shared_dir.shared()
             self._made = ResponseCache(
                 MemoryStore(where, most_bytes=64 << 20),
                 marks=Marks(where),

@@ -12,7 +12,7 @@ from llm_proxy.audit.table import TableChain
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.db.engine import create_engine
 from llm_proxy.db.session import writing
-from llm_proxy.db.types import utc_now
+from llm_proxy.runtime.clock import utc_now
 from llm_proxy.settings import Settings
 
 

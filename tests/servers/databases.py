@@ -184,7 +184,7 @@ class MariaDb(Server):
             "--bind-address=127.0.0.1", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=2",
             "--innodb-buffer-pool-size=32M", "--performance-schema=off", "--max-connections=200",
             "--innodb-doublewrite=0", "--default-time-zone=+05:30", "--collation-server=utf8mb4_unicode_ci",
-            "--character-set-server=utf8mb4", f"--tmpdir={self.folder}",
+            "--skip-ssl", "--character-set-server=utf8mb4", f"--tmpdir={self.folder}",
         ]  # fmt: skip
 
     def start(self) -> None:

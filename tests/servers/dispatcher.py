@@ -18,7 +18,8 @@ from typing import Any
 
 from servers.redis import RedisServer
 
-from llm_proxy.events.event import Event, at_epoch
+from llm_proxy.events.event import Event
+from llm_proxy.runtime.clock import at_epoch
 
 
 def free_port() -> int:

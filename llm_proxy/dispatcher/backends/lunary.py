@@ -12,8 +12,9 @@ import orjson
 
 from llm_proxy.dispatcher.backends.base import DELIVERED, BackendConfig, Result, Verdict
 from llm_proxy.dispatcher.backends.http import HttpClient, Reply
-from llm_proxy.dispatcher.payload import Payload, stamp, to_json
+from llm_proxy.dispatcher.payload import Payload, to_json
 from llm_proxy.events.streams.base import as_dict, as_list
+from llm_proxy.runtime.clock import rfc3339
 
 MOST_BYTES = 4 * 1024 * 1024  # EV-142, a call
 _LEAST_RUN = timedelta(milliseconds=1)  # EV-140: the server sorts by time
@@ -96,13 +97,13 @@ def run_events(payload: Payload) -> tuple[dict[str, Any], dict[str, Any]]:
         **common,
         "event": "start",
         "name": payload.name,
-        "timestamp": stamp(payload.started_at),
+        "timestamp": rfc3339(payload.started_at),
         "input": _input(payload),
         "userId": payload.user_id,
         "extra": _extra(payload) or None,
         "metadata": metadata,
     }
-    ended_at = stamp(_ended_at(payload))
+    ended_at = rfc3339(_ended_at(payload))
     if payload.is_error:
         end: dict[str, Any] = {**common, "event": "error", "timestamp": ended_at, "error": {"message": payload.error}}
     else:

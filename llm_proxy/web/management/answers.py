@@ -9,8 +9,8 @@ import orjson
 from flask import Response
 
 from llm_proxy.amounts import usd
-from llm_proxy.db.types import rfc3339, utc_now
 from llm_proxy.projects.project import Project
+from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.tokens.service import Issued
 from llm_proxy.tokens.token import Token
 
@@ -58,7 +58,7 @@ def token_json(token: Token) -> dict[str, Any]:
         "expires_at": time_of(token.expires_at),
         "is_active": token.is_active,
         "deactivated_at": time_of(token.deactivated_at),
-        "status": token.status(utc_now()),
+        "status": token.state,
         "request_count": token.request_count,
         "max_requests": token.max_requests,
         "idle_timeout_minutes": token.idle_timeout_minutes,

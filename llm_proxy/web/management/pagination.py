@@ -108,6 +108,6 @@ def _numbered(asked: Cut, total: int) -> dict[str, str]:
 
 
 def link(relation: str, **place: int | str) -> str:
-    """An entry of `Link`: this list with every filter kept."""
+    """An entry of `Link`: this list, every filter kept. Relative, so that it holds under a sub-path (RFC 8288 §3.2)."""
     kept = [(name, value) for name, value in request.args.items(multi=True) if name not in place]
-    return f'<{request.path}?{urlencode([*kept, *place.items()])}>; rel="{relation}"'
+    return f'<?{urlencode([*kept, *place.items()])}>; rel="{relation}"'

@@ -3,9 +3,9 @@
 from flask import Blueprint, Response
 
 from llm_proxy.db.idempotency import Answer
-from llm_proxy.db.types import utc_now
 from llm_proxy.errors import BadRequest
-from llm_proxy.tokens.service import NEWEST_FIRST, SORTS, STATUSES, Issued, TokenFilter, order_of
+from llm_proxy.model.token import STATUSES
+from llm_proxy.tokens.service import NEWEST_FIRST, SORTS, Issued, TokenFilter, order_of
 from llm_proxy.tokens.token import NewToken, TokenDefaults, TokenPatch
 from llm_proxy.web.management import answers, inputs, pagination
 from llm_proxy.web.management.call import current
@@ -83,7 +83,6 @@ def _filter() -> TokenFilter:
     if status is not None and status not in STATUSES:
         raise inputs.invalid("status")
     return TokenFilter(
-        now=utc_now(),
         project_id=inputs.word("projectId", "project_id"),
         active_only=inputs.flag("activeOnly", "active_only") or False,
         status=status,

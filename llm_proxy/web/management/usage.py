@@ -8,8 +8,8 @@ from typing import Any
 from flask import Blueprint, Response
 
 from llm_proxy.db.listing import InvalidCursor
-from llm_proxy.db.types import utc_now
 from llm_proxy.errors import BadRequest
+from llm_proxy.runtime.clock import utc_now
 from llm_proxy.texts import spreadsheet_safe
 from llm_proxy.usage.query import GROUPS, UsageFilter, names
 from llm_proxy.web.management import answers, inputs

@@ -103,7 +103,7 @@ CASES = {
     ),
     "row 14, upgrade": Case(
         _with("Connection: Upgrade", "Upgrade: websocket"),
-        501,
+        426,
         0,
         {"requests": 1, "errors": 1, "rejected{upgrade_not_supported}": 1},
         "upgrade_not_supported",

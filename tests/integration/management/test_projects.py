@@ -2,6 +2,7 @@
 
 import uuid
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from servers.databases import on_sqlite
@@ -112,8 +113,7 @@ def test_pages_by_number(manage: Manager) -> None:
     fields = [response.headers[name] for name in ("X-Total-Count", "X-Page", "X-Page-Size", "X-Total-Pages")]
     assert fields == ["5", "2", "2", "3"]
     assert response.headers["Link"] == (
-        '</manage/projects?search=P&page=3&page_size=2>; rel="next", '
-        '</manage/projects?search=P&page=1&page_size=2>; rel="prev"'
+        '<?search=P&page=3&page_size=2>; rel="next", <?search=P&page=1&page_size=2>; rel="prev"'
     )
     assert manage.call("GET", "/projects?page=9").get_json() == []
 
@@ -127,7 +127,8 @@ def test_pages_by_key_see_each_row_once(manage: Manager) -> None:
         while link:
             response = manage.call("GET", link.removeprefix("/manage"))
             seen += [project["name"] for project in response.get_json()]
-            link = response.headers.get("Link", "").partition(">")[0].removeprefix("<")
+            following = response.headers.get("Link", "").partition(">")[0].removeprefix("<")
+            link = urljoin(link, following) if following else ""
         wanted = [f"p{n}" for n in range(7)]
         assert seen == (wanted[::-1] if sort.startswith("-") else wanted), sort
 

@@ -3,6 +3,7 @@
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from servers.databases import on_sqlite
@@ -248,7 +249,8 @@ def test_pages_by_key_see_each_token_once(manage: Manager, sort: str) -> None:
     while link:
         response = manage.call("GET", link.removeprefix("/manage"))
         seen += [token["id"] for token in response.get_json()]
-        link = response.headers.get("Link", "").partition(">")[0].removeprefix("<")
+        following = response.headers.get("Link", "").partition(">")[0].removeprefix("<")
+        link = urljoin(link, following) if following else ""
     assert seen == whole
     assert len(set(seen)) == 7
 

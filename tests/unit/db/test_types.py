@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_proxy.db.types import from_column, rfc3339, to_column
+from llm_proxy.db.types import from_column, to_column
 
 INSTANTS = st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(9999, 1, 1), timezones=st.just(UTC))
 
@@ -31,9 +31,3 @@ def test_a_naive_time_is_refused() -> None:
     """Nobody can tell which instant it means."""
     with pytest.raises(ValueError, match="aware"):
         to_column("sqlite", datetime(2026, 1, 1))
-
-
-def test_the_api_form() -> None:
-    """Microseconds and Z, always."""
-    assert rfc3339(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) == "2026-01-02T03:04:05.000000Z"
-    assert rfc3339(datetime(2026, 1, 2, 3, tzinfo=timezone(timedelta(hours=2)))) == "2026-01-02T01:00:00.000000Z"

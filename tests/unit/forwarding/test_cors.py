@@ -2,7 +2,7 @@
 
 import pytest
 
-from llm_proxy.forwarding.cors import EXPOSED, Cors
+from llm_proxy.forwarding.cors import EXPOSED, OWN_NAMES, Cors
 
 ORIGIN = "https://app.example"
 
@@ -48,7 +48,7 @@ def test_the_settings_apply_where_the_provider_lists_nothing() -> None:
         "Access-Control-Allow-Origin": ORIGIN,
         "Access-Control-Allow-Methods": "GET",
         "Access-Control-Allow-Headers": "X-A",
-        "Access-Control-Expose-Headers": EXPOSED,
+        "Access-Control-Expose-Headers": OWN_NAMES,
         "Access-Control-Max-Age": "60",
         "Vary": "Origin",
     }
@@ -64,3 +64,10 @@ def test_a_real_answer_echoes_the_origin() -> None:
         ("Vary", "Origin"),
     ]
     assert Cors((ORIGIN,)).answer("https://evil.example") == [("Vary", "Origin")]
+
+
+@pytest.mark.parametrize("name", ["x-should-retry", "Retry-After", "RateLimit", "x-ratelimit-reset-tokens", "*"])
+def test_a_page_can_read_what_sdks_retry_by(name: str) -> None:
+    """Exposed on real answers, where browsers look for it."""
+    assert name in dict(Cors(()).answer(ORIGIN))["Access-Control-Expose-Headers"].split(", ")
+    assert EXPOSED.startswith(OWN_NAMES)

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,14 +18,15 @@ from llm_proxy.forwarding.inspection import Inspector
 from llm_proxy.forwarding.pipeline import Pipeline, Reply, bearer_of
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.settle import Books
+from llm_proxy.model.project import ProjectSnapshot
+from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.providers import ParameterRules, load_provider
 from llm_proxy.settings import load
-from llm_proxy.tokens.facts import ProjectFacts, TokenFacts
 from llm_proxy.transport import Timeouts
 from llm_proxy.web.errors import render
 
 BEARER = "sk-AbCdEfGhIjKlMnOpQrStUv"
-FACTS = TokenFacts(
+FACTS = TokenSnapshot(
     id="token-id",
     hint="sk-AbCd**************StUv",
     project_id="project-id",
@@ -32,7 +34,8 @@ FACTS = TokenFacts(
     expires_at=None,
     max_requests=5,
     request_count=0,
-    project=ProjectFacts("project-id", True, "provider-key"),
+    created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    project=ProjectSnapshot("project-id", True, "provider-key"),
 )
 
 
@@ -40,9 +43,9 @@ class Directory:
     """Knows one token, or fails."""
 
     def __init__(self) -> None:
-        self.facts: TokenFacts | Exception = FACTS
+        self.facts: TokenSnapshot | Exception = FACTS
 
-    def authenticate(self, bearer: str) -> TokenFacts:
+    def authenticate(self, bearer: str) -> TokenSnapshot:
         if isinstance(self.facts, Exception):
             raise self.facts
         return self.facts
@@ -214,8 +217,8 @@ BROKEN: list[tuple[str, Any]] = [
 ]
 
 
-def _inactive() -> TokenFacts:
-    return replace(FACTS, project=ProjectFacts("project-id", False, "provider-key"))
+def _inactive() -> TokenSnapshot:
+    return replace(FACTS, project=ProjectSnapshot("project-id", False, "provider-key"))
 
 
 @pytest.mark.parametrize("first", range(len(BROKEN)), ids=[name for name, _ in BROKEN])
@@ -229,6 +232,44 @@ def test_the_first_step_that_refuses_is_answered(world: World, first: int) -> No
     assert code(reply) == BROKEN[first][0]
     assert world.upstream.sent == []
     assert not world.books.live
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        (f"key={BEARER}", "key"),
+        (f"a=1&api_key=%73k-{BEARER[3:]}", "api_key"),
+        (f"x=Bearer+{BEARER}", "x"),
+        (BEARER, "query"),
+    ],
+)
+def test_a_token_in_the_query_is_refused(world: World, query: str, param: str) -> None:
+    """The answer names the parameter and the field to use, never the token; nothing is sent."""
+    reply = world.ask(target=f"/v1/chat/completions?{query}")
+    content = b"".join(reply.body).decode()
+    error = json.loads(content)["error"]
+    assert (reply.status[:3], error["code"], error["param"]) == ("400", "token_in_query", param)
+    assert "Authorization" in error["message"]
+    assert BEARER not in content
+    assert world.upstream.sent == []
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "TLS/1.0", "foo, bar", ""])
+def test_an_upgrade_to_something_else_is_ignored(world: World, upgrade: str) -> None:
+    """RFC 9110 §7.8: JDK clients and `curl --http2` offer h2c on plain http."""
+    assert (
+        world.ask(UPGRADE=upgrade, CONNECTION="Upgrade, HTTP2-Settings", HTTP2_SETTINGS="AAMAAABk").status == "200 OK"
+    )
+    names = {name for name, _ in world.upstream.sent[0].fields}
+    assert names.isdisjoint((b"Upgrade", b"Http2-Settings", b"Connection"))
+
+
+@pytest.mark.parametrize("upgrade", ["websocket", "h2c, WebSocket", "websocket/13"])
+def test_a_websocket_is_426(world: World, upgrade: str) -> None:
+    """With the field that RFC 9110 §15.5.22 wants: clients fall back to HTTP at once."""
+    reply = world.ask(UPGRADE=upgrade, CONNECTION="Upgrade")
+    assert (reply.status, code(reply)) == ("426 Upgrade Required", "upgrade_not_supported")
+    assert {("Upgrade", "HTTP/1.1"), ("Connection", "Upgrade")} <= set(reply.fields)
 
 
 def test_a_request_that_passes_is_charged_once(world: World) -> None:
@@ -256,7 +297,7 @@ def test_whatever_fails_after_the_token_was_good_counts_as_use(world: World, spo
     if spoilt == "param":
         asked["body"] = b'{"model":"other"}'
     elif spoilt == "key":
-        world.directory.facts = replace(FACTS, project=ProjectFacts("project-id", True, None))
+        world.directory.facts = replace(FACTS, project=ProjectSnapshot("project-id", True, None))
     elif spoilt == "slots":
         world.books.slots.take()
     elif spoilt == "circuit":

@@ -164,7 +164,7 @@ def test_later_features_are_warned_about_or_refused() -> None:
     ("environ", "fault"),
     [
         ({"MANAGEMENT_TOKEN": SAMPLE_MANAGEMENT_TOKEN}, "MANAGEMENT_TOKEN=***: expected a value of your own"),
-        ({"REQUIRE_ENCRYPTION_KEY": "1"}, "ENCRYPTION_KEY=: expected base64"),
+        ({"REQUIRE_ENCRYPTION_KEY": "1"}, "ENCRYPTION_KEY is not set: expected base64"),
         ({"ADMIN_UI_PATH": "/v1/x"}, "ADMIN_UI_PATH=/v1/x: expected a path outside"),
         ({"METRICS_PATH": "/manage"}, "METRICS_PATH=/manage: expected a path outside"),
         ({"DATABASE_PATH": ":memory:", "WEB_CONCURRENCY": "2"}, "WEB_CONCURRENCY=2: expected 1"),
