@@ -228,7 +228,7 @@ class Container:
 
     @property
     def wants_sk_keys(self) -> bool:
-        """Whether provider keys are of OpenAI's form, and that is checked (MP-238)."""
+        """Whether provider keys are of OpenAI's form, and that is checked."""
         return self.settings.validate_api_key_format and self.provider.name == "openai"
 
     @cached_property
@@ -351,7 +351,7 @@ class Container:
         self.admission.forget(token_id)
 
     def readiness(self) -> str | None:
-        """The check that fails, None when requests may come (DP-214)."""
+        """The check that fails, None when requests may come."""
         if self.phase() in ("grace", "draining"):
             return "draining"
         return check.readiness(self.engine) or self.limits.readiness()
@@ -395,7 +395,7 @@ class Container:
             time.sleep(BEAT_S)
 
     def stop(self, *, cut: bool = False) -> None:
-        """Write down everything: counts, events, then audit records (DP-106). `cut`: nothing is waited for."""
+        """Write down everything: counts, events, then audit records. `cut`: nothing is waited for."""
         if self._is_started:
             self._is_started = False
             if self._keeping is not None:

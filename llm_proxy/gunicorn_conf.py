@@ -177,7 +177,7 @@ def _shown(address: Any) -> str:
 
 
 def _prepare(server: Any) -> Callable[[], bool] | None:
-    """Returns what has to be asked until it is done, when the database is not there yet (MP-107)."""
+    """Returns what has to be asked until it is done, when the database is not there yet."""
     from llm_proxy import metrics, preflight
     from llm_proxy.db.errors import DatabaseAway
 
@@ -223,7 +223,7 @@ def _preparing(preparation: Any) -> Callable[[], bool]:
 
 
 def _tell(cfg: Any) -> None:
-    """The start line and the warnings (MP-193)."""
+    """The start line and the warnings."""
     from llm_proxy import preflight
 
     _log.info(

@@ -1,4 +1,4 @@
-"""What is tidied up by one leader among all workers and replicas, in small batches (DP-129, MP-123, MP-124).
+"""What is tidied up by one leader among all workers and replicas, in small batches.
 
 Leader is who holds a row of `locks`; when it ends, or is not heard of for a while, another takes over. Every job may be
 broken off and repeated, so two leaders for a moment do no harm.
@@ -46,8 +46,8 @@ LEASE = timedelta(seconds=30)
 TURN_S = 10.0  # how often a worker looks whether it leads
 HOURLY = timedelta(hours=1)
 FIRST = timedelta(minutes=5)  # after the start, so that servers which are often restarted tidy up, too
-OBJECTS_KEPT = timedelta(days=40)  # MP-86f
-_BATCH = 500  # rows a transaction: longer ones stop admission on SQLite (MP-90)
+OBJECTS_KEPT = timedelta(days=40)
+_BATCH = 500  # rows a transaction: longer ones stop admission on SQLite
 _NAME = "housekeeping"
 
 

@@ -1,4 +1,4 @@
-"""Log lines as JSON or text, the access line, and where they go (management.md §6).
+"""Log lines as JSON or text, the access line, and where they go.
 
 Every logger, ours or a library's, ends in one handler; every value passes the redaction layer. In a worker, lines are
 queued and written five times a second by one greenlet, in a thread, so that neither a slow disk nor a stopped reader of
@@ -139,7 +139,7 @@ def _plain(value: object) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Newlines and control characters as Python writes them, so that one record stays one line (MP-186)."""
+    """Newlines and control characters as Python writes them, so that one record stays one line."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -171,7 +171,7 @@ class Handler(logging.Handler):
 
 
 class AccessLog:
-    """The access line (MP-187, MP-188, DP-43): one a request, whoever answers it.
+    """The access line: one a request, whoever answers it.
 
     Args:
         level: LOG_LEVEL's word; lines below it are not made at all.
@@ -238,7 +238,7 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
         stream: Where lines go when LOG_FILE is unset; default standard output. Commands pass standard error.
 
     Raises:
-        OSError: LOG_FILE can't be opened (MP-189: the caller ends with a line that names it).
+        OSError: LOG_FILE can't be opened (the caller ends with a line that names it).
     """
     global _writer
     learn_settings(settings)
@@ -267,7 +267,7 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
 
 
 def fault(settings: Settings) -> str | None:
-    """One line when LOG_FILE could not be written to; the start then stops. Makes nothing (MP-189)."""
+    """One line when LOG_FILE could not be written to; the start then stops. Makes nothing."""
     path = settings.log_file
     if path is None:
         return None

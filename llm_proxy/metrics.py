@@ -1,4 +1,4 @@
-"""Every metric: name, labels, help, and how the values of several worker processes become one (data-plane §7).
+"""Every metric: name, labels, help, and how the values of several worker processes become one.
 
 With PROMETHEUS_MULTIPROC_DIR set (gunicorn's configuration sees to it) each process counts in memory-mapped files of
 its own and a scrape adds them up. Children are made once, here: `labels()` on each request costs more than counting.
@@ -31,7 +31,7 @@ from prometheus_client.values import MultiProcessValue
 
 from llm_proxy.runtime import metric_files
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # DP-205
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
 STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 UPSTREAM_OUTCOMES = ("2xx", "3xx", "4xx", "5xx", "connect_error", "timeout", "aborted", "client_gone")
@@ -281,7 +281,7 @@ _JSON_NAMES = {
     "llm_proxy_cache_misses_total": "cache_misses",
     "llm_proxy_cache_bypass_total": "cache_bypass",
     "llm_proxy_cache_stores_total": "cache_stores",
-}  # DP-205
+}
 
 
 def rejected(code: str) -> Counter:
@@ -375,7 +375,7 @@ def _folder() -> str | None:
 
 
 def _uptime_s() -> float:
-    """Seconds since the server was started (not this worker: DP-209)."""
+    """Seconds since the server was started (not this worker)."""
     folder = _folder()
     try:
         started_at = os.stat(os.path.join(folder, _BOOT_FILE)).st_mtime if folder else _STARTED_AT
@@ -406,7 +406,7 @@ def _scrape() -> CollectorRegistry:
 
 @contextlib.contextmanager
 def _locked(folder: str | None, kind: int) -> Iterator[None]:
-    """Hold the folder's lock: a scrape must not meet a file that is being folded away (server.md §9)."""
+    """Hold the folder's lock: a scrape must not meet a file that is being folded away."""
     if folder is None or not os.path.isdir(folder):
         yield
         return

@@ -1,4 +1,4 @@
-"""What a server's master does before anything is served, and again before a reload (data-plane decision 12)."""
+"""What a server's master does before anything is served, and again before a reload."""
 
 import contextlib
 import os
@@ -64,7 +64,7 @@ def notes(settings: Settings) -> tuple[list[str], list[str]]:
 
 
 def _limits(settings: Settings) -> list[str]:
-    """Limits that hold for everybody are said at the start (DP-87)."""
+    """Limits that hold for everybody are said at the start."""
     windows = []
     if settings.global_rate_limit:
         windows.append(f"{settings.global_rate_limit} requests a minute in all")
@@ -80,7 +80,7 @@ def _limits(settings: Settings) -> list[str]:
 
 
 def prepare(settings: Settings) -> None:
-    """Migrate, and see that every sealed row has its key (MP-107).
+    """Migrate, and see that every sealed row has its key.
 
     Raises:
         StartRefused: The start must stop.
@@ -99,7 +99,7 @@ def prepare(settings: Settings) -> None:
 
 
 def _record(migrated: list[str], engine: Engine, settings: Settings) -> None:
-    """A migration belongs into the audit trail (MP-112)."""
+    """A migration belongs into the audit trail."""
     if not migrated:
         return
     try:

@@ -1,6 +1,6 @@
 """The seam between accounting and the pipeline.
 
-The rule (data-plane §9): a request is charged one unit when the proxy starts sending it to the provider, and the unit
+The rule: a request is charged one unit when the proxy starts sending it to the provider, and the unit
 is returned only if no byte of it could be sent.
 """
 

@@ -1,4 +1,4 @@
-"""What is written into a token's row about who holds units of it: pure arithmetic (accounting.md §6).
+"""What is written into a token's row about who holds units of it: pure arithmetic.
 
 A lease is `[granted, settled, seen]`: cumulative and absolute numbers of one worker's units, and the database's time of
 its last swap. `request_count` and Σ(granted − settled) together are what can be spent at most.

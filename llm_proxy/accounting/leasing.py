@@ -37,7 +37,7 @@ from llm_proxy.model.token import TokenSnapshot
 
 _LOG = logging.getLogger(__name__)
 
-# accounting.md §4
+
 BEAT_S = 0.4  # ± 10 %: workers should not beat in step
 FRESH_S = 0.9  # facts and units older than this are not used without a sync
 IDLE_S = 5.0  # then a lease is closed
@@ -48,7 +48,7 @@ _LOST_PAUSE_S = 0.01  # at most, after a swap that somebody else was faster with
 _ATTEMPTS = 20
 WARM_S = 0.9  # a token that comes back so soon after its lease was closed is in use
 _FIRST_SLICE, _LARGEST_SLICE = 4, 1 << 20
-_BATCH = 200  # rows of one write behind (MP-90)
+_BATCH = 200  # rows of one write behind
 _CLOSE_LIMIT_S = 5.0
 _SWEEP_S = 3600.0
 
@@ -106,7 +106,7 @@ class LeasedAdmission:
         health: What is known of the database.
         fresh_s: Shortens FRESH_S.
         grace_s: DATABASE_OUTAGE_GRACE.
-        early_at: Tokens with something to write behind before a beat that comes early (DP-128).
+        early_at: Tokens with something to write behind before a beat that comes early.
         warm: Called by each beat once the database has answered: requests should not have to open connections.
         pause: Lets others run for so many seconds.
     """
@@ -325,7 +325,7 @@ class LeasedAdmission:
         return True
 
     def _outlast(self, slot: Slot) -> bool:
-        """Note a unit of an unlimited token on facts that an outage has kept from being fresh (row 23)."""
+        """Note a unit of an unlimited token on facts that an outage has kept from being fresh."""
         age_s = self._clock() - slot.synced_at
         return slot.limit == math.inf and age_s < self._fresh_s + self._grace_s and self._note(slot, is_synced=True)
 

@@ -1,4 +1,4 @@
-"""A worker's own record of each unit, in a memory-mapped file that outlives kill -9 (accounting.md §2, §7).
+"""A worker's own record of each unit, in a memory-mapped file that outlives kill -9 (§7).
 
 `root/<database id>/<boot id>/<uuid>.ledger`: a header, then slots of 64 bytes: token id (ASCII, 40), lease id (8,
 0 = free), units spent (8), time of the last use (8, seconds since 1970). The owner holds the file's lock for as long as
@@ -170,7 +170,7 @@ os.register_at_fork(after_in_child=_close_all)  # a child would keep the lock of
 
 
 def root_of(settings: Settings) -> Path:
-    """LEDGER_DIR (DP-204): `ledger/` beside the SQLite file, else in AUDIT_LOG_FILE's folder, else in ./data."""
+    """LEDGER_DIR: `ledger/` beside the SQLite file, else in AUDIT_LOG_FILE's folder, else in ./data."""
     if settings.ledger_dir is not None:
         return settings.ledger_dir
     if settings.driver == "sqlite" and settings.database_path != ":memory:":

@@ -1,4 +1,4 @@
-"""Dead workers' ledgers, settled by whoever finds them, exactly once (accounting.md §7)."""
+"""Dead workers' ledgers, settled by whoever finds them, exactly once."""
 
 import logging
 from collections.abc import Iterator

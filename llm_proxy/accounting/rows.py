@@ -1,6 +1,6 @@
 """The two statements of accounting: read tokens, and change one whose version is still the one that was read.
 
-Both are alone in their transaction, the same on three databases; no lock is held over a round trip (accounting.md §3).
+Both are alone in their transaction, the same on three databases; no lock is held over a round trip.
 """
 
 import time
@@ -54,7 +54,7 @@ class Rows(Protocol):
         """Whether the row was changed; False: somebody else was first, and nothing was done."""
 
     def add(self, uses: Mapping[str, Use]) -> None:
-        """Add hits and times of use; all or nothing. Tokens that are gone do not matter (DP-117)."""
+        """Add hits and times of use; all or nothing. Tokens that are gone do not matter."""
 
     def database_id(self) -> str:
         """Names this database."""

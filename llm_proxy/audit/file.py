@@ -242,7 +242,7 @@ def _caught_up(position: Position, descriptor: int) -> Position:
 
 
 def fault(settings: Settings) -> str | None:
-    """One line when records could not be written to the audit file; the start then stops. Makes nothing (MP-122)."""
+    """One line when records could not be written to the audit file; the start then stops. Makes nothing."""
     if not settings.audit_enabled or not settings.audit_log_file:
         return None
     path = Path(settings.audit_log_file)

@@ -1,4 +1,4 @@
-"""Deleting old records from the table without breaking a chain (MP-123).
+"""Deleting old records from the table without breaking a chain.
 
 Of each chain a prefix goes: all up to the first record that is young enough. Its last number and hash stay, in the
 writer's row and in an anchor, which is a record in the chain of the process that prunes. A chain is pruned up to its
@@ -21,7 +21,7 @@ from llm_proxy.db.models import AuditFileRow, AuditRow, AuditWriterRow
 from llm_proxy.db.session import reading, writing
 from llm_proxy.runtime.clock import utc_now
 
-BATCH = 1000  # MP-123
+BATCH = 1000
 _PART = 200  # of them read at once
 SILENT = timedelta(days=1)  # whose newest record is older has ended; longer than clocks differ
 NOTES_KEPT = timedelta(days=30)  # at least; a note of a file is all that shows that its end is missing

@@ -1,4 +1,4 @@
-"""Questions to the audit table (MP-55 to MP-63)."""
+"""Questions to the audit table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""This process's chain of records in the table (MP-86d).
+"""This process's chain of records in the table.
 
 A number is given out under the lock of the writer's row, which is held until the transaction ends: what is rolled back
 leaves no gap, and greenlets of one worker take turns. SQLite has one writer at a time anyway.

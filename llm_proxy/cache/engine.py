@@ -108,7 +108,7 @@ class ResponseCache:
     def wishes(
         self, method: str, fields: Sequence[tuple[str, str]], values: Mapping[str, str], length: int | None
     ) -> Wishes | None:
-        """Whether a stored response may serve a request (DP-132), and what it asks for; None: it bypasses the cache.
+        """Whether a stored response may serve a request, and what it asks for; None: it bypasses the cache.
 
         Args:
             fields: In order, names in upper case.

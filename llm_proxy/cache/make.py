@@ -56,7 +56,7 @@ def make_cache(settings: Settings, engine: Engine, provider: str) -> ResponseCac
 
 
 def _redis_store(settings: Settings) -> RedisStore | None:
-    """None, with a warning, where the address is none (DP-131)."""
+    """None, with a warning, where the address is none."""
     try:
         if settings.redis_cache_url is not None:
             target = redisclient.parse_address(settings.redis_cache_url)

@@ -14,7 +14,7 @@ from llm_proxy.cache.targeted import response_directives
 Fields = Sequence[tuple[str, str]]
 
 HEURISTIC_STATUSES: Final = frozenset((200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501))  # RFC 9110 §15.1
-OPTED_IN_STATUSES: Final = frozenset((200, 203))  # DP-137: where the lifetime is ours or the client's wish
+OPTED_IN_STATUSES: Final = frozenset((200, 203))  # where the lifetime is ours or the client's wish
 _KNOWN_STATUSES: Final = HEURISTIC_STATUSES | frozenset(
     (302, 303, 307, 400, 401, 403, 409, 421, 451, 500, 502, 503, 504)
 )
@@ -40,7 +40,7 @@ class Rules:
         default_ttl_s: Lifetime of `public` answers that name none; 0 = they have none.
         most_bytes: Largest stored body.
         stores_streams: Whether finished event streams of opted-in requests are stored.
-        keeps_date: Send the stored Date, as RFC 9110 §6.6.1 has it, instead of a fresh one (DP-146).
+        keeps_date: Send the stored Date, as RFC 9110 §6.6.1 has it, instead of a fresh one.
     """
 
     default_ttl_s: float = 300.0
@@ -221,7 +221,7 @@ def _may_be_stale(found: Directives, is_allowed: bool) -> bool:
 def _lifetime(
     heard: Heard, found: Directives, date: float, rules: Rules, *, is_targeted: bool = False
 ) -> tuple[float | None, bool]:
-    """Freshness lifetime (RFC 9111 §4.2.1, DP-139), and whether it is the client's wish; None: there is none."""
+    """Freshness lifetime (RFC 9111 §4.2.1), and whether it is the client's wish; None: there is none."""
     explicit = _explicit_lifetime(heard, found, date, is_targeted=is_targeted)
     if explicit is not None:
         return explicit, False
@@ -274,7 +274,7 @@ def _initial_age(heard: Heard, date: float) -> float:
 
 
 def stored_fields(fields: Fields, found: Directives, forced_s: int, rules: Rules) -> Pairs:
-    """What of a response's fields is stored, with the synthetic Cache-Control of a forced lifetime (DP-139)."""
+    """What of a response's fields is stored, with the synthetic Cache-Control of a forced lifetime."""
     named = {name.strip().lower() for value in parse.values(fields, "connection") for name in value.split(",")}
     named |= {
         name.strip().lower()

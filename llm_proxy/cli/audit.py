@@ -1,4 +1,4 @@
-"""`llm-proxy audit …`: the audit trail read, exported, cut (MP-123, MP-125, MP-154); see cli/verify.py, too."""
+"""`llm-proxy audit …`: the audit trail read, exported, cut; see cli/verify.py, too."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""`llm-proxy migrate …` and `db …`: the schema, and the database as a whole (management.md §2.3, MP-110)."""
+"""`llm-proxy migrate …` and `db …`: the schema, and the database as a whole."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

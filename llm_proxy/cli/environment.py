@@ -11,7 +11,7 @@ from dotenv import dotenv_values
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.settings import Loaded, Settings, load
 
-ENV_FILE = "LLM_PROXY_ENV_FILE"  # MP-240c
+ENV_FILE = "LLM_PROXY_ENV_FILE"
 _NAMED = "llm_proxy.env_file"
 
 

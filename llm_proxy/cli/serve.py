@@ -1,4 +1,4 @@
-"""`llm-proxy server`: gunicorn with the shipped configuration (MP-136, MP-137)."""
+"""`llm-proxy server`: gunicorn with the shipped configuration."""
 
 import os
 import sys

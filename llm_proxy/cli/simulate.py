@@ -1,4 +1,4 @@
-"""`llm-proxy simulate-provider`: the simulated provider as a process of its own (MP-154a)."""
+"""`llm-proxy simulate-provider`: the simulated provider as a process of its own."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""`llm-proxy manage token …` (MP-148, MP-149, MP-154f)."""
+"""`llm-proxy manage token …`."""
 
 import json
 import math
@@ -59,7 +59,7 @@ def generate(project_id: str, duration: str, max_requests: int | None, **limits:
     """Issue a token; it is shown this once."""
     minutes = duration_minutes(duration)
     body = {"project_id": project_id, "duration_minutes": minutes, **_limits(limits)}
-    if max_requests is not None:  # 0 says no limit; without it the server's default holds (MP-48)
+    if max_requests is not None:  # 0 says no limit; without it the server's default holds
         body["max_requests"] = max_requests
     issued = client().call("POST", "/manage/tokens", body=body)
     value = {name: issued.get(name) for name in ("id", "token", "expires_at", "max_requests")}
@@ -162,7 +162,7 @@ def prune(older_than: str, yes: bool, db: str | None) -> None:
 
 
 def duration_minutes(written: str) -> int:
-    """Whole minutes of `1440` (minutes), `90m`, `24h`, `7d`; a short bare number gets a hint (MP-9)."""
+    """Whole minutes of `1440` (minutes), `90m`, `24h`, `7d`; a short bare number gets a hint."""
     if re.fullmatch(r"[0-9]+", written):
         minutes = int(written)
         if 0 < minutes < _SHORT_MINUTES:

@@ -1,4 +1,4 @@
-"""`llm-proxy usage …`: what was used, and whether the numbers agree (MP-154b)."""
+"""`llm-proxy usage …`: what was used, and whether the numbers agree."""
 
 import csv
 import sys

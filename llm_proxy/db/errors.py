@@ -38,11 +38,11 @@ class MigrationError(DatabaseFault):
 
 
 class SchemaTooNew(MigrationError):
-    """The database was migrated by a newer release; nothing is downgraded silently (MP-108)."""
+    """The database was migrated by a newer release; nothing is downgraded silently."""
 
 
 class SchemaBehind(MigrationError):
-    """Migrations are pending and AUTO_MIGRATE is off (MP-103)."""
+    """Migrations are pending and AUTO_MIGRATE is off."""
 
 
 class WouldLoseData(MigrationError):

@@ -1,4 +1,4 @@
-"""Creations that are done once, however often they are asked for (data-plane 0.1, `Idempotency-Key`)."""
+"""Creations that are done once, however often they are asked for (`Idempotency-Key`)."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Copying, counting and tidying a database (MP-110)."""
+"""Copying, counting and tidying a database."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""Column types that mean the same on three databases: UTC instants, exact text (management.md §2.1)."""
+"""Column types that mean the same on three databases: UTC instants, exact text."""
 
 from datetime import UTC, datetime
 from typing import Any, overload
@@ -80,7 +80,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 def ascii_text(length: int) -> String:
-    """Ids, hashes and words of ours: compared byte by byte on every database (MD-12)."""
+    """Ids, hashes and words of ours: compared byte by byte on every database."""
     return _exact(String(length), mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), length)
 
 

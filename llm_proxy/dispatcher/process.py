@@ -1,4 +1,4 @@
-"""A dispatcher process put together: signals, health port, loop, end (EV-98; docs/events.md, "The dispatcher")."""
+"""A dispatcher process put together: signals, health port, loop, end (docs/events.md, "The dispatcher")."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Model tokens where the provider reported none: an estimate, without any network (EV-126, EV-127)."""
+"""Model tokens where the provider reported none: an estimate, without any network."""
 
 from typing import Any
 

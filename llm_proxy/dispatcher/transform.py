@@ -24,11 +24,9 @@ from llm_proxy.events.streams.base import as_dict, as_text
 from llm_proxy.events.usage import Usage, usage_of
 from llm_proxy.runtime.clock import at_epoch, utc_now
 
-FAILED = frozenset(
-    ("connect_error", "upstream_aborted", "timeout", "revoked", "proxy_shutdown", "proxy_error")
-)  # EV-139
+FAILED = frozenset(("connect_error", "upstream_aborted", "timeout", "revoked", "proxy_shutdown", "proxy_error"))
 _ANTHROPIC_PATHS = ("/v1/messages", "/v1/complete")
-_NO_EXTRA = frozenset(("model", "messages", "input", "prompt", "instructions", "user", "stream"))  # EV-110
+_NO_EXTRA = frozenset(("model", "messages", "input", "prompt", "instructions", "user", "stream"))
 
 
 class Unparsable(Exception):
@@ -63,7 +61,7 @@ class Transformer:
             raise Unparsable("the entry is no JSON object") from exc
 
     def wants(self, event: Event) -> bool:
-        """Whether events of that method are forwarded (EV-100)."""
+        """Whether events of that method are forwarded."""
         return event.method.upper() in self.methods
 
     def payload(self, event: Event, entry: Entry) -> Payload:
@@ -147,7 +145,7 @@ class Transformer:
 def _shown(
     content: Content, which: str, media_type: str | None, full_bytes: int | None, *, is_json: bool = False
 ) -> tuple[bool, Any]:
-    """Whether there is something to show of a body, and what (EV-105..109)."""
+    """Whether there is something to show of a body, and what."""
     match content.kind:
         case "json" | "stream":
             return True, content.value

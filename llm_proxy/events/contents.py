@@ -17,7 +17,7 @@ import zstandard
 from llm_proxy.events.event import TAIL_BYTES, Event
 from llm_proxy.events.streams import Merged, is_event_stream, merge
 
-MAX_EXPANDED_BYTES = 16 * 1024 * 1024  # EV-108
+MAX_EXPANDED_BYTES = 16 * 1024 * 1024
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 _TEXTUAL = re.compile(
     r"text/|application/(?:[\w.+-]+\+)?(?:json|x-ndjson|jsonl|xml|x-www-form-urlencoded)", re.IGNORECASE

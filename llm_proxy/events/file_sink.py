@@ -31,7 +31,7 @@ from llm_proxy.runtime.line_writer import LineWriter
 
 log = logging.getLogger(__name__)
 
-BINARY_TEXT = "[binary or undecodable data]"  # EV-28
+BINARY_TEXT = "[binary or undecodable data]"
 _MODE = 0o600
 _MOST_LINES = 100_000
 _BINARY_TYPES = ("audio/", "image/", "video/", "application/octet-stream")

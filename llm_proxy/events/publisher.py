@@ -1,4 +1,4 @@
-"""From a worker's finished exchanges to the bus, never in a request's way (data-plane decisions 11 and 18; ADR 0081).
+"""From a worker's finished exchanges to the bus, never in a request's way (ADR 0081).
 
 `offer` appends to a queue in memory. One greenlet takes from it, in order: to the bus while that takes events and
 nothing waits on disk, else to the end of the spool. So whatever is on the bus is older than what is in the spool, and
@@ -26,14 +26,14 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-BATCH_EVENTS = 100  # EV-23
+BATCH_EVENTS = 100
 BATCH_BYTES = 1024 * 1024  # what a slow network carries within a command's 250 ms
 REPLAY_EVENTS = 20  # about a millisecond of a worker's time
 REPLAY_BYTES = 128 * 1024
 LINGER_S = 0.02  # lets a pipeline fill; no request waits for it
 ADOPT_S = 5.0
 CALL_S = 5.0
-FLUSH_S = 5.0  # EV-25
+FLUSH_S = 5.0
 _SPILL_SHARE = 0.5  # of the queue's bounds: beyond it the spool is filled even while a batch is under way
 
 
@@ -105,7 +105,7 @@ class Publisher:
 
     @property
     def is_full(self) -> bool:
-        """Whether the next event may be lost: the spool is full, or the queue is where there is none (EV-24)."""
+        """Whether the next event may be lost: the spool is full, or the queue is where there is none."""
         if self._spool is not None:
             return self._is_spool_full
         return len(self._queue.items) >= self._most_events or self._queue.held_bytes >= self._most_bytes

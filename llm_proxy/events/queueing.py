@@ -8,8 +8,8 @@ from typing import Protocol
 
 from llm_proxy.events.event import Event
 
-WATCH_S = 1.0  # data-plane decision 18
-BACKOFF_S = (0.1, 5.0)  # EV-23
+WATCH_S = 1.0
+BACKOFF_S = (0.1, 5.0)
 
 
 class LineSink(Protocol):

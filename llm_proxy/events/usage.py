@@ -65,7 +65,7 @@ def wire_of(event: Event) -> bytes:
 
 
 def usage_of_tail(event: Event) -> dict[str, int] | None:
-    """Usage read from the last 16 KiB of an answer whose body is not kept (EV-12)."""
+    """Usage read from the last 16 KiB of an answer whose body is not kept."""
     if event.usage_source is None:
         return None
     is_whole = event.response_bytes is not None and event.response_bytes <= len(event.usage_source)

@@ -1,4 +1,4 @@
-"""Audit records of refused requests (DP-52, DP-73, DP-74, MP-112); queued and throttled by the writer."""
+"""Audit records of refused requests; queued and throttled by the writer."""
 
 from typing import Any, Protocol
 

@@ -125,7 +125,7 @@ class Caching:
 
     Args:
         cache: The worker's.
-        is_debug: Send X-CACHE-DEBUG (DP-63).
+        is_debug: Send X-CACHE-DEBUG.
         wait_s: Longest wait for the exchange of another request.
     """
 
@@ -311,7 +311,7 @@ class Caching:
     # -- what is said of it -------------------------------------------------------------------------------------------
 
     def marks(self, settlement: "Settlement", reaction: Reaction | None) -> Iterable[tuple[str, str]]:
-        """The fields that tell what the cache did (DP-147), of an answer that the provider gave."""
+        """The fields that tell what the cache did, of an answer that the provider gave."""
         use = settlement.cache
         if use is None or use.inquiry is None:
             return _BYPASS

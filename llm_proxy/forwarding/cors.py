@@ -1,4 +1,4 @@
-"""What browsers are told: preflight answers and the fields of real ones (DP-44..DP-47)."""
+"""What browsers are told: preflight answers and the fields of real ones."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -62,9 +62,9 @@ class Cors:
         return fields
 
     def answer(self, origin: str | None) -> Fields:
-        """The fields of a real answer, errors included; never stored with it (DP-47). None without an origin.
+        """The fields of a real answer, errors included; never stored with it. None without an origin.
 
-        An origin outside the list gets no permission, so the refusal of it is unreadable to its page (DP-46).
+        An origin outside the list gets no permission, so the refusal of it is unreadable to its page.
         """
         if not origin:
             return []

@@ -162,7 +162,7 @@ class Pipeline:
         if self._books.access.is_debug:
             self._started(request)
         if request.method == "OPTIONS" and not self._is_draining():
-            return self._preflight(request)  # step 3; not counted (row 25)
+            return self._preflight(request)  # step 3; not counted
         settlement = Settlement(self._books, request)
         try:
             body = self._admit(settlement)
@@ -236,7 +236,7 @@ class Pipeline:
         return token
 
     def _look_up(self, settlement: Settlement, body: Body | None) -> Reply | None:
-        """Step 14. A stored answer costs no unit, but a token without any gets none (DP-120)."""
+        """Step 14. A stored answer costs no unit, but a token without any gets none."""
         if self._caching is None or settlement.token is None:
             return None
         served = self._caching.look_up(settlement, body)
@@ -408,7 +408,7 @@ class Pipeline:
 
 
 def bearer_of(authorization: list[str]) -> str:
-    """The bearer of a request's Authorization lines (DP-48). Raises InvalidToken: none, several, or another scheme."""
+    """The bearer of a request's Authorization lines. Raises InvalidToken: none, several, or another scheme."""
     if len(authorization) == 1:
         scheme, _, bearer = authorization[0].strip().partition(" ")
         bearer = bearer.strip()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from llm_proxy.model.token import TokenSnapshot
     from llm_proxy.usage.meter import Metered
 
-CLIENT_CLOSED_STATUS = 499  # DP-78: nobody sees it but the log and the event
+CLIENT_CLOSED_STATUS = 499  # nobody sees it but the log and the event
 _log = logging.getLogger(__name__)
 
 
@@ -45,7 +45,7 @@ class UpstreamExchange(Protocol):
 
 
 class Refusals(Protocol):
-    """Who is told of refusals that are audited (DP-52, DP-73, DP-74); must neither wait nor raise."""
+    """Who is told of refusals that are audited; must neither wait nor raise."""
 
     def __call__(self, settlement: "Settlement", row: Row, error: BaseException) -> None:
         """A request ended in a row that has an audit record."""
@@ -99,7 +99,7 @@ class Books:
         return {settlement.token.id for settlement in self.live if settlement.is_stream and settlement.token}
 
     def cut_streams_of(self, token_id: str) -> None:
-        """End the live event streams of a token that was revoked (row 29)."""
+        """End the live event streams of a token that was revoked."""
         for settlement in list(self.live):
             if settlement.is_stream and settlement.token is not None and settlement.token.id == token_id:
                 settlement.cut("revoked")

@@ -1,4 +1,4 @@
-"""Attempts that failed, by client address: after so many within a minute, further ones wait (MP-19).
+"""Attempts that failed, by client address: after so many within a minute, further ones wait.
 
 The instants themselves are kept, not a count, so that the limit is exact at every moment; each list is as long as the
 limit. They are shared by the workers of a machine, and by all replicas where limits are kept in Redis.

@@ -1,4 +1,4 @@
-"""Which windows apply to a request, and what happens while Redis is away (DP-72, DP-87 to DP-93, data-plane 0.1)."""
+"""Which windows apply to a request, and what happens while Redis is away."""
 
 import hashlib
 import hmac
@@ -13,8 +13,8 @@ from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.redisclient import UNREACHABLE
 from llm_proxy.settings import Settings
 
-PROBE_S = 5.0  # DP-92
-UNREADY_S = 10.0  # DP-214
+PROBE_S = 5.0
+UNREADY_S = 10.0
 _READY_PROBE_S = 2.0
 MINUTE_S = 60
 _DEFAULT_MAX = 60
@@ -124,7 +124,7 @@ class LimitGate:
                 self._lost(exc)
 
     def readiness(self) -> str | None:
-        """`redis` once it has been away for 10 s and nothing stands in for it (DP-214)."""
+        """`redis` once it has been away for 10 s and nothing stands in for it."""
         if self._shared is None or self._falls_back:
             return None
         now = self._clock()
@@ -144,7 +144,7 @@ class LimitGate:
             self._shared.close()
 
     def _key(self, token: TokenSnapshot, bearer: str) -> str:
-        """DP-90: the row's id, or the bearer under a secret's hash; never the bearer itself."""
+        """The row's id, or the bearer under a secret's hash; never the bearer itself."""
         if self._secret is None:
             return token.id
         return hmac.new(self._secret, bearer.encode(), hashlib.sha256).hexdigest()[:16]

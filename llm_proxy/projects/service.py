@@ -1,4 +1,4 @@
-"""Create, list and change projects: each mutation one transaction, columns by name (MP-27)."""
+"""Create, list and change projects: each mutation one transaction, columns by name."""
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,7 +59,7 @@ def order_of(sort: str, *, descending: bool) -> Order:
     return Order(sort, _TABLE[sort], _TABLE.id, descending)
 
 
-BY_NAME = order_of("name", descending=False)  # MP-31
+BY_NAME = order_of("name", descending=False)
 
 
 class ProjectService:
@@ -88,7 +88,7 @@ class ProjectService:
         record: Record,
         then: Callable[[Connection, Project], None] = lambda connection, project: None,
     ) -> Project:
-        """Store a new project; `then` is of the same transaction. Raises Conflict when the name is taken (MP-36)."""
+        """Store a new project; `then` is of the same transaction. Raises Conflict when the name is taken."""
         project_id = str(uuid.uuid4())
         with writing(self._engine) as connection:
             now = self._now(connection)
@@ -167,7 +167,7 @@ class ProjectService:
         return project
 
     def revoke_tokens(self, project_id: str, record: Record) -> Revoked:
-        """Revoke all tokens of the project (MP-41). Raises ResourceNotFound."""
+        """Revoke all tokens of the project. Raises ResourceNotFound."""
         with writing(self._engine) as connection:
             _row(connection, project_id)
             found = self._tokens.revoke_all(connection, project_id)

@@ -1,4 +1,4 @@
-"""What may be asked of the provider: method, path, required fields and origin, in the pipeline's order (DP-13..DP-21).
+"""What may be asked of the provider: method, path, required fields and origin, in the pipeline's order.
 
 All of it is compiled once; a check of a usual request costs a microsecond or two.
 """
@@ -16,7 +16,7 @@ from llm_proxy.errors import (
 )
 from llm_proxy.providers.schema import Provider
 
-RESERVED_PATHS = ("/health", "/ready", "/live", "/manage", "/admin")  # DP-83; metrics' and the pages' own path beside
+RESERVED_PATHS = ("/health", "/ready", "/live", "/manage", "/admin")  # metrics' and the pages' own path beside
 PROXY_PATH = "/v1"
 
 # Segments that begin neither with a dot nor anything else that could be read in two ways: nothing to decode.
@@ -78,7 +78,7 @@ class AllowList:
 
 
 def _decoded(raw_path: str) -> str:
-    """The path that the provider will see. Raises EndpointNotFound where it may see another one (DP-15)."""
+    """The path that the provider will see. Raises EndpointNotFound where it may see another one."""
     if not raw_path.startswith("/") or _AMBIGUOUS.search(raw_path):
         raise EndpointNotFound
     try:
@@ -91,7 +91,7 @@ def _decoded(raw_path: str) -> str:
 
 
 def mounts(provider: Provider) -> tuple[str, ...]:
-    """The path prefixes that belong to the proxy: /v1, and the first segment of endpoints outside it (DP-83).
+    """The path prefixes that belong to the proxy: /v1, and the first segment of endpoints outside it.
 
     "/" when an endpoint allows everything. A prefix is meant as whole segments.
     """

@@ -71,7 +71,7 @@ def _refusal(rule: _Rule, value: str) -> ParamNotAllowed:
     return ParamNotAllowed(message, param=rule.name)
 
 
-# -- globs (DP-17) ----------------------------------------------------------------------------------------------------
+# -- globs ----------------------------------------------------------------------------------------------------
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:

@@ -1,4 +1,4 @@
-"""What gunicorn's parsers let through and a proxy must not (RFC 9112 §3.2, §6.1, §6.3; data-plane decision 17)."""
+"""What gunicorn's parsers let through and a proxy must not (RFC 9112 §3.2, §6.1, §6.3)."""
 
 import re
 from typing import Any

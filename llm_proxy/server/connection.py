@@ -26,7 +26,7 @@ from llm_proxy.server.unreader import Unreader
 from llm_proxy.server.watch import Peer, Watch
 
 LINGER_S = 5.0  # how long what a refused client still sends is read away, in all …
-LINGER_SILENCE_S = 1.0  # … and at most in silence (data-plane decision 19)
+LINGER_SILENCE_S = 1.0  # … and at most in silence
 DRAIN_SILENCE_S = 1.0  # for the small rest of a body that the application did not read
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST
 _NO_BODY: Iterable[bytes] = ()
@@ -268,7 +268,7 @@ class Connection:
     # -- refusing and closing -------------------------------------------------------------------------------------
 
     def _refuse(self, exc: Exception, req: Any) -> None:
-        """Answer what the application never sees (row 26). `req` is None when the head was not understood."""
+        """Answer what the application never sees. `req` is None when the head was not understood."""
         error = refusals.as_error(exc)
         if error.status == 500:
             self._host.log.error("Unhandled exception while reading a request", exc_info=exc)

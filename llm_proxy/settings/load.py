@@ -11,7 +11,7 @@ from llm_proxy.settings.schema import Settings, variables
 from llm_proxy.settings.sources import merge
 from llm_proxy.settings.spelling import strangers
 
-SAMPLE_MANAGEMENT_TOKEN = "change-me-to-a-long-random-string"  # noqa: S105  (.env.example's; refused at start, MP-20)
+SAMPLE_MANAGEMENT_TOKEN = "change-me-to-a-long-random-string"  # noqa: S105  (.env.example's; refused at start)
 
 
 class SettingsError(Exception):
@@ -47,7 +47,7 @@ def load(
     *,
     overrides: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """Read everything once. Precedence: `overrides` (flags) > environment > env file > default (MP-133).
+    """Read everything once. Precedence: `overrides` (flags) > environment > env file > default.
 
     Args:
         environ: Default: the process's environment. Never changed.
@@ -121,7 +121,7 @@ def _check_admin_path(settings: Settings, faults: list[str], warnings: list[str]
     reserved = ("/v1", "/manage", settings.metrics_path, "/health", "/ready", "/live")
     path = settings.admin_ui_path
     if any(path == other or path.startswith(other + "/") for other in reserved):
-        faults.append(f"ADMIN_UI_PATH={path}: expected a path outside {', '.join(reserved)}")  # MP-156
+        faults.append(f"ADMIN_UI_PATH={path}: expected a path outside {', '.join(reserved)}")
 
 
 def _check_metrics_path(settings: Settings, faults: list[str], warnings: list[str]) -> None:

@@ -92,7 +92,7 @@ class TokenDirectory:
     def of(
         cls, statements: BareStatements, ring: KeyRing, settings: Settings, health: DatabaseHealth
     ) -> "TokenDirectory":
-        """As the settings say: facts come in one read, so the shortest of the three times applies (DP-124, DP-125)."""
+        """As the settings say: facts come in one read, so the shortest of the three times applies."""
         return cls(
             statements,
             ring,
@@ -108,7 +108,7 @@ class TokenDirectory:
 
         Raises:
             InvalidToken: It cannot be a token; no database was asked.
-            TokenNotFound, TokenInactive, TokenExpired: In this order (DP-50).
+            TokenNotFound, TokenInactive, TokenExpired: In this order.
             ServiceUnavailable: The database did not answer.
         """
         if not is_well_formed(bearer):
@@ -229,7 +229,7 @@ class TokenDirectory:
             project_id=project_id,
             is_active=bool(is_active),
             expires_at=from_column(expires_at),
-            max_requests=max_requests or None,  # 0 means unlimited (DP-114)
+            max_requests=max_requests or None,  # 0 means unlimited
             request_count=request_count,
             project=self._project(project_id, project),
             created_at=from_column(created_at),
@@ -269,7 +269,7 @@ class TokenDirectory:
         return api_key
 
     def _hash(self, facts: TokenSnapshot, key: str, bearer: str) -> None:
-        """A row that holds its bearer in clear, from an import, is hashed by its first use (DP-165)."""
+        """A row that holds its bearer in clear, from an import, is hashed by its first use."""
         try:
             self._statements.write(_HASH_IT, (key, facts.hint, facts.id, bearer))
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Deleting tokens that have been dead for long, in small batches (MP-124, MP-154f)."""
+"""Deleting tokens that have been dead for long, in small batches."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -9,7 +9,7 @@ from llm_proxy.db.models import TokenRow
 from llm_proxy.db.session import reading, writing
 from llm_proxy.model.token import expired_before
 
-BATCH = 500  # rows a transaction: longer ones stop admission on SQLite (MP-90)
+BATCH = 500  # rows a transaction: longer ones stop admission on SQLite
 
 
 def dead_before(before: datetime) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""Issue, list, change and revoke tokens: each mutation one transaction, columns by name (MP-27, DP-122)."""
+"""Issue, list, change and revoke tokens: each mutation one transaction, columns by name."""
 
 import json
 import uuid
@@ -74,7 +74,7 @@ def order_of(sort: str, *, descending: bool) -> Order:
     return Order(sort, _TABLE[sort], _TABLE.id, descending)
 
 
-NEWEST_FIRST = order_of("created_at", descending=True)  # MP-49
+NEWEST_FIRST = order_of("created_at", descending=True)
 
 
 class TokenService:
@@ -107,7 +107,7 @@ class TokenService:
 
         Raises:
             ResourceNotFound: No such project.
-            Forbidden: The project is inactive (MP-7).
+            Forbidden: The project is inactive.
         """
         bearer, token_id = new_bearer(), str(uuid.uuid4())
         with writing(self._engine) as connection:
@@ -158,7 +158,7 @@ class TokenService:
 
         Raises:
             ResourceNotFound: No such token.
-            Conflict: An expired token can't be made active again (MP-53).
+            Conflict: An expired token can't be made active again.
         """
         with writing(self._engine) as connection:
             now = self._now(connection)
@@ -176,7 +176,7 @@ class TokenService:
         return updated
 
     def revoke(self, token_id: str, record: Record, check: Callable[[Token], None] = lambda token: None) -> bool:
-        """Revoke; True when it was revoked already, and then nothing is written (MP-54). Raises ResourceNotFound."""
+        """Revoke; True when it was revoked already, and then nothing is written. Raises ResourceNotFound."""
         with writing(self._engine) as connection:
             now = self._now(connection)
             token = _read(connection, token_id, now, lock=True)
@@ -191,7 +191,7 @@ class TokenService:
         return not token.is_active
 
     def revoke_all(self, connection: Connection, project_id: str) -> Revoked:
-        """Revoke a project's tokens in the caller's transaction, by one statement (MP-42)."""
+        """Revoke a project's tokens in the caller's transaction, by one statement."""
         now = self._now(connection)
         total = connection.execute(
             select(func.count()).select_from(TokenRow).where(_TABLE.project_id == project_id)
@@ -237,7 +237,7 @@ class TokenService:
 
 def _read(connection: Connection, token_id: str, now: datetime, *, lock: bool = False) -> Token:
     if token_id.startswith("sk-"):
-        raise BadRequest("use the token's id, not its value", param="token_id")  # MP-14
+        raise BadRequest("use the token's id, not its value", param="token_id")
     query = select(TokenRow.__table__).where(listing.equals(_TABLE.id, token_id))
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:

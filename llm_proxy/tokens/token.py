@@ -1,4 +1,4 @@
-"""A token as management sees it, and what may be asked of one (MP-43 to MP-53, data-plane 0.1)."""
+"""A token as management sees it, and what may be asked of one."""
 
 import json
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from llm_proxy.model.token import TokenRecord
 from llm_proxy.settings import Settings
 
 MAX_DURATION_MINUTES = 525_600
-MAX_REQUESTS = 2_147_483_647  # MP-47
-MAX_IDLE_MINUTES = 525_600  # data-plane 0.1
-_DURATIONS = {"duration_minutes": 1, "duration_hours": 60, "expires_in_days": 1440}  # MP-1
+MAX_REQUESTS = 2_147_483_647
+MAX_IDLE_MINUTES = 525_600
+_DURATIONS = {"duration_minutes": 1, "duration_hours": 60, "expires_in_days": 1440}
 _METADATA_KEYS, _METADATA_BYTES, _NAME_CHARACTERS = 16, 1024, 255
 _INT64 = 2**63
 
@@ -65,7 +65,7 @@ class Token(TokenRecord):
 
 @dataclass(frozen=True, slots=True)
 class TokenDefaults:
-    """What a creation gets that does not say (MP-48). `lifetime` None = a duration has to be given."""
+    """What a creation gets that does not say. `lifetime` None = a duration has to be given."""
 
     lifetime: timedelta | None = None
     max_requests: int | None = None
@@ -108,7 +108,7 @@ class NewToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenPatch:
-    """The columns that a PATCH writes, by name; others stay as they are (DP-122)."""
+    """The columns that a PATCH writes, by name; others stay as they are."""
 
     values: Mapping[str, Any]
 
@@ -135,7 +135,7 @@ class TokenPatch:
 
 
 def check_max_requests(limit: int | None) -> int | None:
-    """The limit to store, None = unlimited. Raises BadRequest (MP-46, MP-47)."""
+    """The limit to store, None = unlimited. Raises BadRequest."""
     if limit is None:
         return None
     audit = {"requested_max_requests": limit}
@@ -201,7 +201,7 @@ def _lifetime(durations: Mapping[str, int], defaults: TokenDefaults) -> timedelt
 
 
 def _typed(wanted: Mapping[str, Any], name: str, kind: type) -> Any:
-    """The member, None when absent or null. Raises BadRequest for another type or a number beyond 64 bits (MP-24)."""
+    """The member, None when absent or null. Raises BadRequest for another type or a number beyond 64 bits."""
     value = wanted.get(name)
     if value is None:
         return None

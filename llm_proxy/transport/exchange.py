@@ -122,7 +122,7 @@ class Exchange:
                 sock.close()
 
     def renew(self) -> None:
-        """Drop the connection and stand before the connecting again (one re-send, DP-102)."""
+        """Drop the connection and stand before the connecting again (one re-send)."""
         sock, self.sock = self.sock, None
         if sock is not None:
             sock.close()

@@ -17,7 +17,7 @@ from llm_proxy.transport.forward import Forward
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Bounds of the pool (they bound idle connections, DP-2) and what tests replace."""
+    """Bounds of the pool (they bound idle connections) and what tests replace."""
 
     max_idle: int = 100
     max_idle_per_origin: int = 20

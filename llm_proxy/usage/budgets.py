@@ -1,4 +1,4 @@
-"""Budgets of model tokens and of money: looked at before dispatch, by what is settled so far (data-plane 0.1).
+"""Budgets of model tokens and of money: looked at before dispatch, by what is settled so far.
 
 Running exchanges finish, so a budget may be passed by what was in flight. What this worker has settled and not written
 yet is counted at once; other workers' settlements come with the token's facts, within two seconds. Where a budget is
@@ -19,7 +19,7 @@ from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.usage.prices import Prices
 
-FRESH_S = 0.9  # data-plane decision 4
+FRESH_S = 0.9
 SMALL_TOKENS, SMALL_NANO_USD = 200_000, NANO  # budgets that a second's traffic may pass by a large part
 _MOST = 10_000  # projects whose sums are remembered, and ids that are watched closely
 _TOTALS = "SELECT total_tokens, total_cost_nano_usd FROM tokens WHERE id = ?"

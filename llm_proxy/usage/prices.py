@@ -1,4 +1,4 @@
-"""What model tokens cost: a dated file of decimals per 1,000,000 tokens (data-plane 0.1)."""
+"""What model tokens cost: a dated file of decimals per 1,000,000 tokens."""
 
 import datetime
 import re

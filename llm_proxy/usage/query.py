@@ -1,4 +1,4 @@
-"""Sums of what was used, by any of project, token, model and day (data-plane 0.1)."""
+"""Sums of what was used, by any of project, token, model and day."""
 
 import base64
 import binascii

@@ -26,7 +26,7 @@ from llm_proxy.usage.parsers import Usage
 _MODEL_CHARACTERS = 255
 _OBJECT_CHARACTERS = 255
 _REST_LIMIT_S = 0.25
-_ROWS_AT_ONCE = 200  # of one transaction (MP-90)
+_ROWS_AT_ONCE = 200  # of one transaction
 _TOKENS: Any = TokenRow.__table__
 _DAILY: Any = UsageRow.__table__
 _OBJECTS: Any = UsageObjectRow.__table__

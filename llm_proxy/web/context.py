@@ -10,10 +10,8 @@ from llm_proxy.container import Container
 from llm_proxy.forwarding.request import client_address
 from llm_proxy.runtime.ids import accepted_id, uuid7
 
-INSIDE = (
-    "llm_proxy.actor"  # environ key of a call made in this process, with its actor; no request can carry it (MP-131)
-)
-QUIET_PATHS = ("/health", "/live", "/ready")  # MP-188: probes are logged at debug
+INSIDE = "llm_proxy.actor"  # environ key of a call made in this process, with its actor; no request can carry it
+QUIET_PATHS = ("/health", "/live", "/ready")  # probes are logged at debug
 
 
 def services() -> Container:
@@ -29,14 +27,14 @@ def request_id() -> str:
 
 
 def correlation_id() -> str:
-    """The same for X-Correlation-ID (DP-41)."""
+    """The same for X-Correlation-ID."""
     if "correlation_id" not in g:
         g.correlation_id = accepted_id(request.headers.get("X-Correlation-ID")) or uuid7()
     return cast(str, g.correlation_id)
 
 
 def client_ip() -> str | None:
-    """The client's address, trusted proxies left out (DP-88)."""
+    """The client's address, trusted proxies left out."""
     fields = request.environ.get("llm_proxy.fields")
     if fields is None:
         forwarded = request.headers.getlist("X-Forwarded-For")

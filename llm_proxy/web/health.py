@@ -1,4 +1,4 @@
-"""Probes and metrics (DP-205, DP-212..DP-215)."""
+"""Probes and metrics."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,7 @@
 """The cache component by itself as a WSGI application, in front of the origin that ORIGIN names (`http://host:port`).
 
 It is what `bin/cache-tests` judges: no token, no project, no provider file, so that a request without Authorization is
-one. Only RFC 9111 decides; the stored Date is sent, which the proxy replaces (DP-146).
+one. Only RFC 9111 decides; the stored Date is sent, which the proxy replaces.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What one leader tidies up, on each database (DP-129, MP-123, MP-124)."""
+"""What one leader tidies up, on each database."""
 
 import json
 from datetime import UTC, date, datetime, timedelta

@@ -100,7 +100,7 @@ def test_text_is_for_people_and_stays_one_line(log_file: Path, form: str) -> Non
     ],
 )
 def test_the_access_line(log_file: Path, status: int, level: str, message: str) -> None:
-    """Its level and message go by the status (MP-188)."""
+    """Its level and message go by the status."""
     configure(log_file)
     access = logs.AccessLog("info")
     access.completed(

@@ -1,4 +1,4 @@
-"""Steps that look before they leap: MySQL has no transactional DDL, so a broken revision is run again (MP-107)."""
+"""Steps that look before they leap: MySQL has no transactional DDL, so a broken revision is run again."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The audit trail and its chains (MP-83, MP-86d, MP-86f)."""
+"""The audit trail and its chains."""
 
 from datetime import datetime
 
@@ -51,7 +51,7 @@ class AuditRow(Base):
 
 
 class AuditWriterRow(Base):
-    """A chain of records in the table: its newest record, and the newest that pruning took off its head (MP-86f)."""
+    """A chain of records in the table: its newest record, and the newest that pruning took off its head."""
 
     __tablename__ = "audit_writers"
     __table_args__ = (MYSQL_TABLE,)

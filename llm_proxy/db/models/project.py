@@ -1,4 +1,4 @@
-"""Projects (MP-70 to MP-74, MP-86c)."""
+"""Projects."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""Tables that the program keeps for itself (MP-86, MP-86e)."""
+"""Tables that the program keeps for itself."""
 
 from datetime import datetime
 
@@ -30,7 +30,7 @@ class LockRow(Base):
 
 
 class AdminSessionRow(Base):
-    """A login of the admin UI (MP-161). Ids and the management token are kept as hashes only."""
+    """A login of the admin UI. Ids and the management token are kept as hashes only."""
 
     __tablename__ = "admin_sessions"
     __table_args__ = (Index("idx_admin_sessions_expires_at", "expires_at"), MYSQL_TABLE)

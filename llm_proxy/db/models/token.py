@@ -1,4 +1,4 @@
-"""Withering tokens (MP-75 to MP-82, MP-86a, MP-86b)."""
+"""Withering tokens."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from llm_proxy.db.types import UtcTime, ascii_fixed, ascii_text, big_integer, ex
 class TokenRow(Base):
     """One token. `token` is the hex SHA-256 of the bearer, `token_hint` what may be shown of it.
 
-    Every UPDATE adds 1 to `lease_version`, but for a flush of `cache_hit_count` alone (MP-86a). Money is in 10⁻⁹ USD.
+    Every UPDATE adds 1 to `lease_version`, but for a flush of `cache_hit_count` alone. Money is in 10⁻⁹ USD.
     """
 
     __tablename__ = "tokens"

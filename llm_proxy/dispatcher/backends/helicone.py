@@ -60,7 +60,7 @@ class HeliconeBackend:
         if reply.is_success:
             return DELIVERED if not _says_error(reply) else Result(Verdict.TRANSIENT, "the service's store failed")
         found = reply.result(is_whole=False)
-        if reply.status == 500:  # its answer to malformed logs, and to its own faults (EV-94)
+        if reply.status == 500:  # its answer to malformed logs, and to its own faults
             return Result(Verdict.TRANSIENT, found.error, found.retry_after_s, is_own_fault=True)
         return found
 
@@ -73,7 +73,7 @@ class HeliconeBackend:
 
 
 def _says_error(reply: Reply) -> bool:
-    """200 with `{"error": …}`: its store failed (EV-154)."""
+    """200 with `{"error": …}`: its store failed."""
     try:
         return bool(as_dict(orjson.loads(reply.body)).get("error"))
     except ValueError:
@@ -136,7 +136,7 @@ def _answer(payload: Payload) -> dict[str, Any]:
 
 
 def _with_usage(answer: dict[str, Any], payload: Payload) -> dict[str, Any]:
-    """EV-152: ours where the answer has none."""
+    """Ours where the answer has none."""
     if payload.usage is None or answer.get("usage"):
         return answer
     prompt, completion = payload.usage.prompt_tokens or 0, payload.usage.completion_tokens or 0

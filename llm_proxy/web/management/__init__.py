@@ -1,4 +1,4 @@
-"""The management API: auth first, then one thin view a method; rules are the services' (management.md §1)."""
+"""The management API: auth first, then one thin view a method; rules are the services'."""
 
 from flask import Blueprint, Response, g, request
 
@@ -25,7 +25,7 @@ def blueprint(services: routing.Services) -> Blueprint:
 
     @bp.before_request
     def admit() -> None:
-        """Before method, path and body are looked at (MP-17)."""
+        """Before method, path and body are looked at."""
         call = g.management_call = Call(services().audit)
         if call.is_inside:
             return

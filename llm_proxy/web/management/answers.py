@@ -1,4 +1,4 @@
-"""How results look on the wire: JSON with a newline, times in UTC, tags over what can be changed (MP-16, MP-26)."""
+"""How results look on the wire: JSON with a newline, times in UTC, tags over what can be changed."""
 
 import hashlib
 from collections.abc import Mapping
@@ -75,7 +75,7 @@ def token_json(token: Token) -> dict[str, Any]:
 
 
 def issued_json(issued: Issued) -> dict[str, Any]:
-    """MP-45: the one answer with the bearer in it."""
+    """The one answer with the bearer in it."""
     token = issued.token
     shown: dict[str, Any] = {"id": token.id, "token": issued.bearer, "expires_at": time_of(token.expires_at)}
     if token.max_requests is not None:
@@ -90,7 +90,7 @@ def issued_json(issued: Issued) -> dict[str, Any]:
 
 
 def project_tag(project: Project) -> str:
-    """`ETag` over what PATCH can change (data-plane 0.1)."""
+    """`ETag` over what PATCH can change."""
     limits = (project.requests_per_minute, project.tokens_per_minute, project.max_cost_nano_usd_per_month)
     return _tag(project.name, project.stored_key, project.is_active, project.event_privacy, limits)
 

@@ -1,4 +1,4 @@
-"""Who may manage: the bearer of MANAGEMENT_TOKEN, and nobody who guesses for long (MP-17 to MP-20)."""
+"""Who may manage: the bearer of MANAGEMENT_TOKEN, and nobody who guesses for long."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""/manage/cache/purge (MP-64, DP-155, DP-156)."""
+"""/manage/cache/purge."""
 
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit

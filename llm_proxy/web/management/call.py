@@ -1,4 +1,4 @@
-"""One management call: who calls, from where, and the audit record of how it ended (management.md §1.5)."""
+"""One management call: who calls, from where, and the audit record of how it ended."""
 
 import logging
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from llm_proxy.web import context
 
 _LOG = logging.getLogger(__name__)
 
-ACTOR = "management_api"  # MP-13
+ACTOR = "management_api"
 _CUT = 1024  # characters of what a client says about itself
 
 
@@ -66,7 +66,7 @@ class Call:
         )
 
     def denied(self, error: LlmProxyError) -> None:
-        """Record that nobody was let in (MP-19); through the throttled queue, so that guessing fills no disk."""
+        """Record that nobody was let in; through the throttled queue, so that guessing fills no disk."""
         event = self.event("admin.access", "denied", {"reason": error.message}, actor="anonymous")
         self._audit.offer(event)
 
@@ -80,7 +80,7 @@ class Call:
 class Attempt:
     """An action from its first check to its record; a failure is recorded on the way out.
 
-    An error of the database becomes 503, one that nobody foresaw 500 with the text `fault` (MP-25).
+    An error of the database becomes 503, one that nobody foresaw 500 with the text `fault`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`Idempotency-Key` on creations (data-plane 0.1)."""
+"""`Idempotency-Key` on creations."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How a list is cut: whole, by page number, or by cursor; in which order (MP-32, data-plane 0.1)."""
+"""How a list is cut: whole, by page number, or by cursor; in which order."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""/manage/projects (MP-29 to MP-42)."""
+"""/manage/projects."""
 
 from flask import Blueprint, Response
 
@@ -58,7 +58,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         return answers.answer(answers.project_json(project), headers={"ETag": answers.project_tag(project)})
 
     def delete(project_id: str) -> Response:
-        """405, always; whether the project exists is not looked up (MP-40)."""
+        """405, always; whether the project exists is not looked up."""
         with current().attempt("project.delete", _DELETION, project_id=project_id):
             refused = WrongMethod(["GET", "PATCH"])
             refused.audit = {"error_type": refused.message, "reason": _DELETION}

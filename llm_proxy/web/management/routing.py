@@ -1,4 +1,4 @@
-"""Routes of /manage, and what happens beside them: 405 with the real methods, 404, always as JSON (MP-22, MP-23)."""
+"""Routes of /manage, and what happens beside them: 405 with the real methods, 404, always as JSON."""
 
 import re
 from collections.abc import Callable
@@ -17,10 +17,10 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _ELSEWHERE = "elsewhere"
 _REFUSED = "_refused"
 _WITHOUT_ID = {
-    "projects//+tokens/revoke": "invalid path",  # MP-41
-    "projects//+": "invalid project id",  # MP-37
-    "tokens//+": "token ID is required",  # MP-51
-    "audit//+": "audit event ID is required",  # MP-63
+    "projects//+tokens/revoke": "invalid path",
+    "projects//+": "invalid project id",
+    "tokens//+": "token ID is required",
+    "audit//+": "audit event ID is required",
 }
 
 

@@ -14,7 +14,7 @@ from llm_proxy.web.management.auth import Failures
 
 
 class Purge(Protocol):
-    """A cache that can be emptied in part (DP-155, DP-156)."""
+    """A cache that can be emptied in part."""
 
     def purge(self, scope: Scope) -> int:
         """Take away what a scope covers, for every replica, and commit that; how many entries were here."""
@@ -33,7 +33,7 @@ class ManagementServices(Protocol):
 
     @property
     def wants_sk_keys(self) -> bool:
-        """Whether provider keys must begin with `sk-` (MP-238)."""
+        """Whether provider keys must begin with `sk-`."""
 
     @property
     def tokens(self) -> TokenService:

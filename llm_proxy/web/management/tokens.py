@@ -1,4 +1,4 @@
-"""/manage/tokens (MP-43 to MP-54)."""
+"""/manage/tokens."""
 
 from flask import Blueprint, Response
 
@@ -91,13 +91,13 @@ def _filter() -> TokenFilter:
 
 
 def _about(token_id: str) -> dict[str, str]:
-    """For the audit record: an id, never a bearer that stands in its place (MP-116)."""
+    """For the audit record: an id, never a bearer that stands in its place."""
     return {} if token_id.startswith("sk-") else {"token_id": token_id}
 
 
 def _checked(token_id: str) -> str:
     if not token_id.strip():
-        raise BadRequest("token ID is required", param="id")  # MP-51
+        raise BadRequest("token ID is required", param="id")
     if token_id.startswith("sk-"):
-        raise BadRequest("use the token's id, not its value", param="id")  # MP-14
+        raise BadRequest("use the token's id, not its value", param="id")
     return token_id.replace("\x00", "\ufffd")

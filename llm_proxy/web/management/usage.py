@@ -1,4 +1,4 @@
-"""/manage/usage (data-plane 0.1)."""
+"""/manage/usage."""
 
 import csv
 import io

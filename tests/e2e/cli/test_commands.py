@@ -60,7 +60,7 @@ def test_config_check_lists_every_fault(tmp_path: Path) -> None:
 
 
 def test_config_check_warns_of_keys_that_a_provider_file_has_in_vain(tmp_path: Path) -> None:
-    """A misspelt key is named with its path, and is no fault (DP-3)."""
+    """A misspelt key is named with its path, and is no fault."""
     provider = "{base_url: 'https://a.example', allowed_endpoints: [/v1/models], allowed_methods: [GET], alowed: 1}"
     (tmp_path / "p.yaml").write_text(f"default_api: a\napis: {{a: {provider}}}\n")
     variables = {"API_CONFIG_PATH": "p.yaml", "DEFAULT_API_PROVIDER": "a", "MANAGEMENT_TOKEN": "a-token-of-my-own"}

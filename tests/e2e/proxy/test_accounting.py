@@ -1,4 +1,4 @@
-"""Each row of the accounting table that this version has, driven over sockets and counted (data-plane §9)."""
+"""Each row of the accounting table that this version has, driven over sockets and counted."""
 
 import json
 import socket
@@ -339,7 +339,7 @@ def _events(gateway: Gateway) -> Counter[tuple[str, str | None]]:
 def test_row_4_a_provider_that_cannot_be_reached_returns_the_unit(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """502, and the quota is as before; five in a row open the circuit (row 19), which sends nothing."""
+    """502, and the quota is as before; five in a row open the circuit, which sends nothing."""
     with unreachable() as url, new_gateway(tmp_path_factory, url) as gateway:
         token, before = gateway.token(max_requests=5), snapshot(gateway)
         for _ in range(5):

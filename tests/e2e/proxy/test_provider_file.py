@@ -77,7 +77,7 @@ def test_fields_are_checked_before_the_token(gateway: Gateway, headers: dict[str
 
 
 def test_paths_outside_v1_are_mounted(gateway: Gateway, token: Token, provider: Provider) -> None:
-    """DP-83: the file allows /v1beta/, so it is the proxy's; its errors are the proxy's, too."""
+    """The file allows /v1beta/, so it is the proxy's; its errors are the proxy's, too."""
     seen = provider.state()["requests"]
     gateway.ask("GET", "/v1beta/models", token=token, headers=TEAM)
     assert provider.state()["requests"] == seen + 1

@@ -1,4 +1,4 @@
-"""Leases on each engine, one worker: units, counts and times of use (DP-114 to DP-118, DP-127, accounting A1 to A4)."""
+"""Leases on each engine, one worker: units, counts and times of use (accounting A1 to A4)."""
 
 import uuid
 from collections.abc import Iterator
@@ -181,7 +181,7 @@ def test_hits_and_touches_are_written_behind(worker: Worker) -> None:
     assert [worker.row(token)["cache_hit_count"] for token in (used, idle, touched)] == [2, 2, 0]
     assert [worker.row(token)["request_count"] for token in (used, idle, touched)] == [1, 0, 0]
     assert all(worker.row(token)["last_used_at"] is not None for token in (used, idle, touched))
-    assert worker.row(idle)["lease_version"] == 1  # MP-86a
+    assert worker.row(idle)["lease_version"] == 1
 
 
 def test_what_could_not_be_written_is_kept(worker: Worker) -> None:
@@ -242,7 +242,7 @@ def test_a_swap_of_an_older_version_changes_nothing(worker: Worker) -> None:
 
 
 def test_a_token_that_is_gone_spoils_no_batch(worker: Worker) -> None:
-    """The others of its batch are written (DP-117)."""
+    """The others of its batch are written."""
     tokens = [worker.token() for _ in range(3)]
     worker.rows.add({**{token.id: Use(1) for token in tokens}, "00000000-gone": Use(1)})
     assert [worker.row(token)["cache_hit_count"] for token in tokens] == [1, 1, 1]

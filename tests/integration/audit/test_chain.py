@@ -1,4 +1,4 @@
-"""The chain of records in the table, on each database: whole under load, every tampering named (MP-86d, MP-154e)."""
+"""The chain of records in the table, on each database: whole under load, every tampering named."""
 
 import multiprocessing
 import threading

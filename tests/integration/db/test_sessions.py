@@ -1,4 +1,4 @@
-"""What a session of each engine is like: UTC, exact comparison, matched rows, real TLS (MP-93 to MP-100)."""
+"""What a session of each engine is like: UTC, exact comparison, matched rows, real TLS."""
 
 import subprocess
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def test_comparison_is_exact(engine: Engine, other: str) -> None:
 
 
 def test_an_update_counts_what_it_found(engine: Engine) -> None:
-    """A row that is so already counts as found, on MySQL too (MD-26)."""
+    """A row that is so already counts as found, on MySQL too."""
     _project(engine)
     with engine.begin() as connection:
         assert connection.execute(update(ProjectRow).values(name="n")).rowcount == 1
@@ -111,7 +111,7 @@ def test_an_option_that_the_server_refuses_is_named(ready_database: Database, op
 
 @pytest.mark.parametrize("tls", ["true", "skip-verify"])
 def test_mysql_without_tls_is_refused_when_tls_is_asked_for(mysql_server: Server, tls: str) -> None:
-    """A server without TLS: the connection is dropped, not continued in clear; `preferred` goes on (MP-98, MP-99)."""
+    """A server without TLS: the connection is dropped, not continued in clear; `preferred` goes on."""
     url = mysql_server.url("mysql").replace("parseTime=true", f"tls={tls}")
     with pytest.raises(pymysql.err.OperationalError) as caught:
         connector_of_settings(Settings(database_url=url)).connect()

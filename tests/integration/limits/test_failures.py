@@ -1,4 +1,4 @@
-"""Failed attempts, counted for all workers of a machine and for all replicas (MP-19)."""
+"""Failed attempts, counted for all workers of a machine and for all replicas."""
 
 from pathlib import Path
 

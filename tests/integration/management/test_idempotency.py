@@ -1,4 +1,4 @@
-"""`Idempotency-Key` on creations, on each database (data-plane 0.1)."""
+"""`Idempotency-Key` on creations, on each database."""
 
 import threading
 from datetime import UTC, datetime, timedelta

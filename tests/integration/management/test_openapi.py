@@ -1,4 +1,4 @@
-"""The description of the management API is true (MP-15, issue 5.6)."""
+"""The description of the management API is true (issue 5.6)."""
 
 import re
 

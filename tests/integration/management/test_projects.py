@@ -1,4 +1,4 @@
-"""/manage/projects: one case per status, on each database (MP-29 to MP-42)."""
+"""/manage/projects: one case per status, on each database."""
 
 import uuid
 from typing import Any
@@ -83,7 +83,7 @@ def test_a_creation_that_is_wrong_is_400(manage: Manager, body: Any, said: str) 
 
 
 def test_names_are_unique_by_every_character(manage: Manager) -> None:
-    """The same name is 409, another case or accent is another name, on every database (MP-36)."""
+    """The same name is 409, another case or accent is another name, on every database."""
     manage.project("Team")
     response = manage.call("POST", "/projects", {"name": "Team", "api_key": PROVIDER_KEY})
     assert response.status_code == 409
@@ -149,7 +149,7 @@ def test_a_wrong_parameter_is_named(manage: Manager, query: str, said: str) -> N
 
 
 def test_a_search_takes_wildcards_literally_and_ignores_case(manage: Manager) -> None:
-    """`%` and `_` mean themselves, and letters beyond ASCII have cases too (MP-32)."""
+    """`%` and `_` mean themselves, and letters beyond ASCII have cases too."""
     for name in ("100%", "100 percent", "a_b", "aXb", "Äpfel", "back\\slash", "wow!"):
         manage.project(name)
 
@@ -238,7 +238,7 @@ def test_a_patch_of_nobody_is_404(manage: Manager) -> None:
 
 
 def test_a_patch_can_revoke_the_tokens(manage: Manager) -> None:
-    """`revoke_tokens` works with deactivation, and also when the project was inactive before (MP-39)."""
+    """`revoke_tokens` works with deactivation, and also when the project was inactive before."""
     project = manage.project()
     tokens = [manage.token(project["id"]) for _ in range(3)]
     path = f"/projects/{project['id']}"
@@ -298,7 +298,7 @@ def test_bulk_revocation_counts(manage: Manager) -> None:
 
 
 def test_a_key_that_does_not_open_spoils_its_own_row_only(manage: Manager) -> None:
-    """A tampered key shows as `****`, and the list is whole (DP-167)."""
+    """A tampered key shows as `****`, and the list is whole."""
     from sqlalchemy import text
 
     good, bad = manage.project("good"), manage.project("bad")

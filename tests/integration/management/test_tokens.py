@@ -1,4 +1,4 @@
-"""/manage/tokens: one case per status, on each database (MP-43 to MP-54)."""
+"""/manage/tokens: one case per status, on each database."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -57,7 +57,7 @@ def test_creation_shows_the_bearer_once(manage: Manager) -> None:
     [({"duration_minutes": 525600}, 525600), ({"duration_hours": 2}, 120), ({"expires_in_days": 3}, 4320)],
 )
 def test_a_duration_has_three_names(manage: Manager, body: dict[str, int], minutes: int) -> None:
-    """Minutes, hours and days, up to a year (MP-1)."""
+    """Minutes, hours and days, up to a year."""
     project = manage.project()
     token = manage.call("POST", "/tokens", {"project_id": project["id"], **body}).get_json()
     lifetime = datetime.fromisoformat(token["expires_at"]) - datetime.fromisoformat(token["created_at"])
@@ -151,7 +151,7 @@ def test_a_creation_needs_an_active_project(manage: Manager) -> None:
 
 
 class TestDefaults:
-    """DEFAULT_TOKEN_LIFETIME and DEFAULT_TOKEN_REQUEST_LIMIT (MP-48)."""
+    """DEFAULT_TOKEN_LIFETIME and DEFAULT_TOKEN_REQUEST_LIMIT."""
 
     @pytest.fixture
     def settings_of_app(self) -> dict[str, Any]:
@@ -288,7 +288,7 @@ def test_reading_nobody_is_404(manage: Manager) -> None:
 
 
 def test_a_patch_writes_what_it_names_and_no_counter(manage: Manager) -> None:
-    """State and limit change; counters that move meanwhile stay; each write adds to the lease version (DP-122)."""
+    """State and limit change; counters that move meanwhile stay; each write adds to the lease version."""
     project = manage.project()
     token = manage.token(project["id"], max_requests=5)
     path = f"/tokens/{token['id']}"
@@ -338,7 +338,7 @@ def test_a_patch_that_is_wrong_is_400(manage: Manager, body: Any, said: str) -> 
 
 
 def test_an_expired_token_stays_dead(manage: Manager) -> None:
-    """Reactivation is 409; a PATCH that leaves it as it is works (MP-53)."""
+    """Reactivation is 409; a PATCH that leaves it as it is works."""
     token = manage.token(manage.project()["id"])
     path = f"/tokens/{token['id']}"
     manage.call("DELETE", path)

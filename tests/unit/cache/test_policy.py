@@ -65,7 +65,7 @@ def test_other_answers_are_not_stored(cache_control: list[str], status: int) -> 
 
 
 def test_a_client_can_ask_for_a_lifetime_only_where_the_answer_names_none() -> None:
-    """DP-139: a forced lifetime is the client's, and never beats no-store or private."""
+    """A forced lifetime is the client's, and never beats no-store or private."""
     forced = entry(asks="public, max-age=60", is_opted_in=True)
     assert (forced.lifetime_s, forced.is_forced) == (60, True)
     assert ("Cache-Control", "public, max-age=60") in forced.fields
@@ -82,7 +82,7 @@ def test_an_event_stream_is_stored_only_when_the_operator_and_the_client_want_it
 
 
 def test_what_belongs_to_one_exchange_is_not_stored() -> None:
-    """DP-148: ids, cookies, dates of the proxy, CORS."""
+    """Ids, cookies, dates of the proxy, CORS."""
     gone = ["Set-Cookie", "X-Request-ID", "X-Correlation-ID", "Access-Control-Allow-Origin", "X-Proxy-Received-At"]
     fields = (*((name, "x") for name in gone), ("X-Kept", "yes"))
     names = {name for name, _ in entry("public, max-age=60", fields=fields).fields}

@@ -1,4 +1,4 @@
-"""Preflight and real answers (DP-44..DP-47)."""
+"""Preflight and real answers."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_without_origin_there_is_nothing_to_say(origin: str | None) -> None:
 
 
 def test_the_settings_apply_where_the_provider_lists_nothing() -> None:
-    """CORS_ALLOWED_* (DP-45); the provider's list wins."""
+    """CORS_ALLOWED_*; the provider's list wins."""
     cors = Cors((), origins=(ORIGIN,), methods=("GET",), headers=("X-A",), max_age_s=60.0)
     assert dict(cors.preflight(ORIGIN, None)) == {
         "Access-Control-Allow-Origin": ORIGIN,

@@ -1,4 +1,4 @@
-"""Method, path, required fields and origin (DP-13..DP-15, DP-20, DP-21, DP-65..DP-67)."""
+"""Method, path, required fields and origin."""
 
 import math
 
@@ -151,6 +151,6 @@ def test_required_fields_come_before_the_origin(
 
 
 def test_a_missing_field_is_named_as_the_file_spells_it() -> None:
-    """The message is the contract's (DP-21)."""
+    """The message is the contract's."""
     with pytest.raises(RequiredHeaderMissing, match=r"^Required header missing: X-Team$"):
         allow_list(required_headers=("X-Team",)).check_fields([])

@@ -114,7 +114,7 @@ def test_variables_of_kubernetes_are_ignored() -> None:
     "name", ["ENV", "DEBUG", "CONFIG", "PROJECT", "DURATION", "MODEL", "VERBOSE", "DAEMON", "PORT"]
 )
 def test_generic_names_are_not_read(name: str) -> None:
-    """Names that other programs use steer nothing (MP-133, MP-241)."""
+    """Names that other programs use steer nothing."""
     assert load({name: "1"}).settings == load({}).settings
 
 
