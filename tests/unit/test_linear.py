@@ -13,9 +13,13 @@ from contextlib import contextmanager
 import pytest
 
 from llm_proxy.errors import InvalidRequest
+from llm_proxy.formats.body import Body
+from llm_proxy.formats.lenient_json import loads_object
 from llm_proxy.formats.multipart import boundary_of
 from llm_proxy.formats.names import is_readable
+from llm_proxy.formats.reading import read
 from llm_proxy.formats.request_body import SLICE_BYTES, reader_of
+from llm_proxy.formats.sse import blocks, events, whole_events
 from llm_proxy.redaction import Redactor
 from llm_proxy.usage import meter
 
@@ -59,6 +63,15 @@ def _form(piece: bytes, start: bytes = b"", size: int = 65536) -> Case:
 
 
 _NAMED = b'Content-Disposition: form-data; name="model"\r\n\r\n'
+
+
+def _bytes(parse: Callable[[bytes], object], piece: bytes, start: bytes = b"", size: int = 65536) -> Case:
+    return lambda size: start + piece * (size // len(piece)), lambda data: parse(data), size  # type: ignore[arg-type,return-value]
+
+
+def _reading(data: bytes) -> object:
+    half = len(data) // 2
+    return read(Body(data[:half], data[half:], missing=10))
 
 
 CASES: dict[str, Case] = {
@@ -119,6 +132,19 @@ CASES: dict[str, Case] = {
     "a form's model: heads": _form_model(b"\r\n\r\n"),
     "a form's model: parts": _form_model(b"\r\n--b\r\n;name=models\r\n\r\n"),
     "a form's model: short marks": _form_model(b"\r\n--", b"--\r\n"),
+    "JSON: half pairs": _bytes(loads_object, rb"\ud83d", b'{"a":"'),
+    "JSON: backslashes": _bytes(loads_object, b"\\", b'{"a":"\xff'),
+    "JSON: arrays": _bytes(loads_object, b"[", b'{"a":'),
+    "events: lines": _bytes(lambda data: list(events(data)), b"data:\r"),
+    "events: ends": _bytes(blocks, b"\r\n\r"),
+    "events: carriage returns": _bytes(whole_events, b"\r\n"),
+    "response: names": _bytes(_reading, b'"content" ', b"{"),
+    "response: members": _bytes(_reading, b'"text":"', b"{"),
+    "response: blanks": _bytes(_reading, b" ", b'{"usage"'),
+    "response: usages": _bytes(_reading, b'"usage":{', b"{"),
+    "response: backslashes": _bytes(_reading, b"\\", b'{"content":"'),
+    "response: lines": _bytes(lambda data: read(Body(data)), b'{"a":1}\n'),
+    "response: arrays": _bytes(lambda data: read(Body(data)), b"[", b'{"content":'),
 }
 
 
