@@ -74,6 +74,7 @@ class Simulator:
                 request.connection = number
                 if not self._exchange(wire, request):
                     break
+            wire.close_notify()
         except Fault as fault:
             is_reset = fault.is_reset
         except BrokenRequest:

@@ -1,6 +1,8 @@
 """HTTP/1.1 over one connection, with nothing hidden: the raw target, the field lines in order, the body's pieces."""
 
+import contextlib
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator
@@ -161,6 +163,12 @@ class Wire:
         """Return when the peer closes; what it still sends is thrown away."""
         while self._fill():
             self._buffer.clear()
+
+    def close_notify(self) -> None:
+        """Over TLS, say that nothing was cut off (RFC 8446 §6.1); the peer's own alert is not waited for."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            with contextlib.suppress(OSError, ValueError):  # want-read is the normal end
+                self._sock._sslobj.shutdown()  # type: ignore[attr-defined]  # unwrap would wait
 
     def close(self, *, reset: bool = False) -> None:
         """End the connection: FIN, or RST when `reset`."""
