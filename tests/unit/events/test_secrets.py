@@ -53,9 +53,9 @@ def event(
         request_type=request_type,
         request_encoding=request_encoding,
     )
-    tap.request_chunk(request)
-    tap.response_head([("Content-Type", media_type), ("Content-Encoding", encoding)])
-    tap.response_chunk(response)
+    tap.request_data(request)
+    tap.response_started(200, [("Content-Type", media_type), ("Content-Encoding", encoding)])
+    tap.response_data(response)
     tap.finish(status=200, outcome="ok", duration_ns=1, secrets=(TOKEN, KEY))
     return tap.event()
 
