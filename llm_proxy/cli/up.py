@@ -22,8 +22,8 @@ from llm_proxy.cli import envfile, output
 from llm_proxy.cli.direct import DirectClient
 from llm_proxy.cli.environment import load_settings
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.first_steps import first_request, missing_secrets, place
-from llm_proxy.cli.listening import require_free
+from llm_proxy.cli.first_steps import first_request, missing_secrets
+from llm_proxy.cli.listening import place, require_free
 from llm_proxy.cli.processes import Children, wait_until_ready
 from llm_proxy.cli.serve import gunicorn_command
 from llm_proxy.crypto import UnopenableValue
