@@ -17,6 +17,7 @@ from llm_proxy.cli.options import read_secret
 
 CONNECT_S, TOTAL_S = 5.0, 30.0
 _READ_BYTES = 65536
+_ELSEWHERE = "; is the server running? Another address: MANAGEMENT_API_BASE_URL or --manage-api-base-url"
 
 
 class ManagementClient(Protocol):
@@ -95,7 +96,9 @@ class HttpClient:
             with answer:
                 content = _read(answer, deadline)
         except requests.RequestException as exc:
-            raise NetworkError(f"{self._place()}: {words_of(exc)}") from exc
+            words = words_of(exc)
+            hint = _ELSEWHERE if words in ("connection refused", "unknown host") else ""
+            raise NetworkError(f"{self._place()}: {words}{hint}") from exc
         except UnicodeError as exc:
             raise CommandError("the management token has characters that no header field can carry") from exc
         return result(answer.status_code, content)

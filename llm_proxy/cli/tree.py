@@ -1,6 +1,6 @@
 """The kinds of command that the tree is made of.
 
-Every command and group knows `-h`, `--help` and `--version`; every command knows `--env` (MP-133). No option
+Every command and group knows `-h`, `--help` and `--version`; every command knows `--env`. No option
 reads an environment variable of its own accord: variables come through the settings.
 """
 

@@ -67,6 +67,8 @@ def main() -> NoReturn:
         error.show()
     except StartRefused as refusal:
         output.show_error(str(refusal))
+        if "sealed under" in str(refusal):
+            output.note("Hint: put that key back into .env, or delete data/ to begin again without projects and tokens")
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, children.hurry)
