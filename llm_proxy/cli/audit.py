@@ -11,7 +11,7 @@ import click
 
 from llm_proxy.cli import output
 from llm_proxy.cli.manage import ManageCommand, ManageGroup, client
-from llm_proxy.cli.moments import MomentOption
+from llm_proxy.cli.moments import ApiMomentOption
 from llm_proxy.cli.options import plain_option
 from llm_proxy.cli.references import segment
 from llm_proxy.runtime.clock import rfc3339, utc_now
@@ -55,9 +55,9 @@ def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
         command = click.option(f"--{name.replace('_', '-')}", type=closed, metavar=metavar, help=text)(command)
     command = click.option("--search", metavar="TEXT", help="Only records that contain it.")(command)
     until = "Up to then, included."
-    command = click.option("--until", "--end-time", "until", cls=MomentOption, help=until)(command)
+    command = click.option("--until", "--end-time", "until", cls=ApiMomentOption, help=until)(command)
     since = "From then on: RFC 3339, a date, or 24h, 7d ago."
-    return click.option("--since", "--start-time", "since", cls=MomentOption, help=since)(command)
+    return click.option("--since", "--start-time", "since", cls=ApiMomentOption, help=since)(command)
 
 
 @audit.command(
@@ -172,5 +172,5 @@ def _query(said: Mapping[str, Any]) -> dict[str, Any]:
     query: dict[str, Any] = {name: said[name] for name in (*_FILTERS, "search") if said.get(name) is not None}
     for flag, name in (("since", "start_time"), ("until", "end_time")):
         if (written := said.get(flag)) is not None:
-            query[name] = rfc3339(written)
+            query[name] = written
     return query

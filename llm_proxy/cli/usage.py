@@ -10,6 +10,7 @@ import click
 from llm_proxy.cli import output
 from llm_proxy.cli.audit import plain_cell
 from llm_proxy.cli.manage import ManageGroup, client, connection_options
+from llm_proxy.cli.moments import ApiMomentOption
 from llm_proxy.cli.options import Words, plain_option
 from llm_proxy.cli.references import project_id as id_of
 from llm_proxy.cli.references import token_id as token_of
@@ -68,8 +69,8 @@ def usage() -> None:
         "llm-proxy usage show --project-id my-team --group-by day -o csv",
     ),
 )
-@click.option("--from", "since", metavar="TIME", help="First day: a date or RFC 3339 (30 days ago).")
-@click.option("--to", "until", metavar="TIME", help="Last day, included (today).")
+@click.option("--from", "since", cls=ApiMomentOption, help="First day: a date or RFC 3339 (30 days ago).")
+@click.option("--to", "until", cls=ApiMomentOption, help="Last day, included (today).")
 @click.option("--group-by", type=Words(*_GROUPS), metavar="LIST", help="Of project, token, model, day.")
 @click.option("--project-id", "--project", metavar="PROJECT", help="Only this project.")
 @click.option("--token-id", metavar="ID", help="Only this token.")

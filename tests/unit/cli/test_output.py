@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from llm_proxy.audit.record import OUTCOMES
 from llm_proxy.cli import audit, dispatcher, options, output, tokens
 from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.moments import ApiMomentOption
 from llm_proxy.dispatcher.dead_letters import REASONS
 from llm_proxy.model.token import STATUSES
 from llm_proxy.texts import wants_colour
@@ -88,3 +89,20 @@ def test_colours_are_left_out_where_they_are_not_welcome(
         assert not wants_colour(stream, environ)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert wants_colour(sys.stdout, environ) is is_wanted
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("2026-01-31", "2026-01-31"),
+        ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00Z"),
+        ("2026-01-31T12:00:00+02:00", "2026-01-31T12:00:00+02:00"),
+        ("2026-01-31T12:00:00", "2026-01-31T12:00:00Z"),
+    ],
+)
+def test_a_day_stays_a_day_for_the_api(written: str, sent: str) -> None:
+    """An end that names a day covers all of it, so the server gets the day; a time without a zone is UTC."""
+    got = list[str]()
+    command = click.Command("x", params=[ApiMomentOption(["--to", "until"])], callback=lambda until: got.append(until))
+    assert CliRunner().invoke(command, ["--to", written]).exit_code == 0
+    assert got[0].replace(".000000", "") == sent
