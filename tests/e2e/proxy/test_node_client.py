@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from servers.gateway import Gateway
+from support.gateway import Gateway
 
 OPENAI = "openai@7.59.0"  # pinned, so that a release for newer Nodes does not break Debian's
 
