@@ -75,7 +75,10 @@ def speed(patient: Patient) -> Iterator[Finding]:
     else:
         how = "pip install 'llm-proxy[fast]' brings the C parser, and needs a compiler"
         yield good("host.parser", f"request heads are read by the Python parser; {how}")
-    said = {True: "an optimised build", False: "built without --enable-optimizations, and slower for it"}
+    said: dict[bool | None, str] = {
+        True: "an optimised build",
+        False: "built without --enable-optimizations, and slower",
+    }
     build = said.get(interpreter.is_optimised(), "a build that does not tell how it was made")
     yield good("host.python", f"Python {platform.python_version()}, {build}")
 
