@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from llm_proxy.errors import InvalidRequest, RequestTooLarge
+from llm_proxy.formats.names import fold_field, is_readable
 
 MAX_PART_HEAD_BYTES: Final = 16384
 MAX_PARTS: Final = 10_000
@@ -19,8 +20,11 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(
     rb"[ \t]*;[ \t]*(" + _TOKEN + rb')[ \t]*=[ \t]*(?:"((?:[^"\\\r\n]|\\[^\r\n])*)"|([^\s;",]+))[ \t]*'
 )
-_NAME_MARK = re.compile(rb"(?<![a-z0-9_-])name[ \t]*(?:\*[0-9]*\*?)?[ \t]*=", re.IGNORECASE)
+_NAME_MARK = re.compile(rb"(?<![a-z0-9_-])name[ \t]*+(?:\*[0-9]*+\*?+[ \t]*+)?+=", re.IGNORECASE)
 _HEADER_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\r\n\x00]*)")
+_QUOTED_NAME = re.compile(rb'(?<![a-z0-9_-])name[ \t]*+=[ \t]*+"((?:[^"\\]|\\.)*+)"', re.IGNORECASE)
+_SINGLE = (b"content-disposition", b"content-type", b"content-transfer-encoding")
+_CHARSET_FIELD = "_charset_"  # of HTML forms
 _PLAIN_ENCODINGS = (b"", b"7bit", b"8bit", b"binary")
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046 §5.1.1
 
@@ -28,7 +32,7 @@ _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]"
 class InvalidMultipart(InvalidRequest):
     """Parameter rules apply and the form cannot be read in one way only."""
 
-    message = "Request body is not valid multipart/form-data"
+    code, message = "invalid_json", "Request body is not valid multipart/form-data"
 
 
 def boundary_of(content_type: str) -> bytes:
@@ -65,9 +69,9 @@ class FormScanner:
 
     Args:
         boundary: As `boundary_of` gives it.
-        watched: Names of fields to report, whether a part says that it is a file or not.
-        found: Called with name and text for each of them, in order; what it raises is let through. The text is None
-            where it was longer than MAX_VALUE_BYTES.
+        watched: Folded names of fields to report, whether a part says that it is a file or not.
+        found: Called with folded name and text for each of them, in order; what it raises is let through. The text is
+            None where it was longer than MAX_VALUE_BYTES.
         max_bytes: Of all watched fields together; beyond it RequestTooLarge.
     """
 
@@ -129,9 +133,19 @@ class FormScanner:
         self._parts += 1
         if self._mark in head or self._parts > MAX_PARTS:
             raise InvalidMultipart
-        self._names = [name for name in _names(head) if name in self._watched]
+        self._names = self._watched_names(head)
         self._step = self._in_content
         return True
+
+    def _watched_names(self, head: bytes) -> list[str]:
+        names, media_type = _names(head)
+        folded = dict.fromkeys(fold_field(name) for name in names)
+        if _CHARSET_FIELD in folded or media_type.startswith("multipart/"):  # they change how other fields are read
+            raise InvalidMultipart
+        watched = [name for name in folded if name in self._watched]
+        if watched and not is_readable(media_type):
+            raise InvalidMultipart
+        return watched
 
     def _in_content(self) -> bool:
         at = self._buffer.find(self._mark)
@@ -173,21 +187,14 @@ class FormScanner:
         self._names, self._value, self._is_value_whole = [], bytearray(), True
 
 
-def _names(head: bytes) -> list[str]:
-    """What the part is called: one name, or two where a backslash can be read in two ways. Raises InvalidMultipart."""
-    disposition = None
-    encoding = b""
-    for line in head.split(b"\r\n"):
-        match = _HEADER_LINE.fullmatch(line)
-        if match is None:
-            raise InvalidMultipart
-        name = match[1].lower()
-        if name == b"content-disposition":
-            if disposition is not None:
-                raise InvalidMultipart
-            disposition = match[2]
-        elif name == b"content-transfer-encoding":
-            encoding = match[2].strip().lower()
+def _names(head: bytes) -> tuple[list[str], str]:
+    """Return what the part is called, and its media type. Raises InvalidMultipart.
+
+    It has one name, or two where a backslash can be read in two ways.
+    """
+    fields = _fields(head)
+    disposition = fields.get(b"content-disposition")
+    encoding = fields.get(b"content-transfer-encoding", b"").strip().lower()
     if disposition is None or encoding not in _PLAIN_ENCODINGS:  # RFC 7578 §4.7: no encodings in forms
         raise InvalidMultipart
     kind, separator, _ = disposition.partition(b";")
@@ -196,6 +203,21 @@ def _names(head: bytes) -> list[str]:
     names = [value for name, value in _parameters(disposition, len(kind)) if name == b"name"]
     if len(names) != 1:
         raise InvalidMultipart
-    found = re.search(rb'(?<![a-z0-9_-])name[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"', disposition, re.IGNORECASE)
+    found = _QUOTED_NAME.search(disposition)
     written = found[1] if found else names[0]
-    return [name.decode("utf-8", "replace") for name in dict.fromkeys((names[0], written))]
+    decoded = [name.decode("utf-8", "replace") for name in dict.fromkeys((names[0], written))]
+    return decoded, fields.get(b"content-type", b"").decode("latin-1").strip().lower()
+
+
+def _fields(head: bytes) -> dict[bytes, bytes]:
+    """Return the part's header fields. Raises InvalidMultipart where one that counts is there twice."""
+    fields: dict[bytes, bytes] = {}
+    for line in head.split(b"\r\n"):
+        match = _HEADER_LINE.fullmatch(line)
+        if match is None:
+            raise InvalidMultipart
+        name = match[1].lower()
+        if name in fields and name in _SINGLE:
+            raise InvalidMultipart
+        fields[name] = match[2]
+    return fields

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_proxy.errors import LlmProxyError, ParamNotAllowed, RequestTooLarge
-from llm_proxy.forwarding.multipart import MAX_VALUE_BYTES, FormScanner, InvalidMultipart, boundary_of
+from llm_proxy.formats.multipart import MAX_VALUE_BYTES, FormScanner, InvalidMultipart, boundary_of
 from llm_proxy.providers import ParameterRules
 
 CASES = sorted((Path(__file__).parents[2] / "cases/multipart").glob("*.bin"))
