@@ -114,7 +114,7 @@ def test_a_code_is_used_once(people: People) -> None:
 
 @on_sqlite
 def test_a_return_belongs_to_the_browser_that_began(people: People) -> None:
-    """Another browser with the same link, and this browser with another's state, are refused; the own one then works."""
+    """Another browser with the same link, and this browser with another's state, are refused; the own one works."""
     other = people.app.test_client()
     mine, foreign = people.begin(), people.begin(other)
     assert people.come_back(mine, other).status_code == 403
