@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.databases import Database
-from servers.issuer import CLIENT_ID, CLIENT_SECRET, Issuer, running_issuer
+from support.databases import Database
+from support.issuer import CLIENT_ID, CLIENT_SECRET, Issuer, running_issuer
 from werkzeug.test import Client, TestResponse
 
 from llm_proxy.app import LlmProxyFlask, create_app

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from servers.databases import on_sqlite
 from sqlalchemy import text
+from support.databases import on_sqlite
 
 from llm_proxy.access.roles import Role
 

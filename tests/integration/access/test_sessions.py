@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from servers.databases import on_sqlite
 from sqlalchemy import text
+from support.databases import on_sqlite
 
 from llm_proxy.access.caller import ROOT
 from llm_proxy.access.key import KeyPatch, NewKey
