@@ -88,6 +88,14 @@ def test_the_root_says_what_serves(both_lanes: Gateway) -> None:
     assert json.loads(body) == {"name": "llm-proxy", "version": __version__, "message": "the API is under /v1"}
 
 
+@pytest.mark.parametrize("path", ["//manage/projects", "///metrics", "/%6danage/projects", "/%6detrics", "/manage%2fx"])
+def test_other_spellings_of_own_paths_are_not_found(gateway: Gateway, path: str) -> None:
+    """Rules of an edge by prefix hold."""
+    with Client(gateway.address) as client:
+        answer = client.send(request(path)).answer()
+    assert (answer.status, json.loads(answer.body)["code"]) == (404, "not_found")
+
+
 def test_the_management_api_is_there(both_lanes: Gateway) -> None:
     """401 without its token, a list with it."""
     assert both_lanes.get("/manage/projects")[0] == 401
