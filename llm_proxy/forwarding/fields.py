@@ -19,7 +19,10 @@ CLIENT_ADDRESS: Final = frozenset(  # where the client is stays between it and u
     ("X-FORWARDED-FOR", "X-FORWARDED-HOST", "X-FORWARDED-PROTO", "X-FORWARDED-PORT", "FORWARDED", "X-REAL-IP")
 ) | frozenset(("X-CLIENT-IP", "X-ORIGINAL-FORWARDED-FOR", "CF-CONNECTING-IP", "CF-IPCOUNTRY", "TRUE-CLIENT-IP"))
 OURS: Final = ("X-PROXY", "X-UPSTREAM-", "X-CACHE")  # names that only we may set
-DROPPED: Final = HOP_BY_HOP | CLIENT_ADDRESS | {"X-BODY-HASH", "X-REQUEST-START", "COOKIE", "COOKIE2"}
+_NOT_FOR_PROVIDERS: Final = frozenset(  # the last two name another path to IIS and Symfony
+    ("X-BODY-HASH", "X-REQUEST-START", "COOKIE", "COOKIE2", "X-ORIGINAL-URL", "X-REWRITE-URL")
+)
+DROPPED: Final = HOP_BY_HOP | CLIENT_ADDRESS | _NOT_FOR_PROVIDERS
 
 _KEPT_WHATEVER_CONNECTION_SAYS: Final = frozenset(  # the last two: a body must be read there as it was read here
     ("HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "X-REQUEST-ID", "CONTENT-TYPE", "CONTENT-ENCODING")
@@ -201,7 +204,7 @@ _EVENT_STREAM: Final = b"text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerFields:
+class ResponseFields:
     """What the provider's fields come to, for the client; latin-1 text, names as the provider spelled them.
 
     `is_event_stream`: Content-Type contains text/event-stream. `has_length`: there is a Content-Length.
@@ -217,7 +220,7 @@ class AnswerFields:
 _answer_names: dict[bytes, tuple[str, int]] = {}  # as sent → (spelling, "" to drop it; its bit, 0 for most)
 
 
-def answer_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> AnswerFields:
+def response_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> ResponseFields:
     """The client's field list from the provider's, in its order.
 
     Dropped: hop-by-hop fields, Set-Cookie, what REPLACED names, every Date and Server but the first. `x-request-id`
@@ -253,7 +256,7 @@ def answer_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> An
         passed = _once(passed)
     if is_event_stream:
         passed.append(("X-Accel-Buffering", "no"))
-    return AnswerFields(passed, is_event_stream, seen & _LENGTH != 0, seen & (_LENGTH | _CODING) != 0)
+    return ResponseFields(passed, is_event_stream, seen & _LENGTH != 0, seen & (_LENGTH | _CODING) != 0)
 
 
 def _judge_answer_name(raw: bytes) -> tuple[str, int]:
