@@ -39,6 +39,8 @@ class Container(Proxy):
             self.audit.start()
             self.publisher.start()
             self.meter.start()
+            self.outcomes.start()
+            self._meet_peers()
             self._keeping = gevent.spawn(self._keep_house)
         else:  # a development server with threads: nobody turns gevent's loop
             threading.Thread(target=self._beat_in_a_thread, daemon=True).start()
@@ -54,6 +56,11 @@ class Container(Proxy):
         watch(metrics.RATELIMIT_FALLBACK, lambda: self.limits.is_in_fallback)
         watch(metrics.CIRCUIT_OPEN, lambda: self.circuit.is_open)
 
+    def _meet_peers(self) -> None:
+        self.streams.connect(self.peers)
+        self.tails.connect(self.peers)
+        self.peers.start()
+
     def _keep_house(self) -> None:
         while True:
             gevent.sleep(self.housekeeper.turn_s)
@@ -65,6 +72,7 @@ class Container(Proxy):
             self.audit.flush()
             self.publisher.turn()
             self.meter.beat()
+            self.outcomes.flush()
             time.sleep(BEAT_S)
 
     def stop(self, *, cut: bool = False) -> None:
@@ -77,6 +85,9 @@ class Container(Proxy):
                     self.housekeeper.close()
             self.admission.close()
             self.meter.close(cut=cut)
+            self.outcomes.close()
+            if "peers" in vars(self):
+                self.peers.close()
             self.publisher.close(cut=cut)
             self.audit.close()
             self.limits.close()
