@@ -5,8 +5,8 @@ import sqlalchemy as sa
 from llm_proxy.db.migrations.steps import create_index, create_table, drop_table
 from llm_proxy.db.types import UtcTime, ascii_text, big_integer
 
-revision = "0008"
-down_revision = "0007"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
