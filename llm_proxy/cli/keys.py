@@ -8,8 +8,10 @@ import click
 from llm_proxy.cli import output
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.manage import ManageCommand, ManageGroup, client
+from llm_proxy.cli.management_client import ManagementClient
 from llm_proxy.cli.options import given, sort_option
-from llm_proxy.cli.projects import segment
+from llm_proxy.cli.references import project_id as id_of
+from llm_proxy.cli.references import segment
 from llm_proxy.cli.tokens import duration_minutes
 
 _ROLES = "viewer, operator, issuer or admin"
@@ -24,7 +26,10 @@ def _grant_options(command: Any) -> Any:
     for names, options in (
         (["--duration"], {"metavar": "TIME|none", "help": "Lives so long: minutes, or 90m, 24h, 7d; none = for ever."}),
         (["--all-projects"], {"is_flag": True, "help": "All projects, those that are made later too."}),
-        (["--project-id", "project_ids"], {"metavar": "ID", "multiple": True, "help": "Only this project; repeat it."}),
+        (
+            ["--project-id", "--project", "project_ids"],
+            {"metavar": "PROJECT", "multiple": True, "help": "Only this project; repeat it for more."},
+        ),
         (["--role"], {"metavar": "ROLE", "help": f"{_ROLES}."}),
         (["--name"], {"metavar": "NAME", "help": "A name for people; unique."}),
     ):
@@ -32,13 +37,17 @@ def _grant_options(command: Any) -> Any:
     return command
 
 
-@key.command("create")
+@key.command(
+    "create",
+    examples=("llm-proxy manage key create --name ci --role issuer --project-id my-team --duration 90d",),
+)
 @_grant_options
 def create(name: str | None, role: str | None, **said: Any) -> None:
     """Make a key; it is shown this once. Without --project-id it is for all projects."""
     if not name or not role:
         raise CommandError("--name and --role are required")
-    made = client().call("POST", "/manage/keys", body={"name": name, "role": role, **_grant(**said)})
+    api = client()
+    made = api.call("POST", "/manage/keys", body={"name": name, "role": role, **_grant(api, **said)})
     output.emit(made, lambda: _text(made, secret=made["key"]))
 
 
@@ -58,7 +67,7 @@ def list_keys(search: str | None, sort: str | None) -> None:
             )
             for k in found
         ]
-        return output.table(columns, rows)
+        return output.table(columns, rows, ids=("ID",), optional=("Created by", "Last used"))
 
     output.emit(found, as_text)
 
@@ -76,14 +85,15 @@ def get_key(key_id: str) -> None:
 @_grant_options
 def update(key_id: str, name: str | None, role: str | None, **said: Any) -> None:
     """Change a key; what is not named stays."""
-    body = {**given(name=name, role=role), **_grant(**said)}
+    api = client()
+    body = {**given(name=name, role=role), **_grant(api, **said)}
     if not body:
         raise CommandError("at least one of --name, --role, --project-id, --all-projects, --duration must be set")
-    changed = client().call("PATCH", f"/manage/keys/{segment(key_id)}", body=body)
+    changed = api.call("PATCH", f"/manage/keys/{segment(key_id)}", body=body)
     output.emit(changed, lambda: _text(changed))
 
 
-@key.command("roll")
+@key.command("roll", examples=("llm-proxy manage key roll KEY-ID --overlap 1h",))
 @click.argument("key_id", metavar="ID")
 @click.option("--overlap", metavar="TIME", default="0", help="The old key works for so long: 30m, 1h (0).")
 def roll(key_id: str, overlap: str) -> None:
@@ -114,10 +124,12 @@ def whoami() -> None:
     output.emit(found, lambda: output.lines(about))
 
 
-def _grant(project_ids: Sequence[str], all_projects: bool, duration: str | None) -> dict[str, Any]:
+def _grant(
+    api: ManagementClient, project_ids: Sequence[str], all_projects: bool, duration: str | None
+) -> dict[str, Any]:
     if project_ids and all_projects:
         raise CommandError("--project-id and --all-projects exclude each other")
-    body: dict[str, Any] = {"projects": list(project_ids)} if project_ids else {}
+    body: dict[str, Any] = {"projects": [id_of(api, each) for each in project_ids]} if project_ids else {}
     if all_projects:
         body["projects"] = None
     if duration == "none":
