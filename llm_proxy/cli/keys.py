@@ -39,7 +39,7 @@ def _grant_options(command: Any) -> Any:
 
 @key.command(
     "create",
-    examples=("llm-proxy manage key create --name ci --role issuer --project-id my-team --duration 90d",),
+    examples=("llm-proxy manage key create --name ci --role issuer --project my-team",),
 )
 @_grant_options
 def create(name: str | None, role: str | None, **said: Any) -> None:
