@@ -80,16 +80,16 @@ def open_body(source: Source, length: int | None, *, max_bytes: int = 0, waits: 
     """A body that nobody needs to look at.
 
     `bytes` when all of it came with the first read: head and body can then leave in one piece. Without a byte of it
-    nothing is dispatched, so a client that stops behind its head is charged nothing.
+    nothing is dispatched: a client that stops behind its head, or whose first chunk is malformed, is charged nothing.
 
     Args:
         length: Content-Length; None when chunked.
         waits: The client asked to be told when to go on (Expect), so reading is left to whoever forwards that.
     """
     check_declared(length, max_bytes)
-    if length is None or waits:
+    if waits:
         return StreamedBody(source, max_bytes=max_bytes)
-    first = source.read1(min(length, PIECE_BYTES))
+    first = source.read1(PIECE_BYTES if length is None else min(length, PIECE_BYTES))
     return first if len(first) == length else StreamedBody(source, first=first, max_bytes=max_bytes)
 
 

@@ -117,6 +117,18 @@ class UpstreamSettings:
     upstream_idle_timeout_s: float = setting(
         "UPSTREAM_IDLE_TIMEOUT", duration("0s"), "300s", "Longest silence inside an answer; 0 = none."
     )
+    circuit_breaker_failures: int = setting(
+        "CIRCUIT_BREAKER_FAILURES",
+        integer(0, 1_000_000),
+        "5",
+        "Failures in a row after which an endpoint and model, or a host, is not asked; 0 = off.",
+    )
+    circuit_breaker_open_s: float = setting(
+        "CIRCUIT_BREAKER_OPEN", duration("100ms", "24h"), "30s", "How long it is not asked; then one request probes."
+    )
+    circuit_breaker_window_s: float = setting(
+        "CIRCUIT_BREAKER_WINDOW", duration("0s"), "60s", "Failures that are older do not count; 0 = all do."
+    )
     upstream_proxy_headers: bool = setting(
         "UPSTREAM_PROXY_HEADERS", boolean, "false", "Tell the provider X-Proxy and X-Proxy-Version."
     )
