@@ -110,7 +110,11 @@ CASES = {
     ),
     "row 14, first chunk": Case(
         lambda gateway, token: request(
-            "/v1/files", f"Authorization: Bearer {token.bearer}", "Transfer-Encoding: chunked", method="POST"
+            "/v1/files",
+            f"Authorization: Bearer {token.bearer}",
+            f"X-Request-ID: first-chunk-{token.id}",  # the server layer's refusal has no other in common with the log
+            "Transfer-Encoding: chunked",
+            method="POST",
         )
         + b"zz\r\nabc\r\n0\r\n\r\n",
         400,
