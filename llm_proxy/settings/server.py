@@ -13,6 +13,7 @@ from llm_proxy.settings.declare import (
     file_path,
     folder,
     integer,
+    named_urls,
     networks,
     setting,
     size,
@@ -101,6 +102,15 @@ class UpstreamSettings:
     )
     default_api_provider: str | None = setting(
         "DEFAULT_API_PROVIDER", text, None, "Provider that is served; unset: the file's default_api."
+    )
+    providers: tuple[str, ...] = setting(
+        "PROVIDERS", words, "", "Providers that are served side by side, a comma list; unset: the default one alone."
+    )
+    provider_urls: tuple[tuple[str, str], ...] = setting(
+        "PROVIDER_URLS",
+        named_urls,
+        "",
+        "Replaces base_url of providers: azure=https://RESOURCE.openai.azure.com,ollama=http://10.0.0.5:11434.",
     )
     openai_api_url: str | None = setting(
         "OPENAI_API_URL", url("http", "https"), None, "Replaces the base_url of the provider openai."

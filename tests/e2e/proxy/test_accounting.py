@@ -109,14 +109,16 @@ CASES = {
         "upgrade_not_supported",
     ),
     "row 14, first chunk": Case(
-        lambda gateway, token: request(
-            "/v1/files",
-            f"Authorization: Bearer {token.bearer}",
-            f"X-Request-ID: first-chunk-{token.id}",  # the server layer's refusal has no other in common with the log
-            "Transfer-Encoding: chunked",
-            method="POST",
-        )
-        + b"zz\r\nabc\r\n0\r\n\r\n",
+        lambda gateway, token: (
+            request(
+                "/v1/files",
+                f"Authorization: Bearer {token.bearer}",
+                f"X-Request-ID: first-chunk-{token.id}",  # the refusal's own would be another
+                "Transfer-Encoding: chunked",
+                method="POST",
+            )
+            + b"zz\r\nabc\r\n0\r\n\r\n"
+        ),
         400,
         0,
         {"requests": 1, "errors": 1, "rejected{malformed_request}": 1},
