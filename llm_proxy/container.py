@@ -11,6 +11,9 @@ from gevent import monkey
 from sqlalchemy import Engine
 
 from llm_proxy import __version__, logs, metrics, redisclient, runtime_metrics
+from llm_proxy.access.directory import KeyDirectory
+from llm_proxy.access.gate import Gate
+from llm_proxy.access.service import KeyService
 from llm_proxy.accounting.admission import Admission
 from llm_proxy.accounting.leasing import BEAT_S, STATEMENT_S, LeasedAdmission
 from llm_proxy.accounting.ledger import root_of
@@ -30,6 +33,7 @@ from llm_proxy.events.capture import CaptureLimits
 from llm_proxy.events.make import make_publisher
 from llm_proxy.events.publisher import Publisher
 from llm_proxy.events.queueing import Counters
+from llm_proxy.formats.tokens import Estimator
 from llm_proxy.forwarding.audits import RefusalAudit
 from llm_proxy.forwarding.breaker import Circuit, Slots, slot_limit
 from llm_proxy.forwarding.caching import Caching
@@ -52,7 +56,6 @@ from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.tokens.service import TokenService
 from llm_proxy.transport import Options, Timeouts, Upstream
 from llm_proxy.usage.budgets import Budgets
-from llm_proxy.usage.estimate import Estimator
 from llm_proxy.usage.meter import Meter
 from llm_proxy.usage.prices import Prices, load_prices
 from llm_proxy.usage.query import UsageLog
@@ -137,6 +140,21 @@ class Container:
         return ProjectService(self.engine, self.ring, self.tokens, changed=self.directory.forget_project)
 
     @cached_property
+    def key_directory(self) -> KeyDirectory:
+        """Knows management keys by their secret."""
+        return KeyDirectory(self.engine, now=self.health.now)
+
+    @cached_property
+    def keys(self) -> KeyService:
+        """The rules of management keys; what it changes, this worker forgets at once."""
+        return KeyService(self.engine, changed=self.key_directory.forget)
+
+    @cached_property
+    def gate(self) -> Gate:
+        """Admits the callers of the management plane."""
+        return Gate.of(self.settings, self.key_directory, self.failures)
+
+    @cached_property
     def audit_log(self) -> AuditLog:
         """Reads the audit trail."""
         return AuditLog(self.engine)
@@ -160,7 +178,7 @@ class Container:
 
     @cached_property
     def failures(self) -> Failures:
-        """Attempts to manage with a wrong token."""
+        """Attempts to manage with a wrong credential."""
         return Failures(shared_dir.shared(), self._shared_limits)
 
     @cached_property

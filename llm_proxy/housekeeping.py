@@ -23,7 +23,7 @@ from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.idempotency import KEPT as IDEMPOTENCY_KEPT
-from llm_proxy.db.models import AdminSessionRow, IdempotencyRow, LockRow, TokenRow, UsageRow
+from llm_proxy.db.models import AdminSessionRow, IdempotencyRow, LockRow, SignInRow, TokenRow, UsageRow
 from llm_proxy.db.session import reading, writing
 from llm_proxy.db.types import UtcTime
 from llm_proxy.runtime.clock import utc_now
@@ -230,7 +230,9 @@ class Housekeeper:
                     total += connection.execute(update(TokenRow).where(*same).values(values)).rowcount
 
     def _drop_sessions(self) -> int:
-        return _drop(self._engine, AdminSessionRow.__table__, ("id_hash",), AdminSessionRow.expires_at < self._now())
+        now = self._now()
+        dropped = _drop(self._engine, SignInRow.__table__, ("state_hash",), SignInRow.expires_at < now)
+        return dropped + _drop(self._engine, AdminSessionRow.__table__, ("id_hash",), AdminSessionRow.expires_at < now)
 
 
 def _without_silent(stored: str, now_s: float) -> tuple[str, int] | tuple[None, int]:

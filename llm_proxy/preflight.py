@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from sqlalchemy import Engine
 
 from llm_proxy import logs
+from llm_proxy.access.gate import OFF
+from llm_proxy.access.service import has_unrestricted_admin
 from llm_proxy.accounting import ledger
 from llm_proxy.audit import file as audit_file
 from llm_proxy.audit.record import AuditEvent
@@ -90,12 +92,22 @@ def prepare(settings: Settings) -> None:
         engine = create_engine(settings)
         try:
             _record(prepare_database(engine, settings), engine, settings)
+            _require_admin(engine, settings)
         except DatabaseAway as away:
             if settings.driver == "sqlite" or not settings.database_startup_timeout_s:
                 raise
             raise _Later(str(away)) from None
         finally:
             engine.dispose()
+
+
+def _require_admin(engine: Engine, settings: Settings) -> None:
+    """Raise DatabaseFault where the root token is off and no management key could take its place."""
+    if settings.management_token_use == OFF and not has_unrestricted_admin(engine):
+        raise DatabaseFault(
+            "MANAGEMENT_TOKEN_USE=off: expected a live management key with the role admin and all projects; "
+            "make one with: llm-proxy manage key create --role admin"
+        )
 
 
 def _record(migrated: list[str], engine: Engine, settings: Settings) -> None:
@@ -166,6 +178,7 @@ def _main() -> None:
     try:
         engine = create_engine(settings)
         _record(prepare_patiently(engine, settings, is_wanted=lambda: os.getppid() == master), engine, settings)
+        _require_admin(engine, settings)
     except DatabaseFault as exc:
         said = str(exc).encode()
     with contextlib.suppress(BrokenPipeError):  # the master has ended: nobody wants to know

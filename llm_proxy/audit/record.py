@@ -19,7 +19,7 @@ _FIRST_CLASS = {"method": "http_method", "path": "endpoint", "user_agent": "user
 _WIDTHS = {  # characters, by column
     "id": 36,
     "action": 64,
-    "actor": 64,
+    "actor": 255,
     "project_id": 36,
     "request_id": 128,
     "correlation_id": 128,

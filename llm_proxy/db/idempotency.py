@@ -57,20 +57,26 @@ class IdempotencyKeys:
     def __init__(self, engine: Engine, ring: KeyRing, now: Clock = database_now) -> None:
         self._engine, self._ring, self._now = engine, ring, now
 
-    def claim(self, path: str, key: str, body: bytes) -> Claim | Answer:
-        """The right to go on, or the answer that was given before.
+    def claim(
+        self, path: str, key: str, body: bytes, *, actor: str | None = None, scope: str | None = None
+    ) -> Claim | Answer:
+        """Return the right to go on, or the response that was given before.
+
+        Args:
+            actor: The caller's name, for the record.
+            scope: Tells callers apart: the same key under another scope is another key. None is the root token's.
 
         Raises:
             Conflict: The key came with another body, its first call still runs, or its secret is not shown again.
         """
-        body_sha256 = digest(body.decode("latin-1"))
+        key, body_sha256 = _scoped(key, scope), digest(body.decode("latin-1"))
         with reading(self._engine) as connection:
             now = self._now(connection)
         for _ in range(3):  # an old row that is removed may be claimed by others meanwhile
             try:
                 with writing(self._engine) as connection:
                     connection.execute(delete(IdempotencyRow).where(_TABLE.created_at < now - KEPT))
-                    row = {"path": path, "key": key, "body_sha256": body_sha256, "created_at": now}
+                    row = {"path": path, "key": key, "body_sha256": body_sha256, "actor": actor, "created_at": now}
                     connection.execute(insert(IdempotencyRow), row)
                 return Claim(self, path, key)
             except IntegrityError:
@@ -126,6 +132,11 @@ class IdempotencyKeys:
             shown.more = {"id": body["id"]}
             raise shown
         return Answer(found["status"], stored["headers"], body)
+
+
+def _scoped(key: str, scope: str | None) -> str:
+    """Return the stored form; the blank in it occurs in no key of a request, so that no caller can name another's."""
+    return key if scope is None else f"{digest(scope)} {digest(key)}"
 
 
 def _is(path: str, key: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, and_, case, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, and_, case, false, func, or_, select, true
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import Function
@@ -106,6 +106,11 @@ def everything(engine: Engine, query: Select[Any], order: Order) -> Iterator[Seq
 def equals(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
     """`column = text` for columns of ids and words, which are ASCII: MySQL compares nothing else with them."""
     return column == text if text.isascii() and "\x00" not in text else false()
+
+
+def within(column: ColumnElement[Any], ids: frozenset[str] | None) -> ColumnElement[bool]:
+    """Whether the column of ids holds one of these; None holds all. A row without a value is in none."""
+    return true() if ids is None else column.in_(sorted(ids))
 
 
 def contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:

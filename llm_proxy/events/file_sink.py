@@ -24,7 +24,7 @@ from llm_proxy.events.contents import (
     response_content,
 )
 from llm_proxy.events.event import Event
-from llm_proxy.events.streams.base import as_dict
+from llm_proxy.formats.streams.base import as_dict
 from llm_proxy.runtime.append_file import AppendFile
 from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.runtime.line_writer import LineWriter

@@ -21,7 +21,9 @@ CLIENT_ADDRESS: Final = frozenset(  # where the client is stays between it and u
 OURS: Final = ("X-PROXY", "X-UPSTREAM-", "X-CACHE")  # names that only we may set
 DROPPED: Final = HOP_BY_HOP | CLIENT_ADDRESS | {"X-BODY-HASH", "X-REQUEST-START", "COOKIE", "COOKIE2"}
 
-_KEPT_WHATEVER_CONNECTION_SAYS: Final = frozenset(("HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "X-REQUEST-ID"))
+_KEPT_WHATEVER_CONNECTION_SAYS: Final = frozenset(  # the last two: a body must be read there as it was read here
+    ("HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "X-REQUEST-ID", "CONTENT-TYPE", "CONTENT-ENCODING")
+)
 _REMEMBERED_NAMES: Final = 2048
 _REMEMBERED_NAME_CHARS: Final = 128
 

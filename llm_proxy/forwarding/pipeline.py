@@ -442,7 +442,7 @@ def _incoming(request: ProxyRequest) -> Incoming:
         method=request.method,
         query=request.query,
         content_type=values.get("CONTENT-TYPE"),
-        content_encoding=values.get("CONTENT-ENCODING"),
+        content_encoding=",".join(request.all("CONTENT-ENCODING")),
         source=request.body,
         length=request.content_length,
         waits=values.get("EXPECT", "").lower() == "100-continue",

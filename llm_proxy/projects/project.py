@@ -34,6 +34,7 @@ class Project:
     tokens_per_minute: int | None = None
     max_cost_nano_usd_per_month: int | None = None
     stored_key: str = field(repr=False, default="")
+    created_by: str | None = None
 
     @classmethod
     def of(cls, row: RowMapping, ring: KeyRing) -> "Project":
@@ -55,6 +56,7 @@ class Project:
             tokens_per_minute=row["tokens_per_minute"],
             max_cost_nano_usd_per_month=row["max_cost_nano_usd_per_month"],
             stored_key=digest(row["api_key"]),
+            created_by=row["created_by"],
         )
 
 

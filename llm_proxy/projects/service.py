@@ -39,10 +39,11 @@ class RevokesTokens(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ProjectFilter:
-    """Which projects a list holds."""
+    """Which projects a list holds; `within` are the ids that the caller may see, None for all."""
 
     search: str | None = None
     is_active: bool | None = None
+    within: frozenset[str] | None = None
 
     def query(self) -> Select[Any]:
         """The rows, unordered."""
@@ -51,6 +52,8 @@ class ProjectFilter:
             query = query.where(listing.contains(_TABLE.name, self.search))
         if self.is_active is not None:
             query = query.where(_TABLE.is_active.is_(self.is_active))
+        if self.within is not None:
+            query = query.where(listing.within(_TABLE.id, self.within))
         return query
 
 
@@ -87,8 +90,14 @@ class ProjectService:
         new: NewProject,
         record: Record,
         then: Callable[[Connection, Project], None] = lambda connection, project: None,
+        *,
+        actor: str | None = None,
     ) -> Project:
-        """Store a new project; `then` is of the same transaction. Raises Conflict when the name is taken."""
+        """Store a new project; `then` is of the same transaction. Raises Conflict when the name is taken.
+
+        Args:
+            actor: The caller's name, for `created_by`.
+        """
         project_id = str(uuid.uuid4())
         with writing(self._engine) as connection:
             now = self._now(connection)
@@ -101,6 +110,7 @@ class ProjectService:
                 **new.limits,
                 "created_at": now,
                 "updated_at": now,
+                "created_by": actor,
             }
             try:
                 connection.execute(insert(ProjectRow), values)

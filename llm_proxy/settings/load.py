@@ -117,6 +117,14 @@ def _check_management_token(settings: Settings, faults: list[str], warnings: lis
         warnings.append("MANAGEMENT_TOKEN is shorter than 16 characters")
 
 
+def _check_management_token_use(settings: Settings, faults: list[str], warnings: list[str]) -> None:
+    if settings.management_token_use == "loopback" and settings.trusted_proxies:  # noqa: S105  (a word, no secret)
+        faults.append(
+            "MANAGEMENT_TOKEN_USE=loopback: expected TRUSTED_PROXIES to be unset, "
+            "because behind a proxy the socket's peer is not the client"
+        )
+
+
 def _check_admin_path(settings: Settings, faults: list[str], warnings: list[str]) -> None:
     reserved = ("/v1", "/manage", settings.metrics_path, "/health", "/ready", "/live")
     path = settings.admin_ui_path
@@ -179,6 +187,7 @@ def _check_without_effect(settings: Settings, faults: list[str], warnings: list[
 CHECKS: tuple[Callable[[Settings, list[str], list[str]], None], ...] = (
     _check_encryption,
     _check_management_token,
+    _check_management_token_use,
     _check_admin_path,
     _check_metrics_path,
     _check_database,

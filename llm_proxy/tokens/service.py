@@ -24,6 +24,7 @@ from llm_proxy.tokens.token import NewToken, Token, TokenPatch
 
 _TABLE = TokenRow.__table__.c
 SORTS = ("created_at", "expires_at", "last_used_at", "request_count")
+Within = frozenset[str] | None  # ids of the projects that a caller may see; None: all
 
 
 class Record(Protocol):
@@ -46,12 +47,16 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class TokenFilter:
-    """Which tokens a list holds. `active_only` and `status` are judged at one instant."""
+    """Which tokens a list holds. `active_only` and `status` are judged at one instant.
+
+    `within` are the projects that the caller may see, None for all.
+    """
 
     project_id: str | None = None
     active_only: bool = False
     status: str | None = None
     id_prefix: str | None = None
+    within: frozenset[str] | None = None
 
     def query(self, now: datetime) -> Select[Any]:
         """Return the query of the rows, unordered."""
@@ -63,6 +68,8 @@ class TokenFilter:
     def _clauses(self, now: datetime) -> Iterator[Any]:
         if self.project_id is not None:
             yield listing.equals(_TABLE.project_id, self.project_id)
+        if self.within is not None:
+            yield listing.within(_TABLE.project_id, self.within)
         if self.id_prefix:
             yield _TABLE.id.startswith(self.id_prefix, autoescape=True) if self.id_prefix.isascii() else false()
         for status in {self.status, "active" if self.active_only else None} - {None}:
@@ -99,11 +106,14 @@ class TokenService:
         new: NewToken,
         record: Record,
         then: Callable[[Connection, Issued], None] = lambda connection, issued: None,
+        *,
+        actor: str | None = None,
     ) -> Issued:
         """Store a new token; the bearer is in the result and nowhere else.
 
         Args:
             then: Called with the result inside the transaction.
+            actor: The caller's name, for `created_by`.
 
         Raises:
             ResourceNotFound: No such project.
@@ -113,16 +123,16 @@ class TokenService:
         with writing(self._engine) as connection:
             self._require_active(connection, new.project_id)
             now = self._now(connection)
-            connection.execute(insert(TokenRow), {"id": token_id, **_values(new, bearer, now)})
+            connection.execute(insert(TokenRow), {"id": token_id, "created_by": actor, **_values(new, bearer, now)})
             issued = Issued(_read(connection, token_id, now), bearer)
             record(connection, project_id=new.project_id, details=_creation(new, issued.token))
             then(connection, issued)
         return issued
 
-    def get(self, token_id: str) -> Token:
-        """Raises ResourceNotFound."""
+    def get(self, token_id: str, within: Within = None) -> Token:
+        """Raise ResourceNotFound for one that is not there, or of none of the projects `within`."""
         with reading(self._engine) as connection:
-            return _read(connection, token_id, self._now(connection))
+            return _read(connection, token_id, self._now(connection), within)
 
     def page(self, wanted: TokenFilter, order: Order, page: int, size: int) -> tuple[list[Token], int]:
         """One page by number, and how many rows there are in all."""
@@ -149,12 +159,18 @@ class TokenService:
             yield [Token.of(row, now) for row in rows]
 
     def update(
-        self, token_id: str, patch: TokenPatch, record: Record, check: Callable[[Token], None] = lambda token: None
+        self,
+        token_id: str,
+        patch: TokenPatch,
+        record: Record,
+        check: Callable[[Token], None] = lambda token: None,
+        within: Within = None,
     ) -> Token:
         """Write what the patch names; the counters are never touched.
 
         Args:
             check: Called with the token as it is, inside the transaction; raises to stop.
+            within: Ids of the projects that the caller may see; None for all.
 
         Raises:
             ResourceNotFound: No such token.
@@ -162,7 +178,7 @@ class TokenService:
         """
         with writing(self._engine) as connection:
             now = self._now(connection)
-            token = _read(connection, token_id, now, lock=True)
+            token = _read(connection, token_id, now, within, lock=True)
             check(token)
             values = dict(patch.values)
             if values.get("is_active") and not token.is_active:
@@ -175,11 +191,17 @@ class TokenService:
         self._changed(token_id)
         return updated
 
-    def revoke(self, token_id: str, record: Record, check: Callable[[Token], None] = lambda token: None) -> bool:
+    def revoke(
+        self,
+        token_id: str,
+        record: Record,
+        check: Callable[[Token], None] = lambda token: None,
+        within: Within = None,
+    ) -> bool:
         """Revoke; True when it was revoked already, and then nothing is written. Raises ResourceNotFound."""
         with writing(self._engine) as connection:
             now = self._now(connection)
-            token = _read(connection, token_id, now, lock=True)
+            token = _read(connection, token_id, now, within, lock=True)
             check(token)
             details: dict[str, Any] = {"token_id": token_id}
             if token.is_active:
@@ -235,10 +257,12 @@ class TokenService:
         )
 
 
-def _read(connection: Connection, token_id: str, now: datetime, *, lock: bool = False) -> Token:
+def _read(connection: Connection, token_id: str, now: datetime, within: Within = None, *, lock: bool = False) -> Token:
     if token_id.startswith("sk-"):
         raise BadRequest("use the token's id, not its value", param="token_id")
     query = select(TokenRow.__table__).where(listing.equals(_TABLE.id, token_id))
+    if within is not None:
+        query = query.where(listing.within(_TABLE.project_id, within))
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:
         raise ResourceNotFound("token not found", audit={"error_type": "token not found"})

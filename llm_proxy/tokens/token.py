@@ -34,6 +34,7 @@ class Token(TokenRecord):
     name: str | None
     metadata: dict[str, Any] | None
     state: str = ""
+    created_by: str | None = None
 
     @classmethod
     def of(cls, row: RowMapping, now: datetime) -> "Token":
@@ -59,6 +60,7 @@ class Token(TokenRecord):
             max_cost_nano_usd=row["max_cost_nano_usd"],
             total_tokens=row["total_tokens"],
             total_cost_nano_usd=row["total_cost_nano_usd"],
+            created_by=row["created_by"],
         )
         return replace(token, state=token.status(now))
 

@@ -6,6 +6,7 @@ from typing import cast
 from flask import Flask, Response, current_app, g, request
 
 from llm_proxy import logs
+from llm_proxy.access.caller import Caller
 from llm_proxy.container import Container
 from llm_proxy.forwarding.request import client_address
 from llm_proxy.runtime.ids import accepted_id, uuid7
@@ -43,6 +44,14 @@ def client_ip() -> str | None:
     return client_address(request.remote_addr, forwarded, services().settings.trusted_proxies)
 
 
+def _actor() -> dict[str, str]:
+    """Name the caller of the management plane, where one was admitted."""
+    caller: Caller | None = g.get("caller")
+    if caller is None:
+        return {}
+    return {"actor": caller.actor} | ({} if caller.key_id is None else {"actor_key_id": caller.key_id})
+
+
 def register(app: Flask, access: logs.AccessLog, metrics_path: str) -> None:
     """Ids on every answer, and one access line a request. The proxy's exchanges see to both themselves."""
     quiet = (*QUIET_PATHS, metrics_path, f"{metrics_path}/prometheus")
@@ -67,7 +76,11 @@ def register(app: Flask, access: logs.AccessLog, metrics_path: str) -> None:
             duration_s=time.monotonic() - g.get("received_s", time.monotonic()),
             request_id=request_id(),
             client_ip=client_ip(),
-            fields={"correlation_id": correlation_id(), "response_bytes": response.content_length or 0},
+            fields={
+                "correlation_id": correlation_id(),
+                "response_bytes": response.content_length or 0,
+                **_actor(),
+            },
             is_quiet=request.path in quiet or INSIDE in request.environ,
         )
         return response

@@ -32,7 +32,7 @@ class AuditRow(Base):
     id: Mapped[str] = mapped_column(ascii_text(36), primary_key=True)
     timestamp: Mapped[datetime] = mapped_column(UtcTime())
     action: Mapped[str] = mapped_column(exact_text(64))
-    actor: Mapped[str] = mapped_column(exact_text(64))
+    actor: Mapped[str] = mapped_column(exact_text(255))
     project_id: Mapped[str | None] = mapped_column(exact_text(36))
     request_id: Mapped[str | None] = mapped_column(exact_text(128))
     correlation_id: Mapped[str | None] = mapped_column(exact_text(128))

@@ -30,3 +30,4 @@ class ProjectRow(Base):
     tokens_per_minute: Mapped[int | None] = mapped_column(Integer())
     max_cost_nano_usd_per_month: Mapped[int | None] = mapped_column(big_integer())
     event_privacy: Mapped[str] = mapped_column(ascii_text(16), server_default="full")
+    created_by: Mapped[str | None] = mapped_column(exact_text(255))

@@ -16,7 +16,7 @@ import orjson
 from llm_proxy.dispatcher.backends.base import DELIVERED, BackendConfig, Result, Verdict
 from llm_proxy.dispatcher.backends.http import HttpClient, Reply
 from llm_proxy.dispatcher.payload import Payload, to_json
-from llm_proxy.events.streams.base import as_dict
+from llm_proxy.formats.streams.base import as_dict
 
 MOST_BYTES = 10 * 1024 * 1024  # refused there beyond it
 _CUT_CHARACTERS = 64 * 1024
@@ -139,8 +139,12 @@ def _with_usage(answer: dict[str, Any], payload: Payload) -> dict[str, Any]:
     """Ours where the answer has none."""
     if payload.usage is None or answer.get("usage"):
         return answer
-    prompt, completion = payload.usage.prompt_tokens or 0, payload.usage.completion_tokens or 0
-    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    counted = payload.usage
+    usage = {
+        "prompt_tokens": counted.prompt_tokens,
+        "completion_tokens": counted.completion_tokens,
+        "total_tokens": counted.total_tokens,
+    }
     return {**answer, "usage": usage}
 
 

@@ -13,7 +13,7 @@ import orjson
 from llm_proxy.dispatcher.backends.base import DELIVERED, BackendConfig, Result, Verdict
 from llm_proxy.dispatcher.backends.http import HttpClient, Reply
 from llm_proxy.dispatcher.payload import Payload, to_json
-from llm_proxy.events.streams.base import as_dict, as_list
+from llm_proxy.formats.streams.base import as_dict, as_list
 from llm_proxy.runtime.clock import rfc3339
 
 MOST_BYTES = 4 * 1024 * 1024  # a call
@@ -151,8 +151,8 @@ def _usage(payload: Payload) -> dict[str, int] | None:
     usage = payload.usage
     if usage is None:
         return None
-    found = {"prompt": usage.prompt_tokens or 0, "completion": usage.completion_tokens or 0}
-    return found if usage.cached_tokens is None else {**found, "promptCached": usage.cached_tokens}
+    found = {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens}
+    return {**found, "promptCached": usage.cached_tokens} if usage.cached_tokens else found
 
 
 def _flat(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt("audit.show", "failed to get audit event", details=details) as attempt:
             if not event_id.strip():
                 raise BadRequest("audit event ID is required", param="id")
-            row = services().audit_log.get(event_id.replace("\x00", "\ufffd"))
+            row = services().audit_log.get(event_id.replace("\x00", "\ufffd"), current().caller.projects)
             attempt.succeeded()
         return answers.answer(event_json(row))
 
@@ -66,7 +66,7 @@ def filters() -> AuditFilter:
     since, until = inputs.instant("start_time"), inputs.instant("end_time", is_end=True)
     if since is not None and until is not None and since > until:
         raise BadRequest("start_time is after end_time", param="start_time")
-    return AuditFilter(exact, inputs.search(), since, until)
+    return AuditFilter(exact, inputs.search(), since, until, current().caller.projects)
 
 
 def _is_descending() -> bool:

@@ -21,7 +21,7 @@ from servers.redis import RedisServer, running_redis
 from servers.services import running
 
 from llm_proxy.events.event import Event
-from llm_proxy.events.streams import merge
+from llm_proxy.formats.streams import merge
 
 CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}).encode()
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()

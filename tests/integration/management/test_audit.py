@@ -32,7 +32,7 @@ def test_a_call_leaves_one_record_with_who_and_how(manage: Manager) -> None:
     project = manage.call("POST", "/projects", {"name": "a", "api_key": "k" * 20}, headers=headers).get_json()
     [event] = manage.call("GET", "/audit?action=project.create").get_json()["events"]
     assert event | {
-        "actor": "management_api", "outcome": "success", "project_id": project["id"], "request_id": "req-1",
+        "actor": "root", "outcome": "success", "project_id": project["id"], "request_id": "req-1",
         "correlation_id": "cor-1", "client_ip": "127.0.0.1", "method": "POST", "path": "/manage/projects",
         "user_agent": "tests/1",
     } == event  # fmt: skip

@@ -29,6 +29,7 @@ def test_creation_shows_the_project_and_hides_the_key(manage: Manager) -> None:
         "tokens_per_minute",
         "max_cost_usd_per_month",
         "created_at",
+        "created_by",
         "updated_at",
     ]
     assert (project["name"], project["api_key"], project["is_active"]) == ("Team A", "sk-provi...ghij", True)

@@ -11,10 +11,10 @@ import pytest
 from integration.management.conftest import Manager
 
 from llm_proxy.errors import CostBudgetExceeded
+from llm_proxy.formats.usage import Usage
 from llm_proxy.model.project import ProjectSnapshot
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
-from llm_proxy.usage.parsers import Usage
 from llm_proxy.usage.rollup import Key, Sums
 
 DAYS = (date(2026, 1, 31), date(2026, 2, 1))
