@@ -24,6 +24,7 @@ from llm_proxy.texts import wants_colour
 
 QUEUE_BOUND = 50_000  # lines; beyond it the oldest are dropped and counted in a line of their own
 FILE_MODE = 0o640
+FLUSH_S = 0.2
 QUEUE_BYTES = 64 * 1024 * 1024  # of lines
 _PATH_CHARS, _TRACE_CHARS = 2048, 8192  # of what clients may make long
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
@@ -70,7 +71,9 @@ class Writer:
     def __init__(self, sink: Sink, *, is_json: bool = True, colour: bool = False, is_short: bool = False) -> None:
         self.sink, self.is_json, self._colour, self._is_short = sink, is_json, colour, is_short
         self._dropped = 0
-        self._lines = LineWriter(self._write, most_lines=QUEUE_BOUND, most_bytes=QUEUE_BYTES, lost=self._lose)
+        self._lines = LineWriter(
+            self._write, pause_s=FLUSH_S, most_lines=QUEUE_BOUND, most_bytes=QUEUE_BYTES, lost=self._lose
+        )
 
     def line(self, level: str, message: str, fields: Fields) -> None:
         """Put one line together and on its way. `fields` must have passed the redaction. Never raises."""

@@ -3,11 +3,13 @@
 import os
 import shlex
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import ColumnElement, Engine, func, select, text
 
 from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.connector import connector_of
@@ -15,7 +17,6 @@ from llm_proxy.db.errors import DatabaseFault
 from llm_proxy.db.models import AuditRow, ProjectRow, TokenRow
 from llm_proxy.db.session import reading
 from llm_proxy.db.urls import parse
-from llm_proxy.model.token import expired_before
 
 _TABLES = ("projects", "tokens", "audit_events")
 
@@ -76,8 +77,14 @@ def _options(place: list[tuple[str, str]], names: dict[str, str]) -> list[str]:
     return [f"{names[name]}={value}" for name, value in place if value]
 
 
-def stats(engine: Engine, now: Clock = database_now) -> Stats:
-    """Count, in one reading transaction. Tokens that were unused for too long are expired; both may be revoked."""
+def stats(
+    engine: Engine, expired_before: Callable[[datetime], ColumnElement[bool]], now: Clock = database_now
+) -> Stats:
+    """Count, in one reading transaction. Tokens that were unused for too long are expired; both may be revoked.
+
+    Args:
+        expired_before: The condition that a token's row had expired at an instant.
+    """
     with reading(engine) as connection:
         is_over = expired_before(now(connection))
 

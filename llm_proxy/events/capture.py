@@ -7,7 +7,7 @@ append; joining and masking wait for `finish`, decoding and JSON for the publish
 import logging
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -220,7 +220,7 @@ class Capture:
         self._facts: dict[str, Any] = {}
         self._secrets = _NO_SECRETS
 
-    def request_chunk(self, chunk: bytes) -> None:
+    def request_data(self, chunk: bytes) -> None:
         """A piece of the request's content went to the provider."""
         self._request.append(chunk)
 
@@ -233,8 +233,13 @@ class Capture:
         """How many bytes of the request's content are of use."""
         return self._request._room
 
-    def response_head(self, fields: Fields) -> None:
-        """The fields of the answer, as the client gets them. Decides whether its content is kept."""
+    def response_started(self, status: int | None, fields: Fields) -> Callable[[bytes], None]:
+        """Take the response's fields, as the client gets them; return what gets each piece of its content."""
+        self._note_fields(fields)
+        return self.response_data
+
+    def _note_fields(self, fields: Fields) -> None:
+        """Decide by the content's type whether it is kept."""
         self._response_fields = fields
         for name, value in fields:
             if len(name) == 12 and name.lower() == "content-type":
@@ -244,7 +249,7 @@ class Capture:
                     self._response_fields = _Joined(fields)
                 return
 
-    def response_chunk(self, chunk: bytes) -> None:
+    def response_data(self, chunk: bytes) -> None:
         """A piece of the answer's content went to the client."""
         self._response.append(chunk)
 

@@ -184,7 +184,9 @@ class FileSink:
         count_lost: Callable[[int], None],
     ) -> None:
         self._file = AppendFile(path, mode=_MODE)
-        self._lines = LineWriter(self._append, most_lines=_MOST_LINES, most_bytes=most_bytes, lost=self._lose)
+        self._lines = LineWriter(
+            self._append, pause_s=0.0, most_lines=_MOST_LINES, most_bytes=most_bytes, lost=self._lose
+        )
         self._keep_binary, self._count_lost = keep_binary, count_lost
         self._is_failing = False
 

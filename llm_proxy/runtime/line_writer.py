@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-INTERVAL_S = 0.2
 STOP_S = 2.0  # what a blocked file or pipe delays a worker's end
 _BATCH_BYTES = 256 * 1024  # a full disk loses whole batches
 
@@ -14,6 +13,7 @@ class LineWriter:
 
     Args:
         write: Writes whole lines, in whichever thread; may block. Raises OSError.
+        pause_s: How long lines are gathered before they are written.
         most_lines, most_bytes: Bounds of the queue; beyond them the oldest lines are dropped.
         lost: Gets the number of lines that were not written, and the error; None: the queue was full.
     """
@@ -22,18 +22,20 @@ class LineWriter:
         self,
         write: Callable[[bytes], None],
         *,
+        pause_s: float,
         most_lines: int,
         most_bytes: int,
         lost: Callable[[int, OSError | None], None],
     ) -> None:
-        self._write, self._lost = write, lost
+        self._write, self._lost, self._pause_s = write, lost, pause_s
         self._most_lines, self._most_bytes = most_lines, most_bytes
         self._queue: deque[bytes] = deque()
         self._held_bytes = 0
         self._under_way = 0  # lines that the thread is writing
         self._greenlet: Any = None
         self._pool: Any = None
-        self._stop: Any = None
+        self._work: Any = None  # gevent's event: there are lines, or the end has come
+        self._is_stopping = False
         self.is_stuck = False  # the thread did not return before the end
 
     def put(self, line: bytes) -> None:
@@ -42,6 +44,8 @@ class LineWriter:
         self._held_bytes += len(line)
         if self._greenlet is None:
             self.flush()
+        elif not self._work.is_set():
+            self._work.set()
         while len(self._queue) > self._most_lines or self._held_bytes > self._most_bytes:
             self._held_bytes -= len(self._queue.popleft())
             self._lost(1, None)
@@ -53,14 +57,16 @@ class LineWriter:
         import gevent.threadpool
 
         if self._greenlet is None:
-            self._pool, self._stop = gevent.threadpool.ThreadPool(1), gevent.event.Event()
+            self._pool, self._work = gevent.threadpool.ThreadPool(1), gevent.event.Event()
+            self._is_stopping = False
             self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
         """Write what is queued, within a bound of time; then write each line at once."""
         if self._greenlet is None:
             return
-        self._stop.set()
+        self._is_stopping = True
+        self._work.set()
         self._greenlet.join(timeout=STOP_S)
         self.is_stuck = not self._greenlet.ready()
         self._greenlet.kill(block=False)
@@ -76,8 +82,13 @@ class LineWriter:
             self._told(count, self._tried(data))
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            self._stop.wait(INTERVAL_S)
+        import gevent
+
+        while not self._is_stopping:
+            self._work.wait()
+            if not self._is_stopping:
+                gevent.sleep(self._pause_s)
+            self._work.clear()
             while self._queue:
                 self._under_way, data = self._take()
                 self._told(self._under_way, self._pool.apply(self._tried, (data,)))

@@ -5,9 +5,9 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
-from typing import Any, Protocol
+from typing import Any, Final
 
 import gevent
 
@@ -44,37 +44,17 @@ _FORM_PARTS, _MODEL_BYTES = 1000, 255  # looked at
 _log = logging.getLogger(__name__)
 
 
-class Readable(Protocol):
-    """A body that is read piece by piece."""
-
-    def read1(self, n: int, /) -> bytes:
-        """At most `n` bytes; b"" at the end."""
-
-
-class MeteredBody:
-    """A streamed body whose first pieces, and last one, are kept."""
-
-    __slots__ = ("_body", "_metered")
-
-    def __init__(self, body: Readable, metered: "Metered") -> None:
-        self._body, self._metered = body, metered
-
-    def read1(self, n: int, /) -> bytes:
-        """The next piece, as the body gives it."""
-        data = self._body.read1(n)
-        self._metered.request_piece(data)
-        return data
-
-
 class Metered:
     """What is kept of one exchange, and what it used once that was read.
 
     Attributes:
-        asked: The request's body as far as it is kept; in pieces while it passes.
+        asked: The request's body as far as it is kept, in pieces.
         asked_bytes: Its length, as far as it has passed or is known.
         tap: The response's, where it can tell something.
+        request_room: How many bytes of a body that is held on disk are of use.
     """
 
+    request_room: Final = REQUEST_BYTES
     __slots__ = (
         "asked",
         "asked_bytes",
@@ -94,34 +74,37 @@ class Metered:
     ) -> None:
         self.token, self.method, self.path = token, method, path
         self.request_type, self.request_encoding = request_type, request_encoding
-        self.asked: bytes | list[bytes] = b""
+        self.asked: list[bytes] = []
         self.asked_bytes, self.last = 0, b""
         self.tap: Tap | None = None
         self.media_type = ""
         self.status: int | None = None
 
-    def answered(self, status: int, media_type: str, encoding: str) -> Tap | None:
-        """Take the response's head: return a tap for its body, None where it tells nothing.
+    def request_data(self, data: bytes) -> None:
+        """Keep the first pieces of the request's body, and the last, where a form may name its model."""
+        if self.asked_bytes < REQUEST_BYTES:
+            self.asked.append(data)
+        elif data:
+            self.last = data
+        self.asked_bytes += len(data)
+
+    def request_rest(self, size: int) -> None:
+        """Count what is sent without being shown."""
+        self.asked_bytes += size
+
+    def response_started(self, status: int | None, fields: Iterable[tuple[str, str]]) -> Tap | None:
+        """Take the response's status and fields; return a tap for its body, None where it tells nothing.
 
         The type is a provider's hint: where a model generates, whatever it answers is read.
         """
         self.status = status
-        if not 200 <= status < 300:
+        if status is None or not 200 <= status < 300:
             return None
+        media_type, encoding = _content(fields)
         if not _NO_TEXT.match(media_type) or self.generates:
             self.media_type = media_type.lower()
             self.tap = Tap(encoding)
         return self.tap
-
-    def request_piece(self, piece: bytes) -> None:
-        """A piece of a body that is not held: the first are kept, and the last, where a form may name its model."""
-        if not isinstance(self.asked, list):
-            self.asked = []
-        if self.asked_bytes < REQUEST_BYTES:
-            self.asked.append(piece)
-        elif piece:
-            self.last = piece
-        self.asked_bytes += len(piece)
 
     @property
     def generates(self) -> bool:
@@ -131,7 +114,7 @@ class Metered:
     @property
     def kept(self) -> bytes:
         """The request's first bytes."""
-        return self.asked if isinstance(self.asked, bytes) else b"".join(self.asked)
+        return self.asked[0] if len(self.asked) == 1 else b"".join(self.asked)
 
     def prompt(self) -> Prompt:
         """Read the request."""
@@ -307,6 +290,18 @@ class Meter:
             metrics.UNPRICED.inc()
         elif cost:
             metrics.COST_USD.inc(cost / NANO)
+
+
+def _content(fields: Iterable[tuple[str, str]]) -> tuple[str, str]:
+    """Return Content-Type and Content-Encoding; empty where there is none."""
+    media_type = encoding = ""
+    for name, value in fields:
+        size = len(name)  # cheaper than a look at each name
+        if size == 12 and name.lower() == "content-type":
+            media_type = value
+        elif size == 16 and name.lower() == "content-encoding":
+            encoding = value
+    return media_type, encoding
 
 
 def _of_size(metered: Metered) -> Usage | None:

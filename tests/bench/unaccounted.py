@@ -5,6 +5,7 @@ from typing import Any
 
 from llm_proxy.app import create_app
 from llm_proxy.forwarding.pipeline import Pipeline
+from llm_proxy.forwarding.reporters import UsageRecorder
 
 _ADMISSION = ("peek", "take", "sent", "refund", "touch", "hit", "forget", "cut_streams", "start", "beat", "close")
 _begin = Pipeline.__init__
@@ -15,7 +16,8 @@ def _nothing(*about: Any, **more: Any) -> None:
 
 
 def _without_meter(self: Pipeline, *parts: Any, **named: Any) -> None:
-    _begin(self, *parts, **{**named, "meter": None})
+    taps = [make for make in named["tap_factories"] if not isinstance(make.__self__, UsageRecorder)]
+    _begin(self, *parts, **{**named, "tap_factories": taps})
 
 
 Pipeline.__init__ = _without_meter  # type: ignore[method-assign]

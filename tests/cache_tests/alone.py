@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llm_proxy.cache.coalesce import Flights
-from llm_proxy.cache.engine import SAFE_METHODS, Inquiry, ResponseCache, Served
+from llm_proxy.cache.engine import SAFE_METHODS, ResponseCache
+from llm_proxy.cache.lookup import Inquiry, StoredResponse
 from llm_proxy.cache.marks import Marks
 from llm_proxy.cache.memory import MemoryStore
 from llm_proxy.cache.policy import Rules, Verdict
@@ -166,7 +167,7 @@ def _end_to_end(fields: list[tuple[bytes, bytes]]) -> Fields:
     return [field for field in decoded if field[0].upper() not in named]
 
 
-def _send(start_response: StartResponse, served: Served, inquiry: Inquiry, word: str) -> Iterable[bytes]:
+def _send(start_response: StartResponse, served: StoredResponse, inquiry: Inquiry, word: str) -> Iterable[bytes]:
     word = "conditional-hit" if served.is_conditional else word
     start_response(f"{served.status} {served.reason}", [*served.fields, ("Cache-Status", f"llm-proxy; {word}")])
     return (served.content,) if served.content else ()

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -239,9 +240,12 @@ def test_a_full_queue_drops_the_oldest_and_says_so(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(logs, "QUEUE_BOUND", 10)
     sink = _Slow()
     writer = logs.Writer(sink)
-    writer._lines._greenlet = object()  # as after `start`, with nobody who flushes
+    writer._lines._greenlet, writer._lines._work = (
+        object(),
+        threading.Event(),
+    )  # as after `start`, with nobody who flushes
     for number in range(25):
         writer.line("info", f"line {number}", {})
     writer.flush()
-    lines = [json.loads(line)["msg"] for line in sink.written.splitlines()]
-    assert lines == [*(f"line {number}" for number in range(15, 25)), "15 log lines dropped"]
+    found = [json.loads(line)["msg"] for line in sink.written.splitlines()]
+    assert found == [*(f"line {number}" for number in range(15, 25)), "15 log lines dropped"]

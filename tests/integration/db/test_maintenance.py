@@ -14,6 +14,7 @@ from llm_proxy.db import maintenance
 from llm_proxy.db.errors import DatabaseFault
 from llm_proxy.db.models import ProjectRow, TokenRow
 from llm_proxy.db.session import writing
+from llm_proxy.model.token import expired_before
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -56,7 +57,7 @@ def _fill(database: Database) -> None:
 def test_counts(ready_database: Database) -> None:
     """Each number is that of what was put in."""
     _fill(ready_database)
-    found = maintenance.stats(ready_database.engine(), lambda connection: NOW)
+    found = maintenance.stats(ready_database.engine(), expired_before, lambda connection: NOW)
     assert (found.projects, found.active_projects) == (2, 1)
     assert (found.tokens, found.active_tokens, found.expired_tokens) == (5, 2, 2)
     assert (found.requests, found.audit_events) == (50, 0)
@@ -68,7 +69,7 @@ def test_maintenance_changes_no_row(ready_database: Database) -> None:
     """It runs on each engine, and what was there is there."""
     _fill(ready_database)
     maintenance.maintain(ready_database.engine())
-    assert maintenance.stats(ready_database.engine(), lambda connection: NOW).requests == 50
+    assert maintenance.stats(ready_database.engine(), expired_before, lambda connection: NOW).requests == 50
 
 
 @on_sqlite

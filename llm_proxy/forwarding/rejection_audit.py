@@ -5,7 +5,7 @@ from typing import Any, Protocol
 from llm_proxy.accounting.outcomes import Row
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.errors import LlmProxyError, ServiceUnavailable
-from llm_proxy.forwarding.settle import Settlement
+from llm_proxy.forwarding.exchange import Exchange
 
 ACTORS = {"token.access": "anonymous", "proxy_request": "system"}
 
@@ -17,7 +17,7 @@ class Queue(Protocol):
         """Queue it, or count it as one too many."""
 
 
-class RefusalAudit:
+class RejectionAudit:
     """Turns a refusal into a record.
 
     Args:
@@ -27,10 +27,12 @@ class RefusalAudit:
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
 
-    def __call__(self, settlement: Settlement, row: Row, error: BaseException) -> None:
-        """See `settle.Refusals`."""
-        request, token = settlement.request, settlement.token
-        action = row.audit or "proxy_request"
+    def report(self, exchange: Exchange, row: Row, error: BaseException | None) -> None:
+        """Queue a record where the row has one."""
+        action = row.audit
+        if not action or error is None:
+            return
+        request, token = exchange.request, exchange.token
         reason = error.code if isinstance(error, LlmProxyError) else type(error).__name__
         details: dict[str, Any] = {
             "reason": reason,
@@ -38,7 +40,7 @@ class RefusalAudit:
             "endpoint": request.path,
             "user_agent": request.values.get("USER-AGENT"),
             "token_id": None if token is None else token.id,
-            "token": settlement.bearer_hint if token is None else token.hint,
+            "token": exchange.bearer_hint if token is None else token.hint,
         }
         self._queue.offer(
             AuditEvent(
