@@ -4,13 +4,14 @@ that needs none of it."""
 import threading
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Protocol
 
 import gevent
 from gevent import monkey
 from sqlalchemy import Engine
 
-from llm_proxy import __version__, logs, metrics, redisclient, runtime_metrics
+from llm_proxy import logs, metrics, redisclient, runtime_metrics
 from llm_proxy.access.directory import KeyDirectory
 from llm_proxy.access.gate import Gate
 from llm_proxy.access.service import KeyService
@@ -34,16 +35,22 @@ from llm_proxy.events.make import make_publisher
 from llm_proxy.events.publisher import Publisher
 from llm_proxy.events.queueing import Counters
 from llm_proxy.formats.tokens import Estimator
-from llm_proxy.forwarding.breaker import Circuit, Slots, slot_limit
-from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.event_recorder import EventRecorder
 from llm_proxy.forwarding.exchange import ExchangeRegistry
-from llm_proxy.forwarding.fields import RequestFields
-from llm_proxy.forwarding.inspection import Inspector
+from llm_proxy.forwarding.lane import Lane
+from llm_proxy.forwarding.parts import (
+    cors_of,
+    inspector_of,
+    lane_of,
+    request_fields_of,
+    timeouts_of,
+    upstream_of,
+)
 from llm_proxy.forwarding.pipeline import Pipeline
 from llm_proxy.forwarding.rejection_audit import RejectionAudit
 from llm_proxy.forwarding.reporters import AccessReporter, UsageRecorder, report_metrics
 from llm_proxy.forwarding.response_cache import CacheSource, NoCache, ResponseSource
+from llm_proxy.forwarding.router import Router
 from llm_proxy.forwarding.settlement import Reporter, Settlement
 from llm_proxy.housekeeping import Housekeeper
 from llm_proxy.limits.failures import Failures
@@ -52,19 +59,24 @@ from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
 from llm_proxy.limits.redis import RedisStore as LimitsInRedis
 from llm_proxy.projects.provider_keys import ProviderKeyService
 from llm_proxy.projects.service import ProjectService
-from llm_proxy.providers import LoadedProvider, ParameterRules, Provider, load_provider
+from llm_proxy.providers import LoadedProvider, Provider, load_provider
 from llm_proxy.runtime import shared_dir
 from llm_proxy.settings import Settings
 from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.tokens.service import TokenService
-from llm_proxy.transport import Options, Timeouts, Upstream
+from llm_proxy.transport import Upstream
 from llm_proxy.usage.budgets import Budgets
 from llm_proxy.usage.meter import Meter
 from llm_proxy.usage.prices import Prices, load_prices
 from llm_proxy.usage.query import UsageLog
 from llm_proxy.usage.rollup import Rollup
 
-Render = Callable[[LlmProxyError], tuple[str, list[tuple[str, str]], bytes]]
+
+class Render(Protocol):
+    """From an error to a response's status, fields and body."""
+
+    def __call__(self, error: LlmProxyError, *, shape: str) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Render it in the form of a vendor's API."""
 
 
 class Container:
@@ -264,15 +276,8 @@ class Container:
 
     @cached_property
     def upstream(self) -> Upstream:
-        """Sends requests."""
-        provider = self.provider
-        return Upstream(
-            Options(
-                max_idle=provider.max_idle_conns,
-                max_idle_per_origin=provider.max_idle_conns_per_host,
-                idle_s=provider.timeouts.idle_connection_s,
-            )
-        )
+        """Sends requests to the default provider."""
+        return upstream_of(self.provider)
 
     @cached_property
     def access(self) -> logs.AccessLog:
@@ -296,7 +301,6 @@ class Container:
         return EventRecorder(
             self.publisher,
             CaptureLimits.of(self.settings),
-            provider=self.loaded_provider.provider.name,
             is_required=self.settings.events_required,
         )
 
@@ -314,14 +318,20 @@ class Container:
         return registry
 
     @cached_property
-    def circuit(self) -> Circuit:
-        """Whether the provider is asked at all."""
-        return Circuit()
-
-    @cached_property
-    def slots(self) -> Slots:
-        """How many exchanges this worker runs at once."""
-        return Slots(slot_limit(self.settings.max_concurrent_requests, self.workers, self.worker_connections))
+    def lanes(self) -> tuple[Lane, ...]:
+        """The providers that are served, each with its slots and circuits; the default one first."""
+        others = self.loaded_provider.others
+        return tuple(
+            lane_of(
+                provider,
+                self.settings,
+                workers=self.workers,
+                worker_connections=self.worker_connections,
+                is_default=provider is self.provider,
+                has_neighbours=bool(others),
+            )
+            for provider in (self.provider, *others)
+        )
 
     @cached_property
     def settlement(self) -> Settlement:
@@ -334,47 +344,56 @@ class Container:
             *audits,
             AccessReporter(self.access).report,
         ]
-        return Settlement(
-            self.exchanges, admission=self.admission, circuit=self.circuit, slots=self.slots, reporters=reporters
-        )
+        return Settlement(self.exchanges, admission=self.admission, reporters=reporters)
 
-    @cached_property
-    def response_source(self) -> ResponseSource:
-        """The cache as the pipeline uses it."""
+    def _response_source(self, lane: Lane) -> ResponseSource:
+        """The cache as the pipeline of one provider uses it."""
         cache = self.response_cache
         if cache is None:
             return NoCache()
         return CacheSource(
             cache,
-            background=lambda request, token: self.pipeline.refresh(request, token),
+            background=lambda request, token: self._pipelines[lane].refresh(request, token),
             is_debug=self.access.is_debug,
         )
 
-    @cached_property
+    @property
     def pipeline(self) -> Pipeline:
-        """The proxy."""
-        settings, provider = self.settings, self.provider
+        """The proxy to the default provider."""
+        return self._pipelines[self.lanes[0]]
+
+    @cached_property
+    def _pipelines(self) -> dict[Lane, Pipeline]:
         self.start()
+        return {lane: self._make_pipeline(lane) for lane in self.lanes}
+
+    @cached_property
+    def front(self) -> Pipeline | Router:
+        """Responds to requests: the pipeline, or the router of several."""
+        if len(self.lanes) == 1:
+            return self.pipeline
+        return Router(self.pipeline, [(lane.provider, self._pipelines[lane]) for lane in self.lanes[1:]])
+
+    def _make_pipeline(self, lane: Lane) -> Pipeline:
+        settings, provider = self.settings, lane.provider
         return Pipeline(
-            provider,
+            lane,
             registry=self.exchanges,
             settlement=self.settlement,
             access=self.access,
             is_draining=lambda: self.phase() == "draining",
-            inspector=_inspector(provider, settings),
+            inspector=inspector_of(provider, settings),
             limits=self.limits,
             directory=self.directory,
             admission=self.admission,
             budgets=self.budgets,
-            cache=self.response_source,
-            slots=self.slots,
-            circuit=self.circuit,
+            cache=self._response_source(lane),
             tap_factories=(self.recorder.tap, self.usage_recorder.tap),
-            request_fields=_request_fields(provider, settings),
-            upstream=self.upstream,
-            timeouts=_timeouts(provider),
-            cors=_cors(provider, settings),
-            render=self._render,
+            request_fields=request_fields_of(provider, settings),
+            upstream=self.upstream if lane.is_default else upstream_of(provider),
+            timeouts=timeouts_of(provider),
+            cors=cors_of(provider, settings),
+            render=partial(self._render, shape=provider.error_shape),
             max_request_bytes=settings.max_request_size_bytes,
             enforce_project_active=settings.enforce_project_active,
         )
@@ -425,7 +444,7 @@ class Container:
         if cache is not None:
             watch(metrics.CACHE_STORED_BYTES, cache.store.stored_bytes)
         watch(metrics.RATELIMIT_FALLBACK, lambda: self.limits.is_in_fallback)
-        watch(metrics.CIRCUIT_OPEN, lambda: self.circuit.is_open)
+        watch(metrics.CIRCUIT_OPEN, lambda: any(lane.breaker.is_open for lane in self.lanes))
 
     def _keep_house(self) -> None:
         while True:
@@ -454,7 +473,8 @@ class Container:
             self.audit.close()
             self.limits.close()
             self.failures.close()
-            self.upstream.close()
+            for pipeline in self._pipelines.values():
+                pipeline.close()
             if self.response_cache is not None:
                 self.response_cache.close()
         elif "audit" in vars(self):  # a command that wrote records without serving
@@ -465,36 +485,3 @@ class Container:
         logs.reopen()
         self.audit.reopen()
         self.publisher.reopen()
-
-
-def _timeouts(provider: Provider) -> Timeouts:
-    limits = provider.timeouts
-    return Timeouts(limits.connect_s, limits.first_byte_s, limits.idle_s, limits.total_s)
-
-
-def _inspector(provider: Provider, settings: Settings) -> Inspector:
-    return Inspector(
-        ParameterRules(provider.param_whitelist),
-        max_request_bytes=settings.max_request_size_bytes,
-        max_inspected_bytes=settings.max_inspected_body_bytes,
-        allows_streams=settings.enable_streaming,
-    )
-
-
-def _cors(provider: Provider, settings: Settings) -> Cors:
-    return Cors(
-        provider.allowed_origins,
-        origins=settings.cors_allowed_origins,
-        methods=settings.cors_allowed_methods,
-        headers=settings.cors_allowed_headers,
-        max_age_s=settings.cors_max_age_s,
-    )
-
-
-def _request_fields(provider: Provider, settings: Settings) -> RequestFields:
-    return RequestFields(
-        host=provider.host,
-        auth_header=provider.auth_header,
-        credential_prefix=provider.credential_prefix,
-        proxy_version=__version__ if settings.upstream_proxy_headers else None,
-    )

@@ -265,6 +265,7 @@ class Capture:
         project_id: str | None = None,
         token_id: str | None = None,
         provider: str | None = None,
+        error: str | None = None,
         event_id: str = "",
     ) -> None:
         """The exchange is over: note its facts, mask what was kept, let go of the rest.
@@ -273,6 +274,7 @@ class Capture:
             status: As sent to the client, or as the accounting table says for one that left.
             secrets: The caller's token and the provider's key, in clear.
             is_complete: False when the answer was broken off: `ResponseTruncated`.
+            error: Why the provider was not reached: host and cause.
             event_id: Default: a new UUIDv7.
         """
         self._facts = {
@@ -283,6 +285,7 @@ class Capture:
             "project_id": project_id,
             "token_id": token_id,
             "provider": provider,
+            "error": error,
             "event_id": event_id,
         }
         self._is_complete, self._secrets = is_complete, Secrets(secrets)

@@ -55,16 +55,16 @@ class StreamedBody:
         max_bytes: Raises RequestTooLarge from `read1` once more have come; 0 is no limit.
     """
 
-    __slots__ = ("_first", "_max_bytes", "_source", "received_bytes")
+    __slots__ = ("_max_bytes", "_source", "first", "received_bytes")
 
     def __init__(self, source: Source, *, first: bytes = b"", max_bytes: int = 0) -> None:
-        self._source, self._first, self._max_bytes = source, first, max_bytes
+        self._source, self.first, self._max_bytes = source, first, max_bytes
         self.received_bytes = len(first)
 
     def read1(self, n: int, /) -> bytes:
         """What has arrived, at most `n` bytes; b"" at the end. Raises RequestTooLarge, ClientConnectionError."""
-        if self._first:
-            data, self._first = self._first[:n], self._first[n:]
+        if self.first:
+            data, self.first = self.first[:n], self.first[n:]
             return data
         data = self._source.read1(n)
         self.received_bytes += len(data)

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
-from urllib.parse import unquote_plus
 
 from llm_proxy.accounting.admission import Admission
 from llm_proxy.cache.lookup import StoredResponse
@@ -16,17 +15,18 @@ from llm_proxy.errors import (
     ClientConnectionError,
     ClientGone,
     Draining,
-    InvalidToken,
     LlmProxyError,
     ProjectInactive,
-    TokenInQuery,
+    ProviderNotAllowed,
+    ProviderNotConfigured,
     UpgradeNotSupported,
     UpstreamAuthError,
     UpstreamCut,
 )
 from llm_proxy.forwarding.body import StreamedBody, check_declared
-from llm_proxy.forwarding.breaker import Circuit, Slots
 from llm_proxy.forwarding.cors import Cors
+from llm_proxy.forwarding.credentials import Credentials
+from llm_proxy.forwarding.entrance import enter
 from llm_proxy.forwarding.exchange import Exchange, ExchangeRegistry
 from llm_proxy.forwarding.fields import (
     REPLACED_WITH_CORRELATION,
@@ -35,6 +35,7 @@ from llm_proxy.forwarding.fields import (
     answer_fields,
 )
 from llm_proxy.forwarding.inspection import Body, Incoming, Inspector
+from llm_proxy.forwarding.lane import Lane
 from llm_proxy.forwarding.relay import Relay
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.response_cache import ResponseSource, row_of_hit
@@ -42,9 +43,9 @@ from llm_proxy.forwarding.settlement import Settlement
 from llm_proxy.forwarding.taps import Sendable, Tap, response_taps, tapped
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.logs import AccessLog
+from llm_proxy.model.project import ProjectSnapshot
 from llm_proxy.model.token import TokenSnapshot
-from llm_proxy.providers import AllowList, Provider
-from llm_proxy.tokens.bearer import hint_of_unknown, is_in
+from llm_proxy.tokens.bearer import hint_of_unknown
 from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
 from llm_proxy.usage.budgets import Budgets
@@ -65,10 +66,10 @@ class Reply(NamedTuple):
 
 
 class Pipeline:
-    """A worker's pipeline for its one provider.
+    """A worker's pipeline for one provider.
 
     Args:
-        provider: The provider that requests go to.
+        lane: The provider that requests go to, with what is its own.
         registry: The exchanges that run.
         settlement: Settles each of them at its end.
         access: Told of each request at level `debug`.
@@ -79,8 +80,6 @@ class Pipeline:
         admission: Charges requests.
         budgets: Budgets of model tokens and money.
         cache: Stored responses.
-        slots: Exchanges at once.
-        circuit: Whether the provider is asked at all.
         tap_factories: Make what watches the bytes of an exchange; each may refuse it.
         request_fields: Makes the provider's fields.
         upstream: Sends.
@@ -93,7 +92,7 @@ class Pipeline:
 
     def __init__(
         self,
-        provider: Provider,
+        lane: Lane,
         *,
         registry: ExchangeRegistry,
         settlement: Settlement,
@@ -105,8 +104,6 @@ class Pipeline:
         admission: Admission,
         budgets: Budgets,
         cache: ResponseSource,
-        slots: Slots,
-        circuit: Circuit,
         tap_factories: Sequence[Callable[[Exchange], Tap]],
         request_fields: RequestFields,
         upstream: Upstream,
@@ -116,12 +113,13 @@ class Pipeline:
         max_request_bytes: int = 0,
         enforce_project_active: bool = True,
     ) -> None:
-        self._allowed = AllowList(provider)
+        provider = lane.provider
+        self._lane, self._allowed, self._credentials = lane, lane.allowed, Credentials(provider)
         self._origin, self._base_path = provider.origin, provider.base_path.encode("latin-1")
         self._registry, self._settlement, self._access = registry, settlement, access
         self._is_draining, self._inspector, self._limits = is_draining, inspector, limits
         self._directory, self._admission, self._budgets = directory, admission, budgets
-        self._cache, self._slots, self._circuit = cache, slots, circuit
+        self._cache = cache
         self._tap_factories, self._request_fields = tuple(tap_factories), request_fields
         self._upstream, self._timeouts = upstream, timeouts
         self._cors, self._render = cors, render
@@ -171,11 +169,15 @@ class Pipeline:
             self._settlement.settle(exchange, error)
             raise
 
+    def close(self) -> None:
+        """Close the connections to the provider."""
+        self._upstream.close()
+
     # -- the steps ----------------------------------------------------------------------------------------------------
 
     def _begin(self, request: ProxyRequest) -> Exchange:
         """Step 1: the ids are the request's."""
-        exchange = Exchange(request)
+        exchange = Exchange(request, self._lane)
         self._registry.live.add(exchange)
         return exchange
 
@@ -190,22 +192,46 @@ class Pipeline:
         allowed.check_endpoint(request.path)  # 5
         allowed.check_fields(request.fields)  # 6
         if request.query:
-            check_query(request.query)
+            self._credentials.check_query(request.query)
         check_declared(request.content_length, self._max_request_bytes)  # 7
         self._limits.admit_address(request.client_addr)  # 8
-        bearer = bearer_of(request.all("AUTHORIZATION"))
+        bearer = self._credentials.bearer(request)
         token = self._authenticate(exchange, bearer)  # 9
         if self._enforces_project and not token.project.is_active:  # 10
             raise ProjectInactive
+        if self._lane.has_neighbours:
+            self._check_provider(token)
         self._admission.peek(token)  # 11
         budgets.check_token(token)
         self._limits.admit_token(token, bearer)  # 12
         budgets.check_project(token)
         exchange.is_usable = True
         named = budgets.check_model if budgets.needs_price(token) else None
+        if self._lane.models:
+            self._check_path_model(request.path, named)
         must_hold = self._cache.begin(exchange)
         body = exchange.body = self._inspector.admit(_incoming(request), must_hold=must_hold, named=named)  # 13
         return body
+
+    def _check_provider(self, token: TokenSnapshot) -> None:
+        """Raise ProviderNotAllowed, or ProviderNotConfigured where the project has no key for it."""
+        if token.providers is not None and self._lane.provider.name not in token.providers:
+            raise ProviderNotAllowed
+        if self._key_of(token.project) == "":
+            raise ProviderNotConfigured
+
+    def _key_of(self, project: ProjectSnapshot) -> str | None:
+        """Return the project's key for the provider: empty where there is none, None where it does not open."""
+        if self._lane.is_default:
+            return project.api_key
+        return project.provider_keys.get(self._lane.provider.name, "")
+
+    def _check_path_model(self, path: str, named: Callable[[str], None] | None) -> None:
+        """Check the model that a path names, in each of its readings, as if the body did."""
+        for model in self._lane.models.readings(path):
+            self._inspector.check_model(model)
+            if named is not None:
+                named(model)
 
     def _authenticate(self, exchange: Exchange, bearer: str) -> TokenSnapshot:
         try:
@@ -230,10 +256,11 @@ class Pipeline:
         """Steps 15 to 18; step 19 is the settlement's."""
         token = exchange.known_token
         exchange.taps = [make(exchange) for make in self._tap_factories]
-        self._enter(exchange)  # 15
-        if not token.project.api_key:
+        enter(exchange)  # 15
+        api_key = self._key_of(token.project)
+        if not api_key:
             raise UpstreamAuthError
-        forward = self._outgoing(exchange, body, token.project.api_key)
+        forward = self._outgoing(exchange, body, api_key)
         exchange.unit = self._admission.take(token)  # 16
         exchange.dispatched()
         answer = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)  # 17
@@ -243,12 +270,6 @@ class Pipeline:
         except BaseException:
             answer.close()
             raise
-
-    def _enter(self, exchange: Exchange) -> None:
-        """Take a slot, and pass the circuit."""
-        self._slots.take()
-        exchange.has_slot = True
-        exchange.is_probe = self._circuit.enter()
 
     def _outgoing(self, exchange: Exchange, body: Body | None, api_key: str) -> Forward:
         """Return the request as the provider gets it."""
@@ -358,29 +379,6 @@ class Pipeline:
 
 def _ids(request: ProxyRequest) -> Fields:
     return [("X-Request-ID", request.request_id), ("X-Correlation-ID", request.correlation_id)]
-
-
-def bearer_of(authorization: list[str]) -> str:
-    """Return the bearer of a request's Authorization lines. Raises InvalidToken: none, several, or another scheme."""
-    if len(authorization) == 1:
-        scheme, _, bearer = authorization[0].strip().partition(" ")
-        bearer = bearer.strip()
-        if scheme.lower() == "bearer" and bearer:
-            return bearer
-    raise InvalidToken(description="missing or invalid authorization header")
-
-
-def check_query(query: str) -> None:
-    """Raise TokenInQuery, naming the parameter that holds a token of this proxy."""
-    for pair in query.split("&"):
-        if is_in(unquote_plus(pair)):
-            raise TokenInQuery(param=shown_name(pair.partition("=")[0]))
-
-
-def shown_name(raw: str) -> str:
-    """A parameter's name as it may be shown; the token itself can stand there."""
-    name = unquote_plus(raw)
-    return "query" if is_in(name) else name[:64]
 
 
 def wants_websocket(upgrade: list[str]) -> bool:
