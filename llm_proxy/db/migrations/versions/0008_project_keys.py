@@ -6,7 +6,7 @@ from llm_proxy.db.migrations.steps import add_column, create_table, drop_column,
 from llm_proxy.db.types import UtcTime, ascii_text, exact_text, long_text
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
