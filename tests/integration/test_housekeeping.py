@@ -4,8 +4,8 @@ import json
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from servers.databases import Database
 from sqlalchemy import Engine, func, insert, select, text
+from support.databases import Database
 
 from llm_proxy.audit.pruning import Pruner
 from llm_proxy.audit.record import AuditEvent

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from servers.side_by_side import NAMES, SideBySide, canary, running_side_by_side
+from support.side_by_side import NAMES, SideBySide, canary, running_side_by_side
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 MESSAGE = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
@@ -71,7 +71,7 @@ def test_usage_is_counted_for_each(world: SideBySide) -> None:
     def is_there() -> bool:
         return {"gpt-4o", "claude-sonnet-4-5", "gemini-2.5-flash"} <= models().keys()
 
-    from servers.gateway import eventually
+    from support.gateway import eventually
 
     eventually(is_there, what=lambda: str(models()))
     found = models()

@@ -5,11 +5,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from llm_proxy.simulator.answers import Answer, json_answer
-from llm_proxy.simulator.plan import Plan
-from llm_proxy.simulator.uploads import Upload
-from llm_proxy.simulator.usage import Counts, words_of
-from llm_proxy.simulator.wire import Request
+from llm_proxy_simulator.answers import Answer, json_answer
+from llm_proxy_simulator.plan import Plan
+from llm_proxy_simulator.uploads import Upload
+from llm_proxy_simulator.usage import Counts, words_of
+from llm_proxy_simulator.wire import Request
 
 MODELS = ("claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-1")
 _KINDS = {

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from servers.gateway import MANAGEMENT_TOKEN, Gateway, running_gateway
-from servers.provider import Provider, running_provider
+from support.gateway import MANAGEMENT_TOKEN, Gateway, running_gateway
+from support.provider import Provider, running_provider
 
 NAMES = ("openai", "azure", "anthropic", "google", "mistral", "groq")
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from llm_proxy.simulator import anthropic, google
-from llm_proxy.simulator.answers import Answer, Answers, error_answer
-from llm_proxy.simulator.plan import Plan
-from llm_proxy.simulator.uploads import Upload
-from llm_proxy.simulator.wire import Request
+from llm_proxy_simulator import anthropic, google
+from llm_proxy_simulator.answers import Answer, Answers, error_answer
+from llm_proxy_simulator.plan import Plan
+from llm_proxy_simulator.uploads import Upload
+from llm_proxy_simulator.wire import Request
 
 
 class Answering(Protocol):
