@@ -1,5 +1,9 @@
-"""The database's time, by which every server judges expiry and age, so that servers whose clocks differ agree."""
+"""The database's time, by which every server judges expiry and age, so that servers whose clocks differ agree.
 
+See docs/adr/0155-the-database-clock-decides-expiry-and-age.md.
+"""
+
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -32,3 +36,34 @@ def now_of(engine: Engine) -> datetime:
     """Return the database's time, read on a connection of its own."""
     with reading(engine) as connection:
         return database_now(connection)
+
+
+MAX_DRIFT_S = 60.0
+
+
+def _steady_s() -> float:
+    """Return seconds that no setting of the wall clock moves, times of suspension included where they are known."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class WallClockGuard:
+    """Tells whether the machine's wall clock was set by more than a minute, for a database without a clock.
+
+    Small corrections are accepted one by one. A larger one is reported until the clock is back, or until a restart.
+
+    Args:
+        wall_s, steady_s: Seconds since 1970, and of a clock that is never set.
+    """
+
+    def __init__(self, wall_s: Callable[[], float] = time.time, steady_s: Callable[[], float] = _steady_s) -> None:
+        self._wall_s, self._steady_s = wall_s, steady_s
+        self._offset_s = wall_s() - steady_s()
+
+    def drift_s(self) -> float:
+        """Return by how many seconds the wall clock was set since it was last accepted; 0 when it is accepted now."""
+        offset_s = self._wall_s() - self._steady_s()
+        drift_s = offset_s - self._offset_s
+        if abs(drift_s) > MAX_DRIFT_S:
+            return drift_s
+        self._offset_s = offset_s
+        return 0.0

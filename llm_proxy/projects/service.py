@@ -59,7 +59,7 @@ class ProjectFilter:
 
 def order_of(sort: str, *, descending: bool) -> Order:
     """The order by one of `SORTS`."""
-    return Order(sort, _TABLE[sort], _TABLE.id, descending)
+    return Order(sort, _TABLE[sort], _TABLE.id, descending, is_unique=sort == "name")
 
 
 BY_NAME = order_of("name", descending=False)

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import Boolean, CheckConstraint, ForeignKey, Integer, UniqueConstraint, true
+from sqlalchemy import Boolean, CheckConstraint, ForeignKey, Index, Integer, UniqueConstraint, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from llm_proxy.db.models.base import MYSQL_TABLE, Base
@@ -16,6 +16,8 @@ class ProjectRow(Base):
     __table_args__ = (
         UniqueConstraint("name", name="uq_projects_name"),
         CheckConstraint("event_privacy IN ('full','metadata','off')", name="event_privacy"),
+        Index("idx_projects_created_at_id", "created_at", "id"),
+        Index("idx_projects_updated_at_id", "updated_at", "id"),
         MYSQL_TABLE,
     )
 

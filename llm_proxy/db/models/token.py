@@ -21,10 +21,13 @@ class TokenRow(Base):
         CheckConstraint("request_count >= 0", name="request_count"),
         CheckConstraint("cache_hit_count >= 0", name="cache_hit_count"),
         CheckConstraint("max_requests >= 0", name="max_requests"),
-        Index("idx_tokens_project_id", "project_id"),
-        Index("idx_tokens_expires_at", "expires_at"),
-        Index("idx_tokens_is_active", "is_active"),
-        Index("idx_tokens_project_id_created_at", "project_id", "created_at"),
+        Index("idx_tokens_created_at_id", "created_at", "id"),
+        Index("idx_tokens_expires_at_id", "expires_at", "id"),
+        Index("idx_tokens_last_used_at_id", "last_used_at", "id"),
+        Index("idx_tokens_request_count_id", "request_count", "id"),
+        Index("idx_tokens_project_created_at_id", "project_id", "created_at", "id"),
+        Index("idx_tokens_active_expires_at_id", "is_active", "expires_at", "id"),
+        Index("idx_tokens_active_idle_timeout_id", "is_active", "idle_timeout_minutes", "id"),
         MYSQL_TABLE,
     )
 
