@@ -167,7 +167,7 @@ class CircuitBreaker:
                 circuit.abandoned()
 
 
-class Slots:
+class ConcurrencyLimit:
     """How many exchanges a worker runs at once.
 
     Args:

@@ -4,6 +4,7 @@ from urllib.parse import unquote_plus
 
 from llm_proxy.errors import AmbiguousCredentials, InvalidToken, TokenInQuery
 from llm_proxy.forwarding.request import ProxyRequest
+from llm_proxy.forwarding.request_checks import bearer_of
 from llm_proxy.providers import Provider
 from llm_proxy.tokens.bearer import is_in, is_well_formed
 
@@ -46,16 +47,6 @@ class Credentials:
             if is_in(unquote_plus(pair)) or (self._is_beside and name.lower() in _KEY_PARAMETERS):
                 shown = "query" if is_in(name) else name[:64]
                 raise TokenInQuery(f"Send the token in the field {self._where}, not in the query", param=shown)
-
-
-def bearer_of(authorization: list[str]) -> str:
-    """Return the bearer of a request's Authorization lines. Raises InvalidToken: none, several, or another scheme."""
-    if len(authorization) == 1:
-        scheme, _, bearer = authorization[0].strip().partition(" ")
-        bearer = bearer.strip()
-        if scheme.lower() == "bearer" and bearer:
-            return bearer
-    raise InvalidToken(description="missing or invalid authorization header")
 
 
 def _presented(name: str, value: str) -> str:

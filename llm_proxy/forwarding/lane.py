@@ -1,6 +1,6 @@
 """One provider's lane: what its exchanges share."""
 
-from llm_proxy.forwarding.breaker import CircuitBreaker, Slots
+from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit
 from llm_proxy.providers import AllowList, Provider
 from llm_proxy.providers.path_model import PathModel
 
@@ -24,7 +24,7 @@ class Lane:
         self,
         provider: Provider,
         *,
-        slots: Slots,
+        slots: ConcurrencyLimit,
         breaker: CircuitBreaker,
         is_default: bool = True,
         has_neighbours: bool = False,

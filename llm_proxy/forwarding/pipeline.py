@@ -32,12 +32,13 @@ from llm_proxy.forwarding.fields import (
     REPLACED_WITH_CORRELATION,
     REPLACED_WITH_ORIGIN,
     RequestFields,
-    answer_fields,
+    response_fields,
 )
 from llm_proxy.forwarding.inspection import Body, Incoming, Inspector
 from llm_proxy.forwarding.lane import Lane
 from llm_proxy.forwarding.relay import Relay
 from llm_proxy.forwarding.request import ProxyRequest
+from llm_proxy.forwarding.request_checks import wants_websocket
 from llm_proxy.forwarding.response_cache import ResponseSource, row_of_hit
 from llm_proxy.forwarding.settlement import Settlement
 from llm_proxy.forwarding.taps import Sendable, Tap, response_taps, tapped
@@ -295,7 +296,7 @@ class Pipeline:
     def _respond(self, exchange: Exchange, answer: Answer) -> Reply:
         """Step 18: the header section for the client, and the relay of the body."""
         is_for_browser = bool(exchange.request.values.get("ORIGIN"))
-        passed = answer_fields(answer.fields, _REPLACED_FOR_BROWSERS if is_for_browser else _REPLACED)
+        passed = response_fields(answer.fields, _REPLACED_FOR_BROWSERS if is_for_browser else _REPLACED)
         answer.fields = []  # a long answer need not hold them twice
         self._response_started(exchange, answer, passed.is_event_stream)
         fields = passed.fields
@@ -380,12 +381,6 @@ class Pipeline:
 
 def _ids(request: ProxyRequest) -> Fields:
     return [("X-Request-ID", request.request_id), ("X-Correlation-ID", request.correlation_id)]
-
-
-def wants_websocket(upgrade: list[str]) -> bool:
-    """Whether WebSocket is among the protocols asked for; others may be ignored (RFC 9110 §7.8)."""
-    protocols = (protocol for line in upgrade for protocol in line.split(","))
-    return any(protocol.partition("/")[0].strip().lower() == "websocket" for protocol in protocols)
 
 
 def _incoming(request: ProxyRequest) -> Incoming:

@@ -10,8 +10,8 @@ from llm_proxy.forwarding.breaker import (
     NO_PROBE,
     BreakerLimits,
     CircuitBreaker,
+    ConcurrencyLimit,
     Scope,
-    Slots,
     slot_limit,
 )
 
@@ -177,7 +177,7 @@ def test_what_clients_name_is_bounded(breaker: CircuitBreaker) -> None:
 
 def test_slots_are_taken_and_given_back() -> None:
     """The third of two is refused."""
-    slots = Slots(2)
+    slots = ConcurrencyLimit(2)
     slots.take()
     slots.take()
     with pytest.raises(Overloaded):

@@ -1,9 +1,9 @@
-"""The parts of a pipeline that follow from its provider and the settings."""
+"""Building the pipeline's parts from the settings and the provider file."""
 
 import math
 
 from llm_proxy import __version__
-from llm_proxy.forwarding.breaker import BreakerLimits, CircuitBreaker, Slots, slot_limit
+from llm_proxy.forwarding.breaker import BreakerLimits, CircuitBreaker, ConcurrencyLimit, slot_limit
 from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
@@ -13,7 +13,7 @@ from llm_proxy.settings import Settings
 from llm_proxy.transport import Options, Timeouts, Upstream
 
 
-def lane_of(
+def build_lane(
     provider: Provider,
     settings: Settings,
     *,
@@ -30,15 +30,15 @@ def lane_of(
     )
     return Lane(
         provider,
-        slots=Slots(slot_limit(settings.max_concurrent_requests, workers, worker_connections)),
+        slots=ConcurrencyLimit(slot_limit(settings.max_concurrent_requests, workers, worker_connections)),
         breaker=CircuitBreaker(limits),
         is_default=is_default,
         has_neighbours=has_neighbours,
     )
 
 
-def upstream_of(provider: Provider) -> Upstream:
-    """Return a pool of connections with the provider's bounds."""
+def build_upstream(provider: Provider) -> Upstream:
+    """Return what sends requests; no connection is opened here."""
     return Upstream(
         Options(
             max_idle=provider.max_idle_conns,
@@ -48,14 +48,14 @@ def upstream_of(provider: Provider) -> Upstream:
     )
 
 
-def timeouts_of(provider: Provider) -> Timeouts:
+def build_timeouts(provider: Provider) -> Timeouts:
     """Return the limits of an exchange."""
     limits = provider.timeouts
     return Timeouts(limits.connect_s, limits.first_byte_s, limits.idle_s, limits.total_s)
 
 
-def inspector_of(provider: Provider, settings: Settings) -> Inspector:
-    """Return what reads request bodies by the provider's rules."""
+def build_inspector(provider: Provider, settings: Settings) -> Inspector:
+    """Return the reader of request bodies, with the provider's parameter rules."""
     return Inspector(
         ParameterRules(provider.param_whitelist),
         max_request_bytes=settings.max_request_size_bytes,
@@ -64,8 +64,8 @@ def inspector_of(provider: Provider, settings: Settings) -> Inspector:
     )
 
 
-def cors_of(provider: Provider, settings: Settings) -> Cors:
-    """Return the fields that browsers need."""
+def build_cors(provider: Provider, settings: Settings) -> Cors:
+    """Return the maker of the fields that browsers need."""
     return Cors(
         provider.allowed_origins,
         origins=settings.cors_allowed_origins,
@@ -75,8 +75,8 @@ def cors_of(provider: Provider, settings: Settings) -> Cors:
     )
 
 
-def request_fields_of(provider: Provider, settings: Settings) -> RequestFields:
-    """Return what makes the provider's fields."""
+def build_request_fields(provider: Provider, settings: Settings) -> RequestFields:
+    """Return the maker of the fields that the provider gets."""
     return RequestFields(
         host=provider.host,
         auth_header=provider.auth_header,

@@ -1,0 +1,187 @@
+"""The parts of a process that carry exchanges to the provider and back."""
+
+from functools import cached_property, partial
+from typing import Protocol
+
+import gevent
+
+from llm_proxy import logs, metrics
+from llm_proxy.container.storage import Storage
+from llm_proxy.errors import LlmProxyError
+from llm_proxy.events.capture import CaptureLimits
+from llm_proxy.events.make import make_publisher
+from llm_proxy.events.publisher import Publisher
+from llm_proxy.events.queueing import Counters
+from llm_proxy.forwarding.build import (
+    build_cors,
+    build_inspector,
+    build_lane,
+    build_request_fields,
+    build_timeouts,
+    build_upstream,
+)
+from llm_proxy.forwarding.event_recorder import EventRecorder
+from llm_proxy.forwarding.exchange import ExchangeRegistry
+from llm_proxy.forwarding.lane import Lane
+from llm_proxy.forwarding.pipeline import Pipeline
+from llm_proxy.forwarding.rejection_audit import RejectionAudit
+from llm_proxy.forwarding.reporters import AccessReporter, UsageRecorder, report_metrics
+from llm_proxy.forwarding.response_cache import CacheSource, NoCache, ResponseSource
+from llm_proxy.forwarding.router import Router
+from llm_proxy.forwarding.settlement import Reporter, Settlement
+from llm_proxy.housekeeping import Housekeeper
+from llm_proxy.settings import Settings
+from llm_proxy.transport import Upstream
+
+
+class Render(Protocol):
+    """From an error to a response's status, fields and body."""
+
+    def __call__(self, error: LlmProxyError, *, shape: str) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Render it in the form of a vendor's API."""
+
+
+class Proxy(Storage):
+    """The pipeline and its parts.
+
+    Args:
+        render: From an error to a response's status, fields and body.
+    """
+
+    def __init__(self, settings: Settings, render: Render) -> None:
+        super().__init__(settings)
+        self._render = render
+        self._is_started = False
+        self._keeping: gevent.Greenlet | None = None
+
+    @cached_property
+    def upstream(self) -> Upstream:
+        """Sends requests to the default provider."""
+        return build_upstream(self.provider)
+
+    @cached_property
+    def access(self) -> logs.AccessLog:
+        """The access log."""
+        return logs.AccessLog(self.settings.log_level)
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """Takes events to the bus. Raises ValueError when REDIS_ADDR is no address."""
+        counters = Counters(
+            published=metrics.EVENTS_PUBLISHED.inc,
+            spooled=metrics.EVENTS_SPOOLED.inc,
+            dropped=lambda reason, count: metrics.events_dropped[reason].inc(count),
+            bus_seconds=metrics.redis_duration["bus"].observe,
+        )
+        return make_publisher(self.settings, counters)
+
+    @cached_property
+    def recorder(self) -> EventRecorder:
+        """Makes events of exchanges."""
+        return EventRecorder(
+            self.publisher,
+            CaptureLimits.of(self.settings),
+            is_required=self.settings.events_required,
+        )
+
+    @cached_property
+    def usage_recorder(self) -> UsageRecorder:
+        """Taps exchanges for what they use."""
+        return UsageRecorder(self.meter)
+
+    @cached_property
+    def exchanges(self) -> ExchangeRegistry:
+        """The exchanges that run in this worker."""
+        registry = ExchangeRegistry()
+        if self.settings.revoke_cuts_streams:
+            self.admission.cut_streams(registry.streaming_tokens, registry.cut_streams_of)
+        return registry
+
+    @cached_property
+    def lanes(self) -> tuple[Lane, ...]:
+        """The providers that are served, each with its slots and circuits; the default one first."""
+        others = self.loaded_provider.others
+        return tuple(
+            build_lane(
+                provider,
+                self.settings,
+                workers=self.workers,
+                worker_connections=self.worker_connections,
+                is_default=provider is self.provider,
+                has_neighbours=bool(others),
+            )
+            for provider in (self.provider, *others)
+        )
+
+    @cached_property
+    def settlement(self) -> Settlement:
+        """Settles exchanges, and tells the reporters of each end."""
+        audits = [RejectionAudit(self.audit).report] if self.settings.audit_enabled else []
+        reporters: list[Reporter] = [
+            report_metrics,
+            self.usage_recorder.report,
+            self.recorder.report,
+            *audits,
+            AccessReporter(self.access).report,
+        ]
+        return Settlement(self.exchanges, admission=self.admission, reporters=reporters)
+
+    def _response_source(self, lane: Lane) -> ResponseSource:
+        """The cache as the pipeline of one provider uses it."""
+        cache = self.response_cache
+        if cache is None:
+            return NoCache()
+        return CacheSource(
+            cache,
+            background=lambda request, token: self.pipelines[lane].refresh(request, token),
+            is_debug=self.access.is_debug,
+        )
+
+    @cached_property
+    def pipelines(self) -> dict[Lane, Pipeline]:
+        """The proxy to each provider."""
+        return {lane: self._build_pipeline(lane) for lane in self.lanes}
+
+    @cached_property
+    def front(self) -> Pipeline | Router:
+        """Responds to requests: the one pipeline, or the router of several."""
+        pipelines = self.pipelines
+        default, *others = self.lanes
+        if not others:
+            return pipelines[default]
+        return Router(pipelines[default], [(lane.provider, pipelines[lane]) for lane in others])
+
+    def _build_pipeline(self, lane: Lane) -> Pipeline:
+        settings, provider = self.settings, lane.provider
+        return Pipeline(
+            lane,
+            registry=self.exchanges,
+            settlement=self.settlement,
+            access=self.access,
+            is_draining=lambda: self.phase() == "draining",
+            inspector=build_inspector(provider, settings),
+            limits=self.limits,
+            directory=self.directory,
+            admission=self.admission,
+            budgets=self.budgets,
+            cache=self._response_source(lane),
+            tap_factories=(self.recorder.tap, self.usage_recorder.tap),
+            request_fields=build_request_fields(provider, settings),
+            upstream=self.upstream if lane.is_default else build_upstream(provider),
+            timeouts=build_timeouts(provider),
+            cors=build_cors(provider, settings),
+            render=partial(self._render, shape=provider.error_shape),
+            max_request_bytes=settings.max_request_size_bytes,
+            enforce_project_active=settings.enforce_project_active,
+        )
+
+    @cached_property
+    def housekeeper(self) -> Housekeeper:
+        """Tidies up when this worker leads."""
+        return Housekeeper(
+            self.engine,
+            self.audit,
+            self.settings,
+            counted=lambda job, rows: metrics.HOUSEKEEPING_ROWS.labels(job).inc(rows),
+            changed=self._forget_token,
+        )
