@@ -299,7 +299,9 @@ class Container:
         """The exchanges that run in this worker."""
         registry = ExchangeRegistry()
         if self.settings.revoke_cuts_streams:
-            self.admission.cut_streams(registry.streaming_tokens, registry.cut_streams_of)
+            self.admission.cut_streams(
+                registry.streaming_tokens, registry.cut_streams_of, with_project=self.settings.enforce_project_active
+            )
         return registry
 
     @cached_property
@@ -366,6 +368,7 @@ class Container:
             render=self._render,
             max_request_bytes=settings.max_request_size_bytes,
             enforce_project_active=settings.enforce_project_active,
+            refuses_unseen=settings.budgets_refuse_unseen,
         )
 
     @cached_property
@@ -467,6 +470,8 @@ def _inspector(provider: Provider, settings: Settings) -> Inspector:
         max_request_bytes=settings.max_request_size_bytes,
         max_inspected_bytes=settings.max_inspected_body_bytes,
         allows_streams=settings.enable_streaming,
+        max_held_bodies_bytes=settings.max_held_bodies_bytes,
+        held_timeout_s=settings.held_body_timeout_s,
     )
 
 

@@ -189,6 +189,7 @@ _REFUSALS: tuple[tuple[type[errors.LlmProxyError], Row], ...] = (
     (errors.ProjectInactive, PROJECT_REFUSED),
     (errors.OriginNotAllowed, INVALID),
     (errors.ModelNotPriced, DENIED_LATER),
+    (errors.EndpointNotBudgeted, DENIED_LATER),
     (errors.TokenBudgetExceeded, DENIED_LATER),
     (errors.CostBudgetExceeded, DENIED_LATER),
     (errors.QuotaExhausted, OVER_QUOTA),
