@@ -4,6 +4,7 @@ that needs none of it."""
 import threading
 import time
 from collections.abc import Callable
+from datetime import date
 from functools import cached_property
 
 import gevent
@@ -26,6 +27,7 @@ from llm_proxy.crypto import KeyRing
 from llm_proxy.db import check
 from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.engine import create_engine
+from llm_proxy.db.errors import DatabaseAway
 from llm_proxy.db.health import DatabaseHealth
 from llm_proxy.db.idempotency import IdempotencyKeys
 from llm_proxy.errors import LlmProxyError
@@ -63,6 +65,7 @@ from llm_proxy.usage.prices import Prices, load_prices
 from llm_proxy.usage.query import UsageLog
 from llm_proxy.usage.rollup import Rollup
 
+UNREADY_S = 2.0  # of failing beats: shorter outages are met by repetition
 Render = Callable[[LlmProxyError], tuple[str, list[tuple[str, str]], bytes]]
 
 
@@ -212,14 +215,24 @@ class Container:
             estimator,
             count_tokens=self.limits.count_tokens,
             is_urgent=lambda token: self.budgets.is_close(token),
+            today=self._today,
         )
 
     @cached_property
     def budgets(self) -> Budgets:
         """Budgets of tokens and projects; without one they cost a look at five attributes."""
         return Budgets(
-            self.rollup, self.prices, self.statements, settle=self.meter.settle, forget=self.directory.forget
+            self.rollup,
+            self.prices,
+            self.statements,
+            settle=self.meter.settle,
+            forget=self.directory.forget,
+            today=self._today,
         )
+
+    def _today(self) -> date:
+        """Return the UTC day by the database's clock, on which servers agree."""
+        return self.health.now().date()
 
     def _flushed(self, token_ids: set[str], project_ids: set[str]) -> None:
         self.budgets.flushed(token_ids, project_ids)
@@ -389,7 +402,13 @@ class Container:
         """The check that fails, None when requests may come."""
         if self.phase() in ("grace", "draining"):
             return "draining"
-        return check.readiness(self.engine) or self.limits.readiness()
+        return check.readiness(self.engine, self._meet_database) or self.limits.readiness()
+
+    def _meet_database(self) -> None:
+        """Raise when requests would be refused because of the database."""
+        if self.health.down_s >= UNREADY_S:
+            raise DatabaseAway("beats fail")
+        self.statements.probe()
 
     def start(self) -> None:
         """Begin what runs beside requests; once, in the process that serves."""
