@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from llm_proxy import errors
+from llm_proxy.model.audit_actions import AuditAction
 
 BY_STATUS = "by status"  # the provider's status decides: `up{2xx}`, or whether the breaker fails
 BREAKER_STATUSES = frozenset((502, 503, 504))
@@ -54,11 +55,11 @@ class Row:
     event: str | None = None
     breaker: str = "neutral"
     is_logged: bool = True
-    audit: str | None = None
+    audit: AuditAction | None = None
     is_use: bool = True
 
 
-def _refused(number: int, outcome: str, audit: str | None = None, *, is_use: bool = True) -> Row:
+def _refused(number: int, outcome: str, audit: AuditAction | None = None, *, is_use: bool = True) -> Row:
     return Row(number, outcome, is_error=True, is_rejected=True, audit=audit, is_use=is_use)
 
 
@@ -103,10 +104,10 @@ HIT = Row(11, "Cache hit")
 LOCAL_304 = Row(12, "Local conditional 304")
 REVALIDATED = _exchange(13, "Revalidation, upstream 304", BY_STATUS, "revalidated", breaker="reset")
 INVALID = _refused(14, "Refused by validation")
-UNAUTHENTICATED = _refused(15, "Authentication refused (401)", "token.access", is_use=False)
-PROJECT_REFUSED = _refused(16, "Project inactive (403), or its state unknown (503)", "proxy_request")
+UNAUTHENTICATED = _refused(15, "Authentication refused (401)", AuditAction.TOKEN_ACCESS, is_use=False)
+PROJECT_REFUSED = _refused(16, "Project inactive (403), or its state unknown (503)", AuditAction.PROXY_REQUEST)
 OVER_QUOTA = _refused(
-    17, "Over quota, by the read check or in the race for the last unit", "token.access", is_use=False
+    17, "Over quota, by the read check or in the race for the last unit", AuditAction.TOKEN_ACCESS, is_use=False
 )
 OVER_LIMIT = _refused(18, "Window, address or global limit", is_use=False)
 NO_WAY_UPSTREAM = _refused(19, "Circuit open, overloaded, or no provider key")
@@ -147,7 +148,7 @@ UPLOAD_TOO_LARGE = _exchange(
 )
 REVOKED = _exchange(29, "Stream cut because its token was revoked", "aborted", "revoked", is_error=True)
 DENIED_LATER = _refused(
-    30, "Budget passed (429), idle token (401), model without price (403)", "token.access", is_use=False
+    30, "Budget passed (429), idle token (401), model without price (403)", AuditAction.TOKEN_ACCESS, is_use=False
 )
 REFUSED_LATER = _refused(30, "Not cached (504), no event bus (503), no room to check an upload (507)")
 

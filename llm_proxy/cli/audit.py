@@ -23,6 +23,7 @@ from llm_proxy.cli.projects import segment
 from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
 from llm_proxy.db.clock import now_of
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.runtime.clock import rfc3339, utc_now
 from llm_proxy.settings import Settings
 from llm_proxy.settings.declare import duration_s
@@ -164,7 +165,7 @@ def _prune(engine: Engine, settings: Settings, before: datetime, past_faults: bo
     writer = AuditWriter.of(engine, settings)
     done = pruning.Pruner(engine, writer.chain, actor="cli", past_faults=past_faults).prune(before)
     if done.rows:
-        writer.record(AuditEvent("system.cleanup", "cli", "success", details={"audit_deleted": done.rows}))
+        writer.record(AuditEvent(AuditAction.SYSTEM_CLEANUP, "cli", "success", details={"audit_deleted": done.rows}))
     writer.close()
     return done
 

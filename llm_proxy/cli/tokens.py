@@ -20,6 +20,7 @@ from llm_proxy.cli.projects import segment
 from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
 from llm_proxy.db.clock import now_of
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.settings.declare import duration_s
 from llm_proxy.tokens import pruning
 from llm_proxy.tokens.bearer import hint
@@ -153,7 +154,7 @@ def prune(older_than: str, yes: bool, db: str | None) -> None:
         number = pruning.prune(engine, before) if yes else pruning.count(engine, before)
         if yes and number:
             writer = AuditWriter.of(engine, settings)
-            writer.record(AuditEvent("system.cleanup", "cli", "success", details={"deleted": number}))
+            writer.record(AuditEvent(AuditAction.SYSTEM_CLEANUP, "cli", "success", details={"deleted": number}))
             writer.close()
     value = {"deleted" if yes else "would_delete": number}
     output.emit(
