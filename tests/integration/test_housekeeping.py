@@ -5,8 +5,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from servers.databases import Database, on_sqlite
 from sqlalchemy import Engine, func, insert, select, text
+from support.databases import Database, on_sqlite
 
 from llm_proxy.audit.pruning import Pruner
 from llm_proxy.audit.record import AuditEvent

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from e2e.cache.conftest import BODY, OPT_IN, PUBLIC, Origin, purge, state
-from servers.gateway import MANAGEMENT_TOKEN, Gateway, eventually, running_gateway
-from servers.redis import RedisServer
+from support.gateway import MANAGEMENT_TOKEN, Gateway, eventually, running_gateway
+from support.redis import RedisServer
 
 
 def test_a_stored_answer_is_served_by_every_worker(gateway: Gateway, origin: Origin, path: str) -> None:

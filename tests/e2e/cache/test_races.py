@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from e2e.cache.conftest import BODY, OPT_IN, PUBLIC, Origin, purge, state
-from servers.gateway import Gateway, eventually
-from servers.raw import Client
+from support.gateway import Gateway, eventually
+from support.raw import Client
 
 
 def test_what_was_fetched_before_a_purge_is_not_served_after_it(gateway: Gateway, origin: Origin, path: str) -> None:

@@ -13,9 +13,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from servers.commands import DOORS, plain_environment, run
-from servers.gateway import Gateway, eventually
-from servers.provider import Provider
+from support.commands import DOORS, plain_environment, run
+from support.gateway import Gateway, eventually
+from support.provider import Provider
 
 from llm_proxy.settings.load import SAMPLE_MANAGEMENT_TOKEN
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.commands import run
-from servers.gateway import Gateway
+from support.commands import run
+from support.gateway import Gateway
 
 KEY = "sk-a-provider-key-of-the-tests-0123"
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from servers.commands import plain_environment
+from support.commands import plain_environment
 
 FASTER_THAN_S = 3.0
 PROVIDER_KEY = "sk-provider-key-of-the-environment-01"

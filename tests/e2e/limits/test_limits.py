@@ -9,9 +9,9 @@ from typing import Any
 
 import openai
 import pytest
-from servers.gateway import MANAGEMENT_TOKEN, Gateway, Token, eventually, running_gateway
-from servers.provider import Provider, running_provider
-from servers.redis import RedisServer
+from support.gateway import MANAGEMENT_TOKEN, Gateway, Token, eventually, running_gateway
+from support.provider import Provider, running_provider
+from support.redis import RedisServer
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from e2e.proxy.conftest import CHAT, STREAM
-from servers.gateway import Gateway, Token, eventually
-from servers.provider import Provider
-from servers.raw import Client, Closed, request
+from support.gateway import Gateway, Token, eventually
+from support.provider import Provider
+from support.raw import Client, Closed, request
 
 from llm_proxy.accounting.outcomes import TABLE
 
@@ -363,7 +363,7 @@ def unreachable() -> Iterator[str]:
 @contextmanager
 def new_gateway(factory: pytest.TempPathFactory, upstream: str, **variables: str) -> Iterator[Gateway]:
     """A gateway for one test."""
-    from servers.gateway import running_gateway
+    from support.gateway import running_gateway
 
     with running_gateway(factory.mktemp("gateway"), upstream, **variables) as gateway:
         yield gateway

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from servers.gateway import PROVIDER_KEY, Gateway, running_gateway
-from servers.raw import Answer, Client
+from support.gateway import PROVIDER_KEY, Gateway, running_gateway
+from support.raw import Answer, Client
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z")
 

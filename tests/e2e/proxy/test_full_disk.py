@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from servers.gateway import Gateway, Token, eventually, running_gateway
-from servers.provider import Provider, running_provider
-from servers.small_disk import SmallDisk, small_disk
+from support.gateway import Gateway, Token, eventually, running_gateway
+from support.provider import Provider, running_provider
+from support.small_disk import SmallDisk, small_disk
 
 from llm_proxy.audit.verify_file import verify_file
 

@@ -5,9 +5,9 @@ import sqlite3
 from collections.abc import Iterator
 
 import pytest
-from servers.gateway import Gateway, Token, eventually, running_gateway
-from servers.provider import Provider
-from servers.raw import Client, request
+from support.gateway import Gateway, Token, eventually, running_gateway
+from support.provider import Provider
+from support.raw import Client, request
 
 FILE = """
 default_api: own

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from servers.raw import Client, Closed, exchange, request
+from support.raw import Client, Closed, exchange, request
 
 H = b"Host: localhost\r\n"
 POST = b"POST /echo HTTP/1.1\r\n" + H

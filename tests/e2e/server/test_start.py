@@ -12,8 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from servers.raw import Client, request, wait_for
-from servers.small import begin_streams, in_parallel
+from support.raw import Client, request, wait_for
+from support.small import begin_streams, in_parallel
 
 
 def free_port():

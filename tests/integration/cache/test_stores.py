@@ -9,7 +9,7 @@ from pathlib import Path
 import gevent
 import orjson
 import pytest
-from servers.redis import RedisServer
+from support.redis import RedisServer
 
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.key import DEFAULT_VARY, canonical_target, primary_key, variant_key

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.databases import Database
+from support.databases import Database
 
 PROLOGUE = """
 from gevent import monkey

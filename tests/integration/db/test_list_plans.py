@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from servers.databases import Database
 from sqlalchemy import Engine, Select, insert, text
+from support.databases import Database
 
 from llm_proxy.audit.query import EXACT, AuditFilter, by_time
 from llm_proxy.audit.record import AuditEvent

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from servers.databases import Database, on_sqlite
 from sqlalchemy import insert
+from support.databases import Database, on_sqlite
 
 from llm_proxy.db import maintenance
 from llm_proxy.db.errors import DatabaseFault

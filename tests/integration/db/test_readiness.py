@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from servers.databases import Database
+from support.databases import Database
 
 from llm_proxy.db import check
 from llm_proxy.db.errors import DatabaseAway

@@ -8,9 +8,9 @@ from pathlib import Path
 import psycopg2
 import pymysql
 import pytest
-from servers.databases import Database, MariaDb, Server, running
 from sqlalchemy import Engine, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from support.databases import Database, MariaDb, Server, running
 
 from llm_proxy.db.engine import connector_of_settings, create_engine, unhurried
 from llm_proxy.db.errors import DatabaseFault, in_words, is_unavailable

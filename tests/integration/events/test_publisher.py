@@ -8,7 +8,7 @@ from pathlib import Path
 import gevent
 import orjson
 import pytest
-from servers.redis import RedisServer, redis_server
+from support.redis import RedisServer, redis_server
 
 from llm_proxy import redisclient
 from llm_proxy.events.bus import Bus

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from servers.redis import RedisServer
+from support.redis import RedisServer
 
 from llm_proxy.limits import failures
 from llm_proxy.limits.failures import Failures

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from servers.databases import on_sqlite
 from sqlalchemy import text
+from support.databases import on_sqlite
 from werkzeug.test import TestResponse
 
 from llm_proxy.db.types import to_column

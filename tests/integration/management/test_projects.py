@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 import pytest
-from servers.databases import on_sqlite
+from support.databases import on_sqlite
 
 from .conftest import PROVIDER_KEY, Manager
 

@@ -6,8 +6,8 @@ from typing import Any
 from urllib.parse import urljoin
 
 import pytest
-from servers.databases import on_sqlite
 from sqlalchemy import text
+from support.databases import on_sqlite
 
 from llm_proxy.db.types import to_column
 

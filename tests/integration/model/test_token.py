@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from servers.databases import Database
 from sqlalchemy import delete, insert, select
+from support.databases import Database
 
 from llm_proxy.db.models import ProjectRow, TokenRow
 from llm_proxy.db.session import writing

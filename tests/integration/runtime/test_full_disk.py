@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers.small_disk import SmallDisk, small_disk
+from support.small_disk import SmallDisk, small_disk
 
 _ROOM_KIB = 200
 
@@ -97,7 +97,7 @@ def test_a_full_disk_ends_no_process(disk: SmallDisk, use: str) -> None:
     code = f"""
 import subprocess
 from pathlib import Path
-from servers.small_disk import SmallDisk
+from support.small_disk import SmallDisk
 folder = Path({str(disk.path)!r})
 fill = SmallDisk(folder).fill
 def free(kib):

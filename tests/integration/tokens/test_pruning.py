@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from servers.databases import Database
 from sqlalchemy import insert, select
+from support.databases import Database
 
 from llm_proxy.db.models import ProjectRow, TokenRow
 from llm_proxy.db.session import reading, writing

@@ -6,8 +6,8 @@ from datetime import date
 from typing import Any
 
 import pytest
-from servers.databases import Database
 from sqlalchemy import select
+from support.databases import Database
 
 from llm_proxy.db.models import UsageRow
 from llm_proxy.formats.usage import Usage

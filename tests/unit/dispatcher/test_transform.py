@@ -11,7 +11,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from servers.dispatcher import make_event
+from support.dispatcher import make_event
 
 from llm_proxy.dispatcher.backends.file import to_line
 from llm_proxy.dispatcher.backends.helicone import body_of

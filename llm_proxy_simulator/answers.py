@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_proxy.simulator.plan import Plan
-from llm_proxy.simulator.streams import chat_events, completion_events, response_events, response_object
-from llm_proxy.simulator.uploads import Upload
-from llm_proxy.simulator.usage import Counts, words_of
-from llm_proxy.simulator.wire import Request
+from llm_proxy_simulator.plan import Plan
+from llm_proxy_simulator.streams import chat_events, completion_events, response_events, response_object
+from llm_proxy_simulator.uploads import Upload
+from llm_proxy_simulator.usage import Counts, words_of
+from llm_proxy_simulator.wire import Request
 
 MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1-mini", "gpt-5", "text-embedding-3-small", "whisper-1", "tts-1")
 SPEECH_BYTES = 48_000

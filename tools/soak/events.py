@@ -1,4 +1,4 @@
-"""The long run of the event path, by hand: `python tests/soak/events.py [--events N] [--service NAME] [--bus NAME]`.
+"""The long run of the event path, by hand: `python tools/soak/events.py [--events N] [--service NAME] [--bus NAME]`.
 
 A publisher with its spool, a Redis with AOF that is killed and restarted twice, dispatchers that are killed -9 ten
 times, and a service that fails 20 % of all calls and hangs on 5 %. Every event must arrive; it prints what was seen.
@@ -26,7 +26,7 @@ def produce(addr: str, bus: str, folder: str, events: int, rate: float, body_byt
 
     monkey.patch_all()
     import gevent
-    from servers.dispatcher import make_event
+    from support.dispatcher import make_event
 
     from llm_proxy import redisclient
     from llm_proxy.events.publisher import Publisher
@@ -74,9 +74,9 @@ def _rss_mb(pid: int | str = "self") -> float:
 
 def soak(arguments: argparse.Namespace) -> int:
     """Run it; 0 when every event arrived and nothing was given up."""
-    from servers.dispatcher import Dispatcher, event_uuid, variables
-    from servers.redis import RedisServer
-    from servers.services import running
+    from support.dispatcher import Dispatcher, event_uuid, variables
+    from support.redis import RedisServer
+    from support.services import running
 
     draw = random.Random(arguments.seed)
     folder = Path(tempfile.mkdtemp(prefix="soak-"))

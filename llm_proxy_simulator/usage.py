@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llm_proxy.simulator.plan import Plan
+from llm_proxy_simulator.plan import Plan
 
 _TEXT = (
     "This answer comes from the simulated provider that runs beside the proxy , "

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from llm_proxy.simulator.wire import Request
+from llm_proxy_simulator.wire import Request
 
 Pairs = tuple[tuple[str, str], ...]
 

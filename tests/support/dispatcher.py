@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from servers.redis import RedisServer
+from support.redis import RedisServer
 
 from llm_proxy.events.event import Event
 from llm_proxy.runtime.clock import at_epoch

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from llm_proxy.simulator.usage import Counts
+from llm_proxy_simulator.usage import Counts
 
 _DONE = b"data: [DONE]\n\n"
 

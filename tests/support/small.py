@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.raw import Answer, Client, request, wait_for
+from support.raw import Answer, Client, request, wait_for
 
 HERE = Path(__file__).parents[1] / "e2e" / "server"
 START_LIMIT_S = 30.0

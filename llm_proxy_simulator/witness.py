@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llm_proxy.simulator.wire import Request
+from llm_proxy_simulator.wire import Request
 
 _EXCHANGES_KEPT = 20_000
 

@@ -5,7 +5,7 @@ rest of the package, so that what it saw and said is evidence. Requests are stee
 resource) or one by one, with the field `X-Simulate`; docs/simulator.md lists both.
 """
 
-from llm_proxy.simulator.plan import Plan, PlanError, Rule, read_rules
-from llm_proxy.simulator.server import Simulator
+from llm_proxy_simulator.plan import Plan, PlanError, Rule, read_rules
+from llm_proxy_simulator.server import Simulator
 
 __all__ = ["Plan", "PlanError", "Rule", "Simulator", "read_rules"]

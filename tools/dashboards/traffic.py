@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from servers.gateway import Gateway, Token
+from support.gateway import Gateway, Token
 
 Call = Callable[["Callers", http.client.HTTPConnection], None]
 MODELS = ("gpt-4o-mini", "gpt-4o")

@@ -15,8 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from servers.databases import Database
 from sqlalchemy import Engine, text
+from support.databases import Database
 
 from llm_proxy.accounting.ledger import files, folder_of
 from llm_proxy.accounting.reconcile import Line, compare, noted
@@ -39,7 +39,7 @@ class Worker:
 
     def __init__(self, about: dict[str, Any]) -> None:
         environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-        command = [sys.executable, "-m", "servers.accountant", json.dumps(about)]
+        command = [sys.executable, "-m", "support.accountant", json.dumps(about)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, text=True, bufsize=1
         )

@@ -1,4 +1,4 @@
-"""The witness' test of accounting, by hand: `python tests/soak/accounting.py [--calls N] [--database NAME] …`.
+"""The witness' test of accounting, by hand: `python tools/soak/accounting.py [--calls N] [--database NAME] …`.
 
 Two servers of four workers share a database. Ten tokens of mixed quotas, two of them without a limit, are offered
 calls by clients that hang up in every phase, before a provider that fails in every way. First comes a calm part, in
@@ -52,7 +52,7 @@ def offer(plan: dict[str, Any]) -> None:
 
     monkey.patch_all()
     import gevent
-    from servers.raw import Client, Closed
+    from support.raw import Client, Closed
 
     calls: Iterator[tuple[int, Call]] = enumerate(plan["calls"])
     ended: list[Counter[str]] = [Counter() for _ in plan["bearers"]]
@@ -97,7 +97,7 @@ def _word(answer: Any) -> str:
 
 
 def _request(bearer: str, name: str, kind: str) -> bytes:
-    from servers.raw import request
+    from support.raw import request
 
     fields = [f"Authorization: Bearer {bearer}", f"X-Request-ID: {name}", "Content-Type: application/json"]
     if kind == "leave a stream":
@@ -151,8 +151,8 @@ class Soak:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Provider and servers for the length of a `with`."""
-        from servers.gateway import running_gateway
-        from servers.provider import running_provider
+        from support.gateway import running_gateway
+        from support.provider import running_provider
 
         with contextlib.ExitStack() as stack:
             (self.folder / "provider").mkdir(parents=True)
@@ -219,7 +219,7 @@ class Soak:
 
     def _use_up(self, part: Part, number: int) -> None:
         """Offer one call after another until the token is refused."""
-        from servers.raw import Client
+        from support.raw import Client
 
         for attempt in range((part.quotas[number] or 0) + 2):
             gateway = self.gateways[attempt % REPLICAS]
@@ -234,7 +234,7 @@ class Soak:
         raise AssertionError(f"token {number} of {part.quotas[number]} is never used up")
 
     def _manage(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        from servers.gateway import MANAGEMENT_TOKEN
+        from support.gateway import MANAGEMENT_TOKEN
 
         fields = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}", "Content-Type": "application/json"}
         status, _, answer = self.gateways[0].ask(method, f"/manage{path}", json.dumps(body).encode(), headers=fields)
@@ -288,7 +288,7 @@ class Soak:
 
     def check_calm(self, part: Part) -> dict[str, Any]:
         """Nobody was killed: counters, table, events and metrics agree, and each used-up quota is exactly that."""
-        from servers.gateway import eventually
+        from support.gateway import eventually
 
         eventually(lambda: self.counted(part) == self.charged_by_rows(part), 15, lambda: self._say(part))
         eventually(lambda: self.events(part) == self.counted(part), 15, lambda: self._say(part))
@@ -305,7 +305,7 @@ class Soak:
 
     def check_killed(self, part: Part) -> dict[str, Any]:
         """At rest: no quota passed, each used up, and no count below what the provider saw."""
-        from servers.gateway import eventually
+        from support.gateway import eventually
 
         def is_settled() -> bool:
             pairs = zip(self.counted(part), self.seen(part), part.quotas, strict=True)
@@ -404,7 +404,7 @@ def main() -> int:
     if arguments.plan:
         offer(json.loads(Path(arguments.plan).read_text()))
         return 0
-    from servers.databases import MariaDb, Postgres, empty_database, running
+    from support.databases import MariaDb, Postgres, empty_database, running
 
     kinds = {"postgres": Postgres, "mysql": MariaDb}
     with contextlib.ExitStack() as stack:

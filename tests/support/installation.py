@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from servers.provider import Provider, running_provider
+from support.provider import Provider, running_provider
 
 from llm_proxy.cli.doctor.command import examine
 from llm_proxy.cli.doctor.finding import Finding, Patient

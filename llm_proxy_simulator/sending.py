@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from email.utils import formatdate
 from http import HTTPStatus
 
-from llm_proxy.simulator.answers import Answer
-from llm_proxy.simulator.plan import Plan
-from llm_proxy.simulator.wire import Request, Wire
-from llm_proxy.simulator.witness import Exchange
+from llm_proxy_simulator.answers import Answer
+from llm_proxy_simulator.plan import Plan
+from llm_proxy_simulator.wire import Request, Wire
+from llm_proxy_simulator.witness import Exchange
 
 _GARBAGE = b"\x16\x03\x01 this is not HTTP\r\n\r\n"
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from gevent.server import StreamServer
 
-from llm_proxy.simulator.answers import Answer, Answers, error_answer, json_answer, sized_answer
-from llm_proxy.simulator.plan import Plan, PlanError, Rule, choose, read_rules
-from llm_proxy.simulator.sending import Fault, Sender
-from llm_proxy.simulator.uploads import Upload
-from llm_proxy.simulator.wire import BrokenBody, BrokenRequest, Request, Wire
-from llm_proxy.simulator.witness import Exchange, Witness
+from llm_proxy_simulator.answers import Answer, Answers, error_answer, json_answer, sized_answer
+from llm_proxy_simulator.plan import Plan, PlanError, Rule, choose, read_rules
+from llm_proxy_simulator.sending import Fault, Sender
+from llm_proxy_simulator.uploads import Upload
+from llm_proxy_simulator.wire import BrokenBody, BrokenRequest, Request, Wire
+from llm_proxy_simulator.witness import Exchange, Witness
 
 CONTROL = "/_simulator"
 _BACKLOG = 4096

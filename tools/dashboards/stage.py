@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from servers.dispatcher import Dispatcher, dispatching, free_port, until, variables
-from servers.gateway import Gateway, running_gateway
-from servers.provider import Provider, running_provider
-from servers.redis import RedisServer, running_redis
-from servers.services import Service
-from servers.services import running as running_service
+from support.dispatcher import Dispatcher, dispatching, free_port, until, variables
+from support.gateway import Gateway, running_gateway
+from support.provider import Provider, running_provider
+from support.redis import RedisServer, running_redis
+from support.services import Service
+from support.services import running as running_service
 
 JOB, NAMESPACE, POD = "llm-proxy", "default", "llm-proxy-6b9c7d5f8-x7k2p"
 EXPORTER = "prometheus-redis-exporter"
