@@ -122,7 +122,7 @@ def gunicorn(application: str, folder: Path, env: dict[str, str]) -> Iterator[st
         "MANAGEMENT_TOKEN": MANAGEMENT_TOKEN,
         "DATABASE_PATH": str(folder / "data" / "llm-proxy.db"),
         "AUDIT_LOG_FILE": "",
-        "PYTHONPATH": str(ROOT / "tests"),
+        "PYTHONPATH": os.pathsep.join((str(ROOT / "tools"), str(ROOT / "tests"))),
     }
     log = folder / f"{application.partition(':')[0]}.log"
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:

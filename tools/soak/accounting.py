@@ -400,7 +400,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where logs are kept")
     parser.add_argument("--plan", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    sys.path.insert(0, str(HERE.parents[1]))
+    sys.path.insert(0, str(HERE.parents[2] / "tests"))
     if arguments.plan:
         offer(json.loads(Path(arguments.plan).read_text()))
         return 0
