@@ -84,8 +84,10 @@ class LineWriter:
     def _run(self) -> None:
         import gevent
 
-        while not self._is_stopping:
+        is_last = False
+        while not is_last:
             self._work.wait()
+            is_last = self._is_stopping
             if not self._is_stopping:
                 gevent.sleep(self._pause_s)
             self._work.clear()
