@@ -20,6 +20,8 @@ class AuditAction(StrEnum):
         "admin.access",
         "A management call came with wrong credentials, or its role does not allow it.",
     )
+    ADMIN_LOGIN = "admin.login", "A person signed in to the admin UI, or could not."
+    ADMIN_LOGOUT = "admin.logout", "A person signed out of the admin UI."
     AUDIT_ANCHOR = (
         "audit.anchor",
         "Old records were removed, or a file was rotated; it proves what is gone.",
