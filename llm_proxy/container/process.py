@@ -11,8 +11,11 @@ from llm_proxy import logs, metrics, runtime_metrics
 from llm_proxy.accounting.leasing import BEAT_S
 from llm_proxy.container.proxy import Proxy
 from llm_proxy.db import check
+from llm_proxy.db.errors import DatabaseAway
 from llm_proxy.forwarding.pipeline import Pipeline
 from llm_proxy.forwarding.router import Router
+
+UNREADY_S = 2.0  # of failing beats: shorter outages are met by repetition
 
 
 class Container(Proxy):
@@ -28,7 +31,13 @@ class Container(Proxy):
         """The check that fails, None when requests may come."""
         if self.phase() in ("grace", "draining"):
             return "draining"
-        return check.readiness(self.engine) or self.limits.readiness()
+        return check.readiness(self.engine, self._meet_database) or self.limits.readiness()
+
+    def _meet_database(self) -> None:
+        """Raise when requests would be refused because of the database."""
+        if self.health.down_s >= UNREADY_S:
+            raise DatabaseAway("beats fail")
+        self.statements.probe()
 
     def start(self) -> None:
         """Begin what runs beside requests; once, in the process that serves."""

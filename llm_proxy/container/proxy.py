@@ -94,7 +94,9 @@ class Proxy(Storage):
         """The exchanges that run in this worker."""
         registry = ExchangeRegistry()
         if self.settings.revoke_cuts_streams:
-            self.admission.cut_streams(registry.streaming_tokens, registry.cut_streams_of)
+            self.admission.cut_streams(
+                registry.streaming_tokens, registry.cut_streams_of, with_project=self.settings.enforce_project_active
+            )
         return registry
 
     @cached_property
@@ -173,6 +175,7 @@ class Proxy(Storage):
             render=partial(self._render, shape=provider.error_shape),
             max_request_bytes=settings.max_request_size_bytes,
             enforce_project_active=settings.enforce_project_active,
+            refuses_unseen=settings.budgets_refuse_unseen,
         )
 
     @cached_property

@@ -1,6 +1,7 @@
 """The parts of a process that keep and read what lasts: database, tokens, quotas, audit, usage, limits."""
 
 from collections.abc import Callable
+from datetime import date
 from functools import cached_property
 
 from sqlalchemy import Engine
@@ -232,14 +233,24 @@ class Storage:
             estimator,
             count_tokens=self.limits.count_tokens,
             is_urgent=lambda token: self.budgets.is_close(token),
+            today=self._today,
         )
 
     @cached_property
     def budgets(self) -> Budgets:
         """Budgets of tokens and projects; without one they cost a look at five attributes."""
         return Budgets(
-            self.rollup, self.prices, self.statements, settle=self.meter.settle, forget=self.directory.forget
+            self.rollup,
+            self.prices,
+            self.statements,
+            settle=self.meter.settle,
+            forget=self.directory.forget,
+            today=self._today,
         )
+
+    def _today(self) -> date:
+        """Return the UTC day by the database's clock, on which servers agree."""
+        return self.health.now().date()
 
     def _flushed(self, token_ids: set[str], project_ids: set[str]) -> None:
         self.budgets.flushed(token_ids, project_ids)

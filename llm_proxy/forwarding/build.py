@@ -61,6 +61,8 @@ def build_inspector(provider: Provider, settings: Settings) -> Inspector:
         max_request_bytes=settings.max_request_size_bytes,
         max_inspected_bytes=settings.max_inspected_body_bytes,
         allows_streams=settings.enable_streaming,
+        max_held_bodies_bytes=settings.max_held_bodies_bytes,
+        held_timeout_s=settings.held_body_timeout_s,
     )
 
 

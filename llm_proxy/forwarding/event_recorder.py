@@ -69,6 +69,7 @@ class EventRecorder:
             token_id=token.id,
             provider=exchange.lane.provider.name,
             error=cause,
+            usage=exchange.usage.counted if exchange.usage is not None else None,
         )
         self._publisher.offer(capture)
 

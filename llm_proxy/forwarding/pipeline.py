@@ -15,6 +15,7 @@ from llm_proxy.errors import (
     ClientConnectionError,
     ClientGone,
     Draining,
+    EndpointNotBudgeted,
     LlmProxyError,
     ProjectInactive,
     ProviderNotAllowed,
@@ -89,6 +90,7 @@ class Pipeline:
         render: From an error to a response's status, fields and body.
         max_request_bytes: MAX_REQUEST_SIZE; 0 = no limit.
         enforce_project_active: LLM_PROXY_ENFORCE_PROJECT_ACTIVE.
+        refuses_unseen: BUDGETS_REFUSE_UNSEEN.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Pipeline:
         render: Callable[[LlmProxyError], tuple[str, Fields, bytes]],
         max_request_bytes: int = 0,
         enforce_project_active: bool = True,
+        refuses_unseen: bool = False,
     ) -> None:
         provider = lane.provider
         self._lane, self._allowed, self._credentials = lane, lane.allowed, Credentials(provider)
@@ -125,6 +128,7 @@ class Pipeline:
         self._upstream, self._timeouts = upstream, timeouts
         self._cors, self._render = cors, render
         self._max_request_bytes, self._enforces_project = max_request_bytes, enforce_project_active
+        self._refuses_unseen = refuses_unseen
 
     def handle(self, request: ProxyRequest) -> Reply:
         """Respond to a request, refusals included.
@@ -211,8 +215,13 @@ class Pipeline:
         named = budgets.check_model if budgets.needs_price(token) else None
         if self._lane.models:
             self._check_path_model(request.path, named)
+        refuses_unseen = self._refuses_unseen and budgets.is_limited(token)
+        if refuses_unseen and allowed.is_unseen(request.method, request.path):
+            raise EndpointNotBudgeted
         must_hold = self._cache.begin(exchange)
-        body = exchange.body = self._inspector.admit(_incoming(request), must_hold=must_hold, named=named)  # 13
+        body = exchange.body = self._inspector.admit(  # 13
+            _incoming(request), must_hold=must_hold, named=named, refuses_unseen=refuses_unseen
+        )
         return body
 
     def _check_provider(self, token: TokenSnapshot) -> None:

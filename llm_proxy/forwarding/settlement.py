@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from llm_proxy.accounting.admission import Admission
-from llm_proxy.accounting.outcomes import HIT, LOCAL_304, Charge, Ending, Row, breaker_verdict, decide, moves_last_used
+from llm_proxy.accounting.outcomes import HIT, LOCAL_304, Charge, Ending, Row, breaker_verdict, decide
 from llm_proxy.errors import ClientConnectionError, LlmProxyError, UpstreamCut
 from llm_proxy.forwarding import entrance
 from llm_proxy.forwarding.exchange import CLIENT_GONE, Exchange, ExchangeRegistry
@@ -95,7 +95,7 @@ class Settlement:
         elif exchange.token is not None:
             if row is HIT or row is LOCAL_304:
                 self._admission.hit(exchange.token)
-            elif exchange.is_usable and moves_last_used(row):
+            elif exchange.is_usable and row.is_use:
                 self._admission.touch(exchange.token)  # a token that was good was used, whatever the response was
 
 

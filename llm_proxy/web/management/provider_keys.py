@@ -3,6 +3,7 @@
 from flask import Blueprint, Response
 
 from llm_proxy.errors import WrongMethod
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.projects.provider_keys import ProviderKey
 from llm_proxy.web.management import answers, inputs
 from llm_proxy.web.management.call import current
@@ -17,7 +18,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def index(project_id: str) -> Response:
         """200 with an array of obfuscated keys; 404."""
-        with current().attempt("project.provider_key.list", "failed to list keys", project_id=project_id) as attempt:
+        with current().attempt(AuditAction.PROVIDER_KEY_LIST, "failed to list keys", project_id=project_id) as attempt:
             found = services().provider_keys.list(checked(project_id))
             attempt.succeeded(key_count=len(found))
         return answers.answer([_json(key) for key in found])
@@ -25,7 +26,10 @@ def routes(bp: Blueprint, services: Services) -> None:
     def put(project_id: str, provider: str) -> Response:
         """200 with the key, obfuscated; 400 names the field; 404 unknown project."""
         with current().attempt(
-            "project.provider_key.update", "failed to store key", project_id=project_id, details={"provider": provider}
+            AuditAction.PROVIDER_KEY_UPDATE,
+            "failed to store key",
+            project_id=project_id,
+            details={"provider": provider},
         ) as attempt:
             wanted = _checked_body(project_id)
             key = services().provider_keys.put(checked(project_id), provider, wanted, attempt.record)
@@ -34,7 +38,10 @@ def routes(bp: Blueprint, services: Services) -> None:
     def remove(project_id: str, provider: str) -> Response:
         """204; 400 the only provider's; 404 there is none."""
         with current().attempt(
-            "project.provider_key.delete", "failed to delete key", project_id=project_id, details={"provider": provider}
+            AuditAction.PROVIDER_KEY_DELETE,
+            "failed to delete key",
+            project_id=project_id,
+            details={"provider": provider},
         ) as attempt:
             services().provider_keys.remove(checked(project_id), provider, attempt.record)
         return Response(status=204)
