@@ -1,8 +1,8 @@
 """Reference pages made from the code: `python tools/reference_pages.py docs/reference`.
 
 docs/reference/errors.md comes from `llm_proxy.errors`, docs/reference/metrics.md from `llm_proxy.metrics` and
-`llm_proxy.runtime_metrics`, docs/reference/roles.md from `llm_proxy.access.roles`. A test compares the pages with what
-this module makes.
+`llm_proxy.runtime_metrics`, docs/reference/audit-actions.md from `llm_proxy.model.audit_actions`,
+docs/reference/roles.md from `llm_proxy.access.roles`. A test compares the pages with what this module makes.
 """
 
 import sys
@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from llm_proxy import errors, runtime_metrics
 from llm_proxy.access.roles import OPERATIONS, Role
 from llm_proxy.metrics import REGISTRY
+from llm_proxy.model.audit_actions import AuditAction
 
 _ERRORS = """# Error codes
 
@@ -59,6 +60,17 @@ This page is made from `llm_proxy/access/roles.py` by `python tools/reference_pa
 
 | Operation | Method and path | issuer | viewer | operator | admin | Touches |
 |---|---|---|---|---|---|---|
+"""
+_ACTIONS = """# Audit actions
+
+Each record of the audit trail has one of these actions. Its `outcome` is `success`, `failure` (the call was refused for
+what it asked), `denied` (it was not allowed) or `error` (the server could not do it). Form and storage of records:
+[security](../security.md).
+
+This page is made from `llm_proxy/model/audit_actions.py` by `python tools/reference_pages.py docs/reference`.
+
+| Action | Recorded when |
+|---|---|
 """
 _NOT_RENDERED = (errors.ClientGone, errors.UpstreamCut)  # nothing is sent: the connection is gone or is cut
 
@@ -129,7 +141,17 @@ def role_page() -> str:
     return _ROLES + "".join(rows)
 
 
-PAGES = {"errors.md": error_page, "metrics.md": metric_page, "roles.md": role_page}
+def action_page() -> str:
+    """Return docs/reference/audit-actions.md."""
+    return _ACTIONS + "".join(f"| `{action}` | {action.meaning} |\n" for action in AuditAction)
+
+
+PAGES = {
+    "audit-actions.md": action_page,
+    "errors.md": error_page,
+    "metrics.md": metric_page,
+    "roles.md": role_page,
+}
 
 
 def main(folder: Path) -> None:
