@@ -1,4 +1,4 @@
-"""Limits and budgets as callers write them, and money as it is kept: in 10⁻⁹ USD (data-plane 0.1)."""
+"""Limits and budgets as callers write them, and money as it is kept: in 10⁻⁹ USD."""
 
 import re
 from collections.abc import Mapping

@@ -39,7 +39,7 @@ class LlmProxyFlask(Flask):
         return super().wsgi_app(environ, start_response)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """A wish to upgrade does not change which route is meant: the proxy refuses it itself (DP-107)."""
+        """A wish to upgrade does not change which route is meant: the proxy refuses it itself."""
         adapter = super().create_url_adapter(request)
         if adapter is not None:
             adapter.websocket = False

@@ -11,13 +11,15 @@ from gevent import monkey
 from sqlalchemy import Engine
 
 from llm_proxy import __version__, logs, metrics, redisclient, runtime_metrics
+from llm_proxy.access.directory import KeyDirectory
+from llm_proxy.access.gate import Gate
+from llm_proxy.access.service import KeyService
 from llm_proxy.accounting.admission import Admission
 from llm_proxy.accounting.leasing import BEAT_S, STATEMENT_S, LeasedAdmission
 from llm_proxy.accounting.ledger import root_of
 from llm_proxy.accounting.rows import DatabaseRows
 from llm_proxy.audit.query import AuditLog
 from llm_proxy.audit.writer import AuditWriter
-from llm_proxy.cache import folder as server_folder
 from llm_proxy.cache.engine import ResponseCache
 from llm_proxy.cache.make import make_cache
 from llm_proxy.crypto import KeyRing
@@ -31,15 +33,18 @@ from llm_proxy.events.capture import CaptureLimits
 from llm_proxy.events.make import make_publisher
 from llm_proxy.events.publisher import Publisher
 from llm_proxy.events.queueing import Counters
-from llm_proxy.forwarding.audits import RefusalAudit
+from llm_proxy.formats.tokens import Estimator
 from llm_proxy.forwarding.breaker import Circuit, Slots, slot_limit
-from llm_proxy.forwarding.caching import Caching
 from llm_proxy.forwarding.cors import Cors
+from llm_proxy.forwarding.event_recorder import EventRecorder
+from llm_proxy.forwarding.exchange import ExchangeRegistry
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
 from llm_proxy.forwarding.pipeline import Pipeline
-from llm_proxy.forwarding.recording import Recorder
-from llm_proxy.forwarding.settle import Books
+from llm_proxy.forwarding.rejection_audit import RejectionAudit
+from llm_proxy.forwarding.reporters import AccessReporter, UsageRecorder, report_metrics
+from llm_proxy.forwarding.response_cache import CacheSource, NoCache, ResponseSource
+from llm_proxy.forwarding.settlement import Reporter, Settlement
 from llm_proxy.housekeeping import Housekeeper
 from llm_proxy.limits.failures import Failures
 from llm_proxy.limits.gate import LimitGate
@@ -47,12 +52,12 @@ from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
 from llm_proxy.limits.redis import RedisStore as LimitsInRedis
 from llm_proxy.projects.service import ProjectService
 from llm_proxy.providers import LoadedProvider, ParameterRules, Provider, load_provider
+from llm_proxy.runtime import shared_dir
 from llm_proxy.settings import Settings
 from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.tokens.service import TokenService
 from llm_proxy.transport import Options, Timeouts, Upstream
 from llm_proxy.usage.budgets import Budgets
-from llm_proxy.usage.estimate import Estimator
 from llm_proxy.usage.meter import Meter
 from llm_proxy.usage.prices import Prices, load_prices
 from llm_proxy.usage.query import UsageLog
@@ -137,6 +142,21 @@ class Container:
         return ProjectService(self.engine, self.ring, self.tokens, changed=self.directory.forget_project)
 
     @cached_property
+    def key_directory(self) -> KeyDirectory:
+        """Knows management keys by their secret."""
+        return KeyDirectory(self.engine, now=self.health.now)
+
+    @cached_property
+    def keys(self) -> KeyService:
+        """The rules of management keys; what it changes, this worker forgets at once."""
+        return KeyService(self.engine, changed=self.key_directory.forget)
+
+    @cached_property
+    def gate(self) -> Gate:
+        """Admits the callers of the management plane."""
+        return Gate.of(self.settings, self.key_directory, self.failures)
+
+    @cached_property
     def audit_log(self) -> AuditLog:
         """Reads the audit trail."""
         return AuditLog(self.engine)
@@ -156,12 +176,12 @@ class Container:
     @cached_property
     def limits(self) -> LimitGate:
         """Windows of requests; without a limit they cost a look at four attributes."""
-        return LimitGate(self.settings, LimitsOfMachine(server_folder.shared()), self._shared_limits)
+        return LimitGate(self.settings, LimitsOfMachine(shared_dir.shared()), self._shared_limits)
 
     @cached_property
     def failures(self) -> Failures:
-        """Attempts to manage with a wrong token."""
-        return Failures(server_folder.shared(), self._shared_limits)
+        """Attempts to manage with a wrong credential."""
+        return Failures(shared_dir.shared(), self._shared_limits)
 
     @cached_property
     def _shared_limits(self) -> LimitsInRedis | None:
@@ -228,7 +248,7 @@ class Container:
 
     @property
     def wants_sk_keys(self) -> bool:
-        """Whether provider keys are of OpenAI's form, and that is checked (MP-238)."""
+        """Whether provider keys are of OpenAI's form, and that is checked."""
         return self.settings.validate_api_key_format and self.provider.name == "openai"
 
     @cached_property
@@ -260,9 +280,9 @@ class Container:
         return make_publisher(self.settings, counters)
 
     @cached_property
-    def recorder(self) -> Recorder:
+    def recorder(self) -> EventRecorder:
         """Makes events of exchanges."""
-        return Recorder(
+        return EventRecorder(
             self.publisher,
             CaptureLimits.of(self.settings),
             provider=self.loaded_provider.provider.name,
@@ -270,27 +290,54 @@ class Container:
         )
 
     @cached_property
-    def books(self) -> Books:
-        """What the exchanges of this worker share."""
-        limit = slot_limit(self.settings.max_concurrent_requests, self.workers, self.worker_connections)
-        books = Books(
-            self.admission,
-            circuit=Circuit(),
-            slots=Slots(limit),
-            access=self.access,
-            refusals=RefusalAudit(self.audit) if self.settings.audit_enabled else None,
-            events=self.recorder,
-            metered=self.meter.ended,
-        )
-        if self.settings.revoke_cuts_streams:
-            self.admission.cut_streams(books.streaming_tokens, books.cut_streams_of)
-        return books
+    def usage_recorder(self) -> UsageRecorder:
+        """Taps exchanges for what they use."""
+        return UsageRecorder(self.meter)
 
     @cached_property
-    def caching(self) -> Caching | None:
+    def exchanges(self) -> ExchangeRegistry:
+        """The exchanges that run in this worker."""
+        registry = ExchangeRegistry()
+        if self.settings.revoke_cuts_streams:
+            self.admission.cut_streams(registry.streaming_tokens, registry.cut_streams_of)
+        return registry
+
+    @cached_property
+    def circuit(self) -> Circuit:
+        """Whether the provider is asked at all."""
+        return Circuit()
+
+    @cached_property
+    def slots(self) -> Slots:
+        """How many exchanges this worker runs at once."""
+        return Slots(slot_limit(self.settings.max_concurrent_requests, self.workers, self.worker_connections))
+
+    @cached_property
+    def settlement(self) -> Settlement:
+        """Settles exchanges, and tells the reporters of each end."""
+        audits = [RejectionAudit(self.audit).report] if self.settings.audit_enabled else []
+        reporters: list[Reporter] = [
+            report_metrics,
+            self.usage_recorder.report,
+            self.recorder.report,
+            *audits,
+            AccessReporter(self.access).report,
+        ]
+        return Settlement(
+            self.exchanges, admission=self.admission, circuit=self.circuit, slots=self.slots, reporters=reporters
+        )
+
+    @cached_property
+    def response_source(self) -> ResponseSource:
         """The cache as the pipeline uses it."""
         cache = self.response_cache
-        return None if cache is None else Caching(cache, is_debug=self.access.is_debug)
+        if cache is None:
+            return NoCache()
+        return CacheSource(
+            cache,
+            background=lambda request, token: self.pipeline.refresh(request, token),
+            is_debug=self.access.is_debug,
+        )
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -299,38 +346,26 @@ class Container:
         self.start()
         return Pipeline(
             provider,
-            self.books,
-            directory=self.directory,
-            upstream=self.upstream,
-            inspector=Inspector(
-                ParameterRules(provider.param_whitelist),
-                max_request_bytes=settings.max_request_size_bytes,
-                max_inspected_bytes=settings.max_inspected_body_bytes,
-                allows_streams=settings.enable_streaming,
-            ),
-            cors=Cors(
-                provider.allowed_origins,
-                origins=settings.cors_allowed_origins,
-                methods=settings.cors_allowed_methods,
-                headers=settings.cors_allowed_headers,
-                max_age_s=settings.cors_max_age_s,
-            ),
-            request_fields=RequestFields(
-                host=provider.host,
-                auth_header=provider.auth_header,
-                credential_prefix=provider.credential_prefix,
-                proxy_version=__version__ if settings.upstream_proxy_headers else None,
-            ),
-            timeouts=_timeouts(provider),
+            registry=self.exchanges,
+            settlement=self.settlement,
+            access=self.access,
             is_draining=lambda: self.phase() == "draining",
+            inspector=_inspector(provider, settings),
+            limits=self.limits,
+            directory=self.directory,
+            admission=self.admission,
+            budgets=self.budgets,
+            cache=self.response_source,
+            slots=self.slots,
+            circuit=self.circuit,
+            tap_factories=(self.recorder.tap, self.usage_recorder.tap),
+            request_fields=_request_fields(provider, settings),
+            upstream=self.upstream,
+            timeouts=_timeouts(provider),
+            cors=_cors(provider, settings),
             render=self._render,
             max_request_bytes=settings.max_request_size_bytes,
             enforce_project_active=settings.enforce_project_active,
-            recorder=self.recorder,
-            caching=self.caching,
-            limits=self.limits,
-            budgets=self.budgets,
-            meter=self.meter,
         )
 
     @cached_property
@@ -351,7 +386,7 @@ class Container:
         self.admission.forget(token_id)
 
     def readiness(self) -> str | None:
-        """The check that fails, None when requests may come (DP-214)."""
+        """The check that fails, None when requests may come."""
         if self.phase() in ("grace", "draining"):
             return "draining"
         return check.readiness(self.engine) or self.limits.readiness()
@@ -371,15 +406,15 @@ class Container:
             threading.Thread(target=self._beat_in_a_thread, daemon=True).start()
         runtime_metrics.watch()
         watch = metrics.SAMPLER.watch
-        watch(metrics.INFLIGHT, lambda: len(self.books.live))
-        watch(metrics.STREAMS_OPEN, lambda: self.books.open_streams)
+        watch(metrics.INFLIGHT, lambda: len(self.exchanges.live))
+        watch(metrics.STREAMS_OPEN, lambda: self.exchanges.open_streams)
         watch(metrics.EVENTS_QUEUED, lambda: self.publisher.queued)
         watch(metrics.EVENT_SPOOL_BYTES, lambda: self.publisher.spool_bytes)
         cache = self.response_cache
         if cache is not None:
             watch(metrics.CACHE_STORED_BYTES, cache.store.stored_bytes)
         watch(metrics.RATELIMIT_FALLBACK, lambda: self.limits.is_in_fallback)
-        watch(metrics.CIRCUIT_OPEN, lambda: self.books.circuit.is_open)
+        watch(metrics.CIRCUIT_OPEN, lambda: self.circuit.is_open)
 
     def _keep_house(self) -> None:
         while True:
@@ -395,7 +430,7 @@ class Container:
             time.sleep(BEAT_S)
 
     def stop(self, *, cut: bool = False) -> None:
-        """Write down everything: counts, events, then audit records (DP-106). `cut`: nothing is waited for."""
+        """Write down everything: counts, events, then audit records. `cut`: nothing is waited for."""
         if self._is_started:
             self._is_started = False
             if self._keeping is not None:
@@ -424,3 +459,31 @@ class Container:
 def _timeouts(provider: Provider) -> Timeouts:
     limits = provider.timeouts
     return Timeouts(limits.connect_s, limits.first_byte_s, limits.idle_s, limits.total_s)
+
+
+def _inspector(provider: Provider, settings: Settings) -> Inspector:
+    return Inspector(
+        ParameterRules(provider.param_whitelist),
+        max_request_bytes=settings.max_request_size_bytes,
+        max_inspected_bytes=settings.max_inspected_body_bytes,
+        allows_streams=settings.enable_streaming,
+    )
+
+
+def _cors(provider: Provider, settings: Settings) -> Cors:
+    return Cors(
+        provider.allowed_origins,
+        origins=settings.cors_allowed_origins,
+        methods=settings.cors_allowed_methods,
+        headers=settings.cors_allowed_headers,
+        max_age_s=settings.cors_max_age_s,
+    )
+
+
+def _request_fields(provider: Provider, settings: Settings) -> RequestFields:
+    return RequestFields(
+        host=provider.host,
+        auth_header=provider.auth_header,
+        credential_prefix=provider.credential_prefix,
+        proxy_version=__version__ if settings.upstream_proxy_headers else None,
+    )

@@ -1,4 +1,4 @@
-"""Provider keys at rest, hashes of bearers, comparisons that take the same time whatever they find (data-plane §5).
+"""Provider keys at rest, hashes of bearers, comparisons that take the same time whatever they find.
 
 A sealed value is `enc:v2:<key id>:` and base64 of nonce, ciphertext and tag (AES-256-GCM); the row's id is its
 associated data. `enc:v1:` values, which name no key and are tied to no row, are read for ever and never written.
@@ -29,12 +29,12 @@ class UnopenableValue(Exception):
 
 
 def digest(bearer: str) -> str:
-    """Lower-case hex SHA-256: the form in which tokens are stored and looked up (DP-163, DP-164)."""
+    """Lower-case hex SHA-256: the form in which tokens are stored and looked up."""
     return hashlib.sha256(bearer.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def equal(presented: str, expected: str) -> bool:
-    """Compare secrets in a time that tells nothing of either, their lengths included (MP-18)."""
+    """Compare secrets in a time that tells nothing of either, their lengths included."""
     return hmac.compare_digest(
         hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest(),
         hashlib.sha256(expected.encode("utf-8", "surrogateescape")).digest(),
@@ -42,7 +42,7 @@ def equal(presented: str, expected: str) -> bool:
 
 
 def key_id(key: bytes) -> str:
-    """How a sealed value names its key (data-plane decision 14)."""
+    """How a sealed value names its key."""
     return hashlib.sha256(b"llm-proxy key id" + key).hexdigest()[:8]
 
 
@@ -86,7 +86,7 @@ class KeyRing:
         return f"{_V2}{self.current_id}:{base64.b64encode(nonce + sealed).decode()}"
 
     def open(self, stored: str, row_id: str) -> str:
-        """What was sealed; a value that is not sealed comes back as it is (DP-161).
+        """What was sealed; a value that is not sealed comes back as it is.
 
         Raises:
             UnopenableValue: Its message tells the kind of trouble, never a part of the value.
@@ -129,7 +129,7 @@ def check_key_ring(engine: Engine, ring: KeyRing) -> str | None:
     """One line when the start must stop, because rows are sealed under keys that the ring lacks; else None.
 
     Reads every sealed provider key and changes nothing. A row that is malformed, or does not open under the key that
-    it names, is a tampered row and no reason to stop: its own project answers 503 (data-plane decision 14). Values of
+    it names, is a tampered row and no reason to stop: its own project answers 503. Values of
     the first format name no key: they stop the start when the ring is empty, or when none of them opens and no other
     row shows that the ring is right.
     """

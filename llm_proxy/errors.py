@@ -84,6 +84,12 @@ class MethodNotAllowed(InvalidRequest):
             self.fields = (("Allow", ", ".join(allow)),)
 
 
+class TokenInQuery(InvalidRequest):
+    """A token in the address, where servers and browsers log it (RFC 6750 §2.3)."""
+
+    code, message = "token_in_query", "Send the token in the field Authorization: Bearer, not in the query"
+
+
 class EndpointNotFound(InvalidRequest):
     """The path is outside the provider's allow-list, or is spelled so that it could mean another path."""
 
@@ -139,9 +145,10 @@ class StreamingDisabled(InvalidRequest):
 
 
 class UpgradeNotSupported(InvalidRequest):
-    """The request asks for a protocol upgrade that the server does not offer."""
+    """A WebSocket handshake on a path that has none; clients go on over HTTP at once (RFC 9110 §15.5.22)."""
 
-    status, code, message = 501, "upgrade_not_supported", "Upgrade not supported"
+    status, code, message = 426, "upgrade_not_supported", "WebSocket is not available here: use HTTP/1.1"
+    fields = (("Upgrade", "HTTP/1.1"), ("Connection", "Upgrade"))
 
 
 # -- the client's own connection -------------------------------------------------------------------------------------
@@ -323,6 +330,7 @@ class UpstreamError(LlmProxyError):
     status, type, code, message = 502, "upstream_error", "bad_gateway", "Proxy error"
     is_sent: bool = True
     phase: str = "head"
+    cause: str | None = None  # for logs and events: which host was not reached and why; never a secret
 
     def at(self, phase: str, *, is_sent: bool) -> "UpstreamError":
         """Record where it happened, and return the error itself for `raise`."""

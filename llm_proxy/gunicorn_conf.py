@@ -8,38 +8,48 @@ from gevent import monkey
 
 monkey.patch_all()  # before anything is imported that keeps a reference to what is patched
 
-import atexit  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
-import shutil  # noqa: E402
+import signal  # noqa: E402
 import ssl  # noqa: E402
 import sys  # noqa: E402
-import tempfile  # noqa: E402
+import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from llm_proxy import __version__, logs  # noqa: E402
-from llm_proxy.cache import folder as cache_folder  # noqa: E402
-from llm_proxy.server import configuration  # noqa: E402
+from llm_proxy.runtime import shared_dir  # noqa: E402
+from llm_proxy.server import configuration, interpreter  # noqa: E402
 from llm_proxy.settings import Loaded, hand_over, handed_over, load  # noqa: E402
 
-_METRICS_PREFIX = "llm-proxy-metrics-"
+ORPHANS_LIMIT_S = 10.0
 _log = logging.getLogger("llm_proxy.server")
 
 
 def _metrics_folder(asked: Path | None) -> str:
     """The folder of the workers' metric files; a temporary one when none was asked for."""
-    return str(asked) if asked is not None else tempfile.mkdtemp(prefix=_METRICS_PREFIX)
+    if asked is None:
+        return shared_dir.make(shared_dir.METRICS_PREFIX)
+    if _is_upgrade and asked.name.startswith(shared_dir.METRICS_PREFIX):  # made by the master before this one
+        shared_dir.hold(str(asked))
+    return str(asked)
 
+
+def _end(number: int, frame: object) -> None:
+    """Stop a start that gunicorn's own handlers do not guard yet, so that its folders are removed."""
+    sys.exit(0)
+
+
+for _signal in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+    signal.signal(_signal, _end)  # gunicorn replaces them before it forks
 
 _loaded = load()
 _settings = _loaded.settings
 hand_over(_loaded)
-_start_pid = os.getpid()
 _is_upgrade = "GUNICORN_PID" in os.environ  # SIGUSR2: another master serves beside this one
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder(_settings.prometheus_multiproc_dir)  # before prometheus_client
-os.environ[cache_folder.VARIABLE] = cache_folder.of_server()
+os.environ[shared_dir.VARIABLE] = shared_dir.of_server()
 os.environ.pop("SCRIPT_NAME", None)  # gunicorn would cut it off every path
 
 wsgi_app = "llm_proxy.wsgi:app"
@@ -47,7 +57,8 @@ proc_name = "llm-proxy"
 bind = configuration.binds(_settings.listen_addr)
 workers = _settings.workers
 worker_class = "llm_proxy.server.worker.Worker"
-worker_connections = configuration.worker_connections(configuration.raise_descriptor_limit())
+_descriptors = configuration.raise_descriptor_limit()
+worker_connections = configuration.worker_connections(_descriptors)
 worker_tmp_dir = configuration.heartbeat_folder()
 graceful_timeout = configuration.stop_limit_s(_settings)
 keepalive = 2  # anything but 0; the worker has limits of its own
@@ -59,6 +70,7 @@ forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 header_map = "drop"
 limit_request_line = 8190
+permit_unconventional_http_version = True  # server/check.py decides: 1.2 counts as 1.1, others are refused
 
 accesslog = None
 logger_class = "llm_proxy.server.log.Log"
@@ -142,8 +154,19 @@ def _wrong_options(cfg: Any) -> list[str]:
 def _busy(cfg: Any) -> list[str]:
     if os.environ.get("LISTEN_PID") == str(os.getpid()):  # systemd has bound them
         return []
-    found = [(address, configuration.busy_address(address)) for address in cfg.address]
-    return [f"LISTEN_ADDR={_shown(address)}: {reason}" for address, reason in found if reason is not None]
+    found = _busy_addresses(cfg)
+    until = time.monotonic() + ORPHANS_LIMIT_S
+    while found and all(shared_dir.is_held_by_orphans(_shown(address)) for address, _ in found):
+        if time.monotonic() > until:
+            break
+        time.sleep(0.05)  # workers whose master was killed close their listeners within a second or two
+        found = _busy_addresses(cfg)
+    return [f"LISTEN_ADDR={_shown(address)}: {reason}" for address, reason in found]
+
+
+def _busy_addresses(cfg: Any) -> list[tuple[Any, str]]:
+    found = ((address, configuration.busy_address(address)) for address in cfg.address)
+    return [(address, reason) for address, reason in found if reason is not None]
 
 
 def _shown(address: Any) -> str:
@@ -154,7 +177,7 @@ def _shown(address: Any) -> str:
 
 
 def _prepare(server: Any) -> Callable[[], bool] | None:
-    """Returns what has to be asked until it is done, when the database is not there yet (MP-107)."""
+    """Returns what has to be asked until it is done, when the database is not there yet."""
     from llm_proxy import metrics, preflight
     from llm_proxy.db.errors import DatabaseAway
 
@@ -163,10 +186,13 @@ def _prepare(server: Any) -> Callable[[], bool] | None:
     except OSError as exc:
         raise RuntimeError(f"LOG_FILE={_settings.log_file}: expected a file to write to ({exc.strerror})") from None
     folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+    if swept := shared_dir.sweep():
+        _log.info("%s folders of servers that were killed have been removed", swept)
+    shared_dir.note_server(os.environ[shared_dir.VARIABLE], [_shown(address) for address in server.cfg.address])
     if not _is_upgrade:
         metrics.clear_folder(folder)
     if os.geteuid() == 0 and server.cfg.uid != 0:
-        for each in (folder, os.environ[cache_folder.VARIABLE]):
+        for each in (folder, os.environ[shared_dir.VARIABLE]):
             os.chown(each, server.cfg.uid, server.cfg.gid)
     try:
         preflight.prepare(_settings)
@@ -197,7 +223,7 @@ def _preparing(preparation: Any) -> Callable[[], bool]:
 
 
 def _tell(cfg: Any) -> None:
-    """The start line and the warnings (MP-193)."""
+    """The start line and the warnings."""
     from llm_proxy import preflight
 
     _log.info(
@@ -212,6 +238,8 @@ def _tell(cfg: Any) -> None:
             "cache": _settings.http_cache_backend if _settings.http_cache_enabled else "off",
             "encryption": _settings.encryption_key is not None,
             "workers": cfg.workers,
+            "parser": interpreter.request_parser(),
+            "optimised_python": interpreter.is_optimised(),
             "bind": [_shown(address) for address in cfg.address],
         },
     )
@@ -220,6 +248,8 @@ def _tell(cfg: Any) -> None:
         _log.warning("%s", warning)
     if _settings.driver == "sqlite" and cfg.workers > 1:
         _log.warning("SQLite serves %s workers of this host; it is no database for several hosts", cfg.workers)
+    if cfg.worker_connections == worker_connections and (told := configuration.few_connections(_descriptors)):
+        _log.warning("%s", told)
     for note in notes:
         _log.info("%s", note)
 
@@ -251,30 +281,12 @@ def child_exit(server: Any, worker: Any) -> None:
 
 def pre_exec(server: Any) -> None:
     """SIGUSR2: the next master's workers count, and cache, in the same folders."""
-    for name in ("PROMETHEUS_MULTIPROC_DIR", cache_folder.VARIABLE):
+    for name in ("PROMETHEUS_MULTIPROC_DIR", shared_dir.VARIABLE):
         server.cfg.env_orig[name] = os.environ[name]
 
 
 def on_exit(server: Any) -> None:
-    """Remove the folders that this server made, but not under the next master's workers."""
-    if server.reexec_pid == 0:
-        _remove_folders()
-    else:
-        atexit.unregister(_remove_unused_folder)
+    """Leave the folders to the next master, if there is one; this process's end removes them otherwise."""
+    if server.reexec_pid != 0:
+        shared_dir.hand_on()
     logs.flush()
-
-
-def _remove_unused_folder() -> None:
-    """At the end of a process that did not become a server (`--check-config`, faults), or has removed it already."""
-    if os.getpid() == _start_pid:
-        _remove_folders()
-
-
-def _remove_folders() -> None:
-    cache_folder.remove(os.environ[cache_folder.VARIABLE])
-    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    if folder.name.startswith(_METRICS_PREFIX):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-atexit.register(_remove_unused_folder)

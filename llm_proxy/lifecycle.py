@@ -40,11 +40,11 @@ class AppEdge:
 
     def draining(self) -> None:
         """SIGTERM was seen; the phase tells the rest."""
-        _log.info("draining", extra={"exchanges": len(self._services.books.live)})
+        _log.info("draining", extra={"exchanges": len(self._services.exchanges.live)})
 
     def cut(self) -> None:
         """The drain's time is over: exchanges end as row 22."""
-        self._services.books.cut("drain")
+        self._services.exchanges.cut("drain")
 
     def refused(self, refusal: Refusal) -> None:
         """Row 26: not a request, not an error; its code and an access line."""

@@ -1,4 +1,4 @@
-"""Log lines as JSON or text, the access line, and where they go (management.md §6).
+"""Log lines as JSON or text, the access line, and where they go.
 
 Every logger, ours or a library's, ends in one handler; every value passes the redaction layer. In a worker, lines are
 queued and written five times a second by one greenlet, in a thread, so that neither a slow disk nor a stopped reader of
@@ -6,25 +6,26 @@ standard output holds up a request. Outside a worker each line is written at onc
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import sys
 import time
 import traceback
-from collections import deque
-from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import orjson
 
 from llm_proxy.redaction import REDACTOR, learn_settings
+from llm_proxy.runtime.append_file import AppendFile
 from llm_proxy.runtime.clock import rfc3339_ms
+from llm_proxy.runtime.line_writer import LineWriter
 from llm_proxy.settings import Settings
+from llm_proxy.texts import wants_colour
 
-FLUSH_INTERVAL_S = 0.2
 QUEUE_BOUND = 50_000  # lines; beyond it the oldest are dropped and counted in a line of their own
 FILE_MODE = 0o640
+FLUSH_S = 0.2
+QUEUE_BYTES = 64 * 1024 * 1024  # of lines
 _PATH_CHARS, _TRACE_CHARS = 2048, 8192  # of what clients may make long
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 _NAMES = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warn"}
@@ -64,73 +65,15 @@ class StreamSink:
         """Nothing to do: a stream has no name."""
 
 
-class FileSink:
-    """A file that several processes append to, rotated by size (MP-190).
-
-    Who finds it full takes a lock on the very file, looks again, renames, and creates the next one; the others notice
-    by the inode that theirs has been renamed. No line is lost or split: every write is one append.
-    """
-
-    def __init__(self, path: Path, *, max_bytes: int = 0, backups: int = 0) -> None:
-        self._path, self._max_bytes, self._backups = path, max_bytes, backups
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = self._open()
-
-    def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-
-    def write(self, lines: bytes) -> None:
-        """Append; a file that was renamed or removed is left behind first."""
-        if not self._is_current():
-            self.reopen()
-        if self._max_bytes and os.fstat(self._descriptor).st_size + len(lines) > self._max_bytes:
-            self._rotate(len(lines))
-        view = memoryview(lines)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
-
-    def reopen(self) -> None:
-        """Open the file that has the name now, or a new one."""
-        old, self._descriptor = self._descriptor, self._open()
-        os.close(old)
-
-    def _is_current(self) -> bool:
-        try:
-            named, held = os.stat(self._path), os.fstat(self._descriptor)
-        except FileNotFoundError:
-            return False
-        return (named.st_ino, named.st_dev) == (held.st_ino, held.st_dev)
-
-    def _rotate(self, coming_bytes: int) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # released when the descriptor is closed
-        locked = self._descriptor
-        try:
-            size = os.fstat(locked).st_size
-            if self._is_current() and size and size + coming_bytes > self._max_bytes:
-                self._rename()
-        finally:
-            fcntl.flock(locked, fcntl.LOCK_UN)
-        if not self._is_current():
-            self.reopen()
-
-    def _rename(self) -> None:
-        if self._backups == 0:
-            self._path.unlink()
-            return
-        for number in range(self._backups - 1, 0, -1):
-            with contextlib.suppress(FileNotFoundError):  # fewer backups so far
-                os.replace(f"{self._path}.{number}", f"{self._path}.{number + 1}")
-        os.replace(self._path, f"{self._path}.1")
-
-
 class Writer:
     """Lines on their way to the sink: at once, or queued once `start` was called in a worker."""
 
-    def __init__(self, sink: Sink, *, is_json: bool = True, colour: bool = False) -> None:
-        self.sink, self.is_json, self._colour = sink, is_json, colour
-        self._queue: deque[bytes] = deque()
+    def __init__(self, sink: Sink, *, is_json: bool = True, colour: bool = False, is_short: bool = False) -> None:
+        self.sink, self.is_json, self._colour, self._is_short = sink, is_json, colour, is_short
         self._dropped = 0
-        self._greenlet: Any = None
+        self._lines = LineWriter(
+            self._write, pause_s=FLUSH_S, most_lines=QUEUE_BOUND, most_bytes=QUEUE_BYTES, lost=self._lose
+        )
 
     def line(self, level: str, message: str, fields: Fields) -> None:
         """Put one line together and on its way. `fields` must have passed the redaction. Never raises."""
@@ -139,56 +82,58 @@ class Writer:
             data = orjson.dumps(head | fields, default=str, option=orjson.OPT_APPEND_NEWLINE)
         else:
             data = self._as_text(level, head, fields)
-        self._queue.append(data)
-        if self._greenlet is None:
-            self.flush()
-        elif len(self._queue) > QUEUE_BOUND:
-            self._queue.popleft()
-            self._dropped += 1
+        self._lines.put(data)
 
     def start(self) -> None:
         """Queue from now on; needs gevent's loop in this process."""
-        import gevent
-
-        if self._greenlet is None:
-            self._greenlet = gevent.spawn(self._run)
+        self._lines.start()
 
     def stop(self) -> None:
         """Write what is queued, and each line at once from now on."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
-            self._greenlet = None
-        self.flush()
+        self._lines.stop()
 
     def flush(self) -> None:
-        """Write what is queued, in this thread. Lines that the sink refuses are lost: nobody else could be told."""
-        with contextlib.suppress(OSError):
-            self.sink.write(self._take())
+        """Write what is queued, in this thread."""
+        self._lines.flush()
 
-    def _run(self) -> None:
-        import gevent
-
-        pool = gevent.get_hub().threadpool
-        while True:
-            gevent.sleep(FLUSH_INTERVAL_S)
-            if self._queue:
-                with contextlib.suppress(OSError):  # a full disk: later lines may find room again
-                    pool.apply(self.sink.write, (self._take(),))
-
-    def _take(self) -> bytes:
-        lines = list(self._queue)
-        self._queue.clear()
-        if self._dropped:
-            self._dropped, dropped = 0, self._dropped
+    def _write(self, lines: bytes) -> None:
+        """Write lines, and how many were lost before. Raises OSError."""
+        dropped = self._dropped
+        if dropped:
             note = {"level": "warn", "ts": rfc3339_ms(time.time_ns()), "msg": f"{dropped} log lines dropped"}
-            lines.append(orjson.dumps(note, option=orjson.OPT_APPEND_NEWLINE))
-        return b"".join(lines)
+            lines += orjson.dumps(note, option=orjson.OPT_APPEND_NEWLINE)
+        self.sink.write(lines)
+        self._dropped -= dropped
+
+    def _lose(self, count: int, error: OSError | None) -> None:
+        """Count lines for which there was no room: on the disk, or in the queue while the sink takes none."""
+        self._dropped += count
 
     def _as_text(self, level: str, head: dict[str, str], fields: Fields) -> bytes:
         start, end = (_COLOURS.get(level, ""), "\x1b[0m") if self._colour and level in _COLOURS else ("", "")
+        if self._is_short:
+            return f"{start}{_short(level, head, fields)}{end}\n".encode("utf-8", "backslashreplace")
         pairs = " ".join(f"{name}={_plain(value)}" for name, value in fields.items() if value is not None)
         text = f"{head['ts']} {start}{level:5}{end} {_escaped(head['msg'])}"
         return (f"{text} {pairs}\n" if pairs else f"{text}\n").encode("utf-8", "backslashreplace")
+
+
+_SHORT_WITHOUT = frozenset({"component", "caller", "worker", "version"})  # what a person at a terminal knows or can ask
+
+
+def _short(level: str, head: dict[str, str], fields: Fields) -> str:
+    """One line for a person at a terminal; everything else of the record is in the other forms."""
+    at = f"{head['ts'][11:19]}Z"
+    if fields.get("component") == "access" and "status_code" in fields:
+        took = f"{fields['duration_ms']} ms"
+        if fields.get("upstream_duration_ms") is not None:
+            took += f" (provider {round(fields['upstream_duration_ms'])})"
+        error = f" {_plain(fields['error'])}" if fields.get("error") else ""
+        return f"{at} {fields.get('method')} {_plain(fields.get('path'))} {fields['status_code']} {took}{error}"
+    kept = {name: value for name, value in fields.items() if name not in _SHORT_WITHOUT and value is not None}
+    pairs = " ".join(f"{name}={_plain(value)}" for name, value in kept.items())
+    word = "" if level == "info" else f"{level} "
+    return f"{at} {word}{_escaped(head['msg'])}{' ' if pairs else ''}{pairs}"
 
 
 def _plain(value: object) -> str:
@@ -197,7 +142,7 @@ def _plain(value: object) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Newlines and control characters as Python writes them, so that one record stays one line (MP-186)."""
+    """Newlines and control characters as Python writes them, so that one record stays one line."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -229,7 +174,7 @@ class Handler(logging.Handler):
 
 
 class AccessLog:
-    """The access line (MP-187, MP-188, DP-43): one a request, whoever answers it.
+    """The access line: one a request, whoever answers it.
 
     Args:
         level: LOG_LEVEL's word; lines below it are not made at all.
@@ -296,7 +241,7 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
         stream: Where lines go when LOG_FILE is unset; default standard output. Commands pass standard error.
 
     Raises:
-        OSError: LOG_FILE can't be opened (MP-189: the caller ends with a line that names it).
+        OSError: LOG_FILE can't be opened (the caller ends with a line that names it).
     """
     global _writer
     learn_settings(settings)
@@ -304,12 +249,16 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
     sink: Sink
     if settings.log_file is not None:
         max_bytes = settings.log_max_size_mb * 1024 * 1024
-        sink = FileSink(settings.log_file, max_bytes=max_bytes, backups=settings.log_max_backups)
+        file = AppendFile(settings.log_file, mode=FILE_MODE, max_bytes=max_bytes, backups=settings.log_max_backups)
+        file.open()
+        sink = file
     else:
         sink = StreamSink(_descriptor(out))
     is_terminal = settings.log_file is None and out.isatty()
     _writer.flush()
-    _writer = Writer(sink, is_json=settings.log_format == "json", colour=is_terminal)
+    _writer = Writer(
+        sink, is_json=settings.log_format == "json", colour=is_terminal and wants_colour(out), is_short=is_terminal
+    )
     root = logging.getLogger()
     root.setLevel(LEVELS[settings.log_level])
     root.handlers[:] = [_handler]
@@ -321,7 +270,7 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
 
 
 def fault(settings: Settings) -> str | None:
-    """One line when LOG_FILE could not be written to; the start then stops. Makes nothing (MP-189)."""
+    """One line when LOG_FILE could not be written to; the start then stops. Makes nothing."""
     path = settings.log_file
     if path is None:
         return None

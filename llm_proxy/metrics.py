@@ -1,4 +1,4 @@
-"""Every metric: name, labels, help, and how the values of several worker processes become one (data-plane §7).
+"""Every metric: name, labels, help, and how the values of several worker processes become one.
 
 With PROMETHEUS_MULTIPROC_DIR set (gunicorn's configuration sees to it) each process counts in memory-mapped files of
 its own and a scrape adds them up. Children are made once, here: `labels()` on each request costs more than counting.
@@ -25,12 +25,13 @@ from prometheus_client import (
 from prometheus_client import Counter as LibraryCounter
 from prometheus_client import Histogram as LibraryHistogram
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.mmap_dict import MmapedDict
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.values import MultiProcessValue
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # DP-205
+from llm_proxy.runtime import metric_files
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
 STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 UPSTREAM_OUTCOMES = ("2xx", "3xx", "4xx", "5xx", "connect_error", "timeout", "aborted", "client_gone")
@@ -80,6 +81,7 @@ def _count_without_lock() -> None:
 
 
 if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    metric_files.install()
     _count_without_lock()
 
 
@@ -279,7 +281,7 @@ _JSON_NAMES = {
     "llm_proxy_cache_misses_total": "cache_misses",
     "llm_proxy_cache_bypass_total": "cache_bypass",
     "llm_proxy_cache_stores_total": "cache_stores",
-}  # DP-205
+}
 
 
 def rejected(code: str) -> Counter:
@@ -325,6 +327,7 @@ class Sampler:
         with contextlib.suppress(OSError):  # no /proc
             OPEN_FDS.set(len(os.listdir("/proc/self/fd")))
         WORKERS.set(1)
+        metric_files.settle_all()
 
 
 SAMPLER = Sampler()
@@ -372,7 +375,7 @@ def _folder() -> str | None:
 
 
 def _uptime_s() -> float:
-    """Seconds since the server was started (not this worker: DP-209)."""
+    """Seconds since the server was started (not this worker)."""
     folder = _folder()
     try:
         started_at = os.stat(os.path.join(folder, _BOOT_FILE)).st_mtime if folder else _STARTED_AT
@@ -403,7 +406,7 @@ def _scrape() -> CollectorRegistry:
 
 @contextlib.contextmanager
 def _locked(folder: str | None, kind: int) -> Iterator[None]:
-    """Hold the folder's lock: a scrape must not meet a file that is being folded away (server.md §9)."""
+    """Hold the folder's lock: a scrape must not meet a file that is being folded away."""
     if folder is None or not os.path.isdir(folder):
         yield
         return
@@ -432,21 +435,6 @@ def fold_dead_worker(path: str | Path, pid: int) -> None:
     Runs in the master, also after a `kill -9`; gauges of live workers go with their worker.
     """
     folder = str(path)
-    if not os.path.isdir(folder):
-        return
-    with _locked(folder, fcntl.LOCK_EX):
-        for kind in ("counter", "histogram", "summary"):
-            _fold(os.path.join(folder, f"{kind}_{pid}.db"), os.path.join(folder, f"{kind}_0.db"))
-        mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
-
-
-def _fold(dead: str, sums: str) -> None:
-    if not os.path.exists(dead):
-        return
-    total: Any = MmapedDict(sums)  # type: ignore[no-untyped-call]
-    try:
-        for key, value, _, _ in MmapedDict.read_all_values_from_file(dead):  # type: ignore[no-untyped-call]
-            total.write_value(key, total.read_value(key)[0] + value, 0.0)
-    finally:
-        total.close()
-    os.unlink(dead)
+    if os.path.isdir(folder):
+        with _locked(folder, fcntl.LOCK_EX):
+            metric_files.fold(folder, pid)

@@ -1,4 +1,4 @@
-"""What a server's master does before anything is served, and again before a reload (data-plane decision 12)."""
+"""What a server's master does before anything is served, and again before a reload."""
 
 import contextlib
 import os
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from sqlalchemy import Engine
 
 from llm_proxy import logs
+from llm_proxy.access.gate import OFF
+from llm_proxy.access.service import has_unrestricted_admin
 from llm_proxy.accounting import ledger
 from llm_proxy.audit import file as audit_file
 from llm_proxy.audit.record import AuditEvent
@@ -33,7 +35,9 @@ def check(loaded: Loaded) -> list[str]:
     settings = loaded.settings
     faults = list(loaded.faults)
     if not settings.management_token:
-        faults.append("MANAGEMENT_TOKEN=: expected a secret of your own")
+        faults.append(
+            "MANAGEMENT_TOKEN is not set: add MANAGEMENT_TOKEN=<32 random characters> to .env or the environment"
+        )
     try:
         provider = load_provider(settings).provider
     except ProviderFileError as exc:
@@ -62,7 +66,7 @@ def notes(settings: Settings) -> tuple[list[str], list[str]]:
 
 
 def _limits(settings: Settings) -> list[str]:
-    """Limits that hold for everybody are said at the start (DP-87)."""
+    """Limits that hold for everybody are said at the start."""
     windows = []
     if settings.global_rate_limit:
         windows.append(f"{settings.global_rate_limit} requests a minute in all")
@@ -78,7 +82,7 @@ def _limits(settings: Settings) -> list[str]:
 
 
 def prepare(settings: Settings) -> None:
-    """Migrate, and see that every sealed row has its key (MP-107).
+    """Migrate, and see that every sealed row has its key.
 
     Raises:
         StartRefused: The start must stop.
@@ -88,6 +92,7 @@ def prepare(settings: Settings) -> None:
         engine = create_engine(settings)
         try:
             _record(prepare_database(engine, settings), engine, settings)
+            _require_admin(engine, settings)
         except DatabaseAway as away:
             if settings.driver == "sqlite" or not settings.database_startup_timeout_s:
                 raise
@@ -96,8 +101,17 @@ def prepare(settings: Settings) -> None:
             engine.dispose()
 
 
+def _require_admin(engine: Engine, settings: Settings) -> None:
+    """Raise DatabaseFault where the root token is off and no management key could take its place."""
+    if settings.management_token_use == OFF and not has_unrestricted_admin(engine):
+        raise DatabaseFault(
+            "MANAGEMENT_TOKEN_USE=off: expected a live management key with the role admin and all projects; "
+            "make one with: llm-proxy manage key create --role admin"
+        )
+
+
 def _record(migrated: list[str], engine: Engine, settings: Settings) -> None:
-    """A migration belongs into the audit trail (MP-112)."""
+    """A migration belongs into the audit trail."""
     if not migrated:
         return
     try:
@@ -164,6 +178,7 @@ def _main() -> None:
     try:
         engine = create_engine(settings)
         _record(prepare_patiently(engine, settings, is_wanted=lambda: os.getppid() == master), engine, settings)
+        _require_admin(engine, settings)
     except DatabaseFault as exc:
         said = str(exc).encode()
     with contextlib.suppress(BrokenPipeError):  # the master has ended: nobody wants to know

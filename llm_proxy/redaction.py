@@ -18,6 +18,7 @@ _LEAST_LITERAL = 4  # a shorter "secret" would blank out ordinary words
 # What a text must contain (in lower case) to be worth the patterns below; plain `in` costs a tenth of a search.
 _CLUES = (
     "sk-",
+    "mk-",
     "bearer",
     "basic",
     "authorization",
@@ -33,7 +34,7 @@ _CLUES = (
     "xai-",
 )
 _KEY_SHAPES = re.compile(
-    r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9_-]{8,}|AIza[A-Za-z0-9_-]{20,}|gsk_[A-Za-z0-9]{16,}|xai-[A-Za-z0-9]{16,})"
+    r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9_-]{8,}|mk-[A-Za-z0-9]{22}|AIza[A-Za-z0-9_-]{20,}|gsk_[A-Za-z0-9]{16,}|xai-[A-Za-z0-9]{16,})"
 )
 _SCHEMES = re.compile(r"\b(bearer|basic)(\s+)([A-Za-z0-9._~+/=-]{4,})", re.IGNORECASE)
 _FIELDS = re.compile(

@@ -18,14 +18,14 @@ from llm_proxy.settings.redis_address import RedisTarget, parse_address
 __all__ = ["UNREACHABLE", "RedisTarget", "command", "connect", "parse_address", "target"]
 
 UNREACHABLE = (RedisError, OSError)  # what a call may raise when Redis is away, full, loading or refuses us
-_TIMEOUT_S = 0.25  # events.md EV-23
+_TIMEOUT_S = 0.25
 
 
 def target(settings: Settings) -> RedisTarget:
     """The Redis of REDIS_ADDR. Raises ValueError, worded as what is accepted and without the value.
 
     A URL supplies what no variable of its own sets: REDIS_DB, REDIS_USERNAME, REDIS_PASSWORD and REDIS_TLS win over
-    it when they differ from their defaults (events.md EV-21).
+    it when they differ from their defaults.
     """
     found = parse_address(settings.redis_addr)
     return RedisTarget(

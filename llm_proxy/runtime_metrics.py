@@ -1,4 +1,4 @@
-"""Metrics of the Python process, under their own names and under those of a Go program's dashboards (DP-210).
+"""Metrics of the Python process, under their own names and under those of a Go program's dashboards.
 
 The collector's callback adds to plain numbers; the counters follow when samples are taken.
 """

@@ -11,7 +11,7 @@ import pytest
 
 from llm_proxy.settings import variables
 
-pytest_plugins = ["servers.databases", "servers.provider", "servers.redis", "servers.installation"]
+pytest_plugins = ["support.databases", "support.provider", "support.redis", "support.installation"]
 
 _OURS = {variable.env for variable in variables().values()}
 

@@ -1,13 +1,13 @@
 """The seam between accounting and the pipeline.
 
-The rule (data-plane §9): a request is charged one unit when the proxy starts sending it to the provider, and the unit
+The rule: a request is charged one unit when the proxy starts sending it to the provider, and the unit
 is returned only if no byte of it could be sent.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from llm_proxy.accounting.rows import LeaseRow
+from llm_proxy.model.token import TokenSnapshot
 
 Unit = Any  # one request's charge, the implementation's own; sent or refunded once, the later call does nothing
 
@@ -15,10 +15,10 @@ Unit = Any  # one request's charge, the implementation's own; sent or refunded o
 class Admission(Protocol):
     """Charges requests; every implementation counts exactly."""
 
-    def peek(self, token: LeaseRow) -> None:
+    def peek(self, token: TokenSnapshot) -> None:
         """Raises QuotaExhausted when the quota is known to be used up; charges nothing and asks nobody."""
 
-    def take(self, token: LeaseRow) -> Unit:
+    def take(self, token: TokenSnapshot) -> Unit:
         """Charge one unit. May wait for units that others still hold.
 
         Raises:
@@ -34,10 +34,10 @@ class Admission(Protocol):
     def refund(self, unit: Unit) -> None:
         """No byte was sent: the unit comes back. Does nothing after `sent`. Never raises, never waits."""
 
-    def touch(self, token: LeaseRow) -> None:
+    def touch(self, token: TokenSnapshot) -> None:
         """The token was used without a charge: moves `last_used_at` alone."""
 
-    def hit(self, token: LeaseRow) -> None:
+    def hit(self, token: TokenSnapshot) -> None:
         """Answered from the cache: `cache_hit_count` and `last_used_at`."""
 
     def forget(self, token_id: str) -> None:

@@ -1,4 +1,4 @@
-"""What is written into a token's row about who holds units of it: pure arithmetic (accounting.md §6).
+"""What is written into a token's row about who holds units of it: pure arithmetic.
 
 A lease is `[granted, settled, seen]`: cumulative and absolute numbers of one worker's units, and the database's time of
 its last swap. `request_count` and Σ(granted − settled) together are what can be spent at most.
@@ -7,7 +7,9 @@ its last swap. `request_count` and Σ(granted − settled) together are what can
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
+
+from llm_proxy.model.token import TokenSnapshot
 
 LAPSE_S = 2.0  # a lease that was not heard of for longer counts as spent
 FORGOTTEN_S = 86_400.0  # then its key goes, and the charge is final
@@ -19,22 +21,6 @@ class Entry(NamedTuple):
     granted: int
     settled: int
     seen_s: float
-
-
-class Row(Protocol):
-    """What a plan needs of a token's row. `max_requests` None = unlimited."""
-
-    @property
-    def request_count(self) -> int:
-        """Units settled."""
-
-    @property
-    def max_requests(self) -> int | None:
-        """The limit."""
-
-    @property
-    def leases(self) -> str | None:
-        """The leases as they are stored."""
 
 
 @dataclass(slots=True)
@@ -97,7 +83,7 @@ def render(leases: Mapping[int, Entry]) -> str | None:
     return json.dumps({str(lease): list(entry) for lease, entry in leases.items()}, separators=(",", ":"))
 
 
-def plan(row: Row, claim: Claim, now_s: float, *, is_dead: bool = False) -> Plan:
+def plan(row: TokenSnapshot, claim: Claim, now_s: float, *, is_dead: bool = False) -> Plan:
     """Settle what was spent, charge what is silent, and grant what may be granted.
 
     Args:
@@ -128,7 +114,7 @@ def plan(row: Row, claim: Claim, now_s: float, *, is_dead: bool = False) -> Plan
     return Plan(count, others.leases, granted, delta, others.charged, is_held, is_change, is_exhausted)
 
 
-def without(row: Row, lease: int, spent: int) -> Plan | None:
+def without(row: TokenSnapshot, lease: int, spent: int) -> Plan | None:
     """Settle a dead worker's lease; None when the row does not know it: nothing is owed."""
     leases = parse(row.leases)
     mine = leases.pop(lease, None)

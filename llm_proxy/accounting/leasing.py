@@ -21,7 +21,7 @@ from llm_proxy.accounting import leases
 from llm_proxy.accounting import ledger as ledgers
 from llm_proxy.accounting.ledger import LAST, SPENT, Ledger
 from llm_proxy.accounting.mates import Mates
-from llm_proxy.accounting.rows import LeaseRow, Rows, Swap, Use
+from llm_proxy.accounting.rows import Rows, Swap, Use
 from llm_proxy.db.connector import is_cooperative
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.health import DatabaseHealth
@@ -30,14 +30,14 @@ from llm_proxy.errors import (
     Overloaded,
     QuotaExhausted,
     ServiceUnavailable,
-    TokenExpired,
-    TokenInactive,
+    TokenIdleExpired,
     TokenNotFound,
 )
+from llm_proxy.model.token import TokenSnapshot
 
 _LOG = logging.getLogger(__name__)
 
-# accounting.md §4
+
 BEAT_S = 0.4  # ± 10 %: workers should not beat in step
 FRESH_S = 0.9  # facts and units older than this are not used without a sync
 IDLE_S = 5.0  # then a lease is closed
@@ -48,7 +48,7 @@ _LOST_PAUSE_S = 0.01  # at most, after a swap that somebody else was faster with
 _ATTEMPTS = 20
 WARM_S = 0.9  # a token that comes back so soon after its lease was closed is in use
 _FIRST_SLICE, _LARGEST_SLICE = 4, 1 << 20
-_BATCH = 200  # rows of one write behind (MP-90)
+_BATCH = 200  # rows of one write behind
 _CLOSE_LIMIT_S = 5.0
 _SWEEP_S = 3600.0
 
@@ -106,7 +106,7 @@ class LeasedAdmission:
         health: What is known of the database.
         fresh_s: Shortens FRESH_S.
         grace_s: DATABASE_OUTAGE_GRACE.
-        early_at: Tokens with something to write behind before a beat that comes early (DP-128).
+        early_at: Tokens with something to write behind before a beat that comes early.
         warm: Called by each beat once the database has answered: requests should not have to open connections.
         pause: Lets others run for so many seconds.
     """
@@ -149,7 +149,7 @@ class LeasedAdmission:
 
     # -- a request ----------------------------------------------------------------------------------------------------
 
-    def peek(self, token: LeaseRow) -> None:
+    def peek(self, token: TokenSnapshot) -> None:
         """See `Admission`."""
         slot = self._slots.get(token.id)
         if slot is not None and slot.refusal is QuotaExhausted and self._is_fresh(slot):
@@ -157,7 +157,7 @@ class LeasedAdmission:
         if token.max_requests is not None and token.request_count >= token.max_requests:
             raise QuotaExhausted
 
-    def take(self, token: LeaseRow) -> SlotUnit:
+    def take(self, token: TokenSnapshot) -> SlotUnit:
         """See `Admission`."""
         slot = self._slots.get(token.id)
         if slot is not None and self._note(slot):
@@ -181,11 +181,11 @@ class LeasedAdmission:
                 if slot.at >= 0 and ledger is not None:
                     ledger.ints[slot.at + SPENT] -= 1
 
-    def touch(self, token: LeaseRow) -> None:
+    def touch(self, token: TokenSnapshot) -> None:
         """See `Admission`."""
         self._used(token.id, hits=0)
 
-    def hit(self, token: LeaseRow) -> None:
+    def hit(self, token: TokenSnapshot) -> None:
         """See `Admission`."""
         self._used(token.id, hits=1)
 
@@ -236,7 +236,7 @@ class LeasedAdmission:
 
     # -- a request that finds no unit at once --------------------------------------------------------------------------
 
-    def _take_slowly(self, token: LeaseRow) -> SlotUnit:
+    def _take_slowly(self, token: TokenSnapshot) -> SlotUnit:
         until, has_waited, slot = self._clock() + WAIT_S, False, self._enter(token.id)
         try:
             while True:
@@ -289,7 +289,7 @@ class LeasedAdmission:
         slot.is_warm = slot.used_at - self._closed_at.pop(token_id, -math.inf) < WARM_S
         return slot
 
-    def _attempt(self, slot: Slot, token: LeaseRow) -> SlotUnit | None:
+    def _attempt(self, slot: Slot, token: TokenSnapshot) -> SlotUnit | None:
         """A unit now; None: wait, or start over. Raises what `take` raises."""
         with slot.lock:
             if self._slots.get(slot.token_id) is not slot:
@@ -311,7 +311,7 @@ class LeasedAdmission:
             slot.dry_at = self._clock()
             return None
 
-    def _sync_wanted(self, slot: Slot, token: LeaseRow) -> bool:
+    def _sync_wanted(self, slot: Slot, token: TokenSnapshot) -> bool:
         """Sync for a call; False: the database failed, and a unit was noted all the same."""
         slot.size = min(_LARGEST_SLICE, max(_FIRST_SLICE if slot.is_warm else 1, 2 * slot.size))
         is_recent = token.database_s and self._clock() - token.read_at < self._fresh_s / 2
@@ -325,7 +325,7 @@ class LeasedAdmission:
         return True
 
     def _outlast(self, slot: Slot) -> bool:
-        """Note a unit of an unlimited token on facts that an outage has kept from being fresh (row 23)."""
+        """Note a unit of an unlimited token on facts that an outage has kept from being fresh."""
         age_s = self._clock() - slot.synced_at
         return slot.limit == math.inf and age_s < self._fresh_s + self._grace_s and self._note(slot, is_synced=True)
 
@@ -345,7 +345,7 @@ class LeasedAdmission:
     # -- the sync -----------------------------------------------------------------------------------------------------
 
     def _sync(
-        self, slot: Slot, rows: Rows, row: LeaseRow | None, *, is_closing: bool = False, is_wanted: bool = False
+        self, slot: Slot, rows: Rows, row: TokenSnapshot | None, *, is_closing: bool = False, is_wanted: bool = False
     ) -> bool:
         """Bring slot and row together; the caller holds the slot's lock. Raises the driver's errors.
 
@@ -368,7 +368,7 @@ class LeasedAdmission:
             self._pause(random.uniform(0, _LOST_PAUSE_S))  # noqa: S311
         return False
 
-    def _swap(self, slot: Slot, rows: Rows, row: LeaseRow, *, is_closing: bool, is_wanted: bool) -> bool:
+    def _swap(self, slot: Slot, rows: Rows, row: TokenSnapshot, *, is_closing: bool, is_wanted: bool) -> bool:
         ledger = self._ledger
         assert ledger is not None
         death = self._death(row)
@@ -402,12 +402,10 @@ class LeasedAdmission:
         slot.refusal = death or (QuotaExhausted if plan.is_exhausted else None)
         return True
 
-    def _death(self, row: LeaseRow) -> type[LlmProxyError] | None:
-        if not row.is_active:
-            return TokenInactive
-        if row.expires_at is not None and self._health.now() > row.expires_at:
-            return TokenExpired
-        return None
+    def _death(self, row: TokenSnapshot) -> type[LlmProxyError] | None:
+        """Return why the row refuses further units. A use that is not written yet may have ended its idleness."""
+        death = row.death(self._health.now())
+        return None if death is TokenIdleExpired else death
 
     def _gone(self, slot: Slot) -> None:
         """The row does not exist any more: nothing is owed to it."""
@@ -474,7 +472,7 @@ class LeasedAdmission:
     def _holds_nothing(self, slot: Slot) -> bool:
         return slot.limit == math.inf or self._ledger is None or self._ledger.ints[slot.at + SPENT] >= slot.granted
 
-    def _beat_slot(self, slot: Slot, row: LeaseRow | None) -> None:
+    def _beat_slot(self, slot: Slot, row: TokenSnapshot | None) -> None:
         """Settle one token. Raises what means an outage; one bad row must not keep the others from being settled."""
         if not slot.lock.acquire(blocking=False):
             return  # a request syncs it just now

@@ -1,4 +1,4 @@
-"""A worker's own record of each unit, in a memory-mapped file that outlives kill -9 (accounting.md §2, §7).
+"""A worker's own record of each unit, in a memory-mapped file that outlives kill -9 (§7).
 
 `root/<database id>/<boot id>/<uuid>.ledger`: a header, then slots of 64 bytes: token id (ASCII, 40), lease id (8,
 0 = free), units spent (8), time of the last use (8, seconds since 1970). The owner holds the file's lock for as long as
@@ -8,7 +8,6 @@ it lives; whoever gets the lock has the kernel's word that the owner is dead. Lo
 import contextlib
 import errno
 import fcntl
-import mmap
 import os
 import struct
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Self
 from weakref import WeakSet
 
+from llm_proxy.runtime.mapped_file import map_descriptor, take_room
 from llm_proxy.settings import Settings
 
 SLOTS = 16_384
@@ -49,7 +49,7 @@ class _Mapped:
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
-        self._map = mmap.mmap(descriptor, _BYTES)
+        self._map = map_descriptor(descriptor, _BYTES)
         self.bytes = memoryview(self._map)
         self.ints, self.floats = self.bytes.cast("Q"), self.bytes.cast("d")
         _OPEN.add(self)
@@ -105,7 +105,7 @@ class Ledger(_Mapped):
         descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.posix_fallocate(descriptor, 0, _BYTES)
+            take_room(descriptor, _BYTES)
             os.pwrite(descriptor, _HEADER.pack(_MAGIC, _LAYOUT), 0)
             os.rename(hidden, path)
         except BaseException:
@@ -170,7 +170,7 @@ os.register_at_fork(after_in_child=_close_all)  # a child would keep the lock of
 
 
 def root_of(settings: Settings) -> Path:
-    """LEDGER_DIR (DP-204): `ledger/` beside the SQLite file, else in AUDIT_LOG_FILE's folder, else in ./data."""
+    """LEDGER_DIR: `ledger/` beside the SQLite file, else in AUDIT_LOG_FILE's folder, else in ./data."""
     if settings.ledger_dir is not None:
         return settings.ledger_dir
     if settings.driver == "sqlite" and settings.database_path != ":memory:":

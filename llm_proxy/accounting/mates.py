@@ -1,4 +1,4 @@
-"""Dead workers' ledgers, settled by whoever finds them, exactly once (accounting.md §7)."""
+"""Dead workers' ledgers, settled by whoever finds them, exactly once."""
 
 import logging
 from collections.abc import Iterator
@@ -7,7 +7,8 @@ from pathlib import Path
 from llm_proxy import metrics
 from llm_proxy.accounting import leases, ledger
 from llm_proxy.accounting.ledger import DeadLedger, Noted
-from llm_proxy.accounting.rows import LeaseRow, Rows, Swap
+from llm_proxy.accounting.rows import Rows, Swap
+from llm_proxy.model.token import TokenSnapshot
 
 _LOG = logging.getLogger(__name__)
 _AT_ONCE = 500  # tokens read in one statement
@@ -60,13 +61,13 @@ class Mates:
         _LOG.info("settled %d of %d tokens of a dead worker", sum(settled), len(noted))
         return all(settled)
 
-    def _with_rows(self, noted: list[Noted]) -> Iterator[tuple[Noted, LeaseRow | None]]:
+    def _with_rows(self, noted: list[Noted]) -> Iterator[tuple[Noted, TokenSnapshot | None]]:
         for start in range(0, len(noted), _AT_ONCE):
             part = noted[start : start + _AT_ONCE]
             rows = self._rows.read([slot.token_id for slot in part])
             yield from ((slot, rows.get(slot.token_id)) for slot in part)
 
-    def _settle_slot(self, dead: DeadLedger, slot: Noted, row: LeaseRow | None) -> bool:
+    def _settle_slot(self, dead: DeadLedger, slot: Noted, row: TokenSnapshot | None) -> bool:
         for _ in range(_ATTEMPTS):
             plan = None if row is None else leases.without(row, slot.lease, slot.spent)
             if row is None or plan is None:  # never opened, closed, or forgotten: nothing is owed

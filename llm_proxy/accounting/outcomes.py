@@ -1,4 +1,4 @@
-"""The accounting table (data-plane §9) as data, and the one function that finds an exchange's row in it.
+"""The accounting table as data, and the one function that finds an exchange's row in it.
 
 A request is charged one unit exactly when the proxy starts sending it to the provider, and the unit comes back only if
 no byte of it could be sent. Every request ends in one row; what counts follows from the row and nothing else.
@@ -11,7 +11,7 @@ from enum import Enum
 from llm_proxy import errors
 
 BY_STATUS = "by status"  # the provider's status decides: `up{2xx}`, or whether the breaker fails
-BREAKER_STATUSES = frozenset((502, 503, 504))  # DP-104
+BREAKER_STATUSES = frozenset((502, 503, 504))
 
 
 class Charge(Enum):
@@ -322,7 +322,7 @@ def moves_last_used(row: Row) -> bool:
 
 
 def breaker_verdict(row: Row, status: int | None) -> str:
-    """`fail`, `reset` or `neutral` (DP-104): of a provider's 5xx only 502, 503 and 504 are failures."""
+    """`fail`, `reset` or `neutral`: of a provider's 5xx only 502, 503 and 504 are failures."""
     if row.breaker != BY_STATUS:
         return row.breaker
     return "fail" if status in BREAKER_STATUSES else "reset"

@@ -1,6 +1,6 @@
 """The two statements of accounting: read tokens, and change one whose version is still the one that was read.
 
-Both are alone in their transaction, the same on three databases; no lock is held over a round trip (accounting.md §3).
+Both are alone in their transaction, the same on three databases; no lock is held over a round trip.
 """
 
 import time
@@ -13,6 +13,7 @@ from llm_proxy import metrics
 from llm_proxy.accounting.leases import Plan, render
 from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.errors import is_lost_race
+from llm_proxy.model.token import TokenSnapshot
 
 _LATER = "last_used_at = CASE WHEN last_used_at IS NULL OR last_used_at < ? THEN ? ELSE last_used_at END"
 _SWAP = f"""\
@@ -23,46 +24,6 @@ _COUNT_USE = f"""\
 UPDATE tokens SET cache_hit_count = cache_hit_count + ?, lease_version = lease_version + 1, {_LATER}
  WHERE id = ?"""  # noqa: S608
 _INSTANCE = "SELECT id FROM instance"
-
-
-class LeaseRow(Protocol):
-    """A token as it was read."""
-
-    @property
-    def id(self) -> str:
-        """The row's id."""
-
-    @property
-    def is_active(self) -> bool:
-        """Whether it was not revoked."""
-
-    @property
-    def expires_at(self) -> datetime | None:
-        """Its last good instant."""
-
-    @property
-    def max_requests(self) -> int | None:
-        """The limit; None = unlimited."""
-
-    @property
-    def request_count(self) -> int:
-        """Units settled."""
-
-    @property
-    def leases(self) -> str | None:
-        """Who holds units."""
-
-    @property
-    def lease_version(self) -> int:
-        """One more after each change."""
-
-    @property
-    def read_at(self) -> float:
-        """Monotonic seconds, from before the read."""
-
-    @property
-    def database_s(self) -> float:
-        """What the database's clock showed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +47,14 @@ class Use:
 class Rows(Protocol):
     """The tokens table, as accounting uses it. Every method may raise the driver's errors."""
 
-    def read(self, token_ids: Sequence[str]) -> Mapping[str, LeaseRow]:
+    def read(self, token_ids: Sequence[str]) -> Mapping[str, TokenSnapshot]:
         """Tokens by id; what is not there does not exist."""
 
     def swap(self, swap: Swap) -> bool:
         """Whether the row was changed; False: somebody else was first, and nothing was done."""
 
     def add(self, uses: Mapping[str, Use]) -> None:
-        """Add hits and times of use; all or nothing. Tokens that are gone do not matter (DP-117)."""
+        """Add hits and times of use; all or nothing. Tokens that are gone do not matter."""
 
     def database_id(self) -> str:
         """Names this database."""
@@ -102,7 +63,7 @@ class Rows(Protocol):
         """Close the connections."""
 
 
-Refresh = Callable[[Sequence[str], BareStatements], Mapping[str, LeaseRow]]
+Refresh = Callable[[Sequence[str], BareStatements], Mapping[str, TokenSnapshot]]
 
 
 class DatabaseRows:
@@ -115,7 +76,7 @@ class DatabaseRows:
     def __init__(self, statements: BareStatements, refresh: Refresh) -> None:
         self._statements, self._refresh = statements, refresh
 
-    def read(self, token_ids: Sequence[str]) -> Mapping[str, LeaseRow]:
+    def read(self, token_ids: Sequence[str]) -> Mapping[str, TokenSnapshot]:
         """See `Rows`."""
         started = time.perf_counter()
         found = self._refresh(token_ids, self._statements)

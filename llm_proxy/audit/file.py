@@ -1,4 +1,4 @@
-"""The audit file: JSON lines that several workers append to (MP-122, MP-123), one chain for all of them.
+"""The audit file: JSON lines that several workers append to, one chain for all of them.
 
 Who appends holds a lock, on a small file beside (`.<name>.chain`) that remembers where the chain is: which worker wrote
 the last line is of no matter, and the chain goes on after a restart and in the next file, whoever rotated.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from llm_proxy.audit.chain import ANCHOR, START, Link, chained_line, entry_of_line, follow
 from llm_proxy.audit.record import AuditEvent
-from llm_proxy.logs import FileSink
+from llm_proxy.runtime.append_file import AppendFile, try_lock
 from llm_proxy.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Position:
         return Link(self.seq, self.hash)
 
 
-class AuditFile(FileSink):
+class AuditFile:
     """Appends each record with one write; follows the name when the file was renamed, removed or rotated.
 
     The first line of a file that continues another one is an anchor. Where no file can be made beside it, the chain is
@@ -55,8 +55,9 @@ class AuditFile(FileSink):
     """
 
     def __init__(self, path: Path, *, max_bytes: int = 0, backups: int = 0, fsync: bool = False) -> None:
-        super().__init__(path, max_bytes=max_bytes, backups=backups)
-        self._fsync = fsync
+        self._path, self._max_bytes, self._fsync = path, max_bytes, fsync
+        self._file = AppendFile(path, mode=0o600, backups=backups, is_read=True)
+        self._file.open()
         self._mutex = threading.Lock()
         self._memo = _open_memo(path)
         self.position: Position | None = None
@@ -101,12 +102,9 @@ class AuditFile(FileSink):
         """Let go of a file that was renamed (SIGUSR1); at the next record if one is just being written."""
         if self._mutex.acquire(blocking=False):
             try:
-                super().reopen()
+                self._file.open()
             finally:
                 self._mutex.release()
-
-    def _open(self) -> int:
-        return os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -116,7 +114,7 @@ class AuditFile(FileSink):
                 yield
                 return
             until = time.monotonic() + _LOCK_LIMIT_S
-            while not _is_locked(self._memo):
+            while not try_lock(self._memo):
                 if time.monotonic() > until:
                     raise OSError(errno.ETIMEDOUT, "another process holds the audit file's lock")
                 time.sleep(_PAUSE_S)  # gevent's in a worker: others go on
@@ -128,22 +126,22 @@ class AuditFile(FileSink):
     def _settled(self) -> Position:
         """Where the chain is now, in the file that has the name now; ready for the next line."""
         position = _recall(self._memo) or self.position
-        if not self._is_current():
-            position = None if position is None else _caught_up(position, self._descriptor)
-            super().reopen()
+        if not self._file.is_current():
+            position = None if position is None else _caught_up(position, self._file.descriptor)
+            self._file.open()
         if position is None:
             return self._at_end(Position(str(uuid.uuid4()), *_START, 0, 0))
-        found = os.fstat(self._descriptor)
+        found = os.fstat(self._file.descriptor)
         if found.st_ino == position.inode and found.st_size >= position.size:
-            return self._at_end(_caught_up(position, self._descriptor))
+            return self._at_end(_caught_up(position, self._file.descriptor))
         return self._continued(position)
 
     def _at_end(self, position: Position) -> Position:
         """The position at the end of the open file, a line that was cut off ended."""
-        found = os.fstat(self._descriptor)
+        found = os.fstat(self._file.descriptor)
         size = found.st_size
-        if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
-            size += os.write(self._descriptor, b"\n")
+        if size and os.pread(self._file.descriptor, 1, size - 1) != b"\n":
+            size += os.write(self._file.descriptor, b"\n")
         return replace(position, inode=found.st_ino, size=size)
 
     def _continued(self, position: Position) -> Position:
@@ -160,21 +158,19 @@ class AuditFile(FileSink):
             coming = len(chained_line(event.line(), position.writer, position.link)[0])
             if position.size + coming > self._max_bytes:
                 self._force()
-                self._rename()
-                super().reopen()
+                self._file.rename()
+                self._file.open()
                 position = self._continued(position)
         return self._written(position, event)
 
     def _written(self, position: Position, event: AuditEvent) -> Position:
         line, link = chained_line(event.line(), position.writer, position.link)
-        view = memoryview(line)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        self._file.append(line, None if self._memo is None else position.size)
         return replace(position, seq=link.seq, hash=link.hash, size=position.size + len(line))
 
     def _force(self) -> None:
         if self._fsync:
-            os.fsync(self._descriptor)
+            os.fsync(self._file.descriptor)
 
     def _remember(self, position: Position) -> None:
         self.position = position
@@ -217,14 +213,6 @@ def _open_memo(path: Path) -> int | None:
     return memo
 
 
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _recall(memo: int | None) -> Position | None:
     """What is remembered of the chain; None when nothing is, or what there is can't be read."""
     if memo is None:
@@ -254,7 +242,7 @@ def _caught_up(position: Position, descriptor: int) -> Position:
 
 
 def fault(settings: Settings) -> str | None:
-    """One line when records could not be written to the audit file; the start then stops. Makes nothing (MP-122)."""
+    """One line when records could not be written to the audit file; the start then stops. Makes nothing."""
     if not settings.audit_enabled or not settings.audit_log_file:
         return None
     path = Path(settings.audit_log_file)

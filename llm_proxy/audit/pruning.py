@@ -1,4 +1,4 @@
-"""Deleting old records from the table without breaking a chain (MP-123).
+"""Deleting old records from the table without breaking a chain.
 
 Of each chain a prefix goes: all up to the first record that is young enough. Its last number and hash stay, in the
 writer's row and in an anchor, which is a record in the chain of the process that prunes. A chain is pruned up to its
@@ -6,9 +6,9 @@ first fault and no further, so that pruning never tidies a fault away.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, func, or_, select, update
@@ -17,14 +17,17 @@ from llm_proxy.audit.chain import ANCHOR, Entry, Fault, Link, entry_of_row, foll
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.rows import Head, Row, after, head, removed_by, writers
 from llm_proxy.audit.table import TableChain, locked
+from llm_proxy.db.clock import now_of
 from llm_proxy.db.models import AuditFileRow, AuditRow, AuditWriterRow
 from llm_proxy.db.session import reading, writing
-from llm_proxy.runtime.clock import utc_now
 
-BATCH = 1000  # MP-123
+BATCH = 1000
 _PART = 200  # of them read at once
 SILENT = timedelta(days=1)  # whose newest record is older has ended; longer than clocks differ
 NOTES_KEPT = timedelta(days=30)  # at least; a note of a file is all that shows that its end is missing
+
+
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Raced(Exception):
@@ -77,7 +80,8 @@ class Pruner:
         actor: The actor of anchors.
         past_faults: Delete what is old behind a fault, too, and chains without their writer.
         progress: Called with the rows of each batch.
-        now: The present instant.
+        now: The present instant; by default the database's.
+        batch: Most rows of a transaction.
     """
 
     def __init__(
@@ -88,61 +92,79 @@ class Pruner:
         actor: str = "system",
         past_faults: bool = False,
         progress: Callable[[int], None] = lambda rows: None,
-        now: Callable[[], datetime] = utc_now,
+        now: Callable[[], datetime] | None = None,
+        batch: int = BATCH,
     ) -> None:
         self._engine, self._chain, self._actor, self._progress = engine, chain, actor, progress
-        self._past_faults, self._now = past_faults, now
+        self._past_faults, self._now = past_faults, now or (lambda: now_of(engine))
+        self._batch_rows = batch
+        self._now_at = _LONG_AGO
 
     def prune(self, before: datetime) -> Pruned:
         """Delete what is older. What another process prunes meanwhile is not counted."""
         done = Pruned()
-        self._loose(before, done)
-        for writer in writers(self._engine):
-            self._chain_of(writer, before, done)
-        with writing(self._engine) as connection:
-            is_old = AuditFileRow.updated_at < min(before, self._now() - NOTES_KEPT)
-            connection.execute(delete(AuditFileRow).where(is_old))
+        for _ in self.steps(before, done):
+            pass
         return done
 
-    def _loose(self, before: datetime, done: Pruned) -> None:
+    def steps(self, before: datetime, done: Pruned) -> Iterator[int]:
+        """Do the same step by step, into `done`; yield after each read or write how many rows it deleted."""
+        self._now_at = now_at = self._now()
+        yield from self._loose(before, done)
+        for writer in writers(self._engine):
+            yield from self._chain_of(writer, before, done)
+        with writing(self._engine) as connection:
+            is_old = AuditFileRow.updated_at < min(before, now_at - NOTES_KEPT)
+            connection.execute(delete(AuditFileRow).where(is_old))
+
+    def _loose(self, before: datetime, done: Pruned) -> Iterator[int]:
         """Rows that no chain knows; the past's, or with `past_faults` those of writers that are gone."""
         is_loose: Any = AuditRow.writer.is_(None)
         if self._past_faults:
             known = select(AuditWriterRow.writer).where(AuditWriterRow.writer == AuditRow.writer)
             is_loose = or_(is_loose, ~known.where(AuditWriterRow.removed_seq < AuditRow.seq).exists())
         is_old = (AuditRow.timestamp < before, is_loose)
+        query = select(AuditRow.timestamp, AuditRow.id).where(*is_old)
+        query = query.order_by(AuditRow.timestamp, AuditRow.id).limit(self._batch_rows)
+        last: tuple[datetime, str] | None = None
         while True:
             with reading(self._engine) as connection:
-                ids = list(connection.execute(select(AuditRow.id).where(*is_old).limit(BATCH)).scalars())
-            if not ids:
+                rows = connection.execute(query if last is None else query.where(*_behind(*last))).all()
+            if not rows:
                 return
+            last = (rows[-1][0], rows[-1][1])
             with writing(self._engine) as connection:
-                self._told(connection.execute(delete(AuditRow).where(AuditRow.id.in_(ids), *is_old)).rowcount, done)
+                chosen = AuditRow.id.in_([row[1] for row in rows])
+                gone = connection.execute(delete(AuditRow).where(chosen, *is_old)).rowcount
+            self._told(gone, done)
+            yield gone
 
     def _told(self, rows: int, done: Pruned) -> None:
         done.rows += rows
         self._progress(rows)
 
-    def _chain_of(self, writer: str, before: datetime, done: Pruned) -> None:
-        """All batches of one chain."""
+    def _chain_of(self, writer: str, before: datetime, done: Pruned) -> Iterator[int]:
+        """Delete all batches of one chain."""
         is_more = True
         while is_more:
             with reading(self._engine) as connection:
                 known = head(connection, writer)
             if known is None:
                 return
+            rows = done.rows
             with contextlib.suppress(_Raced):
-                is_more = self._batch(known, before, done)
+                prefix = yield from self._prefix(known, before)
+                is_more = self._batch(known, prefix, before, done)
+            yield done.rows - rows
 
-    def _batch(self, known: Head, before: datetime, done: Pruned) -> bool:
-        """One batch; whether there may be more. Raises _Raced."""
-        prefix = self._prefix(known, before)
+    def _batch(self, known: Head, prefix: "_Prefix", before: datetime, done: Pruned) -> bool:
+        """Delete one batch; return whether there may be more. Raises _Raced."""
         fault = prefix.fault
         if fault is not None and not self._past_faults:
             self._recheck(known)
             done.faults.append(fault)
         to = known.last if fault is not None and self._past_faults else prefix.to
-        is_silent = before <= self._now() - SILENT and known.writer != self._chain.writer
+        is_silent = before <= self._now_at - SILENT and known.writer != self._chain.writer
         ends = is_silent and to == known.last
         if to.seq > known.removed.seq or ends:
             with writing(self._engine) as connection:
@@ -158,10 +180,16 @@ class Pruner:
         if now is None or now.removed != known.removed:
             raise _Raced
 
-    def _prefix(self, known: Head, before: datetime) -> _Prefix:
-        """What is old at the head of the chain, up to the first that is young, a fault, or a batch of them."""
+    def _prefix(self, known: Head, before: datetime) -> Generator[int, None, _Prefix]:
+        """Return what is old at the head of the chain, up to the first that is young, a fault, or a batch of them.
+
+        Yields after each read, which deletes nothing.
+        """
         found = _Prefix(known.removed)
         for row in self._records(known):
+            if row is None:
+                yield 0
+                continue
             entry = entry_of_row(row)
             found.fault = None if self._past_faults else follow(entry, found.to)
             is_young = isinstance(row["timestamp"], datetime) and row["timestamp"] >= before
@@ -176,13 +204,14 @@ class Pruner:
             found.fault = Fault("missing tail", known.writer, known.removed.seq + 1, said)
         return found
 
-    def _records(self, known: Head) -> Iterator[Row]:
-        """The next batch of the chain, read in parts: records may be long."""
-        at, left, part = known.removed.seq, BATCH, _PART
+    def _records(self, known: Head) -> Iterator[Row | None]:
+        """Yield the next batch of the chain, read in parts because records may be long; None after each part."""
+        at, left, part = known.removed.seq, self._batch_rows, _PART
         while left and part == _PART:
             with reading(self._engine) as connection:
                 rows = after(connection, known.writer, at, _PART)
             yield from rows
+            yield None
             part = len(rows)
             at, left = rows[-1]["seq"] if rows else at, left - part
 
@@ -218,6 +247,11 @@ class Pruner:
             known = head(connection, other)
             if known is not None and known.removed == anchors[other]:
                 yield self._anchor(other, known.removed)
+
+
+def _behind(timestamp: datetime, row_id: str) -> tuple[Any, ...]:
+    """Return the conditions of rows behind that one, in the order of time and id."""
+    return AuditRow.timestamp >= timestamp, or_(AuditRow.timestamp > timestamp, AuditRow.id > row_id)
 
 
 def count(engine: Engine, before: datetime) -> int:

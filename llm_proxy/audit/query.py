@@ -1,4 +1,4 @@
-"""Questions to the audit table (MP-55 to MP-63)."""
+"""Questions to the audit table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,18 +53,24 @@ SHOWN = (
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Which records: exact matches by column, a text somewhere, an interval with both ends included."""
+    """Which records: exact matches by column, a text somewhere, an interval with both ends included.
+
+    `within` are the projects that the caller may see; with it, records without a project are left out. None: all.
+    """
 
     exact: Mapping[str, str] = field(default_factory=dict)
     search: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    within: frozenset[str] | None = None
 
     def query(self) -> Select[Any]:
         """The rows, unordered."""
         query = select(AuditRow.__table__)
         for name, value in self.exact.items():
             query = query.where(listing.equals(_TABLE[name], value) if name == "outcome" else _TABLE[name] == value)
+        if self.within is not None:
+            query = query.where(listing.within(_TABLE.project_id, self.within))
         if self.search:
             query = query.where(or_(*(listing.contains(_TABLE[name], self.search) for name in _SEARCHED)))
         if self.since is not None:
@@ -102,10 +108,12 @@ class AuditLog:
         """Every record, in chunks."""
         return listing.everything(self._engine, wanted.query(), order)
 
-    def get(self, event_id: str) -> RowMapping:
-        """Raises ResourceNotFound."""
+    def get(self, event_id: str, within: frozenset[str] | None = None) -> RowMapping:
+        """Raise ResourceNotFound for a record that is not there, or of none of the projects `within`."""
         with reading(self._engine) as connection:
             query = select(AuditRow.__table__).where(listing.equals(_TABLE.id, event_id))
+            if within is not None:
+                query = query.where(listing.within(_TABLE.project_id, within))
             row = connection.execute(query).mappings().one_or_none()
         if row is None:
             raise ResourceNotFound("audit event not found", audit={"error_type": "audit event not found"})

@@ -1,4 +1,4 @@
-"""One audited action and its stored forms: a line of the file, a row of the table (MP-83, MP-84, MP-114, MP-115)."""
+"""One audited action and its stored forms: a line of the file, a row of the table."""
 
 import json
 import re
@@ -14,12 +14,12 @@ from llm_proxy.redaction import REDACTOR, Redactor
 from llm_proxy.runtime.clock import rfc3339, utc_now
 
 OUTCOMES = ("success", "failure", "denied", "error")
-METADATA_BYTES = 16 * 1024  # MP-84
+METADATA_BYTES = 16 * 1024
 _FIRST_CLASS = {"method": "http_method", "path": "endpoint", "user_agent": "user_agent", "token_id": "token_id"}
 _WIDTHS = {  # characters, by column
     "id": 36,
     "action": 64,
-    "actor": 64,
+    "actor": 255,
     "project_id": 36,
     "request_id": 128,
     "correlation_id": 128,
@@ -50,7 +50,7 @@ class AuditEvent:
     timestamp: datetime = field(default_factory=utc_now)
 
     def redacted(self, redactor: Redactor = REDACTOR) -> "AuditEvent":
-        """The event as it may be stored: secrets hidden, queries cut off addresses (MP-117)."""
+        """The event as it may be stored: secrets hidden, queries cut off addresses."""
         details = {key: value for key, value in self.details.items() if value is not None}
         for name in ("endpoint", "referer"):
             if isinstance(details.get(name), str):
@@ -69,7 +69,7 @@ class AuditEvent:
         )
 
     def line(self) -> bytes:
-        """A line of the audit file, its end included; empty members are left out (MP-114)."""
+        """A line of the audit file, its end included; empty members are left out."""
         members = {
             "timestamp": rfc3339(self.timestamp),
             "action": self.action,
@@ -84,7 +84,7 @@ class AuditEvent:
         return orjson.dumps({name: value for name, value in members.items() if value}, default=str) + b"\n"
 
     def row(self) -> dict[str, Any]:
-        """Column → value, each cut to its column, so that no row is ever refused for its length (MP-84)."""
+        """Column → value, each cut to its column, so that no row is ever refused for its length."""
         details = self.details
         values: dict[str, Any] = {
             "id": self.id,

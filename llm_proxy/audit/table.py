@@ -1,10 +1,11 @@
-"""This process's chain of records in the table (MP-86d).
+"""This process's chain of records in the table.
 
 A number is given out under the lock of the writer's row, which is held until the transaction ends: what is rolled back
 leaves no gap, and greenlets of one worker take turns. SQLite has one writer at a time anyway.
 """
 
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +29,7 @@ class TableChain:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._naming = threading.Lock()  # threads that begin together must end with one name
         self._pid = 0
         self._writer = ""
         self._made_at: float | None = None
@@ -36,12 +38,15 @@ class TableChain:
     def writer(self) -> str:
         """This process's name in the chain; another one after a fork."""
         if self._pid != os.getpid():
-            self.renew()
+            with self._naming:
+                if self._pid != os.getpid():
+                    self.renew()
         return self._writer
 
     def renew(self) -> None:
         """Begin a chain of another name: the one so far can't be continued."""
-        self._pid, self._writer, self._made_at = os.getpid(), str(uuid.uuid4()), None
+        self._writer, self._made_at = str(uuid.uuid4()), None
+        self._pid = os.getpid()  # last: it tells other threads that the name is there
 
     def append(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
         """Insert the rows as the next of the chain, in the connection's transaction. Take other locks before."""

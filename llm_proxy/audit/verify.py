@@ -1,4 +1,4 @@
-"""Proving the chains in the table whole, or naming the first broken record of each (MP-154e).
+"""Proving the chains in the table whole, or naming the first broken record of each.
 
 Records are read in the order of their chain, some at a time, a short transaction each, so that servers go on writing.
 What is read first can only be overtaken in the harmless direction: a record is there before the row that counts it is

@@ -1,4 +1,4 @@
-"""Proving the chain of an audit file whole, or naming the first broken line (MP-154e)."""
+"""Proving the chain of an audit file whole, or naming the first broken line."""
 
 import contextlib
 import gzip

@@ -1,4 +1,4 @@
-"""Writes audit records: management's at once, refusals through a queue, to file and table independently (MP-119)."""
+"""Writes audit records: management's at once, refusals through a queue, to file and table independently."""
 
 import logging
 import threading
@@ -23,7 +23,7 @@ from llm_proxy.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
-QUEUE = 1000  # MP-121
+QUEUE = 1000
 PER_MINUTE = 60
 _WINDOW_S = 60.0
 _PAUSE_S = 0.2

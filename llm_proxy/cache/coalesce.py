@@ -1,4 +1,4 @@
-"""One of several identical misses goes to the provider, the others wait for what it stores (data-plane decision 6).
+"""One of several identical misses goes to the provider, the others wait for what it stores.
 
 Inside a worker the first is the leader. Among the workers of a machine the leaders compete for a lock on one byte of a
 file, whose offset is the key's hash: the kernel keeps such locks in no file content, and lets go of a dead worker's.

@@ -1,4 +1,4 @@
-"""What cache fields say: Cache-Control, Age, dates, entity tags. Junk never raises; it counts as the cautious reading.
+"""What cache fields say: Cache-Control, Age, dates, entity tags. Junk never raises.
 
 Cache-Control is no structured field (RFC 9111 §5.2 is older than RFC 8941), so its list is taken apart by the standard
 library's parser of comma lists, which knows quoted strings; docs/adr/0100 says why no other.
@@ -8,7 +8,7 @@ import calendar
 import re
 import time
 from collections.abc import Iterable, Mapping
-from email.utils import formatdate, parsedate_tz
+from email.utils import formatdate
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
@@ -21,7 +21,15 @@ MOST_S: Final = 1 << 31  # RFC 9111 §1.2.2: what is larger counts as this
 NONE: Final[Directives] = MappingProxyType({})
 _REMEMBERED_CHARS = 512
 _TAG = re.compile(r'(?:W/)?"[^"]*"|\*|[^\s,"]+')
-_ZONES = frozenset((0, None))
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAY, _LONG_DAY = "(?:mon|tue|wed|thu|fri|sat|sun)", "(?:mon|tues|wednes|thurs|fri|satur|sun)day"
+_MONTH = f"(?P<month>{'|'.join(_MONTHS)})"
+_TIME = "(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
+_DATES = (
+    re.compile(f"{_DAY}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} gmt", re.IGNORECASE | re.ASCII),
+    re.compile(f"{_LONG_DAY}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} gmt", re.IGNORECASE | re.ASCII),
+    re.compile(f"{_DAY} {_MONTH} (?P<day>[ 0-9][0-9]) {_TIME} (?P<year>[0-9]{{4}})", re.IGNORECASE | re.ASCII),
+)
 
 
 def values(fields: Fields, name: str) -> list[str]:
@@ -68,22 +76,34 @@ def _delta(value: str | None) -> int:
 
 
 def age(lines: list[str]) -> int | None:
-    """The Age field; None when it is not there. Anything but one plain number counts as very old."""
-    if not lines:
-        return None
-    value = lines[0].strip()
-    return _delta(value) if len(lines) == 1 and value.isascii() and value.isdigit() else MOST_S
+    """The Age field's first member; None when it is absent or no number (RFC 9111 §5.1: ignored)."""
+    first = lines[0].partition(",")[0].strip(" \t") if lines else ""
+    return _delta(first) if first.isascii() and first.isdigit() else None
 
 
 def instant(text: str) -> float | None:
-    """An HTTP-date (RFC 9110 §5.6.7, its obsolete forms included) as seconds since the epoch; None when it is none."""
-    try:
-        found = parsedate_tz(text)
-        if found is None or found[9] not in _ZONES or not 0 <= found[3] < 24:
-            return None
-        return float(calendar.timegm((*found[:6], 0, 0, 0)))
-    except (ValueError, TypeError, IndexError, OverflowError):  # the library promises None, for most junk
+    """An HTTP-date (RFC 9110 §5.6.7) as seconds since the epoch; None when it is none.
+
+    Its three forms and no other, in any case (RFC 9111 §4.2). A zone other than GMT, a year of two digits outside of
+    the RFC 850 form, other separators or more blanks make it invalid.
+    """
+    for form in _DATES:
+        if (found := form.fullmatch(text)) is not None:
+            return _seconds(found)
+    return None
+
+
+def _seconds(found: re.Match[str]) -> float | None:
+    year = int(found["year"])
+    if len(found["year"]) == 2:  # the past one when it would be more than 50 years ahead (RFC 9110 §5.6.7)
+        this = time.gmtime().tm_year
+        year += this - this % 100
+        year -= 100 * (year > this + 50)
+    month = _MONTHS.index(found["month"].lower()) + 1
+    day, hour, minute, second = (int(found[name]) for name in ("day", "hour", "minute", "second"))
+    if not (hour < 24 and minute < 60 and second <= 60 and 1 <= day <= calendar.monthrange(max(year, 1), month)[1]):
         return None
+    return float(calendar.timegm((year, month, day, hour, minute, second, 0, 0, 0)))
 
 
 def http_date(at: float | None = None) -> str:

@@ -105,7 +105,7 @@ def from_meta(meta: bytes, content: bytes) -> Entry:
 
 
 def to_json(entry: Entry, expires_at: float) -> bytes:
-    """Redis' form (DP-152): `status_code`, `headers`, `body`, `vary`, and what RFC 9111 needs beside them."""
+    """Redis' form: `status_code`, `headers`, `body`, `vary`, and what RFC 9111 needs beside them."""
     headers: dict[str, list[str]] = {}
     for name, value in entry.fields:
         headers.setdefault(name, []).append(value)

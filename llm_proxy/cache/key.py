@@ -1,4 +1,4 @@
-"""Keys: the project first, at every tier, so that no request can name another project's answers (DP-134 to DP-136).
+"""Keys: the project first, at every tier, so that no request can name another project's answers.
 
 A key is `v1:<project>:<request part>:<vary part>`, both parts SHA-256 over a JSON list, which no value can leave.
 """
@@ -15,7 +15,7 @@ from llm_proxy.cache.entry import FORMAT
 
 Fields = Sequence[tuple[str, str]]
 
-DEFAULT_VARY: Final = ("ACCEPT", "ACCEPT-ENCODING", "ACCEPT-LANGUAGE")  # DP-136: of answers that name none
+DEFAULT_VARY: Final = ("ACCEPT", "ACCEPT-ENCODING", "ACCEPT-LANGUAGE")  # of answers that name none
 CHOSEN: Final = ("OPENAI-", "ANTHROPIC-")  # fields that choose account, version or behaviour, whatever Vary says
 _REMEMBERED_CHARS: Final = 512
 _BODY_FIELDS: Final = ("CONTENT-TYPE", "CONTENT-ENCODING")  # the same bytes may mean something else
@@ -107,7 +107,7 @@ def _normal(name: str, value: str) -> str:
 def vary_names(lines: Sequence[str]) -> tuple[str, ...] | None:
     """The names that an answer varies by, in upper case and sorted; None for `*`. Empty: it has no Vary.
 
-    Origin is left out: what varies by it are the Access-Control fields, which are not stored (DP-47, DP-148).
+    Origin is left out: what varies by it are the Access-Control fields, which are not stored.
     """
     names = {name.strip().upper() for line in lines for name in line.split(",")} - {"", "ORIGIN"}
     return None if "*" in names else tuple(sorted(names))

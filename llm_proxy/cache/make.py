@@ -8,7 +8,6 @@ from gevent import monkey
 from sqlalchemy import Engine
 
 from llm_proxy import metrics, redisclient
-from llm_proxy.cache import folder
 from llm_proxy.cache.coalesce import Flights
 from llm_proxy.cache.engine import Counts, ResponseCache
 from llm_proxy.cache.marks import Marks
@@ -18,6 +17,7 @@ from llm_proxy.cache.purges import Purges, PurgeTable
 from llm_proxy.cache.redis import LOOK_UP_LIMIT_S, RedisStore
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import Store
+from llm_proxy.runtime import shared_dir
 from llm_proxy.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 def make_cache(settings: Settings, engine: Engine, provider: str) -> ResponseCache:
     """A worker's cache before the provider of this name. Opens files of the server's folder, and no connection."""
-    where = folder.shared()
+    where = shared_dir.shared()
     store: Store | None = _redis_store(settings) if settings.http_cache_backend == "redis" else None
     if store is None:
         store = MemoryStore(
@@ -56,7 +56,7 @@ def make_cache(settings: Settings, engine: Engine, provider: str) -> ResponseCac
 
 
 def _redis_store(settings: Settings) -> RedisStore | None:
-    """None, with a warning, where the address is none (DP-131)."""
+    """None, with a warning, where the address is none."""
     try:
         if settings.redis_cache_url is not None:
             target = redisclient.parse_address(settings.redis_cache_url)

@@ -1,4 +1,4 @@
-"""When paths were last written to by unsafe methods, for all workers of a machine (RFC 9111 §4.4, DP-158).
+"""When paths were last written to by unsafe methods, for all workers of a machine (RFC 9111 §4.4).
 
 A table of instants in a memory-mapped file. A write marks its path and the path's parents; a stored GET is used only
 if its request left after the last mark of its path. So an ordinary POST costs a few stores to memory, whatever is
@@ -6,8 +6,8 @@ cached, and a stored answer that was fetched before a write but arrives after it
 places: only one that is marked in both was written to, or shares them with others that were, and is fetched again.
 """
 
-import mmap
-import os
+import logging
+import math
 import struct
 import time
 from functools import lru_cache
@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Final
 from zlib import adler32, crc32
 
+from llm_proxy.runtime.mapped_file import MappedFile
+
 _SLOTS: Final = 1 << 18
 _ARMED: Final = _SLOTS * 8
 _BYTES: Final = _ARMED + 1
 _INSTANT: Final = struct.Struct("d")
+_log = logging.getLogger(__name__)
 
 
 @lru_cache(4096)
@@ -41,36 +44,40 @@ class Marks:
     """The table in `folder`; workers that open it see each other's marks at once."""
 
     def __init__(self, folder: Path) -> None:
-        descriptor = os.open(folder / "marks", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(descriptor, _BYTES)  # sparse: pages that nobody marks take no room
-            self._table = mmap.mmap(descriptor, _BYTES)
-        finally:
-            os.close(descriptor)
+        self._file = MappedFile(folder / "marks", _BYTES)
+        if self._file.content_if_room() is None:
+            _log.error("no room on the disk for the cache's table of writes: nothing is served from the cache")
 
     def arm(self) -> None:
         """An answer is about to be fetched that may be stored: from now on writes are noted."""
-        if not self._table[_ARMED]:
-            self._table[_ARMED] = 1
+        table = self._file.content_if_room()
+        if table is not None and not table[_ARMED]:
+            table[_ARMED] = 1
 
     @property
     def is_armed(self) -> bool:
         """Whether there may be anything that a write makes old; before that, writes need not be noted."""
-        return bool(self._table[_ARMED])
+        table = self._file.content_if_room()
+        return table is not None and bool(table[_ARMED])
 
     def mark(self, project: str, path: str) -> None:
         """A write to `path` of `project` succeeded now. Very long paths are not remembered, so cost a little more."""
-        now, table, pack = time.time(), self._table, _INSTANT.pack_into
+        now, table, pack = time.time(), self._file.content_if_room(), _INSTANT.pack_into
+        if table is None:  # no worker of the machine has room for it, so none serves what it stored
+            return
         for place in _upwards(project, path) if len(path) <= 256 else _upwards.__wrapped__(project, path):
             pack(table, place, now)
 
     def last(self, project: str, path: str) -> float:
         """When that happened last, in seconds since the epoch; 0 = never. Later than the truth at the worst."""
+        table = self._file.content_if_room()
+        if table is None:
+            return math.inf
         one, other = _places(project, path)
         read = _INSTANT.unpack_from
-        found: float = min(read(self._table, one)[0], read(self._table, other)[0])
+        found: float = min(read(table, one)[0], read(table, other)[0])
         return found
 
     def close(self) -> None:
         """Unmap."""
-        self._table.close()
+        self._file.close()

@@ -6,10 +6,7 @@ is never synced: what it costs is memory of the page cache, as a store in memory
 """
 
 import contextlib
-import fcntl
 import logging
-import mmap
-import os
 import sqlite3
 import struct
 import threading
@@ -23,6 +20,7 @@ from llm_proxy.cache.key import variant_key
 from llm_proxy.cache.near import Near, NearCopies
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import MOST_KEPT_S, MOST_VARIES, Fields
+from llm_proxy.runtime.mapped_file import MappedFile
 
 LEAST_ENTRIES = 1024
 _BYTES_AN_ENTRY = 1024  # the bound of entries follows from that of bytes
@@ -214,7 +212,8 @@ class MemoryStore:
 
     def announce(self, number: int) -> None:
         """See Store."""
-        self._purged.raise_to(number)
+        with self._failing:
+            self._purged.raise_to(number)
 
     def flush(self) -> None:
         """See Store: when entries were used last."""
@@ -315,23 +314,18 @@ class _Number:
     """The highest purge that a worker of this machine has committed, where all of them see it."""
 
     def __init__(self, folder: Path) -> None:
-        self._descriptor = os.open(folder / "purged", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._descriptor, _NUMBER.size)
-        self._map = mmap.mmap(self._descriptor, _NUMBER.size)
+        self._file = MappedFile(folder / "purged", _NUMBER.size)
 
     def read(self) -> int:
-        number: int = _NUMBER.unpack_from(self._map)[0]
+        table = self._file.content_if_room()
+        number: int = 0 if table is None else _NUMBER.unpack_from(table)[0]
         return number
 
     def raise_to(self, number: int) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # for microseconds: nobody waits for anything while holding it
-        try:
-            if number > self.read():
-                _NUMBER.pack_into(self._map, 0, number)
-        finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        """Raises OSError without room; the others learn of the purge from the database then."""
+        with self._file.locked() as table:
+            if number > _NUMBER.unpack_from(table)[0]:
+                _NUMBER.pack_into(table, 0, number)
 
     def close(self) -> None:
-        if not self._map.closed:
-            self._map.close()
-            os.close(self._descriptor)
+        self._file.close()

@@ -7,7 +7,6 @@ of every entry anyway.
 """
 
 import itertools
-import mmap
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 from llm_proxy.cache.entry import Entry
+from llm_proxy.runtime.mapped_file import MappedFile
 
 _SLOTS: Final = 1 << 16
 _EVERYTHING: Final = _SLOTS * 8
@@ -29,35 +29,38 @@ class Generations:
     """A table of marks in the server's folder."""
 
     def __init__(self, folder: Path, name: str = "generations") -> None:
-        descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(descriptor, _EVERYTHING + 8)
-            self._table = mmap.mmap(descriptor, _EVERYTHING + 8)
-        finally:
-            os.close(descriptor)
+        self._file = MappedFile(folder / name, _EVERYTHING + 8)
+        self._file.content_if_room()
         self._begin = os.urandom(4)
         self._numbers = itertools.count(1)
 
     def of(self, key: str) -> Generation:
-        """What stands for the present state of a key."""
+        """What stands for the present state of a key; something new each time while there is no room for the table."""
+        table = self._file.content_if_room()
+        if table is None:
+            return self._new(), b""
         place = crc32(key.encode()) % _SLOTS * 8
-        return self._table[place : place + 8], self._table[_EVERYTHING:]
+        return table[place : place + 8], table[_EVERYTHING:]
 
     def changed(self, key: str) -> None:
         """Something else is stored under it now."""
         place = crc32(key.encode()) % _SLOTS * 8
-        self._table[place : place + 8] = self._new()
+        table = self._file.content_if_room()
+        if table is not None:
+            table[place : place + 8] = self._new()
 
     def all_changed(self) -> None:
         """Something was taken out."""
-        self._table[_EVERYTHING:] = self._new()
+        table = self._file.content_if_room()
+        if table is not None:
+            table[_EVERYTHING:] = self._new()
 
     def _new(self) -> bytes:
         return self._begin + (next(self._numbers) & 0xFFFFFFFF).to_bytes(4, "little")
 
     def close(self) -> None:
         """Unmap."""
-        self._table.close()
+        self._file.close()
 
 
 class Near(NamedTuple):

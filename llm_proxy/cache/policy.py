@@ -9,11 +9,12 @@ from llm_proxy.cache import directives as parse
 from llm_proxy.cache.directives import NONE, Directives
 from llm_proxy.cache.entry import Entry, Pairs
 from llm_proxy.cache.key import DEFAULT_VARY, vary_names
+from llm_proxy.cache.targeted import response_directives
 
 Fields = Sequence[tuple[str, str]]
 
 HEURISTIC_STATUSES: Final = frozenset((200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501))  # RFC 9110 §15.1
-OPTED_IN_STATUSES: Final = frozenset((200, 203))  # DP-137: where the lifetime is ours or the client's wish
+OPTED_IN_STATUSES: Final = frozenset((200, 203))  # where the lifetime is ours or the client's wish
 _KNOWN_STATUSES: Final = HEURISTIC_STATUSES | frozenset(
     (302, 303, 307, 400, 401, 403, 409, 421, 451, 500, 502, 503, 504)
 )
@@ -39,7 +40,7 @@ class Rules:
         default_ttl_s: Lifetime of `public` answers that name none; 0 = they have none.
         most_bytes: Largest stored body.
         stores_streams: Whether finished event streams of opted-in requests are stored.
-        keeps_date: Send the stored Date, as RFC 9110 §6.6.1 has it, instead of a fresh one (DP-146).
+        keeps_date: Send the stored Date, as RFC 9110 §6.6.1 has it, instead of a fresh one.
     """
 
     default_ttl_s: float = 300.0
@@ -137,7 +138,7 @@ class Heard:
 
 def storable(heard: Heard, rules: Rules) -> Entry | Refused:
     """The entry that a response becomes once its body is whole (without key, target, number), or why it does not."""
-    found = parse.directives(parse.values(heard.fields, "cache-control"))
+    found, is_targeted = response_directives(heard.fields)
     reason = _forbidden(heard, found, rules)
     if reason is not None:
         return Refused(reason)
@@ -147,7 +148,7 @@ def storable(heard: Heard, rules: Rules) -> Entry | Refused:
     if vary is None or (heard.is_authorized and "AUTHORIZATION" in vary):
         return Refused("vary-matches-nothing")
     date = _date(heard)
-    lifetime_s, is_forced = _lifetime(heard, found, date, rules)
+    lifetime_s, is_forced = _lifetime(heard, found, date, rules, is_targeted=is_targeted)
     if lifetime_s is None:
         return Refused("ttl-zero-no-lifetime")
     if not is_forced and heard.is_authorized and not _may_share(found):
@@ -217,9 +218,11 @@ def _may_be_stale(found: Directives, is_allowed: bool) -> bool:
     return "s-maxage" not in found or is_allowed
 
 
-def _lifetime(heard: Heard, found: Directives, date: float, rules: Rules) -> tuple[float | None, bool]:
-    """Freshness lifetime (RFC 9111 §4.2.1, DP-139), and whether it is the client's wish; None: there is none."""
-    explicit = _explicit_lifetime(heard, found, date)
+def _lifetime(
+    heard: Heard, found: Directives, date: float, rules: Rules, *, is_targeted: bool = False
+) -> tuple[float | None, bool]:
+    """Freshness lifetime (RFC 9111 §4.2.1), and whether it is the client's wish; None: there is none."""
+    explicit = _explicit_lifetime(heard, found, date, is_targeted=is_targeted)
     if explicit is not None:
         return explicit, False
     if "public" in found and heard.status in OPTED_IN_STATUSES and rules.default_ttl_s > 0 and "no-cache" not in found:
@@ -232,13 +235,13 @@ def _lifetime(heard: Heard, found: Directives, date: float, rules: Rules) -> tup
     return _heuristic(heard, found, date), False
 
 
-def _explicit_lifetime(heard: Heard, found: Directives, date: float) -> float | None:
+def _explicit_lifetime(heard: Heard, found: Directives, date: float, *, is_targeted: bool) -> float | None:
     for name in ("s-maxage", "max-age"):
         lifetime_s = parse.seconds(found, name)
         if lifetime_s is not None:
             return float(lifetime_s)
     lines = set(parse.values(heard.fields, "expires"))
-    if not lines:
+    if not lines or is_targeted:
         return None
     expires = parse.instant(lines.pop()) if len(lines) == 1 else None
     return 0.0 if expires is None else max(0.0, expires - date)
@@ -271,7 +274,7 @@ def _initial_age(heard: Heard, date: float) -> float:
 
 
 def stored_fields(fields: Fields, found: Directives, forced_s: int, rules: Rules) -> Pairs:
-    """What of a response's fields is stored, with the synthetic Cache-Control of a forced lifetime (DP-139)."""
+    """What of a response's fields is stored, with the synthetic Cache-Control of a forced lifetime."""
     named = {name.strip().lower() for value in parse.values(fields, "connection") for name in value.split(",")}
     named |= {
         name.strip().lower()

@@ -1,4 +1,4 @@
-"""The store of all replicas: Redis (DP-152, DP-153). Slow or away, it is a store without the entry.
+"""The store of all replicas: Redis. Slow or away, it is a store without the entry.
 
 Keys below the prefix: an entry has its own key; `vary:<primary>` lists the selecting fields that occur under a primary
 key; `path:<project>:<method> <path>` lists the keys below an address; `purged` is the number of the last purge. A
@@ -22,7 +22,7 @@ from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import MOST_KEPT_S, MOST_VARIES, Fields
 from llm_proxy.redisclient import UNREACHABLE, command
 
-LOOK_UP_LIMIT_S: Final = 0.05  # data-plane decision 16
+LOOK_UP_LIMIT_S: Final = 0.05
 LEFT_ALONE_S: Final = 1.0
 _FORGET_EACH_S: Final = 0.02
 _MOST_FORGOTTEN: Final = 1000

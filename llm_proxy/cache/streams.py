@@ -1,8 +1,7 @@
 """Whether a recorded event stream is one that came to its own end."""
 
-import re
+from llm_proxy.formats.sse import LINE_END, ends_event
 
-_LINES = re.compile(rb"\r\n|\r|\n")
 _DONE = b"[DONE]"
 _FAMILIES = (  # what an event of a known kind of stream says, and how the last one of such a stream begins or says
     (b'"object":"chat.completion.chunk"', _DONE),
@@ -29,9 +28,9 @@ def is_finished(content: bytes, *, is_framed: bool = True) -> bool:
             any other kind count as finished only if their last event says so.
     """
     tail = content[-_LOOKED_AT_BYTES:]
-    if not tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n")):
+    if not ends_event(tail):
         return False  # in the middle of an event
-    lines = [line for line in _LINES.split(tail) if line.startswith((b"data:", b"event:"))]
+    lines = [line for line in LINE_END.split(tail) if line.startswith((b"data:", b"event:"))]
     if not lines:
         return False
     last = lines[-1].removeprefix(b"data:").strip()

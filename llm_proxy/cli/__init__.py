@@ -1,6 +1,6 @@
-"""The command line: one tree of commands behind two doors, `llm-proxy …` and `flask --app wsgi …` (MP-126).
+"""The command line: one tree of commands behind two doors, `llm-proxy …` and `flask --app wsgi …`.
 
-Commands are imported when they run, so that neither door opens, reads or starts anything by being looked at (MP-127).
+Commands are imported when they run, so that neither door opens, reads or starts anything by being looked at.
 """
 
 import os
@@ -43,7 +43,7 @@ root = Group(
 
 
 def main() -> None:
-    """Entry point of the console script: every error is a line on stderr and an exit code (MP-128)."""
+    """Entry point of the console script: every error is a line on stderr and an exit code."""
     try:
         code = root.main(prog_name="llm-proxy", standalone_mode=False)
     except click.exceptions.Exit as exc:

@@ -1,4 +1,4 @@
-"""`llm-proxy admin`: the process of the admin UI (MP-138). The UI itself is not in this version; its health is."""
+"""`llm-proxy admin`: the process of the admin UI. The UI itself is not in this version; its health is."""
 
 import json
 import signal
@@ -21,7 +21,7 @@ from llm_proxy.cli.tree import Command
 from llm_proxy.runtime.clock import rfc3339, utc_now
 from llm_proxy.settings.declare import ListenAddress
 
-_BACKEND_TIMEOUT_S = 2.0  # MP-159
+_BACKEND_TIMEOUT_S = 2.0
 _PAGE = b"<!doctype html><title>llm-proxy</title><p>The admin UI is not in this version.</p>\n"
 
 

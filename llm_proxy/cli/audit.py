@@ -1,4 +1,4 @@
-"""`llm-proxy audit …`: the audit trail read, exported, cut (MP-123, MP-125, MP-154); see cli/verify.py, too."""
+"""`llm-proxy audit …`: the audit trail read, exported, cut; see cli/verify.py, too."""
 
 import csv
 import json
@@ -6,7 +6,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -22,6 +22,7 @@ from llm_proxy.cli.manage import ManageCommand, ManageGroup, client
 from llm_proxy.cli.projects import segment
 from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
+from llm_proxy.db.clock import now_of
 from llm_proxy.runtime.clock import rfc3339, utc_now
 from llm_proxy.settings import Settings
 from llm_proxy.settings.declare import duration_s
@@ -143,11 +144,12 @@ def prune(older_than: str, dry_run: bool, past_faults: bool, db: str | None) -> 
     --past-faults is given.
     """
     try:
-        before = datetime.now(UTC) - timedelta(seconds=duration_s(older_than))
+        age = timedelta(seconds=duration_s(older_than))
     except (ValueError, OverflowError):
         raise CommandError("--older-than: expected a duration such as 90d or 12h") from None
     with database(db) as (engine, settings):
         migrate.require_current(engine)
+        before = now_of(engine) - age
         if dry_run:
             done = pruning.Pruned(pruning.count(engine, before))
         else:

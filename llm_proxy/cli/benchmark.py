@@ -1,4 +1,4 @@
-"""`llm-proxy benchmark`: requests through a proxy, and where their time went (MP-153)."""
+"""`llm-proxy benchmark`: requests through a proxy, and where their time went."""
 
 import http.client
 import json

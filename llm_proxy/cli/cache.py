@@ -1,4 +1,4 @@
-"""`llm-proxy manage cache purge` (MP-150, MP-154f)."""
+"""`llm-proxy manage cache purge`."""
 
 from typing import Any
 

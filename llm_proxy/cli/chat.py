@@ -1,4 +1,4 @@
-"""`llm-proxy openai chat`: a conversation through the proxy (MP-152)."""
+"""`llm-proxy openai chat`: a conversation through the proxy."""
 
 import json
 import sys

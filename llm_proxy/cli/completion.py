@@ -1,4 +1,4 @@
-"""`llm-proxy completion`: scripts for shells (MP-154g)."""
+"""`llm-proxy completion`: scripts for shells."""
 
 import click
 from click.shell_completion import BashComplete, get_completion_class

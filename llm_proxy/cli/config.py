@@ -1,4 +1,4 @@
-"""`llm-proxy config …`: the settings checked, shown, and a key for them (MP-154)."""
+"""`llm-proxy config …`: the settings checked, shown, and a key for them."""
 
 import base64
 import secrets

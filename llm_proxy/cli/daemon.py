@@ -1,4 +1,4 @@
-"""A server in the background: its pid file, and letting go of the terminal (MP-137)."""
+"""A server in the background: its pid file, and letting go of the terminal."""
 
 import os
 import time

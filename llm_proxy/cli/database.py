@@ -1,9 +1,8 @@
-"""`llm-proxy migrate …` and `db …`: the schema, and the database as a whole (management.md §2.3, MP-110)."""
+"""`llm-proxy migrate …` and `db …`: the schema, and the database as a whole."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -19,6 +18,7 @@ from llm_proxy.db import migrate as migrations
 from llm_proxy.db.connector import connector_of
 from llm_proxy.db.engine import create_engine
 from llm_proxy.db.errors import DatabaseFault, WouldLoseData, in_words
+from llm_proxy.model.token import expired_before
 from llm_proxy.settings import Settings
 
 db_option = click.option("--db", metavar="PATH", help="The SQLite file (DATABASE_PATH).")
@@ -138,7 +138,7 @@ def stats(db: str | None) -> None:
     """Count projects, tokens, requests and records."""
     with database(db) as (engine, _):
         migrations.require_current(engine)
-        found = maintenance.stats(engine, datetime.now(UTC))
+        found = maintenance.stats(engine, expired_before)
     value = asdict(found)
     size = None if found.size_bytes is None else f"{found.size_bytes / 1024**2:.1f} MB"
 

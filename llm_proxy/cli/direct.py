@@ -1,4 +1,4 @@
-"""The management API inside this process, on the configured database (MP-131): no server, no management token."""
+"""The management API inside this process, on the configured database: no server, no management token."""
 
 import logging
 import sys

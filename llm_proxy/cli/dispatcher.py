@@ -1,4 +1,4 @@
-"""`llm-proxy dispatcher`: runs the dispatcher, and looks after its dead letters (MP-151, EV-70..88)."""
+"""`llm-proxy dispatcher`: runs the dispatcher, and looks after its dead letters."""
 
 import os
 import subprocess

@@ -1,16 +1,40 @@
-"""Changing an env file in place: what is not mentioned stays as it is, and nobody else can read it (MP-140)."""
+"""Changing an env file in place: what is not mentioned stays as it is, and its owner alone can read it."""
 
 import io
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from dotenv.parser import parse_stream
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+=,~-]*")
 _MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A variable that is made when it is missing, and the comment above its line."""
+
+    make: Callable[[], str]
+    comment: str
+
+
+SECRETS = {
+    "MANAGEMENT_TOKEN": Secret(lambda: secrets.token_urlsafe(32), "Bearer of the management API under /manage."),
+    "ENCRYPTION_KEY": Secret(
+        lambda: b64encode(secrets.token_bytes(32)).decode(),
+        "Seals provider keys in the database. Lost key, lost provider keys: keep a copy.",
+    ),
+}
+
+
+def comments() -> dict[str, str]:
+    """Return the comment of each secret, by its variable."""
+    return {name: secret.comment for name, secret in SECRETS.items()}
 
 
 def edit(path: Path, changes: Mapping[str, str], comments: Mapping[str, str] | None = None) -> None:
@@ -20,8 +44,8 @@ def edit(path: Path, changes: Mapping[str, str], comments: Mapping[str, str] | N
     """
     before = path.read_text() if path.exists() else ""
     if path.exists():
-        _write(path.with_name(path.name + ".bak"), before)
-    _write(path, edited(before, changes, comments or {}))
+        write(path.with_name(path.name + ".bak"), before)
+    write(path, edited(before, changes, comments or {}))
 
 
 def edited(before: str, changes: Mapping[str, str], comments: Mapping[str, str]) -> str:
@@ -49,7 +73,7 @@ def _quoted(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """Replace a file by one that was never readable by others."""
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)

@@ -11,7 +11,7 @@ from dotenv import dotenv_values
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.settings import Loaded, Settings, load
 
-ENV_FILE = "LLM_PROXY_ENV_FILE"  # MP-240c
+ENV_FILE = "LLM_PROXY_ENV_FILE"
 _NAMED = "llm_proxy.env_file"
 
 
@@ -48,7 +48,11 @@ def load_settings(named_env_file: str | None = None, **flags: Any) -> Loaded:
 
 def settings(named_env_file: str | None = None, **flags: Any) -> Settings:
     """The checked settings. Raises CommandError, a line for every fault."""
-    loaded = load_settings(named_env_file, **flags)
+    return checked(load_settings(named_env_file, **flags))
+
+
+def checked(loaded: Loaded) -> Settings:
+    """The settings that were loaded. Raises CommandError, a line for every fault."""
     if loaded.faults:
         raise CommandError("\n".join(loaded.faults))
     return loaded.settings

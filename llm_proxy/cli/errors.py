@@ -1,4 +1,4 @@
-"""How a command ends without success: a line on stderr, and an exit code (MP-128, MP-129)."""
+"""How a command ends without success: a line on stderr, and an exit code."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import click
 
 from llm_proxy.cli.output import output_format, show_error
 
-EXIT_GENERAL, EXIT_NETWORK, EXIT_AUTHENTICATION, EXIT_INTERRUPTED = 1, 2, 3, 130  # MP-128
+EXIT_GENERAL, EXIT_NETWORK, EXIT_AUTHENTICATION, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 class CommandError(click.ClickException):
@@ -25,7 +25,7 @@ class CommandError(click.ClickException):
         self._format = output_format()  # the command's context is gone when the error is shown
 
     def show(self, file: Any = None) -> None:
-        """Print it the way the command's output was asked for (MP-129)."""
+        """Print it the way the command's output was asked for."""
         show_error(self.message, self.status, self._format)
 
 

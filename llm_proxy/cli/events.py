@@ -1,4 +1,4 @@
-"""`llm-proxy events`: watch events as they come, and deliver past ones again (MP-154d)."""
+"""`llm-proxy events`: watch events as they come, and deliver past ones again."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -13,7 +13,7 @@ from llm_proxy.settings.declare import ListenAddress
 
 
 def require_free(address: ListenAddress) -> None:
-    """Raises CommandError, in one line, when the address is in use or not ours to take."""
+    """Raise CommandError, in one line, when the address is in use or may not be taken."""
     try:
         for family, place in _places(address):
             with socket.socket(family, socket.SOCK_STREAM) as sock:
@@ -25,10 +25,28 @@ def require_free(address: ListenAddress) -> None:
     except socket.gaierror:
         raise CommandError(f"cannot listen on {address}: unknown host") from None
     except OSError as exc:
-        words = "address already in use" if exc.errno == errno.EADDRINUSE else (exc.strerror or "not usable").lower()
-        raise CommandError(f"cannot listen on {address}: {words}") from None
+        if exc.errno == errno.EADDRINUSE:
+            raise _in_use(address) from None
+        raise CommandError(f"cannot listen on {address}: {(exc.strerror or 'not usable').lower()}") from None
     if address.path is not None and _is_answering(address.path):
-        raise CommandError(f"cannot listen on {address}: address already in use")
+        raise _in_use(address)
+
+
+def _in_use(address: ListenAddress) -> CommandError:
+    """The refusal, with a near port that is free where there is one."""
+    near = next((port for port in range(address.port + 1, address.port + 20) if _is_free(address, port)), None)
+    other = "another LISTEN_ADDR" if near is None else f"LISTEN_ADDR={ListenAddress(address.host, near)}"
+    return CommandError(f"cannot listen on {address}: address already in use; stop what listens there, or set {other}")
+
+
+def _is_free(address: ListenAddress, port: int) -> bool:
+    if address.path is not None:
+        return False
+    try:
+        socket.create_server((address.host or "127.0.0.1", port)).close()
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _places(address: ListenAddress) -> Iterator[tuple[socket.AddressFamily, tuple[str, int]]]:

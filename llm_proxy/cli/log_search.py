@@ -1,4 +1,4 @@
-"""`bin/log-search`: lines of a JSON log that fit all that is asked (MP-194)."""
+"""`bin/log-search`: lines of a JSON log that fit all that is asked."""
 
 import json
 import sys

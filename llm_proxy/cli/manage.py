@@ -1,4 +1,4 @@
-"""`llm-proxy manage …`: projects, tokens and the cache, over HTTP or on the database itself (MP-131)."""
+"""`llm-proxy manage …`: projects, tokens and the cache, over HTTP or on the database itself."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The management API for commands: over HTTP, or inside this process on the configured database (MP-131, MP-132)."""
+"""The management API for commands: over HTTP, or inside this process on the configured database."""
 
 import time
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from llm_proxy.cli.flask_door import is_flask_door
 from llm_proxy.cli.management_results import Query, result
 from llm_proxy.cli.options import read_secret
 
-CONNECT_S, TOTAL_S = 5.0, 30.0  # MP-132
+CONNECT_S, TOTAL_S = 5.0, 30.0
 _READ_BYTES = 65536
 
 

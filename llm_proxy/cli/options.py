@@ -14,7 +14,7 @@ from llm_proxy.settings.declare import duration_s
 
 
 def read_secret(option: str, value: str | None, *, prompt: str | None = None) -> str | None:
-    """A secret's value: as given, from stdin (`-`), from a file (`@path`), or asked for without echo (MP-130).
+    """A secret's value: as given, from stdin (`-`), from a file (`@path`), or asked for without echo.
 
     Args:
         option: Name for error texts.

@@ -1,4 +1,4 @@
-"""Results on stdout as a table, JSON or YAML; everything else on stderr (MP-129)."""
+"""Results on stdout as a table, JSON or YAML; everything else on stderr."""
 
 import json
 import sys
@@ -78,7 +78,7 @@ def _cell(value: Any) -> str:
 
 
 def minute(instant: str | None) -> str | None:
-    """An RFC 3339 time as `YYYY-MM-DD HH:MM` (MP-144)."""
+    """An RFC 3339 time as `YYYY-MM-DD HH:MM`."""
     return None if instant is None else instant[:16].replace("T", " ")
 
 

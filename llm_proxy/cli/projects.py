@@ -1,4 +1,4 @@
-"""`llm-proxy manage project …` (MP-144 to MP-147)."""
+"""`llm-proxy manage project …`."""
 
 from collections.abc import Mapping
 from typing import Any

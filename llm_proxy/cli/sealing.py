@@ -1,4 +1,4 @@
-"""`llm-proxy migrate encrypt | encrypt-status | re-encrypt | decrypt` (MP-142, MP-143)."""
+"""`llm-proxy migrate encrypt | encrypt-status | re-encrypt | decrypt`."""
 
 import sys
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def _ready(db: str | None, *, needs_key: bool = True) -> Iterator[tuple[Engine, 
             raise CommandError(_NO_KEY)
         migrations.require_current(engine)
         lacking = check_key_ring(engine, ring) if needs_key else None
-        if lacking is not None:  # as at the start: one line, and nothing is changed (data-plane decision 14)
+        if lacking is not None:  # as at the start: one line, and nothing is changed
             raise CommandError(lacking)
         yield engine, ring, settings
 
@@ -148,7 +148,7 @@ def _tell(done: sealing.Done, verb: str, skipped: str, dry_run: bool) -> None:
 
 
 def _record(engine: Engine, settings: Settings, dry_run: bool, **counts: int) -> None:
-    """`system.encrypt` in the audit trail, when something was changed (MP-112)."""
+    """`system.encrypt` in the audit trail, when something was changed."""
     if dry_run:
         output.note("Dry run: nothing was changed")
     if dry_run or not any(counts.values()):

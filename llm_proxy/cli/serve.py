@@ -1,4 +1,4 @@
-"""`llm-proxy server`: gunicorn with the shipped configuration (MP-136, MP-137)."""
+"""`llm-proxy server`: gunicorn with the shipped configuration."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from llm_proxy.cli import daemon
-from llm_proxy.cli.environment import ENV_FILE, env_file, environ, settings
+from llm_proxy.cli.environment import ENV_FILE, checked, env_file, environ, load_settings
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.listening import require_free
 from llm_proxy.cli.tree import Command
@@ -56,7 +56,10 @@ def server(
             flags["API_CONFIG_PATH"] = config
         else:
             named_env_file = config
-    found = settings(named_env_file, **flags)
+    loaded = load_settings(named_env_file, **flags)
+    found = checked(loaded)
+    if "LOG_FORMAT" not in loaded.sources and found.log_file is None and sys.stdout.isatty():
+        flags["LOG_FORMAT"] = "text"
     if is_daemon and not found.log_file:
         raise CommandError("--log-file must be specified when running in daemon mode (-d)")
     pid_path = Path(pid_file or "tmp/server.pid") if pid_file or is_daemon else None

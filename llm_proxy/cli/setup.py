@@ -1,6 +1,5 @@
-"""`llm-proxy setup`: an env file, a database, a first project and token (MP-139, MP-140)."""
+"""`llm-proxy setup`: an env file, a database, a first project and token."""
 
-import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from dotenv import dotenv_values
 
 from llm_proxy.cli import envfile, output
 from llm_proxy.cli.direct import DirectClient
-from llm_proxy.cli.environment import settings
+from llm_proxy.cli.environment import load_settings, settings
 from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.first_steps import first_request, missing_secrets, place
 from llm_proxy.cli.options import read_secret
 from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
@@ -58,7 +58,14 @@ def setup(
 ) -> None:
     """Write an env file, migrate, and make a project with a token.
 
-    A file that is there is edited in place: other lines stay as they are, and its old text is kept beside it.
+    A file that is there is edited in place: other lines stay as they are, and its old text is kept beside it. The
+    provider key goes into the project, sealed by an ENCRYPTION_KEY that is made when there is none. On a terminal,
+    values are asked for when no key is given.
+
+    \b
+    Examples:
+      llm-proxy setup
+      llm-proxy setup --openai-key @key.txt --project my-team --duration 24
     """
     path = Path(config)
     there = {name: value for name, value in dotenv_values(path, interpolate=False).items() if value}
@@ -70,13 +77,14 @@ def setup(
         project=project,
         hours=duration,
     )
-    if interactive:
+    if interactive or (not wanted.openai_key and not skip_project and output.is_terminal()):
         _ask(wanted, skip_project)
     if not wanted.openai_key and not skip_project:
+        output.note("Hint: give it by --openai-key - (stdin) or --openai-key @FILE, or run setup --interactive")
         raise CommandError("OpenAI API key is required")
     made_token = not wanted.management_token
-    wanted.management_token = wanted.management_token or secrets.token_urlsafe(32)
-    _write(path, wanted, there)
+    wanted.management_token = wanted.management_token or envfile.SECRETS["MANAGEMENT_TOKEN"].make()
+    _write(path, wanted, there, skip_project)
     found = settings(config)
     _migrate(found)
     click.echo(f"Configuration written to {path}")
@@ -84,7 +92,7 @@ def setup(
         shown = wanted.management_token if sys.stdout.isatty() else f"see MANAGEMENT_TOKEN in {path}"
         click.echo(f"Management token: {shown}")
     if not skip_project:
-        _make_project(found, wanted)
+        _make_project(found, wanted, path)
 
 
 def _ask(wanted: Wanted, skip_project: bool) -> None:
@@ -109,17 +117,20 @@ def _ask(wanted: Wanted, skip_project: bool) -> None:
         )
 
 
-def _write(path: Path, wanted: Wanted, there: dict[str, str]) -> None:
+def _write(path: Path, wanted: Wanted, there: dict[str, str], skip_project: bool) -> None:
     said = {
-        "OPENAI_API_KEY": wanted.openai_key,
+        "OPENAI_API_KEY": wanted.openai_key if skip_project else "",  # else the project holds it
         "MANAGEMENT_TOKEN": wanted.management_token,
         "DATABASE_PATH": wanted.database_path,
         "LISTEN_ADDR": wanted.listen_addr,
         "LOG_LEVEL": there.get("LOG_LEVEL", _DEFAULTS["LOG_LEVEL"]),
     }
     changes = {name: value for name, value in said.items() if value and there.get(name) != value}
+    missing = missing_secrets(load_settings(str(path) if path.exists() else None, DATABASE_PATH=wanted.database_path))
+    if "ENCRYPTION_KEY" in missing:
+        changes["ENCRYPTION_KEY"] = envfile.SECRETS["ENCRYPTION_KEY"].make()
     try:
-        envfile.edit(path, changes, _COMMENTS)
+        envfile.edit(path, changes, envfile.comments() | _COMMENTS)
     except OSError as exc:
         raise CommandError(f"cannot write {path}: {exc.strerror}") from None
 
@@ -133,15 +144,22 @@ def _migrate(found: Settings) -> None:
         raise CommandError(str(fault)) from fault
 
 
-def _make_project(found: Settings, wanted: Wanted) -> None:
+def _make_project(found: Settings, wanted: Wanted, path: Path) -> None:
     client = DirectClient(found)
     same = [p for p in client.call("GET", "/manage/projects") if p["name"] == wanted.project]
     if same:
         project = client.call("PATCH", f"/manage/projects/{same[0]['id']}", body={"api_key": wanted.openai_key})
-        output.note(f"Project {wanted.project} was there; its provider key is the one given now")
+        output.note(f"Project {wanted.project} exists; its provider key is the one given now")
+        output.note(f"Its earlier tokens keep working: llm-proxy manage token list --project-id {wanted.project}")
     else:
         body = {"name": wanted.project, "api_key": wanted.openai_key}
         project = client.call("POST", "/manage/projects", body=body)
     asked = {"project_id": project["id"], "duration_minutes": wanted.hours * 60}
     token = client.call("POST", "/manage/tokens", body=asked)
     click.echo(output.lines({"Project": project["id"], "Token": token["token"], "Expires at": token["expires_at"]}))
+    url, options = place(found.listen_addr, is_tls=found.enable_tls)
+    env = "" if path == Path(".env") else f" --env {path}"
+    click.echo(
+        f"\nStart the server:\n\n  llm-proxy server{env}\n\nIt serves {url}/v1. Then watch a completion stream:\n"
+    )
+    click.echo(first_request(url, token["token"], options))

@@ -1,4 +1,4 @@
-"""`llm-proxy simulate-provider`: the simulated provider as a process of its own (MP-154a)."""
+"""`llm-proxy simulate-provider`: the simulated provider as a process of its own."""
 
 import signal
 import sys
@@ -12,8 +12,8 @@ from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.options import DurationOption, read_secret
 from llm_proxy.cli.tree import Command
 from llm_proxy.settings.declare import address
-from llm_proxy.simulator import PlanError, Rule, Simulator
-from llm_proxy.simulator.plan import Plan, read_rules_file
+from llm_proxy_simulator import PlanError, Rule, Simulator
+from llm_proxy_simulator.plan import Plan, read_rules_file
 
 
 @click.command("simulate-provider", cls=Command)

@@ -1,10 +1,10 @@
-"""`llm-proxy manage token …` (MP-148, MP-149, MP-154f)."""
+"""`llm-proxy manage token …`."""
 
 import json
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -19,6 +19,7 @@ from llm_proxy.cli.options import given, label, nullable, sort_option
 from llm_proxy.cli.projects import segment
 from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
+from llm_proxy.db.clock import now_of
 from llm_proxy.settings.declare import duration_s
 from llm_proxy.tokens import pruning
 from llm_proxy.tokens.bearer import hint
@@ -58,7 +59,7 @@ def generate(project_id: str, duration: str, max_requests: int | None, **limits:
     """Issue a token; it is shown this once."""
     minutes = duration_minutes(duration)
     body = {"project_id": project_id, "duration_minutes": minutes, **_limits(limits)}
-    if max_requests is not None:  # 0 says no limit; without it the server's default holds (MP-48)
+    if max_requests is not None:  # 0 says no limit; without it the server's default holds
         body["max_requests"] = max_requests
     issued = client().call("POST", "/manage/tokens", body=body)
     value = {name: issued.get(name) for name in ("id", "token", "expires_at", "max_requests")}
@@ -146,9 +147,9 @@ def prune(older_than: str, yes: bool, db: str | None) -> None:
         age_s = duration_s(older_than)
     except ValueError as exc:
         raise CommandError(f"--older-than: expected {exc}") from None
-    before = datetime.now(UTC) - timedelta(seconds=age_s)
     with database(db) as (engine, settings):
         migrate.require_current(engine)
+        before = now_of(engine) - timedelta(seconds=age_s)
         number = pruning.prune(engine, before) if yes else pruning.count(engine, before)
         if yes and number:
             writer = AuditWriter.of(engine, settings)
@@ -161,7 +162,7 @@ def prune(older_than: str, yes: bool, db: str | None) -> None:
 
 
 def duration_minutes(written: str) -> int:
-    """Whole minutes of `1440` (minutes), `90m`, `24h`, `7d`; a short bare number gets a hint (MP-9)."""
+    """Whole minutes of `1440` (minutes), `90m`, `24h`, `7d`; a short bare number gets a hint."""
     if re.fullmatch(r"[0-9]+", written):
         minutes = int(written)
         if 0 < minutes < _SHORT_MINUTES:

@@ -1,7 +1,7 @@
 """The kinds of command that the tree is made of.
 
-Every command and group knows `-h`, `--help` and `--version` (MP-135); every command knows `--env` (MP-133). No option
-reads an environment variable of its own accord (MP-134): variables come through the settings.
+Every command and group knows `-h`, `--help` and `--version`; every command knows `--env`. No option
+reads an environment variable of its own accord: variables come through the settings.
 """
 
 import traceback
@@ -57,7 +57,7 @@ class Command(click.Command):
         self.params += [_env_option(), _version_option()]
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it; what nobody foresaw is one line as well, and Ctrl-C has its own exit code (MP-128)."""
+        """Run it; what nobody foresaw is one line as well, and Ctrl-C has its own exit code."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

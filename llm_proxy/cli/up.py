@@ -6,11 +6,11 @@ what a first request needs, and stops all of it on Ctrl-C.
 
 import json
 import os
-import secrets
 import signal
 import sys
-from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -22,6 +22,7 @@ from llm_proxy.cli import envfile, output
 from llm_proxy.cli.direct import DirectClient
 from llm_proxy.cli.environment import load_settings
 from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.first_steps import first_request, missing_secrets, place
 from llm_proxy.cli.listening import require_free
 from llm_proxy.cli.processes import Children, wait_until_ready
 from llm_proxy.cli.serve import gunicorn_command
@@ -30,15 +31,22 @@ from llm_proxy.db.models import ProjectRow
 from llm_proxy.db.session import reading
 from llm_proxy.preflight import StartRefused, check, prepare
 from llm_proxy.settings import Loaded, Settings
-from llm_proxy.settings.declare import ListenAddress
 
 _ENV_FILE = Path(".env")
-_STATE_FILE = Path("data/up.json")  # which token the last run issued; its id, not its value
+_STATE_FILE = Path("data/up.json")  # the last run's token, for its owner alone, as .env holds the management token
 _ADDRESS = "127.0.0.1:8080"
 _TOKEN_MINUTES = 12 * 60
+_KEPT_FOR = timedelta(hours=1)  # a token that lives for less is replaced
 _SIMULATED_KEY = "sk-simulated-provider"
 _NO_KEY = "sk-no-key-yet"  # of the project `default` until there is OPENAI_API_KEY; the project is inactive
-_MODEL = "gpt-4o-mini"
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """The token of this run; `remark` is what the greeting says about its life."""
+
+    bearer: str
+    remark: str
 
 
 class _Stopped(BaseException):
@@ -87,7 +95,7 @@ def _run(children: Children) -> NoReturn:
             output.note("Note: OPENAI_API_URL is not used in this run, because there is no OPENAI_API_KEY")
         variables |= _to_loopback(children.first_line("simulated provider"))
     children.start("server", gunicorn_command(), variables)
-    token = _issue_token(settings, is_simulated)
+    token = _ready_token(settings, is_simulated)
     wait_until_ready(children, settings)
     click.echo(_greeting(settings, token, is_simulated))
     sys.stdout.flush()
@@ -102,18 +110,19 @@ def _to_loopback(url: str) -> dict[str, str]:
 
 
 def _make_env_file() -> None:
-    """Random secrets, when there is no `.env`; an existing one is left alone."""
-    if _ENV_FILE.exists():
+    """Add random secrets to `.env` where it, the environment and secret files lack them; the rest stays as it is."""
+    loaded = load_settings()
+    missing = missing_secrets(loaded)
+    is_faulty = any(not fault.startswith("ENCRYPTION_KEY is not set") for fault in loaded.faults)
+    if not missing or is_faulty:
         return
-    made = {
-        "MANAGEMENT_TOKEN": secrets.token_urlsafe(32),
-        "ENCRYPTION_KEY": b64encode(secrets.token_bytes(32)).decode(),
-    }
-    comments = {
-        "MANAGEMENT_TOKEN": "Bearer of the management API under /manage.",
-        "ENCRYPTION_KEY": "Seals provider keys in the database. Lost key, lost provider keys: keep a copy.",
-    }
-    envfile.edit(_ENV_FILE, made, comments)
+    is_new = not _ENV_FILE.exists()
+    try:
+        envfile.edit(_ENV_FILE, {name: envfile.SECRETS[name].make() for name in missing}, envfile.comments())
+    except OSError as exc:
+        raise CommandError(f"cannot write {_ENV_FILE}: {exc.strerror}") from None
+    if not is_new:
+        output.note(f"Note: {' and '.join(missing)} added to {_ENV_FILE}")
 
 
 def _load() -> Loaded:
@@ -127,27 +136,59 @@ def _load() -> Loaded:
     return loaded
 
 
-def _issue_token(settings: Settings, is_simulated: bool) -> str:
-    """Keep both projects, revoke the last run's token, issue this run's; returns its bearer."""
+def _ready_token(settings: Settings, is_simulated: bool) -> _Token:
+    """Keep both projects; return the last run's token while it works for this project, else a new one."""
     with DirectClient(settings) as client:
         projects = {project["name"]: project for project in client.call("GET", "/manage/projects")}
         _keep_default(client, projects.get("default"), settings.openai_api_key)
         if "simulated" not in projects:
             body = {"name": "simulated", "api_key": _SIMULATED_KEY}
             projects["simulated"] = client.call("POST", "/manage/projects", body=body)
-        _revoke_last(client)
         projects = {project["name"]: project for project in client.call("GET", "/manage/projects")}
         project = projects["simulated" if is_simulated else "default"]
         if not project["is_active"]:
             raise CommandError(
                 f"project {project['name']} is deactivated: llm-proxy manage project activate {project['id']}"
             )
-        asked = {"project_id": project["id"], "duration_minutes": _TOKEN_MINUTES}
-        issued = client.call("POST", "/manage/tokens", body=asked)
+        return _kept_token(client, project["id"]) or _new_token(client, project["id"])
+
+
+def _kept_token(client: DirectClient, project_id: str) -> _Token | None:
+    """The last run's token, when it is this project's and lives for another hour; None revokes it."""
+    state = _state()
+    if state is None:
+        return None
+    try:
+        about = client.call("GET", f"/manage/tokens/{state['token_id']}")
+    except CommandError as refusal:
+        if refusal.status == 404:  # another database than the last run's
+            return None
+        raise
+    ends_at = datetime.fromisoformat(about["expires_at"]) if about["expires_at"] else None
+    lives_on = ends_at is None or ends_at - datetime.now(UTC) > _KEPT_FOR
+    if about["status"] == "active" and about["project_id"] == project_id and lives_on and state.get("token"):
+        until = "until it is revoked" if ends_at is None else f"until {ends_at:%Y-%m-%d %H:%M}Z"
+        return _Token(state["token"], f"the last run's, {until}")
+    if about["status"] == "active":
+        client.call("DELETE", f"/manage/tokens/{state['token_id']}")
+    return None
+
+
+def _new_token(client: DirectClient, project_id: str) -> _Token:
+    asked = {"project_id": project_id, "duration_minutes": _TOKEN_MINUTES}
+    issued = client.call("POST", "/manage/tokens", body=asked)
     _STATE_FILE.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _STATE_FILE.write_text(json.dumps({"token_id": issued["id"]}))
-    bearer: str = issued["token"]
-    return bearer
+    envfile.write(_STATE_FILE, json.dumps({"token_id": issued["id"], "token": issued["token"]}))
+    return _Token(issued["token"], "for 12 hours")
+
+
+def _state() -> dict[str, str] | None:
+    """What the last run wrote; None when there was none, or nothing that can be used."""
+    try:
+        state = json.loads(_STATE_FILE.read_text())
+        return {name: str(value) for name, value in state.items()} if state["token_id"] else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _keep_default(client: DirectClient, project: Mapping[str, Any] | None, key: str | None) -> None:
@@ -177,50 +218,33 @@ def _stored_key(client: DirectClient, project_id: str) -> str | None:
     return opened
 
 
-def _revoke_last(client: DirectClient) -> None:
-    try:
-        token_id = str(json.loads(_STATE_FILE.read_text())["token_id"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    try:
-        client.call("DELETE", f"/manage/tokens/{token_id}")
-    except CommandError as refusal:
-        if refusal.status != 404:  # another database than the last run's
-            raise
-
-
-def _greeting(settings: Settings, token: str, is_simulated: bool) -> str:
-    url, options = _place(settings.listen_addr, is_tls=settings.enable_tls)
+def _greeting(settings: Settings, token: _Token, is_simulated: bool) -> str:
+    url, options = place(settings.listen_addr, is_tls=settings.enable_tls)
     upstream = (
         "the simulated provider (set OPENAI_API_KEY for the real one)"
         if is_simulated
         else f"{settings.openai_api_url or 'https://api.openai.com'}, key from OPENAI_API_KEY"
     )
-    asked = {"model": _MODEL, "stream": True, "messages": [{"role": "user", "content": "Say hello."}]}
-    command = (
-        f"curl -N {options}{url}/v1/chat/completions -H 'Authorization: Bearer {token}' "
-        f"-H 'Content-Type: application/json' -d '{json.dumps(asked)}'"
-    )
     return f"""
 Serving:  {url}
 Upstream: {upstream}
-Token:    {token} (for 12 hours; the last run's is revoked)
+Token:    {token.bearer} ({token.remark})
 
 Watch a completion stream:
 
-{command}
+{first_request(url, token.bearer, options)}
+
+Next:
+
+  chat             .venv/bin/llm-proxy openai chat --base-url {url} --token {token.bearer}
+  OpenAI clients   base_url="{url}/v1", api_key="{token.bearer}"
+  your own token   .venv/bin/llm-proxy manage project create --name my-team
+                   .venv/bin/llm-proxy manage token generate --project-id my-team --duration 24h
+  metrics          {url}{settings.metrics_path}
+  documentation    docs/, README.md
 
 The management token is in .env. Ctrl-C stops everything.
 """
-
-
-def _place(address: ListenAddress, *, is_tls: bool) -> tuple[str, str]:
-    """URL for this machine, and what curl needs to reach it."""
-    scheme, options = ("https", "-k ") if is_tls else ("http", "")
-    if address.path is not None:
-        return f"{scheme}://localhost", f"{options}--unix-socket {address.path} "
-    host = address.host if address.host not in ("", "0.0.0.0", "::") else "127.0.0.1"  # noqa: S104  (compared)
-    return f"{scheme}://{ListenAddress(host, address.port)}", options
 
 
 if __name__ == "__main__":

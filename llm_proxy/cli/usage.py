@@ -1,4 +1,4 @@
-"""`llm-proxy usage …`: what was used, and whether the numbers agree (MP-154b)."""
+"""`llm-proxy usage …`: what was used, and whether the numbers agree."""
 
 import csv
 import sys
@@ -20,9 +20,9 @@ from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.manage import ManageGroup, client, connection_options
 from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate as migrations
+from llm_proxy.db.clock import DATABASE_S
 from llm_proxy.db.session import reading
 from llm_proxy.settings import Settings
-from llm_proxy.tokens.directory import DATABASE_S
 from llm_proxy.usage import reconcile as sums
 
 _PAGE = 100

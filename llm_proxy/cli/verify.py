@@ -1,4 +1,4 @@
-"""`llm-proxy audit verify`: the proof that no record was changed or left out (MP-154e)."""
+"""`llm-proxy audit verify`: the proof that no record was changed or left out."""
 
 import json
 from collections.abc import Sequence

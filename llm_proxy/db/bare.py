@@ -1,4 +1,4 @@
-"""Statements of the hot path: driver cursors on a few connections of their own, autocommit, no ORM (hot-path.md §2).
+"""Statements of the hot path: driver cursors on a few connections of their own, autocommit, no ORM.
 
 SQL is written once, with `?` for parameters; times are bound by `time()` and read by `types.from_column`.
 """
@@ -20,7 +20,7 @@ from llm_proxy.db.types import to_column
 Parameters = Sequence[Any]
 _LOG = logging.getLogger(__name__)
 
-CONNECTIONS = 4  # accounting.md §3
+CONNECTIONS = 4
 _TRUSTED_S = 1.0  # a connection that was idle for longer is looked at before it is used
 LIMIT_S = 1.0  # of a statement, its connection included
 WARM_LIMIT_S = 1.0  # of a connection that nobody waits for

@@ -1,4 +1,4 @@
-"""Is the database there, and migrated? Asked by /ready (DP-214)."""
+"""Is the database there, and migrated? Asked by /ready."""
 
 import logging
 import time

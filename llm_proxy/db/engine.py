@@ -26,7 +26,7 @@ def create_engine(settings: Settings) -> Engine:
 
 
 def connector_of_settings(settings: Settings) -> Connector:
-    """The connector of the configured database (MP-87, MP-88). Raises DatabaseFault."""
+    """The connector of the configured database. Raises DatabaseFault."""
     if settings.driver == "sqlite":
         return sqlite.connector(settings.database_path)
     address = parse(settings.database_url or "")
@@ -34,7 +34,7 @@ def connector_of_settings(settings: Settings) -> Connector:
         raise UrlFault(f"expected the form of {settings.driver}, because DB_DRIVER says so")
     kind = postgres.connector if address.driver == "postgres" else mysql.connector
     made = kind(address, settings)
-    if address.password and settings.database_password:  # MP-201a
+    if address.password and settings.database_password:
         return replace(made, warnings=(*made.warnings, _TWO_PASSWORDS))
     return made
 
@@ -79,6 +79,6 @@ def _pool_options(connector: Connector, settings: Settings) -> dict[str, Any]:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Writers queue at BEGIN: a transaction that reads first and writes later could not be repeated (MP-90)."""
+    """Writers queue at BEGIN: a transaction that reads first and writes later could not be repeated."""
     reads = connection.get_execution_options().get(READS, False)
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -1,6 +1,7 @@
 """What goes wrong with a database, told apart: away for now, or a fault that a retry does not cure."""
 
 import sqlite3
+import ssl
 
 import psycopg2
 import psycopg2.errors
@@ -37,11 +38,11 @@ class MigrationError(DatabaseFault):
 
 
 class SchemaTooNew(MigrationError):
-    """The database was migrated by a newer release; nothing is downgraded silently (MP-108)."""
+    """The database was migrated by a newer release; nothing is downgraded silently."""
 
 
 class SchemaBehind(MigrationError):
-    """Migrations are pending and AUTO_MIGRATE is off (MP-103)."""
+    """Migrations are pending and AUTO_MIGRATE is off."""
 
 
 class WouldLoseData(MigrationError):
@@ -86,7 +87,8 @@ def in_words(error: BaseException) -> str:
     """What is wrong, for an operator: a few words of ours, never the driver's, which may repeat the address or user."""
     cause = error.orig if isinstance(error, sa.DBAPIError) and error.orig is not None else error
     if isinstance(cause, pymysql.err.MySQLError) and cause.args:
-        return _MYSQL_WORDS.get(cause.args[0]) or _otherwise(error)
+        refusal = getattr(cause, "original_exception", None)  # PyMySQL wraps a failed handshake as 2003
+        return _tls_words(refusal) or _MYSQL_WORDS.get(cause.args[0]) or _otherwise(error)
     if isinstance(cause, sqlite3.Error):
         return _SQLITE_WORDS.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF) or _otherwise(error)
     if isinstance(cause, OSError) and cause.strerror:
@@ -96,6 +98,13 @@ def in_words(error: BaseException) -> str:
         if part in text:
             return words
     return _otherwise(error)
+
+
+def _tls_words(cause: object) -> str | None:
+    """Return what is wrong with TLS; None for what is no fault of TLS. OpenSSL's reasons hold no secret."""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"TLS could not be set up: {cause.verify_message}"
+    return "TLS could not be set up" if isinstance(cause, ssl.SSLError) else None
 
 
 def _otherwise(error: BaseException) -> str:

@@ -1,7 +1,7 @@
-"""Creations that are done once, however often they are asked for (data-plane 0.1, `Idempotency-Key`)."""
+"""Creations that are done once, however often they are asked for (`Idempotency-Key`)."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,10 +10,10 @@ from sqlalchemy import Connection, Engine, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from llm_proxy.crypto import KeyRing, UnopenableValue, digest
+from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.models import IdempotencyRow
 from llm_proxy.db.session import reading, writing
 from llm_proxy.errors import Conflict
-from llm_proxy.runtime.clock import utc_now
 
 KEPT = timedelta(hours=24)
 SECRET_KEPT = timedelta(minutes=10)
@@ -54,21 +54,29 @@ class Claim:
 class IdempotencyKeys:
     """Keys and their answers, for a day; secrets in them for ten minutes, and only where they can be sealed."""
 
-    def __init__(self, engine: Engine, ring: KeyRing, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, engine: Engine, ring: KeyRing, now: Clock = database_now) -> None:
         self._engine, self._ring, self._now = engine, ring, now
 
-    def claim(self, path: str, key: str, body: bytes) -> Claim | Answer:
-        """The right to go on, or the answer that was given before.
+    def claim(
+        self, path: str, key: str, body: bytes, *, actor: str | None = None, scope: str | None = None
+    ) -> Claim | Answer:
+        """Return the right to go on, or the response that was given before.
+
+        Args:
+            actor: The caller's name, for the record.
+            scope: Tells callers apart: the same key under another scope is another key. None is the root token's.
 
         Raises:
             Conflict: The key came with another body, its first call still runs, or its secret is not shown again.
         """
-        body_sha256, now = digest(body.decode("latin-1")), self._now()
+        key, body_sha256 = _scoped(key, scope), digest(body.decode("latin-1"))
+        with reading(self._engine) as connection:
+            now = self._now(connection)
         for _ in range(3):  # an old row that is removed may be claimed by others meanwhile
             try:
                 with writing(self._engine) as connection:
                     connection.execute(delete(IdempotencyRow).where(_TABLE.created_at < now - KEPT))
-                    row = {"path": path, "key": key, "body_sha256": body_sha256, "created_at": now}
+                    row = {"path": path, "key": key, "body_sha256": body_sha256, "actor": actor, "created_at": now}
                     connection.execute(insert(IdempotencyRow), row)
                 return Claim(self, path, key)
             except IntegrityError:
@@ -124,6 +132,11 @@ class IdempotencyKeys:
             shown.more = {"id": body["id"]}
             raise shown
         return Answer(found["status"], stored["headers"], body)
+
+
+def _scoped(key: str, scope: str | None) -> str:
+    """Return the stored form; the blank in it occurs in no key of a request, so that no caller can name another's."""
+    return key if scope is None else f"{digest(scope)} {digest(key)}"
 
 
 def _is(path: str, key: str) -> Any:

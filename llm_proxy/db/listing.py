@@ -1,4 +1,7 @@
-"""Pages of a table: by number, by key, or all of it in chunks; the same order on three databases."""
+"""Pages of a table: by number, by key, or all of it in chunks; the same order on three databases.
+
+See docs/adr/0156-lists-are-read-in-the-order-of-an-index.md.
+"""
 
 import base64
 import binascii
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, and_, case, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, false, func, literal, or_, select, true
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import Function
@@ -25,24 +28,53 @@ class InvalidCursor(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One column, then the id. Rows without a value come last in either direction."""
+    """One column, then the id in the same direction, so that one index serves both directions on each database.
+
+    Rows without a value come last in either direction: they are a second part of the list, by id, because databases
+    disagree about where an index holds them.
+
+    Attributes:
+        is_unique: No two rows have the same value, so that the id orders nothing.
+    """
 
     name: str
     column: ColumnElement[Any]
     id: ColumnElement[str]
     descending: bool = False
+    is_unique: bool = False
 
-    def clauses(self) -> list[ColumnElement[Any]]:
-        """For ORDER BY; says nothing of NULL that databases would disagree about."""
-        ordered = self.column.desc() if self.descending else self.column.asc()
-        return [case((self.column.is_(None), 1), else_=0), ordered, self.id.asc()]
+    @property
+    def is_nullable(self) -> bool:
+        """Whether there is a second part."""
+        return bool(getattr(self.column, "nullable", True))
 
-    def after(self, value: Any, row_id: str) -> ColumnElement[bool]:
-        """Rows behind the one with this value and id."""
+    def parts(self, query: Select[Any]) -> list[Select[Any]]:
+        """Return the query's parts, each in order: rows with a value, then rows without."""
+        if not self.is_nullable:
+            ties = [] if self.is_unique else [self._directed(self.id)]
+            return [query.order_by(self._directed(self.column), *ties)]
+        valued = query.where(self.column.is_not(None))
+        valued = valued.order_by(self._directed(self.column), self._directed(self.id))
+        return [valued, query.where(self.column.is_(None)).order_by(self._directed(self.id))]
+
+    def after(self, query: Select[Any], value: Any, row_id: str) -> list[Select[Any]]:
+        """Return the parts, without the rows up to the one with this value and id."""
+        parts = self.parts(query)
+        behind = self.id < row_id if self.descending else self.id > row_id
         if value is None:
-            return and_(self.column.is_(None), self.id > row_id)
-        beyond = self.column < value if self.descending else self.column > value
-        return or_(beyond, and_(self.column == value, self.id > row_id), self.column.is_(None))
+            return [part.where(behind) for part in parts[1:]]
+        bound, beyond = (
+            (self.column <= value, self.column < value)
+            if self.descending
+            else (
+                self.column >= value,
+                self.column > value,
+            )
+        )
+        return [parts[0].where(bound, or_(beyond, behind)), *parts[1:]]
+
+    def _directed(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        return column.desc() if self.descending else column.asc()
 
     def cursor(self, row: RowMapping) -> str:
         """The opaque text that names a row's place."""
@@ -77,19 +109,41 @@ def count(connection: Connection, query: Select[Any]) -> int:
 
 
 def numbered(connection: Connection, query: Select[Any], order: Order, page: int, size: int) -> Sequence[RowMapping]:
-    """Page `page` ≥ 1 of `size` rows; empty past the end."""
-    query = query.order_by(*order.clauses()).limit(size).offset((page - 1) * size)
-    return connection.execute(query).mappings().all()
+    """Return page `page` ≥ 1 of `size` rows; empty past the end.
+
+    What is skipped is read from an index alone: first the ids of the page, then its rows.
+    """
+    skipped, ids = (page - 1) * size, list[str]()
+    parts = order.parts(query)
+    for part in parts:
+        found = connection.execute(part.with_only_columns(order.id).limit(size - len(ids)).offset(skipped)).scalars()
+        ids += found
+        if len(ids) == size:
+            break
+        if part is not parts[-1] and skipped:
+            skipped = 0 if ids else skipped - count(connection, part.order_by(None))
+    return _rows(connection, query, order, ids)
 
 
 def keyed(
     connection: Connection, query: Select[Any], order: Order, limit: int, cursor: str | None
 ) -> tuple[Sequence[RowMapping], str | None]:
     """At most `limit` rows behind the cursor, and the cursor of the next, None at the end. Raises InvalidCursor."""
-    if cursor is not None:
-        query = query.where(order.after(*order.place(cursor)))
-    rows = connection.execute(query.order_by(*order.clauses()).limit(limit + 1)).mappings().all()
+    parts = order.parts(query) if cursor is None else order.after(query, *order.place(cursor))
+    rows: list[RowMapping] = []
+    for part in parts:
+        rows += connection.execute(part.limit(limit + 1 - len(rows))).mappings()
+        if len(rows) > limit:
+            break
     return rows[:limit], order.cursor(rows[limit - 1]) if len(rows) > limit else None
+
+
+def _rows(connection: Connection, query: Select[Any], order: Order, ids: Sequence[str]) -> Sequence[RowMapping]:
+    """Return the rows with these ids, in their order."""
+    if not ids:
+        return []
+    found = {row["id"]: row for row in connection.execute(query.where(order.id.in_(ids))).mappings()}
+    return [found[row_id] for row_id in ids if row_id in found]
 
 
 def everything(engine: Engine, query: Select[Any], order: Order) -> Iterator[Sequence[RowMapping]]:
@@ -108,10 +162,18 @@ def equals(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
     return column == text if text.isascii() and "\x00" not in text else false()
 
 
+def within(column: ColumnElement[Any], ids: frozenset[str] | None) -> ColumnElement[bool]:
+    """Whether the column of ids holds one of these; None holds all. A row without a value is in none."""
+    return true() if ids is None else column.in_(sorted(ids))
+
+
 def contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-    """Whether the column contains the text: any case, `%` and `_` mean themselves."""
-    pattern = text.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_")
-    return Lowered(column).like(f"%{pattern}%", escape="!")
+    """Return the condition that the column contains the text in any case; `%` and `_` mean themselves.
+
+    The database lowers both sides, because its rules for letters beyond ASCII differ from Python's.
+    """
+    pattern = text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    return Lowered(column).like(Lowered(literal(f"%{pattern}%")), escape="!")
 
 
 class Lowered(Function[str]):

@@ -1,4 +1,4 @@
-"""The lock under which migrations run: one process of all replicas at a time (MP-106)."""
+"""The lock under which migrations run: one process of all replicas at a time."""
 
 import fcntl
 import os
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from llm_proxy.db.connector import connector_of
 from llm_proxy.db.errors import MigrationError
 
-_POSTGRES_KEY = 3141592653  # MP-106
+_POSTGRES_KEY = 3141592653
 _MYSQL_NAME = "llm-proxy-migrations"
 _POLL_S = 0.1
 

@@ -1,15 +1,17 @@
-"""Copying, counting and tidying a database (MP-110)."""
+"""Copying, counting and tidying a database."""
 
 import os
 import shlex
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import ColumnElement, Engine, func, select, text
 
+from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.connector import connector_of
 from llm_proxy.db.errors import DatabaseFault
 from llm_proxy.db.models import AuditRow, ProjectRow, TokenRow
@@ -75,10 +77,16 @@ def _options(place: list[tuple[str, str]], names: dict[str, str]) -> list[str]:
     return [f"{names[name]}={value}" for name, value in place if value]
 
 
-def stats(engine: Engine, now: datetime) -> Stats:
-    """Count, in one reading transaction."""
-    is_over = TokenRow.expires_at <= now
+def stats(
+    engine: Engine, expired_before: Callable[[datetime], ColumnElement[bool]], now: Clock = database_now
+) -> Stats:
+    """Count, in one reading transaction. Tokens that were unused for too long are expired; both may be revoked.
+
+    Args:
+        expired_before: The condition that a token's row had expired at an instant.
+    """
     with reading(engine) as connection:
+        is_over = expired_before(now(connection))
 
         def count(query: object) -> int:
             return int(connection.execute(query).scalar_one() or 0)  # type: ignore[call-overload]
@@ -90,7 +98,7 @@ def stats(engine: Engine, now: datetime) -> Stats:
             projects=count(projects),
             active_projects=count(projects.where(ProjectRow.is_active)),
             tokens=count(tokens),
-            active_tokens=count(tokens.where(TokenRow.is_active, TokenRow.expires_at.is_(None) | ~is_over)),
+            active_tokens=count(tokens.where(TokenRow.is_active, ~is_over)),
             expired_tokens=count(tokens.where(is_over)),
             requests=count(select(func.sum(TokenRow.request_count))),
             audit_events=count(select(func.count()).select_from(AuditRow)),

@@ -1,4 +1,4 @@
-"""Migrations up and down, and what state the schema is in (management.md §2.3)."""
+"""Migrations up and down, and what state the schema is in."""
 
 import logging
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ def head() -> int:
 
 
 def status(engine: Engine) -> Status:
-    """Where the schema is. Changes nothing; a SQLite file that is missing is not made (MP-105)."""
+    """Where the schema is. Changes nothing; a SQLite file that is missing is not made."""
     connector = connector_of(engine)
     if connector.dialect == "sqlite" and not connector.is_single and not Path(connector.where).exists():
         return _status(0)
@@ -86,7 +86,7 @@ def down(engine: Engine, lock_timeout_s: float, *, may_lose_data: bool = False) 
     """Undo the last revision, under the lock; returns the version reached.
 
     Raises:
-        WouldLoseData: Tables or columns that it drops hold data, and `may_lose_data` is False (MP-108).
+        WouldLoseData: Tables or columns that it drops hold data, and `may_lose_data` is False.
         MigrationError: Nothing to undo, a newer schema, no lock, or a failed step.
     """
     with migration_lock(engine, lock_timeout_s):

@@ -1,4 +1,4 @@
-"""MySQL and MariaDB connections by PyMySQL: options of Go DSNs, TLS that is really there, UTC (MP-96 to MP-100)."""
+"""MySQL and MariaDB connections by PyMySQL: options of Go DSNs, TLS that is really there, UTC."""
 
 import logging
 import re
@@ -191,7 +191,7 @@ def _tls_context(tls: str, settings: Settings) -> ssl.SSLContext | None:
 
 
 def _open(reading: _Reading, **more: Any) -> Any:
-    # FOUND_ROWS: an UPDATE counts the rows that it matched, also those that were so already (MD-26).
+    # FOUND_ROWS: an UPDATE counts the rows that it matched, also those that were so already.
     arguments = {**reading.arguments, "client_flag": CLIENT.FOUND_ROWS, "program_name": "llm-proxy", **more}
     if reading.context is None:
         return pymysql.connect(**arguments, ssl_disabled=True)
@@ -208,7 +208,7 @@ def _begin_session(connection: Any, reading: _Reading) -> None:
         if reading.tls in ("true", "skip-verify", "custom"):
             cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
             found = cursor.fetchone()
-            if found is None or not found[1]:  # PyMySQL before 1.2 goes on in clear (MP-99)
+            if found is None or not found[1]:  # PyMySQL before 1.2 goes on in clear
                 raise pymysql.err.OperationalError(CR.CR_SSL_CONNECTION_ERROR, "the server has no TLS")
         _set(cursor, reading.session)
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")

@@ -1,4 +1,4 @@
-"""PostgreSQL connections by psycopg2: options of users' URLs, UTC, no wait that stops the event loop (MP-91..95)."""
+"""PostgreSQL connections by psycopg2: options of users' URLs, UTC, no wait that stops the event loop."""
 
 import ipaddress
 import logging
@@ -143,7 +143,7 @@ def _check_tls(words: dict[str, str], settings: Settings) -> None:
 
 
 def _system_bundle() -> str:
-    """libpq alone would look for ~/.postgresql/root.crt (MP-94)."""
+    """libpq alone would look for ~/.postgresql/root.crt."""
     found = ssl.get_default_verify_paths().cafile
     return found if found is not None and Path(found).is_file() else certifi.where()
 
@@ -164,7 +164,7 @@ def _hosts(address: Address, words: dict[str, str]) -> list[tuple[str, int]]:
 
 
 def _resolved(hosts: list[tuple[str, int]], words: Mapping[str, str]) -> dict[str, str]:
-    """Hosts with their addresses, looked up by Python: libpq's own look-up would stop the event loop (MP-91).
+    """Hosts with their addresses, looked up by Python: libpq's own look-up would stop the event loop.
 
     `host` stays beside `hostaddr`: certificates are checked against it.
     """

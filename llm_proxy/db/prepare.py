@@ -1,4 +1,4 @@
-"""What a start does with the database before anything is served (MP-103, MP-107)."""
+"""What a start does with the database before anything is served."""
 
 import logging
 import time
@@ -20,7 +20,7 @@ _NOT_YET = ((1044,), (1045,), (1049,), (1130,))  # MySQL: user or database is no
 
 
 class KeyRingFault(DatabaseFault):
-    """Rows are sealed under a key that this start does not have (data-plane decision 14)."""
+    """Rows are sealed under a key that this start does not have."""
 
 
 def prepare(engine: Engine, settings: Settings) -> list[str]:
@@ -40,7 +40,7 @@ def prepare(engine: Engine, settings: Settings) -> list[str]:
 
 
 def prepare_patiently(engine: Engine, settings: Settings, *, is_wanted: Callable[[], bool] = lambda: True) -> list[str]:
-    """The same, again and again while the database is away, for DATABASE_STARTUP_TIMEOUT (MP-102).
+    """The same, again and again while the database is away, for DATABASE_STARTUP_TIMEOUT.
 
     Args:
         is_wanted: Asked before each further try.
@@ -81,7 +81,7 @@ def _prepare(engine: Engine, settings: Settings) -> list[str]:
 
 
 def _warn_of_plain_keys(engine: Engine) -> None:
-    """Encryption that was turned on seals what is written from now on, and nothing else by itself (MP-193)."""
+    """Encryption that was turned on seals what is written from now on, and nothing else by itself."""
     with reading(engine) as connection:
         plain = text("SELECT count(*) FROM projects WHERE api_key <> '' AND api_key NOT LIKE 'enc:%'")
         number = connection.execute(plain).scalar_one()

@@ -1,4 +1,4 @@
-"""Provider keys sealed, sealed anew, opened; tokens hashed: in batches, while servers serve (DP-168, DP-169, MP-143).
+"""Provider keys sealed, sealed anew, opened; tokens hashed: in batches, while servers serve.
 
 Each row is changed only if it is still what was read, so that a key that is set meanwhile is never overwritten. A run
 that was broken off is repeated: what is done is skipped.
@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from llm_proxy.crypto import KeyRing, UnopenableValue, digest, is_sealed, sealed_under
 from llm_proxy.db.session import reading, writing
 
-BATCH = 100  # rows a transaction: longer ones stop admission on SQLite (MP-90)
+BATCH = 100  # rows a transaction: longer ones stop admission on SQLite
 _HASH = re.compile(r"[0-9a-f]{64}")
 _V1 = "enc:v1:"
 
@@ -98,7 +98,7 @@ def decrypt(engine: Engine, ring: KeyRing, *, dry_run: bool = False, progress: P
 
 
 def hash_tokens(engine: Engine, *, dry_run: bool = False) -> Done:
-    """Store the hash in place of bearers that came with an import (DP-164, DP-165)."""
+    """Store the hash in place of bearers that came with an import."""
     done = Done()
     for batch in _batches(engine, "tokens", "token"):
         plain = [(row_id, stored) for row_id, stored in batch if not _HASH.fullmatch(stored)]

@@ -1,4 +1,4 @@
-"""SQLite connections: WAL, foreign keys, and waiting for a lock without stopping the event loop (MP-90)."""
+"""SQLite connections: WAL, foreign keys, and waiting for a lock without stopping the event loop."""
 
 import errno
 import os
@@ -12,14 +12,14 @@ import gevent
 
 from llm_proxy.db.connector import Connector, is_cooperative
 
-BUSY_LIMIT_S = 10.0  # MP-90
+BUSY_LIMIT_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
 
 
 def connector(path: str) -> Connector:
     """The connector of one SQLite file, or of `:memory:`.
 
-    The file and its folder are made at the first connection, for the owner alone (MP-89).
+    The file and its folder are made at the first connection, for the owner alone.
     """
     if path == ":memory:":
         return Connector("sqlite", "sqlite://", lambda: _open(":memory:"), ":memory:", is_single=True)

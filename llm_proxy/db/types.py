@@ -1,7 +1,7 @@
-"""Column types that mean the same on three databases: UTC instants, exact text (management.md §2.1)."""
+"""Column types that mean the same on three databases: UTC instants, exact text."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, overload
 
 from sqlalchemy import CHAR, BigInteger, ColumnElement, Dialect, Integer, String, Text, TypeDecorator
 from sqlalchemy.dialects import mysql, postgresql
@@ -29,6 +29,10 @@ def to_column(dialect: str, instant: datetime) -> Any:
     return instant.replace(tzinfo=None)
 
 
+@overload
+def from_column(value: None) -> None: ...
+@overload
+def from_column(value: str | datetime) -> datetime: ...
 def from_column(value: Any) -> datetime | None:
     """What a driver returned as an aware instant in UTC; None stays None.
 
@@ -71,11 +75,12 @@ class UtcTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """Driver → Python."""
-        return from_column(value)
+        found: datetime | None = from_column(value)
+        return found
 
 
 def ascii_text(length: int) -> String:
-    """Ids, hashes and words of ours: compared byte by byte on every database (MD-12)."""
+    """Ids, hashes and words of ours: compared byte by byte on every database."""
     return _exact(String(length), mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), length)
 
 
@@ -133,9 +138,11 @@ def _later_on_mysql(element: _Later, compiler: Any, **more: Any) -> str:
 @compiles(_Later, "sqlite")
 def _later_on_sqlite(element: _Later, compiler: Any, **more: Any) -> str:
     instant, minutes = (compiler.process(part, **more) for part in element.clauses)
-    return f"(strftime('%Y-%m-%d %H:%M:%f', {instant}, {minutes} || ' minutes') || '000')"
+    # strftime rounds to milliseconds, so the fraction is carried over as it is.
+    later = f"strftime('%Y-%m-%d %H:%M:%S', substr({instant}, 1, 19), {minutes} || ' minutes')"
+    return f"({later} || substr({instant}, 20))"
 
 
 def minutes_later(instant: Any, minutes: Any) -> ColumnElement[datetime]:
-    """The instant so many minutes after one, on each database; SQLite rounds to milliseconds. Null when either is."""
+    """Return the instant so many minutes after one, on each database, to the microsecond. Null when either is."""
     return _Later(instant, minutes)

@@ -1,4 +1,4 @@
-"""Connection strings as users have them: PostgreSQL and MySQL URLs, libpq text, Go DSNs (MP-91, MP-92, MP-96).
+"""Connection strings as users have them: PostgreSQL and MySQL URLs, libpq text, Go DSNs.
 
 Only the form is read here; what the options mean is `postgres`'s and `mysql`'s to say. A fault never repeats the
 string, because it holds a password.
@@ -79,7 +79,7 @@ def parse(text: str) -> Address:
 
 
 def _url(driver: str, rest: str) -> Address:
-    """`user:password@host[:port][,host…]/database?options`, the password with any character (MP-92)."""
+    """`user:password@host[:port][,host…]/database?options`, the password with any character."""
     before, options = _split_query(rest, _is_url_head)
     userinfo, _, place = before.rpartition("@")
     place, slash, database = place.partition("/")
@@ -158,7 +158,7 @@ def _pairs(hosts: list[str], ports: list[str]) -> tuple[tuple[str, int], ...]:
 
 
 def _go(text: str) -> Address:
-    """`user:password@tcp(host:port)/database?options`: the password is as it stands (MP-96)."""
+    """`user:password@tcp(host:port)/database?options`: the password is as it stands."""
     before, options = _at_last_slash(text) or _split_query(text, _is_go_head)
     left, slash, database = before.rpartition("/")
     if not slash:

@@ -1,4 +1,4 @@
-"""Events that cannot be delivered, kept with the reason until somebody looks at them (EV-96, EV-88)."""
+"""Events that cannot be delivered, kept with the reason until somebody looks at them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""From entries to acknowledgements: transform, send, judge, try again, give up (EV-90..95; docs/adr/0083)."""
+"""From entries to acknowledgements: transform, send, judge, try again, give up (docs/adr/0083)."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""The dispatcher's own port: probes and metrics (EV-160). No probe touches bus or back end."""
+"""The dispatcher's own port: probes and metrics. No probe touches bus or back end."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from gevent.pywsgi import WSGIServer
 from llm_proxy.dispatcher.state import State
 from llm_proxy.settings.declare import ListenAddress
 
-HEARTBEAT_NAME = "llm-proxy-dispatcher.alive"  # the image's health check looks at its age (MP-247)
+HEARTBEAT_NAME = "llm-proxy-dispatcher.alive"  # the image's health check looks at its age
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]

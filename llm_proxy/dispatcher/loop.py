@@ -1,4 +1,4 @@
-"""The dispatcher's one loop: gather a batch, deliver it, again (EV-89; docs/adr/0083)."""
+"""The dispatcher's one loop: gather a batch, deliver it, again (docs/adr/0083)."""
 
 import logging
 import time
@@ -76,7 +76,7 @@ class Loop:
         self._event_bytes = float(_GUESSED_EVENT_BYTES)
 
     def open(self) -> bool:
-        """Join the bus, for as long as it takes (EV-87); False when a stop came first. Raises NameTaken."""
+        """Join the bus, for as long as it takes; False when a stop came first. Raises NameTaken."""
         if not self._insist(self._source.open):
             return False
         self._state.is_open = True

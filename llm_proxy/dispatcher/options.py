@@ -55,7 +55,7 @@ class Options:
 
     @property
     def dead_key(self) -> str:
-        """The stream of dead letters, for either bus (EV-96)."""
+        """The stream of dead letters, for either bus."""
         return f"{self.key}:dead"
 
     def once_only(self) -> "Options":
@@ -115,7 +115,7 @@ def options(settings: Settings, *, needs_bus: bool = True) -> Options:
 
 
 def endpoint(settings: Settings) -> str:
-    """DISPATCHER_ENDPOINT, else LLM_PROXY_ENDPOINT, else the service's own (EV-71)."""
+    """DISPATCHER_ENDPOINT, else LLM_PROXY_ENDPOINT, else the service's own."""
     asked = settings.dispatcher_endpoint or settings.llm_proxy_endpoint
     return asked or backend_class(settings.dispatcher_service).default_endpoint
 
@@ -135,5 +135,5 @@ def _service_faults(settings: Settings) -> list[str]:
 
 
 def _made_up_name(service: str) -> str:
-    """EV-42: unique to a process."""
+    """Unique to a process."""
     return f"dispatcher-{service}-{socket.gethostname()}-{os.getpid()}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from llm_proxy.events.usage import Usage
+from llm_proxy.formats.usage import Usage
 from llm_proxy.runtime.clock import rfc3339
 
 
@@ -49,7 +49,7 @@ class Payload:
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The documented keys in their order; empty ones are left out, `log_id` never (EV-101)."""
+        """The documented keys in their order; empty ones are left out, `log_id` never."""
         found: dict[str, Any] = {
             "type": self.kind,
             "event": "start",
@@ -77,7 +77,7 @@ def tokens_usage(usage: Usage | None) -> dict[str, int] | None:
     """`{completion, prompt}`; None when nothing is known."""
     if usage is None:
         return None
-    return {"completion": usage.completion_tokens or 0, "prompt": usage.prompt_tokens or 0}
+    return {"completion": usage.completion_tokens, "prompt": usage.prompt_tokens}
 
 
 def to_json(value: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""A dispatcher process put together: signals, health port, loop, end (EV-98; docs/events.md, "The dispatcher")."""
+"""A dispatcher process put together: signals, health port, loop, end (docs/events.md, "The dispatcher")."""
 
 import logging
 import os
@@ -20,11 +20,11 @@ from llm_proxy.dispatcher.loop import Loop, StopClock
 from llm_proxy.dispatcher.options import Options
 from llm_proxy.dispatcher.series import Series
 from llm_proxy.dispatcher.state import State
-from llm_proxy.dispatcher.tokens import Estimator
 from llm_proxy.dispatcher.transform import Transformer
 from llm_proxy.events.bus import UNREACHABLE, NameTaken, Source
 from llm_proxy.events.list_source import ListSource
 from llm_proxy.events.stream_source import StreamSource
+from llm_proxy.formats.tokens import Estimator
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""When a failed delivery is tried again (EV-91)."""
+"""When a failed delivery is tried again."""
 
 import random
 from collections.abc import Callable, Iterable
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from llm_proxy.dispatcher.backends.base import Result
 
 MOST_S = 30.0
-HOLD_S = 30.0  # between tries once a back end is taken for down (EV-92)
+HOLD_S = 30.0  # between tries once a back end is taken for down
 _JITTER = 0.2
 
 

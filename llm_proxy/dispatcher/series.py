@@ -1,4 +1,4 @@
-"""The dispatcher's metrics. It is one process with a registry of its own, so nothing is folded (EV-164)."""
+"""The dispatcher's metrics. It is one process with a registry of its own, so nothing is folded."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 

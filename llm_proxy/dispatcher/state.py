@@ -1,4 +1,4 @@
-"""How a dispatcher is doing: counts, states and what the probes say of them (EV-160..163)."""
+"""How a dispatcher is doing: counts, states and what the probes say of them."""
 
 import time
 from collections import deque
@@ -9,9 +9,9 @@ from llm_proxy.dispatcher.options import Options
 from llm_proxy.dispatcher.series import Series
 from llm_proxy.events.bus import SourceStats
 
-REFRESH_S = 10.0  # EV-163
-_LIVE_S = 60.0  # EV-160
-_REDIS_AWAY_S = 60.0  # EV-162
+REFRESH_S = 10.0
+_LIVE_S = 60.0
+_REDIS_AWAY_S = 60.0
 _STALLED_S = 300.0
 _MOST_LAG = 10_000
 _RECENT_S = 300.0
@@ -126,7 +126,7 @@ class State:
         return "held" if self.held_by else None
 
     def trouble(self) -> str | None:
-        """Why it is unhealthy; None when it is not. Failing to read figures is no reason by itself (EV-162)."""
+        """Why it is unhealthy; None when it is not. Failing to read figures is no reason by itself."""
         now = time.monotonic()
         if self.stats.lag > _MOST_LAG:
             return f"High lag: {self.stats.lag}"
@@ -156,7 +156,7 @@ class State:
             "events_dropped": self.dropped,
             "events_sent": self.sent,
             "processing_rate": round(self.rate, 3),
-            "lag_count": self.stats.pending if is_list else self.stats.lag,  # EV-69
+            "lag_count": self.stats.pending if is_list else self.stats.lag,
             "stream_length": self.stats.length,
             "last_processed_at": self.last_processed_at.isoformat() if self.last_processed_at else None,
             "lag_undelivered": self.stats.undelivered,

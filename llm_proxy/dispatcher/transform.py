@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from llm_proxy.dispatcher.payload import Payload
-from llm_proxy.dispatcher.tokens import Estimator, text_of
 from llm_proxy.events.bus import Entry
 from llm_proxy.events.contents import (
     BINARY,
@@ -20,15 +19,16 @@ from llm_proxy.events.contents import (
     response_content,
 )
 from llm_proxy.events.event import Event
-from llm_proxy.events.streams.base import as_dict, as_text
-from llm_proxy.events.usage import Usage, usage_of
+from llm_proxy.events.usage import reading_of, usage_in
+from llm_proxy.formats.prompt import read_prompt
+from llm_proxy.formats.streams.base import as_dict, as_text
+from llm_proxy.formats.tokens import Estimator
+from llm_proxy.formats.usage import Usage
 from llm_proxy.runtime.clock import at_epoch, utc_now
 
-FAILED = frozenset(
-    ("connect_error", "upstream_aborted", "timeout", "revoked", "proxy_shutdown", "proxy_error")
-)  # EV-139
+FAILED = frozenset(("connect_error", "upstream_aborted", "timeout", "revoked", "proxy_shutdown", "proxy_error"))
 _ANTHROPIC_PATHS = ("/v1/messages", "/v1/complete")
-_NO_EXTRA = frozenset(("model", "messages", "input", "prompt", "instructions", "user", "stream"))  # EV-110
+_NO_EXTRA = frozenset(("model", "messages", "input", "prompt", "instructions", "user", "stream"))
 
 
 class Unparsable(Exception):
@@ -63,7 +63,7 @@ class Transformer:
             raise Unparsable("the entry is no JSON object") from exc
 
     def wants(self, event: Event) -> bool:
-        """Whether events of that method are forwarded (EV-100)."""
+        """Whether events of that method are forwarded."""
         return event.method.upper() in self.methods
 
     def payload(self, event: Event, entry: Entry) -> Payload:
@@ -72,7 +72,7 @@ class Transformer:
         asked, answer = as_dict(request.value), as_dict(response.value)
         started_at = event.started_at or _started_at(event, entry)
         duration_s = max(0, event.duration_ns) / 1e9
-        usage, is_estimated = self._usage(event, asked, response)
+        usage = self._usage(event, response)
         has_failed = event.status >= 400 or event.outcome in FAILED
         payload = Payload(
             run_id=event.event_id or str(uuid.uuid5(uuid.NAMESPACE_OID, self.key + entry.id)),
@@ -87,7 +87,7 @@ class Transformer:
             user_id=as_text(asked.get("user")) or as_text(asked.get("safety_identifier")) or None,
             usage=usage,
             extra={name: value for name, value in asked.items() if name not in _NO_EXTRA and _is_scalar(value)},
-            metadata=self._metadata(event, is_estimated),
+            metadata=self._metadata(event, usage is not None and usage.is_estimated),
             method=event.method,
             path=event.path,
             status=event.status,
@@ -112,17 +112,19 @@ class Transformer:
         if self.keeps_binary:
             payload.input_base64, payload.output_base64 = _base64_of(request), _base64_of(response)
 
-    def _usage(self, event: Event, asked: dict[str, Any], response: Content) -> tuple[Usage | None, bool]:
-        """The provider's count, else the proxy's, else an estimate; and whether it is one."""
-        found = usage_of(response.value) or (usage_of({"usage": event.usage}) if event.usage else None)
-        if found is not None:
-            return found, False
-        if self.estimator is None or not 0 < event.status < 400 or response.kind not in (JSON, STREAM):
-            return None, False
-        text = response.merged.text if response.merged is not None else text_of(response.value)
-        model = as_text(as_dict(response.value).get("model")) or as_text(asked.get("model"))
-        found = self.estimator.estimate(asked, text, model)
-        return (found, True) if found.prompt_tokens or found.completion_tokens else (None, False)
+    def _usage(self, event: Event, response: Content) -> Usage | None:
+        """Return the provider's count, or the proxy's; else an estimate, if estimates are wanted."""
+        found = usage_in(event)
+        if found is not None and not found.is_estimated:
+            return found
+        if self.estimator is None or found is not None:
+            return found if self.estimator is not None else None
+        if not 0 < event.status < 400 or response.kind not in (JSON, STREAM):
+            return None
+        request = event.request_body or b""
+        prompt = read_prompt(request, event.request_content_encoding or "", event.request_bytes or 0)
+        found = self.estimator.estimate(reading_of(event), prompt)
+        return found if found.total_tokens else None
 
     def _metadata(self, event: Event, is_estimated: bool) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -147,7 +149,7 @@ class Transformer:
 def _shown(
     content: Content, which: str, media_type: str | None, full_bytes: int | None, *, is_json: bool = False
 ) -> tuple[bool, Any]:
-    """Whether there is something to show of a body, and what (EV-105..109)."""
+    """Whether there is something to show of a body, and what."""
     match content.kind:
         case "json" | "stream":
             return True, content.value

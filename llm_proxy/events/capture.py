@@ -1,13 +1,13 @@
 """A tap on an exchange: it keeps references to bytes that pass by, and makes an event of them after the last one.
 
-Nothing here changes, delays or re-frames a byte, and no fault of its own reaches the exchange (EV-14). A chunk costs an
+Nothing here changes, delays or re-frames a byte, and no fault of its own reaches the exchange. A chunk costs an
 append; joining and masking wait for `finish`, decoding and JSON for the publisher's own greenlet.
 """
 
 import logging
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,9 @@ from llm_proxy.runtime.ids import uuid7
 from llm_proxy.settings import Settings
 
 FULL, METADATA, OFF = "full", "metadata", "off"  # projects.event_privacy
-DEFAULT_REQUEST_BYTES = 65536  # EV-7: a cap of 0 or less means this
+DEFAULT_REQUEST_BYTES = 65536  # a cap of 0 or less means this
 DEFAULT_RESPONSE_BYTES = 262144
-_BODY_METHODS = frozenset(("POST", "PUT", "PATCH"))  # EV-8
+_BODY_METHODS = frozenset(("POST", "PUT", "PATCH"))
 _SLACK_BYTES = 512  # kept past a cap, so that a secret that straddles it is still recognised
 _TEXTUAL = re.compile(r"application/(?:[\w.+-]+\+)?(?:json|x-ndjson|jsonl|x-www-form-urlencoded)|text/", re.IGNORECASE)
 _BINARY = re.compile(r"(?:audio|image|video)/|application/octet-stream", re.IGNORECASE)
@@ -37,7 +37,7 @@ Fields = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class CaptureLimits:
-    """What of a body is kept. `has_bodies` False: nothing, whatever a project says (EV-12)."""
+    """What of a body is kept. `has_bodies` False: nothing, whatever a project says."""
 
     request_bytes: int = DEFAULT_REQUEST_BYTES
     response_bytes: int = DEFAULT_RESPONSE_BYTES
@@ -135,7 +135,7 @@ class _Joined:
 
 
 class Secrets:
-    """What must not be found in captured bytes: the caller's token and the provider's key (EV-11)."""
+    """What must not be found in captured bytes: the caller's token and the provider's key."""
 
     __slots__ = ("_secrets",)
 
@@ -220,7 +220,7 @@ class Capture:
         self._facts: dict[str, Any] = {}
         self._secrets = _NO_SECRETS
 
-    def request_chunk(self, chunk: bytes) -> None:
+    def request_data(self, chunk: bytes) -> None:
         """A piece of the request's content went to the provider."""
         self._request.append(chunk)
 
@@ -233,8 +233,13 @@ class Capture:
         """How many bytes of the request's content are of use."""
         return self._request._room
 
-    def response_head(self, fields: Fields) -> None:
-        """The fields of the answer, as the client gets them. Decides whether its content is kept."""
+    def response_started(self, status: int | None, fields: Fields) -> Callable[[bytes], None]:
+        """Take the response's fields, as the client gets them; return what gets each piece of its content."""
+        self._note_fields(fields)
+        return self.response_data
+
+    def _note_fields(self, fields: Fields) -> None:
+        """Decide by the content's type whether it is kept."""
         self._response_fields = fields
         for name, value in fields:
             if len(name) == 12 and name.lower() == "content-type":
@@ -244,7 +249,7 @@ class Capture:
                     self._response_fields = _Joined(fields)
                 return
 
-    def response_chunk(self, chunk: bytes) -> None:
+    def response_data(self, chunk: bytes) -> None:
         """A piece of the answer's content went to the client."""
         self._response.append(chunk)
 
@@ -289,7 +294,7 @@ class Capture:
         self.held_bytes = 1024 + kept * 4 // 3
 
     def _mask(self) -> None:
-        """What is queued holds no secret (EV-11)."""
+        """What is queued holds no secret."""
         hidden, request, response = self._secrets, self._request, self._response
         if request.cap:
             self._request_body = request.head(hidden)
@@ -338,7 +343,7 @@ class Capture:
 
 
 def end_to_end(fields: Fields, secrets: Secrets) -> dict[str, list[str]]:
-    """Canonical name → values, without those that may hold a secret (EV-6)."""
+    """Canonical name → values, without those that may hold a secret."""
     found: dict[str, list[str]] = {}
     for raw, value in fields:
         name = _names[raw] if raw in _names else _canonical(raw)

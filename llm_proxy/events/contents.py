@@ -3,29 +3,24 @@
 Nothing here raises, whatever the bytes are: captured bodies end anywhere, and producers are not all ours.
 """
 
-import io
 import re
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import brotli
 import orjson
-import zstandard
 
 from llm_proxy.events.event import TAIL_BYTES, Event
-from llm_proxy.events.streams import Merged, is_event_stream, merge
+from llm_proxy.formats.content_coding import decoded
+from llm_proxy.formats.lenient_json import loads
+from llm_proxy.formats.sse import is_event_stream
+from llm_proxy.formats.streams import Merged, merge
 
-MAX_EXPANDED_BYTES = 16 * 1024 * 1024  # EV-108
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 _TEXTUAL = re.compile(
     r"text/|application/(?:[\w.+-]+\+)?(?:json|x-ndjson|jsonl|xml|x-www-form-urlencoded)", re.IGNORECASE
 )
 _MULTIPART = re.compile(r"multipart/", re.IGNORECASE)
 _BINARY = re.compile(r"(?:audio|image|video|font)/|application/(?:octet-stream|pdf|zip|gzip)", re.IGNORECASE)
-_LOOKS_PLAIN = re.compile(rb"\s*(?:[\[{\"]|data:|event:)")
-_PIECE_BYTES = 64 * 1024
 
 JSON, TEXT, STREAM, BINARY, MULTIPART, EMPTY = "json", "text", "stream", "binary", "multipart", "empty"
 
@@ -109,7 +104,7 @@ def _content(body: bytes | None, media_type: str, encoding: str, is_truncated: b
 def parse_json(raw: bytes) -> tuple[Any] | None:
     """The JSON value in a tuple, because it may be None itself; None when it is none, or none that we can write."""
     try:
-        value = orjson.loads(raw)
+        value = loads(raw)
         orjson.dumps(value)  # nesting that the parser takes and the writer does not
     except (ValueError, TypeError, RecursionError):
         return None
@@ -128,100 +123,3 @@ def _text(raw: bytes, is_truncated: bool) -> str | None:
         ):
             return None
         return raw[: exc.start].decode("utf-8")
-
-
-def decoded(body: bytes, encoding: str) -> bytes | None:
-    """The body without its content codings (RFC 9110 §8.4), as far as it goes when it was cut; at most 16 MiB.
-
-    None when it cannot be undone. Plain text that only claims a coding is taken as it is.
-    """
-    raw = body
-    for name in reversed([item.strip().lower() for item in encoding.split(",")]):
-        if name in ("", "identity"):
-            continue
-        undo = _CODINGS.get(name)
-        found = _tried(undo, raw) if undo is not None else None
-        if found is None:
-            return body if _LOOKS_PLAIN.match(body) else None
-        raw = found
-    return raw
-
-
-def _tried(undo: Callable[[bytes], bytes], body: bytes) -> bytes | None:
-    """What could be undone; None when that is nothing."""
-    try:
-        return undo(body) or None
-    except Exception:  # zlib, brotli and zstandard each have errors of their own
-        return None
-
-
-def _inflated(body: bytes, window_bits: int) -> bytes:
-    """zlib and gzip, several members, as far as the data go."""
-    found = bytearray()
-    rest = body
-    while rest and len(found) < MAX_EXPANDED_BYTES:
-        inflater = zlib.decompressobj(window_bits)
-        try:
-            found += inflater.decompress(rest, MAX_EXPANDED_BYTES - len(found))
-        except zlib.error:
-            if not found:
-                raise
-            break
-        rest = inflater.unused_data if inflater.eof else b""
-    return bytes(found)
-
-
-def _gunzip(body: bytes) -> bytes:
-    return _inflated(body, 16 + zlib.MAX_WBITS)
-
-
-def _deflate(body: bytes) -> bytes:
-    """RFC 9110's `deflate` is zlib's format; some servers send it bare."""
-    try:
-        return _inflated(body, zlib.MAX_WBITS)
-    except zlib.error:
-        return _inflated(body, -zlib.MAX_WBITS)
-
-
-def _unbrotli(body: bytes) -> bytes:
-    undoer = brotli.Decompressor()
-    found = bytearray()
-    piece = body
-    while len(found) < MAX_EXPANDED_BYTES:
-        try:
-            got = undoer.process(piece, output_buffer_limit=_PIECE_BYTES)
-        except brotli.error:
-            if not found:
-                raise
-            break
-        found += got
-        piece = b""
-        if undoer.is_finished() or (not got and undoer.can_accept_more_data()):
-            break
-    return bytes(found[:MAX_EXPANDED_BYTES])
-
-
-def _unzstd(body: bytes) -> bytes:
-    undoer = zstandard.ZstdDecompressor(max_window_size=8 * 1024 * 1024)  # RFC 9659
-    found = bytearray()
-    with undoer.stream_reader(io.BytesIO(body), read_across_frames=True) as reader:
-        while len(found) < MAX_EXPANDED_BYTES:
-            try:
-                piece = reader.read(_PIECE_BYTES)
-            except zstandard.ZstdError:
-                if not found:
-                    raise
-                break
-            if not piece:
-                break
-            found += piece
-    return bytes(found[:MAX_EXPANDED_BYTES])
-
-
-_CODINGS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": _gunzip,
-    "x-gzip": _gunzip,
-    "deflate": _deflate,
-    "br": _unbrotli,
-    "zstd": _unzstd,
-}

@@ -15,9 +15,9 @@ import orjson
 from llm_proxy.runtime.clock import parse_rfc3339, rfc3339
 
 SCHEMA_VERSION = 1
-MAX_WIRE_BYTES = 1024 * 1024  # EV-17
-MAX_PATH_CHARACTERS = 2048  # EV-3
-TAIL_BYTES = 16 * 1024  # EV-9
+MAX_WIRE_BYTES = 1024 * 1024
+MAX_PATH_CHARACTERS = 2048
+TAIL_BYTES = 16 * 1024
 OUTCOMES = (
     "ok",
     "upstream_error",
@@ -88,7 +88,7 @@ class Event:
         return ""
 
     def to_wire(self) -> bytes:
-        """Compact JSON, at most 1 MiB: bodies are cut again where odd caps let them grow beyond it (EV-17)."""
+        """Compact JSON, at most 1 MiB: bodies are cut again where odd caps let them grow beyond it."""
         wire = orjson.dumps(self._to_object())
         if len(wire) > MAX_WIRE_BYTES:
             self._shrink(len(wire) - MAX_WIRE_BYTES)

@@ -5,9 +5,7 @@ Meant for people and log shippers: names in snake case, bodies as text, streams 
 
 import base64
 import contextlib
-import fcntl
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,13 +24,16 @@ from llm_proxy.events.contents import (
     response_content,
 )
 from llm_proxy.events.event import Event
-from llm_proxy.events.streams.base import as_dict
+from llm_proxy.formats.streams.base import as_dict
+from llm_proxy.runtime.append_file import AppendFile
 from llm_proxy.runtime.clock import rfc3339
+from llm_proxy.runtime.line_writer import LineWriter
 
 log = logging.getLogger(__name__)
 
-BINARY_TEXT = "[binary or undecodable data]"  # EV-28
+BINARY_TEXT = "[binary or undecodable data]"
 _MODE = 0o600
+_MOST_LINES = 100_000
 _BINARY_TYPES = ("audio/", "image/", "video/", "application/octet-stream")
 
 
@@ -165,59 +166,61 @@ def _encoded(text: object) -> str | None:
 
 
 class FileSink:
-    """Appends lines to the file of FILE_EVENT_LOG; a fault costs the line and is counted, nothing else.
+    """Lines of the file of FILE_EVENT_LOG; a fault costs lines and is counted, nothing else.
+
+    Once started, a thread writes: neither a pipe whose reader stands still nor a locked file holds up a request.
 
     Args:
+        most_bytes: Bound of the lines that wait for the thread.
         count_lost: Gets the number of lines that could not be written.
     """
 
-    def __init__(self, path: Path, *, keep_binary: bool = False, count_lost: Callable[[int], None]) -> None:
-        self._path, self._keep_binary, self._count_lost = path, keep_binary, count_lost
-        self._descriptor: int | None = None
+    def __init__(
+        self,
+        path: Path,
+        *,
+        keep_binary: bool = False,
+        most_bytes: int = 64 * 1024 * 1024,
+        count_lost: Callable[[int], None],
+    ) -> None:
+        self._file = AppendFile(path, mode=_MODE)
+        self._lines = LineWriter(
+            self._append, pause_s=0.0, most_lines=_MOST_LINES, most_bytes=most_bytes, lost=self._lose
+        )
+        self._keep_binary, self._count_lost = keep_binary, count_lost
         self._is_failing = False
 
+    def start(self) -> None:
+        """Have a thread write from now on; in a worker, after the fork."""
+        self._lines.start()
+
     def write(self, event: Event) -> None:
-        """Write one line, whole or not at all. Never raises."""
+        """Put one line on its way. Never raises."""
         try:
-            self._append(to_line(event, keep_binary=self._keep_binary))
-            self._is_failing = False
+            line = to_line(event, keep_binary=self._keep_binary)
         except Exception as exc:
-            self._count_lost(1)
-            if not self._is_failing:
-                self._is_failing = True
-                log.error("events: FILE_EVENT_LOG cannot be written: %s", getattr(exc, "strerror", None) or exc)
+            self._lose(1, exc)
+        else:
+            self._lines.put(line)
 
-    def _append(self, line: bytes) -> None:
-        descriptor = self._current()
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        try:
-            written = os.write(descriptor, line)
-            if written < len(line):  # the disk is full: no half line stays
-                os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
-                raise OSError(28, "No space left on device")
-        finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    def _append(self, lines: bytes) -> None:
+        self._file.write(lines)
+        self._is_failing = False
 
-    def _current(self) -> int:
-        """The descriptor of the file that has the name now (logrotate may have renamed ours)."""
-        if self._descriptor is not None:
-            try:
-                named, held = os.stat(self._path), os.fstat(self._descriptor)
-                if (named.st_ino, named.st_dev) == (held.st_ino, held.st_dev):
-                    return self._descriptor
-            except FileNotFoundError:
-                pass  # renamed away, and nobody made a new one yet
-            self.close()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
-        return self._descriptor
+    def _lose(self, count: int, error: Exception | None) -> None:
+        self._count_lost(count)
+        if not self._is_failing:
+            self._is_failing = True
+            reason = "it takes lines too slowly" if error is None else getattr(error, "strerror", None) or error
+            log.error("events: FILE_EVENT_LOG cannot be written: %s", reason)
 
     def reopen(self) -> None:
-        """SIGUSR1: the next line opens the file by its name."""
-        self.close()
+        """SIGUSR1: open the file that has the name now."""
+        with contextlib.suppress(OSError):  # the next line tries again, and counts
+            self._file.reopen()
 
     def close(self) -> None:
-        """Let go of the file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Write what is on its way, within a bound of time, and close the file."""
+        self._lines.stop()
+        if not self._lines.is_stuck:
+            self._file.close()

@@ -2,24 +2,23 @@
 
 import gevent
 
+from llm_proxy.events.event_lines import SLICE_BYTES, EventLines
 from llm_proxy.events.memory import MemoryBus
-from llm_proxy.events.queueing import Counters, LineSink, Queue
+from llm_proxy.events.queueing import Counters, Queue
 from llm_proxy.events.usage import wire_of
-
-SLICE_BYTES = 128 * 1024  # of JSON made or written before other greenlets get a turn
 
 
 class InProcess:
     """Empties a queue; nothing here can be away, so nothing is tried again or spooled."""
 
-    def __init__(self, bus: MemoryBus, counters: Counters, file_sink: LineSink | None) -> None:
-        self._bus, self._counters, self._file_sink = bus, counters, file_sink
+    def __init__(self, bus: MemoryBus, counters: Counters, lines: EventLines) -> None:
+        self._bus, self._counters, self._lines = bus, counters, lines
 
     def drain(self, queue: Queue, *, gives_way: bool) -> None:
         """Everything that is queued. `gives_way`: let others run now and then."""
         held = 0
         while queue.items:
-            if not self._bus.has_subscribers and self._file_sink is None:
+            if not self._bus.has_subscribers and not self._lines.are_wanted:
                 self._count_unseen(queue)
                 return
             held += self._deliver_one(queue)
@@ -28,16 +27,16 @@ class InProcess:
                 gevent.sleep(0)
 
     def _deliver_one(self, queue: Queue) -> int:
-        event, size = queue.take()
+        waiting = queue.take()
+        event = waiting.event()
         event.log_id = self._bus.reserve(1)
         if self._bus.has_subscribers:
             self._bus.publish([wire_of(event)])
         else:
             self._bus.count(1)
-        if self._file_sink is not None:
-            self._file_sink.write(event)
+        self._lines.write(waiting)
         self._counters.published(1)
-        return size
+        return waiting.size
 
     def _count_unseen(self, queue: Queue) -> None:
         """Nobody looks: events are counted, and never made."""

@@ -33,6 +33,7 @@ def make_publisher(settings: Settings, counters: Counters) -> Publisher:
         sink = FileSink(
             settings.file_event_log,
             keep_binary=settings.log_binary_responses,
+            most_bytes=settings.observability_buffer_bytes,
             count_lost=lambda count: counters.dropped("file", count),
         )
     return Publisher(

@@ -24,7 +24,7 @@ class MemoryStats:
 class Subscription:
     """One subscriber's bounded queue. Iterate to take events in order; it ends when the bus has closed and it is empty.
 
-    A slow subscriber loses the events that its queue has no room for, and no other notices (EV-31).
+    A slow subscriber loses the events that its queue has no room for, and no other notices.
     """
 
     def __init__(self, bus: "MemoryBus", most: int) -> None:
@@ -65,7 +65,7 @@ class Subscription:
 
 
 class MemoryBus:
-    """Fans events out within one process. A worker sees its own requests only (EV-32)."""
+    """Fans events out within one process. A worker sees its own requests only."""
 
     name = "in-memory"
 

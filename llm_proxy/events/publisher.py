@@ -1,4 +1,4 @@
-"""From a worker's finished exchanges to the bus, never in a request's way (data-plane decisions 11 and 18; ADR 0081).
+"""From a worker's finished exchanges to the bus, never in a request's way (ADR 0081).
 
 `offer` appends to a queue in memory. One greenlet takes from it, in order: to the bus while that takes events and
 nothing waits on disk, else to the end of the spool. So whatever is on the bus is older than what is in the spool, and
@@ -14,8 +14,9 @@ import gevent
 import gevent.event
 
 from llm_proxy.events.bus import Bus, BusUnavailable
-from llm_proxy.events.event import Event, number
-from llm_proxy.events.in_process import SLICE_BYTES, InProcess
+from llm_proxy.events.event import number
+from llm_proxy.events.event_lines import SLICE_BYTES, EventLines
+from llm_proxy.events.in_process import InProcess
 from llm_proxy.events.memory import MemoryBus
 from llm_proxy.events.queueing import WATCH_S, Counters, LineSink, Link, Offered, Queue
 from llm_proxy.events.spool import Spool, SpoolFull
@@ -25,14 +26,14 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-BATCH_EVENTS = 100  # EV-23
+BATCH_EVENTS = 100
 BATCH_BYTES = 1024 * 1024  # what a slow network carries within a command's 250 ms
 REPLAY_EVENTS = 20  # about a millisecond of a worker's time
 REPLAY_BYTES = 128 * 1024
 LINGER_S = 0.02  # lets a pipeline fill; no request waits for it
 ADOPT_S = 5.0
 CALL_S = 5.0
-FLUSH_S = 5.0  # EV-25
+FLUSH_S = 5.0
 _SPILL_SHARE = 0.5  # of the queue's bounds: beyond it the spool is filled even while a batch is under way
 
 
@@ -55,11 +56,18 @@ class Publisher:
         counters: Counters | None = None,
         file_sink: LineSink | None = None,
     ) -> None:
-        self._bus, self._spool, self._file_sink = bus, spool, file_sink
+        self._bus, self._spool = bus, spool
         self._most_events, self._most_bytes = most_events, most_bytes
         self._counters = counters or Counters()
-        self._in_process = InProcess(bus, self._counters, file_sink) if isinstance(bus, MemoryBus) else None
         self._queue = Queue()
+        self._lines = EventLines(
+            file_sink,
+            self._queue,
+            most_events=most_events,
+            most_bytes=most_bytes,
+            lost=lambda count: self._counters.dropped("file", count),
+        )
+        self._in_process = InProcess(bus, self._counters, self._lines) if isinstance(bus, MemoryBus) else None
         self._flight: list[bytes] = []  # without a spool: a batch whose fate is unknown, tried again first
         self._link = Link()
         self._work = gevent.event.Event()
@@ -78,6 +86,7 @@ class Publisher:
             self._make_room(size)
             if len(queue.items) >= self._most_events or queue.held_bytes + size > self._most_bytes:
                 self._counters.dropped("spool_full" if self._spool is not None else "buffer_full", 1)
+                self._lines.missed(offered, size)
                 return
         queue.add(offered, size)
         if not self._work.is_set():
@@ -96,7 +105,7 @@ class Publisher:
 
     @property
     def is_full(self) -> bool:
-        """Whether the next event may be lost: the spool is full, or the queue is where there is none (EV-24)."""
+        """Whether the next event may be lost: the spool is full, or the queue is where there is none."""
         if self._spool is not None:
             return self._is_spool_full
         return len(self._queue.items) >= self._most_events or self._queue.held_bytes >= self._most_bytes
@@ -116,6 +125,7 @@ class Publisher:
     def start(self) -> None:
         """Start the greenlet; after the fork. A second call does nothing."""
         if self._greenlet is None:
+            self._lines.start()
             self._greenlet = gevent.spawn(self._run)
 
     def turn(self) -> None:
@@ -124,8 +134,7 @@ class Publisher:
 
     def reopen(self) -> None:
         """SIGUSR1: the file sink lets go of its file."""
-        if self._file_sink is not None:
-            self._file_sink.reopen()
+        self._lines.reopen()
 
     def close(self, *, cut: bool = False) -> None:
         """Flush for at most 5 s, then put the rest into the spool; with `cut` the spool gets all of it at once."""
@@ -137,8 +146,7 @@ class Publisher:
             self._greenlet.kill()
             self._greenlet = None
         self._save_rest()
-        if self._file_sink is not None:
-            self._file_sink.close()
+        self._lines.close()
         self._bus.close()
         if self._spool is not None:
             self._spool.close()
@@ -199,14 +207,14 @@ class Publisher:
         if self._spool is not None and now - self._adopted_at >= ADOPT_S:
             self._adopted_at = now
             self._adopt()
-        if not self._link.is_due:
+        if self._link.is_due:
+            try:
+                self._send_all()
+            except BusUnavailable as exc:
+                self._went_down(str(exc))
+        if not self._link.is_up:
             self._spill()
-            return
-        try:
-            self._send_all()
-        except BusUnavailable as exc:
-            self._went_down(str(exc))
-            self._spill()
+        self._lines.catch_up(gives_way=not self._is_stopping)
 
     def _send_all(self) -> None:
         """Flight, spool, queue; until nothing is left or the consumers are too far behind. Raises BusUnavailable."""
@@ -245,6 +253,7 @@ class Publisher:
             return self._flight, self._forget_flight
         if self._spool is not None and not self._spool.is_empty:
             self._spill_if_crowded()
+            self._lines.catch_up(gives_way=False)
             records = self._spool.peek(min(most, REPLAY_EVENTS), REPLAY_BYTES)
             if records:
                 return self._numbered(records), self._replayed
@@ -276,10 +285,11 @@ class Publisher:
         wires: list[bytes] = []
         held = 0
         while len(wires) < most and held < BATCH_BYTES and self._queue.items and self._is_queue_next():
-            event, _ = self._queue.take()
+            waiting = self._queue.take()
+            event = waiting.event()
             event.log_id = first + len(wires)
             wires.append(wire_of(event))
-            self._write_line(event)
+            self._lines.write(waiting)
             held += len(wires[-1])
             if held % SLICE_BYTES < len(wires[-1]):
                 self._flight = wires  # so that nothing is lost if this greenlet is ended here
@@ -333,7 +343,7 @@ class Publisher:
             return
         held = 0
         while self._queue.items:
-            held += self._queue.items[0][1]
+            held += self._queue.items[0].size
             if not self._spill_one():
                 return
             if held > SLICE_BYTES and not self._is_stopping:
@@ -343,14 +353,14 @@ class Publisher:
     def _spill_one(self) -> bool:
         """The oldest event of the queue to the end of the spool; False when it found no room and stays."""
         assert self._spool is not None
-        event, size = self._queue.take()
+        waiting = self._queue.take()
         try:
-            self._spool.append(wire_of(event))
+            self._spool.append(wire_of(waiting.event()))
         except (SpoolFull, OSError) as exc:
-            self._queue.give_back(event, size)
+            self._queue.give_back(waiting)
             self._spool_failed(exc)
             return False
-        self._write_line(event)
+        self._lines.write(waiting)
         self._counters.spooled(1)
         self._is_spool_full = self._is_spool_broken = False
         return True
@@ -392,9 +402,3 @@ class Publisher:
             log.warning("events: the consumers are REDIS_STREAM_MAX_LEN events behind; new ones go to the spool")
         self._park_flight()
         self._spill()
-
-    # -- one event ---------------------------------------------------------------------------------------------------
-
-    def _write_line(self, event: Event) -> None:
-        if self._file_sink is not None:
-            self._file_sink.write(event)

@@ -8,21 +8,24 @@ from typing import Protocol
 
 from llm_proxy.events.event import Event
 
-WATCH_S = 1.0  # data-plane decision 18
-BACKOFF_S = (0.1, 5.0)  # EV-23
+WATCH_S = 1.0
+BACKOFF_S = (0.1, 5.0)
 
 
 class LineSink(Protocol):
     """The worker's own file of events."""
 
+    def start(self) -> None:
+        """Have a thread write from now on."""
+
     def write(self, event: Event) -> None:
-        """Write one line; never raises."""
+        """Put one line on its way. Never waits once started, and never raises."""
 
     def reopen(self) -> None:
         """Open the file that has the name now."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Write what is on its way, within a bound of time, and close the file."""
 
 
 def _ignore(count: int) -> None:
@@ -91,27 +94,42 @@ class Offered(Protocol):
 
 
 @dataclass(slots=True)
+class Waiting:
+    """An event in the queue, its weight, and whether the file of events has its line."""
+
+    offered: Offered
+    size: int
+    is_written: bool = False
+
+    def event(self) -> Event:
+        """The event, made when it is asked for first."""
+        event = self.offered.event()
+        self.offered = event
+        return event
+
+
+@dataclass(slots=True)
 class Queue:
     """What waits in memory, with its weight."""
 
-    items: deque[tuple[Offered, int]] = field(default_factory=deque)
+    items: deque[Waiting] = field(default_factory=deque)
     held_bytes: int = 0
 
     def add(self, offered: Offered, size: int) -> None:
         """Put one at the end."""
-        self.items.append((offered, size))
+        self.items.append(Waiting(offered, size))
         self.held_bytes += size
 
-    def take(self) -> tuple[Event, int]:
-        """The oldest, and its weight."""
-        offered, size = self.items.popleft()
-        self.held_bytes -= size
-        return offered.event(), size
+    def take(self) -> Waiting:
+        """The oldest."""
+        waiting = self.items.popleft()
+        self.held_bytes -= waiting.size
+        return waiting
 
-    def give_back(self, event: Event, size: int) -> None:
+    def give_back(self, waiting: Waiting) -> None:
         """Put the oldest back."""
-        self.items.appendleft((event, size))
-        self.held_bytes += size
+        self.items.appendleft(waiting)
+        self.held_bytes += waiting.size
 
     def clear(self) -> None:
         """Forget all."""

@@ -50,7 +50,7 @@ class ListBus:
             raise BusUnavailable(describe(exc)) from exc
 
     def room(self) -> float:
-        """MAX_LEN less what waits in the list and in the consumers' hands (data-plane decision 18)."""
+        """MAX_LEN less what waits in the list and in the consumers' hands."""
         if not self._max_len:
             return math.inf
         try:

@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 from llm_proxy.events.bus import UNREACHABLE, BusUnavailable
 from llm_proxy.redisclient import command
 
-FIELD = b"data"  # EV-40: an entry's only field
+FIELD = b"data"  # an entry's only field
 _COUNT_AFTER = """
 local count, most, from = 0, tonumber(ARGV[2]), ARGV[1]
 while count < most do
@@ -34,7 +34,7 @@ class StreamBus:
     Args:
         client: Each of its commands must be bounded by the socket's time limit.
         max_len: Delivered entries that are kept, about; 0 = all. Undelivered ones are never trimmed once a consumer
-            group exists (data-plane decision 18).
+            group exists.
     """
 
     name = "redis-streams"
@@ -44,7 +44,7 @@ class StreamBus:
         self._has_groups = True  # nothing is trimmed before it is known that nobody needs it
 
     def reserve(self, count: int) -> int:
-        """Numbers from the counter beside the stream (EV-1)."""
+        """Numbers from the counter beside the stream."""
         try:
             return int(command(self._client, "INCRBY", f"{self._key}:seq", count)) - count + 1
         except UNREACHABLE as exc:

@@ -1,4 +1,4 @@
-"""Events on disk while the bus cannot take them (data-plane decision 11; docs/adr/0081).
+"""Events on disk while the bus cannot take them (docs/adr/0081).
 
 A folder for the machine. Each worker appends to segments of its own and keeps a lock on a file of its own for as long
 as it lives; a lock that can be had is a dead worker's, and its segments are taken up by whoever gets it. The kernel
@@ -361,7 +361,7 @@ def _locked(path: Path, *, is_new: bool = True) -> int | None:
 
 
 def spool_folder(settings: Settings) -> Path | None:
-    """Where the spool is; None when EVENT_SPOOL_DIR is empty (decision 11)."""
+    """Where the spool is; None when EVENT_SPOOL_DIR is empty."""
     if settings.event_spool_dir == "":
         return None
     if settings.event_spool_dir is not None:

@@ -24,7 +24,7 @@ from llm_proxy.redisclient import command
 
 log = logging.getLogger(__name__)
 
-GONE_AFTER_S = 24 * 3600.0  # EV-57
+GONE_AFTER_S = 24 * 3600.0
 _RAW = ("XREADGROUP", "XAUTOCLAIM", "XCLAIM", "XPENDING", "XINFO STREAM")
 _MOST_COUNTED = 1_000_000
 _PAGE = 100
@@ -54,7 +54,7 @@ class StreamSource:
         block_s: float = 1.0,
         trims: bool = False,
     ) -> None:
-        self._reader, self._side = connect(block_s + 5.0), connect(5.0)  # EV-44
+        self._reader, self._side = connect(block_s + 5.0), connect(5.0)
         for client in (self._reader, self._side):
             for name in _RAW:
                 client.set_response_callback(name, _as_it_came)
@@ -217,7 +217,7 @@ class StreamSource:
         return len(self._held)
 
     def keep(self) -> None:
-        """Reset the idle time of those that are still ours, so that nobody claims them (EV-54)."""
+        """Reset the idle time of those that are still ours, so that nobody claims them."""
         if not self._held:
             return
         ids = sorted(self._held, key=id_order)
@@ -258,7 +258,7 @@ class StreamSource:
         return max(0.0, time.time() - id_order(text(least))[0] / 1000) if least is not None else 0.0
 
     def _count_trimmed(self, group: GroupState, undelivered_now: int) -> None:
-        """Entries that went before our group read them (EV-58): ever added, less read, less still to be read."""
+        """Entries that went before our group read them: ever added, less read, less still to be read."""
         answer = command(self._side, "XINFO", "STREAM", self._key)
         facts = dict(zip(answer[::2], answer[1::2], strict=False)) if isinstance(answer, list) else answer
         added = facts.get(b"entries-added", facts.get("entries-added"))
@@ -270,7 +270,7 @@ class StreamSource:
 
 
 def _was_ours(name: str, ours: str) -> bool:
-    """Whether the name was made up, as ours was, by a dispatcher of this machine that is no more (EV-42)."""
+    """Whether the name was made up, as ours was, by a dispatcher of this machine that is no more."""
     (rest, _, pid), mine = name.rpartition("-"), ours.rpartition("-")[0]
     host = socket.gethostname()
     return rest == mine and rest.startswith("dispatcher-") and rest.endswith(host) and is_dead_here(host, pid)

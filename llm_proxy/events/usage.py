@@ -1,103 +1,45 @@
-"""Model tokens as providers report them in their answers, in whatever spelling (docs/events.md, "Usage")."""
+"""What an exchange used, as its event tells it: counted by the proxy, else read from what the event holds."""
 
-import json
-from dataclasses import dataclass
-from typing import Any
-
-from llm_proxy.events.contents import decoded, parse_json
+from llm_proxy.events.contents import joined
 from llm_proxy.events.event import Event
-from llm_proxy.events.streams import is_event_stream
-from llm_proxy.events.streams.sse import chunks, whole_events
+from llm_proxy.formats.body import Body
+from llm_proxy.formats.content_coding import codings, decoded
+from llm_proxy.formats.reading import Reading, read
+from llm_proxy.formats.usage import Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Counted by the provider. None: not reported."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None
-
-    def to_json(self) -> dict[str, int]:
-        """What is known, by name."""
-        named = {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "cached_tokens": self.cached_tokens,
-        }
-        return {name: count for name, count in named.items() if count is not None}
+def reading_of(event: Event) -> Reading:
+    """Read the response as far as the event holds it. Never raises."""
+    return read(_kept(event), event.header("Content-Type"))
 
 
-def usage_of(answer: object) -> Usage | None:
-    """The usage in an answer, or in one of its envelopes (`response`, `message`); None when it reports none."""
-    if not isinstance(answer, dict):
-        return None
-    for holder in (answer, answer.get("response"), answer.get("message")):
-        if isinstance(holder, dict) and isinstance(holder.get("usage"), dict):
-            return _read(holder["usage"])
-    return None
-
-
-def _read(usage: dict[str, Any]) -> Usage | None:
-    details = [usage.get("prompt_tokens_details"), usage.get("input_tokens_details")]
-    cached = [_count(item.get("cached_tokens")) for item in details if isinstance(item, dict)]
-    found = Usage(
-        prompt_tokens=_first(_count(usage.get("prompt_tokens")), _count(usage.get("input_tokens"))),
-        completion_tokens=_first(_count(usage.get("completion_tokens")), _count(usage.get("output_tokens"))),
-        cached_tokens=_first(*cached, _count(usage.get("cache_read_input_tokens"))),
-    )
-    return found if found.prompt_tokens is not None or found.completion_tokens is not None else None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _first(*counts: int | None) -> int | None:
-    return next((count for count in counts if count is not None), None)
+def usage_in(event: Event) -> Usage | None:
+    """Return the model tokens of the exchange; None when nothing tells them."""
+    if event.usage is not None:
+        return Usage.from_json(event.usage)
+    return reading_of(event).usage
 
 
 def wire_of(event: Event) -> bytes:
-    """The event's wire form, with usage in place of the end of a body that must not be kept."""
+    """Return the event's wire form, with its usage in place of the end of a body that must not be kept."""
     if event.usage is None and event.usage_source is not None:
-        event.usage = usage_of_tail(event)
+        found = reading_of(event).usage
+        event.usage = found.to_json() if found is not None else None
     return event.to_wire()
 
 
-def usage_of_tail(event: Event) -> dict[str, int] | None:
-    """Usage read from the last 16 KiB of an answer whose body is not kept (EV-12)."""
-    if event.usage_source is None:
-        return None
-    is_whole = event.response_bytes is not None and event.response_bytes <= len(event.usage_source)
-    encoding = event.header("Content-Encoding")
-    tail = event.usage_source if not encoding else decoded(event.usage_source, encoding) if is_whole else None
-    if not tail:
-        return None
-    if is_event_stream(event.header("Content-Type"), tail):
-        return _of_stream(tail if is_whole else whole_events(tail))
-    value = parse_json(tail)
-    found = usage_of(value[0]) if value is not None else _of_cut_json(tail)
-    return found.to_json() if found is not None else None
-
-
-def _of_stream(tail: bytes) -> dict[str, int] | None:
-    """Anthropic spreads its counts over two chunks; the later value of each counts."""
-    counts: dict[str, int] = {}
-    for _, chunk in chunks(tail):
-        if (found := usage_of(chunk)) is not None:
-            counts |= found.to_json()
-    return counts or None
-
-
-def _of_cut_json(tail: bytes) -> Usage | None:
-    """The last object named `usage` in the end of a JSON text."""
-    text = tail.decode("utf-8", "replace")
-    place = text.rfind('"usage"')
-    brace = text.find("{", place)
-    if place < 0 or brace < 0:
-        return None
-    try:
-        value, _ = json.JSONDecoder().raw_decode(text, brace)
-    except (ValueError, RecursionError):
-        return None
-    return _read(value) if isinstance(value, dict) else None
+def _kept(event: Event) -> Body:
+    body, tail = (b"", event.usage_source) if event.usage_source is not None else joined(event)
+    body, tail = body or b"", tail or b""
+    missing = max(0, (event.response_bytes or 0) - len(body) - len(tail))
+    if not body and not missing:
+        body, tail = tail, b""
+    if not codings(event.header("Content-Encoding")):
+        return Body(body, tail, missing)
+    if not body:
+        return Body(b"", is_readable=False)  # the end of coded data means nothing
+    found = decoded(body, event.header("Content-Encoding"))
+    if found is None:
+        return Body(b"", is_readable=False)
+    growth = len(found) / len(body)
+    return Body(found, missing=round((missing + len(tail)) * growth))

@@ -12,7 +12,7 @@ from typing import IO, Protocol
 from llm_proxy.errors import InsufficientStorage, RequestTooLarge
 
 PIECE_BYTES = 65536
-MEMORY_BYTES = 1024 * 1024  # DP-86: what is held beyond it goes to a temporary file
+MEMORY_BYTES = 1024 * 1024  # what is held beyond it goes to a temporary file
 
 
 class Source(Protocol):

@@ -1,4 +1,4 @@
-"""The circuit to the provider (DP-103, DP-104) and the slots of running exchanges (DP-94); one of each a worker.
+"""The circuit to the provider and the slots of running exchanges; one of each a worker.
 
 Nothing here waits: an exchange is let through or refused at once.
 """
@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from llm_proxy.errors import CircuitOpen, Overloaded
 
-FAILURES_TO_OPEN = 5  # DP-103
-COOL_DOWN_S = 30.0  # DP-103
-SHARE_OF_CONNECTIONS = 0.9  # DP-94: the rest is for probes, metrics and /manage
+FAILURES_TO_OPEN = 5
+COOL_DOWN_S = 30.0
+SHARE_OF_CONNECTIONS = 0.9  # the rest is for probes, metrics and /manage
 
 
 class Circuit:
@@ -84,7 +84,7 @@ class Slots:
 
 
 def slot_limit(max_concurrent: int, workers: int, worker_connections: int | None) -> int | None:
-    """A worker's limit (DP-94): its even share, at least 1, so that all together never run more than asked for.
+    """A worker's limit: its even share, at least 1, so that all together never run more than asked for.
 
     Args:
         max_concurrent: MAX_CONCURRENT_REQUESTS; 0 = no limit.

@@ -1,9 +1,20 @@
-"""What browsers are told: preflight answers and the fields of real ones (DP-44..DP-47)."""
+"""What browsers are told: preflight answers and the fields of real ones."""
 
 from collections.abc import Sequence
 from typing import Final
 
-EXPOSED: Final = "X-Request-ID, X-Proxy-ID, X-LLM-Proxy-Remote-Duration, X-LLM-Proxy-Remote-Duration-Ms"
+OWN_NAMES: Final = "X-Request-ID, X-Proxy-ID, X-LLM-Proxy-Remote-Duration, X-LLM-Proxy-Remote-Duration-Ms"
+EXPOSED: Final = ", ".join(
+    (
+        OWN_NAMES,
+        *("X-Correlation-ID", "X-Upstream-Request-ID", "X-PROXY-CACHE", "Age", "ETag", "Link", "Location"),
+        *("Retry-After", "retry-after-ms", "x-should-retry", "RateLimit", "RateLimit-Policy"),  # read by SDKs
+        *("x-ratelimit-limit-requests", "x-ratelimit-limit-tokens", "x-ratelimit-remaining-requests"),
+        *("x-ratelimit-remaining-tokens", "x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"),
+        *("openai-organization", "openai-processing-ms", "openai-version", "request-id", "apim-request-id"),
+        "*",  # and what else a provider sends: requests here carry no cookies, so it means all (Fetch standard)
+    )
+)
 
 Fields = list[tuple[str, str]]
 
@@ -43,7 +54,7 @@ class Cors:
         fields += [
             ("Access-Control-Allow-Methods", self._methods),
             ("Access-Control-Allow-Headers", requested_headers or self._headers),
-            ("Access-Control-Expose-Headers", EXPOSED),
+            ("Access-Control-Expose-Headers", OWN_NAMES),
             ("Access-Control-Max-Age", self._max_age),
         ]
         if self._origins:
@@ -51,9 +62,9 @@ class Cors:
         return fields
 
     def answer(self, origin: str | None) -> Fields:
-        """The fields of a real answer, errors included; never stored with it (DP-47). None without an origin.
+        """The fields of a real answer, errors included; never stored with it. None without an origin.
 
-        An origin outside the list gets no permission, so the refusal of it is unreadable to its page (DP-46).
+        An origin outside the list gets no permission, so the refusal of it is unreadable to its page.
         """
         if not origin:
             return []

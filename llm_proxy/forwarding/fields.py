@@ -1,4 +1,4 @@
-"""Header fields on their way through, in both directions (data-plane decision 9, DP-53..DP-64).
+"""Header fields on their way through, in both directions.
 
 Fields are ordered pairs and stay so: repetitions are neither merged nor moved. What happens to a name is decided once
 and remembered, so a request of twenty fields costs a few microseconds.
@@ -8,18 +8,22 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from llm_proxy.tokens.bearer import is_in
+
 Field = tuple[bytes, bytes]
 
 HOP_BY_HOP: Final = frozenset(  # RFC 9110 §7.6.1, Proxy-Connection and Keep-Alive as older peers send them
     ("CONNECTION", "PROXY-CONNECTION", "KEEP-ALIVE", "TE", "TRAILER", "TRANSFER-ENCODING", "UPGRADE")
 ) | frozenset(("PROXY-AUTHENTICATE", "PROXY-AUTHORIZATION", "PROXY-AUTHENTICATION-INFO", "HTTP2-SETTINGS"))
-CLIENT_ADDRESS: Final = frozenset(  # DP-54, DP-55: where the client is stays between it and us
+CLIENT_ADDRESS: Final = frozenset(  # where the client is stays between it and us
     ("X-FORWARDED-FOR", "X-FORWARDED-HOST", "X-FORWARDED-PROTO", "X-FORWARDED-PORT", "FORWARDED", "X-REAL-IP")
 ) | frozenset(("X-CLIENT-IP", "X-ORIGINAL-FORWARDED-FOR", "CF-CONNECTING-IP", "CF-IPCOUNTRY", "TRUE-CLIENT-IP"))
-OURS: Final = ("X-PROXY", "X-UPSTREAM-", "X-CACHE")  # DP-53: names that only we may set
+OURS: Final = ("X-PROXY", "X-UPSTREAM-", "X-CACHE")  # names that only we may set
 DROPPED: Final = HOP_BY_HOP | CLIENT_ADDRESS | {"X-BODY-HASH", "X-REQUEST-START", "COOKIE", "COOKIE2"}
 
-_KEPT_WHATEVER_CONNECTION_SAYS: Final = frozenset(("HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "X-REQUEST-ID"))
+_KEPT_WHATEVER_CONNECTION_SAYS: Final = frozenset(  # the last two: a body must be read there as it was read here
+    ("HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "X-REQUEST-ID", "CONTENT-TYPE", "CONTENT-ENCODING")
+)
 _REMEMBERED_NAMES: Final = 2048
 _REMEMBERED_NAME_CHARS: Final = 128
 
@@ -29,7 +33,7 @@ _SPECIAL: Final = b"!"
 
 
 def is_chunked(fields: Iterable[tuple[str, str]]) -> bool:
-    """Whether the body is framed by chunks; the server layer has refused every other coding (decision 17)."""
+    """Whether the body is framed by chunks; the server layer has refused every other coding."""
     return any(name == "TRANSFER-ENCODING" for name, _ in fields)
 
 
@@ -97,6 +101,8 @@ class RequestFields:
             if fate is _DROP:
                 continue
             if fate is not _SPECIAL:
+                if "sk-" in value and is_in(value):
+                    continue  # a second copy of the caller's token, as editors send it in `api-key`
                 sent.append((fate, value.encode("latin-1")))
             elif name == "CONNECTION":
                 named |= connection_names(value)
@@ -160,7 +166,7 @@ def _remember(fates: dict[str, bytes], name: str, fate: bytes) -> None:
 
 # -- provider → client ------------------------------------------------------------------------------------------------
 
-# Ours on every answer (DP-61, DP-62): a provider that is a proxy of this kind itself sends them as well.
+# Ours on every answer: a provider that is a proxy of this kind itself sends them as well.
 REPLACED: Final = (
     frozenset(
         (
@@ -198,7 +204,7 @@ _EVENT_STREAM: Final = b"text/event-stream"
 class AnswerFields:
     """What the provider's fields come to, for the client; latin-1 text, names as the provider spelled them.
 
-    `is_event_stream`: Content-Type contains text/event-stream (DP-98). `has_length`: there is a Content-Length.
+    `is_event_stream`: Content-Type contains text/event-stream. `has_length`: there is a Content-Length.
     `is_framed`: there is that or a Transfer-Encoding, so the content's end is not the connection's.
     """
 

@@ -1,54 +1,39 @@
-"""Step 13 of the pipeline: what a request asks for in its query and body, before it is sent (DP-16, DP-98)."""
+"""Step 13 of the pipeline: what a request asks for in its query and body, before it is sent."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any
-from urllib.parse import parse_qsl
+from time import perf_counter
 
-import orjson
+import gevent
 
 from llm_proxy.errors import InvalidJson, InvalidRequest, RequestTooLarge, StreamingDisabled
+from llm_proxy.formats.multipart import InvalidMultipart
+from llm_proxy.formats.request_body import (
+    SLICE_BYTES,
+    Kind,
+    Parameter,
+    Reader,
+    check_charset,
+    decoded,
+    kind_of,
+    pairs,
+    reader_of,
+)
 from llm_proxy.forwarding.body import PIECE_BYTES, HeldBody, Source, StreamedBody, check_declared, hold, open_body
-from llm_proxy.forwarding.multipart import FormScanner, InvalidMultipart, boundary_of
-from llm_proxy.providers.parameters import ParameterRules, json_members
+from llm_proxy.providers.parameters import ParameterRules
 
 Body = bytes | StreamedBody | HeldBody
 _STREAM, _MODEL = "stream", "model"
-_YES = (True, 1, "true", "1", "True")
-
-
-class Kind(Enum):
-    """What a Content-Type makes of a body."""
-
-    JSON = "json"
-    MULTIPART = "multipart"
-    URLENCODED = "urlencoded"
-    OTHER = "other"
-
-
-def kind_of(content_type: str | None) -> Kind:
-    """By the media type alone, whatever its parameters and case; a missing or unknown one is OTHER."""
-    if not content_type:
-        return Kind.OTHER
-    if content_type == "application/json":
-        return Kind.JSON
-    media_types = [part.partition(";")[0].strip().lower() for part in content_type.split(",")]
-    for media_type in media_types:  # a list is no valid Content-Type, and yet somebody may read its last or first item
-        if media_type == "application/json" or media_type.endswith("+json"):
-            return Kind.JSON
-        if media_type == "multipart/form-data":
-            return Kind.MULTIPART
-        if media_type == "application/x-www-form-urlencoded":
-            return Kind.URLENCODED
-    return Kind.OTHER
+_YES = ("true", "1", "1.0")
+_READING = ("GET", "HEAD", "OPTIONS")  # of methods, those that start nothing at the provider
+_TURN_S = 0.005  # of work, after which others have their turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incoming:
     """What the inspection needs of a request. `length` is None when the body is chunked; `source` when there is none.
 
-    `waits`: the client expects 100-continue.
+    `content_encoding`: all lines of the field, joined. `waits`: the client expects 100-continue.
     """
 
     method: str
@@ -79,176 +64,152 @@ class Inspector:
         allows_streams: bool = True,
     ) -> None:
         self._rules = rules
-        self._has_rules = bool(rules)
         self._max_request_bytes = max_request_bytes
         self._max_held_bytes = min(max_inspected_bytes, max_request_bytes or max_inspected_bytes)
         self._max_inspected_bytes = max_inspected_bytes
         self._allows_streams = allows_streams
-        self._is_idle = allows_streams and not self._has_rules
 
     def admit(
         self, incoming: Incoming, *, must_hold: bool = False, named: Callable[[str], None] | None = None
     ) -> Body | None:
-        """The body to forward, looked at as far as the rules ask for it; None when there is none.
+        """Return the body to forward, looked at as far as the rules ask for it; None when there is none.
 
-        A StreamedBody is still with the client. Whoever gets a body closes it.
+        A StreamedBody is still with the client. The caller closes the body.
 
         Args:
             must_hold: The caller needs the whole body, whatever the rules.
-            named: Told of each model that the body names, before it is forwarded; raises to refuse it.
+            named: Told of each model that query and body name, before it is forwarded; raises to refuse it.
 
         Raises:
             ParamNotAllowed, InvalidJson, InvalidRequest, StreamingDisabled, RequestTooLarge, InsufficientStorage,
             ClientConnectionError.
         """
-        if not self._is_idle:
-            self._check_query(incoming.query)
+        look = _Look(self._rules, self._allows_streams, named)
+        if not look.is_idle:
+            self._check_query(incoming, look)
         source = incoming.source
         if source is None:
             return None
-        must_hold = must_hold or named is not None
-        if self._is_idle and not must_hold:
-            return open_body(source, incoming.length, max_bytes=self._max_request_bytes, waits=incoming.waits)
-        kind = kind_of(incoming.content_type) if incoming.method.upper() in ("POST", "PUT", "PATCH") else Kind.OTHER
-        if self._is_idle and named is None:
-            kind = Kind.OTHER
-        if kind is Kind.OTHER and not must_hold:
-            return open_body(source, incoming.length, max_bytes=self._max_request_bytes, waits=incoming.waits)
-        if kind is Kind.MULTIPART:
-            return self._form(incoming, source, named)
-        held = hold(source, incoming.length, max_bytes=self._max_held_bytes)
-        try:
-            if kind is not Kind.OTHER:
-                self._check_held(held, kind, incoming.content_encoding)
-            if named is not None:
-                _refuse_encoded(incoming.content_encoding)
-                for model in _models(held.content(), is_form=kind is Kind.URLENCODED):
-                    named(model)
-        except BaseException:
-            held.close()
-            raise
-        return held
+        if not look.is_idle and (look.is_strict or _may_ask_for_streams(incoming)):
+            return self._inspect(incoming, source, look)
+        if must_hold:
+            return hold(source, incoming.length, max_bytes=self._max_held_bytes)
+        return open_body(source, incoming.length, max_bytes=self._max_request_bytes, waits=incoming.waits)
 
-    def _check_query(self, query: str) -> None:
-        if not query:
+    def _check_query(self, incoming: Incoming, look: "_Look") -> None:
+        if not incoming.query:
             return
-        self._rules.check_query(query)
-        if not self._allows_streams and _asks_in_pairs(query):
-            raise StreamingDisabled
+        self._rules.check_query(incoming.query)
+        for name, value in pairs(incoming.query.encode("latin-1", "replace")):
+            if (name == _MODEL and incoming.method not in _READING) or name == _STREAM:
+                look.found_beside_rules(Parameter(name, decoded(value)))
 
-    def _check_held(self, held: HeldBody, kind: Kind, content_encoding: str | None) -> None:
-        content = held.content()
-        if kind is Kind.JSON:
-            if self._has_rules:
-                self._rules.check_json(content)
-            asks: Callable[[bytes], bool] = asks_for_stream
-        else:
-            if self._has_rules:
-                _refuse_encoded(content_encoding)
-                self._rules.check_urlencoded(content)
-            asks = _asks_in_form
-        if not self._allows_streams and asks(content):
-            raise StreamingDisabled
-
-    def _form(self, incoming: Incoming, source: Source, named: Callable[[str], None] | None) -> HeldBody:
-        """A multipart body passes to the temporary file; what is checked of it counts as inspected, the rest not."""
-        check_declared(incoming.length, self._max_request_bytes)
-        is_strict = self._has_rules or named is not None
-        if is_strict:
+    def _inspect(self, incoming: Incoming, source: Source, look: "_Look") -> HeldBody:
+        """Hold the body, and look at it while it comes, in slices between which others have their turn."""
+        if look.is_strict:
             _refuse_encoded(incoming.content_encoding)
+            check_charset(incoming.content_type)
+        is_form = kind_of(incoming.content_type) is Kind.MULTIPART  # goes to a file: what is checked of it counts
+        limit = self._max_request_bytes if is_form else self._max_held_bytes
+        check_declared(incoming.length, limit)
         held = HeldBody()
         try:
-            scanner = self._scanner(incoming, named)
+            scan = _Scan(look, self._reader(incoming, look))
             while data := source.read1(PIECE_BYTES):
-                if self._max_request_bytes and held.length + len(data) > self._max_request_bytes:
+                if limit and held.length + len(data) > limit:
                     raise RequestTooLarge
-                scanner = self._look(scanner, data, is_strict=is_strict)
+                scan.feed(data)
                 held.write(data)
-            self._look(scanner, b"", is_strict=is_strict)
+            scan.finish()
         except BaseException:
             held.close()
             raise
         return held
 
-    def _scanner(self, incoming: Incoming, named: Callable[[str], None] | None) -> FormScanner | None:
-        names = set(self._rules.names) if self._allows_streams else {*self._rules.names, _STREAM}
-        if named is not None:
-            names.add(_MODEL)
-        found: Callable[[str, str | None], None] = self._found if named is None else self._found_and(named)
+    def _reader(self, incoming: Incoming, look: "_Look") -> Reader | None:
         try:
-            boundary = boundary_of(incoming.content_type or "")
-        except InvalidMultipart:
-            if self._has_rules or named is not None:
+            return reader_of(
+                incoming.content_type, look.watched, look.found, max_watched_bytes=self._max_inspected_bytes
+            )
+        except InvalidRequest:
+            if look.is_strict:
                 raise
             return None
-        return FormScanner(boundary, names, found, max_bytes=self._max_inspected_bytes)
 
-    def _found_and(self, named: Callable[[str], None]) -> Callable[[str, str | None], None]:
-        def found(name: str, value: str | None) -> None:
-            self._found(name, value)
-            if name == _MODEL:
-                named("…" if value is None else value)
 
-        return found
+class _Look:
+    """What one request's parameters have to be.
 
-    @staticmethod
-    def _look(scanner: FormScanner | None, data: bytes, *, is_strict: bool) -> FormScanner | None:
-        """The next piece; b"" is the end. Where no rule depends on it, a form that cannot be read is let be."""
-        if scanner is not None:
-            try:
-                scanner.feed(data) if data else scanner.finish()
-            except InvalidMultipart:
-                if is_strict:
-                    raise
-                return None
-        return scanner
+    Attributes:
+        is_strict: A body that cannot be read is refused: rules or money depend on it.
+        is_idle: There is nothing to look for.
+        watched: Folded names of parameters to look for.
+    """
 
-    def _found(self, name: str, value: str | None) -> None:
-        if value is None:
-            self._rules.refuse(name, "…")
-            return
-        self._rules.check(name, value)
-        if name == _STREAM and not self._allows_streams and value.strip() in _YES:
+    __slots__ = ("_allows_streams", "_named", "_rules", "is_idle", "is_strict", "watched")
+
+    def __init__(self, rules: ParameterRules, allows_streams: bool, named: Callable[[str], None] | None) -> None:
+        self._rules, self._allows_streams, self._named = rules, allows_streams, named
+        self.is_strict = bool(rules) or named is not None
+        self.is_idle = allows_streams and not self.is_strict
+        self.watched = rules.names
+        if not allows_streams:
+            self.watched |= {_STREAM}
+        if named is not None:
+            self.watched |= {_MODEL}
+
+    def found(self, parameter: Parameter) -> None:
+        """Check one occurrence. Raises ParamNotAllowed, StreamingDisabled, or what `named` raises."""
+        if parameter.text is None:
+            self._rules.refuse(parameter.name, "…")
+        else:
+            self._rules.check(parameter.name, parameter.text)
+        self.found_beside_rules(parameter)
+
+    def found_beside_rules(self, parameter: Parameter) -> None:
+        """Check what is no rule's. Raises StreamingDisabled, or what `named` raises."""
+        name, text, is_string = parameter
+        if name == _STREAM and not self._allows_streams and (text is None or text.strip().lower() in _YES):
             raise StreamingDisabled
+        if name == _MODEL and self._named is not None and (is_string or text != "null"):
+            self._named("…" if text is None else text)
+
+
+class _Scan:
+    """Feeds a reader slice by slice; lets others run in between. A lenient look ends where the body cannot be read."""
+
+    def __init__(self, look: _Look, reader: Reader | None) -> None:
+        self._is_strict, self._reader = look.is_strict, reader
+        self._since = perf_counter()
+
+    def feed(self, data: bytes) -> None:
+        for start in range(0, len(data), SLICE_BYTES):
+            self._run(data[start : start + SLICE_BYTES])
+            if perf_counter() - self._since > _TURN_S:
+                gevent.sleep(0)
+                self._since = perf_counter()
+
+    def finish(self) -> None:
+        self._run(b"")
+
+    def _run(self, data: bytes) -> None:
+        if self._reader is None:
+            return
+        try:
+            self._reader.feed(data) if data else self._reader.finish()
+        except InvalidRequest as error:
+            if self._is_strict or not isinstance(error, InvalidJson | InvalidMultipart):
+                raise
+            self._reader = None
+
+
+def _may_ask_for_streams(incoming: Incoming) -> bool:
+    """Return whether the body may hold `stream`, by its method and type alone."""
+    return incoming.method.upper() in ("POST", "PUT", "PATCH") and kind_of(incoming.content_type) is not Kind.OTHER
 
 
 def _refuse_encoded(content_encoding: str | None) -> None:
-    """A compressed form cannot be read here, and passing it unread would undo the rules."""
-    if content_encoding and content_encoding.strip().lower() != "identity":
+    """Refuse a compressed body: it cannot be read here, and passing it unread would undo the rules."""
+    codings = {coding.strip().lower() for coding in (content_encoding or "").split(",")}
+    if codings - {"", "identity"}:
         raise InvalidRequest("Content-Encoding is not accepted where parameters are checked", param="Content-Encoding")
-
-
-def _models(content: bytes, *, is_form: bool) -> list[str]:
-    """Every model that a body names; one that is no text stands as JSON. What is no object names none."""
-    if is_form:
-        return [value for name, value in parse_qsl(content.decode("utf-8", "replace")) if name == _MODEL]
-    if b"model" not in content and b"\\u" not in content:
-        return []
-    try:
-        members = json_members(content)
-    except InvalidJson:
-        return []
-    found = [value for name, value in members if name == _MODEL and value is not None]
-    return [value if isinstance(value, str) else repr(value) for value in found]
-
-
-def asks_for_stream(content: bytes) -> bool:
-    """Whether a JSON body has a true `stream` at its top. What is no JSON object asks for nothing."""
-    if b'"stream"' not in content and b"\\u" not in content:
-        return False
-    try:
-        document: Any = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return False
-    if not isinstance(document, dict) or _STREAM not in document:
-        return False
-    members = json_members(content) if content.count(_STREAM.encode()) > 1 else document.items()
-    return any(name == _STREAM and value in _YES for name, value in members)
-
-
-def _asks_in_pairs(text: str) -> bool:
-    return any(name == _STREAM and value in _YES for name, value in parse_qsl(text))
-
-
-def _asks_in_form(content: bytes) -> bool:
-    return _asks_in_pairs(content.decode("utf-8", "replace"))

@@ -17,7 +17,7 @@ _PORT = re.compile(r"\]?:[0-9]+$")
 
 
 class Client(Protocol):
-    """The watch over the client's connection (server.md §4)."""
+    """The watch over the client's connection."""
 
     is_gone: bool
 
@@ -107,7 +107,7 @@ class ProxyRequest:
 
 
 def client_address(peer: str | None, forwarded_for: Iterable[str], trusted: Sequence[Network]) -> str | None:
-    """The client's address (DP-88).
+    """The client's address.
 
     The peer, unless it is a trusted proxy: then the right-most entry of X-Forwarded-For that is none. An entry that is
     no address ends the search: what is left of it was written by nobody we trust.
@@ -132,12 +132,13 @@ def client_address(peer: str | None, forwarded_for: Iterable[str], trusted: Sequ
 
 
 def _bare(entry: str) -> str | None:
-    """An entry without brackets and port, in canonical form; None when it is no address."""
+    """An entry without brackets and port, in canonical form, IPv4 as such; None when it is no address."""
     for text in (entry, _PORT.sub("", entry).lstrip("[")):
         try:
-            return str(ipaddress.ip_address(text.strip("[]")))
+            address = ipaddress.ip_address(text.strip("[]"))
         except ValueError:
             continue
+        return str(getattr(address, "ipv4_mapped", None) or address)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Attempts that failed, by client address: after so many within a minute, further ones wait (MP-19).
+"""Attempts that failed, by client address: after so many within a minute, further ones wait.
 
 The instants themselves are kept, not a count, so that the limit is exact at every moment; each list is as long as the
 limit. They are shared by the workers of a machine, and by all replicas where limits are kept in Redis.
@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from llm_proxy.limits.mapped import MappedFile
 from llm_proxy.redisclient import UNREACHABLE
+from llm_proxy.runtime.mapped_file import MappedFile
 
 LIMIT = 20
 WINDOW_S = 60.0

@@ -1,4 +1,4 @@
-"""Which windows apply to a request, and what happens while Redis is away (DP-72, DP-87 to DP-93, data-plane 0.1)."""
+"""Which windows apply to a request, and what happens while Redis is away."""
 
 import hashlib
 import hmac
@@ -9,51 +9,16 @@ from typing import Protocol
 
 from llm_proxy.errors import RateLimitExceeded, ServiceUnavailable
 from llm_proxy.limits.window import Count, Store, Verdict, Window, retry_after_s, used
+from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.redisclient import UNREACHABLE
 from llm_proxy.settings import Settings
 
-PROBE_S = 5.0  # DP-92
-UNREADY_S = 10.0  # DP-214
+PROBE_S = 5.0
+UNREADY_S = 10.0
 _READY_PROBE_S = 2.0
 MINUTE_S = 60
 _DEFAULT_MAX = 60
 _log = logging.getLogger(__name__)
-
-
-class Project(Protocol):
-    """The part of a project's facts that limits need."""
-
-    @property
-    def id(self) -> str:
-        """The row's id."""
-
-    @property
-    def requests_per_minute(self) -> int | None:
-        """None = no limit."""
-
-    @property
-    def tokens_per_minute(self) -> int | None:
-        """None = no limit."""
-
-
-class Token(Protocol):
-    """The part of a token's facts that limits need."""
-
-    @property
-    def id(self) -> str:
-        """The row's id."""
-
-    @property
-    def requests_per_minute(self) -> int | None:
-        """None = what the settings say."""
-
-    @property
-    def tokens_per_minute(self) -> int | None:
-        """None = no limit."""
-
-    @property
-    def project(self) -> Project:
-        """Its project."""
 
 
 class Shared(Store, Protocol):
@@ -112,7 +77,7 @@ class LimitGate:
         if windows:
             self._admit(windows)
 
-    def admit_token(self, token: Token, bearer: str) -> None:
+    def admit_token(self, token: TokenSnapshot, bearer: str) -> None:
         """Step 12: the token's windows, then its project's. Raises RateLimitExceeded, ServiceUnavailable."""
         project = token.project
         if (
@@ -137,7 +102,7 @@ class LimitGate:
             windows.append(Window(f"tpm:{project.id}", project.tokens_per_minute, MINUTE_S, "project", 0, "tokens"))
         self._admit(windows)
 
-    def count_tokens(self, token: Token, tokens: int) -> None:
+    def count_tokens(self, token: TokenSnapshot, tokens: int) -> None:
         """Model tokens that an exchange has used, once they are known. Never raises."""
         project, windows = token.project, []
         if token.tokens_per_minute is not None:
@@ -159,7 +124,7 @@ class LimitGate:
                 self._lost(exc)
 
     def readiness(self) -> str | None:
-        """`redis` once it has been away for 10 s and nothing stands in for it (DP-214)."""
+        """`redis` once it has been away for 10 s and nothing stands in for it."""
         if self._shared is None or self._falls_back:
             return None
         now = self._clock()
@@ -178,8 +143,8 @@ class LimitGate:
         if self._shared is not None:
             self._shared.close()
 
-    def _key(self, token: Token, bearer: str) -> str:
-        """DP-90: the row's id, or the bearer under a secret's hash; never the bearer itself."""
+    def _key(self, token: TokenSnapshot, bearer: str) -> str:
+        """The row's id, or the bearer under a secret's hash; never the bearer itself."""
         if self._secret is None:
             return token.id
         return hmac.new(self._secret, bearer.encode(), hashlib.sha256).hexdigest()[:16]

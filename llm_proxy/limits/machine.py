@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from llm_proxy.limits.mapped import MappedFile
 from llm_proxy.limits.window import ADMITTED, Count, Verdict, Window, bucket, has_room
+from llm_proxy.runtime.mapped_file import MappedFile
 
 FILE = "windows.1"  # the number is the layout's
 _SLOT = struct.Struct("<16sqqqq")  # key, first second of the bucket, its count, that of the one before, length

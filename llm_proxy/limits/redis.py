@@ -1,4 +1,4 @@
-"""Windows shared by all replicas: one script in Redis looks, adds and sets the lifetime (DP-90 to DP-92).
+"""Windows shared by all replicas: one script in Redis looks, adds and sets the lifetime.
 
 The script asks Redis for the time, so that replicas whose clocks differ still count into the same buckets.
 """
@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from llm_proxy.limits.window import ADMITTED, Count, Verdict, Window
 from llm_proxy.redisclient import RedisTarget, connect
 
-CALL_S = 0.1  # DP-90: a call waits no longer
+CALL_S = 0.1  # a call waits no longer
 _CONNECTIONS = 32
 
 # KEYS: one a window, without the bucket. ARGV: per window length, limit, amount; then whether a full one refuses.

@@ -1,4 +1,4 @@
-"""A sliding window out of two buckets: pure arithmetic (DP-90, DP-91).
+"""A sliding window out of two buckets: pure arithmetic.
 
 Time is cut into buckets as long as the window. What counts is all of the running bucket, and of the one before it the
 part that the window still overlaps: its content is taken to have come evenly.

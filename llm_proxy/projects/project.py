@@ -1,4 +1,4 @@
-"""A project as management sees it, and what may be asked of one (MP-29 to MP-39)."""
+"""A project as management sees it, and what may be asked of one."""
 
 import re
 from collections.abc import Mapping
@@ -34,10 +34,11 @@ class Project:
     tokens_per_minute: int | None = None
     max_cost_nano_usd_per_month: int | None = None
     stored_key: str = field(repr=False, default="")
+    created_by: str | None = None
 
     @classmethod
     def of(cls, row: RowMapping, ring: KeyRing) -> "Project":
-        """From a row of the projects table; a key that does not open does not fail the list (DP-167)."""
+        """From a row of the projects table; a key that does not open does not fail the list."""
         try:
             shown = obfuscated(ring.open(row["api_key"], row["id"]))
         except UnopenableValue:
@@ -55,6 +56,7 @@ class Project:
             tokens_per_minute=row["tokens_per_minute"],
             max_cost_nano_usd_per_month=row["max_cost_nano_usd_per_month"],
             stored_key=digest(row["api_key"]),
+            created_by=row["created_by"],
         )
 
 
@@ -101,7 +103,7 @@ class ProjectPatch:
 
     @classmethod
     def from_json(cls, wanted: Mapping[str, Any], *, wants_sk: bool = False) -> "ProjectPatch":
-        """Raises BadRequest. An empty key means keep; an empty name is refused (MP-38, MP-39)."""
+        """Raises BadRequest. An empty key means keep; an empty name is refused."""
         name, api_key = _text(wanted, "name"), _given_key(wanted)
         is_active, revokes = _flag(wanted, "is_active"), _flag(wanted, "revoke_tokens")
         if revokes is not None and is_active is not False:
@@ -118,14 +120,14 @@ class ProjectPatch:
 
 
 def obfuscated(api_key: str) -> str:
-    """What may be shown of a provider's key: at least 8 characters stay hidden (MP-30)."""
+    """What may be shown of a provider's key: at least 8 characters stay hidden."""
     if 13 <= len(api_key) <= 19:
         return f"{api_key[:2]}...{api_key[-2:]}"
     return obfuscate(api_key)
 
 
 def check_name(name: str) -> str:
-    """The name to store. Raises BadRequest (MP-35)."""
+    """The name to store. Raises BadRequest."""
     name = name.strip()
     if not 1 <= len(name) <= 255 or not all(character.isprintable() for character in name):
         raise _refused("name must be 1 to 255 printable characters", "name")
@@ -133,7 +135,7 @@ def check_name(name: str) -> str:
 
 
 def check_api_key(api_key: str, *, wants_sk: bool) -> str:
-    """The key to seal. Raises BadRequest, never with a part of the key in it (MP-33, MP-35, MP-238)."""
+    """The key to seal. Raises BadRequest, never with a part of the key in it."""
     api_key = api_key.strip()
     if "..." in api_key or "****" in api_key:
         message = "cannot save obfuscated API key - please provide the full API key"
@@ -147,7 +149,7 @@ def check_api_key(api_key: str, *, wants_sk: bool) -> str:
 
 def _given_key(wanted: Mapping[str, Any]) -> str | None:
     api_key = _text(wanted, "api_key")
-    return api_key if api_key is not None else _text(wanted, "openai_api_key")  # MP-2
+    return api_key if api_key is not None else _text(wanted, "openai_api_key")
 
 
 def _privacy(wanted: Mapping[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""Create, list and change projects: each mutation one transaction, columns by name (MP-27)."""
+"""Create, list and change projects: each mutation one transaction, columns by name."""
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,12 +11,13 @@ from sqlalchemy.exc import IntegrityError
 
 from llm_proxy.crypto import KeyRing
 from llm_proxy.db import listing
+from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.listing import Order
 from llm_proxy.db.models import ProjectRow
 from llm_proxy.db.session import reading, writing
 from llm_proxy.errors import Conflict, ResourceNotFound
+from llm_proxy.model.token import Revoked
 from llm_proxy.projects.project import NewProject, Project, ProjectPatch
-from llm_proxy.runtime.clock import utc_now
 
 _TABLE = ProjectRow.__table__.c
 SORTS = ("name", "created_at", "updated_at")
@@ -29,22 +30,6 @@ class Record(Protocol):
         """Raises AuditUnavailable when the mutation must not go on."""
 
 
-class Revoked(Protocol):
-    """What a bulk revocation found."""
-
-    @property
-    def revoked(self) -> int:
-        """Tokens that were active before."""
-
-    @property
-    def total(self) -> int:
-        """All tokens of the project."""
-
-    @property
-    def already(self) -> int:
-        """Tokens that were revoked before."""
-
-
 class RevokesTokens(Protocol):
     """The part of the token service that projects need."""
 
@@ -54,10 +39,11 @@ class RevokesTokens(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ProjectFilter:
-    """Which projects a list holds."""
+    """Which projects a list holds; `within` are the ids that the caller may see, None for all."""
 
     search: str | None = None
     is_active: bool | None = None
+    within: frozenset[str] | None = None
 
     def query(self) -> Select[Any]:
         """The rows, unordered."""
@@ -66,15 +52,17 @@ class ProjectFilter:
             query = query.where(listing.contains(_TABLE.name, self.search))
         if self.is_active is not None:
             query = query.where(_TABLE.is_active.is_(self.is_active))
+        if self.within is not None:
+            query = query.where(listing.within(_TABLE.id, self.within))
         return query
 
 
 def order_of(sort: str, *, descending: bool) -> Order:
     """The order by one of `SORTS`."""
-    return Order(sort, _TABLE[sort], _TABLE.id, descending)
+    return Order(sort, _TABLE[sort], _TABLE.id, descending, is_unique=sort == "name")
 
 
-BY_NAME = order_of("name", descending=False)  # MP-31
+BY_NAME = order_of("name", descending=False)
 
 
 class ProjectService:
@@ -83,7 +71,7 @@ class ProjectService:
     Args:
         ring: Seals provider keys.
         changed: Called with the id of each project that was changed, after the commit.
-        now: The present instant.
+        now: The present instant; by default the database's.
     """
 
     def __init__(
@@ -93,7 +81,7 @@ class ProjectService:
         tokens: RevokesTokens,
         *,
         changed: Callable[[str], None] = lambda project_id: None,
-        now: Callable[[], datetime] = utc_now,
+        now: Clock = database_now,
     ) -> None:
         self._engine, self._ring, self._tokens, self._changed, self._now = engine, ring, tokens, changed, now
 
@@ -102,20 +90,28 @@ class ProjectService:
         new: NewProject,
         record: Record,
         then: Callable[[Connection, Project], None] = lambda connection, project: None,
+        *,
+        actor: str | None = None,
     ) -> Project:
-        """Store a new project; `then` is of the same transaction. Raises Conflict when the name is taken (MP-36)."""
-        project_id, now = str(uuid.uuid4()), self._now()
-        values = {
-            "id": project_id,
-            "name": new.name,
-            "api_key": self._ring.seal(new.api_key, project_id),
-            "is_active": True,
-            "event_privacy": new.event_privacy,
-            **new.limits,
-            "created_at": now,
-            "updated_at": now,
-        }
+        """Store a new project; `then` is of the same transaction. Raises Conflict when the name is taken.
+
+        Args:
+            actor: The caller's name, for `created_by`.
+        """
+        project_id = str(uuid.uuid4())
         with writing(self._engine) as connection:
+            now = self._now(connection)
+            values = {
+                "id": project_id,
+                "name": new.name,
+                "api_key": self._ring.seal(new.api_key, project_id),
+                "is_active": True,
+                "event_privacy": new.event_privacy,
+                **new.limits,
+                "created_at": now,
+                "updated_at": now,
+                "created_by": actor,
+            }
             try:
                 connection.execute(insert(ProjectRow), values)
             except IntegrityError as error:
@@ -168,9 +164,10 @@ class ProjectService:
         with writing(self._engine) as connection:
             row = _row(connection, project_id, lock=True)
             check(self._shown(row))
-            values = self._changes(row, patch)
+            now = self._now(connection)
+            values = self._changes(row, patch, now)
             if values:
-                self._write(connection, project_id, values)
+                self._write(connection, project_id, {**values, "updated_at": now})
             details: dict[str, Any] = {"updated_fields": sorted(values), "project_name": patch.name or row["name"]}
             if patch.revokes_tokens:
                 details["tokens_revoked"] = self._tokens.revoke_all(connection, project_id).revoked
@@ -180,7 +177,7 @@ class ProjectService:
         return project
 
     def revoke_tokens(self, project_id: str, record: Record) -> Revoked:
-        """Revoke all tokens of the project (MP-41). Raises ResourceNotFound."""
+        """Revoke all tokens of the project. Raises ResourceNotFound."""
         with writing(self._engine) as connection:
             _row(connection, project_id)
             found = self._tokens.revoke_all(connection, project_id)
@@ -194,7 +191,7 @@ class ProjectService:
         self._changed(project_id)
         return found
 
-    def _changes(self, row: RowMapping, patch: ProjectPatch) -> dict[str, Any]:
+    def _changes(self, row: RowMapping, patch: ProjectPatch, now: datetime) -> dict[str, Any]:
         values: dict[str, Any] = dict(patch.limits)
         if patch.name is not None:
             values["name"] = patch.name
@@ -205,14 +202,12 @@ class ProjectService:
         if patch.is_active is not None:
             values["is_active"] = patch.is_active
             if patch.is_active != row["is_active"]:
-                values["deactivated_at"] = None if patch.is_active else self._now()
+                values["deactivated_at"] = None if patch.is_active else now
         return values
 
     def _write(self, connection: Connection, project_id: str, values: Mapping[str, Any]) -> None:
         try:
-            connection.execute(
-                update(ProjectRow).where(_TABLE.id == project_id).values(**values, updated_at=self._now())
-            )
+            connection.execute(update(ProjectRow).where(_TABLE.id == project_id).values(**values))
         except IntegrityError as error:
             raise _taken() from error
 

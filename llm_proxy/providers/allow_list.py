@@ -1,4 +1,4 @@
-"""What may be asked of the provider: method, path, required fields and origin, in the pipeline's order (DP-13..DP-21).
+"""What may be asked of the provider: method, path, required fields and origin, in the pipeline's order.
 
 All of it is compiled once; a check of a usual request costs a microsecond or two.
 """
@@ -16,12 +16,13 @@ from llm_proxy.errors import (
 )
 from llm_proxy.providers.schema import Provider
 
-RESERVED_PATHS = ("/health", "/ready", "/live", "/manage", "/admin")  # DP-83; metrics' and the pages' own path beside
+RESERVED_PATHS = ("/health", "/ready", "/live", "/manage", "/admin")  # metrics' and the pages' own path beside
 PROXY_PATH = "/v1"
 
 # Segments that begin neither with a dot nor anything else that could be read in two ways: nothing to decode.
 _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,;=-][A-Za-z0-9._~:@!$&'()*+,;=-]*)+/?|/")
-_AMBIGUOUS = re.compile(r"//|\\|%2f|%5c|%00|%(?![0-9a-f]{2})|[\x00-\x20\x7f]", re.IGNORECASE)
+_AMBIGUOUS = re.compile(r"//|\\|%5c|%00|%(?![0-9a-f]{2})|[\x00-\x20\x7f]", re.IGNORECASE)
+_SLASH = re.compile("%2f", re.IGNORECASE)
 _DOT_SEGMENT = re.compile(r"/\.\.?(?:/|$)")
 
 
@@ -50,6 +51,13 @@ class AllowList:
         path = raw_path if _PLAIN_PATH.fullmatch(raw_path) else _decoded(raw_path)
         if path not in self._exact and not path.startswith(self._below):
             raise EndpointNotFound
+        if path is not raw_path and (found := _SLASH.search(raw_path)) is not None:
+            self._check_below(raw_path[: found.start()])
+
+    def _check_below(self, before_slash: str) -> None:
+        """Raise EndpointNotFound unless an escaped slash is below a prefix in both of its readings."""
+        if not _decoded(before_slash).startswith(self._below):
+            raise EndpointNotFound
 
     def check_fields(self, fields: Sequence[tuple[str, str]]) -> None:
         """Required fields, then the origin; names in upper case.
@@ -70,20 +78,20 @@ class AllowList:
 
 
 def _decoded(raw_path: str) -> str:
-    """The path that the provider will see. Raises EndpointNotFound where it may see another one (DP-15)."""
+    """The path that the provider will see. Raises EndpointNotFound where it may see another one."""
     if not raw_path.startswith("/") or _AMBIGUOUS.search(raw_path):
         raise EndpointNotFound
     try:
         path = unquote_to_bytes(raw_path.encode("latin-1")).decode("utf-8")
     except UnicodeError:
         raise EndpointNotFound from None
-    if _DOT_SEGMENT.search(path):
+    if _DOT_SEGMENT.search(path) or "//" in path:
         raise EndpointNotFound
     return path
 
 
 def mounts(provider: Provider) -> tuple[str, ...]:
-    """The path prefixes that belong to the proxy: /v1, and the first segment of endpoints outside it (DP-83).
+    """The path prefixes that belong to the proxy: /v1, and the first segment of endpoints outside it.
 
     "/" when an endpoint allows everything. A prefix is meant as whole segments.
     """

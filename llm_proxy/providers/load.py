@@ -1,4 +1,4 @@
-"""From the settings to the one provider that a process serves (data-plane decisions 2 and 10, DP-10, DP-11, DP-178)."""
+"""From the settings to the one provider that a process serves."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -62,7 +62,7 @@ def load_provider(settings: Settings) -> LoadedProvider:
 
 
 def _read(asked: Path | None) -> tuple[str, str, list[str]]:
-    """Content, what to call it, and notes. A file that was asked for must be there (decision 2)."""
+    """Content, what to call it, and notes. A file that was asked for must be there."""
     if asked is None and not USUAL_PATH.exists():
         content = resources.files("llm_proxy.providers").joinpath("default.yaml").read_text(encoding="utf-8")
         return content, PACKAGED, [f"no provider file at {USUAL_PATH}: the packaged one is used"]
@@ -119,7 +119,7 @@ def _defaults(settings: Settings) -> Defaults:
 
 
 def _choose(file: ProviderFile, asked: str | None, source: str) -> Provider:
-    """DEFAULT_API_PROVIDER, else the file's default_api, else openai (DP-11)."""
+    """DEFAULT_API_PROVIDER, else the file's default_api, else openai."""
     name = asked or file.default_api or DEFAULT_PROVIDER
     provider = file.providers.get(name)
     if provider is not None:

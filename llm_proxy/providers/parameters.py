@@ -1,124 +1,77 @@
-"""The parameter allow-list: which values a request may name (DP-16..DP-19).
+"""The parameter allow-list: which values a request may name.
 
-Plain values in, ParamNotAllowed or nothing out. Whoever reads the body decides which of the checks applies; what a
-provider might read in two ways is judged by the reading that allows less.
+Plain values in, ParamNotAllowed or nothing out. `formats.request_body` reads the body; what a provider might
+read in two ways is judged by the reading that allows less.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
-from urllib.parse import parse_qsl
+from typing import NamedTuple
 
-import orjson
+from llm_proxy.errors import ParamNotAllowed
+from llm_proxy.formats.names import fold, fold_field
+from llm_proxy.formats.request_body import decoded, pairs
 
-from llm_proxy.errors import InvalidJson, ParamNotAllowed
+SHOWN_VALUE_CHARS = 256
 
-SHOWN_VALUE_CHARS = 256  # DP-19
-_ESCAPE = b"\\u"
-_SHORT_ESCAPES = re.compile(r"[\x00-\x1f\"\\/]")  # what JSON can write in another way than \\u (RFC 8259 §7)
+
+class _Rule(NamedTuple):
+    name: str
+    patterns: tuple[re.Pattern[str], ...]
+    shown: str
 
 
 class ParameterRules:
-    """The patterns of one provider, compiled once. False when there are none."""
+    """The patterns of one provider, compiled once. False when there are none.
 
-    __slots__ = ("_has_odd_names", "_quoted_names", "_rules", "names")
+    Attributes:
+        names: Folded names that there are rules for, also as fields of forms and queries fold them.
+    """
+
+    __slots__ = ("_rules", "names")
 
     def __init__(self, whitelist: Mapping[str, Iterable[str]]) -> None:
         """Raises ValueError for a pattern that is none; the schema has refused such a file before."""
-        patterns = {name: tuple(patterns) for name, patterns in whitelist.items()}
-        self._rules = {
-            name: (tuple(compile_glob(pattern) for pattern in own), " ".join(own)) for name, own in patterns.items()
-        }
+        self._rules: dict[str, list[_Rule]] = {}
+        for name, patterns in whitelist.items():
+            own = tuple(patterns)
+            rule = _Rule(name, tuple(compile_glob(pattern) for pattern in own), " ".join(own))
+            for folded in {fold(name), fold_field(name)}:
+                self._rules.setdefault(folded, []).append(rule)
         self.names = frozenset(self._rules)
-        self._has_odd_names = any(_SHORT_ESCAPES.search(name) for name in self.names)
-        self._quoted_names = tuple(json.dumps(name, ensure_ascii=False).encode() for name in self.names)
 
     def __bool__(self) -> bool:
         return bool(self._rules)
 
     def check(self, name: str, value: str) -> None:
-        """One occurrence of one parameter, as text. Raises ParamNotAllowed; a name without a rule passes."""
-        rule = self._rules.get(name)
-        if rule is None:
-            return
-        if not any(pattern.fullmatch(value) for pattern in rule[0]):
-            self.refuse(name, value)
+        """Check one occurrence of one parameter, as text; `name` is folded.
+
+        Raises ParamNotAllowed; a name without a rule passes.
+        """
+        for rule in self._rules.get(name, ()):
+            if not any(pattern.fullmatch(value) for pattern in rule.patterns):
+                raise _refusal(rule, value)
 
     def refuse(self, name: str, value: str) -> None:
-        """Raises ParamNotAllowed where there is a rule for the name: for a value too long to be looked at, too."""
-        if (rule := self._rules.get(name)) is not None:
-            shown = value[:SHOWN_VALUE_CHARS]
-            raise ParamNotAllowed(
-                f"Parameter '{name}' value '{shown}' is not allowed. Allowed patterns: [{rule[1]}]", param=name
-            )
+        """Raise ParamNotAllowed where there is a rule for the folded name: for a value too long to be checked."""
+        for rule in self._rules.get(name, ()):
+            raise _refusal(rule, value)
 
     def check_query(self, query: str) -> None:
-        """Every parameter of a raw query string. Raises ParamNotAllowed."""
+        """Check every parameter of a raw query string. Raises ParamNotAllowed, InvalidRequest."""
         if query and self._rules:
-            self._check_pairs(query)
-
-    def check_urlencoded(self, content: bytes) -> None:
-        """Every field of an application/x-www-form-urlencoded body. Raises ParamNotAllowed."""
-        self._check_pairs(content.decode("utf-8", "replace"))
-
-    def _check_pairs(self, text: str) -> None:
-        for name, value in parse_qsl(text, keep_blank_values=True, errors="replace"):
-            self.check(name, value)
-
-    def check_json(self, content: bytes) -> None:
-        """Every occurrence of every parameter at the top of a JSON object.
-
-        Raises InvalidJson when it is no JSON object, ParamNotAllowed.
-        """
-        for name, value in self._top_level(content):
-            if name in self._rules:
-                self.check(name, value if isinstance(value, str) else _compact(value))
-
-    def _top_level(self, content: bytes) -> Iterable[tuple[str, Any]]:
-        """The object's members. Python's slower parser is asked only where a name could be there twice."""
-        try:
-            document = orjson.loads(content)
-        except orjson.JSONDecodeError:
-            raise InvalidJson from None
-        if not isinstance(document, dict):
-            raise InvalidJson
-        if (
-            not self._has_odd_names
-            and _ESCAPE not in content
-            and all(content.count(name) <= 1 for name in self._quoted_names)
-        ):
-            return document.items()
-        return json_members(content)
+            for name, value in pairs(query.encode("latin-1", "replace")):
+                if name in self._rules:
+                    self.check(name, decoded(value))
 
 
-def json_members(content: bytes) -> list[tuple[str, Any]]:
-    """The members of a JSON object in their order, repeated names included. Raises InvalidJson."""
-    try:
-        members = json.loads(content, object_pairs_hook=_Members)
-    except (ValueError, RecursionError):
-        raise InvalidJson from None
-    if not isinstance(members, _Members):
-        raise InvalidJson
-    return members
+def _refusal(rule: _Rule, value: str) -> ParamNotAllowed:
+    shown = value[:SHOWN_VALUE_CHARS]
+    message = f"Parameter '{rule.name}' value '{shown}' is not allowed. Allowed patterns: [{rule.shown}]"
+    return ParamNotAllowed(message, param=rule.name)
 
 
-class _Members(list[tuple[str, Any]]):
-    """A JSON object as it was written."""
-
-
-def _compact(value: Any) -> str:
-    """JSON text without blanks: `123`, `true`, `null`, `["a"]` (DP-18)."""
-    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, _Members):
-        return {name: _plain(inner) for name, inner in value}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value
-
-
-# -- globs (DP-17) ----------------------------------------------------------------------------------------------------
+# -- globs ----------------------------------------------------------------------------------------------------
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:

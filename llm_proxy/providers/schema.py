@@ -1,4 +1,4 @@
-"""The provider file's content → frozen `Provider`s; every fault and every doubt in one go (DP-1..DP-3, DP-10).
+"""The provider file's content → frozen `Provider`s; every fault and every doubt in one go.
 
 A fault or warning is one line that starts with the key's path (`apis.openai.timeouts.idle: …`); whoever read the file
 puts its name in front.
@@ -22,9 +22,9 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What applies where the file names no time limit (decision 10). `math.inf` is none.
+    """What applies where the file names no time limit. `math.inf` is none.
 
-    `request_timeout_s` is REQUEST_TIMEOUT; set, it beats the file's `timeouts.request` (DP-95).
+    `request_timeout_s` is REQUEST_TIMEOUT; set, it beats the file's `timeouts.request`.
     """
 
     connect_s: float = 10.0
@@ -36,7 +36,7 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class ProviderTimeouts:
-    """Time limits of an exchange in seconds; `math.inf` is none (decision 10).
+    """Time limits of an exchange in seconds; `math.inf` is none.
 
     `total_s` does not bound event streams. `idle_connection_s` is how long an unused connection is kept.
     """
@@ -46,7 +46,7 @@ class ProviderTimeouts:
     idle_s: float
     total_s: float
     idle_connection_s: float
-    flush_interval_s: float  # accepted without effect: nothing is held back (DP-97)
+    flush_interval_s: float  # accepted without effect: nothing is held back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Provider:
     """One provider: where it is, what may be asked of it, and how it wants to be told its key.
 
     `origin` is `scheme://host:port`; `host` is the value of the Host field; `base_path` is put before each request
-    target and has no slash at its end (DP-12). Empty lists mean: no rule.
+    target and has no slash at its end. Empty lists mean: no rule.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Provider:
 
     @property
     def credential_prefix(self) -> str:
-        """What stands before the key in `auth_header`: the scheme and a blank, or nothing (DP-23)."""
+        """What stands before the key in `auth_header`: the scheme and a blank, or nothing."""
         return f"{self.auth_scheme} " if self.auth_scheme else ""
 
 
@@ -323,7 +323,7 @@ def _origin(parts: SplitResult) -> str:
 
 
 def with_base_url(provider: Provider, value: str) -> Provider:
-    """The same provider at another address (OPENAI_API_URL, DP-178). Raises ValueError worded as what is accepted."""
+    """The same provider at another address (OPENAI_API_URL). Raises ValueError worded as what is accepted."""
     parts = read_base_url(value)
     if parts is None:
         raise ValueError(BASE_URL_WANTED)

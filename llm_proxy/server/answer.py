@@ -12,8 +12,9 @@ from llm_proxy.errors import ClientGone
 from llm_proxy.server.body import RequestBody
 
 JOINED_BYTES = 65536  # head and first bytes up to this go out in one write; more goes in slices of this size
-_OF_THE_CONNECTION = frozenset({"keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"})
-_LOOKED_AT = frozenset({"content-length", "date", "server", "connection"})
+_OF_THE_CONNECTION = frozenset({"keep-alive", "proxy-connection", "te", "transfer-encoding"})
+_LOOKED_AT = frozenset({"content-length", "date", "server", "connection", "upgrade"})
+_UPGRADE_REQUIRED = 426  # the one status that names protocols: RFC 9110 §15.5.22
 _KNOWN_NAMES = 2048  # an upstream chooses names: what is remembered about them is bounded
 _PLAIN, _DROPPED = "", "-"
 
@@ -64,6 +65,8 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
             if self.has_server:
                 return False
             self.has_server = True
+        elif kind == "upgrade":
+            return bool(self.status_code == _UPGRADE_REQUIRED)
         else:
             self.must_close = self.must_close or "close" in list_members(value)
             return False
@@ -82,13 +85,20 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
         lines = [f"HTTP/{major}.{minor} {self.status}\r\n"]
         if not self.has_date:
             lines.append(f"Date: {util.http_date()}\r\n")
-        lines.append("Connection: close\r\n" if self.should_close() else "Connection: keep-alive\r\n")
+        lines.append(f"Connection: {self._connection()}\r\n")
         if self.chunked:
             lines.append("Transfer-Encoding: chunked\r\n")
         lines += [f"{name}: {value}\r\n" for name, value in self.headers]
         self.headers = []  # a long answer need not hold them
         lines.append("\r\n")
         return "".join(lines).encode("latin-1")
+
+    def _connection(self) -> str:
+        """Options of the Connection field; with a 426, `Upgrade` belongs to them (RFC 9110 §7.8)."""
+        is_upgrade = self.status_code == _UPGRADE_REQUIRED
+        if self.should_close():
+            return "close, Upgrade" if is_upgrade else "close"
+        return "Upgrade" if is_upgrade and self.req.version != (1, 0) else "keep-alive"
 
     def write(self, data: bytes) -> None:
         """Put one item on the wire: the head first when it is still to be sent. Raises ClientGone."""

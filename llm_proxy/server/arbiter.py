@@ -17,7 +17,7 @@ from llm_proxy.server.worker import BLOCKED, BOOTING, LEAVING, SERVING, Worker
 
 HASTY_STOP_S = 5  # Ctrl-C: what a stuck worker gets
 LATE_START_S = 3.0  # SIGTERM: what a worker that is still starting gets
-SWAP_LIMIT_S = 60.0  # a reload whose workers do not all serve by then is undone (data-plane decision 12)
+SWAP_LIMIT_S = 60.0  # a reload whose workers do not all serve by then is undone
 SWAP_POLL_S = 0.05
 BACK_OFF_FIRST_S, BACK_OFF_MOST_S = 0.2, 30.0
 GOOD_SERVICE_S = 5.0  # a worker that lived so long was no fault of the start

@@ -1,20 +1,27 @@
-"""What gunicorn's parsers let through and a proxy must not (RFC 9112 §3.2, §6.1, §6.3; data-plane decision 17)."""
+"""What gunicorn's parsers let through and a proxy must not (RFC 9112 §3.2, §6.1, §6.3)."""
 
 import re
 from typing import Any
 
-from llm_proxy.errors import MalformedRequest
+from llm_proxy.errors import MalformedRequest, MethodNotAllowed
 from llm_proxy.server.answer import list_members
 
 HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]+)(?::[0-9]{0,5})?")
 ABSOLUTE = re.compile(r"(?i:https?)://([^/?#]+)([^#]*)")
+ALL_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 LENGTH_DIGITS = 18  # what fits into 63 bits; the Python parser takes any number
 
 
 def check(req: Any) -> None:
-    """Raise MalformedRequest for a head that must be refused; reduce an absolute-form target to its path and query."""
-    if req.version not in ((1, 1), (1, 0)):
-        raise MalformedRequest
+    """Check a head, and reduce an absolute-form target to its path and query.
+
+    Raises:
+        MalformedRequest: The head must be refused.
+        MethodNotAllowed: CONNECT.
+    """
+    _settle_version(req)
+    if req.method == "CONNECT":  # no tunnels here (RFC 9110 §9.3.6)
+        raise MethodNotAllowed(allow=ALL_METHODS)
     host: str | None = None
     for name, value in req.headers:
         if name == "HOST":
@@ -35,9 +42,20 @@ def check(req: Any) -> None:
     _check_target(req)
 
 
+def _settle_version(req: Any) -> None:
+    """Treat a later minor version as 1.1 (RFC 9110 §2.5); ignore what HTTP/1.0 does not know (§7.8, §10.1.1)."""
+    major, minor = req.version
+    if major != 1:
+        raise MalformedRequest
+    if minor > 1:
+        req.version = (1, 1)
+    elif minor == 0:
+        req.headers = [field for field in req.headers if field[0] not in ("EXPECT", "UPGRADE")]
+
+
 def _check_target(req: Any) -> None:
     target: str = req.uri
-    if req.method == "CONNECT" or "#" in target:
+    if "#" in target:
         raise MalformedRequest
     if target.startswith("/") or target == "*":  # gunicorn refuses "*" with another method than OPTIONS
         return

@@ -16,6 +16,7 @@ from llm_proxy.settings.declare import ListenAddress
 STOP_RESERVE_S = 12  # after the drain: 2 s for the cut, 8 s for the application to write down everything
 MOST_CONNECTIONS, LEAST_CONNECTIONS, SPARE_DESCRIPTORS = 20_000, 10, 200
 MOST_DESCRIPTORS = 65_536
+FEW_CONNECTIONS = 500  # a soft limit of 1,024 descriptors that cannot be raised leaves 412
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (worker heartbeats: a folder in memory, also under a read-only root)
 TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -81,8 +82,16 @@ def raise_descriptor_limit() -> int:
 
 
 def worker_connections(descriptors: int) -> int:
-    """Connections of one worker (DP-94): two descriptors each, some spare; past it not even a probe is accepted."""
+    """Connections of one worker: two descriptors each, some spare; past it not even a probe is accepted."""
     return max(LEAST_CONNECTIONS, min(MOST_CONNECTIONS, (descriptors - SPARE_DESCRIPTORS) // 2))
+
+
+def few_connections(descriptors: int) -> str | None:
+    """Return a warning when the limit of descriptors leaves a worker fewer connections than a service needs."""
+    left = worker_connections(descriptors)
+    if left >= FEW_CONNECTIONS:
+        return None
+    return f"RLIMIT_NOFILE is {descriptors}, which leaves {left} connections for each worker; further clients wait"
 
 
 def stop_limit_s(settings: Settings) -> int:

@@ -26,7 +26,7 @@ from llm_proxy.server.unreader import Unreader
 from llm_proxy.server.watch import Peer, Watch
 
 LINGER_S = 5.0  # how long what a refused client still sends is read away, in all …
-LINGER_SILENCE_S = 1.0  # … and at most in silence (data-plane decision 19)
+LINGER_SILENCE_S = 1.0  # … and at most in silence
 DRAIN_SILENCE_S = 1.0  # for the small rest of a body that the application did not read
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST
 _NO_BODY: Iterable[bytes] = ()
@@ -132,10 +132,17 @@ class Connection:
             self._sock.close()
 
     def _await_request(self) -> bool:
-        """Wait for the first byte of the next request. False: the client closed, or was idle for too long."""
-        if self._unreader.is_empty:
+        """Wait for the first byte of the next request. False: the client closed, or was idle for too long.
+
+        Empty lines are no part of it: a client that sends nothing else is idle.
+        """
+        until = monotonic() + self._host.limits.keepalive_s
+        while not self._unreader.skip_empty_lines():
+            left_s = until - monotonic()
+            if left_s <= 0:
+                return False
             self.is_idle = True
-            self._sock.settimeout(self._host.limits.keepalive_s)
+            self._sock.settimeout(left_s)
             try:
                 data = self._sock.recv(self._unreader.mxchunk)
             except OSError:  # a timeout, too
@@ -144,7 +151,7 @@ class Connection:
                 self.is_idle = False
             if not data:
                 return False
-            self._unreader.unread(data)
+            self._unreader.append(data)
         self.began = None
         self._received = monotonic()
         return True
@@ -261,7 +268,7 @@ class Connection:
     # -- refusing and closing -------------------------------------------------------------------------------------
 
     def _refuse(self, exc: Exception, req: Any) -> None:
-        """Answer what the application never sees (row 26). `req` is None when the head was not understood."""
+        """Answer what the application never sees. `req` is None when the head was not understood."""
         error = refusals.as_error(exc)
         if error.status == 500:
             self._host.log.error("Unhandled exception while reading a request", exc_info=exc)

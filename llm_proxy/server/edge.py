@@ -8,7 +8,7 @@ from llm_proxy.server.state import ServerState
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that the application never saw (accounting row 26).
+    """A request that the application never saw.
 
     `method` and `target` are None when the request line was not understood; `target` has the query.
     """

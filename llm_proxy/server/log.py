@@ -19,6 +19,10 @@ class Log(Logger):  # type: ignore[misc]  # gunicorn has no types
             logs.adopt(name)
         self.error_log.setLevel(logging.NOTSET)
 
+    def info(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Log at debug: what gunicorn says of its workers and signals tells an operator nothing that ours does not."""
+        self.debug(msg, *args, **kwargs)
+
     @property
     def access_log_enabled(self) -> bool:
         """Never: the application writes the access line."""

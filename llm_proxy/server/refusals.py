@@ -1,4 +1,4 @@
-"""Answers that the server layer gives in the application's place: the same JSON error object (decisions 1 and 17)."""
+"""Answers that the server layer gives in the application's place: the same JSON error object."""
 
 import json
 from typing import Any
@@ -11,6 +11,7 @@ from llm_proxy.runtime.ids import accepted_id, uuid7
 
 _REASONS = {
     400: "Bad Request",
+    405: "Method Not Allowed",
     408: "Request Timeout",
     414: "URI Too Long",
     431: "Request Header Fields Too Large",

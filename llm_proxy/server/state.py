@@ -23,7 +23,7 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Time limits of client connections and of the drain, in seconds; None = none (data-plane decisions 13 and 19)."""
+    """Time limits of client connections and of the drain, in seconds; None = none."""
 
     keepalive_s: float = 75.0
     head_s: float = 10.0

@@ -1,12 +1,15 @@
 """Bytes from the client, with the two time limits that gunicorn lacks."""
 
 import io
+import re
 from time import monotonic
 
 from gunicorn.http.errors import LimitRequestLine
 from gunicorn.http.unreader import SocketUnreader
 
 from llm_proxy.errors import ClientGone, RequestTimeout
+
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
 
 class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
@@ -33,11 +36,26 @@ class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
         """Whether nothing has been read ahead."""
         return not self.buf.getbuffer().nbytes
 
+    def append(self, data: bytes) -> None:
+        """Put bytes behind what has been read ahead."""
+        self.buf.seek(0, io.SEEK_END)
+        self.buf.write(data)
+
+    def skip_empty_lines(self) -> bool:
+        """Drop empty lines in front of a request (RFC 9112 §2.2). True: a request's first byte has been read."""
+        held = self.buf.getvalue()
+        if not held.startswith(b"\r"):
+            return bool(held)
+        start = _EMPTY_LINES.match(held).end()  # type: ignore[union-attr]  # matches nothing, too
+        self.buf = io.BytesIO()
+        self.buf.write(held[start:])
+        return held[start:] not in (b"", b"\r")
+
     def begin_head(self, deadline: float) -> None:
         """A request's first bytes have been read ahead; its header section must end by `deadline`."""
         self.deadline = deadline
         first = self.buf.getbuffer()
-        self._open_line_bytes = 0 if b"\n" in bytes(first[2:]) else first.nbytes  # an empty line may come before it
+        self._open_line_bytes = 0 if b"\n" in bytes(first) else first.nbytes
 
     def _note_line(self, data: bytes) -> None:
         """The C parser looks at a request line's length when it has ended, and would wait for that."""

@@ -2,7 +2,7 @@
 
 EPOLLRDHUP tells of FIN, RST and half-close alike, also while pipelined bytes wait unread; a read watcher would not. The
 one descriptor is watched by gevent's hub, so that waiting costs nothing. A client that only closed its sending side
-counts as gone (DP-101). Where the system has no EPOLLRDHUP nothing is noticed: exchanges run to their end.
+counts as gone. Where the system has no EPOLLRDHUP nothing is noticed: exchanges run to their end.
 """
 
 import contextlib

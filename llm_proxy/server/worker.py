@@ -56,7 +56,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._wake: Event
         self._servers: list[StreamServer] = []
         self._pool: Pool
-        self._is_drain_asked = self._is_cut_asked = self._is_retire_asked = False
+        self._is_drain_asked = self._is_cut_asked = self._is_retire_asked = self._is_orphan = False
 
     # -- booting --------------------------------------------------------------------------------------------------
 
@@ -215,6 +215,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         BaseWorker.notify(self)
         if self.ppid != os.getppid() and not self._is_drain_asked:
             self.log.warning("The master has gone: worker %s finishes and ends", self.pid)
+            self._is_orphan = True
             self._on_term(0, None)
 
     # -- leaving --------------------------------------------------------------------------------------------------
@@ -228,7 +229,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def _drain(self) -> bool:
         """Grace, then the running exchanges' time, then the cut. Returns whether something was cut."""
         self._tell("draining")
-        if not self._is_retire_asked:
+        if not self._is_retire_asked and not self._is_orphan:  # the next master needs the address
             self._until(monotonic() + self.limits.grace_s, lambda: True)
         self.state.phase = "draining"
         self._close(take_queue=True)

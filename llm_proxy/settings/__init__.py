@@ -1,4 +1,4 @@
-"""Every variable that the program reads, parsed once into one frozen object (data-plane §6, management.md §7.1).
+"""Every variable that the program reads, parsed once into one frozen object.
 
 `load` is the one loader: wsgi.py, gunicorn's configuration and both command-line doors use it. `.env` is merged into
 a mapping, never into `os.environ`: on a reload the old value would pass for the environment's and win.

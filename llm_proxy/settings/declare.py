@@ -1,4 +1,4 @@
-"""How a setting is declared, and the forms that values have in the environment (data-plane §6).
+"""How a setting is declared, and the forms that values have in the environment.
 
 A parser takes the variable's text, without outer blanks and never empty, and returns the value, or raises ValueError
 worded as what it accepts ("a duration such as 30s"), without the value: the caller words the fault and hides secrets.
@@ -226,7 +226,7 @@ def url(*schemes: str) -> Parser:
 
 
 def key_bytes(value: str) -> bytes:
-    """Standard base64 of exactly 32 bytes (DP-160)."""
+    """Standard base64 of exactly 32 bytes."""
     try:
         key = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""The settings that a server's master has checked, for the workers that it forks (data-plane decision 12).
+"""The settings that a server's master has checked, for the workers that it forks.
 
 A worker is a fork of the master: what the master put here is exactly what the worker finds, also when the master
 replaces a dead worker later on. Nothing is parsed twice, and a reload that was refused leaves the old object in place.

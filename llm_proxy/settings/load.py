@@ -11,7 +11,7 @@ from llm_proxy.settings.schema import Settings, variables
 from llm_proxy.settings.sources import merge
 from llm_proxy.settings.spelling import strangers
 
-SAMPLE_MANAGEMENT_TOKEN = "change-me-to-a-long-random-string"  # noqa: S105  (.env.example's; refused at start, MP-20)
+SAMPLE_MANAGEMENT_TOKEN = "change-me-to-a-long-random-string"  # noqa: S105  (.env.example's; refused at start)
 
 
 class SettingsError(Exception):
@@ -47,7 +47,7 @@ def load(
     *,
     overrides: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """Read everything once. Precedence: `overrides` (flags) > environment > env file > default (MP-133).
+    """Read everything once. Precedence: `overrides` (flags) > environment > env file > default.
 
     Args:
         environ: Default: the process's environment. Never changed.
@@ -102,7 +102,7 @@ def _check_encryption(settings: Settings, faults: list[str], warnings: list[str]
     if settings.encryption_key is None:
         if settings.require_encryption_key:
             faults.append(
-                "ENCRYPTION_KEY=: expected base64 of 32 bytes, because REQUIRE_ENCRYPTION_KEY is set; "
+                "ENCRYPTION_KEY is not set: expected base64 of 32 bytes, because REQUIRE_ENCRYPTION_KEY is set; "
                 "make one with: openssl rand -base64 32"
             )
         else:
@@ -117,11 +117,19 @@ def _check_management_token(settings: Settings, faults: list[str], warnings: lis
         warnings.append("MANAGEMENT_TOKEN is shorter than 16 characters")
 
 
+def _check_management_token_use(settings: Settings, faults: list[str], warnings: list[str]) -> None:
+    if settings.management_token_use == "loopback" and settings.trusted_proxies:  # noqa: S105  (a word, no secret)
+        faults.append(
+            "MANAGEMENT_TOKEN_USE=loopback: expected TRUSTED_PROXIES to be unset, "
+            "because behind a proxy the socket's peer is not the client"
+        )
+
+
 def _check_admin_path(settings: Settings, faults: list[str], warnings: list[str]) -> None:
     reserved = ("/v1", "/manage", settings.metrics_path, "/health", "/ready", "/live")
     path = settings.admin_ui_path
     if any(path == other or path.startswith(other + "/") for other in reserved):
-        faults.append(f"ADMIN_UI_PATH={path}: expected a path outside {', '.join(reserved)}")  # MP-156
+        faults.append(f"ADMIN_UI_PATH={path}: expected a path outside {', '.join(reserved)}")
 
 
 def _check_metrics_path(settings: Settings, faults: list[str], warnings: list[str]) -> None:
@@ -133,7 +141,9 @@ def _check_metrics_path(settings: Settings, faults: list[str], warnings: list[st
 
 def _check_database(settings: Settings, faults: list[str], warnings: list[str]) -> None:
     if settings.driver != "sqlite" and settings.database_url is None:
-        faults.append(f"DATABASE_URL=: expected a connection URL, DATABASE_URL is required for {settings.driver}")
+        faults.append(
+            f"DATABASE_URL is not set: expected a connection URL, DATABASE_URL is required for {settings.driver}"
+        )
     if settings.db_driver == "sqlite" and settings.database_url is not None:
         warnings.append("DATABASE_URL is ignored because DB_DRIVER is sqlite")
     if settings.driver == "sqlite" and settings.database_path == ":memory:" and settings.workers > 1:
@@ -177,6 +187,7 @@ def _check_without_effect(settings: Settings, faults: list[str], warnings: list[
 CHECKS: tuple[Callable[[Settings, list[str], list[str]], None], ...] = (
     _check_encryption,
     _check_management_token,
+    _check_management_token_use,
     _check_admin_path,
     _check_metrics_path,
     _check_database,

@@ -27,6 +27,12 @@ class OperationSettings:
     management_token_previous: str | None = setting(
         "MANAGEMENT_TOKEN_PREVIOUS", text, None, "Accepted beside it while it is rotated.", secret=True
     )
+    management_token_use: str = setting(
+        "MANAGEMENT_TOKEN_USE",
+        choice("any", "loopback", "off"),
+        "any",
+        "Where MANAGEMENT_TOKEN is accepted: any address, loopback peers only, or off (management keys only).",
+    )
     audit_enabled: bool = setting("AUDIT_ENABLED", boolean, "true", "Whether actions are audited.")
     audit_log_file: str = setting("AUDIT_LOG_FILE", text, "./data/audit.log", "Audit file; empty = none.", empty="")
     audit_create_dir: bool = setting("AUDIT_CREATE_DIR", boolean, "true", "Make the audit file's folder.")
@@ -90,6 +96,13 @@ class CommandSettings:
 
     management_api_base_url: str = setting(
         "MANAGEMENT_API_BASE_URL", url("http", "https"), "http://localhost:8080", "Proxy that `manage` talks to."
+    )
+    llm_proxy_management_key: str | None = setting(
+        "LLM_PROXY_MANAGEMENT_KEY",
+        text,
+        None,
+        "Management key that commands use, before MANAGEMENT_TOKEN.",
+        secret=True,
     )
     proxy_url: str = setting(
         "PROXY_URL", url("http", "https"), "http://localhost:8080", "Proxy that `openai` talks to."

@@ -43,7 +43,7 @@ class Settings(
 
     @property
     def driver(self) -> str:
-        """`sqlite`, `postgres` or `mysql`, after DATABASE_URL had its say (MP-88)."""
+        """`sqlite`, `postgres` or `mysql`, after DATABASE_URL had its say."""
         if self.db_driver is not None:
             return self.db_driver
         if self.database_url is None:
@@ -52,7 +52,7 @@ class Settings(
 
     @property
     def workers(self) -> int:
-        """Worker processes: WEB_CONCURRENCY, else 1 with SQLite or the in-memory bus and 2 otherwise (MP-198)."""
+        """Worker processes: WEB_CONCURRENCY, else 1 with SQLite or the in-memory bus and 2 otherwise."""
         if self.web_concurrency is not None:
             return self.web_concurrency
         return 1 if self.driver == "sqlite" or self.event_bus == "in-memory" else 2

@@ -1,4 +1,4 @@
-"""Where a variable's text comes from: flags, the environment, the env file, secret files (MP-133, management.md §7.1)."""
+"""Where a variable's text comes from: flags, the environment, the env file, secret files."""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ FROM_FILE = (  # X_FILE supplies X
     "DISTRIBUTED_RATE_LIMIT_KEY_SECRET",
     "LLM_PROXY_API_KEY",
 )
-_KUBERNETES = re.compile(r"_(?:SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_[0-9]+_(?:TCP|UDP|SCTP)\w*)$")  # MP-134
+_KUBERNETES = re.compile(r"_(?:SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_[0-9]+_(?:TCP|UDP|SCTP)\w*)$")
 
 Texts = dict[str, tuple[str, str]]
 

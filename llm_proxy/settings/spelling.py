@@ -1,4 +1,4 @@
-"""Names in the environment that look like mistyped ones of ours (MP-193)."""
+"""Names in the environment that look like mistyped ones of ours."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ _TYPING_ERRORS = 2
 
 
 def strangers(names: Iterable[str]) -> list[str]:
-    """Unknown names that look like a mistyped one of ours: edit distance 1 or 2 (MP-193)."""
+    """Unknown names that look like a mistyped one of ours: edit distance 1 or 2."""
     known = {v.env for v in variables().values()} | _OTHER_NAMES
     found = []
     for name in names:

@@ -79,7 +79,7 @@ class StorageSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSettings:
-    """Defaults and life of tokens; what a worker remembers, at most one second (data-plane decision 4)."""
+    """Defaults and life of tokens; what a worker remembers, at most one second."""
 
     default_token_lifetime_s: float | None = setting(
         "DEFAULT_TOKEN_LIFETIME", duration("0s", "365d"), None, "Lifetime when none is asked for; 0 = never expires."

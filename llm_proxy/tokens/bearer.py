@@ -1,4 +1,4 @@
-"""The string that a client presents: how it is made, told from other strings, and shown (DP-49, DP-108 to DP-112)."""
+"""The string that a client presents: how it is made, told from other strings, and shown."""
 
 import base64
 import re
@@ -8,22 +8,28 @@ from llm_proxy.redaction import HIDDEN, obfuscate, redact
 
 PREFIX = "sk-"
 _FORM = re.compile(r"sk-[A-Za-z0-9_-]{22}")  # 22 characters of base64url are 16 bytes
+_WITHIN = re.compile(rf"(?<![A-Za-z0-9_-]){_FORM.pattern}(?![A-Za-z0-9_-])")
 _RANDOM_BYTES = 16
 _SHOWN = 4  # at each end
 
 
 def new_bearer() -> str:
-    """A bearer of 128 random bits; nothing in it tells when or where it was made (DP-109)."""
+    """A bearer of 128 random bits; nothing in it tells when or where it was made."""
     return PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(_RANDOM_BYTES)).decode().rstrip("=")
 
 
 def is_well_formed(bearer: str) -> bool:
-    """Whether it can be one of ours at all; if not, no database is asked (DP-49)."""
+    """Whether it can be one of ours at all; if not, no database is asked."""
     return _FORM.fullmatch(bearer) is not None
 
 
+def is_in(text: str) -> bool:
+    """Whether a string of that form stands anywhere in a text."""
+    return PREFIX in text and _WITHIN.search(text) is not None
+
+
 def hint(bearer: str) -> str:
-    """What listings show of a bearer (DP-111); other strings, and too short ones, in the generic form (DP-112)."""
+    """What listings show of a bearer; other strings, and too short ones, in the generic form."""
     rest = bearer[len(PREFIX) :]
     if not bearer.startswith(PREFIX) or len(rest) <= 2 * _SHOWN:
         return obfuscate(bearer)

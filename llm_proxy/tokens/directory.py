@@ -13,25 +13,22 @@ from typing import Any
 
 from llm_proxy.crypto import KeyRing, UnopenableValue, digest
 from llm_proxy.db.bare import BareStatements
+from llm_proxy.db.clock import DATABASE_S
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.health import DatabaseHealth
 from llm_proxy.db.types import from_column
 from llm_proxy.errors import InvalidToken, ServiceUnavailable, TokenNotFound
+from llm_proxy.model.project import ProjectSnapshot
+from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.settings import Settings
 from llm_proxy.tokens.bearer import hint, is_well_formed
-from llm_proxy.tokens.facts import ProjectFacts, TokenFacts
 
 _LOG = logging.getLogger(__name__)
 
 FRESH_S = 0.9  # data-plane decision 4 allows 1 s, from the change to the last request that does not know it
 _WAIT_S = 5.0  # for the same read begun by another request
 
-DATABASE_S = {  # accounting.md §3: seconds since 1970, in UTC whatever the session's zone
-    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
-    "postgresql": "extract(epoch from clock_timestamp())",
-    "mysql": "unix_timestamp(now(6))",
-}
 _SELECT = """\
 SELECT t.token, t.id, t.token_hint, t.project_id, t.is_active, t.expires_at, t.max_requests, t.request_count,
  t.created_at, t.last_used_at, t.lease_version, t.idle_timeout_minutes, t.requests_per_minute, t.tokens_per_minute,
@@ -50,7 +47,7 @@ class _Read:
 
     def __init__(self) -> None:
         self.done = threading.Event()
-        self.facts: TokenFacts | None = None
+        self.facts: TokenSnapshot | None = None
         self.error: Exception | None = None
 
 
@@ -86,7 +83,7 @@ class TokenDirectory:
         self._clock, self._now, self._health = clock, now, health or DatabaseHealth(clock)
         self._select = _SELECT.format(now=DATABASE_S[statements.dialect])
         self._opened: dict[tuple[str, str], str | None] = {}  # (project id, sealed key) → key
-        self._known: dict[str, tuple[float, TokenFacts]] = {}
+        self._known: dict[str, tuple[float, TokenSnapshot]] = {}
         self._digests: dict[str, str] = {}  # token id → key of _known
         self._reads: dict[str, _Read] = {}
         self._changes = 0
@@ -95,7 +92,7 @@ class TokenDirectory:
     def of(
         cls, statements: BareStatements, ring: KeyRing, settings: Settings, health: DatabaseHealth
     ) -> "TokenDirectory":
-        """As the settings say: facts come in one read, so the shortest of the three times applies (DP-124, DP-125)."""
+        """As the settings say: facts come in one read, so the shortest of the three times applies."""
         return cls(
             statements,
             ring,
@@ -106,12 +103,12 @@ class TokenDirectory:
             now=health.now,
         )
 
-    def authenticate(self, bearer: str) -> TokenFacts:
+    def authenticate(self, bearer: str) -> TokenSnapshot:
         """The facts of a token that is active and has not expired. Its project and quota are the caller's to judge.
 
         Raises:
             InvalidToken: It cannot be a token; no database was asked.
-            TokenNotFound, TokenInactive, TokenExpired: In this order (DP-50).
+            TokenNotFound, TokenInactive, TokenExpired: In this order.
             ServiceUnavailable: The database did not answer.
         """
         if not is_well_formed(bearer):
@@ -120,16 +117,16 @@ class TokenDirectory:
         known = self._known.get(key)
         is_fresh = known is not None and self._clock() - known[0] < self._remember_s
         facts = known[1] if known is not None and is_fresh else self._ask(key, bearer)
-        facts.require_usable(self._now())
+        facts.require_alive(self._now())
         return facts
 
-    def refresh(self, token_ids: Sequence[str], statements: BareStatements | None = None) -> dict[str, TokenFacts]:
+    def refresh(self, token_ids: Sequence[str], statements: BareStatements | None = None) -> dict[str, TokenSnapshot]:
         """Read tokens again, those that are remembered for the requests to come too. Raises the driver's errors.
 
         Returns:
             Facts by id; what is not there, is gone.
         """
-        found: dict[str, TokenFacts] = {}
+        found: dict[str, TokenSnapshot] = {}
         for start in range(0, len(token_ids), _MOST_AT_ONCE):
             ids = token_ids[start : start + _MOST_AT_ONCE]
             marks = ", ".join("?" * len(ids))
@@ -162,7 +159,7 @@ class TokenDirectory:
         """Close the connections."""
         self._statements.close()
 
-    def _ask(self, key: str, bearer: str) -> TokenFacts:
+    def _ask(self, key: str, bearer: str) -> TokenSnapshot:
         try:
             if self._health.is_down:
                 raise ServiceUnavailable
@@ -175,7 +172,7 @@ class TokenDirectory:
                 raise
             return known[1]
 
-    def _look_up(self, key: str, bearer: str) -> TokenFacts:
+    def _look_up(self, key: str, bearer: str) -> TokenSnapshot:
         if self._remember_s <= 0:
             return self._read(key, bearer)
         under_way = self._reads.get(key)
@@ -196,7 +193,7 @@ class TokenDirectory:
                 del self._reads[key]
             mine.done.set()
 
-    def _read(self, key: str, bearer: str) -> TokenFacts:
+    def _read(self, key: str, bearer: str) -> TokenSnapshot:
         started, changes = self._clock(), self._changes
         try:
             rows = self._statements.read(f"{self._select}t.token IN (?, ?)", (key, bearer))
@@ -213,7 +210,7 @@ class TokenDirectory:
             self._remember(key, started, facts)
         return facts
 
-    def _remember(self, key: str, started: float, facts: TokenFacts) -> None:
+    def _remember(self, key: str, started: float, facts: TokenSnapshot) -> None:
         self._known.pop(key, None)
         while len(self._known) >= self._most:
             _, oldest = self._known.pop(next(iter(self._known)))
@@ -221,18 +218,18 @@ class TokenDirectory:
         self._known[key] = (started, facts)
         self._digests[facts.id] = key
 
-    def _facts(self, row: Sequence[Any], shown: str, sent_at: float) -> TokenFacts:
+    def _facts(self, row: Sequence[Any], shown: str, sent_at: float) -> TokenSnapshot:
         (_, id_, hint_, project_id, is_active, expires_at, max_requests, request_count, *rest) = row
         (created_at, last_used_at, version, idle, rpm, tpm, most_tokens, most_cost, *rest) = rest
         (tokens, cost, leases, database_s, *project) = rest
         self._health.learn(float(database_s), sent_at)
-        return TokenFacts(
+        return TokenSnapshot(
             id=id_,
             hint=hint_ or shown,
             project_id=project_id,
             is_active=bool(is_active),
             expires_at=from_column(expires_at),
-            max_requests=max_requests or None,  # 0 means unlimited (DP-114)
+            max_requests=max_requests or None,  # 0 means unlimited
             request_count=request_count,
             project=self._project(project_id, project),
             created_at=from_column(created_at),
@@ -250,11 +247,11 @@ class TokenDirectory:
             database_s=float(database_s),
         )
 
-    def _project(self, project_id: str, row: Sequence[Any]) -> ProjectFacts:
-        found, is_active, stored, rpm, tpm, most_cost, privacy = row
+    def _project(self, project_id: str, row: Sequence[Any]) -> ProjectSnapshot:
+        found, is_active, stored, *limits = row
         if found is None:
-            return ProjectFacts(project_id, is_active=False, api_key=None)  # DP-126
-        return ProjectFacts(project_id, bool(is_active), self._open(stored, project_id), rpm, tpm, most_cost, privacy)
+            return ProjectSnapshot(project_id, is_active=False, api_key=None)
+        return ProjectSnapshot(project_id, bool(is_active), self._open(stored, project_id), *limits)
 
     def _open(self, stored: str, project_id: str) -> str | None:
         """The provider key in clear; opened once, and again when it was replaced."""
@@ -271,8 +268,8 @@ class TokenDirectory:
         self._opened[project_id, stored] = api_key
         return api_key
 
-    def _hash(self, facts: TokenFacts, key: str, bearer: str) -> None:
-        """A row that holds its bearer in clear, from an import, is hashed by its first use (DP-165)."""
+    def _hash(self, facts: TokenSnapshot, key: str, bearer: str) -> None:
+        """A row that holds its bearer in clear, from an import, is hashed by its first use."""
         try:
             self._statements.write(_HASH_IT, (key, facts.hint, facts.id, bearer))
         except Exception as error:

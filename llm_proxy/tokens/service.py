@@ -1,29 +1,30 @@
-"""Issue, list, change and revoke tokens: each mutation one transaction, columns by name (MP-27, DP-122)."""
+"""Issue, list, change and revoke tokens: each mutation one transaction, columns by name."""
 
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine, Select, and_, false, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, Select, false, func, insert, select, update
 
 from llm_proxy.amounts import usd
 from llm_proxy.crypto import digest
 from llm_proxy.db import listing
+from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.listing import Order
 from llm_proxy.db.models import ProjectRow, TokenRow
 from llm_proxy.db.session import reading, writing
-from llm_proxy.db.types import minutes_later
 from llm_proxy.errors import BadRequest, Conflict, Forbidden, ResourceNotFound
-from llm_proxy.runtime.clock import rfc3339, utc_now
+from llm_proxy.model.token import Revoked, has_status
+from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.tokens.bearer import hint, new_bearer
 from llm_proxy.tokens.token import NewToken, Token, TokenPatch
 
 _TABLE = TokenRow.__table__.c
-STATUSES = ("active", "expired", "revoked", "rate_limited")
 SORTS = ("created_at", "expires_at", "last_used_at", "request_count")
+Within = frozenset[str] | None  # ids of the projects that a caller may see; None: all
 
 
 class Record(Protocol):
@@ -45,68 +46,34 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
-    """What a bulk revocation found."""
-
-    revoked: int
-    total: int
-
-    @property
-    def already(self) -> int:
-        """Tokens that were revoked before."""
-        return self.total - self.revoked
-
-
-@dataclass(frozen=True, slots=True)
 class TokenFilter:
-    """Which tokens a list holds. `active_only` and `status` at one instant, `now` (MP-50)."""
+    """Which tokens a list holds. `active_only` and `status` are judged at one instant.
 
-    now: datetime
+    `within` are the projects that the caller may see, None for all.
+    """
+
     project_id: str | None = None
     active_only: bool = False
     status: str | None = None
     id_prefix: str | None = None
+    within: frozenset[str] | None = None
 
-    def query(self) -> Select[Any]:
-        """The rows, unordered."""
+    def query(self, now: datetime) -> Select[Any]:
+        """Return the query of the rows, unordered."""
         query = select(TokenRow.__table__)
-        for clause in self._clauses():
+        for clause in self._clauses(now):
             query = query.where(clause)
         return query
 
-    def _clauses(self) -> Iterator[Any]:
+    def _clauses(self, now: datetime) -> Iterator[Any]:
         if self.project_id is not None:
             yield listing.equals(_TABLE.project_id, self.project_id)
+        if self.within is not None:
+            yield listing.within(_TABLE.project_id, self.within)
         if self.id_prefix:
             yield _TABLE.id.startswith(self.id_prefix, autoescape=True) if self.id_prefix.isascii() else false()
         for status in {self.status, "active" if self.active_only else None} - {None}:
-            yield self._has(str(status))
-
-    def _has(self, status: str) -> Any:
-        is_spent = or_(
-            _is_used_up(_TABLE.request_count, func.nullif(_TABLE.max_requests, 0)),
-            _is_used_up(_TABLE.total_tokens, _TABLE.max_total_tokens),
-            _is_used_up(_TABLE.total_cost_nano_usd, _TABLE.max_cost_nano_usd),
-        )
-        dies_at = minutes_later(func.coalesce(_TABLE.last_used_at, _TABLE.created_at), _TABLE.idle_timeout_minutes)
-        is_expired = or_(_is_before(_TABLE.expires_at, self.now), _is_before(dies_at, self.now))
-        is_active = _TABLE.is_active.is_(True)
-        return {
-            "active": and_(is_active, ~is_expired, ~is_spent),
-            "rate_limited": and_(is_active, ~is_expired, is_spent),
-            "expired": and_(is_active, is_expired),
-            "revoked": _TABLE.is_active.is_(False),
-        }[status]
-
-
-def _is_used_up(used: Any, most: Any) -> Any:
-    """False, not unknown, without a limit."""
-    return and_(most.is_not(None), used >= most)
-
-
-def _is_before(instant: Any, now: datetime) -> Any:
-    """False, not unknown, without an instant."""
-    return and_(instant.is_not(None), instant < now)
+            yield has_status(str(status), now)
 
 
 def order_of(sort: str, *, descending: bool) -> Order:
@@ -114,7 +81,7 @@ def order_of(sort: str, *, descending: bool) -> Order:
     return Order(sort, _TABLE[sort], _TABLE.id, descending)
 
 
-NEWEST_FIRST = order_of("created_at", descending=True)  # MP-49
+NEWEST_FIRST = order_of("created_at", descending=True)
 
 
 class TokenService:
@@ -122,7 +89,7 @@ class TokenService:
 
     Args:
         changed: Called with the id of each token that was changed, after the commit.
-        now: The present instant.
+        now: The present instant; by default the database's.
     """
 
     def __init__(
@@ -130,7 +97,7 @@ class TokenService:
         engine: Engine,
         *,
         changed: Callable[[str], None] = lambda token_id: None,
-        now: Callable[[], datetime] = utc_now,
+        now: Clock = database_now,
     ) -> None:
         self._engine, self._changed, self._now = engine, changed, now
 
@@ -139,101 +106,106 @@ class TokenService:
         new: NewToken,
         record: Record,
         then: Callable[[Connection, Issued], None] = lambda connection, issued: None,
+        *,
+        actor: str | None = None,
     ) -> Issued:
         """Store a new token; the bearer is in the result and nowhere else.
 
         Args:
             then: Called with the result inside the transaction.
+            actor: The caller's name, for `created_by`.
 
         Raises:
             ResourceNotFound: No such project.
-            Forbidden: The project is inactive (MP-7).
+            Forbidden: The project is inactive.
         """
-        bearer, now = new_bearer(), self._now()
-        values = {
-            "id": str(uuid.uuid4()),
-            "token": digest(bearer),
-            "token_hint": hint(bearer),
-            "project_id": new.project_id,
-            "expires_at": None if new.lifetime is None else now + new.lifetime,
-            "is_active": True,
-            "max_requests": new.max_requests,
-            "created_at": now,
-            "name": new.name,
-            "metadata": None if new.metadata is None else json.dumps(new.metadata),
-            **new.limits,
-        }
+        bearer, token_id = new_bearer(), str(uuid.uuid4())
         with writing(self._engine) as connection:
             self._require_active(connection, new.project_id)
-            connection.execute(insert(TokenRow), values)
-            issued = Issued(_read(connection, str(values["id"])), bearer)
+            now = self._now(connection)
+            connection.execute(insert(TokenRow), {"id": token_id, "created_by": actor, **_values(new, bearer, now)})
+            issued = Issued(_read(connection, token_id, now), bearer)
             record(connection, project_id=new.project_id, details=_creation(new, issued.token))
             then(connection, issued)
         return issued
 
-    def get(self, token_id: str) -> Token:
-        """Raises ResourceNotFound."""
+    def get(self, token_id: str, within: Within = None) -> Token:
+        """Raise ResourceNotFound for one that is not there, or of none of the projects `within`."""
         with reading(self._engine) as connection:
-            return _read(connection, token_id)
+            return _read(connection, token_id, self._now(connection), within)
 
     def page(self, wanted: TokenFilter, order: Order, page: int, size: int) -> tuple[list[Token], int]:
         """One page by number, and how many rows there are in all."""
         with reading(self._engine) as connection:
-            rows = listing.numbered(connection, wanted.query(), order, page, size)
-            return [Token.of(row) for row in rows], listing.count(connection, wanted.query())
+            now = self._now(connection)
+            query = wanted.query(now)
+            rows = listing.numbered(connection, query, order, page, size)
+            return [Token.of(row, now) for row in rows], listing.count(connection, query)
 
     def after(
         self, wanted: TokenFilter, order: Order, limit: int, cursor: str | None
     ) -> tuple[list[Token], str | None]:
         """One page by key, and the cursor of the next. Raises listing.InvalidCursor."""
         with reading(self._engine) as connection:
-            rows, following = listing.keyed(connection, wanted.query(), order, limit, cursor)
-        return [Token.of(row) for row in rows], following
+            now = self._now(connection)
+            rows, following = listing.keyed(connection, wanted.query(now), order, limit, cursor)
+        return [Token.of(row, now) for row in rows], following
 
     def all(self, wanted: TokenFilter, order: Order = NEWEST_FIRST) -> Iterator[Sequence[Token]]:
         """Every token, in chunks."""
-        for rows in listing.everything(self._engine, wanted.query(), order):
-            yield [Token.of(row) for row in rows]
+        with reading(self._engine) as connection:
+            now = self._now(connection)
+        for rows in listing.everything(self._engine, wanted.query(now), order):
+            yield [Token.of(row, now) for row in rows]
 
     def update(
-        self, token_id: str, patch: TokenPatch, record: Record, check: Callable[[Token], None] = lambda token: None
+        self,
+        token_id: str,
+        patch: TokenPatch,
+        record: Record,
+        check: Callable[[Token], None] = lambda token: None,
+        within: Within = None,
     ) -> Token:
         """Write what the patch names; the counters are never touched.
 
         Args:
             check: Called with the token as it is, inside the transaction; raises to stop.
+            within: Ids of the projects that the caller may see; None for all.
 
         Raises:
             ResourceNotFound: No such token.
-            Conflict: An expired token can't be made active again (MP-53).
+            Conflict: An expired token can't be made active again.
         """
-        now = self._now()
         with writing(self._engine) as connection:
-            token = _read(connection, token_id, lock=True)
+            now = self._now(connection)
+            token = _read(connection, token_id, now, within, lock=True)
             check(token)
             values = dict(patch.values)
-            if values.get("is_active") and not token.is_active and token.is_expired(now):
-                raise Conflict(
-                    "token has expired and cannot be reactivated",
-                    code="token_expired",
-                    audit={"error_type": "token_expired"},
-                )
+            if values.get("is_active") and not token.is_active:
+                _require_revivable(token, patch, now)
             if "is_active" in values:
                 values["deactivated_at"] = None if values["is_active"] else token.deactivated_at or now
             self._write(connection, token_id, values)
-            updated = _read(connection, token_id)
+            updated = _read(connection, token_id, now)
             record(connection, project_id=token.project_id, details=_changes(token_id, patch))
         self._changed(token_id)
         return updated
 
-    def revoke(self, token_id: str, record: Record, check: Callable[[Token], None] = lambda token: None) -> bool:
-        """Revoke; True when it was revoked already, and then nothing is written (MP-54). Raises ResourceNotFound."""
+    def revoke(
+        self,
+        token_id: str,
+        record: Record,
+        check: Callable[[Token], None] = lambda token: None,
+        within: Within = None,
+    ) -> bool:
+        """Revoke; True when it was revoked already, and then nothing is written. Raises ResourceNotFound."""
         with writing(self._engine) as connection:
-            token = _read(connection, token_id, lock=True)
+            now = self._now(connection)
+            token = _read(connection, token_id, now, within, lock=True)
             check(token)
             details: dict[str, Any] = {"token_id": token_id}
             if token.is_active:
-                self._write(connection, token_id, {"is_active": False, "deactivated_at": self._now()})
+                self._write(connection, token_id, {"is_active": False, "deactivated_at": now})
             else:
                 details["already_revoked"] = True
             record(connection, project_id=token.project_id, details=details)
@@ -241,7 +213,8 @@ class TokenService:
         return not token.is_active
 
     def revoke_all(self, connection: Connection, project_id: str) -> Revoked:
-        """Revoke a project's tokens in the caller's transaction, by one statement (MP-42)."""
+        """Revoke a project's tokens in the caller's transaction, by one statement."""
+        now = self._now(connection)
         total = connection.execute(
             select(func.count()).select_from(TokenRow).where(_TABLE.project_id == project_id)
         ).scalar_one()
@@ -250,7 +223,7 @@ class TokenService:
             .where(_TABLE.project_id == project_id, _TABLE.is_active.is_(True))
             .values(
                 is_active=False,
-                deactivated_at=func.coalesce(_TABLE.deactivated_at, self._now(), type_=_TABLE.deactivated_at.type),
+                deactivated_at=func.coalesce(_TABLE.deactivated_at, now, type_=_TABLE.deactivated_at.type),
                 lease_version=_TABLE.lease_version + 1,
             )
         )
@@ -284,14 +257,43 @@ class TokenService:
         )
 
 
-def _read(connection: Connection, token_id: str, *, lock: bool = False) -> Token:
+def _read(connection: Connection, token_id: str, now: datetime, within: Within = None, *, lock: bool = False) -> Token:
     if token_id.startswith("sk-"):
-        raise BadRequest("use the token's id, not its value", param="token_id")  # MP-14
+        raise BadRequest("use the token's id, not its value", param="token_id")
     query = select(TokenRow.__table__).where(listing.equals(_TABLE.id, token_id))
+    if within is not None:
+        query = query.where(listing.within(_TABLE.project_id, within))
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:
         raise ResourceNotFound("token not found", audit={"error_type": "token not found"})
-    return Token.of(row)
+    return Token.of(row, now)
+
+
+def _require_revivable(token: Token, patch: TokenPatch, now: datetime) -> None:
+    """Raise Conflict when the token, as it would be after the patch, is past its expiry or idle timeout."""
+    idle_timeout = patch.values.get("idle_timeout_minutes", token.idle_timeout_minutes)
+    if replace(token, is_active=True, idle_timeout_minutes=idle_timeout).death(now) is not None:
+        raise Conflict(
+            "token has expired and cannot be reactivated",
+            code="token_expired",
+            audit={"error_type": "token_expired"},
+        )
+
+
+def _values(new: NewToken, bearer: str, now: datetime) -> dict[str, Any]:
+    """Return the columns of a new row, but for its id."""
+    return {
+        "token": digest(bearer),
+        "token_hint": hint(bearer),
+        "project_id": new.project_id,
+        "expires_at": None if new.lifetime is None else now + new.lifetime,
+        "is_active": True,
+        "max_requests": new.max_requests,
+        "created_at": now,
+        "name": new.name,
+        "metadata": None if new.metadata is None else json.dumps(new.metadata),
+        **new.limits,
+    }
 
 
 def _creation(new: NewToken, token: Token) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""A token as management sees it, and what may be asked of one (MP-43 to MP-53, data-plane 0.1)."""
+"""A token as management sees it, and what may be asked of one."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,45 +10,36 @@ from sqlalchemy import RowMapping
 
 from llm_proxy.amounts import MAX_MODEL_TOKENS, nano_usd, whole
 from llm_proxy.errors import BadRequest
+from llm_proxy.model.token import TokenRecord
 from llm_proxy.settings import Settings
 
 MAX_DURATION_MINUTES = 525_600
-MAX_REQUESTS = 2_147_483_647  # MP-47
-MAX_IDLE_MINUTES = 525_600  # data-plane 0.1
-_DURATIONS = {"duration_minutes": 1, "duration_hours": 60, "expires_in_days": 1440}  # MP-1
+MAX_REQUESTS = 2_147_483_647
+MAX_IDLE_MINUTES = 525_600
+_DURATIONS = {"duration_minutes": 1, "duration_hours": 60, "expires_in_days": 1440}
 _METADATA_KEYS, _METADATA_BYTES, _NAME_CHARACTERS = 16, 1024, 255
 _INT64 = 2**63
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A token's row, without the hash. `hint` is what may be shown of the bearer."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token(TokenRecord):
+    """A token as management sees it.
 
-    id: str
-    hint: str
-    project_id: str
-    expires_at: datetime | None
-    is_active: bool
+    Attributes:
+        state: What `TokenRecord.status` said at the time of the read, by the database's clock.
+    """
+
     deactivated_at: datetime | None
-    request_count: int
-    max_requests: int | None
     cache_hit_count: int
-    created_at: datetime
-    last_used_at: datetime | None
     name: str | None
     metadata: dict[str, Any] | None
-    idle_timeout_minutes: int | None = None
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    max_total_tokens: int | None = None
-    max_cost_nano_usd: int | None = None
-    total_tokens: int = 0
-    total_cost_nano_usd: int = 0
+    state: str = ""
+    created_by: str | None = None
 
     @classmethod
-    def of(cls, row: RowMapping) -> "Token":
-        """From a row of the tokens table."""
-        return cls(
+    def of(cls, row: RowMapping, now: datetime) -> "Token":
+        """Return a row of the tokens table that was read at `now`."""
+        token = cls(
             id=row["id"],
             hint=row["token_hint"] or "****",
             project_id=row["project_id"],
@@ -69,43 +60,14 @@ class Token:
             max_cost_nano_usd=row["max_cost_nano_usd"],
             total_tokens=row["total_tokens"],
             total_cost_nano_usd=row["total_cost_nano_usd"],
+            created_by=row["created_by"],
         )
-
-    def is_expired(self, now: datetime) -> bool:
-        """Whether the last good instant has passed."""
-        return self.expires_at is not None and now > self.expires_at
-
-    def is_withered(self, now: datetime) -> bool:
-        """Whether it was unused for longer than it may be."""
-        if self.idle_timeout_minutes is None:
-            return False
-        return now > (self.last_used_at or self.created_at) + timedelta(minutes=self.idle_timeout_minutes)
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether its quota or a budget is used up."""
-        pairs = (
-            (self.request_count, self.max_requests),
-            (self.total_tokens, self.max_total_tokens),
-            (self.total_cost_nano_usd, self.max_cost_nano_usd),
-        )
-        return any(most is not None and used >= most for used, most in pairs)
-
-    def status(self, now: datetime) -> str:
-        """`revoked`, `expired`, `rate_limited` or `active`, the first that applies (MP-43).
-
-        What idled to death has expired, and what has no budget left is limited: neither works any more.
-        """
-        if not self.is_active:
-            return "revoked"
-        if self.is_expired(now) or self.is_withered(now):
-            return "expired"
-        return "rate_limited" if self.is_spent else "active"
+        return replace(token, state=token.status(now))
 
 
 @dataclass(frozen=True, slots=True)
 class TokenDefaults:
-    """What a creation gets that does not say (MP-48). `lifetime` None = a duration has to be given."""
+    """What a creation gets that does not say. `lifetime` None = a duration has to be given."""
 
     lifetime: timedelta | None = None
     max_requests: int | None = None
@@ -148,7 +110,7 @@ class NewToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenPatch:
-    """The columns that a PATCH writes, by name; others stay as they are (DP-122)."""
+    """The columns that a PATCH writes, by name; others stay as they are."""
 
     values: Mapping[str, Any]
 
@@ -175,7 +137,7 @@ class TokenPatch:
 
 
 def check_max_requests(limit: int | None) -> int | None:
-    """The limit to store, None = unlimited. Raises BadRequest (MP-46, MP-47)."""
+    """The limit to store, None = unlimited. Raises BadRequest."""
     if limit is None:
         return None
     audit = {"requested_max_requests": limit}
@@ -241,7 +203,7 @@ def _lifetime(durations: Mapping[str, int], defaults: TokenDefaults) -> timedelt
 
 
 def _typed(wanted: Mapping[str, Any], name: str, kind: type) -> Any:
-    """The member, None when absent or null. Raises BadRequest for another type or a number beyond 64 bits (MP-24)."""
+    """The member, None when absent or null. Raises BadRequest for another type or a number beyond 64 bits."""
     value = wanted.get(name)
     if value is None:
         return None

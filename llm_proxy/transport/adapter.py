@@ -17,8 +17,8 @@ from llm_proxy.transport.head import Head, read_head
 from llm_proxy.transport.origin import Origin
 from llm_proxy.transport.upload import ONE_PIECE_BYTES, Upload, send_whole
 
-SWEEP_S = 0.5  # data-plane decision 10: limits may be as late as this
-_REPEATABLE = ("GET", "HEAD")  # DP-102
+SWEEP_S = 0.5  # limits may be as late as this
+_REPEATABLE = ("GET", "HEAD")
 
 
 class Adapter(BaseAdapter):

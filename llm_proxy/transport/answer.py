@@ -65,7 +65,7 @@ class Answer(Response):
             raise ours(exc, "body", is_sent=True) from exc
 
     def no_total_limit(self) -> None:
-        """From here on only silence is limited: for event streams (data-plane decision 10)."""
+        """From here on only silence is limited: for event streams."""
         self.exchange.end = self.exchange.deadline = math.inf
 
     def close(self) -> None:

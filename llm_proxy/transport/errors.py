@@ -4,6 +4,10 @@ Inside the package the library's own exceptions are raised. They are all `OSErro
 trouble with its client's socket, so none of them leaves `Upstream` or `Answer.chunks`.
 """
 
+import errno
+import socket
+import ssl
+
 from requests import exceptions as theirs
 
 from llm_proxy.errors import UpstreamBroken, UpstreamConnectError, UpstreamCut, UpstreamError, UpstreamTimeout
@@ -47,3 +51,36 @@ def ours(exc: theirs.RequestException, phase: str, *, is_sent: bool) -> Upstream
         if isinstance(exc, library_class):
             return own_class().at(phase, is_sent=is_sent)
     return UpstreamBroken().at(phase, is_sent=is_sent)
+
+
+_UNREACHABLE = frozenset((errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN))
+
+
+def cause_of(exc: BaseException | None) -> str:
+    """Return in a few words why a connection was not made, from an exception and those behind it."""
+    while exc is not None:
+        if words := _words(exc):
+            return words
+        exc = exc.__cause__ or exc.__context__
+    return "the connection failed"
+
+
+def _words(exc: BaseException) -> str | None:
+    """Return what one exception says; None when another behind it may say more."""
+    if isinstance(exc, socket.gaierror):
+        return "unknown host" if exc.errno != socket.EAI_AGAIN else "unknown host (the name server does not answer)"
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"certificate not trusted ({exc.verify_message})"
+    if isinstance(exc, ssl.SSLError):
+        return f"no TLS handshake ({getattr(exc, 'reason', None) or 'connection ended'})"
+    if isinstance(exc, theirs.ProxyError) and exc.args:
+        return str(exc)
+    if isinstance(exc, theirs.Timeout | TimeoutError):
+        return "no answer in time"
+    if isinstance(exc, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(exc, ConnectionResetError):
+        return "connection reset"
+    if isinstance(exc, OSError) and exc.errno in _UNREACHABLE:
+        return "host unreachable"
+    return None

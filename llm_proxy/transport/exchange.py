@@ -31,7 +31,13 @@ class Timeouts:
 
 
 class Pool(Protocol):
-    """The owner of the connections to one origin, as an exchange sees it."""
+    """The owner of the connections to one origin, as an exchange sees it.
+
+    Attributes:
+        place: Host and port that are connected to, for messages.
+    """
+
+    place: str
 
     def put(self, sock: Any) -> None:
         """Keep a connection whose response has been read to its clean end."""
@@ -122,7 +128,7 @@ class Exchange:
                 sock.close()
 
     def renew(self) -> None:
-        """Drop the connection and stand before the connecting again (one re-send, DP-102)."""
+        """Drop the connection and stand before the connecting again (one re-send)."""
         sock, self.sock = self.sock, None
         if sock is not None:
             sock.close()

@@ -34,6 +34,7 @@ class Origin:
     """Connections to one `scheme://host:port`. The idle ones are bounded, the active ones are the application's.
 
     Attributes:
+        place: Host and port that are connected to, for messages.
         idle: Socket and the time since when it is idle; the last one in is the first one out.
         prefix: In front of the target, and `extra` behind the fields, of each request through a proxy without tunnel.
     """
@@ -51,6 +52,9 @@ class Origin:
             self._proxy = proxy_for(url)
         except ValueError as exc:
             raise ProxyError(str(exc)) from None
+        self.place = f"{self._host}:{self._port}"
+        if self._proxy is not None:
+            self.place += f" through the proxy {self._proxy.host}:{self._proxy.port}"
         self._max_idle, self._idle_s = max_idle, idle_s
         self._tls = Tls(self._host) if self._scheme == "https" else None
         proxy = self._proxy

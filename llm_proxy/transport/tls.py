@@ -34,6 +34,8 @@ def make_context() -> Any:
         context.load_verify_locations(**({"capath": bundle} if Path(bundle).is_dir() else {"cafile": bundle}))
     except OSError:
         raise SSLError(f"{name or 'certifi'}: expected a readable file or folder of CA certificates") from None
+    # Some builds of Python, Debian 12's for one, set it: a FIN without close_notify would pass as an end.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.set_alpn_protocols(["http/1.1"])
     return context
 

@@ -14,7 +14,7 @@ from llm_proxy.transport.exchange import RECV_BYTES, Exchange
 from llm_proxy.transport.forward import Forward
 
 ONE_PIECE_BYTES = 65536
-CONTINUE_WAIT_S = 1.0  # RFC 9110 §10.1.1: a client must not wait for ever; data-plane decision 9
+CONTINUE_WAIT_S = 1.0  # RFC 9110 §10.1.1: a client must not wait for ever
 EARLY_BYTES = 65536
 _PENDING = (BlockingIOError, SSLWantReadError, SSLWantWriteError)
 

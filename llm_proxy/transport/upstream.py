@@ -7,17 +7,18 @@ from typing import Any
 from gevent import monkey
 from requests.exceptions import RequestException
 
+from llm_proxy.errors import UpstreamCut, UpstreamError
 from llm_proxy.transport.adapter import SWEEP_S, Adapter
 from llm_proxy.transport.answer import Answer
 from llm_proxy.transport.connect import LookUp, look_up
-from llm_proxy.transport.errors import ours
+from llm_proxy.transport.errors import cause_of, ours
 from llm_proxy.transport.exchange import Exchange, Timeouts
 from llm_proxy.transport.forward import Forward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Bounds of the pool (they bound idle connections, DP-2) and what tests replace."""
+    """Bounds of the pool (they bound idle connections) and what tests replace."""
 
     max_idle: int = 100
     max_idle_per_origin: int = 20
@@ -58,7 +59,7 @@ class Upstream:
         try:
             exchange = adapter.begin(forward.origin, timeouts)
         except RequestException as exc:
-            raise ours(exc, "connect", is_sent=False) from exc
+            raise _explained(ours(exc, "connect", is_sent=False), forward.origin, exc) from exc
         try:
             if begun is not None:
                 begun(exchange)
@@ -67,7 +68,8 @@ class Upstream:
             exchange.over(pool=False)  # `begun` may raise, too
             if not isinstance(exc, RequestException) or exc is exchange.foreign:
                 raise
-            raise ours(exc, exchange.phase, is_sent=exchange.is_sent) from exc
+            failure = ours(exc, exchange.phase, is_sent=exchange.is_sent)
+            raise _explained(failure, exchange.pool.place, exc) from exc
 
     def prepare(self, origin: str) -> None:
         """Read the proxy and the certificates for an origin now; at its first request they would cost 20 ms.
@@ -112,3 +114,10 @@ class Upstream:
                 look_up=options.look_up,
             )
         return adapter
+
+
+def _explained(failure: UpstreamError, place: str, exc: BaseException) -> UpstreamError:
+    """Note for log and event why a connection was not made."""
+    if failure.phase == "connect" and not isinstance(failure, UpstreamCut):
+        failure.cause = f"connect to {place}: {cause_of(exc)}"
+    return failure

@@ -1,4 +1,4 @@
-"""Budgets of model tokens and of money: looked at before dispatch, by what is settled so far (data-plane 0.1).
+"""Budgets of model tokens and of money: looked at before dispatch, by what is settled so far.
 
 Running exchanges finish, so a budget may be passed by what was in flight. What this worker has settled and not written
 yet is counted at once; other workers' settlements come with the token's facts, within two seconds. Where a budget is
@@ -15,63 +15,16 @@ from typing import Any, Protocol
 from llm_proxy.amounts import NANO
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.errors import CostBudgetExceeded, ModelNotPriced, ServiceUnavailable, TokenBudgetExceeded
+from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.usage.prices import Prices
 
-FRESH_S = 0.9  # data-plane decision 4
+FRESH_S = 0.9
 SMALL_TOKENS, SMALL_NANO_USD = 200_000, NANO  # budgets that a second's traffic may pass by a large part
 _MOST = 10_000  # projects whose sums are remembered, and ids that are watched closely
 _TOTALS = "SELECT total_tokens, total_cost_nano_usd FROM tokens WHERE id = ?"
 _MONTH = "SELECT coalesce(sum(cost_nano_usd), 0) FROM usage_daily WHERE project_id = ? AND day >= ?"
 _log = logging.getLogger(__name__)
-
-
-class Project(Protocol):
-    """The part of a project's facts that budgets need."""
-
-    @property
-    def tokens_per_minute(self) -> int | None:
-        """None = no limit."""
-
-    @property
-    def max_cost_nano_usd_per_month(self) -> int | None:
-        """None = no budget."""
-
-
-class Token(Protocol):
-    """The part of a token's facts that budgets need."""
-
-    @property
-    def id(self) -> str:
-        """The row's id."""
-
-    @property
-    def project_id(self) -> str:
-        """Its project's."""
-
-    @property
-    def tokens_per_minute(self) -> int | None:
-        """None = no limit."""
-
-    @property
-    def max_total_tokens(self) -> int | None:
-        """None = no budget."""
-
-    @property
-    def max_cost_nano_usd(self) -> int | None:
-        """None = no budget."""
-
-    @property
-    def total_tokens(self) -> int:
-        """Model tokens that the row holds."""
-
-    @property
-    def total_cost_nano_usd(self) -> int:
-        """Money that the row holds."""
-
-    @property
-    def project(self) -> Project:
-        """Its project."""
 
 
 class Pending(Protocol):
@@ -123,12 +76,12 @@ class Budgets:
         self._months: dict[str, tuple[float, date, int]] = {}  # project → read at, first day, money
         self._close: set[str] = set()  # tokens and projects whose budgets are watched closely
 
-    def is_close(self, token: Token) -> bool:
+    def is_close(self, token: TokenSnapshot) -> bool:
         """Whether what this token uses is to be written at once. Costs nothing where there is no budget."""
         close = self._close
         return bool(close) and (token.id in close or token.project_id in close)
 
-    def check_token(self, token: Token) -> None:
+    def check_token(self, token: TokenSnapshot) -> None:
         """Step 11: the token's own budgets. Raises TokenBudgetExceeded, CostBudgetExceeded."""
         most_tokens, most_cost = token.max_total_tokens, token.max_cost_nano_usd
         if most_tokens is None and most_cost is None:
@@ -150,7 +103,7 @@ class Budgets:
         if most_cost is not None and cost >= most_cost:
             raise CostBudgetExceeded
 
-    def check_project(self, token: Token) -> None:
+    def check_project(self, token: TokenSnapshot) -> None:
         """Step 12: the project's budget of the calendar month. Raises CostBudgetExceeded, ServiceUnavailable."""
         most = token.project.max_cost_nano_usd_per_month
         if most is None:
@@ -168,7 +121,7 @@ class Budgets:
             raise CostBudgetExceeded(description="project budget of this month")
 
     @staticmethod
-    def needs_price(token: Token) -> bool:
+    def needs_price(token: TokenSnapshot) -> bool:
         """Whether money limits this token, so that what it asks for must have a price."""
         return token.max_cost_nano_usd is not None or token.project.max_cost_nano_usd_per_month is not None
 

@@ -5,19 +5,22 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
-from typing import Any, Protocol
+from typing import Any, Final
 
 import gevent
-import orjson
 
 from llm_proxy import metrics
 from llm_proxy.amounts import NANO
+from llm_proxy.formats.prompt import Prompt, read_prompt
+from llm_proxy.formats.reading import Reading, read
+from llm_proxy.formats.tokens import Estimator, by_size
+from llm_proxy.formats.usage import MAX_COUNT, Usage
+from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.texts import printable
-from llm_proxy.usage.estimate import Estimator
-from llm_proxy.usage.parsers import Reading, Usage, prompt_texts, read
+from llm_proxy.usage.model_names import ModelNames
 from llm_proxy.usage.prices import Prices
 from llm_proxy.usage.rollup import Key, Rollup, Sums
 from llm_proxy.usage.tap import REQUEST_BYTES, Tap
@@ -29,57 +32,29 @@ _PAUSE_S = 0.005  # between writes that are urgent
 _CLOSE_LIMIT_S, _CUT_LIMIT_S = 5.0, 1.0  # for a database that does not answer
 _YIELD_EVERY = 16  # exchanges read at once, before others get their turn
 _GENERATES = re.compile(
-    r"(?:^|/)v[0-9]+[a-z0-9]*/(?:chat/completions|completions|responses|messages|embeddings|complete)$"
+    r"(?:^|/)(?:v[0-9]+[a-z0-9]*|openai|deployments/[^/]+)/"
+    r"(?:chat/completions|completions|responses|messages|embeddings|complete)$"
+    r"|/chat/completions$"
+    r"|(?::|%3A)(?:generateContent|streamGenerateContent|embedContent|batchEmbedContents)$",
+    re.IGNORECASE,
 )
-_CHAT = "/chat/completions"
+_NO_TEXT = re.compile(r"\s*(?:(?:audio|image|video|font)/|application/(?:octet-stream|pdf|zip|gzip))", re.IGNORECASE)
 _FORM_MODEL = re.compile(rb'[;\s]name="?model(?![^";\s])', re.IGNORECASE)
 _FORM_PARTS, _MODEL_BYTES = 1000, 255  # looked at
-_READABLE = ("application/json", "text/event-stream")
 _log = logging.getLogger(__name__)
 
 
-class Token(Protocol):
-    """The part of a token's facts that is counted by."""
-
-    @property
-    def id(self) -> str:
-        """The row's id."""
-
-    @property
-    def project_id(self) -> str:
-        """Its project's."""
-
-
-class Readable(Protocol):
-    """A body that is read piece by piece."""
-
-    def read1(self, n: int, /) -> bytes:
-        """At most `n` bytes; b"" at the end."""
-
-
-class MeteredBody:
-    """A streamed body whose first pieces, and last one, are kept."""
-
-    __slots__ = ("_body", "_metered")
-
-    def __init__(self, body: Readable, metered: "Metered") -> None:
-        self._body, self._metered = body, metered
-
-    def read1(self, n: int, /) -> bytes:
-        """The next piece, as the body gives it."""
-        data = self._body.read1(n)
-        self._metered.request_piece(data)
-        return data
-
-
 class Metered:
-    """What is kept of one exchange.
+    """What is kept of one exchange, and what it used once that was read.
 
     Attributes:
-        asked: The request's body as far as it is kept; in pieces while it passes.
-        tap: The answer's, where it can tell something.
+        asked: The request's body as far as it is kept, in pieces.
+        asked_bytes: Its length, as far as it has passed or is known.
+        tap: The response's, where it can tell something.
+        request_room: How many bytes of a body that is held on disk are of use.
     """
 
+    request_room: Final = REQUEST_BYTES
     __slots__ = (
         "asked",
         "asked_bytes",
@@ -87,40 +62,63 @@ class Metered:
         "media_type",
         "method",
         "path",
+        "request_encoding",
         "request_type",
         "status",
         "tap",
         "token",
     )
 
-    def __init__(self, token: Any, method: str, path: str, request_type: str) -> None:
-        self.token, self.method, self.path, self.request_type = token, method, path, request_type
-        self.asked: bytes | list[bytes] = b""
+    def __init__(
+        self, token: TokenSnapshot, method: str, path: str, request_type: str, request_encoding: str = ""
+    ) -> None:
+        self.token, self.method, self.path = token, method, path
+        self.request_type, self.request_encoding = request_type, request_encoding
+        self.asked: list[bytes] = []
         self.asked_bytes, self.last = 0, b""
         self.tap: Tap | None = None
         self.media_type = ""
         self.status: int | None = None
 
-    def answered(self, status: int, media_type: str, encoding: str) -> Tap | None:
-        """The answer's head: a tap for its body, None where it tells nothing."""
+    def request_data(self, data: bytes) -> None:
+        """Keep the first pieces of the request's body, and the last, where a form may name its model."""
+        if self.asked_bytes < REQUEST_BYTES:
+            self.asked.append(data)
+        elif data:
+            self.last = data
+        self.asked_bytes += len(data)
+
+    def request_rest(self, size: int) -> None:
+        """Count what is sent without being shown."""
+        self.asked_bytes += size
+
+    def response_started(self, status: int | None, fields: Iterable[tuple[str, str]]) -> Tap | None:
+        """Take the response's status and fields; return a tap for its body, None where it tells nothing.
+
+        The type is a provider's hint: where a model generates, whatever it answers is read.
+        """
         self.status = status
-        if not 200 <= status < 300:
+        if status is None or not 200 <= status < 300:
             return None
-        media_type = media_type.lower()
-        if media_type.startswith(_READABLE) or "+json" in media_type:
-            self.media_type = media_type
+        media_type, encoding = _content(fields)
+        if not _NO_TEXT.match(media_type) or self.generates:
+            self.media_type = media_type.lower()
             self.tap = Tap(encoding)
         return self.tap
 
-    def request_piece(self, piece: bytes) -> None:
-        """A piece of a body that is not held: the first are kept, and the last, where a form may name its model."""
-        if not isinstance(self.asked, list):
-            self.asked = []
-        if self.asked_bytes < REQUEST_BYTES:
-            self.asked.append(piece)
-            self.asked_bytes += len(piece)
-        elif piece:
-            self.last = piece
+    @property
+    def generates(self) -> bool:
+        """Whether a model reads the request and writes the response."""
+        return self.method == "POST" and _GENERATES.search(self.path) is not None
+
+    @property
+    def kept(self) -> bytes:
+        """The request's first bytes."""
+        return self.asked[0] if len(self.asked) == 1 else b"".join(self.asked)
+
+    def prompt(self) -> Prompt:
+        """Read the request."""
+        return read_prompt(self.kept, self.request_encoding, self.asked_bytes)
 
 
 class Meter:
@@ -149,10 +147,18 @@ class Meter:
         self._greenlets: list[gevent.Greenlet] = []
         self._flushed_at = time.monotonic()
         self._is_closed = threading.Event()
+        self._names = ModelNames()
 
-    def begin(self, token: Token, method: str, path: str, request_type: str | None) -> Metered:
-        """An exchange is about to be sent."""
-        return Metered(token, method, path, request_type or "")
+    def begin(
+        self,
+        token: TokenSnapshot,
+        method: str,
+        path: str,
+        request_type: str | None,
+        request_encoding: str | None = None,
+    ) -> Metered:
+        """Begin to count an exchange that is about to be sent."""
+        return Metered(token, method, path, request_type or "", request_encoding or "")
 
     def ended(self, metered: Metered) -> None:
         """It is over, and was charged; read later, unless a budget waits for it."""
@@ -218,32 +224,55 @@ class Meter:
             _log.exception("an exchange's usage was not counted")
 
     def _read(self, metered: Metered) -> None:
-        reading, body = Reading(), None
-        if metered.tap is not None:
-            body = metered.tap.finish()
-            reading = read(body, metered.media_type)
+        prompt: list[Prompt] = []  # read once, where it is needed
+
+        def asked() -> Prompt:
+            if not prompt:
+                prompt.append(metered.prompt())
+            return prompt[0]
+
+        reading, usage, once = Reading(), None, None
+        try:
+            reading, usage, once = self._measured(metered, asked)
+        except Exception:
+            _log.exception("an exchange's usage could not be read: it counts by its size")
+            usage = _of_size(metered)
+        self._add(metered, usage, once, reading.model, asked)
+
+    def _measured(self, metered: Metered, asked: Callable[[], Prompt]) -> tuple[Reading, Usage | None, str | None]:
+        """Return what the response says, what counts, and the id of the object that it counts with."""
+        if metered.tap is None:
+            return Reading(), None, None
+        body = metered.tap.finish()
+        reading = read(body, metered.media_type)
+        if reading.has_absurd_usage:
+            _log.warning("a provider reported a usage that is not believed", extra={"path": metered.path[:200]})
         usage, once = reading.usage, reading.once
         is_get = metered.method in ("GET", "HEAD")
         if (once is None and is_get) or (once is not None and not reading.is_final):
-            usage, once = None, None  # it was counted with the POST that made it, or will be when it is finished
-        asked: dict[str, Any] | None = None
-        if usage is None and reading.once is None and body is not None and _generates(metered):
-            asked = _asked(metered)
-            usage = self._estimated(reading, asked, body.scale)
-        self._add(metered, usage, once, reading.model or _asked_model(metered, asked))
+            return reading, None, None  # it was counted with the POST that made it, or will be when it is finished
+        if usage is None and once is None and metered.generates:
+            usage = self._estimator.estimate(reading, asked())
+            if not body.is_readable:
+                usage.completion_tokens = by_size(metered.tap.received_bytes)
+        return reading, usage, once
 
-    def _add(self, metered: Metered, usage: Usage | None, once: str | None, model: str | None) -> None:
+    def _add(
+        self, metered: Metered, usage: Usage | None, once: str | None, model: str | None, asked: Callable[[], Prompt]
+    ) -> None:
+        model = model or _asked_model(metered, asked)
         price = self._prices.of(model)
         if price is None and usage is not None:
-            price = self._prices.of(_asked_model(metered, None))
+            price = self._prices.of(_asked_model(metered, asked))
         is_good = metered.status is not None and 200 <= metered.status < 300
-        if not model or not (is_good or price):  # a name that nobody has answered to is no model
+        if not model or not (is_good or price):  # a name without any successful response is no model
             model = UNKNOWN
         cost = None if price is None else price.nano_usd(usage) if usage is not None else 0
-        token = metered.token
-        self._rollup.add(
-            Key(self._today(), token.project_id, token.id, printable(model)), Sums.of(usage, cost), once=once
-        )
+        token, day = metered.token, self._today()
+        model = printable(model)
+        if price is None and model != UNKNOWN:
+            model = self._names.bounded(model, token.id, day)
+        self._rollup.add(Key(day, token.project_id, token.id, model), Sums.of(usage, cost), once=once)
         if usage is not None:
             self._tell(usage, cost)
             self._count_tokens(token, usage.total_tokens)
@@ -262,41 +291,34 @@ class Meter:
         elif cost:
             metrics.COST_USD.inc(cost / NANO)
 
-    def _estimated(self, reading: Reading, asked: dict[str, Any] | None, scale: float) -> Usage:
-        model = reading.model or (str(asked.get("model")) if asked else None)
-        completion = self._estimator.count(reading.texts, model)
-        prompt = self._estimator.count(prompt_texts(asked), model) if asked else 0
-        return Usage(prompt, round(completion * scale), is_estimated=True)
+
+def _content(fields: Iterable[tuple[str, str]]) -> tuple[str, str]:
+    """Return Content-Type and Content-Encoding; empty where there is none."""
+    media_type = encoding = ""
+    for name, value in fields:
+        size = len(name)  # cheaper than a look at each name
+        if size == 12 and name.lower() == "content-type":
+            media_type = value
+        elif size == 16 and name.lower() == "content-encoding":
+            encoding = value
+    return media_type, encoding
 
 
-def _generates(metered: Metered) -> bool:
-    return metered.method == "POST" and (
-        _GENERATES.search(metered.path) is not None or metered.path.endswith(_CHAT)
-    )  # fmt: skip
-
-
-def _body(metered: Metered) -> bytes:
-    return metered.asked if isinstance(metered.asked, bytes) else b"".join((*metered.asked, metered.last))
-
-
-def _asked(metered: Metered) -> dict[str, Any] | None:
-    """The request as JSON; None when it is none, or not kept whole."""
-    try:
-        found = orjson.loads(_body(metered))
-    except orjson.JSONDecodeError:
+def _of_size(metered: Metered) -> Usage | None:
+    """Return an estimate by nothing but the sizes of both bodies, where a model was at work."""
+    if metered.tap is None or not metered.generates:
         return None
-    return found if isinstance(found, dict) else None
+    prompt = by_size(max(metered.asked_bytes, len(metered.kept)))
+    return Usage(min(prompt, MAX_COUNT), min(by_size(metered.tap.received_bytes), MAX_COUNT), is_estimated=True)
 
 
-def _asked_model(metered: Metered, asked: dict[str, Any] | None) -> str | None:
-    """The model that the request names."""
+def _asked_model(metered: Metered, asked: Callable[[], Prompt]) -> str | None:
+    """Return the model that the request names."""
     if metered.method in ("GET", "HEAD") or not metered.asked:
         return None
     if metered.request_type.lower().startswith("multipart/"):
-        return _form_model(_body(metered))
-    asked = asked or _asked(metered)
-    model = asked.get("model") if asked else None
-    return model if isinstance(model, str) else None
+        return _form_model(metered.kept + metered.last)
+    return asked().model
 
 
 def _form_model(form: bytes) -> str | None:

@@ -1,4 +1,4 @@
-"""What model tokens cost: a dated file of decimals per 1,000,000 tokens (data-plane 0.1)."""
+"""What model tokens cost: a dated file of decimals per 1,000,000 tokens."""
 
 import datetime
 import re
@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from llm_proxy.amounts import NANO
+from llm_proxy.formats.usage import Usage
 from llm_proxy.settings import Settings
-from llm_proxy.usage.parsers import Usage
 
 _PER_TOKEN = Decimal(NANO) / 1_000_000
 _DATED = re.compile(r"(.+)-[0-9]{4}-[0-9]{2}-[0-9]{2}")

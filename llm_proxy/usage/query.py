@@ -1,4 +1,4 @@
-"""Sums of what was used, by any of project, token, model and day (data-plane 0.1)."""
+"""Sums of what was used, by any of project, token, model and day."""
 
 import base64
 import binascii
@@ -28,17 +28,23 @@ COUNTS: Final = ("requests", "prompt_tokens", "completion_tokens", "cached_token
 
 @dataclass(frozen=True, slots=True)
 class UsageFilter:
-    """Which rows are summed; both days are included."""
+    """Which rows are summed; both days are included.
+
+    `within` are the projects that the caller may see, None for all.
+    """
 
     since: date
     until: date
     project_id: str | None = None
     token_id: str | None = None
     model: str | None = None
+    within: frozenset[str] | None = None
 
     def clauses(self) -> list[ColumnElement[bool]]:
         """For WHERE."""
         found: list[ColumnElement[bool]] = [_TABLE.day >= self.since, _TABLE.day <= self.until]
+        if self.within is not None:
+            found.append(listing.within(_TABLE.project_id, self.within))
         if self.project_id is not None:
             found.append(listing.equals(_TABLE.project_id, self.project_id))
         if self.token_id is not None:

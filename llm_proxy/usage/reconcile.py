@@ -17,7 +17,7 @@ from llm_proxy.runtime.clock import parse_rfc3339, rfc3339_ms
 _USAGE: Any = UsageRow.__table__.c
 _TOKENS: Any = TokenRow.__table__.c
 _PROJECTS: Any = ProjectRow.__table__.c
-_NOT_CHARGED = frozenset(("connect_error",))  # accounting row 4: the unit came back
+_NOT_CHARGED = frozenset(("connect_error",))  # the unit came back
 
 
 class Charged(Protocol):

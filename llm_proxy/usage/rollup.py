@@ -20,13 +20,13 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.models import TokenRow, UsageObjectRow, UsageRow
 from llm_proxy.db.session import writing
+from llm_proxy.formats.usage import Usage
 from llm_proxy.runtime.clock import utc_now
-from llm_proxy.usage.parsers import Usage
 
 _MODEL_CHARACTERS = 255
 _OBJECT_CHARACTERS = 255
 _REST_LIMIT_S = 0.25
-_ROWS_AT_ONCE = 200  # of one transaction (MP-90)
+_ROWS_AT_ONCE = 200  # of one transaction
 _TOKENS: Any = TokenRow.__table__
 _DAILY: Any = UsageRow.__table__
 _OBJECTS: Any = UsageObjectRow.__table__

@@ -6,14 +6,13 @@ from typing import cast
 from flask import Flask, Response, current_app, g, request
 
 from llm_proxy import logs
+from llm_proxy.access.caller import Caller
 from llm_proxy.container import Container
 from llm_proxy.forwarding.request import client_address
 from llm_proxy.runtime.ids import accepted_id, uuid7
 
-INSIDE = (
-    "llm_proxy.actor"  # environ key of a call made in this process, with its actor; no request can carry it (MP-131)
-)
-QUIET_PATHS = ("/health", "/live", "/ready")  # MP-188: probes are logged at debug
+INSIDE = "llm_proxy.actor"  # environ key of a call made in this process, with its actor; no request can carry it
+QUIET_PATHS = ("/health", "/live", "/ready")  # probes are logged at debug
 
 
 def services() -> Container:
@@ -29,20 +28,28 @@ def request_id() -> str:
 
 
 def correlation_id() -> str:
-    """The same for X-Correlation-ID (DP-41)."""
+    """The same for X-Correlation-ID."""
     if "correlation_id" not in g:
         g.correlation_id = accepted_id(request.headers.get("X-Correlation-ID")) or uuid7()
     return cast(str, g.correlation_id)
 
 
 def client_ip() -> str | None:
-    """The client's address, trusted proxies left out (DP-88)."""
+    """The client's address, trusted proxies left out."""
     fields = request.environ.get("llm_proxy.fields")
     if fields is None:
         forwarded = request.headers.getlist("X-Forwarded-For")
     else:
         forwarded = [value for name, value in fields if name == "X-FORWARDED-FOR"]
     return client_address(request.remote_addr, forwarded, services().settings.trusted_proxies)
+
+
+def _actor() -> dict[str, str]:
+    """Name the caller of the management plane, where one was admitted."""
+    caller: Caller | None = g.get("caller")
+    if caller is None:
+        return {}
+    return {"actor": caller.actor} | ({} if caller.key_id is None else {"actor_key_id": caller.key_id})
 
 
 def register(app: Flask, access: logs.AccessLog, metrics_path: str) -> None:
@@ -69,7 +76,11 @@ def register(app: Flask, access: logs.AccessLog, metrics_path: str) -> None:
             duration_s=time.monotonic() - g.get("received_s", time.monotonic()),
             request_id=request_id(),
             client_ip=client_ip(),
-            fields={"correlation_id": correlation_id(), "response_bytes": response.content_length or 0},
+            fields={
+                "correlation_id": correlation_id(),
+                "response_bytes": response.content_length or 0,
+                **_actor(),
+            },
             is_quiet=request.path in quiet or INSIDE in request.environ,
         )
         return response

@@ -1,4 +1,4 @@
-"""The only renderer of errors: OpenAI's object on /v1, the flat form elsewhere (data-plane decision 1, MP-8)."""
+"""The only renderer of errors: OpenAI's object on /v1, the flat form elsewhere."""
 
 import logging
 from http import HTTPStatus
@@ -26,7 +26,7 @@ def openai_form(error: LlmProxyError) -> bytes:
 
 
 def flat_form(error: LlmProxyError) -> bytes:
-    """The body elsewhere: `error`, and `description`, `code` where there are any (MP-8)."""
+    """The body elsewhere: `error`, and `description`, `code` where there are any."""
     return _body({"error": error.message, **getattr(error, "more", {})}, error)
 
 
@@ -54,7 +54,7 @@ def answer(error: LlmProxyError) -> Response:
 
 
 def register(app: Flask) -> None:
-    """Answer whatever a view raises; details go to the log alone (DP-82)."""
+    """Answer whatever a view raises; details go to the log alone."""
     app.register_error_handler(LlmProxyError, answer)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)

@@ -1,4 +1,4 @@
-"""Probes and metrics (DP-205, DP-212..DP-215)."""
+"""Probes and metrics."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ from flask import Blueprint, Response
 from llm_proxy import __version__, metrics
 from llm_proxy.runtime.clock import rfc3339, utc_now
 
+SERVER_METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 TEXT = "text/plain; charset=utf-8"
 
 
@@ -25,6 +26,11 @@ def blueprint(readiness: Callable[[], str | None], metrics_path: str | None) -> 
         """That the process answers, and its version; nothing else is looked at."""
         now = rfc3339(utc_now())
         return _json({"status": "ok", "timestamp": now, "version": __version__})
+
+    @bp.route("/*", methods=["OPTIONS"], provide_automatic_options=False)  # how `OPTIONS *` arrives (PEP 3333)
+    def server_options() -> Response:
+        """Methods of the server as a whole (RFC 9110 §9.3.7)."""
+        return Response(status=204, headers={"Allow": SERVER_METHODS})
 
     @bp.get("/live")
     def live() -> Response:

@@ -73,7 +73,7 @@ class _Anything(BaseConverter):
 
 
 def blueprint(endpoint: ProxyEndpoint, mounts: Sequence[str]) -> Blueprint:
-    """The routes of the slow lane: every method, every path below the mounts (DP-83)."""
+    """The routes of the slow lane: every method, every path below the mounts."""
     bp = Blueprint("proxy", __name__)
 
     def add_rules(state: BlueprintSetupState) -> None:

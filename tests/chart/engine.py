@@ -19,7 +19,7 @@ Object = dict[str, Any]
 
 
 class DuplicateKey(Exception):
-    """A mapping in a manifest has one key twice: a YAML parser keeps one of them, silently (CH-288)."""
+    """A mapping in a manifest has one key twice: a YAML parser keeps one of them, silently."""
 
 
 class _Loader(yaml.CSafeLoader):

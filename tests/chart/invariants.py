@@ -1,4 +1,4 @@
-"""What holds for every rendering, whatever the values (CH-280 to CH-288). A check raises AssertionError."""
+"""What holds for every rendering, whatever the values. A check raises AssertionError."""
 
 import json
 import re
@@ -88,7 +88,7 @@ def selector(obj: Object) -> dict[str, str] | None:
 
 
 def check_selectors(rendering: Rendering) -> None:
-    """Every selector finds exactly the pods of one workload, a workload's its own (CH-280)."""
+    """Every selector finds exactly the pods of one workload, a workload's its own."""
     for obj in rendering.objects:
         wanted = selector(obj)
         if wanted is None:
@@ -111,7 +111,7 @@ def check_selectors(rendering: Rendering) -> None:
 
 
 def check_ports(rendering: Rendering) -> None:
-    """Services and probes name ports that the containers have (CH-280)."""
+    """Services and probes name ports that the containers have."""
     for owner, labels, spec in pods(rendering):
         ports = {port["name"] for c in spec["containers"] for port in c.get("ports", [])}
         for service in rendering.of("Service"):
@@ -133,7 +133,7 @@ def check_ports(rendering: Rendering) -> None:
 
 
 def check_mounts_and_environment(rendering: Rendering, values: Values) -> None:
-    """Mounts have volumes, paths and variables come once, referenced Secrets exist or were named (CH-281)."""
+    """Mounts have volumes, paths and variables come once, referenced Secrets exist or were named."""
     secrets = {s["metadata"]["name"]: s.get("data", {}) for s in rendering.of("Secret")}
     named = json.dumps(values)
     for obj in rendering.objects:
@@ -177,7 +177,7 @@ def _check_source(
 
 
 def check_security(rendering: Rendering) -> None:
-    """The restricted Pod Security level and more: no token, no service links, a read-only root, resources (CH-282)."""
+    """The restricted Pod Security level and more: no token, no service links, a read-only root, resources."""
     for obj in rendering.objects:
         spec = pod_spec(obj)
         if spec is None:
@@ -199,7 +199,7 @@ def check_security(rendering: Rendering) -> None:
 
 
 def check_names(rendering: Rendering) -> None:
-    """Names and labels are what the API server takes (CH-288); all objects are the release's."""
+    """Names and labels are what the API server takes; all objects are the release's."""
     seen: set[tuple[str, str]] = set()
     for obj in rendering.objects:
         name = obj["metadata"]["name"]
@@ -224,7 +224,7 @@ def check_names(rendering: Rendering) -> None:
 
 
 def check_secrets_hidden(rendering: Rendering, secrets: tuple[str, ...]) -> None:
-    """No secret's value outside of Secrets, nor in the notes (CH-283)."""
+    """No secret's value outside of Secrets, nor in the notes."""
     for obj in rendering.objects:
         if obj["kind"] != "Secret":
             for secret in secrets:

@@ -1,4 +1,4 @@
-"""The metrics that dashboards and alerts may count on: name → its own labels (data-plane §7, events §5)."""
+"""The metrics that dashboards and alerts may count on: name → its own labels."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Every command and every values file of the chart's documents renders (CH-206, CH-207, CH-287)."""
+"""Every command and every values file of the chart's documents renders."""
 
 import re
 import shlex

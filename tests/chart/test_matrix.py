@@ -1,4 +1,4 @@
-"""Every pair of the chart's main choices renders what Kubernetes takes and what the invariants ask (CH-284)."""
+"""Every pair of the chart's main choices renders what Kubernetes takes and what the invariants ask."""
 
 import pytest
 
@@ -149,7 +149,7 @@ def test_every_profile_and_example_keeps_the_invariants(name: str) -> None:
     ],
 )
 def test_old_clusters_get_the_api_versions_that_they_have(version: str, hpa: str, pdb: str) -> None:
-    """1.19 to 1.22 know no autoscaling/v2, 1.19 and 1.20 no policy/v1 (CH-140); the fields are the same."""
+    """1.19 to 1.22 know no autoscaling/v2, 1.19 and 1.20 no policy/v1; the fields are the same."""
     values = merged([profiles()["production"], {"kubeVersionOverride": version}])
     old, new = render(values), render(profiles()["production"])
     for kind, wanted in (

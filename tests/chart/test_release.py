@@ -1,4 +1,4 @@
-"""What a release publishes is what the documents install (CH-3, CH-111)."""
+"""What a release publishes is what the documents install."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Upgrades touch nothing that Kubernetes lets nobody change, and old values still render (CH-182, CH-286)."""
+"""Upgrades touch nothing that Kubernetes lets nobody change, and old values still render."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The compose files are valid and keep their promises (MP-249, MP-250); the Dockerfile has no lint."""
+"""The compose files are valid and keep their promises; the Dockerfile has no lint."""
 
 import re
 import shutil

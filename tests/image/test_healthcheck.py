@@ -1,4 +1,4 @@
-"""The image's health check knows what its container runs (MP-247)."""
+"""The image's health check knows what its container runs."""
 
 import importlib.util
 import os

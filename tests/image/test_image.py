@@ -59,7 +59,15 @@ def test_only_what_is_named_enters_the_build() -> None:
     """No .env, no data, no tests, no history; all that the Dockerfile copies is there."""
     sent = dockerfile.context()
     tops = {path.split("/")[0] for path in sent}
-    assert tops == {"setup.cfg", "pyproject.toml", "README.md", ".env.example", "llm_proxy", "docker"}
+    assert tops == {
+        "setup.cfg",
+        "pyproject.toml",
+        "README.md",
+        ".env.example",
+        "llm_proxy",
+        "llm_proxy_simulator",
+        "docker",
+    }
     assert not [path for path in sent if path.endswith((".pyc", ".env", ".db", ".key", ".pem"))]
     assert (ROOT / ".dockerignore").read_text().splitlines()[1] == "*"
 

@@ -1,4 +1,4 @@
-"""The chart's pods as they are rendered, run by the image: environment, arguments, probes, `helm test` (CH-289).
+"""The chart's pods as they are rendered, run by the image: environment, arguments, probes, `helm test`.
 
 A pod's network has nothing but loopback, and the Services' names mean loopback in it, so that every address and port is
 the one that the manifests state.

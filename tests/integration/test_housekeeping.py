@@ -1,20 +1,22 @@
-"""What one leader tidies up, on each database (DP-129, MP-123, MP-124)."""
+"""What one leader tidies up, on each database."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from servers.databases import Database
+import pytest
 from sqlalchemy import Engine, func, insert, select, text
+from support.databases import Database, on_sqlite
 
 from llm_proxy.audit.pruning import Pruner
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.table import TableChain
 from llm_proxy.audit.verify import verify_table
 from llm_proxy.audit.writer import AuditWriter
-from llm_proxy.db.models import AuditRow, IdempotencyRow, ProjectRow, TokenRow, UsageRow
+from llm_proxy.db.clock import WallClockGuard
+from llm_proxy.db.models import AuditRow, IdempotencyRow, LockRow, ProjectRow, TokenRow, UsageRow
 from llm_proxy.db.session import reading, writing
-from llm_proxy.housekeeping import LEASE, Housekeeper
+from llm_proxy.housekeeping import BATCH, LEASE, Housekeeper
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -23,8 +25,12 @@ class _Clock:
     def __init__(self) -> None:
         self.now = NOW
 
-    def __call__(self) -> datetime:
+    def __call__(self, connection: object = None) -> datetime:
         return self.now
+
+    def steady(self) -> float:
+        """Monotonic seconds."""
+        return self.now.timestamp()
 
 
 class _World:
@@ -37,12 +43,18 @@ class _World:
             values = {"id": "p", "name": "p", "api_key": "k", "created_at": NOW, "updated_at": NOW}
             connection.execute(insert(ProjectRow).values(is_active=True, **values))
 
-    def keeper(self, **settings: Any) -> Housekeeper:
+    def keeper(self, guard: WallClockGuard | None = None, **settings: Any) -> Housekeeper:
         """A worker's housekeeper."""
         audit = AuditWriter(table=self.engine)
         asked = self.database.settings(**settings)
         return Housekeeper(
-            self.engine, audit, asked, counted=lambda job, rows: self.counted.append((job, rows)), now=self.clock
+            self.engine,
+            audit,
+            asked,
+            counted=lambda job, rows: self.counted.append((job, rows)),
+            now=self.clock,
+            clock=self.clock.steady,
+            guard=guard,
         )
 
     def token(self, name: str, **values: Any) -> None:
@@ -90,6 +102,76 @@ def test_expired_tokens_are_revoked_and_told(ready_database: Database) -> None:
     with reading(world.engine) as connection:
         [row] = connection.execute(select(AuditRow.action, AuditRow.actor, AuditRow.metadata_)).all()
     assert tuple(row) == ("system.cleanup", "system", '{"revoked":1}')
+
+
+def test_a_lease_from_a_clock_that_was_ahead_says_nothing(ready_database: Database) -> None:
+    """A lock that is good for hours, of a server that has died, is taken at once."""
+    world = _World(ready_database)
+    with writing(world.engine) as connection:
+        connection.execute(insert(LockRow).values(name="housekeeping", holder="x", expires_at=NOW + timedelta(hours=2)))
+    assert world.keeper().turn()
+
+
+def test_tokens_that_idled_out_are_revoked(ready_database: Database) -> None:
+    """A minute after their time, because uses are written a moment late; those in use and without a timeout stay."""
+    world = _World(ready_database)
+    ages = {"idle": 8, "lately": 6, "used": 1}
+    for name, minutes in ages.items():
+        world.token(name, idle_timeout_minutes=6, last_used_at=NOW - timedelta(minutes=minutes))
+    world.token("endless")
+    keeper = world.keeper(token_cleanup_interval_s=1.0)
+    world.clock.now += timedelta(seconds=2)
+    assert keeper.turn()
+    assert {name for name, (is_active, _) in world.tokens().items() if not is_active} == {"idle"}
+
+
+def test_many_are_revoked_with_pauses_and_bounded_turns(ready_database: Database) -> None:
+    """After each transaction others get their turn; a turn that is over goes on where it ended."""
+    world = _World(ready_database)
+    rows = [
+        {"id": f"t{number:04d}", "token": f"{number:064d}", "project_id": "p", "is_active": True, "created_at": NOW}
+        for number in range(4 * BATCH)
+    ]
+    with writing(world.engine) as connection:
+        connection.execute(insert(TokenRow), [{**row, "expires_at": NOW} for row in rows])
+    keeper = world.keeper(token_cleanup_interval_s=1.0)
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            world.clock.now += timedelta(seconds=21)  # the turn's time is over
+
+    keeper._pause = pause
+    world.clock.now += timedelta(seconds=2)
+    assert keeper.turn()
+    assert world.counted == [("tokens_revoked", BATCH)] * 2
+    assert keeper.turn()
+    assert world.counted == [("tokens_revoked", BATCH)] * 4
+    assert not any(is_active for is_active, _ in world.tokens().values())
+    assert min(pauses) > 0
+
+
+@on_sqlite
+def test_nothing_is_judged_by_a_clock_that_was_set(ready_database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """SQLite: months ahead for a while, nothing is revoked, turn after turn; once the clock is back, work goes on."""
+    world, jump = _World(ready_database), timedelta(days=120)
+    world.token("live", expires_at=NOW + timedelta(days=30))
+    world.token("over", expires_at=NOW - timedelta(days=1))
+    started = world.clock.now
+    steady = [0.0]
+    guard = WallClockGuard(lambda: world.clock.now.timestamp(), lambda: steady[0])
+    keeper = world.keeper(guard, token_cleanup_interval_s=1.0)
+    for _ in range(2):
+        steady[0] += 10
+        world.clock.now = started + timedelta(seconds=steady[0]) + jump
+        assert keeper.turn()
+        assert world.tokens() == {"live": (True, 0), "over": (True, 0)}
+    assert [record.levelname for record in caplog.records if "clock was set" in record.message] == ["ERROR"]
+    steady[0] += 10
+    world.clock.now = started + timedelta(seconds=steady[0])
+    assert keeper.turn()
+    assert world.tokens() == {"live": (True, 0), "over": (False, 1)}
 
 
 def test_the_old_goes_and_the_young_stays(ready_database: Database) -> None:

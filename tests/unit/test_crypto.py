@@ -1,4 +1,4 @@
-"""The key ring, hashes of bearers, comparisons (data-plane §5, decision 14)."""
+"""The key ring, hashes of bearers, comparisons."""
 
 import base64
 import hashlib

@@ -4,6 +4,7 @@ Each case makes the worst input of one parser for a size in bytes. CPU time of f
 as much at most, where a quadratic parser needs sixteen times as much.
 """
 
+import contextlib
 import gc
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +12,18 @@ from contextlib import contextmanager
 
 import pytest
 
+from llm_proxy.errors import InvalidRequest
+from llm_proxy.formats.body import Body
+from llm_proxy.formats.lenient_json import loads_object
+from llm_proxy.formats.multipart import boundary_of
+from llm_proxy.formats.names import is_readable
+from llm_proxy.formats.reading import read
+from llm_proxy.formats.request_body import SLICE_BYTES, reader_of
+from llm_proxy.formats.sse import blocks, events, whole_events
 from llm_proxy.redaction import Redactor
 from llm_proxy.usage import meter
 
-_ROUNDS, _GROWTH, _MOST = 5, 4, 8
+_ROUNDS, _GROWTH, _MOST = 4, 4, 8
 _LEAST_S = 0.0005  # below this the clock measures itself
 
 Case = tuple[Callable[[int], object], Callable[[object], object], int]
@@ -31,6 +40,38 @@ def _repeated(piece: str, end: str = "", clue: str = "@") -> Callable[[int], str
 
 def _form_model(piece: bytes, start: bytes = b"--b\r\n") -> Case:
     return (lambda size: start + piece * (size // len(piece)), lambda form: meter._form_model(form), 65536)  # type: ignore[arg-type]
+
+
+def _body(content_type: str, piece: bytes, start: bytes = b"", end: bytes = b"", size: int = 65536) -> Case:
+    def read(body: object) -> None:
+        assert isinstance(body, bytes)
+        reader = reader_of(content_type, {"model"}, lambda found: None, max_watched_bytes=1 << 30)
+        with contextlib.suppress(InvalidRequest):
+            for position in range(0, len(body), SLICE_BYTES):
+                reader.feed(body[position : position + SLICE_BYTES])
+            reader.finish()
+
+    return lambda size: start + piece * (size // len(piece)) + end, read, size
+
+
+def _json(piece: bytes, start: bytes = b'{"x":[0', end: bytes = b"]}") -> Case:
+    return _body("application/json", piece, start, end, size=16384)
+
+
+def _form(piece: bytes, start: bytes = b"", size: int = 65536) -> Case:
+    return _body("multipart/form-data; boundary=b", piece, b"--b\r\n" + start, size=size)
+
+
+_NAMED = b'Content-Disposition: form-data; name="model"\r\n\r\n'
+
+
+def _bytes(parse: Callable[[bytes], object], piece: bytes, start: bytes = b"", size: int = 65536) -> Case:
+    return lambda size: start + piece * (size // len(piece)), lambda data: parse(data), size  # type: ignore[arg-type,return-value]
+
+
+def _reading(data: bytes) -> object:
+    half = len(data) // 2
+    return read(Body(data[:half], data[half:], missing=10))
 
 
 CASES: dict[str, Case] = {
@@ -54,11 +95,62 @@ CASES: dict[str, Case] = {
     "redaction: blanks behind a name": _redact(_repeated(" ", clue="secret=")),
     "redaction: names": _redact(_repeated("secret=")),
     "redaction: quoted names": _redact(_repeated("api_key='")),
+    "json: a string": _json(b"x", b'{"x":"', b'"}'),
+    "json: escapes": _json(b"\\u0041", b'{"x":"', b'"}'),
+    "json: backslashes": _json(b"\\\\", b'{"x":"', b'"}'),
+    "json: a string without an end": _json(b"x", b'{"x":"', b""),
+    "json: numbers": _json(b",1"),
+    "json: digits": _json(b"1", b'{"x":', b"}"),
+    "json: blanks": _json(b" "),
+    "json: lists": _json(b",[]"),
+    "json: open lists": _json(b"["),
+    "json: deep lists": _json(b",[[[[[[]]]]]]"),
+    "json: deep objects": _json(b',{"":{"":{"":{"":{"":0}}}}}'),
+    "json: lists in objects": _json(b',[{"":[{"":[{}]}]}]'),
+    "json: lists that break at their end": _json(b',[0,[0,[0,[0,[0,{"":0},x'),
+    "json: members": _json(b',"":0', b'{"a":0', b"}"),
+    "json: watched members": _json(b',"model":"x"', b'{"a":0', b"}"),
+    "json: a watched value": _json(b",0", b'{"model":[0', b"]}"),
+    "json: names": _json(b"x", b'{"', b'":0}'),
+    "urlencoded: fields": _body("application/x-www-form-urlencoded", b"a&"),
+    "urlencoded: semicolons": _body("application/x-www-form-urlencoded", b"a;" + b"%41" * 100 + b"&", size=16384),
+    "urlencoded: values": _body("application/x-www-form-urlencoded", b"%41", b"model="),
+    "urlencoded: blanks": _body("application/x-www-form-urlencoded", b" "),
+    "multipart: content": _form(b"x", _NAMED),
+    "multipart: marks": _form(b"\r\n--c", _NAMED),
+    "multipart: line ends": _form(b"\r\n", _NAMED),
+    "multipart: parts": _form(_NAMED + b"x\r\n--b\r\n"),
+    "multipart: lines of a head": _form(b"a:\r\n", size=4096),
+    "multipart: blanks behind a name": _form(b" ", b"Content-Disposition: form-data; name", size=3500),
+    "multipart: parameters": _form(b";a=b", b"Content-Disposition: form-data", size=3500),
+    "multipart: quotes": _form(b'"name=', b"Content-Disposition: form-data;name=", size=3500),
+    "multipart: escapes": _form(b"\\a", b'Content-Disposition: form-data;name="', size=3500),
+    "boundaries: parameters": (lambda n: ";boundary=" * (n // 10), lambda t: _suppressed(boundary_of, str(t)), 4096),
+    "boundaries: quotes": (lambda n: ';a="' + "\\a" * (n // 2), lambda t: _suppressed(boundary_of, str(t)), 4096),
+    "charsets": (lambda n: "a" + ";charset" * (n // 8), lambda t: is_readable(str(t)), 4096),
     "a form's model: names": _form_model(b"name=model\r\n"),
     "a form's model: heads": _form_model(b"\r\n\r\n"),
     "a form's model: parts": _form_model(b"\r\n--b\r\n;name=models\r\n\r\n"),
     "a form's model: short marks": _form_model(b"\r\n--", b"--\r\n"),
+    "JSON: half pairs": _bytes(loads_object, rb"\ud83d", b'{"a":"'),
+    "JSON: backslashes": _bytes(loads_object, b"\\", b'{"a":"\xff'),
+    "JSON: arrays": _bytes(loads_object, b"[", b'{"a":'),
+    "events: lines": _bytes(lambda data: list(events(data)), b"data:\r"),
+    "events: ends": _bytes(blocks, b"\r\n\r"),
+    "events: carriage returns": _bytes(whole_events, b"\r\n"),
+    "response: names": _bytes(_reading, b'"content" ', b"{"),
+    "response: members": _bytes(_reading, b'"text":"', b"{"),
+    "response: blanks": _bytes(_reading, b" ", b'{"usage"'),
+    "response: usages": _bytes(_reading, b'"usage":{', b"{"),
+    "response: backslashes": _bytes(_reading, b"\\", b'{"content":"'),
+    "response: lines": _bytes(lambda data: read(Body(data)), b'{"a":1}\n'),
+    "response: arrays": _bytes(lambda data: read(Body(data)), b"[", b'{"content":'),
 }
+
+
+def _suppressed(parse: Callable[[str], object], text: str) -> None:
+    with contextlib.suppress(InvalidRequest):
+        parse(text)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llm_proxy import logs
+from llm_proxy.runtime.append_file import AppendFile
 from llm_proxy.settings import load
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -99,7 +101,7 @@ def test_text_is_for_people_and_stays_one_line(log_file: Path, form: str) -> Non
     ],
 )
 def test_the_access_line(log_file: Path, status: int, level: str, message: str) -> None:
-    """Its level and message go by the status (MP-188)."""
+    """Its level and message go by the status."""
     configure(log_file)
     access = logs.AccessLog("info")
     access.completed(
@@ -192,7 +194,7 @@ def test_a_file_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
 
 def test_rotation_keeps_so_many_backups(tmp_path: Path) -> None:
     """file, file.1 … file.N; the oldest goes."""
-    sink = logs.FileSink(tmp_path / "log", max_bytes=100, backups=2)
+    sink = AppendFile(tmp_path / "log", mode=0o640, max_bytes=100, backups=2)
     for number in range(10):
         sink.write(b"%d" % number + b"x" * 58 + b"\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "log.1", "log.2"]
@@ -200,7 +202,7 @@ def test_rotation_keeps_so_many_backups(tmp_path: Path) -> None:
 
 
 def _write_many(path: Path, name: int) -> None:
-    sink = logs.FileSink(path, max_bytes=20_000, backups=1000)
+    sink = AppendFile(path, mode=0o640, max_bytes=20_000, backups=1000)
     for number in range(1000):
         sink.write(b"%d-%04d %b\n" % (name, number, b"x" * 80))
 
@@ -238,9 +240,12 @@ def test_a_full_queue_drops_the_oldest_and_says_so(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(logs, "QUEUE_BOUND", 10)
     sink = _Slow()
     writer = logs.Writer(sink)
-    writer._greenlet = object()  # as after `start`, with nobody who flushes
+    writer._lines._greenlet, writer._lines._work = (
+        object(),
+        threading.Event(),
+    )  # as after `start`, with nobody who flushes
     for number in range(25):
         writer.line("info", f"line {number}", {})
     writer.flush()
-    lines = [json.loads(line)["msg"] for line in sink.written.splitlines()]
-    assert lines == [*(f"line {number}" for number in range(15, 25)), "15 log lines dropped"]
+    found = [json.loads(line)["msg"] for line in sink.written.splitlines()]
+    assert found == [*(f"line {number}" for number in range(15, 25)), "15 log lines dropped"]

@@ -27,6 +27,7 @@ CHECKS: tuple[Check, ...] = (
     files.tls,
     host.address,
     host.limits,
+    host.speed,
     host.clock,
     database,
     redis,

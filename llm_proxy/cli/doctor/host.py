@@ -2,7 +2,9 @@
 
 import json
 import os
+import platform
 import resource
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 from llm_proxy.cli.doctor.finding import Finding, Patient, fault, good, warning
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.listening import require_free
+from llm_proxy.server import interpreter
 
 _LEAST_DESCRIPTORS = 4096
 _LEAST_YEAR = 2025
@@ -31,7 +34,11 @@ def address(patient: Patient) -> Iterator[Finding]:
         elif "unknown host" in error.message:
             yield fault("host.address-unknown", error.message, "correct the host in LISTEN_ADDR")
         elif "in use" in error.message:
-            yield fault("host.address-busy", error.message, "stop what listens there, or set another LISTEN_ADDR")
+            yield fault(
+                "host.address-busy",
+                error.message.partition(";")[0],
+                "stop what listens there, or set another LISTEN_ADDR",
+            )
         else:
             yield fault("host.address", error.message, "set another LISTEN_ADDR")
         return
@@ -60,6 +67,22 @@ def limits(patient: Patient) -> Iterator[Finding]:
         yield good("host.descriptors", f"{soft} open files, up to {most}")
     if not (_HEARTBEATS.is_dir() and os.access(_HEARTBEATS, os.W_OK)):
         yield warning("host.shm", f"{_HEARTBEATS} cannot be written; heartbeats go to the disk", "mount a tmpfs there")
+
+
+def speed(patient: Patient) -> Iterator[Finding]:
+    """What costs a request time without a fault: the Python parser, an interpreter without optimisation."""
+    version = platform.python_version()
+    if interpreter.request_parser() == "c":
+        yield good("host.parser", "request heads are read by the C parser")
+    else:
+        remedy = "pip install 'llm-proxy[fast]' (needs a C compiler and Python's headers)"
+        yield warning("host.parser", "request heads are read by the Python parser, which is slower", remedy)
+    if interpreter.is_optimised() is False:
+        what = f"Python {version} at {sys.base_prefix} was built without --enable-optimizations, and is slower"
+        yield warning("host.python", what, "use your distribution's python3, or build with --enable-optimizations")
+    else:
+        is_known = interpreter.is_optimised()
+        yield good("host.python", f"Python {version}{', an optimised build' if is_known else ''}")
 
 
 def clock(patient: Patient) -> Iterator[Finding]:

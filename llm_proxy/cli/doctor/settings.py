@@ -19,7 +19,7 @@ _FAULTS = (  # pattern of the loader's line, code, what to do
     (r"^ENCRYPTION_KEY", "settings.encryption-key", "make one with: llm-proxy config generate-key"),
     (r"not in this version$", "settings.not-in-this-version", "unset it, or install a version that has it"),
     (r"^TLS_\w+_FILE=.*existing file", "settings.tls-file", "correct the path, or unset ENABLE_TLS"),
-    (r"^DATABASE_URL=: ", "settings.database-url-missing", "set DATABASE_URL, or DB_DRIVER=sqlite"),
+    (r"^DATABASE_URL is not set", "settings.database-url-missing", "set DATABASE_URL, or DB_DRIVER=sqlite"),
     (r"", "settings.invalid", "docs/settings.md tells each variable's form"),
 )
 _FILE_FAULTS = (

@@ -1,4 +1,4 @@
-"""What Alembic runs for a migration: the connection is ours, already locked; a transaction a revision (MP-107)."""
+"""What Alembic runs for a migration: the connection is ours, already locked; a transaction a revision."""
 
 from alembic import context
 

@@ -1,9 +1,10 @@
 """Models of every table, by part. Importing this package fills `Base.metadata`."""
 
+from llm_proxy.db.models.access import AdminSessionRow, ManagementKeyRow, SignInRow
 from llm_proxy.db.models.audit import AuditFileRow, AuditRow, AuditWriterRow
 from llm_proxy.db.models.base import Base
 from llm_proxy.db.models.project import ProjectRow
-from llm_proxy.db.models.system import AdminSessionRow, CachePurgeRow, IdempotencyRow, InstanceRow, LockRow
+from llm_proxy.db.models.system import CachePurgeRow, IdempotencyRow, InstanceRow, LockRow
 from llm_proxy.db.models.token import TokenRow
 from llm_proxy.db.models.usage import UsageObjectRow, UsageRow
 
@@ -17,7 +18,9 @@ __all__ = [
     "IdempotencyRow",
     "InstanceRow",
     "LockRow",
+    "ManagementKeyRow",
     "ProjectRow",
+    "SignInRow",
     "TokenRow",
     "UsageObjectRow",
     "UsageRow",

@@ -1,4 +1,4 @@
-"""The audit trail and its chains (MP-83, MP-86d, MP-86f)."""
+"""The audit trail and its chains."""
 
 from datetime import datetime
 
@@ -16,15 +16,15 @@ class AuditRow(Base):
     __table_args__ = (
         CheckConstraint("outcome IN ('success','failure','denied','error')", name="outcome"),
         UniqueConstraint("writer", "seq", name="uq_audit_events_writer_seq"),
-        Index("idx_audit_timestamp", "timestamp"),
-        Index("idx_audit_action", "action"),
-        Index("idx_audit_project_id", "project_id"),
-        Index("idx_audit_client_ip", "client_ip"),
+        Index("idx_audit_timestamp_id", "timestamp", "id"),
+        Index("idx_audit_action_timestamp_id", "action", "timestamp", "id"),
+        Index("idx_audit_actor_timestamp_id", "actor", "timestamp", "id"),
+        Index("idx_audit_outcome_timestamp_id", "outcome", "timestamp", "id"),
+        Index("idx_audit_project_timestamp_id", "project_id", "timestamp", "id"),
+        Index("idx_audit_token_timestamp_id", "token_id", "timestamp", "id"),
+        Index("idx_audit_client_ip_timestamp_id", "client_ip", "timestamp", "id"),
+        Index("idx_audit_method_timestamp_id", "method", "timestamp", "id"),
         Index("idx_audit_request_id", "request_id"),
-        Index("idx_audit_outcome", "outcome"),
-        Index("idx_audit_ip_action", "client_ip", "action"),
-        Index("idx_audit_project_id_timestamp", "project_id", "timestamp"),
-        Index("idx_audit_action_timestamp", "action", "timestamp"),
         Index("idx_audit_correlation_id", "correlation_id"),
         MYSQL_TABLE,
     )
@@ -32,7 +32,7 @@ class AuditRow(Base):
     id: Mapped[str] = mapped_column(ascii_text(36), primary_key=True)
     timestamp: Mapped[datetime] = mapped_column(UtcTime())
     action: Mapped[str] = mapped_column(exact_text(64))
-    actor: Mapped[str] = mapped_column(exact_text(64))
+    actor: Mapped[str] = mapped_column(exact_text(255))
     project_id: Mapped[str | None] = mapped_column(exact_text(36))
     request_id: Mapped[str | None] = mapped_column(exact_text(128))
     correlation_id: Mapped[str | None] = mapped_column(exact_text(128))
@@ -51,7 +51,7 @@ class AuditRow(Base):
 
 
 class AuditWriterRow(Base):
-    """A chain of records in the table: its newest record, and the newest that pruning took off its head (MP-86f)."""
+    """A chain of records in the table: its newest record, and the newest that pruning took off its head."""
 
     __tablename__ = "audit_writers"
     __table_args__ = (MYSQL_TABLE,)

@@ -1,8 +1,8 @@
-"""Projects (MP-70 to MP-74, MP-86c)."""
+"""Projects."""
 
 from datetime import datetime
 
-from sqlalchemy import Boolean, CheckConstraint, Integer, UniqueConstraint, true
+from sqlalchemy import Boolean, CheckConstraint, Index, Integer, UniqueConstraint, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from llm_proxy.db.models.base import MYSQL_TABLE, Base
@@ -16,6 +16,8 @@ class ProjectRow(Base):
     __table_args__ = (
         UniqueConstraint("name", name="uq_projects_name"),
         CheckConstraint("event_privacy IN ('full','metadata','off')", name="event_privacy"),
+        Index("idx_projects_created_at_id", "created_at", "id"),
+        Index("idx_projects_updated_at_id", "updated_at", "id"),
         MYSQL_TABLE,
     )
 
@@ -30,3 +32,4 @@ class ProjectRow(Base):
     tokens_per_minute: Mapped[int | None] = mapped_column(Integer())
     max_cost_nano_usd_per_month: Mapped[int | None] = mapped_column(big_integer())
     event_privacy: Mapped[str] = mapped_column(ascii_text(16), server_default="full")
+    created_by: Mapped[str | None] = mapped_column(exact_text(255))

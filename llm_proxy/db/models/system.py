@@ -1,8 +1,8 @@
-"""Tables that the program keeps for itself (MP-86, MP-86e)."""
+"""Tables that the program keeps for itself."""
 
 from datetime import datetime
 
-from sqlalchemy import Boolean, Index, Integer
+from sqlalchemy import Index, Integer
 from sqlalchemy.orm import Mapped, mapped_column
 
 from llm_proxy.db.models.base import MYSQL_TABLE, Base
@@ -29,21 +29,6 @@ class LockRow(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcTime())
 
 
-class AdminSessionRow(Base):
-    """A login of the admin UI (MP-161). Ids and the management token are kept as hashes only."""
-
-    __tablename__ = "admin_sessions"
-    __table_args__ = (Index("idx_admin_sessions_expires_at", "expires_at"), MYSQL_TABLE)
-
-    id_hash: Mapped[str] = mapped_column(ascii_fixed(64), primary_key=True)
-    token_fingerprint: Mapped[str] = mapped_column(ascii_fixed(64))
-    csrf_hash: Mapped[str] = mapped_column(ascii_fixed(64))
-    remember: Mapped[bool] = mapped_column(Boolean())
-    created_at: Mapped[datetime] = mapped_column(UtcTime())
-    last_seen_at: Mapped[datetime] = mapped_column(UtcTime())
-    expires_at: Mapped[datetime] = mapped_column(UtcTime())
-
-
 class IdempotencyRow(Base):
     """A creation that carried an Idempotency-Key: running while `status` is null, else its answer, sealed."""
 
@@ -55,6 +40,7 @@ class IdempotencyRow(Base):
     body_sha256: Mapped[str] = mapped_column(ascii_fixed(64))
     status: Mapped[int | None] = mapped_column(Integer())
     answer: Mapped[str | None] = mapped_column(long_text())
+    actor: Mapped[str | None] = mapped_column(exact_text(255))
     created_at: Mapped[datetime] = mapped_column(UtcTime())
 
 

@@ -1,4 +1,4 @@
-"""Withering tokens (MP-75 to MP-82, MP-86a, MP-86b)."""
+"""Withering tokens."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from llm_proxy.db.types import UtcTime, ascii_fixed, ascii_text, big_integer, ex
 class TokenRow(Base):
     """One token. `token` is the hex SHA-256 of the bearer, `token_hint` what may be shown of it.
 
-    Every UPDATE adds 1 to `lease_version`, but for a flush of `cache_hit_count` alone (MP-86a). Money is in 10⁻⁹ USD.
+    Every UPDATE adds 1 to `lease_version`, but for a flush of `cache_hit_count` alone. Money is in 10⁻⁹ USD.
     """
 
     __tablename__ = "tokens"
@@ -21,10 +21,13 @@ class TokenRow(Base):
         CheckConstraint("request_count >= 0", name="request_count"),
         CheckConstraint("cache_hit_count >= 0", name="cache_hit_count"),
         CheckConstraint("max_requests >= 0", name="max_requests"),
-        Index("idx_tokens_project_id", "project_id"),
-        Index("idx_tokens_expires_at", "expires_at"),
-        Index("idx_tokens_is_active", "is_active"),
-        Index("idx_tokens_project_id_created_at", "project_id", "created_at"),
+        Index("idx_tokens_created_at_id", "created_at", "id"),
+        Index("idx_tokens_expires_at_id", "expires_at", "id"),
+        Index("idx_tokens_last_used_at_id", "last_used_at", "id"),
+        Index("idx_tokens_request_count_id", "request_count", "id"),
+        Index("idx_tokens_project_created_at_id", "project_id", "created_at", "id"),
+        Index("idx_tokens_active_expires_at_id", "is_active", "expires_at", "id"),
+        Index("idx_tokens_active_idle_timeout_id", "is_active", "idle_timeout_minutes", "id"),
         MYSQL_TABLE,
     )
 
@@ -51,3 +54,4 @@ class TokenRow(Base):
     max_cost_nano_usd: Mapped[int | None] = mapped_column(big_integer())
     total_tokens: Mapped[int] = mapped_column(big_integer(), server_default=text("0"))
     total_cost_nano_usd: Mapped[int] = mapped_column(big_integer(), server_default=text("0"))
+    created_by: Mapped[str | None] = mapped_column(exact_text(255))

@@ -1,4 +1,4 @@
-"""What was used, by day (MP-86f)."""
+"""What was used, by day."""
 
 from datetime import date, datetime
 

@@ -9,7 +9,7 @@ from llm_proxy.dispatcher.payload import Payload
 
 
 class Verdict(enum.Enum):
-    """What became of one event (EV-93)."""
+    """What became of one event."""
 
     DELIVERED = "delivered"
     TRANSIENT = "transient"  # network, timeout, 408, 425, 429, 5xx: the same again may work

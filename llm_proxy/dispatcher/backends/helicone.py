@@ -16,7 +16,7 @@ import orjson
 from llm_proxy.dispatcher.backends.base import DELIVERED, BackendConfig, Result, Verdict
 from llm_proxy.dispatcher.backends.http import HttpClient, Reply
 from llm_proxy.dispatcher.payload import Payload, to_json
-from llm_proxy.events.streams.base import as_dict
+from llm_proxy.formats.streams.base import as_dict
 
 MOST_BYTES = 10 * 1024 * 1024  # refused there beyond it
 _CUT_CHARACTERS = 64 * 1024
@@ -60,7 +60,7 @@ class HeliconeBackend:
         if reply.is_success:
             return DELIVERED if not _says_error(reply) else Result(Verdict.TRANSIENT, "the service's store failed")
         found = reply.result(is_whole=False)
-        if reply.status == 500:  # its answer to malformed logs, and to its own faults (EV-94)
+        if reply.status == 500:  # its answer to malformed logs, and to its own faults
             return Result(Verdict.TRANSIENT, found.error, found.retry_after_s, is_own_fault=True)
         return found
 
@@ -73,7 +73,7 @@ class HeliconeBackend:
 
 
 def _says_error(reply: Reply) -> bool:
-    """200 with `{"error": …}`: its store failed (EV-154)."""
+    """200 with `{"error": …}`: its store failed."""
     try:
         return bool(as_dict(orjson.loads(reply.body)).get("error"))
     except ValueError:
@@ -136,11 +136,15 @@ def _answer(payload: Payload) -> dict[str, Any]:
 
 
 def _with_usage(answer: dict[str, Any], payload: Payload) -> dict[str, Any]:
-    """EV-152: ours where the answer has none."""
+    """Ours where the answer has none."""
     if payload.usage is None or answer.get("usage"):
         return answer
-    prompt, completion = payload.usage.prompt_tokens or 0, payload.usage.completion_tokens or 0
-    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    counted = payload.usage
+    usage = {
+        "prompt_tokens": counted.prompt_tokens,
+        "completion_tokens": counted.completion_tokens,
+        "total_tokens": counted.total_tokens,
+    }
     return {**answer, "usage": usage}
 
 

@@ -1,4 +1,4 @@
-"""One HTTP call to a service, and what its answer means for the events in it (EV-93).
+"""One HTTP call to a service, and what its answer means for the events in it.
 
 The dispatcher is a plain client of other people's APIs, in a process of its own: requests does that well, with proxies
 and CA bundles from the environment. The proxy's transport package, made for fidelity, is not meant for it.
@@ -17,8 +17,8 @@ from requests.auth import AuthBase
 from llm_proxy import __version__
 from llm_proxy.dispatcher.backends.base import Result, Verdict
 
-CONNECT_S = 5.0  # EV-78
-MOST_RETRY_AFTER_S = 300.0  # EV-91
+CONNECT_S = 5.0
+MOST_RETRY_AFTER_S = 300.0
 _MOST_ANSWER_BYTES = 4 * 1024 * 1024
 _TRANSIENT = frozenset((408, 425, 429))
 _CONFIGURATION = frozenset((401, 402, 403, 404))

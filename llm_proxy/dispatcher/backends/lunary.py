@@ -13,11 +13,11 @@ import orjson
 from llm_proxy.dispatcher.backends.base import DELIVERED, BackendConfig, Result, Verdict
 from llm_proxy.dispatcher.backends.http import HttpClient, Reply
 from llm_proxy.dispatcher.payload import Payload, to_json
-from llm_proxy.events.streams.base import as_dict, as_list
+from llm_proxy.formats.streams.base import as_dict, as_list
 from llm_proxy.runtime.clock import rfc3339
 
-MOST_BYTES = 4 * 1024 * 1024  # EV-142, a call
-_LEAST_RUN = timedelta(milliseconds=1)  # EV-140: the server sorts by time
+MOST_BYTES = 4 * 1024 * 1024  # a call
+_LEAST_RUN = timedelta(milliseconds=1)  # the server sorts by time
 
 
 class LunaryBackend:
@@ -76,7 +76,7 @@ class LunaryBackend:
 
 
 def _refused_runs(reply: Reply) -> set[str]:
-    """Ids that the answer says failed; a run that is there already has been delivered before (EV-141)."""
+    """Ids that the answer says failed; a run that is there already has been delivered before."""
     try:
         results = as_list(as_dict(orjson.loads(reply.body)).get("results"))
     except ValueError:
@@ -151,12 +151,12 @@ def _usage(payload: Payload) -> dict[str, int] | None:
     usage = payload.usage
     if usage is None:
         return None
-    found = {"prompt": usage.prompt_tokens or 0, "completion": usage.completion_tokens or 0}
-    return found if usage.cached_tokens is None else {**found, "promptCached": usage.cached_tokens}
+    found = {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens}
+    return {**found, "promptCached": usage.cached_tokens} if usage.cached_tokens else found
 
 
 def _flat(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Scalars and lists of them only, others are discarded there (EV-140); the server makes keys camel case."""
+    """Scalars and lists of them only, others are discarded there; the server makes keys camel case."""
     flat: dict[str, Any] = {}
     for name, value in metadata.items():
         if not isinstance(value, dict):

@@ -22,7 +22,7 @@ from llm_proxy import __version__
 from llm_proxy.dispatcher.backends.base import DELIVERED, BackendConfig, Result
 from llm_proxy.dispatcher.backends.http import HttpClient, Reply
 from llm_proxy.dispatcher.payload import Payload, to_json
-from llm_proxy.events.streams.base import as_dict, as_list, as_text
+from llm_proxy.formats.streams.base import as_dict, as_list, as_text
 
 _SCOPE = InstrumentationScope("llm_proxy", __version__)
 _OPERATIONS = (
@@ -59,6 +59,7 @@ class _Witness(requests.Session):
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         """Send, remember, and raise for what is no success."""
         self.last = Reply(0, error="no answer")
+        options["allow_redirects"] = False  # the exporter's default differs by version; prompts stay with the endpoint
         request.headers["User-Agent"] = f"llm-proxy-dispatcher/{__version__}"
         try:
             answer = super().send(request, **options)
@@ -146,7 +147,7 @@ def attributes_of(payload: Payload) -> dict[str, Any]:
         "gen_ai.response.finish_reasons": _finish_reasons(payload.answer) or None,
         "gen_ai.usage.input_tokens": usage.prompt_tokens if usage else None,
         "gen_ai.usage.output_tokens": usage.completion_tokens if usage else None,
-        "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens if usage else None,
+        "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens if usage and usage.cached_tokens else None,
         "gen_ai.input.messages": to_json(payload.input).decode() if payload.has_input else None,
         "gen_ai.output.messages": to_json(payload.output).decode() if payload.has_output else None,
         "http.request.method": payload.method or None,

@@ -1,10 +1,9 @@
-"""The management API: auth first, then one thin view a method; rules are the services' (management.md §1)."""
+"""The management API: authentication first, then one thin view a method; rules are the services'."""
 
 from flask import Blueprint, Response, g, request
 
 from llm_proxy.errors import LlmProxyError
-from llm_proxy.web.management import audit, cache, description, projects, routing, tokens, usage
-from llm_proxy.web.management.auth import Gate
+from llm_proxy.web.management import audit, cache, description, keys, projects, routing, tokens, usage
 from llm_proxy.web.management.call import Call
 from llm_proxy.web.management.services import ManagementServices
 
@@ -20,17 +19,16 @@ def blueprint(services: routing.Services) -> Blueprint:
         services: Gives the process's services; only `settings` is looked at before the first request.
     """
     bp = Blueprint("management", __name__, url_prefix=PREFIX)
-    settings = services().settings
-    gate = Gate([settings.management_token.strip(), (settings.management_token_previous or "").strip()])
 
     @bp.before_request
     def admit() -> None:
-        """Before method, path and body are looked at (MP-17)."""
+        """Know the caller before method, path and body are looked at."""
         call = g.management_call = Call(services().audit)
         if call.is_inside:
             return
         try:
-            gate.check(request.headers.get("Authorization"), call.client_ip, services().failures)
+            field = request.headers.get("Authorization")
+            call.admit(services().gate.admit(field, peer=request.remote_addr, client_ip=call.client_ip))
         except LlmProxyError as refused:
             call.denied(refused)
             raise
@@ -42,7 +40,7 @@ def blueprint(services: routing.Services) -> Blueprint:
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
-    for part in (projects, tokens, usage, audit, cache, description):
+    for part in (projects, tokens, keys, usage, audit, cache, description):
         part.routes(bp, services)
     routing.catch_all(bp)
     return bp

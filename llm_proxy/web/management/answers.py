@@ -1,4 +1,4 @@
-"""How results look on the wire: JSON with a newline, times in UTC, tags over what can be changed (MP-16, MP-26)."""
+"""How results look on the wire: JSON with a newline, times in UTC, tags over what can be changed."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,9 +8,11 @@ from typing import Any
 import orjson
 from flask import Response
 
+from llm_proxy.access.caller import Caller
+from llm_proxy.access.key import Key
 from llm_proxy.amounts import usd
 from llm_proxy.projects.project import Project
-from llm_proxy.runtime.clock import rfc3339, utc_now
+from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.tokens.service import Issued
 from llm_proxy.tokens.token import Token
 
@@ -44,7 +46,12 @@ def project_json(project: Project) -> dict[str, Any]:
     }
     if project.deactivated_at is not None:
         shown["deactivated_at"] = time_of(project.deactivated_at)
-    return {**shown, "created_at": time_of(project.created_at), "updated_at": time_of(project.updated_at)}
+    return {
+        **shown,
+        "created_at": time_of(project.created_at),
+        "created_by": project.created_by,
+        "updated_at": time_of(project.updated_at),
+    }
 
 
 def token_json(token: Token) -> dict[str, Any]:
@@ -58,7 +65,7 @@ def token_json(token: Token) -> dict[str, Any]:
         "expires_at": time_of(token.expires_at),
         "is_active": token.is_active,
         "deactivated_at": time_of(token.deactivated_at),
-        "status": token.status(utc_now()),
+        "status": token.state,
         "request_count": token.request_count,
         "max_requests": token.max_requests,
         "idle_timeout_minutes": token.idle_timeout_minutes,
@@ -69,13 +76,44 @@ def token_json(token: Token) -> dict[str, Any]:
         "total_tokens": token.total_tokens,
         "total_cost_usd": usd(token.total_cost_nano_usd),
         "created_at": time_of(token.created_at),
+        "created_by": token.created_by,
         "last_used_at": time_of(token.last_used_at),
         "cache_hit_count": token.cache_hit_count,
     }
 
 
+def key_json(key: Key) -> dict[str, Any]:
+    """Return a management key without its secret."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "role": key.role.value,
+        "projects": None if key.projects is None else sorted(key.projects),
+        "expires_at": time_of(key.expires_at),
+        "created_at": time_of(key.created_at),
+        "created_by": key.created_by,
+        "last_used_at": time_of(key.last_used_at),
+    }
+
+
+def key_tag(key: Key) -> str:
+    """Return the `ETag` over what PATCH and a roll can change."""
+    projects = None if key.projects is None else sorted(key.projects)
+    return _tag(key.name, key.role.value, projects, time_of(key.expires_at), key.secret_hash)
+
+
+def caller_json(caller: Caller) -> dict[str, Any]:
+    """Return what a caller may do."""
+    return {
+        "actor": caller.actor,
+        "role": caller.role.value,
+        "projects": None if caller.projects is None else sorted(caller.projects),
+        "expires_at": time_of(caller.expires_at),
+    }
+
+
 def issued_json(issued: Issued) -> dict[str, Any]:
-    """MP-45: the one answer with the bearer in it."""
+    """The one answer with the bearer in it."""
     token = issued.token
     shown: dict[str, Any] = {"id": token.id, "token": issued.bearer, "expires_at": time_of(token.expires_at)}
     if token.max_requests is not None:
@@ -90,7 +128,7 @@ def issued_json(issued: Issued) -> dict[str, Any]:
 
 
 def project_tag(project: Project) -> str:
-    """`ETag` over what PATCH can change (data-plane 0.1)."""
+    """`ETag` over what PATCH can change."""
     limits = (project.requests_per_minute, project.tokens_per_minute, project.max_cost_nano_usd_per_month)
     return _tag(project.name, project.stored_key, project.is_active, project.event_privacy, limits)
 

@@ -1,4 +1,4 @@
-"""/manage/audit (MP-55 to MP-63)."""
+"""/manage/audit."""
 
 from typing import Any
 
@@ -39,8 +39,8 @@ def routes(bp: Blueprint, services: Services) -> None:
         details = {"audit_event_id": event_id}
         with current().attempt("audit.show", "failed to get audit event", details=details) as attempt:
             if not event_id.strip():
-                raise BadRequest("audit event ID is required", param="id")  # MP-63
-            row = services().audit_log.get(event_id.replace("\x00", "\ufffd"))
+                raise BadRequest("audit event ID is required", param="id")
+            row = services().audit_log.get(event_id.replace("\x00", "\ufffd"), current().caller.projects)
             attempt.succeeded()
         return answers.answer(event_json(row))
 
@@ -66,7 +66,7 @@ def filters() -> AuditFilter:
     since, until = inputs.instant("start_time"), inputs.instant("end_time", is_end=True)
     if since is not None and until is not None and since > until:
         raise BadRequest("start_time is after end_time", param="start_time")
-    return AuditFilter(exact, inputs.search(), since, until)
+    return AuditFilter(exact, inputs.search(), since, until, current().caller.projects)
 
 
 def _is_descending() -> bool:
@@ -78,7 +78,7 @@ def _is_descending() -> bool:
 
 def _by_page(services: Services) -> dict[str, Any]:
     page = inputs.integer("page", 1, LAST_PAGE) or 1
-    size = min(inputs.integer("page_size", 1, LAST_PAGE) or PAGE_SIZE, LARGEST)  # MP-60
+    size = min(inputs.integer("page_size", 1, LAST_PAGE) or PAGE_SIZE, LARGEST)
     order = by_time(descending=_is_descending())
     rows, total = services().audit_log.page(filters(), order, page, size)
     pages = -(-total // size)

@@ -1,10 +1,11 @@
-"""/manage/cache/purge (MP-64, DP-155, DP-156)."""
+"""/manage/cache/purge."""
 
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response
 
+from llm_proxy.access.roles import Role
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.errors import BadRequest
 from llm_proxy.web.management import answers, inputs
@@ -32,6 +33,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             if cache is None:
                 raise _refused("caching is disabled", "caching_disabled")
             wanted = _wanted()
+            _require_reach(wanted.scope)
             number = cache.purge(wanted.scope)
             deleted: bool | int = number > 0 if wanted.kind == "exact" else number
             attempt.project_id = wanted.scope.project
@@ -39,6 +41,15 @@ def routes(bp: Blueprint, services: Services) -> None:
             return answers.answer({"deleted": deleted})
 
     add(bp, "/cache/purge", "POST", purge)
+
+
+def _require_reach(scope: Scope) -> None:
+    """Raise ResourceNotFound for another's project, Forbidden for a purge of all projects by a limited caller."""
+    caller = current().caller
+    if scope.project is None:
+        caller.require_all_projects(Role.OPERATOR)
+    else:
+        caller.require_project(scope.project)
 
 
 def _wanted() -> _Wanted:

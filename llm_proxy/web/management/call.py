@@ -1,4 +1,4 @@
-"""One management call: who calls, from where, and the audit record of how it ended (management.md §1.5)."""
+"""One management call: its caller, where it comes from, and the audit record of how it ended."""
 
 import logging
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from flask import g, request
 from sqlalchemy import Connection
 from werkzeug.exceptions import HTTPException
 
+from llm_proxy.access.caller import CLI, ROLE_REQUIRED, Caller
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.db.errors import is_unavailable
@@ -17,23 +18,43 @@ from llm_proxy.web import context
 
 _LOG = logging.getLogger(__name__)
 
-ACTOR = "management_api"  # MP-13
+ANONYMOUS = "anonymous"
 _CUT = 1024  # characters of what a client says about itself
 
 
 class Call:
-    """The call that is being answered."""
+    """The call that is being answered.
 
-    def __init__(self, audit: AuditWriter) -> None:
+    Attributes:
+        is_inside: Whether it was made in this process, by a command.
+        client_ip: The client's address.
+    """
+
+    def __init__(self, audit: AuditWriter, caller: Caller | None = None) -> None:
         self._audit = audit
+        self._caller: Caller | None = None
         self.is_inside = context.INSIDE in request.environ
-        self._actor = str(request.environ.get(context.INSIDE, ACTOR))
         self.client_ip = None if self.is_inside else context.client_ip()
         self._about: dict[str, Any] = {
             "http_method": request.method,
             "endpoint": request.path,
             "user_agent": request.headers.get("User-Agent", "")[:_CUT] or None,
         }
+        if caller is not None or self.is_inside:
+            self.admit(caller or CLI)
+
+    @property
+    def caller(self) -> Caller:
+        """The caller. Raises RuntimeError before it was admitted."""
+        if self._caller is None:
+            raise RuntimeError("no caller was admitted")
+        return self._caller
+
+    def admit(self, caller: Caller) -> None:
+        """Remember the caller, for audit records and the access line."""
+        self._caller = g.caller = caller
+        if caller.key_id is not None:
+            self._about["actor_key_id"] = caller.key_id
 
     def trust_origin(self) -> None:
         """Take what the admin UI says of its own client; only once the caller is known."""
@@ -56,7 +77,7 @@ class Call:
         """A record of this call."""
         return AuditEvent(
             action,
-            actor or self._actor,
+            actor or (ANONYMOUS if self._caller is None else self._caller.actor),
             outcome,
             project_id=project_id,
             request_id=context.request_id(),
@@ -66,8 +87,8 @@ class Call:
         )
 
     def denied(self, error: LlmProxyError) -> None:
-        """Record that nobody was let in (MP-19); through the throttled queue, so that guessing fills no disk."""
-        event = self.event("admin.access", "denied", {"reason": error.message}, actor="anonymous")
+        """Record a wrong credential; through the throttled queue, so that guessing fills no disk."""
+        event = self.event("admin.access", "denied", {"reason": error.message}, actor=ANONYMOUS)
         self._audit.offer(event)
 
     def attempt(
@@ -80,7 +101,7 @@ class Call:
 class Attempt:
     """An action from its first check to its record; a failure is recorded on the way out.
 
-    An error of the database becomes 503, one that nobody foresaw 500 with the text `fault` (MP-25).
+    An error of the database becomes 503, one that nobody foresaw 500 with the text `fault`.
     """
 
     def __init__(
@@ -114,7 +135,7 @@ class Attempt:
         if not isinstance(error, Exception) or isinstance(error, ClientGone | HTTPException):
             return
         if isinstance(error, LlmProxyError):
-            outcome = "failure" if error.status < 500 else "error"
+            outcome = "error" if error.status >= 500 else "denied" if error.code == ROLE_REQUIRED else "failure"
             details = error.audit if isinstance(error, ManagementError) else {}
             self._failed(outcome, details or {"error": error.message})
             return

@@ -1,4 +1,4 @@
-"""/manage/openapi.json: openapi.yaml, as JSON (MP-15)."""
+"""/manage/openapi.json: openapi.yaml, as JSON."""
 
 from functools import cache
 from importlib import resources

@@ -1,4 +1,4 @@
-"""What a call brings along: the body as a JSON object, query parameters, preconditions (MP-24, MP-32, MP-59)."""
+"""What a call brings along: the body as a JSON object, query parameters, preconditions."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from flask import request
 
 from llm_proxy.errors import BadRequest, PayloadTooLarge, PreconditionFailed
 
-BODY_BYTES = 1024 * 1024  # MP-24
+BODY_BYTES = 1024 * 1024
 SEARCH_CHARACTERS = 200
 _INTEGER = re.compile(r"\+?[0-9]{1,10}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -119,7 +119,7 @@ def word(*names: str) -> str | None:
 
 
 def instant(name: str, *, is_end: bool = False) -> datetime | None:
-    """RFC 3339 with a zone, or a date; None when absent. Raises BadRequest (MP-59).
+    """RFC 3339 with a zone, or a date; None when absent. Raises BadRequest.
 
     An end covers all of what it names: a date its whole UTC day, a time without a fraction its whole second.
     """

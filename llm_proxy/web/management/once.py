@@ -1,4 +1,4 @@
-"""`Idempotency-Key` on creations (data-plane 0.1)."""
+"""`Idempotency-Key` on creations."""
 
 import re
 from collections.abc import Callable
@@ -7,10 +7,11 @@ from typing import Any
 from flask import Response, request
 from sqlalchemy import Connection
 
+from llm_proxy.access.caller import ROOT
 from llm_proxy.db.idempotency import Answer, Claim, IdempotencyKeys
 from llm_proxy.errors import BadRequest, LlmProxyError
 from llm_proxy.web.management import answers, inputs
-from llm_proxy.web.management.call import Attempt
+from llm_proxy.web.management.call import Attempt, current
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
@@ -29,7 +30,9 @@ def once(keys: IdempotencyKeys, attempt: Attempt, create: Callable[[Keep], Answe
         return _response(create(lambda connection, answer: None))
     if not _FORM.fullmatch(key):
         raise BadRequest(f"invalid {HEADER}", param=HEADER, audit={"validation_error": f"invalid {HEADER}"})
-    claim = keys.claim(request.path.rstrip("/"), key, inputs.raw_body())
+    caller = current().caller
+    scope = None if caller == ROOT else caller.identity or caller.actor
+    claim = keys.claim(request.path.rstrip("/"), key, inputs.raw_body(), actor=caller.actor, scope=scope)
     if isinstance(claim, Answer):
         attempt.succeeded(replayed=True)
         response = _response(claim)

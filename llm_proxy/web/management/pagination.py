@@ -1,4 +1,4 @@
-"""How a list is cut: whole, by page number, or by cursor; in which order (MP-32, data-plane 0.1)."""
+"""How a list is cut: whole, by page number, or by cursor; in which order."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -108,6 +108,6 @@ def _numbered(asked: Cut, total: int) -> dict[str, str]:
 
 
 def link(relation: str, **place: int | str) -> str:
-    """An entry of `Link`: this list with every filter kept."""
+    """An entry of `Link`: this list, every filter kept. Relative, so that it holds under a sub-path (RFC 8288 §3.2)."""
     kept = [(name, value) for name, value in request.args.items(multi=True) if name not in place]
-    return f'<{request.path}?{urlencode([*kept, *place.items()])}>; rel="{relation}"'
+    return f'<?{urlencode([*kept, *place.items()])}>; rel="{relation}"'

@@ -1,4 +1,4 @@
-"""/manage/projects (MP-29 to MP-42)."""
+"""/manage/projects."""
 
 from flask import Blueprint, Response
 
@@ -21,7 +21,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """200 with an array; 400 names the parameter."""
         with current().attempt("project.list", "failed to list projects") as attempt:
             asked = pagination.cut(SORTS, order_of, BY_NAME)
-            wanted = ProjectFilter(inputs.search(), inputs.flag("is_active"))
+            wanted = ProjectFilter(inputs.search(), inputs.flag("is_active"), current().caller.projects)
             response, count = pagination.listed(services().projects, wanted, asked, answers.project_json)
             attempt.succeeded(project_count=count)
         return response
@@ -33,7 +33,10 @@ def routes(bp: Blueprint, services: Services) -> None:
             def do(keep: Keep) -> Answer:
                 new = NewProject.from_json(inputs.json_object(), wants_sk=services().wants_sk_keys)
                 project = services().projects.create(
-                    new, attempt.record, lambda connection, project: keep(connection, _created(project))
+                    new,
+                    attempt.record,
+                    lambda connection, project: keep(connection, _created(project)),
+                    actor=current().caller.actor,
                 )
                 return _created(project)
 
@@ -58,7 +61,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         return answers.answer(answers.project_json(project), headers={"ETag": answers.project_tag(project)})
 
     def delete(project_id: str) -> Response:
-        """405, always; whether the project exists is not looked up (MP-40)."""
+        """405, always; whether the project exists is not looked up."""
         with current().attempt("project.delete", _DELETION, project_id=project_id):
             refused = WrongMethod(["GET", "PATCH"])
             refused.audit = {"error_type": refused.message, "reason": _DELETION}
@@ -98,6 +101,7 @@ def _created(project: Project) -> Answer:
 def _checked(project_id: str) -> str:
     if "/" in project_id or not project_id.strip():
         raise BadRequest("invalid project id", param="id", audit={"validation_error": "invalid project id"})
+    current().caller.require_project(project_id)
     return project_id.replace("\x00", "\ufffd")
 
 

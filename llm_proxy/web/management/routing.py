@@ -1,7 +1,9 @@
-"""Routes of /manage, and what happens beside them: 405 with the real methods, 404, always as JSON (MP-22, MP-23)."""
+"""Routes of /manage, each behind its row of the table of roles; beside them 405 with the real methods, and 404."""
 
 import re
 from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 from flask import Blueprint, Response, current_app, request
 from flask.blueprints import BlueprintSetupState
@@ -9,7 +11,12 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import PathConverter, Rule
 
-from llm_proxy.errors import BadRequest, ResourceNotFound, WrongMethod
+from llm_proxy.access.caller import Caller
+from llm_proxy.access.roles import Operation, Reach, operation
+from llm_proxy.errors import BadRequest, Forbidden, ManagementError, ResourceNotFound, WrongMethod
+from llm_proxy.web import context
+from llm_proxy.web.management import inputs
+from llm_proxy.web.management.call import current
 from llm_proxy.web.management.services import ManagementServices
 
 Services = Callable[[], ManagementServices]
@@ -17,10 +24,10 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _ELSEWHERE = "elsewhere"
 _REFUSED = "_refused"
 _WITHOUT_ID = {
-    "projects//+tokens/revoke": "invalid path",  # MP-41
-    "projects//+": "invalid project id",  # MP-37
-    "tokens//+": "token ID is required",  # MP-51
-    "audit//+": "audit event ID is required",  # MP-63
+    "projects//+tokens/revoke": "invalid path",
+    "projects//+": "invalid project id",
+    "tokens//+": "token ID is required",
+    "audit//+": "audit event ID is required",
 }
 
 
@@ -34,12 +41,63 @@ class _Anything(PathConverter):
 def add(
     bp: Blueprint, rule: str, method: str, view: Callable[..., ResponseReturnValue], *, is_refusal: bool = False
 ) -> None:
-    """One method of one resource; a slash at the end counts for nothing. `is_refusal`: it is never allowed."""
+    """Add one method of one resource; a slash at the end counts for nothing.
+
+    Args:
+        is_refusal: It is never allowed, so it has no row in the table of roles.
+
+    Raises:
+        LookupError: The table of roles has no row for it.
+    """
     words = re.sub(r"<(?:path:)?|>", "", rule).strip("/").replace("/", "_").replace(".", "_")
     name = f"{words}_{method.lower()}{_REFUSED if is_refusal else ''}"
+    if not is_refusal:
+        view = _guarded(operation(method, template(bp, rule)), view)
     bp.add_url_rule(
         rule, name, view, methods=[method], strict_slashes=False, provide_automatic_options=False, merge_slashes=False
     )
+
+
+def template(bp: Blueprint, rule: str) -> str:
+    """Return a rule's path as the table of roles and the OpenAPI document write it."""
+    return f"{bp.url_prefix}{re.sub(r'<[^>]*>', '{id}', rule)}"
+
+
+def _guarded(wanted: Operation, view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseReturnValue]:
+    @wraps(view)
+    def guarded(**path: str) -> ResponseReturnValue:
+        caller = current().caller
+        try:
+            caller.require(wanted)
+        except Forbidden as refused:
+            with current().attempt("admin.access", "failed to check the role"):
+                if wanted.reach in (Reach.PROJECT, Reach.NAMED):
+                    _require_visible(caller, path)
+                raise refused
+        return view(**path)
+
+    return guarded
+
+
+def _require_visible(caller: Caller, path: dict[str, str]) -> None:
+    """Raise ResourceNotFound where what is named does not exist for the caller: that comes before its role."""
+    services = context.services()
+    if "token_id" in path:
+        services.tokens.get(path["token_id"], caller.projects)
+        return
+    project_id = path.get("project_id") or named_project()
+    if project_id is not None:
+        caller.require_project(project_id)
+        services.projects.get(project_id)
+
+
+def named_project() -> str | None:
+    """Return the project that the body names; None where it names none, or is no body that can be read."""
+    try:
+        found: Any = inputs.json_object().get("project_id")
+    except ManagementError:
+        return None
+    return found if isinstance(found, str) and found else None
 
 
 def catch_all(bp: Blueprint) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from llm_proxy.access.gate import Gate
+from llm_proxy.access.service import KeyService
 from llm_proxy.audit.query import AuditLog
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.cache.scopes import Scope
@@ -10,11 +12,10 @@ from llm_proxy.projects.service import ProjectService
 from llm_proxy.settings import Settings
 from llm_proxy.tokens.service import TokenService
 from llm_proxy.usage.query import UsageLog
-from llm_proxy.web.management.auth import Failures
 
 
 class Purge(Protocol):
-    """A cache that can be emptied in part (DP-155, DP-156)."""
+    """A cache that can be emptied in part."""
 
     def purge(self, scope: Scope) -> int:
         """Take away what a scope covers, for every replica, and commit that; how many entries were here."""
@@ -33,7 +34,7 @@ class ManagementServices(Protocol):
 
     @property
     def wants_sk_keys(self) -> bool:
-        """Whether provider keys must begin with `sk-` (MP-238)."""
+        """Whether provider keys must begin with `sk-`."""
 
     @property
     def tokens(self) -> TokenService:
@@ -56,8 +57,12 @@ class ManagementServices(Protocol):
         """Creations that are done once."""
 
     @property
-    def failures(self) -> Failures:
-        """Counts wrong tokens."""
+    def gate(self) -> Gate:
+        """Admits callers."""
+
+    @property
+    def keys(self) -> KeyService:
+        """The rules of management keys."""
 
     @property
     def cache_purge(self) -> Purge | None:

@@ -1,16 +1,16 @@
-"""/manage/tokens (MP-43 to MP-54)."""
+"""/manage/tokens."""
 
 from flask import Blueprint, Response
 
 from llm_proxy.db.idempotency import Answer
 from llm_proxy.errors import BadRequest
-from llm_proxy.runtime.clock import utc_now
-from llm_proxy.tokens.service import NEWEST_FIRST, SORTS, STATUSES, Issued, TokenFilter, order_of
+from llm_proxy.model.token import STATUSES
+from llm_proxy.tokens.service import NEWEST_FIRST, SORTS, Issued, TokenFilter, order_of
 from llm_proxy.tokens.token import NewToken, TokenDefaults, TokenPatch
 from llm_proxy.web.management import answers, inputs, pagination
 from llm_proxy.web.management.call import current
 from llm_proxy.web.management.once import Keep, once
-from llm_proxy.web.management.routing import Services, add
+from llm_proxy.web.management.routing import Services, add, named_project
 
 
 def routes(bp: Blueprint, services: Services) -> None:
@@ -37,16 +37,22 @@ def routes(bp: Blueprint, services: Services) -> None:
                 attempt.project_id = asked if isinstance(asked, str) else None
                 new = NewToken.from_json(wanted, defaults)
                 issued = services().tokens.issue(
-                    new, attempt.record, lambda connection, issued: keep(connection, _created(issued))
+                    new,
+                    attempt.record,
+                    lambda connection, issued: keep(connection, _created(issued)),
+                    actor=current().caller.actor,
                 )
                 return _created(issued)
 
+            project_id = named_project()
+            if project_id is not None:  # before a response is repeated: the caller may see less than it did then
+                current().caller.require_project(project_id)
             return once(services().idempotency, attempt, do)
 
     def show(token_id: str) -> Response:
         """200 with the token; 404."""
         with current().attempt("token.read", "failed to get token", details=_about(token_id)) as attempt:
-            token = services().tokens.get(_checked(token_id))
+            token = services().tokens.get(_checked(token_id), current().caller.projects)
             attempt.project_id = token.project_id
             attempt.succeeded()
         return answers.answer(answers.token_json(token), headers={"ETag": answers.token_tag(token)})
@@ -57,13 +63,14 @@ def routes(bp: Blueprint, services: Services) -> None:
             _checked(token_id)
             patch = TokenPatch.from_json(inputs.json_object())
             check = inputs.if_match(answers.token_tag)
-            token = services().tokens.update(token_id, patch, attempt.record, check)
+            token = services().tokens.update(token_id, patch, attempt.record, check, current().caller.projects)
         return answers.answer(answers.token_json(token), headers={"ETag": answers.token_tag(token)})
 
     def revoke(token_id: str) -> Response:
         """204, also the second time; 404."""
         with current().attempt("token.revoke", "failed to revoke token", details=_about(token_id)) as attempt:
-            services().tokens.revoke(_checked(token_id), attempt.record, inputs.if_match(answers.token_tag))
+            check = inputs.if_match(answers.token_tag)
+            services().tokens.revoke(_checked(token_id), attempt.record, check, current().caller.projects)
         return Response(status=204, content_type="application/json")
 
     add(bp, "/tokens", "GET", index)
@@ -83,22 +90,22 @@ def _filter() -> TokenFilter:
     if status is not None and status not in STATUSES:
         raise inputs.invalid("status")
     return TokenFilter(
-        now=utc_now(),
         project_id=inputs.word("projectId", "project_id"),
         active_only=inputs.flag("activeOnly", "active_only") or False,
         status=status,
         id_prefix=inputs.search(),
+        within=current().caller.projects,
     )
 
 
 def _about(token_id: str) -> dict[str, str]:
-    """For the audit record: an id, never a bearer that stands in its place (MP-116)."""
+    """For the audit record: an id, never a bearer that stands in its place."""
     return {} if token_id.startswith("sk-") else {"token_id": token_id}
 
 
 def _checked(token_id: str) -> str:
     if not token_id.strip():
-        raise BadRequest("token ID is required", param="id")  # MP-51
+        raise BadRequest("token ID is required", param="id")
     if token_id.startswith("sk-"):
-        raise BadRequest("use the token's id, not its value", param="id")  # MP-14
+        raise BadRequest("use the token's id, not its value", param="id")
     return token_id.replace("\x00", "\ufffd")

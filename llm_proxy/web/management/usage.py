@@ -1,4 +1,4 @@
-"""/manage/usage (data-plane 0.1)."""
+"""/manage/usage."""
 
 import csv
 import io
@@ -83,4 +83,5 @@ def _filter() -> UsageFilter:
     first: date = since.date() if since is not None else last - timedelta(days=min(_DAYS, last.toordinal() - 1))
     if first > last:
         raise BadRequest("from is after to", param="from")
-    return UsageFilter(first, last, inputs.word("project_id"), inputs.word("token_id"), inputs.word("model"))
+    named = (inputs.word("project_id"), inputs.word("token_id"), inputs.word("model"))
+    return UsageFilter(first, last, *named, within=current().caller.projects)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.databases import Database, Server, empty_database
-from servers.gateway import MANAGEMENT_TOKEN, PROVIDER_KEY, Gateway, running_gateway
-from servers.provider import Provider, running_provider
-from servers.raw import Answer, Client, request
+from support.databases import Database, Server, empty_database
+from support.gateway import MANAGEMENT_TOKEN, PROVIDER_KEY, Gateway, running_gateway
+from support.provider import Provider, running_provider
+from support.raw import Answer, Client, request
 
 WORKERS = 4
 

@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from servers.commands import run
-from servers.gateway import Gateway, Token, eventually, running_gateway
-from servers.provider import Provider, running_provider
-from servers.raw import Client, Closed, request
+from support.commands import run
+from support.gateway import Gateway, Token, eventually, running_gateway
+from support.provider import Provider, running_provider
+from support.raw import Client, Closed, request
 
 CALLERS = 4  # of each token
 LIMIT = 500

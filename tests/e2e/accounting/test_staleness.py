@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from e2e.accounting.conftest import Pair, get
-from servers.gateway import PROVIDER_KEY, eventually
-from servers.raw import Client, request
+from support.gateway import PROVIDER_KEY, eventually
+from support.raw import Client, request
 
 OTHER_KEY = "sk-another-provider-key-0123456789abcd"
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()

@@ -1,12 +1,12 @@
-"""What the provider's own log says of the counters: the long run by hand (tests/soak/accounting.py), in small."""
+"""What the provider's own log says of the counters: the long run by hand (tools/soak/accounting.py), in small."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.databases import Database
 from soak.accounting import soak
+from support.databases import Database
 
 
 @pytest.mark.parametrize("ready_database", ["postgres"], indirect=True)

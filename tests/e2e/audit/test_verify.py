@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.commands import run
-from servers.databases import Database
-from servers.gateway import MANAGEMENT_TOKEN, Gateway, running_gateway
 from sqlalchemy import text
+from support.commands import run
+from support.databases import Database
+from support.gateway import MANAGEMENT_TOKEN, Gateway, running_gateway
 
 from llm_proxy.audit.notes import notes
 from llm_proxy.audit.verify import verify_table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parents[2] / "bench"
+BENCH = Path(__file__).parents[3] / "tools" / "bench"
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from servers.gateway import MANAGEMENT_TOKEN, Gateway, running_gateway
+from support.gateway import MANAGEMENT_TOKEN, Gateway, running_gateway
 
 PUBLIC = (("Cache-Control", "public, max-age=600"),)
 OPT_IN = {"Cache-Control": "public, max-age=60", "Content-Type": "application/json"}

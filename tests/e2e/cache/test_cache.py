@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from e2e.cache.conftest import BODY, OPT_IN, PUBLIC, Origin, purge, state
-from servers.gateway import MANAGEMENT_TOKEN, Gateway, eventually, running_gateway
-from servers.redis import RedisServer
+from support.gateway import MANAGEMENT_TOKEN, Gateway, eventually, running_gateway
+from support.redis import RedisServer
 
 
 def test_a_stored_answer_is_served_by_every_worker(gateway: Gateway, origin: Origin, path: str) -> None:
@@ -57,7 +57,7 @@ def test_no_project_gets_anothers_answer(gateway: Gateway, origin: Origin, path:
 
 
 def test_a_post_is_stored_only_where_the_client_asks(gateway: Gateway, origin: Origin) -> None:
-    """DP-132, DP-134: opted in by Cache-Control, keyed by its body; an ordinary POST passes by."""
+    """Opted in by Cache-Control, keyed by its body; an ordinary POST passes by."""
     origin.fields = (("Content-Type", "application/json"),)
     token = gateway.token()
     ask: Callable[..., str] = lambda body, headers: state(  # noqa: E731
@@ -73,7 +73,7 @@ def test_a_post_is_stored_only_where_the_client_asks(gateway: Gateway, origin: O
 
 @pytest.mark.parametrize("is_cut", [False, True], ids=["whole", "cut"])
 def test_a_finished_stream_is_replayed_and_a_cut_one_never(gateway: Gateway, origin: Origin, is_cut: bool) -> None:
-    """DP-150, DP-151: what ended with [DONE] comes again as it was; what broke off is not kept."""
+    """What ended with [DONE] comes again as it was; what broke off is not kept."""
     origin.fields = (("Content-Type", "text/event-stream"),)
     origin.pieces = (b'data: {"a":1}\n\n', b"data: [DONE]\n\n")
     origin.is_cut = is_cut
@@ -134,7 +134,7 @@ def test_only_if_cached_is_never_sent_upstream(gateway: Gateway, origin: Origin,
 
 
 def test_a_dead_or_spent_token_gets_nothing_stored(gateway: Gateway, origin: Origin, path: str) -> None:
-    """DP-120: hits are for those whose request would have been sent."""
+    """Hits are for those whose request would have been sent."""
     spent = gateway.token(max_requests=1)
     good = gateway.token(project_id=spent.project_id)
     gateway.ask("GET", path, token=good)
@@ -184,7 +184,7 @@ def test_a_purge_is_felt_by_every_worker_at_once(gateway: Gateway, origin: Origi
 
 
 def test_a_write_makes_lists_old(gateway: Gateway, origin: Origin, path: str) -> None:
-    """DP-158: a POST that is no question invalidates GETs of its path and its parents."""
+    """A POST that is no question invalidates GETs of its path and its parents."""
     token = gateway.token()
     parent = "/v1/models"
     gateway.ask("GET", parent, token=token)
@@ -194,7 +194,7 @@ def test_a_write_makes_lists_old(gateway: Gateway, origin: Origin, path: str) ->
 
 
 def test_counters_tell_hits_misses_bypass_and_stores(gateway: Gateway, origin: Origin, path: str) -> None:
-    """DP-208: over all workers."""
+    """Over all workers."""
     names = ("hits", "misses", "bypass", "stores")
     before = [gateway.metric(f"llm_proxy_cache_{name}_total") for name in names]
     token = gateway.token()
@@ -251,7 +251,7 @@ def test_redis_that_hangs_costs_a_request_little_and_never_an_error(
 
 
 def test_a_cache_that_is_off_is_not_seen(tmp_path: Path, origin: Origin, path: str) -> None:
-    """DP-131: no look-up, no store, no fields, no counts; a purge says so."""
+    """No look-up, no store, no fields, no counts; a purge says so."""
     origin.fields = PUBLIC
     with running_gateway(tmp_path, origin.url, HTTP_CACHE_ENABLED="false", LOG_LEVEL="debug") as gateway:
         token = gateway.token()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from e2e.cache.conftest import Origin, state
-from servers.gateway import Gateway, Token, eventually, running_gateway
-from servers.raw import Client
+from support.gateway import Gateway, Token, eventually, running_gateway
+from support.raw import Client
 
 MANY = 2000
 

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from e2e.cache.conftest import BODY, OPT_IN, PUBLIC, Origin, purge, state
-from servers.gateway import Gateway, eventually
-from servers.raw import Client
+from support.gateway import Gateway, eventually
+from support.raw import Client
 
 
 def test_what_was_fetched_before_a_purge_is_not_served_after_it(gateway: Gateway, origin: Origin, path: str) -> None:
@@ -115,7 +115,7 @@ def test_fields_that_an_answer_varies_by_are_compared_whole(
 
 
 def test_a_body_hash_of_the_clients_is_not_believed(gateway: Gateway, origin: Origin, path: str) -> None:
-    """RD-12: two bodies are two answers, whatever X-Body-Hash says, and it goes nowhere."""
+    """Two bodies are two answers, whatever X-Body-Hash says, and it goes nowhere."""
     token = gateway.token()
     headers = OPT_IN | {"X-Body-Hash": "0" * 64}
     target = f"/v1/embeddings?{path}"
@@ -192,13 +192,13 @@ def test_the_sums_of_the_accounting_table_hold(gateway: Gateway, origin: Origin,
     before = counts()
     statuses = [
         gateway.ask("GET", path, token=token)[0],  # stored
-        gateway.ask("GET", path, token=token)[0],  # row 11
-        gateway.ask("GET", path, token=token, headers={"If-None-Match": '"a"'})[0],  # row 12
-        gateway.ask("GET", path, token=token, headers={"Cache-Control": "no-cache"})[0],  # row 13
-        gateway.ask("HEAD", path, token=token)[0],  # row 11
-        gateway.ask("GET", f"{path}-x", token=token, headers={"Cache-Control": "only-if-cached"})[0],  # row 30
+        gateway.ask("GET", path, token=token)[0],
+        gateway.ask("GET", path, token=token, headers={"If-None-Match": '"a"'})[0],
+        gateway.ask("GET", path, token=token, headers={"Cache-Control": "no-cache"})[0],
+        gateway.ask("HEAD", path, token=token)[0],
+        gateway.ask("GET", f"{path}-x", token=token, headers={"Cache-Control": "only-if-cached"})[0],
         gateway.ask("POST", "/v1/embeddings", BODY, token=token)[0],  # bypass
-        gateway.ask("GET", path, headers={"Authorization": "Bearer sk-nobody"})[0],  # row 15
+        gateway.ask("GET", path, headers={"Authorization": "Bearer sk-nobody"})[0],
     ]
     assert statuses == [200, 200, 304, 200, 200, 504, 200, 401]
     eventually(lambda: counts()["R"] - before["R"] == 8)
@@ -211,7 +211,7 @@ def test_the_sums_of_the_accounting_table_hold(gateway: Gateway, origin: Origin,
 def test_purges_answer_as_the_reference_and_take_one_scope_at_a_time(
     gateway: Gateway, origin: Origin, path: str
 ) -> None:
-    """DP-155: exact is true or false, all others count; two scopes at once are refused."""
+    """Exact is true or false, all others count; two scopes at once are refused."""
     token = gateway.token()
     assert purge(gateway, method="GET", url=path) is False
     gateway.ask("GET", path, token=token)

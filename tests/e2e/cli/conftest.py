@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers.gateway import MANAGEMENT_TOKEN, Gateway, running_gateway
-from servers.provider import Provider, running_provider
+from support.gateway import MANAGEMENT_TOKEN, Gateway, running_gateway
+from support.provider import Provider, running_provider
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from servers.commands import DOORS, plain_environment, run
-from servers.gateway import Gateway, eventually
-from servers.provider import Provider
+from support.commands import DOORS, plain_environment, run
+from support.gateway import Gateway, eventually
+from support.provider import Provider
 
 from llm_proxy.settings.load import SAMPLE_MANAGEMENT_TOKEN
 
@@ -60,7 +60,7 @@ def test_config_check_lists_every_fault(tmp_path: Path) -> None:
 
 
 def test_config_check_warns_of_keys_that_a_provider_file_has_in_vain(tmp_path: Path) -> None:
-    """A misspelt key is named with its path, and is no fault (DP-3)."""
+    """A misspelt key is named with its path, and is no fault."""
     provider = "{base_url: 'https://a.example', allowed_endpoints: [/v1/models], allowed_methods: [GET], alowed: 1}"
     (tmp_path / "p.yaml").write_text(f"default_api: a\napis: {{a: {provider}}}\n")
     variables = {"API_CONFIG_PATH": "p.yaml", "DEFAULT_API_PROVIDER": "a", "MANAGEMENT_TOKEN": "a-token-of-my-own"}
@@ -93,7 +93,10 @@ def test_setup_from_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / ".env").read_text().splitlines()
     names = [line.partition("=")[0] for line in lines if not line.startswith("#")]
-    assert names == ["OPENAI_API_KEY", "MANAGEMENT_TOKEN", "DATABASE_PATH", "LISTEN_ADDR", "LOG_LEVEL"]
+    assert names == ["MANAGEMENT_TOKEN", "DATABASE_PATH", "LISTEN_ADDR", "LOG_LEVEL", "ENCRYPTION_KEY"]
+    assert b"sk-the-key-of-setup" not in (tmp_path / "data" / "llm-proxy.db").read_bytes()
+    assert "  llm-proxy server\n" in done.stdout
+    assert "curl -N http://localhost:8080/v1/chat/completions -H 'Authorization: Bearer sk-" in done.stdout
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
     assert "Token: sk-" in done.stdout
     assert "Expires at: " in done.stdout
@@ -117,7 +120,9 @@ def test_setup_edits_an_existing_file(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     text = (tmp_path / ".env").read_text()
     assert text.startswith(before)
-    assert text.count("OPENAI_API_KEY") == 1
+    assert text.count("OPENAI_API_KEY") == 0
+    assert text.count("ENCRYPTION_KEY") == 1
+    assert "Its earlier tokens keep working: llm-proxy manage token list --project-id p" in done.stderr
     assert stat.S_IMODE((tmp_path / ".env.bak").stat().st_mode) == 0o600
     listed = json.loads(run("manage", "project", "list", "--direct", "--json", folder=tmp_path).stdout)
     assert len(listed) == 1
@@ -126,7 +131,9 @@ def test_setup_edits_an_existing_file(tmp_path: Path) -> None:
 def test_setup_without_a_key_changes_nothing(tmp_path: Path) -> None:
     """One line, exit code 1, an empty folder."""
     done = run("setup", folder=tmp_path)
-    assert (done.returncode, done.stderr) == (1, "Error: OpenAI API key is required\n")
+    assert done.returncode == 1
+    assert done.stderr.endswith("\nError: OpenAI API key is required\n")
+    assert "--openai-key -" in done.stderr
     assert list(tmp_path.iterdir()) == []
     assert run("setup", "--skip-project", folder=tmp_path).returncode == 0
 
@@ -206,7 +213,11 @@ def test_server_refuses_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         addr = f"127.0.0.1:{taken.getsockname()[1]}"
         done = run("server", "--addr", addr, variables=variables, folder=tmp_path)
-        assert (done.returncode, done.stderr) == (1, f"Error: cannot listen on {addr}: address already in use\n")
+        assert done.returncode == 1
+        assert done.stderr.startswith(
+            f"Error: cannot listen on {addr}: address already in use; stop what listens there"
+        )
+        assert done.stderr.count("\n") == 1
     done = run("server", "--log-level", "loud", variables=variables, folder=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     done = run("server", "-d", variables=variables, folder=tmp_path)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.commands import run
-from servers.gateway import Gateway
+from support.commands import run
+from support.gateway import Gateway
 
 KEY = "sk-a-provider-key-of-the-tests-0123"
 
@@ -157,7 +157,7 @@ def test_cache_purge_needs_a_server_where_the_cache_lives(alone: dict[str, str])
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_cache_purge_by_each_scope(manages: dict[str, str], arguments: list[str], said: str) -> None:
-    """MP-150, MP-154f: the reference's texts, and the same over --json."""
+    """The reference's texts, and the same over --json."""
     done = run("manage", "cache", "purge", *arguments, variables=manages)
     assert (done.returncode, done.stdout) == (0, said + "\n"), done.stderr
     found = run("manage", "cache", "purge", *arguments, "--json", variables=manages)

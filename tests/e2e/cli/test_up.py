@@ -1,6 +1,5 @@
 """bin/up: the first command of the two, from its first run to Ctrl-C."""
 
-import hashlib
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from servers.commands import plain_environment
+from support.commands import plain_environment
 
 FASTER_THAN_S = 3.0
 PROVIDER_KEY = "sk-provider-key-of-the-environment-01"
@@ -38,7 +37,7 @@ def clone(tmp_path: Path, checkout: Path) -> Path:
     python.write_text(f'#!/bin/sh\n{refuse_pip}\nexec {shlex.quote(sys.executable)} "$@"\n')
     python.chmod(0o755)
     content = (tmp_path / "setup.cfg").read_bytes() + (tmp_path / "pyproject.toml").read_bytes()
-    (tmp_path / ".venv" / ".installed").write_text(f"{hashlib.sha256(content).hexdigest()}  -\n")
+    (tmp_path / ".venv" / ".installed").write_bytes(content)
     return tmp_path
 
 
@@ -159,7 +158,7 @@ def test_an_http_proxy_does_not_come_between(clone: Path) -> None:
 
 
 def test_second_run_installs_nothing_and_keeps_everything(clone: Path) -> None:
-    """It starts in under 3 s, leaves .env and projects alone, and only the new run's token works."""
+    """It starts in under 3 s, leaves .env and projects alone, and the first run's token goes on working."""
     with up(clone) as first:
         env_file = (clone / ".env").read_text()
         projects = rows(clone, "SELECT * FROM projects ORDER BY name")
@@ -168,8 +167,47 @@ def test_second_run_installs_nothing_and_keeps_everything(clone: Path) -> None:
         assert "Installing" not in second.errors()
         assert (clone / ".env").read_text() == env_file
         assert rows(clone, "SELECT * FROM projects ORDER BY name") == projects
+        assert second.token == first.token
         assert second.status_of(second.token) == 200
-        assert second.status_of(first.token) == 401
+        assert "the last run's, until 20" in second.output
+    assert stat.S_IMODE((clone / "data" / "up.json").stat().st_mode) == 0o600
+
+
+def test_a_revoked_token_is_replaced(clone: Path) -> None:
+    """A token of the last run that does not work any more is not shown again."""
+    with up(clone) as first:
+        pass
+    with closing(sqlite3.connect(clone / "data" / "llm-proxy.db")) as database:
+        database.execute("UPDATE tokens SET is_active = 0")
+        database.commit()
+    with up(clone) as second:
+        assert second.token != first.token
+        assert second.status_of(second.token) == 200
+
+
+@pytest.mark.parametrize("before", ["", "# mine\nLOG_LEVEL=info\n", "MANAGEMENT_TOKEN=a-management-token-of-mine\n"])
+def test_an_env_file_that_lacks_secrets_gets_them(clone: Path, before: str) -> None:
+    """What is there stays; the next start adds nothing."""
+    (clone / ".env").write_text(before)
+    with up(clone) as running:
+        after = (clone / ".env").read_text()
+        assert after.startswith(before)
+        names = [line.partition("=")[0] for line in after.splitlines() if "=" in line]
+        assert sorted(names) == sorted(
+            {"MANAGEMENT_TOKEN", "ENCRYPTION_KEY", *(["LOG_LEVEL"] if "LOG" in before else [])}
+        )
+        assert "added to .env" in running.errors()
+
+
+def test_no_second_key_is_made_for_sealed_provider_keys(clone: Path) -> None:
+    """A key that was given by the environment and is missing now is not replaced by one that opens nothing."""
+    with up(clone, ENCRYPTION_KEY="QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="):
+        assert "ENCRYPTION_KEY" not in (clone / ".env").read_text()
+    before = (clone / ".env").read_text()
+    done = _run(clone, LISTEN_ADDR=f"127.0.0.1:{free_port()}")
+    assert done.returncode == 1
+    assert "ENCRYPTION_KEY" in done.stderr
+    assert (clone / ".env").read_text() == before
 
 
 def test_default_project_follows_the_key(clone: Path) -> None:
@@ -195,7 +233,8 @@ def test_busy_port_is_one_clear_line(clone: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = _run(clone, LISTEN_ADDR=address)
     assert done.returncode == 1
-    assert done.stderr == f"Error: cannot listen on {address}: address already in use\n"
+    hint = r"stop what listens there, or set LISTEN_ADDR=127\.0\.0\.1:\d+"
+    assert re.fullmatch(f"Error: cannot listen on {address}: address already in use; {hint}\n", done.stderr)
     assert done.stdout == ""
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.databases import MariaDb, Postgres, Server, running
-from servers.gateway import MANAGEMENT_TOKEN, PROVIDER_KEY, Gateway, environment, eventually, running_gateway
-from servers.provider import Provider
-from servers.raw import Client, Closed, request
+from support.databases import MariaDb, Postgres, Server, running
+from support.gateway import MANAGEMENT_TOKEN, PROVIDER_KEY, Gateway, environment, eventually, running_gateway
+from support.provider import Provider
+from support.raw import Client, Closed, request
 
 CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}).encode()
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.dispatcher import event_uuid, free_port, make_event, until
-from servers.gateway import eventually
-from servers.redis import RedisServer, running_redis
-from servers.services import KEY, running
+from support.dispatcher import event_uuid, free_port, make_event, until
+from support.gateway import eventually
+from support.redis import RedisServer, running_redis
+from support.services import KEY, running
 
 from llm_proxy.events.event import Event
 from llm_proxy.events.file_sink import to_line

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.dispatcher import dispatching, until, variables
-from servers.gateway import PROVIDER_KEY, Gateway, Token, eventually, running_gateway
-from servers.provider import Provider, running_provider
-from servers.raw import Client, request
-from servers.redis import RedisServer, running_redis
-from servers.services import running
+from support.dispatcher import dispatching, until, variables
+from support.gateway import PROVIDER_KEY, Gateway, Token, eventually, running_gateway
+from support.provider import Provider, running_provider
+from support.raw import Client, request
+from support.redis import RedisServer, running_redis
+from support.services import running
 
 from llm_proxy.events.event import Event
-from llm_proxy.events.streams import merge
+from llm_proxy.formats.streams import merge
 
 CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}).encode()
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()

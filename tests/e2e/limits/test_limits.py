@@ -9,9 +9,9 @@ from typing import Any
 
 import openai
 import pytest
-from servers.gateway import MANAGEMENT_TOKEN, Gateway, Token, eventually, running_gateway
-from servers.provider import Provider, running_provider
-from servers.redis import RedisServer
+from support.gateway import MANAGEMENT_TOKEN, Gateway, Token, eventually, running_gateway
+from support.provider import Provider, running_provider
+from support.redis import RedisServer
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_addresses_and_everybody_have_windows_over_all_workers(tmp_path: Path, p
     with running_gateway(tmp_path, provider.url, **limits) as gateway:
         guess = {"Authorization": "Bearer wrong", "Connection": "close", "X-Forwarded-For": "192.0.2.1"}
         guesses = [gateway.get("/manage/tokens", guess)[0] for _ in range(30)]
-        assert guesses == [401] * 20 + [429] * 10  # MP-19: as exact, and it fills no window
+        assert guesses == [401] * 20 + [429] * 10  # as exact, and it fills no window
         assert gateway.get("/manage/tokens", {**guess, "X-Forwarded-For": "192.0.2.2"})[0] == 401
         assert gateway.get("/manage/tokens", {**guess, "Authorization": f"Bearer {MANAGEMENT_TOKEN}"})[0] == 200
         token = gateway.token()
@@ -104,7 +104,7 @@ def test_a_token_and_its_project_have_limits_of_their_own(tmp_path: Path, provid
 def test_replicas_share_a_tokens_window_in_redis_and_go_on_without(
     tmp_path: Path, provider: Provider, redis_server: RedisServer
 ) -> None:
-    """DP-89, DP-92: 100 of 300 that hurry, over two servers; with Redis gone midway each server goes on by itself.
+    """100 of 300 that hurry, over two servers; with Redis gone midway each server goes on by itself.
 
     What a server admitted through Redis counts there too: of 100 it has at most what is left.
     """
@@ -141,7 +141,7 @@ def test_replicas_share_a_tokens_window_in_redis_and_go_on_without(
 
 
 def test_without_a_fallback_redis_is_required(tmp_path: Path, provider: Provider, redis_server: RedisServer) -> None:
-    """DP-92: 503 `service_unavailable` rather than an unlimited token."""
+    """503 `service_unavailable` rather than an unlimited token."""
     with running_gateway(
         tmp_path,
         provider.url,

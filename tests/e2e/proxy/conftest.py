@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers.gateway import Gateway, Token, running_gateway
-from servers.provider import Provider, running_provider
+from support.gateway import Gateway, Token, running_gateway
+from support.provider import Provider, running_provider
 
 CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}).encode()
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()

@@ -1,4 +1,4 @@
-"""Each row of the accounting table that this version has, driven over sockets and counted (data-plane §9)."""
+"""Each row of the accounting table that this version has, driven over sockets and counted."""
 
 import json
 import socket
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from e2e.proxy.conftest import CHAT, STREAM
-from servers.gateway import Gateway, Token, eventually
-from servers.provider import Provider
-from servers.raw import Client, Closed, request
+from support.gateway import Gateway, Token, eventually
+from support.provider import Provider
+from support.raw import Client, Closed, request
 
 from llm_proxy.accounting.outcomes import TABLE
 
@@ -103,7 +103,7 @@ CASES = {
     ),
     "row 14, upgrade": Case(
         _with("Connection: Upgrade", "Upgrade: websocket"),
-        501,
+        426,
         0,
         {"requests": 1, "errors": 1, "rejected{upgrade_not_supported}": 1},
         "upgrade_not_supported",
@@ -339,7 +339,7 @@ def _events(gateway: Gateway) -> Counter[tuple[str, str | None]]:
 def test_row_4_a_provider_that_cannot_be_reached_returns_the_unit(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """502, and the quota is as before; five in a row open the circuit (row 19), which sends nothing."""
+    """502, and the quota is as before; five in a row open the circuit, which sends nothing."""
     with unreachable() as url, new_gateway(tmp_path_factory, url) as gateway:
         token, before = gateway.token(max_requests=5), snapshot(gateway)
         for _ in range(5):
@@ -363,7 +363,7 @@ def unreachable() -> Iterator[str]:
 @contextmanager
 def new_gateway(factory: pytest.TempPathFactory, upstream: str, **variables: str) -> Iterator[Gateway]:
     """A gateway for one test."""
-    from servers.gateway import running_gateway
+    from support.gateway import running_gateway
 
     with running_gateway(factory.mktemp("gateway"), upstream, **variables) as gateway:
         yield gateway

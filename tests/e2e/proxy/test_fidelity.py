@@ -1,4 +1,4 @@
-"""What passes unchanged, what is replaced, and nothing else (data-plane decision 9), seen on the wire."""
+"""What passes unchanged, what is replaced, and nothing else, seen on the wire."""
 
 import gzip
 import json
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from servers.gateway import PROVIDER_KEY, Gateway, running_gateway
-from servers.raw import Answer, Client
+from support.gateway import PROVIDER_KEY, Gateway, running_gateway
+from support.raw import Answer, Client
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z")
 
@@ -168,7 +168,7 @@ def test_the_target_passes_byte_for_byte(ask: Callable[..., Answer], wire: Wire,
     "target", ["/v1//models", "/v1/../manage", "/v1/models/..%2f", "/v1/models/%00", "/v1/modelsX"]
 )
 def test_a_target_that_could_mean_another_is_not_found(ask: Callable[..., Answer], wire: Wire, target: str) -> None:
-    """404 endpoint_not_found (DP-15), and nothing is sent."""
+    """404 endpoint_not_found, and nothing is sent."""
     before = len(wire.heads)
     answer = ask(target=target)
     assert (answer.status, json.loads(answer.body)["code"]) == (404, "endpoint_not_found")
@@ -248,7 +248,7 @@ def test_the_answer_passes_as_it_was_sent(ask: Callable[..., Answer], wire: Wire
 
 
 def test_what_is_added_to_an_answer(ask: Callable[..., Answer]) -> None:
-    """DP-61, DP-62: our name, both ids, four instants, two stamps and the provider's share; nothing else."""
+    """Our name, both ids, four instants, two stamps and the provider's share; nothing else."""
     answer = ask()
     names = {name.lower() for name, _ in answer.fields}
     for name in ("Received", "Sent-Backend", "First-Response", "Final-Response"):
@@ -300,7 +300,7 @@ def test_head_is_forwarded_as_head(ask: Callable[..., Answer], wire: Wire, proxy
 
 
 def test_browsers_may_read_answers(ask: Callable[..., Answer]) -> None:
-    """DP-46: the origin, the expose list, Vary; on errors as well."""
+    """The origin, the expose list, Vary; on errors as well."""
     for target in ("/v1/models", "/v1/nothing"):
         answer = ask("Origin: https://app.example", target=target)
         assert answer.value("Access-Control-Allow-Origin") == "https://app.example"
@@ -328,7 +328,7 @@ def test_redirects_are_passed_and_not_followed(ask: Callable[..., Answer], wire:
 
 
 def test_two_authorization_lines_are_refused(ask: Callable[..., Answer], wire: Wire) -> None:
-    """401 invalid_token: which of them counts is nobody's guess (DP-68)."""
+    """401 invalid_token: which of them counts is nobody's guess."""
     before = len(wire.heads)
     answer = ask("Authorization: Bearer sk-another")
     assert (answer.status, json.loads(answer.body)["code"]) == (401, "invalid_token")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from e2e.proxy.conftest import CHAT, STREAM
-from servers.gateway import Gateway, Token, eventually, running_gateway
-from servers.provider import Provider
-from servers.raw import Client, request
+from support.gateway import Gateway, Token, eventually, running_gateway
+from support.provider import Provider
+from support.raw import Client, request
 
 MIB = 1024 * 1024
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from servers.gateway import Gateway
+from support.gateway import Gateway
 
 
 def test_the_stock_client_for_node(gateway: Gateway, checkout: Path, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-from servers.gateway import PROVIDER_KEY, Gateway, Token
-from servers.provider import Provider
+from support.gateway import PROVIDER_KEY, Gateway, Token
+from support.provider import Provider
 
 
 @pytest.fixture

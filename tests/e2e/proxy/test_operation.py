@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from e2e.proxy.conftest import CHAT
-from servers.gateway import MANAGEMENT_TOKEN, PROVIDER_KEY, Gateway, Token, eventually, running_gateway
-from servers.provider import Provider
-from servers.raw import Client, request
+from support.gateway import MANAGEMENT_TOKEN, PROVIDER_KEY, Gateway, Token, eventually, running_gateway
+from support.provider import Provider
+from support.raw import Client, request
 
 from llm_proxy import __version__
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from e2e.proxy.conftest import CHAT, STREAM
-from servers.gateway import Gateway, Token, running_gateway
-from servers.provider import Provider
-from servers.raw import Answer, Client, request
+from support.gateway import Gateway, Token, running_gateway
+from support.provider import Provider
+from support.raw import Answer, Client, request
 
 
 def post(body: bytes, token: Token, **plan: object) -> bytes:

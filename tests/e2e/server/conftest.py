@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from servers.small import Server
+from support.small import Server
 
 Start = Callable[..., Server]
 

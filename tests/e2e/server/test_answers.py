@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from servers.raw import Client, Closed, exchange, request, wait_for
+from support.raw import Client, Closed, exchange, request, wait_for
 
 ERROR_500 = (
     b'{"error":{"message":"Internal server error","type":"server_error","param":null,"code":"internal_error"},'

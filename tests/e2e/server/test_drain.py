@@ -6,8 +6,8 @@ import signal
 import time
 
 import pytest
-from servers.raw import request, wait_for
-from servers.small import assert_whole, begin_streams, finish, in_parallel, refuses
+from support.raw import request, wait_for
+from support.small import assert_whole, begin_streams, finish, in_parallel, refuses
 
 
 @pytest.mark.parametrize("whom", ["master", "group"])

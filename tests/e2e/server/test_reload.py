@@ -5,8 +5,8 @@ import signal
 import time
 
 import pytest
-from servers.raw import request, wait_for
-from servers.small import assert_whole, begin_streams, finish, in_parallel
+from support.raw import request, wait_for
+from support.small import assert_whole, begin_streams, finish, in_parallel
 
 
 def values(server):

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from servers.raw import Client, Closed, exchange, request
+from support.raw import Client, Closed, exchange, request
 
 H = b"Host: localhost\r\n"
 POST = b"POST /echo HTTP/1.1\r\n" + H
@@ -61,14 +61,11 @@ REFUSED = {
     "bad host in 1.0": b"GET /echo HTTP/1.0\r\nHost: a b\r\n\r\n",
     "http 0.9": b"GET /echo\r\n\r\n",
     "http 2.0": b"GET /echo HTTP/2.0\r\n" + H + b"\r\n",
-    "http 1.2": b"GET /echo HTTP/1.2\r\n" + H + b"\r\n",
     "http 1.10": b"GET /echo HTTP/1.10\r\n" + H + b"\r\n",
     "http lower case": b"GET /echo http/1.1\r\n" + H + b"\r\n",
     "http2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "lower case method": b"get /echo HTTP/1.1\r\n" + H + b"\r\n",
     "odd method": b"G(T /echo HTTP/1.1\r\n" + H + b"\r\n",
-    "connect": b"CONNECT localhost:443 HTTP/1.1\r\n" + H + b"\r\n",
-    "connect with path": b"CONNECT /echo HTTP/1.1\r\n" + H + b"\r\n",
     "asterisk without options": b"GET * HTTP/1.1\r\n" + H + b"\r\n",
     "authority form": b"GET localhost:80 HTTP/1.1\r\n" + H + b"\r\n",
     "relative target": b"GET echo HTTP/1.1\r\n" + H + b"\r\n",
@@ -99,6 +96,8 @@ BAD_BODIES = {
 ACCEPTED = {
     "plain": (GET + H + b"\r\n", "/echo", ""),
     "empty line first": (b"\r\n" + GET + H + b"\r\n", "/echo", ""),
+    "empty lines first": (b"\r\n" * 4000 + GET + H + b"\r\n", "/echo", ""),
+    "1.2": (b"GET /echo HTTP/1.2\r\n" + H + b"\r\n", "/echo", ""),
     "length": (POST + b"Content-Length: 3\r\n\r\nabc", "/echo", "abc"),
     "length 0": (POST + b"Content-Length: 0\r\n\r\n", "/echo", ""),
     "post without length": (POST + b"\r\n", "/echo", ""),
@@ -158,6 +157,40 @@ def test_an_absolute_target_without_path_is_the_root(server):
     """`GET http://host?x` asks for `/?x`."""
     answer = exchange(server.address, b"GET http://localhost?x=1 HTTP/1.1\r\n" + H + b"\r\n")
     assert (answer.status, answer.body) == (200, b"ok")
+
+
+@pytest.mark.parametrize("target", [b"localhost:443", b"/echo"])
+def test_connect_is_405(server, target):
+    """There are no tunnels (RFC 9110 §9.3.6); Allow says what there is."""
+    answer = exchange(server.address, b"CONNECT " + target + b" HTTP/1.1\r\n" + H + b"\r\n")
+    assert (answer.status, answer.reason, answer.value("Connection")) == (405, "Method Not Allowed", "close")
+    assert "POST" in answer.value("Allow")
+
+
+def test_a_later_minor_version_is_answered_as_1_1(server):
+    """RFC 9110 §2.5: the connection stays open, and the answer says what is spoken."""
+    with Client(server.address) as client:
+        for _ in range(2):
+            answer = client.send(b"GET /echo HTTP/1.2\r\n" + H + b"\r\n").answer()
+            assert (answer.status, answer.version, answer.value("Connection")) == (200, "HTTP/1.1", "keep-alive")
+
+
+def test_what_http_1_0_does_not_know_is_ignored(server):
+    """Expect (RFC 9110 §10.1.1) and Upgrade (§7.8) do not reach the application."""
+    lines = b"Host: h\r\nExpect: 100-continue\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nhi"
+    told = json.loads(exchange(server.address, b"POST /echo HTTP/1.0\r\n" + lines).body)
+    assert (told["fields"], told["body"]) == ([["HOST", "h"], ["CONTENT-LENGTH", "2"]], "hi")
+
+
+def test_empty_lines_begin_no_request(server):
+    """A client that sends one behind its body is idle: its connection ends without a 408, or goes on."""
+    post = b"POST /echo HTTP/1.1\r\n" + H + b"Content-Length: 2\r\n\r\nhi\r\n"
+    with Client(server.address) as client:
+        assert client.send(post).answer().status == 200
+        assert client.rest()[0] == b""
+    with Client(server.address) as client:
+        assert client.send(post + b"\r").answer().status == 200
+        assert client.send(b"\n" + GET + H + b"\r\n").answer().status == 200
 
 
 def test_options_asterisk_reaches_the_application(server):

@@ -5,14 +5,15 @@ import os
 import signal
 import socket
 import ssl
+from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from servers.raw import Client, request, wait_for
-from servers.small import begin_streams, in_parallel
+from support.raw import Client, request, wait_for
+from support.small import begin_streams, in_parallel
 
 
 def free_port():
@@ -33,7 +34,9 @@ def refused(start, *options, **env):
 def test_a_management_token_is_required(start):
     """One line that names the variable and what is expected."""
     log = refused(start, MANAGEMENT_TOKEN="")
-    assert [line for line in log.splitlines() if line] == ["Error: MANAGEMENT_TOKEN=: expected a secret of your own"]
+    assert [line for line in log.splitlines() if line] == [
+        "Error: MANAGEMENT_TOKEN is not set: add MANAGEMENT_TOKEN=<32 random characters> to .env or the environment"
+    ]
 
 
 def test_all_faults_are_told_at_once(start):
@@ -176,6 +179,54 @@ def test_the_temporary_metrics_folder_goes_with_the_server(start, tmp_path):
     assert len(list((tmp_path / "tmp").glob("llm-proxy-metrics-*"))) == 1
     server.stop()
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_folders_of_a_killed_server_go_with_the_next_start(start, tmp_path):
+    """Those of a server that lives stay."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    killed, living = (start(is_whole=True, TMPDIR=str(folder)) for _ in range(2))
+    pids = killed.pids()
+    killed.signal(signal.SIGKILL)
+    killed.ended()
+    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), 5)
+    assert len(list(folder.iterdir())) == 4
+    start(is_whole=True, TMPDIR=str(folder))
+    assert len(list(folder.iterdir())) == 4
+    assert living.get("/").status == 200
+
+
+def test_sigterm_during_the_start_leaves_no_folder(start, tmp_path):
+    """As soon as there is a folder; gunicorn's own handlers come later."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    server = start(ready=False, is_whole=True, TMPDIR=str(folder))
+    wait_for(lambda: list(folder.iterdir()))
+    server.terminate()
+    assert server.ended(10) == 0
+    assert list(folder.iterdir()) == []
+
+
+def test_a_start_after_a_kill_waits_for_the_address(start):
+    """The workers of the killed master still listen; no grace holds them up."""
+    address = f"127.0.0.1:{free_port()}"
+    killed = start(ready=False, is_whole=True, LISTEN_ADDR=address, SHUTDOWN_GRACE="30s")
+    killed.address = ("127.0.0.1", int(address.rpartition(":")[2]))
+    killed.wait_ready()
+    killed.signal(signal.SIGKILL)
+    killed.ended()
+    following = start(ready=False, is_whole=True, LISTEN_ADDR=address)
+    following.address = killed.address
+    children = Path(f"/proc/{following.process.pid}/task/{following.process.pid}/children")
+
+    def serves() -> bool:
+        assert following.process.poll() is None, following.log
+        try:
+            return following.get("/ready").body.split()[0].decode() in children.read_text().split()
+        except (OSError, EOFError):
+            return False
+
+    wait_for(serves, 15)
 
 
 def test_the_start_line_tells_what_runs(start):

@@ -5,8 +5,8 @@ import signal
 import socket
 import time
 
-from servers.raw import request, wait_for
-from servers.small import WHOLE, assert_whole, begin_streams, finish
+from support.raw import request, wait_for
+from support.small import WHOLE, assert_whole, begin_streams, finish
 
 
 def test_a_killed_worker_is_replaced(start):

@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from servers.commands import run
-from servers.gateway import MANAGEMENT_TOKEN, Gateway, Token, eventually, running_gateway
-from servers.provider import Provider, running_provider
+from support.commands import run
+from support.gateway import MANAGEMENT_TOKEN, Gateway, Token, eventually, running_gateway
+from support.provider import Provider, running_provider
 
 CHAT_PATH = "/v1/chat/completions"
 PLANS: tuple[dict[str, Any], ...] = ({}, {"gzip": True}, {"status": 500}, {"cut": "head"}, {})

@@ -1,4 +1,4 @@
-"""Leases on each engine, one worker: units, counts and times of use (DP-114 to DP-118, DP-127, accounting A1 to A4)."""
+"""Leases on each engine, one worker: units, counts and times of use (accounting A1 to A4)."""
 
 import uuid
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.health import DatabaseHealth
 from llm_proxy.db.types import from_column, to_column
 from llm_proxy.errors import QuotaExhausted, ServiceUnavailable, TokenExpired, TokenInactive, TokenNotFound
+from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.tokens.bearer import new_bearer
 from llm_proxy.tokens.directory import TokenDirectory
-from llm_proxy.tokens.facts import TokenFacts
 
 
 class Counting(BareStatements):
@@ -56,7 +56,7 @@ class Worker:
             if not connection.execute(text("SELECT 1 FROM projects")).first():
                 connection.execute(text("INSERT INTO projects (id, name, api_key) VALUES ('p', 'p', 'k')"))
 
-    def token(self, **values: Any) -> TokenFacts:
+    def token(self, **values: Any) -> TokenSnapshot:
         """The facts of a new token, as its first request finds them; judged or not."""
         id_, bearer = str(uuid.uuid4()), new_bearer()
         row = {"id": id_, "token": digest(bearer), "project_id": "p", **values}
@@ -66,18 +66,18 @@ class Worker:
             connection.execute(text(f"INSERT INTO tokens ({names}) VALUES ({marks})"), row)
         return self.directory.refresh([id_])[id_]
 
-    def change(self, token: TokenFacts, assignments: str) -> None:
+    def change(self, token: TokenSnapshot, assignments: str) -> None:
         """An UPDATE as management makes it."""
         with self.engine.begin() as connection:
             statement = f"UPDATE tokens SET {assignments}, lease_version = lease_version + 1 WHERE id = :id"
             connection.execute(text(statement), {"id": token.id})
 
-    def row(self, token: TokenFacts) -> Any:
+    def row(self, token: TokenSnapshot) -> Any:
         """The stored row."""
         with self.engine.connect() as connection:
             return connection.execute(text("SELECT * FROM tokens WHERE id = :id"), {"id": token.id}).mappings().one()
 
-    def spend(self, token: TokenFacts, calls: int) -> int:
+    def spend(self, token: TokenSnapshot, calls: int) -> int:
         """Units that so many calls get."""
         admitted = 0
         for _ in range(calls):
@@ -181,7 +181,7 @@ def test_hits_and_touches_are_written_behind(worker: Worker) -> None:
     assert [worker.row(token)["cache_hit_count"] for token in (used, idle, touched)] == [2, 2, 0]
     assert [worker.row(token)["request_count"] for token in (used, idle, touched)] == [1, 0, 0]
     assert all(worker.row(token)["last_used_at"] is not None for token in (used, idle, touched))
-    assert worker.row(idle)["lease_version"] == 1  # MP-86a
+    assert worker.row(idle)["lease_version"] == 1
 
 
 def test_what_could_not_be_written_is_kept(worker: Worker) -> None:
@@ -242,7 +242,7 @@ def test_a_swap_of_an_older_version_changes_nothing(worker: Worker) -> None:
 
 
 def test_a_token_that_is_gone_spoils_no_batch(worker: Worker) -> None:
-    """The others of its batch are written (DP-117)."""
+    """The others of its batch are written."""
     tokens = [worker.token() for _ in range(3)]
     worker.rows.add({**{token.id: Use(1) for token in tokens}, "00000000-gone": Use(1)})
     assert [worker.row(token)["cache_hit_count"] for token in tokens] == [1, 1, 1]

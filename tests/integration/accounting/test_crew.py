@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers.crew import Crew, Token, Worker, crew
-from servers.databases import DRIVERS, Database, empty_database
-from servers.gateway import eventually
+from support.crew import Crew, Token, Worker, crew
+from support.databases import DRIVERS, Database, empty_database
+from support.gateway import eventually
 
 WORKERS = 8
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="module")  # no engine decides it

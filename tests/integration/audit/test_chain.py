@@ -1,4 +1,4 @@
-"""The chain of records in the table, on each database: whole under load, every tampering named (MP-86d, MP-154e)."""
+"""The chain of records in the table, on each database: whole under load, every tampering named."""
 
 import multiprocessing
 import threading
@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from servers.chains import die_in_a_batch, prune_again_and_again, write_records
-from servers.databases import Database, on_sqlite
 from sqlalchemy import Engine, delete, func, insert, select, text, update
+from support.chains import die_in_a_batch, prune_again_and_again, write_records
+from support.databases import Database, on_sqlite
 
 from llm_proxy.audit.chain import Fault, row_hash
 from llm_proxy.audit.pruning import Pruner, count

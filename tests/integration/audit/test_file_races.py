@@ -4,7 +4,7 @@ import multiprocessing
 import re
 from pathlib import Path
 
-from servers.chains import append_lines
+from support.chains import append_lines
 
 from llm_proxy.audit.verify_file import verify_file
 

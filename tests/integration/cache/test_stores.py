@@ -9,7 +9,7 @@ from pathlib import Path
 import gevent
 import orjson
 import pytest
-from servers.redis import RedisServer
+from support.redis import RedisServer
 
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.key import DEFAULT_VARY, canonical_target, primary_key, variant_key
@@ -104,7 +104,7 @@ def test_the_later_answer_takes_the_place_of_the_one_before(store: Store) -> Non
 def test_a_purge_takes_what_it_covers_and_counts_it(
     store: Store, scope: Callable[[Entry], Scope], left: set[str]
 ) -> None:
-    """DP-156: all variants of an address, prefixes literally, projects, everything."""
+    """All variants of an address, prefixes literally, projects, everything."""
     kept = {path: entry(path) for path in ("/v1/models", "/v1/models/x", "/v1/files")}
     for each in kept.values():
         store.put(each, 60)
@@ -114,7 +114,7 @@ def test_a_purge_takes_what_it_covers_and_counts_it(
 
 
 def test_a_write_takes_the_path_and_its_parents(shared_redis_server: RedisServer) -> None:
-    """DP-158: a new file makes the list of files old, within the project. On one machine the marks do that."""
+    """A new file makes the list of files old, within the project. On one machine the marks do that."""
     shared_redis_server.client().flushall()
     store = RedisStore(shared_redis_server.client(), shared_redis_server.client())
     mine, parent, other = entry("/v1/files/a"), entry("/v1/files"), entry("/v1/files", project="q")
@@ -213,7 +213,7 @@ def test_two_workers_share_one_store(tmp_path: Path, clock: Clock) -> None:
     ],
 )
 def test_a_garbled_entry_is_a_miss(shared_redis_server: RedisServer, text: bytes) -> None:
-    """DP-152: what cannot be read is not there."""
+    """What cannot be read is not there."""
     client = shared_redis_server.client()
     client.flushall()
     store = RedisStore(client, shared_redis_server.client())
@@ -243,7 +243,7 @@ def test_an_entry_with_foreign_values_is_a_miss(shared_redis_server: RedisServer
 
 
 def test_the_form_in_redis_is_the_references(shared_redis_server: RedisServer) -> None:
-    """DP-152: key behind the prefix, JSON of status_code, headers, body and vary, and the lifetime as Redis' TTL."""
+    """Key behind the prefix, JSON of status_code, headers, body and vary, and the lifetime as Redis' TTL."""
     client = shared_redis_server.client()
     client.flushall()
     store = RedisStore(client, shared_redis_server.client(), prefix="mine:")

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from servers.installation import BAD_REQUEST, KEY, OTHER_KEY, PROVIDER_KEY, Installation, answers
+from support.installation import BAD_REQUEST, KEY, OTHER_KEY, PROVIDER_KEY, Installation, answers
 
 from llm_proxy.cli.doctor import files, host
 from llm_proxy.settings.load import SAMPLE_MANAGEMENT_TOKEN

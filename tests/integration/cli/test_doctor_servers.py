@@ -7,9 +7,9 @@ import time
 
 import pytest
 from click.testing import CliRunner
-from servers.databases import Server
-from servers.installation import BAD_REQUEST, KEY, OTHER_KEY, PROVIDER_KEY, Installation, answers, faults
-from servers.redis import RedisServer
+from support.databases import Server
+from support.installation import BAD_REQUEST, KEY, OTHER_KEY, PROVIDER_KEY, Installation, answers, faults
+from support.redis import RedisServer
 
 from llm_proxy.cli.doctor import files, provider
 from llm_proxy.cli.doctor.command import doctor

@@ -1,4 +1,4 @@
-"""Under gevent no database call stops the event loop (issue 5.1, MP-90, MP-91). Each in a process that is patched."""
+"""Under gevent no database call stops the event loop (issue 5.1). Each in a process that is patched."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.databases import Database
+from support.databases import Database
 
 PROLOGUE = """
 from gevent import monkey

@@ -1,4 +1,4 @@
-"""Which key rings a start accepts, on each engine (data-plane decision 14)."""
+"""Which key rings a start accepts, on each engine."""
 
 import base64
 import os

@@ -7,19 +7,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from servers.databases import Database, on_sqlite
 from sqlalchemy import insert
+from support.databases import Database, on_sqlite
 
 from llm_proxy.db import maintenance
 from llm_proxy.db.errors import DatabaseFault
 from llm_proxy.db.models import ProjectRow, TokenRow
 from llm_proxy.db.session import writing
+from llm_proxy.model.token import expired_before
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 def _fill(database: Database) -> None:
-    """Two projects, one of them inactive; four tokens: live, for ever, expired, revoked."""
+    """Two projects, one of them inactive; five tokens: live, for ever, expired, revoked, unused for too long."""
     projects = [
         {
             "id": f"p{number}",
@@ -45,18 +46,21 @@ def _fill(database: Database) -> None:
         }
         for number, (expires_at, is_active) in enumerate(lives)
     ]
+    idle = {"id": "idle", "token": "f" * 64, "expires_at": None, "is_active": True, "idle_timeout_minutes": 5}
+    used = {"request_count": 10, "created_at": NOW - timedelta(days=9), "last_used_at": NOW - timedelta(minutes=6)}
     with writing(database.engine()) as connection:
         connection.execute(insert(ProjectRow), projects)
         connection.execute(insert(TokenRow), tokens)
+        connection.execute(insert(TokenRow), {"token_hint": "h", "project_id": "p1", **idle, **used})
 
 
 def test_counts(ready_database: Database) -> None:
     """Each number is that of what was put in."""
     _fill(ready_database)
-    found = maintenance.stats(ready_database.engine(), NOW)
+    found = maintenance.stats(ready_database.engine(), expired_before, lambda connection: NOW)
     assert (found.projects, found.active_projects) == (2, 1)
-    assert (found.tokens, found.active_tokens, found.expired_tokens) == (4, 2, 1)
-    assert (found.requests, found.audit_events) == (40, 0)
+    assert (found.tokens, found.active_tokens, found.expired_tokens) == (5, 2, 2)
+    assert (found.requests, found.audit_events) == (50, 0)
     assert found.size_bytes is not None
     assert found.size_bytes > 0
 
@@ -65,7 +69,7 @@ def test_maintenance_changes_no_row(ready_database: Database) -> None:
     """It runs on each engine, and what was there is there."""
     _fill(ready_database)
     maintenance.maintain(ready_database.engine())
-    assert maintenance.stats(ready_database.engine(), NOW).requests == 40
+    assert maintenance.stats(ready_database.engine(), expired_before, lambda connection: NOW).requests == 50
 
 
 @on_sqlite
@@ -79,7 +83,7 @@ def test_copy_of_a_live_database(ready_database: Database, tmp_path: Path) -> No
         maintenance.backup(path, target)
         writer.execute("ROLLBACK")
     with contextlib.closing(sqlite3.connect(target)) as copy:
-        assert copy.execute("SELECT sum(request_count) FROM tokens").fetchone() == (40,)
+        assert copy.execute("SELECT sum(request_count) FROM tokens").fetchone() == (50,)
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     with pytest.raises(DatabaseFault, match="there already"):
         maintenance.backup(path, target)

@@ -6,9 +6,9 @@ import os
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from servers.databases import Database
-from servers.racing import migrate_once
 from sqlalchemy import Engine, inspect, text
+from support.databases import Database
+from support.racing import migrate_once
 
 from llm_proxy.db import check, migrate
 from llm_proxy.db.engine import create_engine

@@ -1,8 +1,8 @@
 """Sealing, sealing anew, opening and hashing stored secrets, on each engine, while others write."""
 
 import pytest
-from servers.databases import Database
 from sqlalchemy import Engine, text
+from support.databases import Database
 
 from llm_proxy.crypto import KeyRing, digest, key_id
 from llm_proxy.db import sealing

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.dispatcher import event_uuid, make_event
-from servers.services import KEY, Service, running
+from support.dispatcher import event_uuid, make_event
+from support.services import KEY, Service, running
 
 from llm_proxy.dispatcher.backends import UnknownBackend, backend_class, names
 from llm_proxy.dispatcher.backends.base import Backend, BackendConfig, BackendError, Verdict

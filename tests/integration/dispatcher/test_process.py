@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers.dispatcher import Dispatcher, dispatching, event_uuid, make_event, until, variables
-from servers.redis import RedisServer, redis_server
-from servers.services import KEY, Service, running
+from support.dispatcher import Dispatcher, dispatching, event_uuid, make_event, until, variables
+from support.redis import RedisServer, redis_server
+from support.services import KEY, Service, running
 
 from llm_proxy import redisclient
 from llm_proxy.events.bus import Bus

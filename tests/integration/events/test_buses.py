@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis.client import Pipeline, Redis
 from redis.exceptions import ConnectionError as RedisGone
-from servers.redis import RedisServer, redis_server, shared_redis_server
+from support.redis import RedisServer, redis_server, shared_redis_server
 
 from llm_proxy import redisclient
 from llm_proxy.events.bus import Bus, BusUnavailable, Entry, NameTaken, Source

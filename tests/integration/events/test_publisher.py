@@ -8,7 +8,7 @@ from pathlib import Path
 import gevent
 import orjson
 import pytest
-from servers.redis import RedisServer, redis_server
+from support.redis import RedisServer, redis_server
 
 from llm_proxy import redisclient
 from llm_proxy.events.bus import Bus
@@ -277,6 +277,30 @@ def test_the_file_sees_every_event_during_an_outage(world: World, tmp_path: Path
     publisher.close()
     lines = (tmp_path / "events.jsonl").read_bytes().splitlines()
     assert [int(orjson.loads(line)["request_id"]) for line in lines] == list(range(300))
+
+
+@pytest.mark.parametrize("spool_bytes", [None, 65536], ids=["no spool", "a full spool"])
+def test_the_file_depends_on_neither_redis_nor_the_spool(world: World, tmp_path: Path, spool_bytes: int | None) -> None:
+    """Each event has its line at once while Redis is unavailable, also those that found no room anywhere."""
+    path, lost = tmp_path / "events.jsonl", Counter[str]()
+    sink = FileSink(path, count_lost=lambda n: lost.update(file=n))
+    spool = Spool(world.folder, spool_bytes) if spool_bytes else None
+    world.server.stop()
+    publisher = Publisher(world.bus(), spool=spool, most_events=50, counters=world.counted.counters, file_sink=sink)
+    publisher.start()
+    for n in range(300):
+        publisher.offer(event(n, 1000))
+        gevent.sleep(0.001)
+
+    def written() -> list[int]:
+        return sorted(int(orjson.loads(line)["request_id"]) for line in path.read_bytes().splitlines())
+
+    until(lambda: path.exists() and len(written()) == 300)
+    publisher.close()
+    world.server.start()
+    assert written() == list(range(300))
+    assert not lost
+    assert world.counted.found["spool_full" if spool_bytes else "buffer_full"] > 0
 
 
 def test_the_in_memory_bus_needs_nothing(tmp_path: Path) -> None:

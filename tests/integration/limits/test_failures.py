@@ -1,9 +1,9 @@
-"""Failed attempts, counted for all workers of a machine and for all replicas (MP-19)."""
+"""Failed attempts, counted for all workers of a machine and for all replicas."""
 
 from pathlib import Path
 
 import pytest
-from servers.redis import RedisServer
+from support.redis import RedisServer
 
 from llm_proxy.limits import failures
 from llm_proxy.limits.failures import Failures

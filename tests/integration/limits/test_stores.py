@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from servers.redis import RedisServer
+from support.redis import RedisServer
 
 from llm_proxy.limits import machine
 from llm_proxy.limits.machine import MachineStore

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.databases import Database
+from support.databases import Database
 from werkzeug.test import TestResponse
 
 from llm_proxy.app import LlmProxyFlask, create_app

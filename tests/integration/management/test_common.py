@@ -1,7 +1,7 @@
-"""What holds for every call: auth first, JSON always, bodies and methods judged (MP-16 to MP-28)."""
+"""What holds for every call: auth first, JSON always, bodies and methods judged."""
 
 import pytest
-from servers.databases import on_sqlite
+from support.databases import on_sqlite
 
 from .conftest import TOKEN, Manager
 

@@ -1,4 +1,4 @@
-"""Failures of the database, and secrets that must not show, on each engine (MP-25, management.md §9.1)."""
+"""Failures of the database, and secrets that must not show, on each engine."""
 
 import pytest
 from sqlalchemy import text

@@ -1,12 +1,12 @@
-"""`Idempotency-Key` on creations, on each database (data-plane 0.1)."""
+"""`Idempotency-Key` on creations, on each database."""
 
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from servers.databases import on_sqlite
 from sqlalchemy import text
+from support.databases import on_sqlite
 from werkzeug.test import TestResponse
 
 from llm_proxy.db.types import to_column

@@ -1,4 +1,4 @@
-"""The description of the management API is true (MP-15, issue 5.6)."""
+"""The description of the management API is true (issue 5.6)."""
 
 import re
 
@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from servers.databases import on_sqlite
+from support.databases import on_sqlite
 
 from llm_proxy.web.management.description import document
 

@@ -5,14 +5,16 @@ import io
 from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from integration.management.conftest import Manager
 
 from llm_proxy.errors import CostBudgetExceeded
+from llm_proxy.formats.usage import Usage
+from llm_proxy.model.project import ProjectSnapshot
+from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
-from llm_proxy.tokens.facts import ProjectFacts, TokenFacts
-from llm_proxy.usage.parsers import Usage
 from llm_proxy.usage.rollup import Key, Sums
 
 DAYS = (date(2026, 1, 31), date(2026, 2, 1))
@@ -82,7 +84,7 @@ def test_pages_hold_each_row_once(used: tuple[Manager, dict[str, Any]], groups: 
         assert len(page["data"]) <= 2
         link = response.headers.get("Link", "")
         assert bool(link) == (page["next_cursor"] is not None)
-        path = link[link.find("/usage") : link.find(">")] if link else ""
+        path = urljoin(path, link[1 : link.find(">")]) if link else ""
     assert found == whole
 
 
@@ -129,8 +131,18 @@ def test_totals_of_tokens_and_months_of_projects_follow(used: tuple[Manager, dic
     manage, token = used
     shown = manage.call("GET", f"/tokens/{token['id']}").get_json()
     assert (shown["total_tokens"], shown["total_cost_usd"]) == (132, 0.006)
-    project = ProjectFacts(token["project_id"], is_active=True, api_key=None, max_cost_nano_usd_per_month=3_000_000)
-    facts = TokenFacts(token["id"], "", project.id, True, None, None, 0, project)
+    project = ProjectSnapshot(token["project_id"], is_active=True, api_key=None, max_cost_nano_usd_per_month=3_000_000)
+    facts = TokenSnapshot(
+        id=token["id"],
+        hint="",
+        project_id=project.id,
+        is_active=True,
+        expires_at=None,
+        max_requests=None,
+        request_count=0,
+        created_at=utc_now(),
+        project=project,
+    )
     services = manage.app.services
     services.budgets._today = lambda: DAYS[0]
     with pytest.raises(CostBudgetExceeded):

@@ -1,4 +1,4 @@
-"""From bearer to facts on each engine (DP-48 to DP-51, DP-124 to DP-126, DP-163 to DP-167)."""
+"""From bearer to facts on each engine."""
 
 import threading
 from datetime import UTC, datetime, timedelta
@@ -165,7 +165,7 @@ def test_an_outage_is_outlasted_on_what_is_known(lab: Lab, limit: int | None, ag
 
 
 def test_case_matters(lab: Lab) -> None:
-    """A bearer in another case is another bearer on every engine (MD-12)."""
+    """A bearer in another case is another bearer on every engine."""
     bearer = lab.token()
     with pytest.raises(TokenNotFound):
         lab.directory.authenticate("sk-" + bearer[3:].swapcase())
@@ -225,7 +225,7 @@ def test_memory_is_bounded(lab: Lab) -> None:
 
 
 def test_a_bearer_in_clear_is_hashed_by_its_first_use(lab: Lab) -> None:
-    """An imported row works, is stored as a hash from then on, and goes on working (DP-165)."""
+    """An imported row works, is stored as a hash from then on, and goes on working."""
     bearer = new_bearer()
     lab.insert("tokens", id="imported", token=bearer, project_id="p")
     assert lab.directory.authenticate(bearer).hint == hint(bearer)
@@ -243,7 +243,7 @@ def test_the_stored_hash_is_no_bearer(lab: Lab) -> None:
 
 
 def test_a_key_that_does_not_open_is_none(lab: Lab) -> None:
-    """Copied from another row, or under a foreign key: no key, and the token itself is still good (DP-166)."""
+    """Copied from another row, or under a foreign key: no key, and the token itself is still good."""
     lab.insert("projects", id="q", name="q", api_key=RING.seal("sk-real", "p"))
     facts = lab.directory.authenticate(lab.token(project_id="q"))
     assert facts.project.api_key is None

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from servers.databases import Database
 from sqlalchemy import insert, select
+from support.databases import Database
 
 from llm_proxy.db.models import ProjectRow, TokenRow
 from llm_proxy.db.session import reading, writing
@@ -12,7 +12,8 @@ from llm_proxy.tokens import pruning
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 BEFORE = NOW - timedelta(days=90)
 LONG_AGO, LATELY, LATER = BEFORE - timedelta(seconds=1), BEFORE + timedelta(seconds=1), NOW + timedelta(days=1)
-TOKENS = {  # id: is_active, expires_at, deactivated_at, created_at
+TOKENS: dict[str, tuple[bool, datetime | None, datetime | None, datetime]] = {
+    # id: is_active, expires_at, deactivated_at, created_at
     "live": (True, LATER, None, LONG_AGO),
     "for-ever": (True, None, None, LONG_AGO),
     "expired-lately": (True, LATELY, None, LONG_AGO),
@@ -22,7 +23,13 @@ TOKENS = {  # id: is_active, expires_at, deactivated_at, created_at
     "revoked-undated-old": (False, None, None, LONG_AGO),
     "revoked-undated-new": (False, None, None, LATELY),
 }
-DEAD = {"expired-long-ago", "revoked-long-ago", "revoked-undated-old"}
+IDLE = {  # id: idle_timeout_minutes, last_used_at; created long ago
+    "idled-long-ago": (5, LONG_AGO - timedelta(minutes=5)),
+    "idled-lately": (5, LATELY - timedelta(minutes=5)),
+    "in-use": (5, NOW),
+    "unused-without-timeout": (None, LONG_AGO),
+}
+DEAD = {"idled-long-ago", "expired-long-ago", "revoked-long-ago", "revoked-undated-old"}
 
 
 def _fill(database: Database, copies: int = 1) -> None:
@@ -37,10 +44,16 @@ def _fill(database: Database, copies: int = 1) -> None:
             "expires_at": expires_at,
             "deactivated_at": deactivated_at,
             "created_at": created_at,
+            "idle_timeout_minutes": None,
+            "last_used_at": None,
         }
         for index, (name, (is_active, expires_at, deactivated_at, created_at)) in enumerate(TOKENS.items())
         for copy in range(copies)
     ]
+    for number, (name, (minutes, used_at)) in enumerate(IDLE.items()):
+        idle = {"id": name, "token": f"{900_000 + number:064d}", "token_hint": "h", "project_id": "p1"}
+        life = {"is_active": True, "expires_at": None, "deactivated_at": None, "created_at": LONG_AGO}
+        rows.append({**idle, **life, "idle_timeout_minutes": minutes, "last_used_at": used_at})
     with writing(database.engine()) as connection:
         connection.execute(insert(ProjectRow), [project])
         connection.execute(insert(TokenRow), rows)
@@ -52,18 +65,18 @@ def _left(database: Database) -> set[str]:
 
 
 def test_only_the_long_dead_go(ready_database: Database) -> None:
-    """Revoked or expired before the instant; live ones, and those that died lately, stay."""
+    """Revoked, expired or unused for too long before the instant; live ones, and those that died lately, stay."""
     _fill(ready_database)
-    assert pruning.count(ready_database.engine(), BEFORE) == 3
-    assert pruning.prune(ready_database.engine(), BEFORE) == 3
-    assert _left(ready_database) == set(TOKENS) - DEAD
+    assert pruning.count(ready_database.engine(), BEFORE) == 4
+    assert pruning.prune(ready_database.engine(), BEFORE) == 4
+    assert _left(ready_database) == (set(TOKENS) | set(IDLE)) - DEAD
     assert pruning.prune(ready_database.engine(), BEFORE) == 0
 
 
 def test_many_go_in_batches(ready_database: Database) -> None:
-    """1,200 dead tokens are three transactions; a writer in between waits for one of them at most."""
+    """1,201 dead tokens go in small transactions; a writer in between waits for one of them at most."""
     _fill(ready_database, copies=400)
     batches: list[int] = []
-    assert pruning.prune(ready_database.engine(), BEFORE, progress=batches.append) == 1200
-    assert len(batches) == 3
+    assert pruning.prune(ready_database.engine(), BEFORE, progress=batches.append) == 1201
+    assert sum(batches) == 1201
     assert max(batches) <= pruning.BATCH

@@ -12,7 +12,7 @@ from integration.transport.scripted import OK, Connection, Script, answering
 
 from llm_proxy import errors
 
-# -- re-sending (DP-102) -----------------------------------------------------------------------------------------------
+# -- re-sending -----------------------------------------------------------------------------------------------
 
 
 def dies_at_second(how: str) -> Script:

@@ -36,6 +36,8 @@ def test_bad_certificates_are_refused(
         lab.fetch("POST", body=b"secret")
     assert (caught.value.phase, caught.value.is_sent) == ("connect", False)
     assert "certificate verify failed" in str(caught.value.__cause__)
+    assert f"connect to {HOST}:{lab.server.port}" in str(caught.value.cause)
+    assert "certificate not trusted (" in str(caught.value.cause)
     assert lab.upstream.open_count == 0
     assert all(b"secret" not in connection.received for connection in lab.connections)
 

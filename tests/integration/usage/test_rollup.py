@@ -6,11 +6,11 @@ from datetime import date
 from typing import Any
 
 import pytest
-from servers.databases import Database
 from sqlalchemy import select
+from support.databases import Database
 
 from llm_proxy.db.models import UsageRow
-from llm_proxy.usage.parsers import Usage
+from llm_proxy.formats.usage import Usage
 from llm_proxy.usage.rollup import Key, Rollup, Sums
 
 KEY = Key(date(2026, 1, 2), "p", "t", "gpt-4o")

@@ -139,7 +139,7 @@ def test_what_another_boot_left_goes_after_a_day(tmp_path: Path) -> None:
     ],
 )
 def test_its_folder_is_the_documented_one(values: dict[str, object], wanted: str) -> None:
-    """DP-204: beside the SQLite file, else in AUDIT_LOG_FILE's folder, else in ./data."""
+    """Beside the SQLite file, else in AUDIT_LOG_FILE's folder, else in ./data."""
     assert ledger.root_of(Settings(**values)) == Path(wanted)
 
 

@@ -15,8 +15,12 @@ from llm_proxy.accounting.rows import Swap, Use
 from llm_proxy.db.errors import DatabaseAway
 from llm_proxy.db.health import DatabaseHealth
 from llm_proxy.errors import LlmProxyError
+from llm_proxy.model.project import ProjectSnapshot
+from llm_proxy.model.token import TokenSnapshot
 
 EPOCH_S = 1_800_000_000.0
+CREATED_AT = datetime.fromtimestamp(EPOCH_S, UTC)
+PROJECT = ProjectSnapshot("p", is_active=True, api_key=None)
 
 
 class Killed(BaseException):
@@ -27,21 +31,19 @@ class Waited(Exception):
     """A call would wait now."""
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, kw_only=True)
+class Row(TokenSnapshot):
     """A stored token."""
 
-    id: str
-    max_requests: int | None
-    request_count: int = 0
-    leases: str | None = None
-    lease_version: int = 0
+    hint: str = ""
+    project_id: str = "p"
     is_active: bool = True
     expires_at: datetime | None = None
+    request_count: int = 0
+    created_at: datetime = CREATED_AT
+    project: ProjectSnapshot = PROJECT
     last_used_s: float | None = None
     hits: int = 0
-    read_at: float = 0.0
-    database_s: float = 0.0
 
 
 class World:
@@ -124,7 +126,7 @@ class World:
 
     def token(self, max_requests: int | None, id_: str = "token", **values: Any) -> Row:
         """Store a token."""
-        row = self.rows[id_] = Row(id_, max_requests, **values)
+        row = self.rows[id_] = Row(id=id_, max_requests=max_requests, **values)
         self.most[id_] = max_requests
         return row
 

@@ -248,7 +248,7 @@ def test_what_was_written_but_not_remembered_is_found(path: Path) -> None:
 
 
 def test_a_disk_that_is_full_breaks_no_chain(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a line and an error; the next record is a line of its own, under the number that was not used."""
+    """An error, and no part of a line; the next record has the number that was not used."""
     file, write, left = AuditFile(path), os.write, [70]
     file.append([_event()])
 
@@ -265,7 +265,7 @@ def test_a_disk_that_is_full_breaks_no_chain(path: Path, monkeypatch: pytest.Mon
     monkeypatch.undo()
     file.append([_event()])
     report = verify_file([path], _known(file))
-    assert (_fault(report), report.records, report.unreadable) == (None, 2, 1)
+    assert (_fault(report), report.records, report.unreadable) == (None, 2, 0)
 
 
 def test_threads_append_whole_lines(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The queue, its bound and the throttle; the file that is followed by name (MP-121, MP-122)."""
+"""The queue, its bound and the throttle; the file that is followed by name."""
 
 import json
 import os
@@ -110,7 +110,7 @@ def test_a_signal_begins_the_new_file_with_its_anchor(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_full_is_rotated(tmp_path: Path) -> None:
-    """Past its size the file moves on, as many as asked for are kept (MP-123)."""
+    """Past its size the file moves on, as many as asked for are kept."""
     path = tmp_path / "audit.log"
     file = AuditFile(path, max_bytes=5000, backups=2)
     writer = AuditWriter(file=file)
@@ -144,7 +144,7 @@ def test_a_path_that_cannot_be_written_is_found_before_the_start(tmp_path: Path)
 
 
 def test_a_record_hides_secrets_and_queries() -> None:
-    """Bearers and keys in any value are obfuscated; addresses lose their query (MP-117)."""
+    """Bearers and keys in any value are obfuscated; addresses lose their query."""
     bearer = "sk-AAAAAAAAAAAAAAAAAAAAAA"
     event = AuditEvent(
         "a", "b", "success", request_id=bearer,

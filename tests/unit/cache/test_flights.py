@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from llm_proxy.cache.coalesce import Flights
-from llm_proxy.cache.engine import Inquiry, ResponseCache
+from llm_proxy.cache.engine import ResponseCache
+from llm_proxy.cache.lookup import Inquiry
 from llm_proxy.cache.marks import Marks
 from llm_proxy.cache.memory import MemoryStore
 from llm_proxy.cache.policy import NO_WISHES, Rules

@@ -64,7 +64,7 @@ def test_repeated_lines_are_one_list() -> None:
 
 
 def test_body_and_lifetime_of_an_opted_in_post_are_in_the_key() -> None:
-    """DP-134: another body, another type or another wish is another answer."""
+    """Another body, another type or another wish is another answer."""
     target = canonical_target("POST", "/v1/embeddings", "")
     base = whole(target=target, content=b"{}", lifetime="max=60")
     assert base == whole(target=target, content=b"{}", lifetime="max=60")

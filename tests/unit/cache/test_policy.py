@@ -4,7 +4,7 @@ import pytest
 
 from llm_proxy.cache import policy
 from llm_proxy.cache.conditional import conditions, is_not_modified, is_unchanged
-from llm_proxy.cache.directives import age, http_date
+from llm_proxy.cache.directives import age, http_date, instant
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.policy import Heard, Refused, Rules, Verdict, judge, storable, wishes
 
@@ -65,7 +65,7 @@ def test_other_answers_are_not_stored(cache_control: list[str], status: int) -> 
 
 
 def test_a_client_can_ask_for_a_lifetime_only_where_the_answer_names_none() -> None:
-    """DP-139: a forced lifetime is the client's, and never beats no-store or private."""
+    """A forced lifetime is the client's, and never beats no-store or private."""
     forced = entry(asks="public, max-age=60", is_opted_in=True)
     assert (forced.lifetime_s, forced.is_forced) == (60, True)
     assert ("Cache-Control", "public, max-age=60") in forced.fields
@@ -82,7 +82,7 @@ def test_an_event_stream_is_stored_only_when_the_operator_and_the_client_want_it
 
 
 def test_what_belongs_to_one_exchange_is_not_stored() -> None:
-    """DP-148: ids, cookies, dates of the proxy, CORS."""
+    """Ids, cookies, dates of the proxy, CORS."""
     gone = ["Set-Cookie", "X-Request-ID", "X-Correlation-ID", "Access-Control-Allow-Origin", "X-Proxy-Received-At"]
     fields = (*((name, "x") for name in gone), ("X-Kept", "yes"))
     names = {name for name, _ in entry("public, max-age=60", fields=fields).fields}
@@ -173,10 +173,10 @@ def test_the_answer_to_a_post_is_never_validated() -> None:
 
 @pytest.mark.parametrize(
     ("lines", "age_s"),
-    [(["7"], 7), (["7, 9"], 1 << 31), (["7", "0"], 1 << 31), (["x"], 1 << 31), (["-1"], 1 << 31), (["1.0"], 1 << 31)],
+    [(["7"], 7), (["7, 9"], 7), (["7", "0"], 7), (["9" * 20], 1 << 31), (["x"], None), (["-1"], None), (["1.0"], None)],
 )
-def test_an_age_is_one_plain_number(lines: list[str], age_s: int) -> None:
-    """Anything else is very old."""
+def test_an_age_is_its_first_number(lines: list[str], age_s: int | None) -> None:
+    """RFC 9111 §5.1: of several the first; what is invalid is ignored."""
     assert age(lines) == age_s
 
 
@@ -202,3 +202,50 @@ def test_an_answer_that_varies_by_everything_is_not_stored() -> None:
     """DP-136: `*`, on whichever line."""
     varies = (("Vary", "Accept"), ("Vary", "*"))
     assert isinstance(storable(heard("public, max-age=60", fields=varies), RULES), Refused)
+
+
+@pytest.mark.parametrize(
+    "date",
+    ["Thu, 18 Aug 2050 02:01:18 GMT", "THU, 18 AUG 2050 02:01:18 gMT", "Thursday, 18-Aug-50 02:01:18 GMT",
+     "Thu Aug 18 02:01:18 2050"],
+)  # fmt: skip
+def test_the_three_forms_of_a_date(date: str) -> None:
+    """RFC 9110 §5.6.7, in any case (RFC 9111 §4.2)."""
+    assert instant(date) == 2544400878.0
+
+
+@pytest.mark.parametrize(
+    "date",
+    ["0", "", "Thu, 18 Aug 2050 02:01:18 UTC", "Thu, 18 Aug 2050 02:01:18 AEST", "Thu, 18 Aug 50 02:01:18 GMT",
+     "Thu 18 Aug 2050 02:01:18 GMT", "Thu, 18  Aug 2050 02:01:18 GMT", "Thu, 18-Aug-2050 02:01:18 GMT",
+     "Thu, 18 Aug 2050 02.01.18 GMT", "Thu, 18 Aug 2050 2:01:18 GMT", "Thu, 31 Feb 2050 02:01:18 GMT",
+     "Thu, 18 Aug 2050 24:01:18 GMT", "Thu, 18 Aug 2050 02:01:18 +0000", "2050-08-18T02:01:18Z", "Thu, 18 Aug 2050"],
+)  # fmt: skip
+def test_other_dates_are_in_the_past(date: str) -> None:
+    """RFC 9111 §5.3: an answer with such an Expires is stale at once."""
+    assert instant(date) is None
+    stored = entry("public", fields=(("Expires", date), ("ETag", '"a"')))
+    assert stored.lifetime_s == 0
+
+
+@pytest.mark.parametrize(
+    ("targeted", "untargeted", "lifetime_s"),
+    [
+        ("public, max-age=60", "no-store", 60),
+        ("public, s-maxage=90, max-age=60", "private", 90),
+        ("public, max-age=60;a=1, foo", "max-age=1", 60),
+        ("no-store", "public, max-age=60", None),
+        ("private=?1", "public, max-age=60", None),
+        ("private=?0, public, max-age=7", "no-store", 7),
+        ('max-age="60"', "public, max-age=9", 9),
+        ("max-age=60, &&&", "public, max-age=9", 9),
+        ("max-age=60,", "public, max-age=9", 9),
+        ("Max-Age=60", "public, max-age=9", 9),
+        ("", "public, max-age=9", 9),
+    ],
+)
+def test_a_targeted_field_goes_before_cache_control(targeted: str, untargeted: str, lifetime_s: int | None) -> None:
+    """RFC 9213: a valid, non-empty CDN-Cache-Control stands for Cache-Control and Expires; else they count."""
+    fields = (("CDN-Cache-Control", targeted), ("Expires", "Thu, 18 Aug 2050 02:01:18 GMT"))
+    judged = storable(heard(untargeted, fields=fields), RULES)
+    assert (None if isinstance(judged, Refused) else judged.lifetime_s) == lifetime_s

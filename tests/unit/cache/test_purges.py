@@ -199,7 +199,7 @@ def test_another_database_empties_the_store(table: Table, clock: Clock) -> None:
     ],
 )
 def test_scopes_cover(scope: Scope, is_covered: bool) -> None:
-    """DP-156: literally, by project where one is named; the column's text says the same."""
+    """Literally, by project where one is named; the column's text says the same."""
     assert scope.covers(ENTRY) is is_covered
     assert Scope.from_text(scope.to_text()) == scope
 

@@ -1,4 +1,4 @@
-"""Which recorded event streams came to their own end (DP-150, DP-151)."""
+"""Which recorded event streams came to their own end."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`bin/log-search` finds lines by what they say (MP-194)."""
+"""`bin/log-search` finds lines by what they say."""
 
 import json
 from pathlib import Path

@@ -80,7 +80,7 @@ def test_both_doors_lead_to_the_same_commands() -> None:
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
 def test_no_option_reads_a_variable_by_itself(path: tuple[str, ...]) -> None:
-    """Variables come through the settings alone, never by a prefix that Kubernetes could fill (MP-134)."""
+    """Variables come through the settings alone, never by a prefix that Kubernetes could fill."""
     command: click.Command = root
     for name in path:
         assert isinstance(command, click.Group)

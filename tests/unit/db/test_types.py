@@ -1,4 +1,4 @@
-"""Instants in the forms of three databases (management.md §2.1)."""
+"""Instants in the forms of three databases."""
 
 from datetime import UTC, datetime, timedelta, timezone
 

@@ -1,4 +1,4 @@
-"""Connection strings that users already have, and what they must come to (MP-91 to MP-100)."""
+"""Connection strings that users already have, and what they must come to."""
 
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def test_any_password_survives_a_go_dsn(password: str) -> None:
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="%?"), min_size=1, max_size=24))
 def test_any_raw_password_survives_a_url(password: str) -> None:
-    """Raw secrets pasted into a URL, `/`, `#`, `:`, `@`, `+` and `=` among them, come out as they went in (MP-92)."""
+    """Raw secrets pasted into a URL, `/`, `#`, `:`, `@`, `+` and `=` among them, come out as they went in."""
     found = parse(f"postgres://user:{password}@db:5432/proxy?sslmode=disable")
     assert (found.password, found.hosts, found.database) == (password, (("db", 5432),), "proxy")
 
@@ -104,7 +104,7 @@ def test_postgres_defaults() -> None:
 
 
 def test_postgres_options_of_the_go_driver() -> None:
-    """Server settings reach the session, pool options have no effect, time zones stay UTC (MP-95)."""
+    """Server settings reach the session, pool options have no effect, time zones stay UTC."""
     words = _words(
         "postgres://u:p@h/d?search_path=a,b c&statement_timeout=5s&timezone=Asia/Tokyo&pool_max_conns=4"
         "&default_query_exec_mode=exec&pg_trgm.word_similarity_threshold=0.5&application_name=mine&keepalives=1"
@@ -125,7 +125,7 @@ def test_postgres_ssl_modes_pass(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
 def test_postgres_verification_finds_the_system_bundle(mode: str) -> None:
-    """Verification without a file of the user's uses the machine's bundle, not one in the home folder (MP-94)."""
+    """Verification without a file of the user's uses the machine's bundle, not one in the home folder."""
     assert Path(_words(f"postgres://u:p@h/d?sslmode={mode}")["sslrootcert"]).is_file()
 
 
@@ -205,5 +205,5 @@ def test_mysql_refuses_by_name(options: str, named: str) -> None:
      ("u:p@tcp(h)/d", "mysql"), ("mysql://h/d", "mysql")],
 )  # fmt: skip
 def test_the_driver_follows_the_urls_form(url: str, driver: str) -> None:
-    """Without DB_DRIVER the form of DATABASE_URL decides (MP-88), and the parser agrees."""
+    """Without DB_DRIVER the form of DATABASE_URL decides, and the parser agrees."""
     assert Settings(database_url=url).driver == driver == parse(url).driver

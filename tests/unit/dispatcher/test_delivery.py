@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 from redis.exceptions import ConnectionError as RedisGone
-from servers.dispatcher import event_uuid, make_event
+from support.dispatcher import event_uuid, make_event
 
 from llm_proxy.dispatcher import delivery as module
 from llm_proxy.dispatcher.backends.base import DELIVERED, BackendConfig, Result, Verdict

@@ -11,19 +11,18 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from servers.dispatcher import make_event
+from support.dispatcher import make_event
 
 from llm_proxy.dispatcher.backends.file import to_line
 from llm_proxy.dispatcher.backends.helicone import body_of
 from llm_proxy.dispatcher.backends.lunary import run_events
 from llm_proxy.dispatcher.backends.otlp import attributes_of
 from llm_proxy.dispatcher.payload import Payload, to_json
-from llm_proxy.dispatcher.tokens import Estimator
 from llm_proxy.dispatcher.transform import Transformer, Unparsable
 from llm_proxy.events.bus import Entry
 from llm_proxy.events.event import Event
-from llm_proxy.events.usage import Usage
-from llm_proxy.usage.estimate import encoding_name
+from llm_proxy.formats.tokens import Estimator, encoding_name
+from llm_proxy.formats.usage import Usage
 
 ENTRY = Entry("1760000000500-0", b"{}", 1_760_000_000_500)
 ORDER = ["type", "event", "runId", "name", "timestamp", "input", "output", "userId", "tokensUsage", "extra", "metadata"]
@@ -252,6 +251,6 @@ def test_a_tokenizer_is_used_where_its_files_are(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")
     (tmp_path / "o200k_base").touch()
     estimator = Estimator(str(tmp_path))
-    assert estimator.estimate({"prompt": "a b c"}, "d e", "gpt-4o") == Usage(3, 2)
-    assert estimator.estimate({"prompt": "abcdefgh"}, "i", "gpt-4") == Usage(2, 1)
+    assert estimator.count(["a b", " c"], "gpt-4o") == 3
+    assert estimator.count(["abcdefgh"], "gpt-4") == 2
     assert fetched == []

@@ -33,10 +33,10 @@ def captured(
         privacy=privacy,
     )
     for chunk in request or []:
-        tap.request_chunk(chunk)
-    tap.response_head([("content-type", response_type), ("x-note", TOKEN)])
+        tap.request_data(chunk)
+    tap.response_started(200, [("content-type", response_type), ("x-note", TOKEN)])
     for chunk in response or []:
-        tap.response_chunk(chunk)
+        tap.response_data(chunk)
     tap.finish(status=200, outcome="ok", duration_ns=5, secrets=secrets)
     return None if tap.is_off else tap.event()
 
@@ -77,7 +77,7 @@ def test_memory_is_bounded() -> None:
     """Neither big nor many chunks make the tap hold more than the caps, the tail and a little."""
     tap = Capture(LIMITS, method="POST", path="/", request_id="r", started_at_s=0.0)
     for _ in range(1000):
-        tap.response_chunk(b"x" * 100_000)
+        tap.response_data(b"x" * 100_000)
     held = sum(map(len, tap._response._head)) + sum(map(len, tap._response._tail or ()))
     assert held <= LIMITS.response_bytes + TAIL_BYTES + 2 * module._SLACK_BYTES
 
@@ -212,7 +212,7 @@ def test_the_fields_of_a_stream_wait_as_one_text_and_come_back_as_they_were() ->
         ("Set-Cookie", "a=b"),
     ]
     tap = Capture(LIMITS, method="POST", path="/v1/x", request_id="r", started_at_s=1.5)
-    tap.response_head(fields)
+    tap.response_started(200, fields)
     tap.finish(status=200, outcome="ok", duration_ns=5, secrets=(TOKEN,))
     event = tap.event()
     assert event.response_headers == end_to_end(fields, Secrets((TOKEN,)))

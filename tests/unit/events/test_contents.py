@@ -11,10 +11,12 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_proxy.events import contents
-from llm_proxy.events.contents import decoded, joined, request_content, response_content
+from llm_proxy.events.contents import joined, request_content, response_content
 from llm_proxy.events.event import TAIL_BYTES, Event
-from llm_proxy.events.usage import Usage, usage_of, usage_of_tail
+from llm_proxy.events.usage import usage_in
+from llm_proxy.formats.content_coding import MAX_EXPANDED_BYTES, decoded
+from llm_proxy.formats.reading import read_value
+from llm_proxy.formats.usage import Usage
 
 TEXT = json.dumps({"choices": [{"text": "wörd " * 50}], "n": list(range(300))}).encode()
 CODINGS: dict[str, Callable[[bytes], bytes]] = {
@@ -75,7 +77,7 @@ def test_a_bomb_expands_to_the_bound_only(coding: str) -> None:
     """16 MiB and no more."""
     found = decoded(CODINGS[coding](b"\x00" * (64 * 1024 * 1024)), coding)
     assert found is not None
-    assert len(found) <= contents.MAX_EXPANDED_BYTES
+    assert len(found) <= MAX_EXPANDED_BYTES
 
 
 @pytest.mark.parametrize(
@@ -137,8 +139,8 @@ def test_anything_is_survived(body: bytes, media_type: str, encoding: str, tail:
     ("answer", "expected"),
     [
         ({"usage": {"prompt_tokens": 3, "completion_tokens": 4}}, Usage(3, 4)),
-        ({"usage": {"input_tokens": 3, "output_tokens": 4, "cache_read_input_tokens": 2}}, Usage(3, 4, 2)),
-        ({"usage": {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1}}}, Usage(3, None, 1)),
+        ({"usage": {"input_tokens": 3, "output_tokens": 4, "cache_read_input_tokens": 2}}, Usage(5, 4, 2)),
+        ({"usage": {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1}}}, Usage(3, 0, 1)),
         ({"response": {"usage": {"input_tokens": 1, "output_tokens": 2}}}, Usage(1, 2)),
         ({"usage": {"prompt_tokens": "3", "completion_tokens": True}}, None),
         ({"usage": [1]}, None),
@@ -148,7 +150,7 @@ def test_anything_is_survived(body: bytes, media_type: str, encoding: str, tail:
 )
 def test_usage_in_its_spellings(answer: object, expected: Usage | None) -> None:
     """Whatever is missing or odd counts as absent."""
-    assert usage_of(answer) == expected
+    assert read_value(answer).usage == expected
 
 
 def tail_event(tail: bytes, media_type: str = "application/json", whole: int | None = None) -> Event:
@@ -159,9 +161,10 @@ def tail_event(tail: bytes, media_type: str = "application/json", whole: int | N
 def test_usage_from_the_end_of_an_answer_that_is_not_kept() -> None:
     """Whole JSON, the end of a longer one, and a stream's last chunk."""
     usage = {"prompt_tokens": 3, "completion_tokens": 4}
+    counted = Usage(3, 4)
     whole = json.dumps({"choices": [], "usage": usage}).encode()
-    assert usage_of_tail(tail_event(whole)) == usage
-    assert usage_of_tail(tail_event(b'xt"}],"usage": {"prompt_tokens":3,"completion_tokens":4}}', whole=9999)) == usage
+    assert usage_in(tail_event(whole)) == counted
+    assert usage_in(tail_event(b'xt"}],"usage": {"prompt_tokens":3,"completion_tokens":4}}', whole=9999)) == counted
     stream = b'"cut"}\n\ndata: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\ndata: [DONE]\n\n'
-    assert usage_of_tail(tail_event(stream, "text/event-stream", whole=9999)) == usage
-    assert usage_of_tail(tail_event(b"nothing", whole=9999)) is None
+    assert usage_in(tail_event(stream, "text/event-stream", whole=9999)) == counted
+    assert usage_in(tail_event(b"nothing", whole=9999)) is None

@@ -1,5 +1,6 @@
 """events.file_sink: lines for people and log shippers."""
 
+import errno
 import gzip
 import json
 import os
@@ -114,8 +115,14 @@ def test_a_full_disk_is_counted_and_leaves_no_half_line(tmp_path: Path, monkeypa
     sink = FileSink(tmp_path / "f", count_lost=lost.append)
     sink.write(event())
     before = (tmp_path / "f").read_bytes()
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:10]))
+    real, taken = os.write, [10]
+
+    def full(descriptor: int, data: bytes) -> int:
+        if not taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data[: taken.pop()])
+
+    monkeypatch.setattr(os, "write", full)
     sink.write(event())
     assert lost == [1]
     assert (tmp_path / "f").read_bytes() == before

@@ -1,4 +1,4 @@
-"""Bodies that are streamed, and bodies that are held (data-plane decision 3, DP-86)."""
+"""Bodies that are streamed, and bodies that are held."""
 
 import errno
 import io
@@ -67,7 +67,7 @@ def test_a_declared_size_beyond_the_limit_is_refused_unread() -> None:
 
 
 def test_a_chunked_body_is_cut_off_when_it_passes_the_limit() -> None:
-    """The byte too many is never handed on (DP-30)."""
+    """The byte too many is never handed on."""
     body = StreamedBody(Pieces([b"ab", b"cd"]), max_bytes=3)
     assert body.read1(9) == b"ab"
     with pytest.raises(RequestTooLarge):

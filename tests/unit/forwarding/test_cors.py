@@ -1,8 +1,8 @@
-"""Preflight and real answers (DP-44..DP-47)."""
+"""Preflight and real answers."""
 
 import pytest
 
-from llm_proxy.forwarding.cors import EXPOSED, Cors
+from llm_proxy.forwarding.cors import EXPOSED, OWN_NAMES, Cors
 
 ORIGIN = "https://app.example"
 
@@ -42,13 +42,13 @@ def test_without_origin_there_is_nothing_to_say(origin: str | None) -> None:
 
 
 def test_the_settings_apply_where_the_provider_lists_nothing() -> None:
-    """CORS_ALLOWED_* (DP-45); the provider's list wins."""
+    """CORS_ALLOWED_*; the provider's list wins."""
     cors = Cors((), origins=(ORIGIN,), methods=("GET",), headers=("X-A",), max_age_s=60.0)
     assert dict(cors.preflight(ORIGIN, None)) == {
         "Access-Control-Allow-Origin": ORIGIN,
         "Access-Control-Allow-Methods": "GET",
         "Access-Control-Allow-Headers": "X-A",
-        "Access-Control-Expose-Headers": EXPOSED,
+        "Access-Control-Expose-Headers": OWN_NAMES,
         "Access-Control-Max-Age": "60",
         "Vary": "Origin",
     }
@@ -64,3 +64,10 @@ def test_a_real_answer_echoes_the_origin() -> None:
         ("Vary", "Origin"),
     ]
     assert Cors((ORIGIN,)).answer("https://evil.example") == [("Vary", "Origin")]
+
+
+@pytest.mark.parametrize("name", ["x-should-retry", "Retry-After", "RateLimit", "x-ratelimit-reset-tokens", "*"])
+def test_a_page_can_read_what_sdks_retry_by(name: str) -> None:
+    """Exposed on real answers, where browsers look for it."""
+    assert name in dict(Cors(()).answer(ORIGIN))["Access-Control-Expose-Headers"].split(", ")
+    assert EXPOSED.startswith(OWN_NAMES)

@@ -1,4 +1,6 @@
-"""Step 13: which bodies are looked at, and what becomes of them (DP-16, DP-18, DP-86, DP-98)."""
+"""Step 13: which bodies are looked at, and what becomes of them."""
+
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +13,7 @@ from llm_proxy.errors import (
     StreamingDisabled,
 )
 from llm_proxy.forwarding.body import HeldBody, StreamedBody
-from llm_proxy.forwarding.inspection import Body, Incoming, Inspector, Kind, asks_for_stream, kind_of
+from llm_proxy.forwarding.inspection import Body, Incoming, Inspector, Kind, kind_of
 from llm_proxy.providers import ParameterRules
 
 RULES = ParameterRules({"model": ["gpt-4o"]})
@@ -40,6 +42,7 @@ def admit(
     encoding: str | None = None,
     rules: ParameterRules = RULES,
     must_hold: bool = False,
+    named: Callable[[str], None] | None = None,
     max_inspected_bytes: int = 1000,
     max_request_bytes: int = 0,
     allows_streams: bool = True,
@@ -59,7 +62,7 @@ def admit(
         source=Client(body),
         length=None,
     )
-    return inspector.admit(incoming, must_hold=must_hold)
+    return inspector.admit(incoming, must_hold=must_hold, named=named)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +81,7 @@ def admit(
     ],
 )
 def test_the_media_type_decides(content_type: str | None, kind: Kind) -> None:
-    """Parameters and case do not count (RD-8)."""
+    """Parameters and case do not count."""
     assert kind_of(content_type) is kind
 
 
@@ -120,15 +123,13 @@ def test_a_checked_body_is_held_unchanged(body: bytes, content_type: str) -> Non
 @pytest.mark.parametrize(
     ("content_type", "method", "rules"),
     [
-        (None, "POST", RULES),
-        ("text/plain", "POST", RULES),
-        ("application/json", "DELETE", RULES),
+        (None, "POST", ParameterRules({})),
         ("application/json", "POST", ParameterRules({})),
     ],
-    ids=["no type", "other type", "other method", "no rules"],
+    ids=["no type", "no rules"],
 )
 def test_other_bodies_are_streamed_through(content_type: str | None, method: str, rules: ParameterRules) -> None:
-    """Their type is never an error, and they are not read ahead; MAX_INSPECTED_BODY is not theirs (DP-16)."""
+    """Without rules they are not read ahead, and MAX_INSPECTED_BODY is not theirs."""
     body = admit(b"not json at all", content_type, method=method, rules=rules, max_inspected_bytes=3)
     assert isinstance(body, StreamedBody)
     assert b"".join(iter(lambda: body.read1(99), b"")) == b"not json at all"
@@ -184,7 +185,11 @@ def test_whoever_needs_a_body_whole_gets_it() -> None:
 )
 def test_a_request_for_a_stream_is_recognised(body: bytes, asks: bool) -> None:
     """A true `stream` at the top of a JSON object."""
-    assert asks_for_stream(body) is asks
+    if not asks:
+        assert admit(body, rules=ParameterRules({}), allows_streams=False) is not None
+        return
+    with pytest.raises(StreamingDisabled):
+        admit(body, rules=ParameterRules({}), allows_streams=False)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +202,7 @@ def test_a_request_for_a_stream_is_recognised(body: bytes, asks: bool) -> None:
     ],
 )
 def test_streams_are_refused_where_they_are_switched_off(body: bytes, content_type: str | None, query: str) -> None:
-    """ENABLE_STREAMING=false (DP-98)."""
+    """ENABLE_STREAMING=false."""
     with pytest.raises(StreamingDisabled):
         admit(body, content_type, query=query, rules=ParameterRules({}), allows_streams=False)
 
@@ -216,3 +221,112 @@ def test_what_asks_for_no_stream_passes_without_rules(body: bytes, content_type:
     held = admit(body, content_type, rules=ParameterRules({}), allows_streams=False)
     assert isinstance(held, HeldBody)
     assert held.content() == body
+
+
+UNPRICED = b'{"model":"x"}'
+URLENCODED = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "GET"])
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/octet-stream", "text/json", URLENCODED])
+def test_a_type_that_says_nothing_hides_no_parameter(content_type: str | None, method: str) -> None:
+    """What begins like a JSON object is read as one."""
+    with pytest.raises(ParamNotAllowed):
+        admit(b' \n{"model":"gpt-4"}', content_type, method=method)
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "multipart/mixed; boundary=B7f", "multipart/related"])
+@pytest.mark.parametrize("body", [b"model=gpt-4", b'["model"]', b"\x00", FORM % (b"model", b"gpt-4")])
+@pytest.mark.parametrize("is_money", [False, True], ids=["rules", "money"])
+def test_what_cannot_be_read_is_refused(body: bytes, content_type: str | None, is_money: bool) -> None:
+    """Where rules or a budget of money need to read it; without a type only a JSON object can be."""
+    rules, named = (ParameterRules({}), list[str]().append) if is_money else (RULES, None)
+    with pytest.raises(InvalidRequest) as caught:
+        admit(body, content_type, rules=rules, named=named)
+    assert caught.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize("content_type", [None, "application/json", URLENCODED, FORM_TYPE])
+def test_an_empty_body_passes(content_type: str | None) -> None:
+    """It names nothing."""
+    held = admit(b"", content_type)
+    assert isinstance(held, HeldBody)
+    assert held.length == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "models"),
+    [
+        (b'{"model":"ft:x","n":' + b"1" * 5000 + b"}", "application/json", ["ft:x"]),
+        (b'{"Model":"a","model":null,"MODEL":["b"]}', "text/plain", ["a", '["b"]']),
+        (UNPRICED, URLENCODED, ["x"]),
+        (b"a=1;Model[]=y", URLENCODED, ["y"]),
+        (FORM % (b" MODEL[0]", b"z"), FORM_TYPE, ["z"]),
+        (b"{}", None, []),
+    ],
+)
+def test_every_model_that_may_be_read_is_named(body: bytes, content_type: str | None, models: list[str]) -> None:
+    """Budgets of money ask for each one's price."""
+    named: list[str] = []
+    admit(body, content_type, rules=ParameterRules({}), named=named.append, max_inspected_bytes=10_000)
+    assert named == models
+
+
+@pytest.mark.parametrize(
+    "body", [UNPRICED + b" {}", b'{"model":"x",}', b'{"model":"x","a":"\x01"}', b'{"model":"\xe9"}']
+)
+@pytest.mark.parametrize("content_type", ["application/json", URLENCODED])
+def test_a_budget_is_not_passed_by_what_is_no_json(body: bytes, content_type: str) -> None:
+    """Go's decoder, for one, takes it."""
+    with pytest.raises(InvalidJson):
+        admit(body, content_type, rules=ParameterRules({}), named=[].append)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", URLENCODED, FORM_TYPE])
+@pytest.mark.parametrize("encoding", ["gzip", "identity,gzip", "identity, , br"])
+def test_no_content_coding_passes(content_type: str, encoding: str) -> None:
+    """Every line of the field counts."""
+    with pytest.raises(InvalidRequest) as caught:
+        admit(b"{}", content_type, encoding=encoding)
+    assert caught.value.param == "Content-Encoding"
+
+
+@pytest.mark.parametrize("charset", ["utf-7", '"UTF-16"', "latin1"])
+def test_no_other_charset_passes(charset: str) -> None:
+    """A provider would read other text."""
+    with pytest.raises(InvalidRequest) as caught:
+        admit(b"{}", f"application/json; charset={charset}")
+    assert caught.value.param == "Content-Type"
+    assert admit(b"{}", "application/json; Charset=UTF-8") is not None
+
+
+def test_urlencoded_forms_are_bounded() -> None:
+    """A thousand fields, and a name of 512 bytes."""
+    with pytest.raises(InvalidJson):
+        admit(b"a&" * 1001, URLENCODED, max_inspected_bytes=10_000)
+    with pytest.raises(InvalidRequest):
+        admit(b"+" * 600 + b"model=gpt-4", URLENCODED)
+    with pytest.raises(RequestTooLarge):
+        admit(b"a" * (1 << 20) + b"=1", URLENCODED, max_inspected_bytes=1 << 22)
+
+
+def test_a_deep_value_is_compared_as_text() -> None:
+    """Without recursion."""
+    with pytest.raises(ParamNotAllowed) as caught:
+        admit(b'{"model":' + b"[" * 700 + b"]" * 700 + b"}", max_inspected_bytes=10_000)
+    assert "'" + "[" * 256 + "'" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b'Content-Disposition: form-data; name="model"\r\nContent-Type: text/plain; charset=utf-16',
+        b'Content-Disposition: form-data; name="x"\r\nContent-Type: multipart/mixed; boundary=y',
+        b'Content-Disposition: form-data; name="_charset_"',
+    ],
+)
+def test_parts_that_change_how_fields_are_read_are_refused(head: bytes) -> None:
+    """Other charsets, and forms within forms."""
+    with pytest.raises(InvalidRequest) as caught:
+        admit(b"--B7f\r\n" + head + b"\r\n\r\ngpt-4o\r\n--B7f--\r\n", FORM_TYPE)
+    assert caught.value.code == "invalid_json"

@@ -4,27 +4,32 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from llm_proxy import errors, logs, metrics
-from llm_proxy.forwarding.audits import RefusalAudit
 from llm_proxy.forwarding.breaker import Circuit, Slots
 from llm_proxy.forwarding.cors import Cors
+from llm_proxy.forwarding.exchange import ExchangeRegistry
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
 from llm_proxy.forwarding.pipeline import Pipeline, Reply, bearer_of
+from llm_proxy.forwarding.rejection_audit import RejectionAudit
+from llm_proxy.forwarding.reporters import AccessReporter, report_metrics
 from llm_proxy.forwarding.request import ProxyRequest
-from llm_proxy.forwarding.settle import Books
+from llm_proxy.forwarding.response_cache import NoCache
+from llm_proxy.forwarding.settlement import Settlement
+from llm_proxy.model.project import ProjectSnapshot
+from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.providers import ParameterRules, load_provider
 from llm_proxy.settings import load
-from llm_proxy.tokens.facts import ProjectFacts, TokenFacts
 from llm_proxy.transport import Timeouts
 from llm_proxy.web.errors import render
 
 BEARER = "sk-AbCdEfGhIjKlMnOpQrStUv"
-FACTS = TokenFacts(
+FACTS = TokenSnapshot(
     id="token-id",
     hint="sk-AbCd**************StUv",
     project_id="project-id",
@@ -32,7 +37,8 @@ FACTS = TokenFacts(
     expires_at=None,
     max_requests=5,
     request_count=0,
-    project=ProjectFacts("project-id", True, "provider-key"),
+    created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    project=ProjectSnapshot("project-id", True, "provider-key"),
 )
 
 
@@ -40,9 +46,9 @@ class Directory:
     """Knows one token, or fails."""
 
     def __init__(self) -> None:
-        self.facts: TokenFacts | Exception = FACTS
+        self.facts: TokenSnapshot | Exception = FACTS
 
-    def authenticate(self, bearer: str) -> TokenFacts:
+    def authenticate(self, bearer: str) -> TokenSnapshot:
         if isinstance(self.facts, Exception):
             raise self.facts
         return self.facts
@@ -75,6 +81,25 @@ class Admission:
 
     def touch(self, token: Any) -> None:
         self._call("touch")
+
+
+class NoLimits:
+    """No windows."""
+
+    def admit_address(self, address: str | None) -> None: ...
+
+    def admit_token(self, token: TokenSnapshot, bearer: str) -> None: ...
+
+
+class NoBudgets:
+    """No budgets."""
+
+    def check_token(self, token: TokenSnapshot) -> None: ...
+
+    def check_project(self, token: TokenSnapshot) -> None: ...
+
+    def needs_price(self, token: TokenSnapshot) -> bool:
+        return False
 
 
 class Exchange:
@@ -149,23 +174,34 @@ class World:
         self.directory, self.admission, self.upstream, self.client = Directory(), Admission(), Upstream(), Client()
         self.audited: list[Any] = []
         self.is_draining = False
-        self.books = Books(
-            self.admission,  # type: ignore[arg-type]
-            circuit=Circuit(),
-            slots=Slots(1),
-            access=logs.AccessLog("error"),
-            refusals=RefusalAudit(self),
+        self.registry, self.slots, self.circuit = ExchangeRegistry(), Slots(1), Circuit()
+        access = logs.AccessLog("error")
+        settlement = Settlement(
+            self.registry,
+            admission=self.admission,  # type: ignore[arg-type]
+            circuit=self.circuit,
+            slots=self.slots,
+            reporters=[report_metrics, RejectionAudit(self).report, AccessReporter(access).report],
         )
         self.pipeline = Pipeline(
             self.provider,
-            self.books,
-            directory=self.directory,  # type: ignore[arg-type]
-            upstream=self.upstream,  # type: ignore[arg-type]
-            inspector=Inspector(ParameterRules(self.provider.param_whitelist), max_inspected_bytes=1 << 20),
-            cors=Cors(()),
-            request_fields=RequestFields(host="provider.example"),
-            timeouts=Timeouts(),
+            registry=self.registry,
+            settlement=settlement,
+            access=access,
             is_draining=lambda: self.is_draining,
+            inspector=Inspector(ParameterRules(self.provider.param_whitelist), max_inspected_bytes=1 << 20),
+            limits=NoLimits(),  # type: ignore[arg-type]
+            directory=self.directory,  # type: ignore[arg-type]
+            admission=self.admission,  # type: ignore[arg-type]
+            budgets=NoBudgets(),  # type: ignore[arg-type]
+            cache=NoCache(),
+            slots=self.slots,
+            circuit=self.circuit,
+            tap_factories=(),
+            request_fields=RequestFields(host="provider.example"),
+            upstream=self.upstream,  # type: ignore[arg-type]
+            timeouts=Timeouts(),
+            cors=Cors(()),
             render=render,
             max_request_bytes=1000,
         )
@@ -209,13 +245,13 @@ BROKEN: list[tuple[str, Any]] = [
     ("project_inactive", lambda world, asked: setattr(world.directory, "facts", _inactive())),
     ("rate_limit_exceeded", lambda world, asked: world.admission.refusals.update(peek=errors.QuotaExhausted())),
     ("param_not_allowed", lambda world, asked: asked.update(body=b'{"model":"other"}')),
-    ("overloaded", lambda world, asked: world.books.slots.take()),
+    ("overloaded", lambda world, asked: world.slots.take()),
     ("service_unavailable", lambda world, asked: world.admission.refusals.update(take=errors.ServiceUnavailable())),
 ]
 
 
-def _inactive() -> TokenFacts:
-    return replace(FACTS, project=ProjectFacts("project-id", False, "provider-key"))
+def _inactive() -> TokenSnapshot:
+    return replace(FACTS, project=ProjectSnapshot("project-id", False, "provider-key"))
 
 
 @pytest.mark.parametrize("first", range(len(BROKEN)), ids=[name for name, _ in BROKEN])
@@ -228,16 +264,54 @@ def test_the_first_step_that_refuses_is_answered(world: World, first: int) -> No
     reply = world.ask(**asked)
     assert code(reply) == BROKEN[first][0]
     assert world.upstream.sent == []
-    assert not world.books.live
+    assert not world.registry.live
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        (f"key={BEARER}", "key"),
+        (f"a=1&api_key=%73k-{BEARER[3:]}", "api_key"),
+        (f"x=Bearer+{BEARER}", "x"),
+        (BEARER, "query"),
+    ],
+)
+def test_a_token_in_the_query_is_refused(world: World, query: str, param: str) -> None:
+    """The answer names the parameter and the field to use, never the token; nothing is sent."""
+    reply = world.ask(target=f"/v1/chat/completions?{query}")
+    content = b"".join(reply.body).decode()
+    error = json.loads(content)["error"]
+    assert (reply.status[:3], error["code"], error["param"]) == ("400", "token_in_query", param)
+    assert "Authorization" in error["message"]
+    assert BEARER not in content
+    assert world.upstream.sent == []
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "TLS/1.0", "foo, bar", ""])
+def test_an_upgrade_to_something_else_is_ignored(world: World, upgrade: str) -> None:
+    """RFC 9110 §7.8: JDK clients and `curl --http2` offer h2c on plain http."""
+    assert (
+        world.ask(UPGRADE=upgrade, CONNECTION="Upgrade, HTTP2-Settings", HTTP2_SETTINGS="AAMAAABk").status == "200 OK"
+    )
+    names = {name for name, _ in world.upstream.sent[0].fields}
+    assert names.isdisjoint((b"Upgrade", b"Http2-Settings", b"Connection"))
+
+
+@pytest.mark.parametrize("upgrade", ["websocket", "h2c, WebSocket", "websocket/13"])
+def test_a_websocket_is_426(world: World, upgrade: str) -> None:
+    """With the field that RFC 9110 §15.5.22 wants: clients fall back to HTTP at once."""
+    reply = world.ask(UPGRADE=upgrade, CONNECTION="Upgrade")
+    assert (reply.status, code(reply)) == ("426 Upgrade Required", "upgrade_not_supported")
+    assert {("Upgrade", "HTTP/1.1"), ("Connection", "Upgrade")} <= set(reply.fields)
 
 
 def test_a_request_that_passes_is_charged_once(world: World) -> None:
     """peek, take, and sent when the head is there; the slot comes back when the body is whole."""
     reply = world.ask()
-    assert world.books.slots.taken == 1
+    assert world.slots.taken == 1
     assert b"".join(reply.body) == b"abcdef"
-    assert (world.admission.calls, world.books.slots.taken) == (["peek", "take", "sent"], 0)
-    assert not world.books.live
+    assert (world.admission.calls, world.slots.taken) == (["peek", "take", "sent"], 0)
+    assert not world.registry.live
 
 
 @pytest.mark.parametrize("refused", ["peek", "take"])
@@ -256,12 +330,12 @@ def test_whatever_fails_after_the_token_was_good_counts_as_use(world: World, spo
     if spoilt == "param":
         asked["body"] = b'{"model":"other"}'
     elif spoilt == "key":
-        world.directory.facts = replace(FACTS, project=ProjectFacts("project-id", True, None))
+        world.directory.facts = replace(FACTS, project=ProjectSnapshot("project-id", True, None))
     elif spoilt == "slots":
-        world.books.slots.take()
+        world.slots.take()
     elif spoilt == "circuit":
         for _ in range(5):
-            world.books.circuit.leave("fail")
+            world.circuit.leave("fail")
     else:
         world.admission.refusals["take"] = errors.ServiceUnavailable()
     reply = world.ask(**asked)
@@ -329,7 +403,7 @@ def test_cuts_of_ours_are_told_apart(world: World, reason: str, label: str) -> N
     reply = world.ask()
     pieces = iter(reply.body)
     next(pieces)
-    world.books.cut(reason)
+    world.registry.cut(reason)
     before = up(label)
     reply.body.close()  # type: ignore[attr-defined]
     assert (world.upstream.exchange.why, up(label) - before) == (reason, 1)
@@ -345,15 +419,15 @@ def test_a_head_request_settles_without_a_body(world: World) -> None:
 
 def test_a_neutral_probe_frees_the_way_for_the_next(world: World) -> None:
     """A probe that is refused by the quota neither opens nor closes the circuit."""
-    world.books.circuit = Circuit(lambda: 0.0)
+    world.circuit._now = lambda: 0.0
     for _ in range(5):
-        world.books.circuit.leave("fail")
-    world.books.circuit._now = lambda: 100.0
+        world.circuit.leave("fail")
+    world.circuit._now = lambda: 100.0
     world.admission.refusals["take"] = errors.QuotaExhausted()
     b"".join(world.ask().body)
     world.admission.refusals.clear()
     assert b"".join(world.ask().body) == b"abcdef"
-    assert not world.books.circuit.is_open
+    assert not world.circuit.is_open
 
 
 def test_the_base_path_stands_before_the_target(world: World) -> None:

@@ -110,7 +110,7 @@ def test_a_tokens_own_limit_replaces_that_of_the_settings() -> None:
 
 
 def test_a_secret_hides_whose_window_it_is() -> None:
-    """DP-90: the row's id, or 16 hexadecimal digits of an HMAC; never the bearer."""
+    """The row's id, or 16 hexadecimal digits of an HMAC; never the bearer."""
     bench = Bench(distributed_rate_limit_key_secret="s")
     bench.admitted(Token(), 1)
     (key,) = bench.shared.counts
@@ -144,7 +144,7 @@ def test_model_tokens_fill_their_windows_afterwards() -> None:
 
 
 def test_while_redis_is_away_the_machine_goes_on_where_it_was() -> None:
-    """DP-92: no error, no empty windows at the start, a look each 5 s, and back."""
+    """No error, no empty windows at the start, a look each 5 s, and back."""
     bench = Bench(distributed_rate_limit_max=10)
     assert bench.admitted(Token(), 6) == 6
     bench.shared.is_away, bench.shared.asked = True, 0

@@ -24,7 +24,7 @@ def test_the_bucket_before_counts_as_far_as_the_window_overlaps_it(count: Count,
 
 
 def test_a_bucket_begins_at_a_multiple_of_its_length() -> None:
-    """DP-90: windowStart is now floored to the window."""
+    """WindowStart is now floored to the window."""
     assert bucket(125.5, 60) == (120, 5.5)
 
 

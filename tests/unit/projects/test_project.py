@@ -1,4 +1,4 @@
-"""What may be shown of a provider's key (MP-30)."""
+"""What may be shown of a provider's key."""
 
 import pytest
 from hypothesis import given
@@ -25,7 +25,7 @@ def test_eight_characters_stay_hidden(key: str) -> None:
 
 
 def test_the_form_of_openai_keys_is_checked_where_it_is_asked_for() -> None:
-    """VALIDATE_API_KEY_FORMAT: keys begin with `sk-`, and what else is wrong with one is said first (MP-238)."""
+    """VALIDATE_API_KEY_FORMAT: keys begin with `sk-`, and what else is wrong with one is said first."""
     assert check_api_key(" sk-abc ", wants_sk=True) == "sk-abc"
     assert check_api_key("abc", wants_sk=False) == "abc"
     for key, said in (("abc", "invalid API key format"), ("a b", "api_key contains invalid characters")):

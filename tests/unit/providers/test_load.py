@@ -1,4 +1,4 @@
-"""The provider file: which one is read, what it says, and how its faults are told (DP-1..DP-12, DP-178)."""
+"""The provider file: which one is read, what it says, and how its faults are told."""
 
 import dataclasses
 import math
@@ -48,7 +48,7 @@ def test_the_packaged_file_serves_where_there_is_none() -> None:
 
 
 def test_the_packaged_file_leaves_time_limits_to_the_settings() -> None:
-    """connect, first byte and idle come from the environment, and nothing has a total limit (decision 10)."""
+    """connect, first byte and idle come from the environment, and nothing has a total limit."""
     timeouts = load_provider(Settings(upstream_idle_timeout_s=7.0)).provider.timeouts
     assert (timeouts.connect_s, timeouts.first_byte_s, timeouts.idle_s) == (10.0, 600.0, 7.0)
     assert timeouts.total_s == math.inf
@@ -68,7 +68,7 @@ def test_what_the_packaged_file_shows_as_comments_loads_too() -> None:
 
 @pytest.mark.parametrize("name", ["openai", "anthropic", "google", "mistral", "cohere"])
 def test_the_example_loads_without_a_warning(name: str) -> None:
-    """examples/api_providers.yaml is served as it is, whichever provider is chosen (DP-8)."""
+    """examples/api_providers.yaml is served as it is, whichever provider is chosen."""
     path = ROOT / "examples/api_providers.yaml"
     found = load_provider(Settings(api_config_path=path, default_api_provider=name))
     assert found.provider.name == name
@@ -83,7 +83,7 @@ def test_the_usual_path_comes_before_the_packaged_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
-    """API_CONFIG_PATH names a missing file: refused, never replaced (decision 2)."""
+    """API_CONFIG_PATH names a missing file: refused, never replaced."""
     with pytest.raises(ProviderFileError, match=r"^API_CONFIG_PATH=.*: expected an existing provider file$"):
         load_provider(Settings(api_config_path=tmp_path / "missing.yaml"))
 
@@ -101,7 +101,7 @@ def test_every_fault_is_told_at_once_in_a_line_of_its_own(path: Path) -> None:
 
 
 def test_unknown_keys_are_warned_about_with_their_path(tmp_path: Path) -> None:
-    """A typo that would lift a rule is told, and what was probably meant (DP-3, RD-9)."""
+    """A typo that would lift a rule is told, and what was probably meant."""
     found = load(tmp_path, MINIMAL + "    param_whitelst: {model: [x]}\n    timeouts: {reqest: 3s}\n")
     assert [line.partition(".yaml: ")[2] for line in found.warnings] == [
         "apis.openai.param_whitelst: unknown key, ignored; did you mean param_whitelist?",
@@ -119,7 +119,7 @@ def test_omitted_keys_have_the_documented_values(tmp_path: Path) -> None:
 
 
 def test_an_empty_scheme_sends_the_bare_key(tmp_path: Path) -> None:
-    """auth_scheme: "" leaves nothing before the key (DP-23)."""
+    """auth_scheme: "" leaves nothing before the key."""
     provider = load(tmp_path, MINIMAL + '    auth_header: x-api-key\n    auth_scheme: ""\n').provider
     assert (provider.auth_header, provider.credential_prefix) == ("x-api-key", "")
 
@@ -139,13 +139,13 @@ def test_an_empty_scheme_sends_the_bare_key(tmp_path: Path) -> None:
 def test_time_limits_of_file_and_environment(
     tmp_path: Path, file: str, settings: dict[str, float], first_byte_s: float, total_s: float
 ) -> None:
-    """REQUEST_TIMEOUT is the total limit and bounds the first byte; the file's own limits stay (decision 10)."""
+    """REQUEST_TIMEOUT is the total limit and bounds the first byte; the file's own limits stay."""
     timeouts = load(tmp_path, MINIMAL + f"    timeouts: {file}\n", **settings).provider.timeouts
     assert (timeouts.first_byte_s, timeouts.total_s) == (first_byte_s, total_s)
 
 
 def test_the_provider_is_chosen_by_variable_then_file_then_name(tmp_path: Path) -> None:
-    """DEFAULT_API_PROVIDER, else default_api, else openai; an unknown one is refused (DP-11)."""
+    """DEFAULT_API_PROVIDER, else default_api, else openai; an unknown one is refused."""
     other = '  other: {base_url: "http://o", allowed_endpoints: [/v1/x], allowed_methods: [GET]}\n'
     assert load(tmp_path, MINIMAL + other).provider.name == "openai"
     assert load(tmp_path, MINIMAL + other + "default_api: other\n").provider.name == "other"
@@ -159,7 +159,7 @@ def test_the_provider_is_chosen_by_variable_then_file_then_name(tmp_path: Path) 
 
 
 def test_openai_api_url_moves_openai_alone(tmp_path: Path) -> None:
-    """OPENAI_API_URL replaces the base_url of provider openai and of no other (DP-178)."""
+    """OPENAI_API_URL replaces the base_url of provider openai and of no other."""
     moved = load(tmp_path, MINIMAL, openai_api_url="https://gateway.example:8443/openai")
     assert (moved.provider.origin, moved.provider.base_path) == ("https://gateway.example:8443", "/openai")
     other = 'apis:\n  other: {base_url: "http://o", allowed_endpoints: [/v1/x], allowed_methods: [GET]}\n'
@@ -172,7 +172,7 @@ def test_a_base_url_that_doubles_v1_is_warned_about(tmp_path: Path) -> None:
 
 
 def test_endpoints_outside_v1_are_mounted_and_ours_win(tmp_path: Path) -> None:
-    """The mount follows the file; a path of the proxy's own is warned about (DP-83)."""
+    """The mount follows the file; a path of the proxy's own is warned about."""
     text = MINIMAL.replace("[/v1/models]", "[/v1/models, /v1beta/models, /metrics/x]")
     found = load(tmp_path, text)
     assert mounts(found.provider) == ("/v1", "/v1beta", "/metrics")

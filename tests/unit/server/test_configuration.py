@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from llm_proxy.server import configuration
-from llm_proxy.server.configuration import binds, busy_address, stop_limit_s, worker_connections
+from llm_proxy.server.configuration import binds, busy_address, few_connections, stop_limit_s, worker_connections
 from llm_proxy.settings import Settings
 from llm_proxy.settings.declare import address
 
@@ -59,3 +59,10 @@ def test_a_busy_address_is_found_and_a_free_one_is_not():
         assert busy_address(other.getsockname()) == "address already in use"
     assert busy_address(("127.0.0.1", 0)) is None
     assert busy_address(7) is None
+
+
+def test_few_connections_are_told():
+    """With the limit and what it leaves; the usual limits say nothing."""
+    told = "RLIMIT_NOFILE is 256, which leaves 28 connections for each worker; further clients wait"
+    assert few_connections(256) == told
+    assert few_connections(65_536) is None

@@ -114,7 +114,7 @@ def test_variables_of_kubernetes_are_ignored() -> None:
     "name", ["ENV", "DEBUG", "CONFIG", "PROJECT", "DURATION", "MODEL", "VERBOSE", "DAEMON", "PORT"]
 )
 def test_generic_names_are_not_read(name: str) -> None:
-    """Names that other programs use steer nothing (MP-133, MP-241)."""
+    """Names that other programs use steer nothing."""
     assert load({name: "1"}).settings == load({}).settings
 
 
@@ -164,7 +164,7 @@ def test_later_features_are_warned_about_or_refused() -> None:
     ("environ", "fault"),
     [
         ({"MANAGEMENT_TOKEN": SAMPLE_MANAGEMENT_TOKEN}, "MANAGEMENT_TOKEN=***: expected a value of your own"),
-        ({"REQUIRE_ENCRYPTION_KEY": "1"}, "ENCRYPTION_KEY=: expected base64"),
+        ({"REQUIRE_ENCRYPTION_KEY": "1"}, "ENCRYPTION_KEY is not set: expected base64"),
         ({"ADMIN_UI_PATH": "/v1/x"}, "ADMIN_UI_PATH=/v1/x: expected a path outside"),
         ({"METRICS_PATH": "/manage"}, "METRICS_PATH=/manage: expected a path outside"),
         ({"DATABASE_PATH": ":memory:", "WEB_CONCURRENCY": "2"}, "WEB_CONCURRENCY=2: expected 1"),

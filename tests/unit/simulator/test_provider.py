@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from openai import OpenAI
-from servers.provider import Provider, running_provider
+from support.provider import Provider, running_provider
 
 HELLO = [{"role": "user", "content": "three words here"}]
 

@@ -1,4 +1,4 @@
-"""The form of bearers and how they are shown (DP-49, DP-108 to DP-112)."""
+"""The form of bearers and how they are shown."""
 
 import base64
 

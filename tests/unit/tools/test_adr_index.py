@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from adr_index import index
 
 
@@ -15,3 +16,13 @@ def test_numbers_are_unique(checkout: Path) -> None:
     """No two records have the same number."""
     numbers = [record.name[:4] for record in (checkout / "docs" / "adr").glob("[0-9]*.md")]
     assert len(numbers) == len(set(numbers))
+
+
+@pytest.mark.parametrize(
+    "section", ["- Status: ", "- Date: 20", "## Context", "## Decision", "## Alternatives", "## Consequences"]
+)
+def test_records_have_one_form(checkout: Path, section: str) -> None:
+    """Each record begins with number and title, and has status, date and the four sections."""
+    records = sorted((checkout / "docs" / "adr").glob("[0-9]*.md"))
+    assert [r.name for r in records if f"\n{section}" not in r.read_text()] == []
+    assert [r.name for r in records if not r.read_text().startswith(f"# {r.name[:4]} ")] == []

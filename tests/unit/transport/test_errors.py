@@ -1,12 +1,15 @@
 """The table of failures: every class of the library's has its place, and none gets out."""
 
+import errno
 import inspect
+import socket
+import ssl
 
 import pytest
 from requests import exceptions as theirs
 
 from llm_proxy import errors
-from llm_proxy.transport.errors import TABLE, Aborted, Broken, ours
+from llm_proxy.transport.errors import TABLE, Aborted, Broken, cause_of, ours
 
 EXPECTED = {
     theirs.ConnectTimeout: errors.UpstreamTimeout,
@@ -59,3 +62,23 @@ def test_reason_of_a_cut_is_kept() -> None:
     error = ours(Aborted("revoked"), "body", is_sent=True)
     assert isinstance(error, errors.UpstreamCut)
     assert error.reason == "revoked"
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "unknown host"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "connection refused"),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), "connection reset"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "host unreachable"),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong"), "no TLS handshake (connection ended)"),
+        (theirs.ConnectTimeout("connect limit"), "no answer in time"),
+        (theirs.ProxyError("the proxy answered 407 to CONNECT"), "the proxy answered 407 to CONNECT"),
+        (ValueError("their words"), "the connection failed"),
+    ],
+)
+def test_a_failed_connect_is_explained(cause: Exception, words: str) -> None:
+    """By the first exception of the chain that says something."""
+    wrapper = theirs.ConnectionError("their words")
+    wrapper.__cause__ = cause
+    assert cause_of(wrapper) == words

@@ -11,7 +11,13 @@ import brotli
 import pytest
 import zstandard
 
-from llm_proxy.usage.parsers import Reading, read
+from llm_proxy.dispatcher.transform import Transformer
+from llm_proxy.events.bus import Entry
+from llm_proxy.events.event import Event
+from llm_proxy.events.usage import usage_in
+from llm_proxy.formats.body import Body
+from llm_proxy.formats.reading import Reading, read
+from llm_proxy.formats.usage import Usage
 from llm_proxy.usage.tap import Tap
 
 CASES = sorted((Path(__file__).parents[2] / "cases" / "usage").glob("*.expected"))
@@ -49,6 +55,41 @@ def test_an_answer_says_what_it_used(path: Path, encoding: str) -> None:
         assert "".join(found.texts) == expected["text"]
 
 
+TYPES = ("", "text/plain", "application/octet-stream")
+
+
+@pytest.mark.parametrize("media_type", TYPES, ids=("none", "text", "binary"))
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_the_claimed_type_changes_nothing(path: Path, media_type: str) -> None:
+    """The content decides: providers send none, or another."""
+    expected: dict[str, Any] = json.loads(path.read_text())
+    found = read(Body(path.with_suffix("").read_bytes()), media_type)
+    assert (counts_of(found.usage), found.model) == (expected["usage"], expected["model"])
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_events_and_payloads_show_the_same(path: Path, encoding: str) -> None:
+    """One reader: the counts of an event and of what the dispatcher delivers are those of the sums."""
+    expected: dict[str, Any] = json.loads(path.read_text())
+    media_type = "text/event-stream" if path.name.endswith(".sse.expected") else "application/json"
+    event = Event(
+        request_id="r",
+        method="POST",
+        path="/v1/chat/completions",
+        status=200,
+        response_headers={"Content-Type": [media_type], "Content-Encoding": [encoding]},
+        response_body=CODINGS[encoding](path.with_suffix("").read_bytes()),
+    )
+    assert counts_of(usage_in(event)) == expected["usage"]
+    assert counts_of(Transformer("key").payload(event, Entry("1-0", b"{}")).usage) == expected["usage"]
+
+
+def counts_of(usage: Usage | None) -> list[int] | None:
+    """The four counts."""
+    return usage and [usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens]
+
+
 @pytest.mark.parametrize("path", [path for path in CASES if "silent" not in path.stem], ids=lambda path: path.stem)
 def test_a_long_answer_says_the_same(path: Path) -> None:
     """With half a megabyte in its middle, of which nothing is kept."""
@@ -59,7 +100,8 @@ def test_a_long_answer_says_the_same(path: Path) -> None:
     filler = b"x" * 500_000
     if path.name.endswith(".sse.expected"):
         filler = b'data: {"choices":[{"delta":{"content":"' + b"x" * 1000 + b'"}}]}\n\n'
-        first = body.index(b"\n\n") + 2 if b"\n\n" in body else body.index(b"\r\n\r\n") + 4
+        end = next(end for end in (b"\r\n\r\n", b"\n\n", b"\r\r") if end in body)
+        first = body.index(end) + len(end)
         body = body[:first] + filler * 500 + body[first:]
     else:
         place = next(body.index(mark) + len(mark) for mark in (b'"choices": [', b'"data": [', b'"output": [',

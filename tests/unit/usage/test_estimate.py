@@ -10,7 +10,7 @@ import pytest
 import tiktoken
 from tiktoken import load, registry
 
-from llm_proxy.usage.estimate import Estimator
+from llm_proxy.formats.tokens import Estimator
 
 URL = "https://far.example/encodings/o200k_base.tiktoken"
 
@@ -93,6 +93,6 @@ def test_a_folder_without_the_library_is_told(
     files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Who names a folder expects exact counts: the log says what is missing for that."""
-    monkeypatch.setattr("llm_proxy.usage.estimate.find_spec", lambda name: None)
+    monkeypatch.setattr("llm_proxy.formats.tokens.find_spec", lambda name: None)
     Estimator(files).load()
     assert "TIKTOKEN_CACHE_DIR needs the extra llm-proxy[tiktoken]" in caplog.text

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from llm_proxy.formats.reading import Reading, read
+from llm_proxy.formats.usage import Usage
 from llm_proxy.settings import Settings
-from llm_proxy.usage.parsers import Reading, Usage, read
 from llm_proxy.usage.prices import Price, PricesFault, load_prices
 from llm_proxy.usage.tap import Tap
 

@@ -42,7 +42,7 @@ def test_description_stands_before_code() -> None:
 
 
 def test_flat_form() -> None:
-    """/manage: text, and a code only where there is one (MP-8)."""
+    """/manage: text, and a code only where there is one."""
     assert flat_form(errors.ResourceNotFound("project not found")) == b'{"error":"project not found"}\n'
     assert flat_form(errors.NotFound()) == b'{"error":"Not found","code":"not_found"}\n'
 

@@ -1,4 +1,4 @@
-"""Projects, tokens, audit trail, and the program's own tables (MP-70 to MP-86e)."""
+"""Projects, tokens, audit trail, and the program's own tables."""
 
 import uuid
 

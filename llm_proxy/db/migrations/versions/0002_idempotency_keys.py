@@ -1,4 +1,4 @@
-"""Answers to creations that carried an Idempotency-Key (MP-86f)."""
+"""Answers to creations that carried an Idempotency-Key."""
 
 import sqlalchemy as sa
 

@@ -1,4 +1,4 @@
-"""The numbered list of purges that all replicas apply (MP-86f)."""
+"""The numbered list of purges that all replicas apply."""
 
 import sqlalchemy as sa
 

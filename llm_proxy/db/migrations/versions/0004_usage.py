@@ -1,4 +1,4 @@
-"""Usage by day, and the objects that are counted once (MP-86f)."""
+"""Usage by day, and the objects that are counted once."""
 
 import sqlalchemy as sa
 

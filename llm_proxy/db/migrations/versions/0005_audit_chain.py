@@ -1,4 +1,4 @@
-"""Where each chain of audit records ends, and what was taken off its head (MP-86d, MP-86f)."""
+"""Where each chain of audit records ends, and what was taken off its head."""
 
 import sqlalchemy as sa
 from alembic import op

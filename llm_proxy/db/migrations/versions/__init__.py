@@ -1,1 +1,1 @@
-"""The revisions, numbered 0001 and up, so that a version is an integer (MP-105)."""
+"""The revisions, numbered 0001 and up, so that a version is an integer."""

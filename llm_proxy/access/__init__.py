@@ -1,0 +1,1 @@
+"""Management access: keys, roles, callers, and sessions of people."""

@@ -1,0 +1,324 @@
+"""Create, list, change, roll and revoke management keys: each mutation one transaction."""
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    and_,
+    delete,
+    exists,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from llm_proxy.access.caller import Caller, Projects, refused
+from llm_proxy.access.key import Key, KeyPatch, NewKey, bad, stored_projects
+from llm_proxy.access.roles import Role
+from llm_proxy.access.secret import new_secret, stored
+from llm_proxy.db import listing
+from llm_proxy.db.clock import Clock, database_now
+from llm_proxy.db.listing import Order
+from llm_proxy.db.models import ManagementKeyRow, ProjectRow
+from llm_proxy.db.session import reading, writing
+from llm_proxy.errors import BadRequest, Conflict, ResourceNotFound
+from llm_proxy.runtime.clock import rfc3339
+
+_TABLE = ManagementKeyRow.__table__.c
+_PROJECT = ProjectRow.__table__.c
+SORTS = ("name", "created_at", "expires_at", "last_used_at")
+
+
+class Record(Protocol):
+    """Writes the audit record of a mutation into its transaction."""
+
+    def __call__(self, connection: Connection, *, project_id: str | None, details: Mapping[str, Any]) -> None:
+        """Raises AuditUnavailable when the mutation must not go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedKey:
+    """A key and its secret, which is stored nowhere."""
+
+    key: Key
+    secret: str
+
+    def __repr__(self) -> str:  # the secret belongs to the response alone
+        return f"IssuedKey(key={self.key.id})"
+
+
+Then = Callable[[Connection, IssuedKey], None]
+
+
+def _nothing(connection: Connection, issued: IssuedKey) -> None:
+    """Add nothing to the transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFilter:
+    """Keys that a caller may see: none that is stronger than itself."""
+
+    caller: Caller
+    search: str | None = None
+
+    def query(self) -> Select[Any]:
+        """Return the rows, unordered."""
+        query = select(ManagementKeyRow.__table__).where(*_visible(self.caller))
+        if self.search:
+            query = query.where(listing.contains(_TABLE.name, self.search))
+        return query
+
+
+def _visible(caller: Caller) -> list[ColumnElement[bool]]:
+    clauses: list[ColumnElement[bool]] = [_TABLE.role.in_([role.value for role in caller.role.included])]
+    if caller.projects is not None:  # no project outside its own may be named in the column
+        foreign = and_(_PROJECT.id.not_in(sorted(caller.projects)), _names(_PROJECT.id))
+        clauses += [_TABLE.projects.is_not(None), ~exists().where(foreign)]
+    return clauses
+
+
+def _names(project_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether the column of a key's projects, a JSON list, holds the id."""
+    return _TABLE.projects.like(literal('%"') + project_id + literal('"%'))
+
+
+def order_of(sort: str, *, descending: bool) -> Order:
+    """Return the order by one of `SORTS`."""
+    return Order(sort, _TABLE[sort], _TABLE.id, descending)
+
+
+BY_NAME = order_of("name", descending=False)
+
+
+class KeyService:
+    """The rules of management keys over the database.
+
+    Args:
+        changed: Called after each change, so that this process reads keys again at once.
+        now: The present instant, given a connection.
+    """
+
+    def __init__(
+        self, engine: Engine, *, changed: Callable[[], None] = lambda: None, now: Clock = database_now
+    ) -> None:
+        self._engine, self._changed, self._now = engine, changed, now
+
+    def now(self) -> datetime:
+        """Return the present instant, by which ends are judged."""
+        with reading(self._engine) as connection:
+            return self._now(connection)
+
+    def create(self, new: NewKey, caller: Caller, record: Record, then: Then = _nothing) -> IssuedKey:
+        """Store a new key; its secret is in the result and nowhere else.
+
+        Args:
+            then: Called with the result inside the transaction.
+
+        Raises:
+            BadRequest: A project does not exist, or the caller may not see it.
+            Forbidden: It would be stronger than the caller.
+            Conflict: The name is taken.
+        """
+        secret = new_secret()
+        values: dict[str, Any] = {
+            "id": str(uuid.uuid4()),
+            "name": new.name,
+            "secret_hash": stored(secret),
+            "role": new.role.value,
+            "projects": stored_projects(new.projects),
+            "expires_at": self.granted(new, caller),
+            "created_by": caller.actor,
+        }
+        with writing(self._engine) as connection:
+            values["created_at"] = self._now(connection)
+            _require_projects(connection, new.projects)
+            try:
+                connection.execute(insert(ManagementKeyRow), values)
+            except IntegrityError as error:
+                raise _taken() from error
+            issued = IssuedKey(_read(connection, str(values["id"]), caller), secret)
+            record(connection, project_id=None, details=_about(issued.key))
+            then(connection, issued)
+        return issued
+
+    def granted(self, new: NewKey, caller: Caller) -> datetime | None:
+        """Return the end of a new key, that of the caller where none is named. Raises BadRequest, Forbidden."""
+        expires_at = new.expires_at if new.says_expiry else caller.expires_at
+        _require_grant(caller, new.role, new.projects, expires_at)
+        return expires_at
+
+    def get(self, key_id: str, caller: Caller) -> Key:
+        """Raise ResourceNotFound for a key that is not there or stronger than the caller."""
+        with reading(self._engine) as connection:
+            return _read(connection, key_id, caller)
+
+    def page(self, wanted: KeyFilter, order: Order, page: int, size: int) -> tuple[list[Key], int]:
+        """Return one page by number, and how many rows there are in all."""
+        with reading(self._engine) as connection:
+            rows = listing.numbered(connection, wanted.query(), order, page, size)
+            return [Key.of(row) for row in rows], listing.count(connection, wanted.query())
+
+    def after(self, wanted: KeyFilter, order: Order, limit: int, cursor: str | None) -> tuple[list[Key], str | None]:
+        """Return one page by key, and the cursor of the next. Raises listing.InvalidCursor."""
+        with reading(self._engine) as connection:
+            rows, following = listing.keyed(connection, wanted.query(), order, limit, cursor)
+        return [Key.of(row) for row in rows], following
+
+    def all(self, wanted: KeyFilter, order: Order = BY_NAME) -> Iterator[Sequence[Key]]:
+        """Yield every key, in chunks."""
+        for rows in listing.everything(self._engine, wanted.query(), order):
+            yield [Key.of(row) for row in rows]
+
+    def update(
+        self,
+        key_id: str,
+        patch: KeyPatch,
+        caller: Caller,
+        record: Record,
+        check: Callable[[Key], None] = lambda key: None,
+    ) -> Key:
+        """Write what the patch names; what results must be within the caller's rights.
+
+        Args:
+            check: Called with the key as it is, inside the transaction; raises to stop.
+
+        Raises:
+            ResourceNotFound: No such key, or it is stronger than the caller.
+            BadRequest, Forbidden, Conflict: As `create`.
+        """
+        with writing(self._engine) as connection:
+            key = _read(connection, key_id, caller, lock=True)
+            check(key)
+            values = dict(patch.values)
+            _require_patch(caller, key, values)
+            if "projects" in values:
+                _require_projects(connection, values["projects"])
+                values["projects"] = stored_projects(values["projects"])
+            try:
+                connection.execute(update(ManagementKeyRow).where(_TABLE.id == key_id).values(values))
+            except IntegrityError as error:
+                raise _taken() from error
+            updated = _read(connection, key_id)
+            record(connection, project_id=None, details={**_about(updated), "updated_fields": sorted(values)})
+        self._changed()
+        return updated
+
+    def roll(
+        self,
+        key_id: str,
+        overlap: timedelta,
+        caller: Caller,
+        record: Record,
+        then: Then = _nothing,
+        check: Callable[[Key], None] = lambda key: None,
+    ) -> IssuedKey:
+        """Replace the secret; the old one lives on for `overlap`. A secret from an earlier overlap ends at once.
+
+        Raises:
+            ResourceNotFound: As `update`.
+            Conflict: The key has expired.
+        """
+        secret = new_secret()
+        with writing(self._engine) as connection:
+            now = self._now(connection)
+            key = _read(connection, key_id, caller, lock=True)
+            check(key)
+            if key.is_expired(now):
+                raise Conflict("management key has expired", code="key_expired", audit={"error_type": "key_expired"})
+            if key.id != caller.key_id:  # the new secret is in the caller's hands
+                _require_grant(caller, key.role, key.projects, key.expires_at)
+            values: dict[str, Any] = {"secret_hash": stored(secret), "previous_hash": None, "previous_until": None}
+            if overlap:
+                values |= {"previous_hash": key.secret_hash, "previous_until": now + overlap}
+            connection.execute(update(ManagementKeyRow).where(_TABLE.id == key_id).values(values))
+            issued = IssuedKey(_read(connection, key_id), secret)
+            minutes = int(overlap.total_seconds() // 60)
+            record(connection, project_id=None, details={**_about(issued.key), "overlap_minutes": minutes})
+            then(connection, issued)
+        self._changed()
+        return issued
+
+    def revoke(
+        self, key_id: str, caller: Caller, record: Record, check: Callable[[Key], None] = lambda key: None
+    ) -> None:
+        """Remove the key; its name is free again. Raises ResourceNotFound as `update`."""
+        with writing(self._engine) as connection:
+            key = _read(connection, key_id, caller, lock=True)
+            check(key)
+            connection.execute(delete(ManagementKeyRow).where(_TABLE.id == key_id))
+            record(connection, project_id=None, details=_about(key))
+        self._changed()
+
+
+def has_unrestricted_admin(engine: Engine, now: Clock = database_now) -> bool:
+    """Whether a live key with the role admin and without a limit to projects exists, so that not all are locked out."""
+    query = select(_TABLE.id).where(_TABLE.role == Role.ADMIN.value, _TABLE.projects.is_(None))
+    with reading(engine) as connection:
+        query = query.where(or_(_TABLE.expires_at.is_(None), _TABLE.expires_at > now(connection)))
+        return connection.execute(query.limit(1)).first() is not None
+
+
+def _require_grant(caller: Caller, role: Role, projects: Projects, expires_at: datetime | None) -> None:
+    """Refuse what is more than the caller holds; a project that it may not see is unknown to it."""
+    if projects is not None:
+        foreign = sorted(project for project in projects if not caller.sees(project))
+        if foreign:
+            raise _unknown_project(foreign[0])
+    if not caller.covers(role, projects):
+        needed = "for all projects" if projects is None else ""
+        raise refused(f"a key cannot be stronger than its maker: this needs the role {role} {needed}".rstrip(), role)
+    if caller.expires_at is not None and (expires_at is None or expires_at > caller.expires_at):
+        raise refused(f"a key cannot outlive its maker, which expires at {rfc3339(caller.expires_at)}", role)
+
+
+def _require_patch(caller: Caller, key: Key, values: Mapping[str, Any]) -> None:
+    """Refuse what results, unless it is within the caller's rights; an end that stays is judged where rights grow."""
+    role, projects = values.get("role", key.role), values.get("projects", key.projects)
+    grows = not key.caller().covers(role, projects)
+    expires_at = values.get("expires_at", key.expires_at) if grows or "expires_at" in values else caller.expires_at
+    _require_grant(caller, role, projects, expires_at)
+
+
+def _require_projects(connection: Connection, projects: Projects) -> None:
+    for project in sorted(projects or ()):
+        query = select(_PROJECT.id).where(listing.equals(_PROJECT.id, project))
+        if connection.execute(query).first() is None:
+            raise _unknown_project(project)
+
+
+def _unknown_project(project: str) -> BadRequest:
+    return bad(f"projects names an unknown project: {project[:64]}", "projects")
+
+
+def _read(connection: Connection, key_id: str, caller: Caller | None = None, *, lock: bool = False) -> Key:
+    query = select(ManagementKeyRow.__table__).where(listing.equals(_TABLE.id, key_id))
+    if caller is not None:
+        query = query.where(*_visible(caller))
+    row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    if row is None:
+        raise ResourceNotFound("management key not found", audit={"error_type": "management key not found"})
+    return Key.of(row)
+
+
+def _about(key: Key) -> dict[str, Any]:
+    return {
+        "key_id": key.id,
+        "key_name": key.name,
+        "role": key.role.value,
+        "projects": "all" if key.projects is None else sorted(key.projects),
+        "expires_at": None if key.expires_at is None else rfc3339(key.expires_at),
+    }
+
+
+def _taken() -> Conflict:
+    return Conflict("management key name already exists", code="key_exists", audit={"error_type": "key_exists"})

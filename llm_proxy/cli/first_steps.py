@@ -1,0 +1,63 @@
+"""What `setup` and bin/up share: secrets that are missing, where the server is reached, a first request."""
+
+import json
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+
+from llm_proxy.cli import envfile
+from llm_proxy.crypto import SEALED
+from llm_proxy.db.engine import create_engine
+from llm_proxy.db.errors import DatabaseFault
+from llm_proxy.db.models import ProjectRow
+from llm_proxy.db.session import reading
+from llm_proxy.settings import Loaded, Settings
+from llm_proxy.settings.declare import ListenAddress
+
+_MODEL = "gpt-4o-mini"
+
+
+def missing_secrets(loaded: Loaded) -> list[str]:
+    """Return the variables of `envfile.SECRETS` that no source has.
+
+    ENCRYPTION_KEY does not count as missing where the database holds keys that another one has sealed: a new one would
+    open none of them, and the start says what is wrong.
+    """
+    missing = [name for name in envfile.SECRETS if not {name, f"{name}_FILE"} & loaded.sources.keys()]
+    if "ENCRYPTION_KEY" in missing and _holds_sealed_keys(loaded.settings):
+        missing.remove("ENCRYPTION_KEY")
+    return missing
+
+
+def _holds_sealed_keys(settings: Settings) -> bool:
+    """Return whether the database has provider keys that some ENCRYPTION_KEY has sealed."""
+    if settings.driver == "sqlite" and not Path(settings.database_path).exists():
+        return False
+    try:
+        engine = create_engine(settings)
+        with reading(engine) as connection:
+            query = select(ProjectRow.id).where(ProjectRow.api_key.startswith(SEALED)).limit(1)
+            found = connection.execute(query).first()
+        engine.dispose()
+    except (DatabaseFault, DBAPIError):
+        return False  # not there yet, or no schema yet: the start tells what is wrong with it
+    return found is not None
+
+
+def place(address: ListenAddress, *, is_tls: bool) -> tuple[str, str]:
+    """URL for this machine, and what curl needs to reach it."""
+    scheme, options = ("https", "-k ") if is_tls else ("http", "")
+    if address.path is not None:
+        return f"{scheme}://localhost", f"{options}--unix-socket {address.path} "
+    host = address.host if address.host not in ("", "0.0.0.0", "::") else "127.0.0.1"  # noqa: S104  (compared)
+    return f"{scheme}://{ListenAddress(host, address.port)}", options
+
+
+def first_request(url: str, bearer: str, options: str = "") -> str:
+    """Return a curl line that streams a completion when it is pasted."""
+    asked = {"model": _MODEL, "stream": True, "messages": [{"role": "user", "content": "Say hello."}]}
+    return (
+        f"curl -N {options}{url}/v1/chat/completions -H 'Authorization: Bearer {bearer}' "
+        f"-H 'Content-Type: application/json' -d '{json.dumps(asked)}'"
+    )

@@ -1,0 +1,163 @@
+"""Chat completions: `chat.completion.chunk` objects become one `chat.completion`."""
+
+from typing import Any
+
+from llm_proxy.formats.streams.base import Chunk, Merged, as_dict, as_index, as_list, as_text, first, merge_lists
+
+_TOP = ("id", "created", "model", "system_fingerprint", "service_tier")
+_REASONING = ("reasoning_content", "reasoning")
+
+
+class _ToolCall:
+    """One call, whose arguments come in pieces."""
+
+    def __init__(self) -> None:
+        self.id: Any = None
+        self.type: Any = None
+        self.name = ""
+        self.arguments: list[str] = []
+
+    def feed(self, piece: Chunk) -> None:
+        function = as_dict(piece.get("function")) or as_dict(piece.get("custom"))
+        self.id, self.type = first(self.id, piece.get("id")), first(self.type, piece.get("type"))
+        self.name = self.name or as_text(function.get("name"))
+        self.arguments.append(as_text(function.get("arguments")) or as_text(function.get("input")))
+
+    def merged(self) -> Chunk:
+        arguments = "".join(self.arguments)
+        if self.type == "custom":
+            return {"id": self.id, "type": "custom", "custom": {"name": self.name, "input": arguments}}
+        function = {"name": self.name, "arguments": arguments}
+        return {"id": self.id, "type": first(self.type, "function"), "function": function}
+
+
+class _Choice:
+    """One of the answers that were asked for with `n`."""
+
+    def __init__(self) -> None:
+        self.finish_reason: Any = None
+        self.texts: dict[str, list[str]] = {}
+        self.tool_calls: dict[int, _ToolCall] = {}
+        self._last_call = 0
+        self._moved: dict[int, int] = {}  # an index that several calls share → where the latest of them stands
+        self.function_call: _ToolCall | None = None
+        self.audio: dict[str, Any] = {}
+        self.logprobs: dict[str, Any] = {}
+        self.annotations: list[Any] = []
+
+    def feed(self, choice: Chunk) -> None:
+        self.finish(choice)
+        merge_lists(self.logprobs, choice.get("logprobs"))
+        delta = as_dict(choice.get("delta")) or as_dict(choice.get("message"))
+        for name in ("content", "refusal", *_REASONING):
+            if text := as_text(delta.get(name)):
+                self.texts.setdefault(name, []).append(text)
+        for place, piece in enumerate(as_list(delta.get("tool_calls"))):
+            self._tool_call(as_dict(piece), place).feed(as_dict(piece))
+        if function := as_dict(delta.get("function_call")):
+            self.function_call = self.function_call or _ToolCall()
+            self.function_call.feed({"function": function})
+        self.annotations += as_list(delta.get("annotations"))
+        self._feed_audio(as_dict(delta.get("audio")))
+
+    def _tool_call(self, piece: Chunk, place: int) -> _ToolCall:
+        """Return the call that a piece belongs to. A new id with a name begins a new call, whatever the index says.
+
+        Gemini's compatible API gives no index, others give 0 to every call.
+        """
+        call_id = as_text(piece.get("id"))
+        has_name = bool(as_text((as_dict(piece.get("function")) or as_dict(piece.get("custom"))).get("name")))
+        has_index = isinstance(piece.get("index"), int)
+        index = as_index(piece.get("index")) if has_index else max(place, self._last_call)
+        known = self.tool_calls.get(index)
+        if call_id and known is not None and known.id not in (None, "", call_id):
+            same = next((at for at, call in self.tool_calls.items() if call.id == call_id), None)
+            if same is not None:
+                index = same
+            elif has_name or not has_index:
+                index = max(self.tool_calls) + 1
+        elif not call_id and not has_index and has_name and known is not None and known.name:
+            index = max(self.tool_calls) + 1
+        elif not call_id and has_index and not has_name and index in self._moved:
+            index = self._moved[index]
+        if has_index and call_id and index != piece["index"]:
+            self._moved[piece["index"]] = index
+        self._last_call = index
+        return self.tool_calls.setdefault(index, _ToolCall())
+
+    def finish(self, choice: Chunk) -> None:
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+
+    def _feed_audio(self, audio: Chunk) -> None:
+        for name, value in audio.items():
+            known = self.audio.get(name)
+            joins = name in ("transcript", "data") and isinstance(known, str) and isinstance(value, str)
+            self.audio[name] = f"{known}{value}" if joins else first(known, value)
+
+    def text(self) -> str:
+        calls = [*self.tool_calls.values(), *([self.function_call] if self.function_call else [])]
+        spoken = ["".join(self.texts.get(name, ())) for name in ("content", "refusal")]
+        return "".join([*spoken, *("".join(call.arguments) for call in calls), as_text(self.audio.get("transcript"))])
+
+    def merged(self, index: int) -> Chunk:
+        content = "".join(self.texts.get("content", ()))
+        has_other = bool(self.tool_calls or self.function_call or self.audio or "refusal" in self.texts)
+        message: Chunk = {"role": "assistant", "content": None if not content and has_other else content}
+        for name in ("refusal", *_REASONING):
+            if name in self.texts:
+                message[name] = "".join(self.texts[name])
+        if self.tool_calls:
+            message["tool_calls"] = [self.tool_calls[place].merged() for place in sorted(self.tool_calls)]
+        if self.function_call is not None:
+            message["function_call"] = self.function_call.merged()["function"]
+        if self.audio:
+            message["audio"] = self.audio
+        if self.annotations:
+            message["annotations"] = self.annotations
+        choice: Chunk = {"index": index, "message": message, "finish_reason": self.finish_reason}
+        if self.logprobs:
+            choice["logprobs"] = self.logprobs
+        return choice
+
+
+class ChatStream:
+    """Merges one stream of chunks."""
+
+    def __init__(self) -> None:
+        self._top: dict[str, Any] = {}
+        self._choices: dict[int, _Choice] = {}
+        self._usage: Any = None
+        self._error: Any = None
+
+    def feed(self, name: str, chunk: Chunk) -> None:
+        """Take the next chunk."""
+        self._feed_frame(chunk)
+        for item in as_list(chunk.get("choices")):
+            choice = as_dict(item)
+            self._choices.setdefault(as_index(choice.get("index")), _Choice()).feed(choice)
+
+    def feed_tail(self, name: str, chunk: Chunk) -> None:
+        """Usage, reasons and errors; text after a gap would read as if nothing were missing."""
+        self._feed_frame(chunk)
+        for item in as_list(chunk.get("choices")):
+            choice = as_dict(item)
+            self._choices.setdefault(as_index(choice.get("index")), _Choice()).finish(choice)
+
+    def _feed_frame(self, chunk: Chunk) -> None:
+        for name in _TOP:
+            self._top[name] = first(self._top.get(name), chunk.get(name))
+        self._usage = as_dict(chunk.get("usage")) or self._usage
+        self._error = chunk.get("error") or self._error
+
+    def merged(self) -> Merged:
+        """The completion so far."""
+        top = {name: value for name, value in self._top.items() if value is not None}
+        answer: Chunk = {"id": top.pop("id", None), "object": "chat.completion", "created": top.pop("created", None)}
+        answer |= {"model": top.pop("model", None), **top}
+        answer["choices"] = [self._choices[index].merged(index) for index in sorted(self._choices)]
+        if self._usage:
+            answer["usage"] = self._usage
+        if self._error:
+            answer["error"] = self._error
+        text = "".join(self._choices[index].text() for index in sorted(self._choices))
+        return Merged({name: value for name, value in answer.items() if value is not None}, text, bool(self._error))

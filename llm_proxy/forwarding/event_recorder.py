@@ -1,0 +1,77 @@
+"""Events of exchanges: a tap on each, and one event at its end (accounting table, column Event)."""
+
+import logging
+
+from llm_proxy.accounting.outcomes import Row
+from llm_proxy.errors import EventBusUnavailable
+from llm_proxy.events.capture import Capture, CaptureLimits
+from llm_proxy.events.publisher import Publisher
+from llm_proxy.forwarding.exchange import Exchange
+from llm_proxy.forwarding.request import ProxyRequest
+from llm_proxy.forwarding.taps import Tap
+
+_BROKEN = frozenset(("upstream_aborted", "client_disconnect", "revoked", "proxy_shutdown", "proxy_error"))
+_log = logging.getLogger(__name__)
+
+
+class EventRecorder:
+    """Makes events of exchanges.
+
+    Args:
+        provider: Its name in the provider file.
+        is_required: LLM_PROXY_EVENTS_REQUIRED.
+    """
+
+    def __init__(self, publisher: Publisher, limits: CaptureLimits, *, provider: str, is_required: bool) -> None:
+        self._publisher, self._limits = publisher, limits
+        self._provider, self._is_required = provider, is_required
+
+    def tap(self, exchange: Exchange) -> Tap:
+        """Return the tap of an exchange that is about to be dispatched.
+
+        Raises:
+            EventBusUnavailable: Its event might be lost, and must not be.
+        """
+        if self._is_required and self._publisher.is_full:
+            raise EventBusUnavailable
+        request, values = exchange.request, exchange.request.values
+        event = exchange.event = Capture(
+            self._limits,
+            method=request.method,
+            path=request.path,
+            request_id=request.request_id,
+            started_at_s=request.received_at,
+            request_type=values.get("CONTENT-TYPE"),
+            request_encoding=values.get("CONTENT-ENCODING"),
+            privacy=exchange.known_token.project.event_privacy,
+        )
+        return event
+
+    def report(self, exchange: Exchange, row: Row, failure: BaseException | None) -> None:
+        """Queue the event of an exchange that has ended. Neither waits nor raises."""
+        if row.event is None or exchange.event is None or exchange.event.is_off:
+            return
+        try:
+            self._record(exchange, exchange.event, row.event)
+        except Exception:
+            _log.exception("an event was not made", extra={"request_id": exchange.request.request_id})
+
+    def _record(self, exchange: Exchange, capture: Capture, outcome: str) -> None:
+        request, token, timing = exchange.request, exchange.known_token, exchange.timing
+        head_s, received_s = timing.answered_s, request.received_s
+        capture.finish(
+            status=exchange.final_status,
+            outcome=outcome,
+            duration_ns=int((timing.ended_s - received_s) * 1e9),
+            secrets=(_bearer(request), token.project.api_key),
+            is_complete=exchange.status is None or outcome not in _BROKEN,
+            time_to_first_byte_ns=int((head_s - received_s) * 1e9) if head_s else None,
+            project_id=token.project_id,
+            token_id=token.id,
+            provider=self._provider,
+        )
+        self._publisher.offer(capture)
+
+
+def _bearer(request: ProxyRequest) -> str:
+    return request.values.get("AUTHORIZATION", "").partition(" ")[2].strip()

@@ -1,0 +1,1 @@
+"""Facts that several capabilities share: records of tokens and projects, a token's life, audit actions."""

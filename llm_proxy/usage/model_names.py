@@ -1,0 +1,26 @@
+"""A bound on the model names that clients can bring into the sums by making them up."""
+
+from datetime import date
+
+MAX_NAMES = 50  # without a price, of one token and day, in one worker
+OTHER = "other"  # in place of the names beyond them
+_MAX_TOKENS = 10_000
+
+
+class ModelNames:
+    """The names without a price that each token has used today."""
+
+    def __init__(self) -> None:
+        self._day: date | None = None
+        self._names: dict[str, set[str]] = {}
+
+    def bounded(self, name: str, token_id: str, day: date) -> str:
+        """Return the name, or `other` where the token has used too many others today."""
+        if day != self._day or (len(self._names) >= _MAX_TOKENS and token_id not in self._names):
+            self._day, self._names = day, {}
+        known = self._names.setdefault(token_id, set())
+        if name not in known:
+            if len(known) >= MAX_NAMES:
+                return OTHER
+            known.add(name)
+        return name

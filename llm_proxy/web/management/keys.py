@@ -1,0 +1,127 @@
+"""/manage/keys and /manage/whoami."""
+
+from datetime import timedelta
+from typing import Any
+
+from flask import Blueprint, Response
+
+from llm_proxy.access.key import MAX_OVERLAP_MINUTES, KeyPatch, NewKey, whole
+from llm_proxy.access.secret import PREFIX
+from llm_proxy.access.service import BY_NAME, SORTS, IssuedKey, KeyFilter, order_of
+from llm_proxy.db.idempotency import Answer
+from llm_proxy.errors import BadRequest
+from llm_proxy.web.management import answers, inputs, pagination
+from llm_proxy.web.management.call import current
+from llm_proxy.web.management.once import Keep, once
+from llm_proxy.web.management.routing import Services, add
+
+
+def routes(bp: Blueprint, services: Services) -> None:
+    """Add the routes."""
+
+    def index() -> Response:
+        """Return 200 with an array; 400 names the parameter."""
+        with current().attempt("key.list", "failed to list management keys") as attempt:
+            asked = pagination.cut(SORTS, order_of, BY_NAME)
+            wanted = KeyFilter(current().caller, inputs.search())
+            response, count = pagination.listed(services().keys, wanted, asked, answers.key_json)
+            attempt.succeeded(key_count=count)
+        return response
+
+    def create() -> Response:
+        """Return 201 with the key, shown this once; 400 names the field; 403 stronger than the caller; 409 name."""
+        with current().attempt("key.create", "failed to store management key") as attempt:
+            caller = current().caller
+            new = NewKey.from_json(inputs.json_object(), services().keys.now())
+            services().keys.granted(new, caller)  # before a response is repeated: the caller may hold less than it did
+
+            def do(keep: Keep) -> Answer:
+                issued = services().keys.create(
+                    new, caller, attempt.record, lambda connection, issued: keep(connection, _issued(issued, 201))
+                )
+                return _issued(issued, 201)
+
+            return once(services().idempotency, attempt, do)
+
+    def show(key_id: str) -> Response:
+        """Return 200 with the key; 404."""
+        with current().attempt("key.read", "failed to get management key", details=_about(key_id)) as attempt:
+            key = services().keys.get(_checked(key_id), current().caller)
+            attempt.succeeded()
+        return answers.answer(answers.key_json(key), headers={"ETag": answers.key_tag(key)})
+
+    def change(key_id: str) -> Response:
+        """Return 200 with the key; 400 names the field; 403; 404; 409 the name is taken; 412."""
+        with current().attempt("key.update", "failed to update management key", details=_about(key_id)) as attempt:
+            _checked(key_id)
+            patch = KeyPatch.from_json(inputs.json_object(), services().keys.now())
+            check = inputs.if_match(answers.key_tag)
+            key = services().keys.update(key_id, patch, current().caller, attempt.record, check)
+        return answers.answer(answers.key_json(key), headers={"ETag": answers.key_tag(key)})
+
+    def roll(key_id: str) -> Response:
+        """Return 200 with a new secret, shown this once; the old one lives on for `overlap_minutes`."""
+        with current().attempt("key.roll", "failed to roll management key", details=_about(key_id)) as attempt:
+            caller = current().caller
+            services().keys.get(_checked(key_id), caller)
+            overlap, check = _overlap(), inputs.if_match(answers.key_tag)
+
+            def do(keep: Keep) -> Answer:
+                issued = services().keys.roll(
+                    key_id,
+                    overlap,
+                    caller,
+                    attempt.record,
+                    lambda connection, issued: keep(connection, _issued(issued, 200)),
+                    check,
+                )
+                return _issued(issued, 200)
+
+            return once(services().idempotency, attempt, do)
+
+    def revoke(key_id: str) -> Response:
+        """Return 204; 404; 412."""
+        with current().attempt("key.revoke", "failed to revoke management key", details=_about(key_id)) as attempt:
+            check = inputs.if_match(answers.key_tag)
+            services().keys.revoke(_checked(key_id), current().caller, attempt.record, check)
+        return Response(status=204, content_type="application/json")
+
+    def whoami() -> Response:
+        """Return 200 with the caller's name, role, projects and end."""
+        return answers.answer(answers.caller_json(current().caller))
+
+    add(bp, "/keys", "GET", index)
+    add(bp, "/keys", "POST", create)
+    add(bp, "/keys/<key_id>", "GET", show)
+    add(bp, "/keys/<key_id>", "PATCH", change)
+    add(bp, "/keys/<key_id>", "DELETE", revoke)
+    add(bp, "/keys/<key_id>/roll", "POST", roll)
+    add(bp, "/whoami", "GET", whoami)
+
+
+def _issued(issued: IssuedKey, status: int) -> Answer:
+    headers = {"ETag": answers.key_tag(issued.key)}
+    if status == 201:
+        headers["Location"] = f"/manage/keys/{issued.key.id}"
+    return Answer(status, headers, {**answers.key_json(issued.key), "key": issued.secret}, secret="key")  # noqa: S106  (a member's name)
+
+
+def _overlap() -> timedelta:
+    """Read the body, which may be empty. Raises BadRequest."""
+    wanted: dict[str, Any] = inputs.json_object() if inputs.raw_body().strip() else {}
+    if wanted.get("overlap_minutes") is None:
+        return timedelta(0)
+    return timedelta(minutes=whole(wanted, "overlap_minutes", 0, MAX_OVERLAP_MINUTES))
+
+
+def _about(key_id: str) -> dict[str, str]:
+    """For the audit record: an id, never a secret that stands in its place."""
+    return {} if key_id.startswith(PREFIX) else {"key_id": key_id}
+
+
+def _checked(key_id: str) -> str:
+    if not key_id.strip():
+        raise BadRequest("key ID is required", param="id")
+    if key_id.startswith(PREFIX):
+        raise BadRequest("use the key's id, not its value", param="id")
+    return key_id.replace("\x00", "\ufffd")

@@ -1,0 +1,185 @@
+"""The simulator's server: connections, keep-alive, keys, and the control resource."""
+
+import contextlib
+import hashlib
+import hmac
+import itertools
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gevent.server import StreamServer
+
+from llm_proxy_simulator.answers import Answer, Answers, error_answer, json_answer, sized_answer
+from llm_proxy_simulator.plan import Plan, PlanError, Rule, choose, read_rules
+from llm_proxy_simulator.sending import Fault, Sender
+from llm_proxy_simulator.uploads import Upload
+from llm_proxy_simulator.wire import BrokenBody, BrokenRequest, Request, Wire
+from llm_proxy_simulator.witness import Exchange, Witness
+
+CONTROL = "/_simulator"
+_BACKLOG = 4096
+
+
+@dataclass(slots=True)
+class Simulator:
+    """An OpenAI-shaped server on one address.
+
+    Args:
+        address: Host and port; port 0 is given by the kernel.
+        log: File for the witness lines.
+        rules: First rule that takes a request decides how it departs from the usual.
+        key: When set, `Authorization: Bearer <key>` is demanded.
+        interval_s: Time between a stream's events.
+        tls: Paths of certificate and key.
+    """
+
+    address: tuple[str, int]
+    log: Path | None = None
+    rules: list[Rule] = field(default_factory=list)
+    key: str | None = None
+    interval_s: float = 0.0
+    tls: tuple[Path, Path] | None = None
+    witness: Witness = field(init=False)
+    _server: Any = field(init=False)
+    _answers: Answers = field(init=False, default_factory=Answers)
+    _numbers: Any = field(init=False, default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        self.witness = Witness(self.log)
+        options = {} if self.tls is None else {"certfile": str(self.tls[0]), "keyfile": str(self.tls[1])}
+        self._server = StreamServer(self.address, self._connection, backlog=_BACKLOG, **options)
+
+    def start(self) -> str:
+        """Listen; returns the URL. Raises OSError when the address is in use."""
+        self._server.start()
+        host, port = self._server.address[:2]
+        host = f"[{host}]" if ":" in host else host
+        return f"{'http' if self.tls is None else 'https'}://{host}:{port}"
+
+    def stop(self) -> None:
+        """Close the listener and all connections."""
+        self._server.stop(timeout=0)
+        self.witness.close()
+
+    # -- one connection --------------------------------------------------------------------------------------------
+
+    def _connection(self, sock: Any, _: Any) -> None:
+        self.witness.open_connections += 1
+        self.witness.connections += 1
+        wire, number, is_reset = Wire(sock), self.witness.connections, False
+        try:
+            while (request := wire.read_request()) is not None:
+                request.connection = number
+                if not self._exchange(wire, request):
+                    break
+            wire.close_notify()
+        except Fault as fault:
+            is_reset = fault.is_reset
+        except BrokenRequest:
+            self._refuse(wire)
+        except OSError:
+            pass  # the client is gone; the exchange is noted
+        finally:
+            self.witness.open_connections -= 1
+            wire.close(reset=is_reset)
+
+    def _refuse(self, wire: Wire) -> None:
+        with contextlib.suppress(OSError):  # nobody may be left to tell
+            wire.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    def _exchange(self, wire: Wire, request: Request) -> bool:
+        """Serve one request; False when the connection is over."""
+        if request.path.startswith(CONTROL):
+            return self._control(wire, request)
+        request.number = next(self._numbers)
+        exchange = self.witness.began(request)
+        outcome = "client_gone"
+        upload = Upload(request.value("content-type") or "")
+        try:
+            try:
+                plan = choose(self.rules, request)
+            except PlanError as exc:
+                answer, plan = error_answer(400, f"X-Simulate: {exc}"), Plan()
+                self._read(wire, request, upload, plan)
+            else:
+                if not plan.early:
+                    self._read(wire, request, upload, plan)
+                answer = self._answer(request, upload, plan)
+            sender = Sender(wire, request, plan, exchange, self.interval_s)
+            sender.send(answer)
+            outcome = "whole"
+            if plan.early:
+                self._read(wire, request, upload, plan)
+        except Fault:
+            outcome = "fault"
+            raise
+        except BrokenBody:
+            return False
+        finally:
+            self.witness.ended(exchange, outcome)
+            upload.close()
+        return not (request.wants_close or plan.close or plan.drop or sender.is_last)
+
+    def _read(self, wire: Wire, request: Request, upload: Upload, plan: Plan) -> None:
+        """Take in the body and write the witness line, also when the body breaks off."""
+        if plan.proceed and (request.value("expect") or "").lower() == "100-continue":
+            wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        is_whole = False
+        try:
+            for piece in wire.body(request):
+                upload.add(piece)
+            is_whole = True
+        finally:
+            self.witness.received(request, body_bytes=upload.size, body_sha256=upload.sha256, is_whole=is_whole)
+
+    def _answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
+        if plan.redirect is not None:
+            return json_answer({}, plan.status or 307)
+        if plan.status is not None and plan.status >= 400:
+            return error_answer(plan.status, f"Simulated {plan.status}.", "simulated", "simulated_error")
+        if not self._is_admitted(request):
+            return error_answer(401, "Incorrect API key provided.", "invalid_api_key")
+        if plan.size is not None:
+            answer = sized_answer(plan.size)
+        elif plan.body is not None:
+            answer = Answer(200, "application/json", [plan.body.encode()], len(plan.body.encode()))
+        else:
+            answer = self._answers.answer(request, upload, plan)
+        answer.status = plan.status or answer.status
+        return answer
+
+    def _is_admitted(self, request: Request) -> bool:
+        if self.key is None:
+            return True
+        given = (request.value("authorization") or "").encode()
+        return hmac.compare_digest(
+            hashlib.sha256(given).digest(), hashlib.sha256(b"Bearer " + self.key.encode()).digest()
+        )
+
+    # -- the control resource: not part of the witness ---------------------------------------------------------------
+
+    def _control(self, wire: Wire, request: Request) -> bool:
+        """GET /_simulator (counts), GET /_simulator/exchanges, PUT /_simulator/rules."""
+        body = b"".join(wire.body(request))
+        match request.method, request.path.removeprefix(CONTROL):
+            case "GET", "":
+                answer = json_answer(self.witness.state())
+            case "GET", "/exchanges":
+                answer = json_answer([asdict(exchange) for exchange in self.witness.exchanges])
+            case "PUT", "/rules":
+                answer = self._replace_rules(body)
+            case _:
+                answer = error_answer(404, "No such control.")
+        Sender(wire, request, Plan(), Exchange(0, 0, "", "", None), 0.0).send(answer)
+        return not request.wants_close
+
+    def _replace_rules(self, body: bytes) -> Answer:
+        try:
+            self.rules[:] = read_rules(json.loads(body))
+        except PlanError as exc:
+            return error_answer(400, str(exc))
+        except ValueError:
+            return error_answer(400, "expected JSON")
+        return json_answer({"rules": len(self.rules)})
