@@ -14,7 +14,7 @@ from llm_proxy.lifecycle import AppEdge
 from llm_proxy.providers import ProviderFileError, mounts
 from llm_proxy.providers.allow_list import PROXY_PATH, RESERVED_PATHS
 from llm_proxy.settings import Loaded, Settings, handed_over, load
-from llm_proxy.web import context, errors, health, management, measured, placeholder, proxy
+from llm_proxy.web import admin, context, errors, health, management, measured, placeholder, proxy
 
 
 class LlmProxyFlask(Flask):
@@ -94,6 +94,7 @@ def _add_routes(app: LlmProxyFlask) -> None:
     app.register_blueprint(management.blueprint(lambda: services))
     measured.register(app, "management")
     if settings.admin_ui_enabled:
+        app.register_blueprint(admin.blueprint(settings.admin_ui_path))
         app.register_blueprint(placeholder.blueprint(settings.admin_ui_path))
 
 

@@ -13,7 +13,10 @@ from sqlalchemy import Engine
 from llm_proxy import __version__, logs, metrics, redisclient, runtime_metrics
 from llm_proxy.access.directory import KeyDirectory
 from llm_proxy.access.gate import Gate
+from llm_proxy.access.oidc import Config, OidcSignIn
 from llm_proxy.access.service import KeyService
+from llm_proxy.access.sessions import Sessions
+from llm_proxy.access.sign_in import SignIn
 from llm_proxy.accounting.admission import Admission
 from llm_proxy.accounting.leasing import BEAT_S, STATEMENT_S, LeasedAdmission
 from llm_proxy.accounting.ledger import root_of
@@ -155,6 +158,25 @@ class Container:
     def gate(self) -> Gate:
         """Admits the callers of the management plane."""
         return Gate.of(self.settings, self.key_directory, self.failures)
+
+    @cached_property
+    def sign_in(self) -> SignIn:
+        """Begins sessions of people."""
+        config = Config.of(self.settings)
+        oidc = None if config is None else OidcSignIn(config, self.engine)
+        return SignIn(self.gate, oidc, takes_secrets=not self.settings.admin_oidc_only)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """Sessions of people."""
+        oidc = self.sign_in.oidc
+        return Sessions(
+            self.engine,
+            self.gate,
+            self.key_directory,
+            self.ring,
+            oidc_fingerprint=None if oidc is None else oidc.config.fingerprint(),
+        )
 
     @cached_property
     def audit_log(self) -> AuditLog:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from sqlalchemy import Engine
 
 from llm_proxy import logs
+from llm_proxy.access import sign_in
 from llm_proxy.access.gate import OFF
 from llm_proxy.access.service import has_unrestricted_admin
 from llm_proxy.accounting import ledger
@@ -51,6 +52,7 @@ def check(loaded: Loaded) -> list[str]:
     except DatabaseFault as exc:
         faults.append(str(exc))
     faults += prices.fault_lines(settings)
+    faults += sign_in.fault_lines(settings)
     files = (logs.fault(settings), audit_file.fault(settings), ledger.fault(settings))
     return faults + [fault for fault in files if fault is not None]
 

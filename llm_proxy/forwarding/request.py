@@ -117,7 +117,7 @@ def client_address(peer: str | None, forwarded_for: Iterable[str], trusted: Sequ
         forwarded_for: The field's lines, in order.
         trusted: TRUSTED_PROXIES.
     """
-    if not trusted or (peer and not _is_within(peer, trusted)):
+    if not is_trusted(peer, trusted):
         return peer or None
     found = peer or None
     entries = [entry.strip() for line in forwarded_for for entry in line.split(",")]
@@ -129,6 +129,11 @@ def client_address(peer: str | None, forwarded_for: Iterable[str], trusted: Sequ
         if not _is_within(address, trusted):
             return found
     return found
+
+
+def is_trusted(peer: str | None, trusted: Sequence[Network]) -> bool:
+    """Whether the connection's other end is a trusted proxy; on a Unix socket it is one, where any is trusted."""
+    return bool(trusted) and (not peer or _is_within(peer, trusted))
 
 
 def _bare(entry: str) -> str | None:

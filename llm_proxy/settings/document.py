@@ -20,6 +20,7 @@ _TITLES = (
     "Events",
     "Dispatcher",
     "Management, logs, metrics",
+    "Sign-in of people",
     "Commands",
 )
 _FORMS = {text: "text", words: "a comma list", file_path: "a path"}

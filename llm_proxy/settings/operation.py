@@ -86,7 +86,6 @@ class OperationSettings:
         choice("auto", "true", "false"),
         "auto",
         "Secure attribute of the session cookie.",
-        later=_ADMIN,
     )
 
 

@@ -8,6 +8,7 @@ from llm_proxy.settings.events import DispatcherSettings, EventSettings
 from llm_proxy.settings.limits import CacheSettings, LimitSettings, RedisSettings
 from llm_proxy.settings.operation import CommandSettings, OperationSettings
 from llm_proxy.settings.server import ServerSettings, UpstreamSettings
+from llm_proxy.settings.sign_in import SignInSettings
 from llm_proxy.settings.storage import StorageSettings, TokenSettings
 
 PARTS = (
@@ -21,6 +22,7 @@ PARTS = (
     EventSettings,
     DispatcherSettings,
     OperationSettings,
+    SignInSettings,
     CommandSettings,
 )
 
@@ -37,6 +39,7 @@ class Settings(
     EventSettings,
     DispatcherSettings,
     OperationSettings,
+    SignInSettings,
     CommandSettings,
 ):
     """All settings. Attribute names are the variables' in lower case with their unit; `None` means unset."""

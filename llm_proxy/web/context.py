@@ -2,13 +2,14 @@
 
 import time
 from typing import cast
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, request
 
 from llm_proxy import logs
 from llm_proxy.access.caller import Caller
 from llm_proxy.container import Container
-from llm_proxy.forwarding.request import client_address
+from llm_proxy.forwarding.request import client_address, is_trusted
 from llm_proxy.runtime.ids import accepted_id, uuid7
 
 INSIDE = "llm_proxy.actor"  # environ key of a call made in this process, with its actor; no request can carry it
@@ -42,6 +43,26 @@ def client_ip() -> str | None:
     else:
         forwarded = [value for name, value in fields if name == "X-FORWARDED-FOR"]
     return client_address(request.remote_addr, forwarded, services().settings.trusted_proxies)
+
+
+def scheme() -> str:
+    """Return the scheme that the client speaks: this server's, or what a trusted proxy says of its own side."""
+    settings = services().settings
+    forwarded = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
+    if forwarded in ("http", "https") and is_trusted(request.remote_addr, settings.trusted_proxies):
+        return forwarded
+    return request.scheme
+
+
+def origin() -> str:
+    """Return scheme and host of the pages that the client sees."""
+    parts = urlsplit(base_url())
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def base_url() -> str:
+    """Return the URL under which clients reach this server, without a slash at its end: PUBLIC_BASE_URL, if set."""
+    return (services().settings.public_base_url or f"{scheme()}://{request.host}").rstrip("/")
 
 
 def _actor() -> dict[str, str]:

@@ -1,0 +1,60 @@
+"""The ways to begin a session: by root token, by management key, or at an OpenID provider."""
+
+from llm_proxy.access.gate import Gate
+from llm_proxy.access.oidc import Config, OidcSignIn, SignedIn, SignInRefused, is_safe_issuer
+from llm_proxy.access.secret import stored
+from llm_proxy.access.sessions import Method, Origin
+from llm_proxy.settings import Settings
+
+
+class SignIn:
+    """Turns credentials into the origin of a session.
+
+    Attributes:
+        oidc: Sign-in at an OpenID provider; None when it is not configured.
+        takes_secrets: Whether root token and keys begin sessions, too.
+    """
+
+    def __init__(self, gate: Gate, oidc: OidcSignIn | None, *, takes_secrets: bool = True) -> None:
+        self._gate, self.oidc, self.takes_secrets = gate, oidc, takes_secrets
+
+    def by_secret(self, secret: str, *, peer: str | None, client_ip: str | None) -> Origin:
+        """Return the origin for a root token or management key.
+
+        Raises:
+            SignInRefused: ADMIN_OIDC_ONLY is set.
+            Unauthorized, TooManyFailures, DatabaseUnavailable: As `Gate.of_secret`.
+        """
+        if not self.takes_secrets:
+            raise SignInRefused("sign in with the identity provider: tokens and keys are not accepted here")
+        secret = secret.strip()
+        caller = self._gate.of_secret(secret, peer=peer, client_ip=client_ip)
+        method = Method.TOKEN if caller.key_id is None else Method.KEY
+        return Origin(caller, method, stored(secret))
+
+    def by_person(self, person: SignedIn) -> Origin:
+        """Return the origin for a person whom the provider vouches for. Raises SignInRefused when that is off."""
+        if self.oidc is None:
+            raise SignInRefused("sign-in by OpenID is not configured")
+        return Origin(person.caller, Method.OIDC, self.oidc.config.fingerprint(), person.id_token)
+
+
+def fault_lines(settings: Settings) -> list[str]:
+    """Return what is wrong with the OpenID settings, a line each."""
+    issuer, faults = settings.admin_oidc_issuer, list[str]()
+    if issuer is None:
+        if settings.admin_oidc_only:
+            faults.append("ADMIN_OIDC_ONLY=true: expected ADMIN_OIDC_ISSUER to be set, else nobody can sign in")
+        return faults
+    if not is_safe_issuer(issuer):
+        faults.append(f"ADMIN_OIDC_ISSUER={issuer}: expected an https URL without a query, or http on this machine")
+    for name in ("ADMIN_OIDC_CLIENT_ID", "ADMIN_OIDC_ROLE_MAP"):
+        if not getattr(settings, name.lower()):
+            faults.append(f"{name}=: expected a value, because ADMIN_OIDC_ISSUER is set")
+    if "openid" not in settings.admin_oidc_scopes.split():
+        faults.append(f"ADMIN_OIDC_SCOPES={settings.admin_oidc_scopes}: expected openid among them")
+    try:
+        Config.of(settings)
+    except ValueError as error:
+        faults.append(f"ADMIN_OIDC_ROLE_MAP={settings.admin_oidc_role_map}: expected {error}")
+    return faults
