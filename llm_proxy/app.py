@@ -36,6 +36,7 @@ class LlmProxyFlask(Flask):
         """The proxy's requests go past Flask's dispatch, which costs half as much as forwarding one (ADR 0060)."""
         if self._fast_lane is not None and self._fast_lane.takes(environ):
             return self._endpoint(environ, start_response)
+        _keep_spelling(environ)
         return super().wsgi_app(environ, start_response)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
@@ -56,6 +57,17 @@ class LlmProxyFlask(Flask):
         if isinstance(e, ClientConnectionError):
             raise e
         return super().handle_exception(e)
+
+
+def _keep_spelling(environ: Any) -> None:
+    """Have other spellings of this program's own paths match no route: rules of an edge by prefix must hold.
+
+    Flask takes `//manage` and `/%6danage` for `/manage`. The path stays as it was written wherever its first segment is
+    empty or escaped.
+    """
+    path = str(environ.get("RAW_URI") or "/").partition("?")[0]
+    if path.startswith("//") or "%" in path[1:].partition("/")[0]:
+        environ["PATH_INFO"] = path.replace("//", "/%2F", 1)
 
 
 def create_app(settings: Settings | None = None) -> LlmProxyFlask:

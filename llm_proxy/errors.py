@@ -101,6 +101,10 @@ class NotFound(InvalidRequest):
 
     status, code, message = 404, "not_found", "Not found"
 
+    def __init__(self, message: str | None = None, *, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.more: dict[str, str] = {}  # further members of the body
+
 
 class OriginRequired(InvalidRequest):
     """`required_headers` names `origin` and the request has no Origin field."""

@@ -105,10 +105,11 @@ def on_starting(server: Any) -> None:
         if not _is_upgrade:
             _refuse(_busy(server.cfg))
         unfinished = _prepare(server)
-    except RuntimeError:
+    except RuntimeError as refusal:
         if server.pidfile is not None:
             server.pidfile.unlink()
-        raise
+        print(f"Error: {refusal}", file=sys.stderr)  # gunicorn would put empty lines around it
+        sys.exit(1)
     renewal = configuration.Renewal(_loaded, read=load, check=_check, apply=_apply)
     renewal.keeps_workers = server.cfg.workers != workers
     renewal.unfinished = unfinished

@@ -9,6 +9,7 @@ import gevent
 
 from llm_proxy import logs, metrics
 from llm_proxy.container import Container
+from llm_proxy.runtime import metric_files
 from llm_proxy.server.edge import Refusal
 from llm_proxy.server.state import ServerState
 
@@ -65,6 +66,7 @@ class AppEdge:
         if self._sampler is not None:
             self._sampler.kill()
         self._services.stop(cut=cut)
+        metric_files.settle_all()
         _log.info("stopped", extra={"was_cut": cut, "took_ms": round((time.monotonic() - started_s) * 1000)})
         logs.stop()
 

@@ -15,6 +15,8 @@ from llm_proxy.runtime.clock import rfc3339, utc_now
 
 OUTCOMES = ("success", "failure", "denied", "error")
 METADATA_BYTES = 16 * 1024
+REFUSAL_CHARS = 256
+_CHOSEN = ("endpoint", "user_agent", "referer")
 _FIRST_CLASS = {"method": "http_method", "path": "endpoint", "user_agent": "user_agent", "token_id": "token_id"}
 _WIDTHS = {  # characters, by column
     "id": 36,
@@ -67,6 +69,11 @@ class AuditEvent:
             client_ip=safe(self.client_ip),
             details=_storable_value(redactor.value(details)),
         )
+
+    def bounded(self) -> "AuditEvent":
+        """Return the event with the texts that a refused client has chosen cut, so that refusals fill no disk."""
+        cut = {name: value[:REFUSAL_CHARS] if name in _CHOSEN else value for name, value in self.details.items()}
+        return replace(self, details=cut)
 
     def line(self) -> bytes:
         """A line of the audit file, its end included; empty members are left out."""

@@ -19,12 +19,14 @@ from llm_proxy.audit.table import TableChain
 from llm_proxy.db.errors import is_lost_race
 from llm_proxy.db.session import reading, writing
 from llm_proxy.errors import AuditUnavailable
+from llm_proxy.model.addresses import counted_as
 from llm_proxy.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
 QUEUE = 1000
 PER_MINUTE = 60
+SERVER_PER_MINUTE = 300  # of all addresses, shared by the workers: 0.5 GB a day at most
 _WINDOW_S = 60.0
 _PAUSE_S = 0.2
 _BATCH = 100  # rows in one transaction
@@ -40,6 +42,7 @@ class AuditWriter:
         required: A mutation that cannot be recorded is refused (AUDIT_REQUIRED).
         failed: Called with `file`, `table` or `queue` for each record that a sink lost, for a counter.
         clock: Monotonic seconds.
+        workers: Processes that share the budget of refusals.
 
     Attributes:
         chain: This process's chain in the table.
@@ -53,12 +56,13 @@ class AuditWriter:
         required: bool = False,
         failed: Callable[[str], None] = lambda sink: None,
         clock: Callable[[], float] = time.monotonic,
+        workers: int = 1,
     ) -> None:
         self._table, self._file, self._required, self._failed = table, file, required, failed
         self.chain = TableChain()
         self._noted: Link | None = None
         self._queue: deque[AuditEvent] = deque()
-        self._throttle = _Throttle(clock)
+        self._throttle = _Throttle(clock, max(PER_MINUTE, SERVER_PER_MINUTE // workers))
         self._wake = threading.Event()
         self._worker: gevent.Greenlet | None = None
         self._is_closing = self._is_moved = False
@@ -70,7 +74,13 @@ class AuditWriter:
     ) -> "AuditWriter":
         """The sinks that the settings ask for. Raises OSError when the file cannot be opened."""
         table = engine if settings.audit_enabled and settings.audit_store_in_db else None
-        return cls(table=table, file=AuditFile.of(settings), required=settings.audit_required, failed=failed)
+        return cls(
+            table=table,
+            file=AuditFile.of(settings),
+            required=settings.audit_required,
+            failed=failed,
+            workers=settings.workers,
+        )
 
     def record(self, event: AuditEvent, connection: Connection | None = None) -> None:
         """Write now. With `connection` it is a mutation's record: the row belongs to that transaction.
@@ -91,7 +101,10 @@ class AuditWriter:
             self._note()
 
     def offer(self, event: AuditEvent) -> None:
-        """Queue a refusal; never waits, never raises. More than 60 a minute from one address are counted instead."""
+        """Queue a refusal; never waits, never raises. More than 60 a minute from one address are counted instead.
+
+        An IPv6 address counts as its /64; all addresses together have a budget as well.
+        """
         if self._table is None and self._file is None:
             return
         for passed in self._throttle.passed(event):
@@ -109,7 +122,7 @@ class AuditWriter:
                 self._is_moved = False
                 self._to_file([])
             while self._queue:
-                batch = [self._queue.popleft().redacted() for _ in range(min(_BATCH, len(self._queue)))]
+                batch = [self._queue.popleft().redacted().bounded() for _ in range(min(_BATCH, len(self._queue)))]
                 self._to_table(batch, None)
                 self._to_file(batch)
             self._note()
@@ -209,6 +222,9 @@ class AuditWriter:
         return [sink]
 
 
+_EVERYBODY: tuple[str | None, str] = (None, "")
+
+
 class _Source:
     """What one address did in its running minute; `last` stands for those that were left out."""
 
@@ -220,15 +236,28 @@ class _Source:
 
 
 class _Throttle:
-    """At most `PER_MINUTE` events of an address and action a minute; the rest become one event with their number."""
+    """At most `PER_MINUTE` events of an address and action a minute, and `most` of all; the rest are counted.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    Each rest becomes one event with its number.
+    """
+
+    def __init__(self, clock: Callable[[], float], most: int) -> None:
+        self._clock, self._most = clock, most
         self._sources: dict[tuple[str | None, str], _Source] = {}
 
     def passed(self, event: AuditEvent) -> list[AuditEvent]:
         """The event, unless it is one too many; and the summary of a minute that has ended."""
-        now, key, out = self._clock(), (event.client_ip, event.action), list[AuditEvent]()
+        address = None if event.client_ip is None else counted_as(event.client_ip)
+        out, is_left_out = self._counted((address, event.action), event, PER_MINUTE)
+        if is_left_out:
+            return out
+        summaries, is_left_out = self._counted(_EVERYBODY, replace(event, client_ip=None), self._most)
+        out += summaries
+        return out if is_left_out else [*out, event]
+
+    def _counted(self, key: tuple[str | None, str], event: AuditEvent, most: int) -> tuple[list[AuditEvent], bool]:
+        """Count an event for a source: summaries of minutes that have ended, and whether it is one too many."""
+        now, out = self._clock(), list[AuditEvent]()
         source = self._sources.get(key)
         if source is not None and now - source.began >= _WINDOW_S:
             out += self._end(key)
@@ -238,10 +267,9 @@ class _Throttle:
                 out += self._end(next(iter(self._sources)))
             source = self._sources[key] = _Source(now)
         source.count += 1
-        if source.count > PER_MINUTE:
+        if source.count > most:
             source.suppressed, source.last = source.suppressed + 1, event
-            return out
-        return [*out, event]
+        return out, source.count > most
 
     def ended(self) -> list[AuditEvent]:
         """Summaries of the minutes that have ended."""

@@ -35,9 +35,22 @@ COMMANDS = {
     "simulate-provider": ("llm_proxy.cli.simulate:simulate_provider", "Serve a simulated provider."),
 }
 
+SECTIONS = {
+    "Start here": ("setup", "server", "doctor"),
+    "Projects and tokens": ("manage", "usage", "openai"),
+    "Operation": ("audit", "config", "db", "migrate", "events", "dispatcher", "admin"),
+    "Development": ("benchmark", "simulate-provider", "completion"),
+}
+_CLOSING = (
+    "Each command: llm-proxy COMMAND --help",
+    "Learn more:   docs/ of the project; docs/commands.md has every option",
+)
+
 root = Group(
     "llm-proxy",
     lazy=COMMANDS,
+    sections=SECTIONS,
+    closing=_CLOSING,
     help="A gateway to OpenAI-style APIs that hands out withering tokens instead of provider keys.",
 )
 
@@ -49,8 +62,9 @@ def main() -> None:
     except click.exceptions.Exit as exc:
         code = exc.exit_code
     except click.UsageError as exc:
-        asked = f"; see {exc.ctx.command_path} --help" if exc.ctx is not None else ""
         said = " ".join(exc.format_message().split()).rstrip(".")
+        joint = " See" if said.endswith("?") else "; see"
+        asked = f"{joint} {exc.ctx.command_path} --help" if exc.ctx is not None else ""
         show_error(said + asked, form=form_in(sys.argv[1:]) or output_format(exc.ctx))
         code = EXIT_GENERAL
     except click.ClickException as exc:

@@ -18,7 +18,7 @@ from llm_proxy.cli import output
 from llm_proxy.cli.connection import Connection
 from llm_proxy.cli.environment import load_settings
 from llm_proxy.cli.errors import AuthenticationError, CommandError, NetworkError
-from llm_proxy.cli.options import read_secret
+from llm_proxy.cli.options import plain_option, read_secret
 from llm_proxy.cli.tree import Command
 from llm_proxy.settings.declare import url
 
@@ -28,17 +28,24 @@ _WORDS = ("avg", "min", "max")
 _HITS = ("hit", "conditional-hit")
 
 
-@click.command("benchmark", cls=Command)
+@click.command(
+    "benchmark",
+    cls=Command,
+    examples=(
+        "PROXY_TOKEN=sk-… llm-proxy benchmark --base-url http://localhost:8080 \\",
+        "    --endpoint /v1/chat/completions --json @body.json -r 100 -c 10",
+    ),
+)
 @click.option("--base-url", required=True, metavar="URL", help="Proxy, or provider, to measure.")
 @click.option("--endpoint", required=True, metavar="PATH", help="Path, such as /v1/chat/completions.")
 @click.option("--token", metavar="TOKEN|-|@FILE", help="Bearer.")
 @click.option("--token-env", default="PROXY_TOKEN", metavar="NAME", help="Variable of the bearer (PROXY_TOKEN).")
-@click.option("--requests", "-r", "total", type=click.IntRange(1), metavar="N", default=1, help="Requests in all (1).")
-@click.option("--concurrency", "-c", type=click.IntRange(1), metavar="N", default=1, help="Requests at once (1).")
+@plain_option("--requests", "-r", "total", type=click.IntRange(1), metavar="N", default=1, help="Requests in all (1).")
+@plain_option("--concurrency", "-c", type=click.IntRange(1), metavar="N", default=1, help="Requests at once (1).")
 @click.option("--json", "body", metavar="BODY", help="JSON body of each request; @FILE reads a file.")
 @click.option("--method", default="POST", metavar="METHOD", help="Method (POST).")
 @click.option("--cache", is_flag=True, help="Let the proxy store the answers.")
-@click.option("--cache-ttl", type=click.IntRange(0), metavar="S", default=0, help="For so long; 0 = 86400.")
+@plain_option("--cache-ttl", type=click.IntRange(0), metavar="S", default=0, help="For so long; 0 = 86400.")
 @click.option("--debug", is_flag=True, help="Show each answer's status and fields on stderr.")
 @output.form_option
 def benchmark(
@@ -56,7 +63,7 @@ def benchmark(
 ) -> None:
     """Send requests and tell latencies: in all, upstream's, the proxy's own.
 
-    p90 mean is the mean of the fastest nine tenths. Ends with 1 when no request succeeded.
+    p90 mean is the mean of the fastest nine tenths. Exits with 1 if no request succeeded.
     """
     bearer = read_secret("--token", token) or _from_variable(token_env)
     if not bearer:
@@ -70,7 +77,8 @@ def benchmark(
         fields["Cache-Control"] = f"public, max-age={cache_ttl or _CACHE_TTL_S}"
     load = Load(_place(base_url), endpoint, method.upper(), fields, content, is_verbose=debug)
     began = time.monotonic()
-    load.run(total, concurrency)
+    with output.working("Sending requests", lambda: f"{len(load.samples) + load.network_errors} of {total}"):
+        load.run(total, concurrency)
     value = summary(load.samples, load.network_errors, concurrency, time.monotonic() - began)
     output.emit(value, lambda: _text(value))
     if not value["success"]:

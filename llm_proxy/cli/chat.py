@@ -13,7 +13,7 @@ from llm_proxy.cli import output
 from llm_proxy.cli.environment import load_settings
 from llm_proxy.cli.errors import AuthenticationError, CommandError, NetworkError
 from llm_proxy.cli.management_client import words_of
-from llm_proxy.cli.options import read_secret
+from llm_proxy.cli.options import plain_option, read_secret
 from llm_proxy.cli.tree import Command, Group
 
 _CONNECT_S, _SILENCE_S = 5.0, 600.0
@@ -30,10 +30,10 @@ def openai() -> None:
 @click.option("--token", metavar="TOKEN|-|@FILE", help="Withering token (PROXY_TOKEN).")
 @click.option("--model", default="gpt-4.1-mini", metavar="NAME", help="Model (gpt-4.1-mini).")
 @click.option("--temperature", type=click.FloatRange(0, 2), metavar="X", default=0.7, help="Temperature (0.7).")
-@click.option("--max-tokens", type=click.IntRange(0), metavar="N", default=0, help="Longest answer; 0 = no limit.")
+@plain_option("--max-tokens", type=click.IntRange(0), metavar="N", default=0, help="Longest answer; 0 = no limit.")
 @click.option("--system", default="You are a helpful assistant.", metavar="TEXT", help="System prompt.")
 @click.option("--stream/--no-stream", default=True, help="Show the answer as it comes (on).")
-@click.option("--verbose", "-v", is_flag=True, help="Tell ids and counts on stderr.")
+@click.option("--verbose", "-v", is_flag=True, help="Print ids and token counts to stderr.")
 def chat(
     proxy: str | None,
     token: str | None,

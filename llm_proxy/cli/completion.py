@@ -8,13 +8,18 @@ from llm_proxy.cli.tree import Command
 _VARIABLE = "_LLM_PROXY_COMPLETE"
 
 
-@click.command("completion", cls=Command)
+@click.command(
+    "completion",
+    cls=Command,
+    examples=(
+        'eval "$(llm-proxy completion bash)"     # in ~/.bashrc',
+        'eval "$(llm-proxy completion zsh)"      # in ~/.zshrc, after compinit',
+        "llm-proxy completion fish | source      # in ~/.config/fish/config.fish",
+    ),
+)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print a completion script.
-
-    For bash: eval "$(llm-proxy completion bash)"
-    """
+    """Print a completion script."""
     from llm_proxy.cli import root
 
     kind = get_completion_class(shell)

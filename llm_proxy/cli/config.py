@@ -23,7 +23,7 @@ def config() -> None:
 def check() -> None:
     """List every fault in variables, env file and provider file.
 
-    Ends with 1 when there is one. Warnings are listed as well and are no fault.
+    Exits with 1 if there is one. Warnings are listed as well and are no fault.
     """
     from llm_proxy.preflight import check as check_start
     from llm_proxy.preflight import notes
@@ -41,9 +41,10 @@ def check() -> None:
         click.get_current_context().exit(1)
 
 
-@config.command()
+@config.command(examples=("llm-proxy config show --changed",))
+@click.option("--changed", is_flag=True, help="Only variables that are set.")
 @output.output_options
-def show() -> None:
+def show(changed: bool) -> None:
     """Print the settings in effect.
 
     Of secrets it says only whether they are set.
@@ -52,6 +53,7 @@ def show() -> None:
     rows = [
         (variable.env, shown(loaded.settings, name), loaded.sources.get(variable.env, "default"))
         for name, variable in variables().items()
+        if not changed or variable.env in loaded.sources
     ]
     value = [{"variable": env, "value": text, "source": source} for env, text, source in rows]
     output.emit(value, lambda: output.table(("Variable", "Value", "From"), rows))

@@ -21,7 +21,7 @@ from llm_proxy.db.errors import DatabaseFault, WouldLoseData, in_words
 from llm_proxy.model.token import expired_before
 from llm_proxy.settings import Settings
 
-db_option = click.option("--db", metavar="PATH", help="The SQLite file (DATABASE_PATH).")
+db_option = click.option("--db", type=click.Path(), metavar="PATH", help="The SQLite file (DATABASE_PATH).")
 
 
 @contextmanager
@@ -115,17 +115,18 @@ def db() -> None:
 
 
 @db.command()
-@click.argument("target", metavar="PATH")
+@click.argument("target", type=click.Path(), metavar="PATH")
 @db_option
 def backup(target: str, db: str | None) -> None:
-    """Copy the database while servers go on.
+    """Copy the database while servers keep running.
 
-    SQLite is copied to PATH, which must not be there yet. For PostgreSQL and MySQL the command that dumps to PATH is
+    SQLite is copied to PATH, which must not exist yet. For PostgreSQL and MySQL the command that dumps to PATH is
     printed.
     """
     with database(db) as (_, found):
         if found.driver == "sqlite":
-            maintenance.backup(Path(found.database_path), Path(target))
+            with output.working(f"Copying to {target}"):
+                maintenance.backup(Path(found.database_path), Path(target))
             click.echo(f"Copied to {target}")
         else:
             click.echo(maintenance.dump_command(found.database_url or "", target))
@@ -140,7 +141,7 @@ def stats(db: str | None) -> None:
         migrations.require_current(engine)
         found = maintenance.stats(engine, expired_before)
     value = asdict(found)
-    size = None if found.size_bytes is None else f"{found.size_bytes / 1024**2:.1f} MB"
+    size = None if found.size_bytes is None else _size(found.size_bytes)
 
     def as_text() -> str:
         counts = {name.replace("_", " ").capitalize(): number for name, number in value.items() if name != "size_bytes"}
@@ -149,10 +150,14 @@ def stats(db: str | None) -> None:
     output.emit(value, as_text)
 
 
+def _size(count: int) -> str:
+    return f"{count / 1024**2:.1f} MiB" if count >= 1024**2 else f"{count / 1024:.0f} KiB"
+
+
 @db.command()
 @db_option
 def maintain(db: str | None) -> None:
-    """Give room back and renew the planner's statistics.
+    """Reclaim space and renew the planner's statistics.
 
     With SQLite, writers wait until it is done: not at a busy hour.
     """

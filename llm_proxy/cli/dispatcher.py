@@ -16,11 +16,17 @@ from llm_proxy.cli import daemon
 from llm_proxy.cli.environment import ENV_FILE, env_file, environ, remember_env_file, settings
 from llm_proxy.cli.errors import CommandError, NetworkError
 from llm_proxy.cli.moments import MomentOption
-from llm_proxy.cli.options import read_secret
+from llm_proxy.cli.options import confirm, read_secret, yes_option
 from llm_proxy.cli.output import emit, note, output_options, table
 from llm_proxy.cli.tree import Command, Group
 
 _KEY = "LLM_PROXY_API_KEY"
+_EXAMPLES = (
+    "Examples:",
+    "  llm-proxy dispatcher --service file --endpoint events.jsonl",
+    "  llm-proxy dispatcher --service lunary --api-key-file key.txt",
+    "  llm-proxy dispatcher dead-letters list",
+)
 _SETTLE_S = 1.5  # a detached process that ends within it did not start
 
 
@@ -32,13 +38,13 @@ class _Runner(Group):
         return click.Group.parse_args(self, ctx, args)
 
 
-@click.group("dispatcher", cls=_Runner, invoke_without_command=True)
+@click.group("dispatcher", cls=_Runner, invoke_without_command=True, closing=_EXAMPLES)
 @click.option("--service", metavar="NAME", help="file, lunary, helicone or otlp (DISPATCHER_SERVICE).")
 @click.option("--endpoint", metavar="URL|PATH", help="Where events go (DISPATCHER_ENDPOINT).")
 @click.option("--api-key", metavar="KEY", help="Key of the service: KEY, @FILE or - (LLM_PROXY_API_KEY).")
-@click.option("--api-key-file", metavar="PATH", help="File with the key.")
+@click.option("--api-key-file", type=click.Path(), metavar="PATH", help="File with the key.")
 @click.option("--buffer", metavar="N", help="Events held unacknowledged (DISPATCHER_BUFFER).")
-@click.option("--batch-size", metavar="N", help="Events a send (DISPATCHER_BATCH_SIZE).")
+@click.option("--batch-size", metavar="N", help="Events per delivery (DISPATCHER_BATCH_SIZE).")
 @click.option("--flush-interval", metavar="TIME", help="Oldest event of a batch (DISPATCHER_FLUSH_INTERVAL).")
 @click.option("--retry-attempts", metavar="N", help="Retries of a batch (DISPATCHER_RETRY_ATTEMPTS).")
 @click.option("--retry-backoff", metavar="TIME", help="First pause between tries (DISPATCHER_RETRY_BACKOFF).")
@@ -51,8 +57,10 @@ class _Runner(Group):
 @click.option("--verbose", is_flag=True, help="Send response header fields along (LLM_PROXY_DISPATCHER_VERBOSE).")
 @click.option("--once", is_flag=True, help="End when nothing is left; 1 if something had to stay.")
 @click.option("--detach", is_flag=True, help="Run in the background; prints the pid (DISPATCHER_DETACH).")
-@click.option("--log-file", metavar="PATH", help="File for log lines, needed with --detach (LOG_FILE).")
-@click.option("--pid-file", metavar="PATH", help="Where the pid is kept (with --detach).")
+@click.option(
+    "--log-file", type=click.Path(), metavar="PATH", help="File for log lines, needed with --detach (LOG_FILE)."
+)
+@click.option("--pid-file", type=click.Path(), metavar="PATH", help="Where the pid is kept (with --detach).")
 @click.option(
     "--env",
     metavar="PATH",
@@ -177,7 +185,8 @@ def dead_letters() -> None:
     """Events that could not be delivered."""
 
 
-_reason = click.option("--reason", metavar="REASON", help="Only unparsable, transform_error, rejected or exhausted.")
+_REASONS = ("unparsable", "transform_error", "rejected", "exhausted")
+_reason = click.option("--reason", type=click.Choice(_REASONS), help="Only those given up for it.")
 _since = click.option("--since", cls=MomentOption, help="Only those given up since then.")
 _limit = click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
 
@@ -283,12 +292,15 @@ def replay_letters(
 @_reason
 @_since
 @_limit
+@yes_option
 @output_options
 @click.pass_context
 def drop_letters(
-    ctx: click.Context, ids: tuple[str, ...], reason: str | None, since: datetime | None, limit: int | None
+    ctx: click.Context, ids: tuple[str, ...], reason: str | None, since: datetime | None, limit: int | None, yes: bool
 ) -> None:
     """Delete them for good; all that match when no ID is given."""
+    if not ids:
+        confirm("Delete all dead letters that match?", yes)
     done = _act(ctx, ids, reason, since, limit, "drop")
     emit({"dropped": done}, lambda: f"{done} dropped")
 

@@ -24,7 +24,7 @@ One tree behind two doors: `llm-proxy <command>`, and `flask --app wsgi <command
 - Every command has `-h`, `--help`, `--version`, and `--env PATH` for an env file in place of `.env`.
 
 This page is made from the commands' own help, and a test compares the two:
-`python -m llm_proxy.cli.document docs/commands.md` writes it anew.
+`python -m llm_proxy.cli.document docs/commands.md` writes it again.
 """
 _EVERYWHERE = {"help", "version", "env", "output", "insecure", "direct"}
 _OF_MANAGE = {"manage_api_base_url", "management_token"}
@@ -59,6 +59,8 @@ def _section(command: click.Command, words: str) -> str:
         lines += ["| Option | Meaning |", "|---|---|"]
         lines += [f"| `{_written(option)}` | {_cell(option.help or '')} |" for option in options]
         lines.append("")
+    if examples := getattr(command, "examples", ()):
+        lines += ["```sh", *examples, "```", ""]
     return "\n".join(lines)
 
 
@@ -78,7 +80,11 @@ def _written(option: click.Option) -> str:
 def _metavar(parameter: click.Parameter) -> str:
     if parameter.metavar:
         return parameter.metavar
-    return "|".join(map(str, parameter.type.choices)) if isinstance(parameter.type, click.Choice) else "PATH"
+    return (
+        "|".join(map(str, parameter.type.choices))
+        if isinstance(parameter.type, click.Choice)
+        else parameter.type.name.upper()
+    )
 
 
 def _cell(text: str) -> str:

@@ -11,8 +11,8 @@ import click
 from llm_proxy.cli.environment import settings
 from llm_proxy.cli.errors import CommandError, NetworkError
 from llm_proxy.cli.moments import MomentOption
-from llm_proxy.cli.options import read_secret
-from llm_proxy.cli.output import emit, note, output_options
+from llm_proxy.cli.options import plain_option, read_secret
+from llm_proxy.cli.output import emit, note, output_options, working
 from llm_proxy.cli.tree import Command, Group
 from llm_proxy.events.event import Event
 from llm_proxy.settings import Settings
@@ -32,12 +32,16 @@ def events() -> None:
 # -- tail ------------------------------------------------------------------------------------------------------------
 
 
-@events.command("tail", cls=Command)
+@events.command(
+    "tail",
+    cls=Command,
+    examples=("llm-proxy events tail --status errors", "llm-proxy events tail --path /v1/chat --no-follow --json"),
+)
 @click.option("--project-id", metavar="ID", help="Only this project's.")
 @click.option("--status", metavar="STATUS", help="Only this status, or class: 404, 4xx, errors.")
-@click.option("--path", metavar="PREFIX", help="Only paths that begin so.")
+@click.option("--path", metavar="PREFIX", help="Only paths that begin with it.")
 @click.option("--file", "path_of_file", type=click.Path(path_type=Path), help="File of events (FILE_EVENT_LOG).")
-@click.option("--lines", "-n", type=click.IntRange(0), default=10, show_default=True, help="Past events shown first.")
+@plain_option("--lines", "-n", type=click.IntRange(0), metavar="N", default=10, help="Past events shown first (10).")
 @click.option("--no-follow", is_flag=True, help="End after the past events.")
 @click.option("--json", "is_json", is_flag=True, help="A line of JSON an event.")
 def tail(
@@ -153,7 +157,7 @@ def replay(
 ) -> None:
     """Deliver past events, of a file or of the bus, to a service.
 
-    Services recognise an event that they have by its id. Ends with 1 when something was not delivered.
+    Services recognise an event that they have by its id. Exits with 1 if something was not delivered.
     """
     from llm_proxy.dispatcher.backends.base import BackendError
     from llm_proxy.dispatcher.options import OptionsError, options
@@ -171,7 +175,8 @@ def replay(
         raise CommandError(_NO_SOURCE)
     try:
         run = Replay(options(found, needs_bus=False))
-        done = run.deliver(_past(found, file, since, until))
+        with working("Replaying events"):
+            done = run.deliver(_past(found, file, since, until))
     except (OptionsError, BackendError) as exc:
         raise CommandError(str(exc)) from None
     except UNREACHABLE as exc:

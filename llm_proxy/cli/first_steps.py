@@ -1,4 +1,4 @@
-"""What `setup` and bin/up share: secrets that are missing, where the server is reached, a first request."""
+"""What `setup` and bin/up share: secrets that are missing, and a first request."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,6 @@ from llm_proxy.db.errors import DatabaseFault
 from llm_proxy.db.models import ProjectRow
 from llm_proxy.db.session import reading
 from llm_proxy.settings import Loaded, Settings
-from llm_proxy.settings.declare import ListenAddress
 
 _MODEL = "gpt-4o-mini"
 
@@ -43,15 +42,6 @@ def _holds_sealed_keys(settings: Settings) -> bool:
     except (DatabaseFault, DBAPIError):
         return False  # not there yet, or no schema yet: the start tells what is wrong with it
     return found is not None
-
-
-def place(address: ListenAddress, *, is_tls: bool) -> tuple[str, str]:
-    """URL for this machine, and what curl needs to reach it."""
-    scheme, options = ("https", "-k ") if is_tls else ("http", "")
-    if address.path is not None:
-        return f"{scheme}://localhost", f"{options}--unix-socket {address.path} "
-    host = address.host if address.host not in ("", "0.0.0.0", "::") else "127.0.0.1"  # noqa: S104  (compared)
-    return f"{scheme}://{ListenAddress(host, address.port)}", options
 
 
 def first_request(url: str, bearer: str, options: str = "") -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from flask.cli import AppGroup, ScriptInfo
+from flask.cli import AppGroup
 
 from llm_proxy.cli.tree import Group
 
@@ -23,9 +23,3 @@ class Door(AppGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Ours first."""
         return self._commands.get_command(ctx, cmd_name) or super().get_command(ctx, cmd_name)
-
-
-def is_flask_door() -> bool:
-    """Whether the running command came through `flask`."""
-    ctx = click.get_current_context(silent=True)
-    return ctx is not None and ctx.find_object(ScriptInfo) is not None

@@ -73,6 +73,15 @@ def _is_answering(path: str) -> bool:
     return True
 
 
+def place(address: ListenAddress, *, is_tls: bool) -> tuple[str, str]:
+    """URL for this machine, and what curl needs to reach it."""
+    scheme, options = ("https", "-k ") if is_tls else ("http", "")
+    if address.path is not None:
+        return f"{scheme}://localhost", f"{options}--unix-socket {address.path} "
+    host = address.host if address.host not in ("", "0.0.0.0", "::") else "127.0.0.1"  # noqa: S104  (compared)
+    return f"{scheme}://{ListenAddress(host, address.port)}", options
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=2)

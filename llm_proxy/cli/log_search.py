@@ -10,6 +10,7 @@ import click
 
 from llm_proxy.cli.environment import settings
 from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.options import plain_option
 from llm_proxy.cli.tree import Command
 
 Line = Mapping[str, Any]
@@ -21,11 +22,11 @@ _SERVER_FAULT = 500
 @click.option("--correlation-id", metavar="ID", help="Lines with this correlation id.")
 @click.option("--project", metavar="ID", help="Lines of this project.")
 @click.option("--errors", is_flag=True, help="Errors, and answers from 500 on.")
-@click.option("--slow", type=click.IntRange(0), metavar="MS", help="Requests that took so long or longer.")
-@click.option("--status", type=click.IntRange(100, 599), metavar="N", help="Answers with this status.")
-@click.option("--status-min", type=click.IntRange(100, 599), metavar="N", help="Answers with this status or above.")
+@plain_option("--slow", type=click.IntRange(0), metavar="MS", help="Requests that took so long or longer.")
+@plain_option("--status", type=click.IntRange(100, 599), metavar="N", help="Answers with this status.")
+@plain_option("--status-min", type=click.IntRange(100, 599), metavar="N", help="Answers with this status or above.")
 @click.option("--path", metavar="TEXT", help="Requests whose path contains it.")
-@click.option("--file", metavar="PATH", help="The log (LOG_FILE); - reads stdin.")
+@click.option("--file", type=click.Path(), metavar="PATH", help="The log (LOG_FILE); - reads stdin.")
 def log_search(file: str | None, **said: Any) -> None:
     """Print the lines of a JSON log that fit everything asked.
 

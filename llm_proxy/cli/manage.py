@@ -20,7 +20,10 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 def connection_options(command: Any) -> Any:
     """How the management API is reached; on groups and commands, the innermost that is given counts."""
     for names, options in (
-        (["--manage-api-base-url", "--api-base-url"], {"metavar": "URL", "help": "Proxy (MANAGEMENT_API_BASE_URL)."}),
+        (
+            ["--manage-api-base-url", "--api-base-url"],
+            {"metavar": "URL", "help": "Server (MANAGEMENT_API_BASE_URL, else by LISTEN_ADDR)."},
+        ),
         (["--management-token"], {"metavar": "TOKEN|-|@FILE", "help": "Bearer (MANAGEMENT_TOKEN)."}),
         (["--direct"], {"is_flag": True, "help": "Work on the configured database, without a server."}),
         (["--insecure"], {"is_flag": True, "help": "Accept any TLS certificate."}),

@@ -9,14 +9,15 @@ import urllib3
 from requests.auth import AuthBase
 
 from llm_proxy import __version__
-from llm_proxy.cli.environment import load_settings, settings
+from llm_proxy.cli.environment import as_flag, is_flask_door, load_settings, settings
 from llm_proxy.cli.errors import AuthenticationError, CommandError, NetworkError
-from llm_proxy.cli.flask_door import is_flask_door
+from llm_proxy.cli.listening import place
 from llm_proxy.cli.management_results import Query, result
 from llm_proxy.cli.options import read_secret
 
 CONNECT_S, TOTAL_S = 5.0, 30.0
 _READ_BYTES = 65536
+_ELSEWHERE = "; is the server running? Another address: MANAGEMENT_API_BASE_URL or --manage-api-base-url"
 
 
 class ManagementClient(Protocol):
@@ -37,17 +38,21 @@ def connect(
 
         return DirectClient(settings())
     found = load_settings(MANAGEMENT_API_BASE_URL=base_url)
+    base_url = found.settings.management_api_base_url
+    is_near = found.settings.listen_addr.path is None and {"LISTEN_ADDR", "ENABLE_TLS"} & found.sources.keys()
+    if is_near and "MANAGEMENT_API_BASE_URL" not in found.sources:
+        base_url, _ = place(found.settings.listen_addr, is_tls=found.settings.enable_tls)  # the same .env's server
     matter = ["MANAGEMENT_API_BASE_URL=", "LLM_PROXY_ENV_FILE="]  # others are the server's affair
     if management_token is None:
         matter.append("MANAGEMENT_TOKEN_FILE=")
     faults = [fault for fault in found.faults if fault.startswith(tuple(matter))]
     if faults:
-        raise CommandError("\n".join(faults))
+        raise CommandError("\n".join(as_flag(fault, found) for fault in faults))
     token = read_secret("--management-token", management_token) or found.settings.management_token
     token = token or read_secret("--management-token", None, prompt="Management token") or ""
     if not token:
         raise AuthenticationError("no management token: set MANAGEMENT_TOKEN or give --management-token")
-    return HttpClient(found.settings.management_api_base_url, token, is_insecure=is_insecure)
+    return HttpClient(base_url, token, is_insecure=is_insecure)
 
 
 class _Bearer(AuthBase):
@@ -91,7 +96,9 @@ class HttpClient:
             with answer:
                 content = _read(answer, deadline)
         except requests.RequestException as exc:
-            raise NetworkError(f"{self._place()}: {words_of(exc)}") from exc
+            words = words_of(exc)
+            hint = _ELSEWHERE if words in ("connection refused", "unknown host") else ""
+            raise NetworkError(f"{self._place()}: {words}{hint}") from exc
         except UnicodeError as exc:
             raise CommandError("the management token has characters that no header field can carry") from exc
         return result(answer.status_code, content)

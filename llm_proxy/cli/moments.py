@@ -1,12 +1,15 @@
 """Points in time as options: RFC 3339, a date, or how long ago."""
 
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
 import click
 
-from llm_proxy.runtime.clock import parse_rfc3339, utc_now
+from llm_proxy.runtime.clock import parse_rfc3339, rfc3339, utc_now
 from llm_proxy.settings.declare import duration_s
+
+_FOR_THE_API = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt][\d:.]+(?:[Zz]|[+-]\d\d:\d\d))?")
 
 
 class _Moment(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.2 on
@@ -26,6 +29,25 @@ class MomentOption(click.Option):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs |= {"type": _Moment(), "metavar": "MOMENT"}
+        super().__init__(*args, **kwargs)
+
+
+class _Written(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.2 on
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            at = parse_moment(value)
+        except ValueError as exc:
+            self.fail(f"expected {exc}", param, ctx)
+        return str(value) if _FOR_THE_API.fullmatch(value) else rfc3339(at)
+
+
+class ApiMomentOption(click.Option):
+    """The same for the management API: dates stay dates, because an end covers the whole day that it names."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs |= {"type": _Written(), "metavar": "MOMENT"}
         super().__init__(*args, **kwargs)
 
 

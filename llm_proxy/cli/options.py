@@ -3,10 +3,12 @@
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.output import is_terminal
@@ -24,6 +26,8 @@ def read_secret(option: str, value: str | None, *, prompt: str | None = None) ->
     if value is None:
         return str(click.prompt(prompt, hide_input=True, err=True)) if prompt and is_terminal() else None
     if value == "-":
+        if is_terminal():
+            return str(click.prompt(prompt or option.lstrip("-").capitalize(), hide_input=True, err=True)).strip()
         return sys.stdin.readline().strip()
     if value.startswith("@"):
         try:
@@ -51,6 +55,51 @@ class DurationOption(click.Option):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs |= {"type": _Duration(), "metavar": "TIME"}
         super().__init__(*args, **kwargs)
+
+
+class PlainOption(click.Option):
+    """An option whose help is its own words: without click's `[x>=1]` and `[default: …]`."""
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """Return nothing."""
+        return {}
+
+
+plain_option = partial(click.option, cls=PlainOption)
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something is destroyed, where a person sits at the terminal; scripts are not asked.
+
+    Raises:
+        CommandError: The answer was no.
+    """
+    if yes or not is_terminal():
+        return
+    if not click.confirm(question, err=True):
+        raise CommandError("nothing was changed")
+
+
+class Words(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.2 on
+    """A list of closed words, separated by commas."""
+
+    name = "words"
+
+    def __init__(self, *words: str) -> None:
+        self._words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the list as written. Fails naming the word that is none of them."""
+        for word in (part.strip() for part in str(value).split(",")):
+            if word not in self._words:
+                self.fail(f"{word!r} is not one of {', '.join(self._words)}", param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the word behind the last comma."""
+        before, comma, last = incomplete.rpartition(",")
+        return [CompletionItem(f"{before}{comma}{word}") for word in self._words if word.startswith(last)]
 
 
 def given(**said: Any) -> dict[str, Any]:

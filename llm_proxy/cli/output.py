@@ -1,15 +1,21 @@
 """Results on stdout as a table, JSON or YAML; everything else on stderr."""
 
 import json
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from llm_proxy.texts import printable
 
-_FORMAT = "llm_proxy.output"
+_FORMAT, _WIDE = "llm_proxy.output", "llm_proxy.wide"
+_SHORT_ID = 8  # characters of an id that tell enough of them apart
+_SILENT_S = 1.0  # what ends within it needs no line about its progress
 _JSON_FLAGS = ("--json", "-ojson", "--output=json")
 
 
@@ -28,6 +34,21 @@ _json_option = click.option("--json", is_flag=True, help="Same as -o json.", **_
 def output_options(command: Any) -> Any:
     """Add `--json` and `-o table|json|yaml`, to a function or a command."""
     return form_option(_json_option(command))
+
+
+def _remember_wide(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value:
+        ctx.meta[_WIDE] = True
+
+
+wide_option = click.option(
+    "--wide",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_remember_wide,
+    help="Whole ids and all columns, also on a terminal.",
+)
 
 
 def output_format(ctx: click.Context | None = None) -> str:
@@ -56,12 +77,60 @@ def emit(value: Any, as_text: Callable[[], str]) -> None:
             click.echo(as_text())
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Columns as wide as their longest cell; None shows as `-`."""
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    ids: Sequence[str] = (),
+    optional: Sequence[str] = (),
+) -> str:
+    """Return columns as wide as their longest cell; None shows as `-`.
+
+    On a terminal, and without --wide, ids are shortened and columns are left out until a row fits.
+
+    Args:
+        ids: Columns of ids; commands take the shortened ones as well.
+        optional: Columns that may be left out, the first one first.
+    """
     cells = [list(columns), *([_cell(item) for item in row] for row in rows)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
+    if is_narrow():
+        cells = _fitting(cells, ids, optional, shutil.get_terminal_size().columns)
+    widths = _widths(cells)
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
     return "\n".join(lines)
+
+
+def is_narrow() -> bool:
+    """Return whether a table has to fit a terminal's width."""
+    ctx = click.get_current_context(silent=True)
+    return sys.stdout.isatty() and not (ctx is not None and ctx.meta.get(_WIDE))
+
+
+def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+
+def _fitting(cells: list[list[str]], ids: Sequence[str], optional: Sequence[str], width: int) -> list[list[str]]:
+    columns = [list(column) for column in zip(*cells, strict=True)]
+    columns = [[column[0], *shortened(column[1:])] if column[0] in ids else column for column in columns]
+    for name in optional:
+        if sum(max(map(len, column)) + 2 for column in columns) - 2 <= width:
+            break
+        columns = [column for column in columns if column[0] != name]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def shortened(ids: Sequence[str]) -> list[str]:
+    """Return the ids, cut to the least length from 8 on at which different ones stay different."""
+    length = _SHORT_ID
+    while len({identity[:length] for identity in ids}) < len(set(ids)):
+        length += 1
+    return [identity[:length] for identity in ids]
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 record`, `2 records`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def lines(about: Mapping[str, Any]) -> str:
@@ -78,8 +147,47 @@ def _cell(value: Any) -> str:
 
 
 def minute(instant: str | None) -> str | None:
-    """An RFC 3339 time as `YYYY-MM-DD HH:MM`."""
-    return None if instant is None else instant[:16].replace("T", " ")
+    """Return an RFC 3339 time in UTC as `YYYY-MM-DD HH:MMZ`, the form of every table."""
+    return None if instant is None else f"{instant[:16].replace('T', ' ')}Z"
+
+
+def second(instant: str | None) -> str | None:
+    """Return an RFC 3339 time in UTC as `YYYY-MM-DD HH:MM:SSZ`, where minutes do not tell rows apart."""
+    return None if instant is None else f"{instant[:19].replace('T', ' ')}Z"
+
+
+@contextmanager
+def working(what: str, progress: Callable[[], str] | None = None) -> Iterator[None]:
+    """Show on stderr, where it is a terminal, that a long command works and for how long.
+
+    Args:
+        what: What is done.
+        progress: How far it is, such as `120 of 500`; called twice a second from another thread.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    done = threading.Event()
+    ticker = threading.Thread(target=_tick, args=(what, progress, done), daemon=True)
+    ticker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        ticker.join()
+
+
+def _tick(what: str, progress: Callable[[], str] | None, done: threading.Event) -> None:
+    began, width = time.monotonic(), 0
+    if done.wait(_SILENT_S):
+        return
+    while not done.wait(0.5):
+        line = f"{what}: {progress() + ', ' if progress else ''}{time.monotonic() - began:.0f} s"
+        sys.stderr.write(f"\r{line.ljust(width)}")
+        sys.stderr.flush()
+        width = len(line)
+    sys.stderr.write(f"\r{' ' * width}\r")
+    sys.stderr.flush()
 
 
 def note(message: str) -> None:

@@ -24,6 +24,7 @@ class Children:
 
     def __init__(self) -> None:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.is_serving = False  # whether the server has been ready, and handles SIGINT
 
     def start(self, name: str, command: list[str], variables: Mapping[str, str]) -> None:
         """Start one; what it prints goes to stderr, but for the first line that `first_line` wants."""
@@ -68,7 +69,8 @@ class Children:
     def stop(self) -> None:
         """End all of them, the server first and at once, so that its last exchanges still have their provider."""
         for process in reversed(self._processes.values()):
-            _send(process, signal.SIGINT)
+            # SIGINT ends the server without a drain; an interpreter that still starts would print a traceback.
+            _send(process, signal.SIGINT if self.is_serving else signal.SIGTERM)
             try:
                 process.wait(timeout=20)
             except subprocess.TimeoutExpired:
@@ -95,3 +97,4 @@ def wait_until_ready(children: Children, settings: Settings) -> None:
         if time.monotonic() > deadline:
             raise CommandError("the server does not become ready; see above")
         time.sleep(_POLL_S)
+    children.is_serving = True

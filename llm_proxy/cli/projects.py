@@ -8,7 +8,10 @@ import click
 from llm_proxy.cli import output
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.manage import ManageGroup, client
+from llm_proxy.cli.management_client import ManagementClient
 from llm_proxy.cli.options import given, label, nullable, read_secret, sort_option
+from llm_proxy.cli.references import project_id as id_of
+from llm_proxy.cli.references import segment
 
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "max_cost_usd_per_month", "event_privacy")
 
@@ -20,13 +23,13 @@ def project() -> None:
 
 def _limit_options(command: Any) -> Any:
     for name, metavar, text in (
-        ("--event-privacy", "WORD", "full, metadata or off."),
         ("--max-cost-usd-per-month", "USD|none", "Budget of a calendar month."),
         ("--tokens-per-minute", "N|none", "Model tokens a minute."),
         ("--requests-per-minute", "N|none", "Requests a minute."),
     ):
         command = click.option(name, metavar=metavar, help=text)(command)
-    return command
+    privacy = click.Choice(["full", "metadata", "off"])
+    return click.option("--event-privacy", type=privacy, help="What events hold of its requests.")(command)
 
 
 def _show(about: Mapping[str, Any]) -> None:
@@ -50,6 +53,7 @@ def _show(about: Mapping[str, Any]) -> None:
 @click.option("--search", metavar="TEXT", help="Only names that contain it.")
 @click.option("--active/--inactive", "is_active", default=None, help="Only projects that are, or are not, active.")
 @sort_option("name, created_at or updated_at")
+@output.wide_option
 def list_projects(search: str | None, is_active: bool | None, sort: str | None) -> None:
     """List the projects."""
     active = None if is_active is None else str(is_active).lower()
@@ -61,19 +65,26 @@ def list_projects(search: str | None, is_active: bool | None, sort: str | None) 
             (p["id"], p["name"], p["api_key"], p["is_active"], *map(output.minute, (p["created_at"], p["updated_at"])))
             for p in found
         ]
-        return output.table(columns, rows)
+        return output.table(columns, rows, ids=("ID",), optional=("Updated", "API Key", "Created"))
 
     output.emit(found, as_text)
 
 
 @project.command("get")
-@click.argument("project_id", metavar="ID")
+@click.argument("project_id", metavar="PROJECT")
 def get_project(project_id: str) -> None:
     """Show one project."""
-    _show(client().call("GET", f"/manage/projects/{segment(project_id)}"))
+    api = client()
+    _show(api.call("GET", f"/manage/projects/{_segment(api, project_id)}"))
 
 
-@project.command("create")
+@project.command(
+    "create",
+    examples=(
+        "llm-proxy manage project create --name my-team    # asks for the provider key",
+        "llm-proxy manage project create --name my-team --openai-key @key.txt",
+    ),
+)
 @click.option("--name", metavar="NAME", help="Name, not used yet.")
 @click.option("--openai-key", "--api-key", "api_key", metavar="KEY|-|@FILE", help="Provider key; - reads stdin.")
 @_limit_options
@@ -87,7 +98,7 @@ def create_project(name: str | None, api_key: str | None, **limits: str | None) 
 
 
 @project.command("update")
-@click.argument("project_id", metavar="ID")
+@click.argument("project_id", metavar="PROJECT")
 @click.option("--name", metavar="NAME", help="New name.")
 @click.option("--openai-key", "--api-key", "api_key", metavar="KEY|-|@FILE", help="New provider key; - reads stdin.")
 @click.option("--is-active", type=click.BOOL, metavar="true|false", help="Activate or deactivate it.")
@@ -113,14 +124,14 @@ def update_project(
 
 
 @project.command("activate")
-@click.argument("project_id", metavar="ID")
+@click.argument("project_id", metavar="PROJECT")
 def activate(project_id: str) -> None:
     """Let a project's tokens work again."""
     _patch(project_id, {"is_active": True})
 
 
 @project.command("deactivate")
-@click.argument("project_id", metavar="ID")
+@click.argument("project_id", metavar="PROJECT")
 @click.option("--revoke-tokens", is_flag=True, help="Revoke its tokens as well.")
 def deactivate(project_id: str, revoke_tokens: bool) -> None:
     """Refuse a project's tokens."""
@@ -128,20 +139,22 @@ def deactivate(project_id: str, revoke_tokens: bool) -> None:
 
 
 @project.command("revoke-tokens")
-@click.argument("project_id", metavar="ID")
+@click.argument("project_id", metavar="PROJECT")
 def revoke_tokens(project_id: str) -> None:
     """Revoke every token of a project."""
-    found = client().call("POST", f"/manage/projects/{segment(project_id)}/tokens/revoke")
+    api = client()
+    found = api.call("POST", f"/manage/projects/{_segment(api, project_id)}/tokens/revoke")
     names = {"revoked_count": "Revoked", "already_revoked_count": "Already revoked", "total_tokens": "Total"}
     output.emit(found, lambda: output.lines({text: found[name] for name, text in names.items()}))
 
 
 @project.command("delete")
-@click.argument("project_id", metavar="ID")
+@click.argument("project_id", metavar="PROJECT")
 def delete_project(project_id: str) -> None:
     """Not possible: projects are deactivated."""
     try:
-        client().call("DELETE", f"/manage/projects/{segment(project_id)}")
+        api = client()
+        api.call("DELETE", f"/manage/projects/{_segment(api, project_id)}")
     except CommandError as refusal:
         if refusal.status == 405:
             output.note(f"Hint: llm-proxy manage project deactivate {project_id} --revoke-tokens")
@@ -149,16 +162,14 @@ def delete_project(project_id: str) -> None:
 
 
 def _patch(project_id: str, body: Mapping[str, Any]) -> None:
-    _show(client().call("PATCH", f"/manage/projects/{segment(project_id)}", body=body))
+    api = client()
+    _show(api.call("PATCH", f"/manage/projects/{_segment(api, project_id)}", body=body))
+
+
+def _segment(api: ManagementClient, written: str) -> str:
+    return segment(id_of(api, written))
 
 
 def _limits(said: Mapping[str, str | None]) -> dict[str, Any]:
     numbers = {name: nullable(name, value) for name, value in said.items() if name != "event_privacy" and value}
     return numbers | given(event_privacy=said.get("event_privacy"))
-
-
-def segment(identity: str) -> str:
-    """An id as one segment of a path. Raises CommandError for what can't be one."""
-    if not identity or not all(character.isalnum() or character in "-_" for character in identity):
-        raise CommandError(f"{identity or 'an empty text'} is no id")
-    return identity

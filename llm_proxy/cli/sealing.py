@@ -64,7 +64,7 @@ def encrypt(db: str | None, dry_run: bool) -> None:
 
 @click.command("encrypt-status", cls=Command)
 @db_option
-@click.option("--check", is_flag=True, help="End with 1 when anything is stored in clear.")
+@click.option("--check", is_flag=True, help="Exit with 1 if anything is stored in clear.")
 @output.output_options
 def encrypt_status(db: str | None, check: bool) -> None:
     """Count provider keys under each key, and tokens by form."""

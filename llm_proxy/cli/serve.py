@@ -11,20 +11,29 @@ from llm_proxy.cli import daemon
 from llm_proxy.cli.environment import ENV_FILE, checked, env_file, environ, load_settings
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.listening import require_free
+from llm_proxy.cli.options import plain_option
 from llm_proxy.cli.tree import Command
 
+_LEVELS = ("debug", "info", "warn", "error")
 
-@click.command("server", cls=Command)
+
+@click.command(
+    "server",
+    cls=Command,
+    examples=("llm-proxy server --addr 127.0.0.1:8080", "llm-proxy server -d --log-file server.log --workers 4"),
+)
 @click.option("--addr", metavar="ADDRESS", help="Address to listen on (LISTEN_ADDR).")
-@click.option("--db", metavar="PATH", help="The SQLite file (DATABASE_PATH).")
-@click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="Worker processes (WEB_CONCURRENCY).")
-@click.option("--config", "-c", "config", metavar="PATH", help="Provider file (.yaml, .yml), else an env file.")
-@click.option("--log-level", metavar="LEVEL", help="debug, info, warn or error (LOG_LEVEL).")
-@click.option("--log-file", metavar="PATH", help="File for log lines (LOG_FILE).")
+@click.option("--db", type=click.Path(), metavar="PATH", help="The SQLite file (DATABASE_PATH).")
+@plain_option("--workers", type=click.IntRange(1, 64), metavar="N", help="Worker processes (WEB_CONCURRENCY).")
+@click.option(
+    "--config", "-c", "config", type=click.Path(), metavar="PATH", help="Provider file (.yaml, .yml), else an env file."
+)
+@click.option("--log-level", type=click.Choice(_LEVELS, case_sensitive=False), help="Least level (LOG_LEVEL).")
+@click.option("--log-file", type=click.Path(), metavar="PATH", help="File for log lines (LOG_FILE).")
 @click.option("--debug", "-v", is_flag=True, help="Same as --log-level debug.")
-@click.option("--file-event-log", metavar="PATH", help="File for events (FILE_EVENT_LOG).")
+@click.option("--file-event-log", type=click.Path(), metavar="PATH", help="File for events (FILE_EVENT_LOG).")
 @click.option("--daemon", "-d", "is_daemon", is_flag=True, help="Run in the background; prints the pid.")
-@click.option("--pid-file", metavar="PATH", help="Where the pid is kept (with -d: tmp/server.pid).")
+@click.option("--pid-file", type=click.Path(), metavar="PATH", help="Where the pid is kept (with -d: tmp/server.pid).")
 def server(
     addr: str | None,
     db: str | None,

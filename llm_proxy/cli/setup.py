@@ -11,8 +11,9 @@ from llm_proxy.cli import envfile, output
 from llm_proxy.cli.direct import DirectClient
 from llm_proxy.cli.environment import load_settings, settings
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.first_steps import first_request, missing_secrets, place
-from llm_proxy.cli.options import read_secret
+from llm_proxy.cli.first_steps import first_request, missing_secrets
+from llm_proxy.cli.listening import place
+from llm_proxy.cli.options import plain_option, read_secret
 from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
 from llm_proxy.db.engine import create_engine
@@ -35,15 +36,19 @@ class Wanted:
     hours: int
 
 
-@click.command("setup", cls=Command)
-@click.option("--config", default=".env", metavar="PATH", help="Env file to write (.env).")
+@click.command(
+    "setup",
+    cls=Command,
+    examples=("llm-proxy setup", "llm-proxy setup --openai-key @key.txt --project my-team --duration 24"),
+)
+@click.option("--config", default=".env", type=click.Path(), metavar="PATH", help="Env file to write (.env).")
 @click.option("--interactive", is_flag=True, help="Ask for each value.")
 @click.option("--openai-key", metavar="KEY|-|@FILE", help="Provider key of the project.")
 @click.option("--management-token", metavar="TOKEN|-|@FILE", help="Bearer for /manage; made when missing.")
 @click.option("--project", default="DefaultProject", metavar="NAME", help="Name of the project (DefaultProject).")
-@click.option("--duration", type=click.IntRange(1, 8760), default=24, metavar="HOURS", help="Token's life (24).")
+@plain_option("--duration", type=click.IntRange(1, 8760), default=24, metavar="HOURS", help="Token's life (24).")
 @click.option("--skip-project", is_flag=True, help="Make no project and no token.")
-@click.option("--db", metavar="PATH", help="The SQLite file (data/llm-proxy.db).")
+@click.option("--db", type=click.Path(), metavar="PATH", help="The SQLite file (data/llm-proxy.db).")
 @click.option("--addr", metavar="ADDRESS", help="Address to listen on (localhost:8080).")
 def setup(
     config: str,
@@ -61,11 +66,6 @@ def setup(
     A file that is there is edited in place: other lines stay as they are, and its old text is kept beside it. The
     provider key goes into the project, sealed by an ENCRYPTION_KEY that is made when there is none. On a terminal,
     values are asked for when no key is given.
-
-    \b
-    Examples:
-      llm-proxy setup
-      llm-proxy setup --openai-key @key.txt --project my-team --duration 24
     """
     path = Path(config)
     there = {name: value for name, value in dotenv_values(path, interpolate=False).items() if value}

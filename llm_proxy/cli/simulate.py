@@ -9,19 +9,26 @@ import gevent
 from gevent.event import Event
 
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.options import DurationOption, read_secret
+from llm_proxy.cli.options import DurationOption, plain_option, read_secret
 from llm_proxy.cli.tree import Command
 from llm_proxy.settings.declare import address
 from llm_proxy_simulator import PlanError, Rule, Simulator
 from llm_proxy_simulator.plan import Plan, read_rules_file
 
 
-@click.command("simulate-provider", cls=Command)
+@click.command(
+    "simulate-provider",
+    cls=Command,
+    examples=(
+        "llm-proxy simulate-provider --listen 127.0.0.1:9000 --delay 200ms",
+        "llm-proxy simulate-provider --faults rules.yaml --log requests.jsonl",
+    ),
+)
 @click.option("--listen", default="127.0.0.1:0", metavar="ADDRESS", help="Address to listen on (127.0.0.1:0).")
 @click.option("--log", type=click.Path(dir_okay=False, path_type=Path), help="File for a JSON line per request.")
 @click.option("--faults", type=click.Path(dir_okay=False, path_type=Path), help="Rules file, YAML or JSON.")
 @click.option("--key", metavar="KEY|-|@FILE", help="Demand this provider key; - reads stdin, @ a file.")
-@click.option("--events", type=click.IntRange(0), metavar="N", help="Words of an answer, events of a stream.")
+@plain_option("--events", type=click.IntRange(0), metavar="N", help="Words of an answer, events of a stream.")
 @click.option("--interval", "interval_s", cls=DurationOption, default="20ms", help="Between events (20ms).")
 @click.option("--delay", "delay_s", cls=DurationOption, default="0", help="Before each answer (0).")
 @click.option("--tls-cert", type=click.Path(dir_okay=False, path_type=Path), help="Serve HTTPS with this chain.")
@@ -40,7 +47,7 @@ def simulate_provider(
     """Serve an OpenAI-shaped provider that is simulated.
 
     Its URL is the first line on stdout. Answers come whole and streamed, with usage. Rules (--faults) or a request's
-    own X-Simulate field make it fail in the ways that providers do; docs/simulator.md lists them.
+    own X-Simulate field make it fail in the ways that providers do; see docs/simulator.md of the project.
     """
     simulator = Simulator(
         address=_listen_on(listen),

@@ -4,32 +4,30 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 import click
 
-from llm_proxy.audit.record import AuditEvent
-from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.cli import output
-from llm_proxy.cli.database import database, db_option
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.manage import ManageGroup, client
-from llm_proxy.cli.options import given, label, nullable, sort_option
-from llm_proxy.cli.projects import segment
-from llm_proxy.cli.tree import Command
-from llm_proxy.db import migrate
-from llm_proxy.db.clock import now_of
+from llm_proxy.cli.options import given, label, nullable, plain_option, sort_option
+from llm_proxy.cli.references import names_of, segment
+from llm_proxy.cli.references import project_id as id_of
+from llm_proxy.cli.references import token_id as token_of
 from llm_proxy.settings.declare import duration_s
-from llm_proxy.tokens import pruning
 from llm_proxy.tokens.bearer import hint
 
 _DEFAULT_MINUTES = "1440"
 _SHORT_MINUTES = 60
+_STATUSES = ("active", "expired", "revoked", "rate_limited")  # of the API; its module would load the database's library
 _NUMBERS = ("idle_timeout_minutes", "max_total_tokens", "max_cost_usd", "requests_per_minute", "tokens_per_minute")
 
 
-@click.group("token", cls=ManageGroup)
+_LAZY = {"prune": ("llm_proxy.cli.pruning:prune_tokens", "Delete tokens that were revoked or have expired long ago.")}
+
+
+@click.group("token", cls=ManageGroup, lazy=_LAZY)
 def token() -> None:
     """Withering tokens."""
 
@@ -48,20 +46,27 @@ def _limit_options(command: Any) -> Any:
     return command
 
 
-@token.command("generate")
-@click.option("--project-id", metavar="ID", required=True, help="Project that it belongs to.")
+@token.command(
+    "generate",
+    examples=(
+        "llm-proxy manage token generate --project-id my-team --duration 24h",
+        "llm-proxy manage token generate --project-id my-team --max-cost-usd 5",
+    ),
+)
+@click.option("--project-id", "--project", metavar="PROJECT", required=True, help="Project: name, id or its beginning.")
 @click.option(
     "--duration", metavar="TIME", default=_DEFAULT_MINUTES, help="Minutes, or with a unit: 90m, 24h, 7d (1440)."
 )
-@click.option("--max-requests", type=click.IntRange(0), metavar="N", help="Requests in all; 0 = no limit.")
+@plain_option("--max-requests", type=click.IntRange(0), metavar="N", help="Requests in all; 0 = no limit.")
 @_limit_options
 def generate(project_id: str, duration: str, max_requests: int | None, **limits: str | None) -> None:
     """Issue a token; it is shown this once."""
     minutes = duration_minutes(duration)
-    body = {"project_id": project_id, "duration_minutes": minutes, **_limits(limits)}
+    api = client()
+    body = {"project_id": id_of(api, project_id), "duration_minutes": minutes, **_limits(limits)}
     if max_requests is not None:  # 0 says no limit; without it the server's default holds
         body["max_requests"] = max_requests
-    issued = client().call("POST", "/manage/tokens", body=body)
+    issued = api.call("POST", "/manage/tokens", body=body)
     value = {name: issued.get(name) for name in ("id", "token", "expires_at", "max_requests")}
 
     def as_text() -> str:
@@ -70,7 +75,7 @@ def generate(project_id: str, duration: str, max_requests: int | None, **limits:
                 "ID": issued["id"],
                 "Token": issued["token"],
                 "Obfuscated": hint(issued["token"]),
-                "Expires at": issued["expires_at"],
+                "Expires at": output.minute(issued["expires_at"]),
                 **({"Max requests": issued["max_requests"]} if issued.get("max_requests") else {}),
             }
         )
@@ -79,26 +84,37 @@ def generate(project_id: str, duration: str, max_requests: int | None, **limits:
 
 
 @token.command("list")
-@click.option("--project-id", metavar="ID", help="Only this project's.")
+@click.option("--project-id", "--project", metavar="PROJECT", help="Only this project's.")
 @click.option("--active-only", is_flag=True, help="Only those that work now.")
-@click.option("--status", metavar="WORD", help="active, expired, revoked or rate_limited.")
-@click.option("--search", metavar="TEXT", help="Only ids that begin so.")
+@click.option("--status", type=click.Choice(_STATUSES), help="Only those in this state.")
+@click.option("--search", metavar="TEXT", help="Only ids that begin with it.")
 @sort_option("created_at, expires_at, last_used_at or request_count")
+@output.wide_option
 def list_tokens(project_id: str | None, active_only: bool, **said: str | None) -> None:
     """List the tokens, the newest first."""
-    query = {"project_id": project_id, "active_only": "true" if active_only else None, **said}
-    found = client().call("GET", "/manage/tokens", query=query)
+    api = client()
+    only = None if project_id is None else id_of(api, project_id)
+    query = {"project_id": only, "active_only": "true" if active_only else None, **said}
+    found = api.call("GET", "/manage/tokens", query=query)
     columns = ("ID", "Project", "Token", "Status", "Requests", "Cached", "Expires", "Last used")
 
     def as_text() -> str:
+        names = names_of(api) if output.is_narrow() else {}
         rows = [
             (
-                *(t["id"], t["project_id"], t["token"], t["status"], _requests(t), t["cache_hit_count"]),
+                *(
+                    t["id"],
+                    names.get(t["project_id"], t["project_id"]),
+                    t["token"],
+                    t["status"],
+                    _requests(t),
+                    t["cache_hit_count"],
+                ),
                 *(output.minute(t["expires_at"]) or "never", output.minute(t["last_used_at"])),
             )
             for t in found
         ]
-        return output.table(columns, rows)
+        return output.table(columns, rows, ids=("ID",), optional=("Cached", "Last used", "Token"))
 
     output.emit(found, as_text)
 
@@ -107,7 +123,7 @@ def list_tokens(project_id: str | None, active_only: bool, **said: str | None) -
 @click.argument("token_id", metavar="ID")
 def get_token(token_id: str) -> None:
     """Show one token; ID is its id, not its value."""
-    _show(client().call("GET", f"/manage/tokens/{segment(token_id)}"))
+    _show(_call("GET", token_id))
 
 
 @token.command("update")
@@ -122,43 +138,20 @@ def update(token_id: str, is_active: bool | None, max_requests: str | None, **li
         body["max_requests"] = nullable("max_requests", max_requests)
     if not body:
         raise CommandError("at least one of --active, --inactive, --max-requests or a limit's flag must be set")
-    _show(client().call("PATCH", f"/manage/tokens/{segment(token_id)}", body=body))
+    _show(_call("PATCH", token_id, body))
 
 
 @token.command("revoke")
 @click.argument("token_id", metavar="ID")
 def revoke(token_id: str) -> None:
     """Revoke a token."""
-    client().call("DELETE", f"/manage/tokens/{segment(token_id)}")
+    _call("DELETE", token_id)
     output.emit({"id": token_id, "revoked": True}, lambda: "Token revoked")
 
 
-@token.command("prune", cls=Command)
-@click.option("--older-than", required=True, metavar="TIME", help="Dead for so long: 90d, 12h.")
-@click.option("--yes", is_flag=True, help="Really delete them; without it they are only counted.")
-@db_option
-@output.output_options
-def prune(older_than: str, yes: bool, db: str | None) -> None:
-    """Delete tokens that were revoked or have expired long ago.
-
-    Works on the configured database, and leaves a system.cleanup record in the audit trail. Usage is kept.
-    """
-    try:
-        age_s = duration_s(older_than)
-    except ValueError as exc:
-        raise CommandError(f"--older-than: expected {exc}") from None
-    with database(db) as (engine, settings):
-        migrate.require_current(engine)
-        before = now_of(engine) - timedelta(seconds=age_s)
-        number = pruning.prune(engine, before) if yes else pruning.count(engine, before)
-        if yes and number:
-            writer = AuditWriter.of(engine, settings)
-            writer.record(AuditEvent("system.cleanup", "cli", "success", details={"deleted": number}))
-            writer.close()
-    value = {"deleted" if yes else "would_delete": number}
-    output.emit(
-        value, lambda: f"{number} tokens deleted" if yes else f"{number} tokens would be deleted; confirm with --yes"
-    )
+def _call(method: str, written: str, body: Any = None) -> Any:
+    api = client()
+    return api.call(method, f"/manage/tokens/{segment(token_of(api, written))}", body=body)
 
 
 def duration_minutes(written: str) -> int:

@@ -4,8 +4,9 @@ Every command and group knows `-h`, `--help` and `--version`; every command know
 reads an environment variable of its own accord: variables come through the settings.
 """
 
+import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ import click
 from llm_proxy import __version__
 from llm_proxy.cli.environment import remember_env_file
 from llm_proxy.cli.errors import EXIT_INTERRUPTED, CommandError
+from llm_proxy.texts import wants_colour
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80, "auto_envvar_prefix": None}
 
@@ -40,6 +42,7 @@ def _version_option() -> click.Option:
 def _env_option() -> click.Option:
     return click.Option(
         ["--env"],
+        type=click.Path(),
         metavar="PATH",
         expose_value=False,
         is_eager=True,
@@ -49,15 +52,29 @@ def _env_option() -> click.Option:
 
 
 class Command(click.Command):
-    """A leaf of the tree."""
+    """A leaf of the tree.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        examples: Command lines that the help and docs/commands.md show; a comment begins with `#`.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
         kwargs["context_settings"] = CONTEXT_SETTINGS | kwargs.get("context_settings", {})
         super().__init__(*args, **kwargs)
+        self.examples = tuple(examples)
         self.params += [_env_option(), _version_option()]
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for example in self.examples:
+                    formatter.write(f"{' ' * formatter.current_indent}{example}\n")
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it; what nobody foresaw is one line as well, and Ctrl-C has its own exit code."""
+        """Run it; an unforeseen error is one line as well, and Ctrl-C has its own exit code."""
+        if not wants_colour(sys.stdout):
+            ctx.color = False
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -79,14 +96,24 @@ class Group(click.Group):
 
     Args:
         lazy: Commands that are imported when they are run: name → (`module:attribute`, first line of the help).
+        sections: Titles under which the help lists the commands; without them, one list in the alphabet's order.
+        closing: Last lines of the help.
     """
 
     command_class = Command
 
-    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, tuple[str, str]] | None = None,
+        sections: Mapping[str, Sequence[str]] | None = None,
+        closing: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         kwargs["context_settings"] = CONTEXT_SETTINGS | kwargs.get("context_settings", {})
         super().__init__(*args, **kwargs)
         self._lazy = lazy or {}
+        self._sections, self._closing = sections, closing
         self.params.append(_version_option())
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -103,7 +130,7 @@ class Group(click.Group):
         name = args[0]
         if not ctx.resilient_parsing and name[:1].isalpha() and self.get_command(ctx, name) is None:
             near = get_close_matches(name, self.list_commands(ctx), n=1)
-            ctx.fail(f"No such command {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+            ctx.fail(f"No such command {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -120,12 +147,21 @@ class Group(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing them."""
-        rows = []
-        for name in self.list_commands(ctx):
-            command = None if name in self._lazy else super().get_command(ctx, name)
-            rows.append((name, self._lazy[name][1] if command is None else command.get_short_help_str(70)))
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        names = self.list_commands(ctx)
+        for title, listed in (self._sections or {"Commands": names}).items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self._first_line(ctx, name)) for name in listed])
+
+    def _first_line(self, ctx: click.Context, name: str) -> str:
+        command = None if name in self._lazy else super().get_command(ctx, name)
+        return self._lazy[name][1] if command is None else command.get_short_help_str(70)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the closing lines."""
+        if self._closing:
+            formatter.write_paragraph()
+            for line in self._closing:
+                formatter.write(f"{line}\n")
 
 
 Group.group_class = Group

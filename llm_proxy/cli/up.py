@@ -22,8 +22,8 @@ from llm_proxy.cli import envfile, output
 from llm_proxy.cli.direct import DirectClient
 from llm_proxy.cli.environment import load_settings
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.first_steps import first_request, missing_secrets, place
-from llm_proxy.cli.listening import require_free
+from llm_proxy.cli.first_steps import first_request, missing_secrets
+from llm_proxy.cli.listening import place, require_free
 from llm_proxy.cli.processes import Children, wait_until_ready
 from llm_proxy.cli.serve import gunicorn_command
 from llm_proxy.crypto import UnopenableValue
@@ -67,6 +67,8 @@ def main() -> NoReturn:
         error.show()
     except StartRefused as refusal:
         output.show_error(str(refusal))
+        if "sealed under" in str(refusal):
+            output.note("Hint: put that key back into .env, or delete data/ to begin again without projects and tokens")
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, children.hurry)

@@ -15,6 +15,7 @@ from llm_proxy.audit.verify_file import verify_file
 from llm_proxy.cli import output
 from llm_proxy.cli.database import database, db_option
 from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.output import counted
 from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
 from llm_proxy.db.errors import DatabaseFault
@@ -24,7 +25,15 @@ from llm_proxy.runtime.clock import rfc3339
 _PATH = click.Path(path_type=Path)
 
 
-@click.command("verify", cls=Command)
+@click.command(
+    "verify",
+    cls=Command,
+    examples=(
+        "llm-proxy audit verify",
+        "llm-proxy audit verify --file audit.log.1 --file audit.log",
+        "llm-proxy audit verify -o json >ends.json    # later: --against ends.json",
+    ),
+)
 @click.option(
     "--file", "files", multiple=True, type=_PATH, metavar="PATH", help="Audit file; several times: the oldest first."
 )
@@ -36,16 +45,19 @@ def verify(files: Sequence[Path], part: bool, against: Path | None, db: str | No
     """Prove that no audit record was changed or left out.
 
     Looks at the table while servers serve, or at files. Names the first broken record of each chain by its writer and
-    number, and ends with 1, when there is one.
+    number, and exits with 1 if there is one.
     """
     if files:
         if against is not None:
             raise CommandError("--against is for the table")
-        report = _files(files, part, db)
+        with output.working("Verifying audit files"):
+            report = _files(files, part, db)
     else:
         with database(db) as (engine, _):
             migrate.require_current(engine)
-            report = verify_table(engine, None if against is None else _ends(against))
+            ends = None if against is None else _ends(against)
+            with output.working("Verifying audit records"):
+                report = verify_table(engine, ends)
     output.emit(_value(report), lambda: _text(report))
     if report.faults:
         raise click.exceptions.Exit(1)
@@ -102,7 +114,7 @@ def _value(report: Report) -> dict[str, Any]:
 
 
 def _text(report: Report) -> str:
-    said = [f"{report.records} records of {report.writers} writers are whole"]
+    said = [f"{counted(report.records, 'record')} of {counted(report.writers, 'writer')} verified"]
     if report.without_chain:
         newest = report.newest_without_chain
         said.append(

@@ -76,6 +76,21 @@ def is_unavailable(error: BaseException) -> bool:
     return False
 
 
+_MYSQL_VALUES = (1264, 1366, 1406, 1690)  # out of range, no character of the column's, too long, out of range in a sum
+
+
+def is_value_fault(error: BaseException) -> bool:
+    """Return whether the statement's own values are at fault: it fails again, however often it is tried."""
+    if isinstance(error, sa.DBAPIError) and error.orig is not None and is_value_fault(error.orig):
+        return True
+    if isinstance(error, pymysql.err.MySQLError):
+        return bool(error.args) and error.args[0] in _MYSQL_VALUES
+    return isinstance(
+        error,
+        OverflowError | ValueError | sa.DataError | sa.IntegrityError | psycopg2.DataError | pymysql.err.DataError,
+    )
+
+
 def is_lost_race(error: BaseException) -> bool:
     """Whether the database undid a statement because another transaction was first: repeatable reads, Galera."""
     if isinstance(error, psycopg2.Error):

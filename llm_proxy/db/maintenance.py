@@ -36,17 +36,17 @@ class Stats:
 
 
 def backup(database: Path, target: Path) -> None:
-    """Copy a live SQLite database as of one moment, for its owner alone; servers go on meanwhile.
+    """Copy a live SQLite database as of one moment, for its owner alone; servers keep running.
 
     Raises:
-        DatabaseFault: There is no such database, or the target is there already.
+        DatabaseFault: There is no such database, or the target already exists.
     """
     if not database.is_file():
         raise DatabaseFault(f"{database} is not there")
     try:
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
-        raise DatabaseFault(f"{target} is there already") from None
+        raise DatabaseFault(f"{target} already exists") from None
     except OSError as error:
         raise DatabaseFault(f"{target} cannot be written: {error.strerror}") from None
     try:
@@ -121,7 +121,7 @@ def _size(engine: Engine) -> int | None:
 
 
 def maintain(engine: Engine) -> None:
-    """Give room back and renew the planner's statistics. On SQLite writers wait meanwhile: not at a busy hour."""
+    """Reclaim space and renew the planner's statistics. On SQLite writers wait meanwhile: not at a busy hour."""
     connector = connector_of(engine)
     if connector.dialect == "sqlite":
         statements = ["VACUUM", "ANALYZE", "PRAGMA wal_checkpoint(TRUNCATE)"]

@@ -7,12 +7,12 @@ append; joining and masking wait for `finish`, decoding and JSON for the publish
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from llm_proxy.events.event import MAX_PATH_CHARACTERS, TAIL_BYTES, Event
-from llm_proxy.redaction import obfuscate
+from llm_proxy.events.secrets import Secrets
 from llm_proxy.runtime.clock import at_epoch
 from llm_proxy.runtime.ids import uuid7
 from llm_proxy.settings import Settings
@@ -27,7 +27,6 @@ _BINARY = re.compile(r"(?:audio|image|video)/|application/octet-stream", re.IGNO
 _DROPPED = frozenset(("set-cookie", "set-cookie2", "authorization", "proxy-authenticate", "x-api-key"))
 _SECRET_NAME = re.compile(r"token|secret|api-?key")
 _MAX_NAMES = 2048
-_LEAST_SECRET = 8  # shorter ones would be found where they are none
 _names: dict[str, str | None] = {}
 
 log = logging.getLogger(__name__)
@@ -132,30 +131,6 @@ class _Joined:
     def __iter__(self) -> Iterator[tuple[str, str]]:
         parts = iter(self._text.split("\n"))
         return zip(parts, parts, strict=True)
-
-
-class Secrets:
-    """What must not be found in captured bytes: the caller's token and the provider's key."""
-
-    __slots__ = ("_secrets",)
-
-    def __init__(self, secrets: Iterable[str | None]) -> None:
-        self._secrets: Sequence[str] = [secret for secret in secrets if secret and len(secret) >= _LEAST_SECRET]
-
-    def hide(self, body: bytes) -> bytes:
-        """The bytes with each secret in its masked form."""
-        for secret in self._secrets:
-            encoded = secret.encode("utf-8", "replace")
-            if encoded in body:
-                body = body.replace(encoded, obfuscate(secret).encode("utf-8", "replace"))
-        return body
-
-    def hide_text(self, text: str) -> str:
-        """The same for a field's value."""
-        for secret in self._secrets:
-            if secret in text:
-                text = text.replace(secret, obfuscate(secret))
-        return text
 
 
 _NO_SECRETS = Secrets(())
@@ -323,8 +298,10 @@ class Capture:
         try:
             event.response_headers = end_to_end(self._response_fields, self._secrets)
             self._add_bodies(event)
+            self._secrets.clean(event)
         except Exception:
             log.warning("events: making an event failed", exc_info=True)
+            _empty(event)  # what could not be looked at may hold a secret
         return event
 
     def _add_bodies(self, event: Event) -> None:
@@ -340,6 +317,11 @@ class Capture:
             event.request_bytes = request.total
         if response.total and (not response.cap or response.is_cut):
             event.response_bytes = response.total
+
+
+def _empty(event: Event) -> None:
+    event.path, event.request_body, event.response_body, event.response_tail = "/", None, None, None
+    event.response_headers, event.request_content_type, event.request_content_encoding = {}, None, None
 
 
 def end_to_end(fields: Fields, secrets: Secrets) -> dict[str, list[str]]:

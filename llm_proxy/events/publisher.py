@@ -128,10 +128,6 @@ class Publisher:
             self._lines.start()
             self._greenlet = gevent.spawn(self._run)
 
-    def turn(self) -> None:
-        """Do once what the greenlet does again and again, for a process where nobody turns gevent's loop."""
-        self._turn()
-
     def reopen(self) -> None:
         """SIGUSR1: the file sink lets go of its file."""
         self._lines.reopen()
@@ -174,7 +170,7 @@ class Publisher:
                 gevent.sleep(LINGER_S)
             self._work.clear()
             try:
-                self._turn()
+                self.turn()
             except Exception:
                 log.exception("events: the publisher failed; it goes on in a second")
                 gevent.sleep(1.0)
@@ -198,8 +194,8 @@ class Publisher:
             waits.append(self._link.watched_at + WATCH_S - now)
         return max(0.01, min(waits)) if waits else None
 
-    def _turn(self) -> None:
-        """Everything that can be done now."""
+    def turn(self) -> None:
+        """Do everything that can be done now; by hand where no gevent loop runs the greenlet."""
         if self._in_process is not None:
             self._in_process.drain(self._queue, gives_way=not self._is_stopping)
             return

@@ -19,7 +19,10 @@ CLIENT_ADDRESS: Final = frozenset(  # where the client is stays between it and u
     ("X-FORWARDED-FOR", "X-FORWARDED-HOST", "X-FORWARDED-PROTO", "X-FORWARDED-PORT", "FORWARDED", "X-REAL-IP")
 ) | frozenset(("X-CLIENT-IP", "X-ORIGINAL-FORWARDED-FOR", "CF-CONNECTING-IP", "CF-IPCOUNTRY", "TRUE-CLIENT-IP"))
 OURS: Final = ("X-PROXY", "X-UPSTREAM-", "X-CACHE")  # names that only we may set
-DROPPED: Final = HOP_BY_HOP | CLIENT_ADDRESS | {"X-BODY-HASH", "X-REQUEST-START", "COOKIE", "COOKIE2"}
+_NOT_FOR_PROVIDERS: Final = frozenset(  # the last two name another path to IIS and Symfony
+    ("X-BODY-HASH", "X-REQUEST-START", "COOKIE", "COOKIE2", "X-ORIGINAL-URL", "X-REWRITE-URL")
+)
+DROPPED: Final = HOP_BY_HOP | CLIENT_ADDRESS | _NOT_FOR_PROVIDERS
 
 _KEPT_WHATEVER_CONNECTION_SAYS: Final = frozenset(  # the last two: a body must be read there as it was read here
     ("HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "X-REQUEST-ID", "CONTENT-TYPE", "CONTENT-ENCODING")

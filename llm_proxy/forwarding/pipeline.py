@@ -187,6 +187,7 @@ class Pipeline:
         if "UPGRADE" in request.values and wants_websocket(request.all("UPGRADE")):
             raise UpgradeNotSupported
         allowed.check_method(request.method)  # 4
+        allowed.check_overrides(request.fields)
         allowed.check_endpoint(request.path)  # 5
         allowed.check_fields(request.fields)  # 6
         if request.query:

@@ -137,10 +137,10 @@ def is_trusted(peer: str | None, trusted: Sequence[Network]) -> bool:
 
 
 def _bare(entry: str) -> str | None:
-    """An entry without brackets and port, in canonical form, IPv4 as such; None when it is no address."""
+    """An entry without brackets, port and zone, in canonical form, IPv4 as such; None when it is no address."""
     for text in (entry, _PORT.sub("", entry).lstrip("[")):
         try:
-            address = ipaddress.ip_address(text.strip("[]"))
+            address = ipaddress.ip_address(text.strip("[]").partition("%")[0])
         except ValueError:
             continue
         return str(getattr(address, "ipv4_mapped", None) or address)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from llm_proxy.model.addresses import counted_as
 from llm_proxy.redisclient import UNREACHABLE
 from llm_proxy.runtime.mapped_file import MappedFile
 
@@ -51,10 +52,11 @@ class Failures:
 
     def note(self, address: str | None) -> int:
         """Write an attempt down, or, past the limit, leave it out: whole seconds until the next is free, else 0."""
-        wait_s = self._note_here(address or "")
+        address = counted_as(address or "")
+        wait_s = self._note_here(address)
         if not wait_s and self._shared is not None:
             try:
-                wait_s = self._shared.fail(f"failures:{address or ''}", LIMIT, int(WINDOW_S))
+                wait_s = self._shared.fail(f"failures:{address}", LIMIT, int(WINDOW_S))
             except UNREACHABLE as exc:
                 _log.warning("failed attempts are counted on this machine alone: %s", type(exc).__name__)
         return math.ceil(wait_s)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from llm_proxy.errors import RateLimitExceeded, ServiceUnavailable
 from llm_proxy.limits.window import Count, Store, Verdict, Window, retry_after_s, used
+from llm_proxy.model.addresses import counted_as
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.redisclient import UNREACHABLE
 from llm_proxy.settings import Settings
@@ -71,7 +72,7 @@ class LimitGate:
             return
         windows = []
         if self._ip and address:
-            windows.append(Window(f"ip:{address}", self._ip, MINUTE_S, "client"))
+            windows.append(Window(f"ip:{counted_as(address)}", self._ip, MINUTE_S, "client"))
         if self._global:
             windows.append(Window("global", self._global, MINUTE_S, "global"))
         if windows:

@@ -20,9 +20,12 @@ RESERVED_PATHS = ("/health", "/ready", "/live", "/manage", "/admin")  # metrics'
 PROXY_PATH = "/v1"
 
 # Segments that begin neither with a dot nor anything else that could be read in two ways: nothing to decode.
-_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,;=-][A-Za-z0-9._~:@!$&'()*+,;=-]*)+/?|/")
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,=-][A-Za-z0-9._~:@!$&'()*+,;=-]*)+/?|/")
 _AMBIGUOUS = re.compile(r"//|\\|%5c|%00|%(?![0-9a-f]{2})|[\x00-\x20\x7f]", re.IGNORECASE)
 _SLASH = re.compile("%2f", re.IGNORECASE)
+_ESCAPED_TWICE = re.compile("%25(?:25)*(?:2e|2f|5c|00)", re.IGNORECASE)
+_PATH_PARAMETERS = re.compile(r";[^/]*")  # Tomcat, Jetty and Spring read `..;x` as `..`
+_OVERRIDES = ("X-HTTP-METHOD-OVERRIDE", "X-METHOD-OVERRIDE", "X-HTTP-METHOD")
 _DOT_SEGMENT = re.compile(r"/\.\.?(?:/|$)")
 
 
@@ -45,6 +48,12 @@ class AllowList:
         """Case does not count. Raises MethodNotAllowed, which carries Allow."""
         if method not in self._methods and method.upper() not in self._methods:
             raise MethodNotAllowed(allow=tuple(sorted(self._methods)))
+
+    def check_overrides(self, fields: Sequence[tuple[str, str]]) -> None:
+        """Check methods that fields name in place of the request's; names in upper case. Raises MethodNotAllowed."""
+        for name, value in fields:
+            if name in _OVERRIDES:
+                self.check_method(value.strip().upper())
 
     def check_endpoint(self, raw_path: str) -> None:
         """The path as the client wrote it, without the query; latin-1 text of its bytes. Raises EndpointNotFound."""
@@ -79,13 +88,14 @@ class AllowList:
 
 def _decoded(raw_path: str) -> str:
     """The path that the provider will see. Raises EndpointNotFound where it may see another one."""
-    if not raw_path.startswith("/") or _AMBIGUOUS.search(raw_path):
+    if not raw_path.startswith("/") or _AMBIGUOUS.search(raw_path) or _ESCAPED_TWICE.search(raw_path):
         raise EndpointNotFound
     try:
         path = unquote_to_bytes(raw_path.encode("latin-1")).decode("utf-8")
     except UnicodeError:
         raise EndpointNotFound from None
-    if _DOT_SEGMENT.search(path) or "//" in path:
+    bare = _PATH_PARAMETERS.sub("", path)
+    if _DOT_SEGMENT.search(path) or _DOT_SEGMENT.search(bare) or "//" in path or "//" in bare:
         raise EndpointNotFound
     return path
 

@@ -4,11 +4,14 @@ import io
 import re
 from time import monotonic
 
-from gunicorn.http.errors import LimitRequestLine
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
 from gunicorn.http.unreader import SocketUnreader
 
 from llm_proxy.errors import ClientGone, RequestTimeout
 
+MAX_HEAD_BYTES = 65536
+_FREE_BYTES = 4096  # of a head that are handed on as they come
+_END = b"\r\n\r\n"
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
 
@@ -27,6 +30,7 @@ class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(sock)
         self._line_limit = line_limit
         self._open_line_bytes = 0  # of a request line that has not ended so far
+        self._head_bytes, self._head_tail = 0, b""  # of the header section that is being read
         self.deadline: float | None = None
         self.silence_s: float | None = None
         self.write_silence_s: float | None = None  # the socket's time limit between reads: writing has one of its own
@@ -56,6 +60,7 @@ class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
         self.deadline = deadline
         first = self.buf.getbuffer()
         self._open_line_bytes = 0 if b"\n" in bytes(first) else first.nbytes
+        self._head_bytes, self._head_tail = first.nbytes, bytes(first[-3:])
 
     def _note_line(self, data: bytes) -> None:
         """The C parser looks at a request line's length when it has ended, and would wait for that."""
@@ -67,7 +72,25 @@ class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
                 raise LimitRequestLine(self._open_line_bytes, self._line_limit)
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """The next bytes. Raises RequestTimeout, and ClientGone inside a body."""
+        """Return the next bytes. Raises RequestTimeout, LimitRequestHeaders, and ClientGone inside a body."""
+        data = self._received(size_hint)
+        return data if self.deadline is None or not data else self._head_piece(data)
+
+    def _head_piece(self, data: bytes) -> bytes:
+        """Gather small pieces of a long head: a parser looks at all of it again with each piece that it gets."""
+        piece, ends = bytearray(data), _END in self._head_tail + data
+        while not ends and self._head_bytes + len(piece) > _FREE_BYTES and len(piece) < self._head_bytes // 2 and data:
+            before = bytes(piece[-3:])
+            data = self._received(None)
+            piece += data
+            ends = _END in before + data
+        self._head_bytes += len(piece)
+        if self._head_bytes > MAX_HEAD_BYTES and not ends:
+            raise LimitRequestHeaders("the header section is too long")
+        self._head_tail = (self._head_tail + piece)[-3:]
+        return bytes(piece)
+
+    def _received(self, size_hint: int | None) -> bytes:
         left = self.silence_s if self.deadline is None else self.deadline - monotonic()
         if left is not None and left <= 0:
             raise RequestTimeout

@@ -87,7 +87,7 @@ class EventSettings:
         "30s",
         "Idle time before another may take an entry.",
     )
-    redis_stream_batch_size: int = setting("REDIS_STREAM_BATCH_SIZE", integer(1, 100_000), "100", "Entries a read.")
+    redis_stream_batch_size: int = setting("REDIS_STREAM_BATCH_SIZE", integer(1, 100_000), "100", "Entries per read.")
     redis_stream_trim_acked: bool = setting(
         "REDIS_STREAM_TRIM_ACKED", boolean, "false", "The dispatcher trims all delivered entries."
     )
@@ -104,7 +104,7 @@ class DispatcherSettings:
     llm_proxy_api_key: str | None = setting("LLM_PROXY_API_KEY", text, None, "Key of the back end.", secret=True)
     dispatcher_buffer: int = setting("DISPATCHER_BUFFER", integer(1, 1_000_000), "1000", "Events held unacknowledged.")
     dispatcher_buffer_bytes: int = setting("DISPATCHER_BUFFER_BYTES", size("1MB"), "64MB", "Bytes of events held.")
-    dispatcher_batch_size: int = setting("DISPATCHER_BATCH_SIZE", integer(1, 100_000), "100", "Events a send.")
+    dispatcher_batch_size: int = setting("DISPATCHER_BATCH_SIZE", integer(1, 100_000), "100", "Events per delivery.")
     dispatcher_detach: bool = setting("DISPATCHER_DETACH", boolean, "false", "Run in the background.")
     dispatcher_flush_interval_s: float = setting(
         "DISPATCHER_FLUSH_INTERVAL", duration("10ms", "1h"), "5s", "Oldest event of a batch."

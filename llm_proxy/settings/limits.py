@@ -32,7 +32,7 @@ class LimitSettings:
         "DISTRIBUTED_RATE_LIMIT_MAX",
         integer(1),
         None,
-        "Requests a window and token; 60 when enabled and unset.",
+        "Requests per window, for each token; 60 when enabled and unset.",
     )
     distributed_rate_limit_fallback: bool = setting(
         "DISTRIBUTED_RATE_LIMIT_FALLBACK", boolean, "true", "Limit on each machine while Redis is away."

@@ -42,7 +42,7 @@ class OperationSettings:
     audit_log_max_size_mb: int = setting(
         "AUDIT_LOG_MAX_SIZE_MB",
         integer(0, 1_000_000),
-        "0",
+        "100",
         "Rotate the audit file at this size; 0 = off.",
     )
     audit_log_max_backups: int = setting("AUDIT_LOG_MAX_BACKUPS", integer(0, 1000), "5", "Rotated audit files kept.")

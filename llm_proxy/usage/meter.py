@@ -300,7 +300,7 @@ def _content(fields: Iterable[tuple[str, str]]) -> tuple[str, str]:
         if size == 12 and name.lower() == "content-type":
             media_type = value
         elif size == 16 and name.lower() == "content-encoding":
-            encoding = value
+            encoding = f"{encoding}, {value}" if encoding else value
     return media_type, encoding
 
 

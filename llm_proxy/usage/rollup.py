@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Engine, Table, case, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from llm_proxy.db.errors import is_unavailable
+from llm_proxy.db.errors import is_unavailable, is_value_fault
 from llm_proxy.db.models import TokenRow, UsageObjectRow, UsageRow
 from llm_proxy.db.session import writing
 from llm_proxy.formats.usage import Usage
@@ -98,6 +98,30 @@ class _Batch:
     @property
     def is_empty(self) -> bool:
         return not self.sums and not self.once
+
+    @property
+    def size(self) -> int:
+        """Parts that can be written apart from each other."""
+        return len(self.sums) + len(self.once)
+
+    @property
+    def token_id(self) -> str:
+        """The token of the first part."""
+        return next(iter(self.sums)).token_id if self.sums else self.once[0][1].token_id
+
+    def halves(self) -> "list[_Batch]":
+        """Return the same in two batches with marks of their own; nothing where it is one part."""
+        if self.size < 2:
+            return []
+        parts = [*self.sums.items(), *self.once]
+        return [_Batch.of(part) for part in (parts[: len(parts) // 2], parts[len(parts) // 2 :])]
+
+    @classmethod
+    def of(cls, parts: "list[Any]") -> "_Batch":
+        """Return a batch of sums by key and of objects that count once."""
+        batch = cls(once=[part for part in parts if len(part) == 3])
+        batch.sums.update(part for part in parts if len(part) == 2)
+        return batch
 
     def of_token(self, token_id: str) -> tuple[int, int]:
         """Model tokens and money."""
@@ -181,20 +205,28 @@ class Rollup:
                     self._write(batch)
                 except Exception as error:
                     self._failed()
-                    if not self._is_failing:
-                        _log.warning(
-                            "usage could not be written, it is kept: %s",
-                            type(error).__name__,
-                            exc_info=not is_unavailable(error),
-                        )
-                    self._is_failing = True
-                    return False
+                    if not is_value_fault(error):
+                        self._keep(error)
+                        return False
+                    self._running[:1] = batch.halves()
+                    if batch.size == 1:
+                        _log.error("usage of token %s is dropped: the database refuses its values", batch.token_id)
+                    continue
                 self._last_mark = batch.mark
                 del self._running[0]
                 keys = [*batch.sums, *(key for _, key, _ in batch.once)]
                 self._flushed({key.token_id for key in keys}, {key.project_id for key in keys})
             self._is_failing = False
             return True
+
+    def _keep(self, error: Exception) -> None:
+        if not self._is_failing:
+            _log.warning(
+                "usage could not be written, it is kept: %s",
+                type(error).__name__,
+                exc_info=not is_unavailable(error),
+            )
+        self._is_failing = True
 
     def _write(self, batch: _Batch) -> None:
         now = self._now()

@@ -65,7 +65,10 @@ def _http(error: HTTPException) -> Response:
     if isinstance(error, WrongMethod):
         return answer(MethodNotAllowed(allow=tuple(sorted(error.valid_methods or ()))))
     if error.code == HTTPStatus.NOT_FOUND:
-        return answer(NotFound())
+        unknown = NotFound()
+        if request.path.partition("/manage")[0]:  # a client's base URL without /v1 is the commonest mistake
+            unknown.more = {"hint": "the API is under /v1"}
+        return answer(unknown)
     refused = LlmProxyError(error.name)
     body = orjson.dumps({"error": refused.message}, option=orjson.OPT_APPEND_NEWLINE)
     return Response(body, status=error.code or 500, content_type=JSON)

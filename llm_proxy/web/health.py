@@ -21,6 +21,11 @@ def blueprint(readiness: Callable[[], str | None], metrics_path: str | None) -> 
     """
     bp = Blueprint("health", __name__)
 
+    @bp.get("/")
+    def root() -> Response:
+        """What serves here, for a person with a browser."""
+        return _json({"name": "llm-proxy", "version": __version__, "message": "the API is under /v1"})
+
     @bp.get("/health")
     def health() -> Response:
         """That the process answers, and its version; nothing else is looked at."""

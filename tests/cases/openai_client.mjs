@@ -1,5 +1,8 @@
 // Chat, streamed chat, embeddings, models, a file and audio, by the stock client; prints one JSON line.
-import OpenAI, { toFile } from "openai";
+import { File as BufferFile } from "node:buffer";
+
+globalThis.File ??= BufferFile; // Node 18 has no global one, which the client asks for when it is loaded
+const { default: OpenAI, toFile } = await import("openai");
 
 const client = new OpenAI({ apiKey: process.env.TOKEN, baseURL: process.env.BASE_URL, maxRetries: 0 });
 const question = { model: "gpt-4o", messages: [{ role: "user", content: "hello" }] };

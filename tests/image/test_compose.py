@@ -134,3 +134,14 @@ def test_hadolint_finds_nothing(tell: Callable[[str], object]) -> None:
         return
     done = subprocess.run([found, "--no-color", str(ROOT / "docker" / "Dockerfile")], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
+def test_the_env_file_of_the_checkout_reaches_our_containers(file: Path) -> None:
+    """Every variable of .env counts, but for the address, which is the container's own; the file may be missing."""
+    for name, service in yaml.safe_load(file.read_text())["services"].items():
+        if name in OURS:
+            assert service["env_file"] == [{"path": "../.env", "required": False}], name
+        if service.get("command") == ["server"]:
+            assert service["environment"]["LISTEN_ADDR"] == ":8080", name
+    assert f"docker compose --env-file .env -f docker/{file.name}" in file.read_text()

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from llm_proxy.errors import InvalidRequest
+from llm_proxy.events.secrets import Secrets
 from llm_proxy.formats.body import Body
 from llm_proxy.formats.lenient_json import loads_object
 from llm_proxy.formats.multipart import boundary_of
@@ -74,6 +75,7 @@ def _reading(data: bytes) -> object:
     return read(Body(data[:half], data[half:], missing=10))
 
 
+SECRETS = Secrets(("sk-aaaabbbbccccdddd",))
 CASES: dict[str, Case] = {
     "redaction: letters before a scheme": _redact(_repeated("a")),
     "redaction: letters before a host": _redact(_repeated("a", "@tcp(")),
@@ -132,6 +134,10 @@ CASES: dict[str, Case] = {
     "a form's model: heads": _form_model(b"\r\n\r\n"),
     "a form's model: parts": _form_model(b"\r\n--b\r\n;name=models\r\n\r\n"),
     "a form's model: short marks": _form_model(b"\r\n--", b"--\r\n"),
+    "secrets: escapes": _bytes(SECRETS.hide_spelled, b"\\u002d"),
+    "secrets: percent signs": _bytes(SECRETS.hide_spelled, b"%73"),
+    "secrets: backslashes": _bytes(SECRETS.hide_spelled, b"\\", b"%73"),
+    "secrets: beginnings": _bytes(SECRETS.hide_spelled, b"sk-aaaa%62"),
     "JSON: half pairs": _bytes(loads_object, rb"\ud83d", b'{"a":"'),
     "JSON: backslashes": _bytes(loads_object, b"\\", b'{"a":"\xff'),
     "JSON: arrays": _bytes(loads_object, b"[", b'{"a":'),

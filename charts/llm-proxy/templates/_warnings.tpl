@@ -46,7 +46,7 @@
 {{- range .Values.ingress.hosts }}
 {{- range (.paths | default (list (dict "path" "/"))) }}
 {{- if eq (.path | default "/") "/" }}
-* The ingress hands on every path, /manage and {{ $.Values.env.METRICS_PATH | default "/metrics" }} included. To publish the API alone, set ingress.hosts[].paths[].path=/v1.
+* The ingress forwards every path, /manage and {{ $.Values.env.METRICS_PATH | default "/metrics" }} included. To publish the API alone, set ingress.hosts[].paths[].path=/v1.
 {{- end }}
 {{- end }}
 {{- end }}

@@ -37,13 +37,13 @@ _MARKS = {"fault": "FAULT", "warning": "warn ", "good": "ok   "}
 
 
 @click.command("doctor", cls=Command)
-@click.option("--bundle", metavar="PATH", help="Write a redacted file for a bug report.")
+@click.option("--bundle", type=click.Path(), metavar="PATH", help="Write a redacted file for a bug report.")
 @output.output_options
 def doctor(bundle: str | None) -> None:
     """Look for faults, and say what to do about each.
 
     Looks at settings, provider file, file permissions, database, migrations, keys at rest, Redis, the provider and the
-    projects' keys, and clocks. Changes nothing. Ends with 1 when there is a fault.
+    projects' keys, and clocks. Changes nothing. Exits with 1 if there is a fault.
     """
     patient = Patient(load_settings(), env_file() or os.environ.get(ENV_FILE) or ".env")
     findings = list(examine(patient))

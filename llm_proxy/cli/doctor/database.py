@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from llm_proxy.cli.doctor.finding import Finding, Patient, fault, good, warning
 from llm_proxy.cli.doctor.skew import compare
+from llm_proxy.cli.output import counted
 from llm_proxy.crypto import KeyRing, UnopenableValue, check_key_ring, is_sealed, sealed_under
 from llm_proxy.db import migrate
 from llm_proxy.db.engine import create_engine
@@ -159,7 +160,7 @@ def _keys(engine: Engine, ring: KeyRing) -> Iterator[Finding]:
         what = f"{previous} provider keys are under a key of ENCRYPTION_KEY_PREVIOUS"
         yield warning("keys.previous", what, "run llm-proxy migrate re-encrypt, then unset ENCRYPTION_KEY_PREVIOUS")
     if not broken:
-        yield good("keys", f"{len(rows)} projects, every sealed key opens")
+        yield good("keys", f"{counted(len(rows), 'project')}: every sealed key can be opened")
 
 
 def _opens(ring: KeyRing, stored: str, row_id: str) -> bool:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from llm_proxy.audit import file as audit_file
 from llm_proxy.cli.doctor.finding import Finding, Patient, fault, good, warning
+from llm_proxy.cli.output import counted
 
 _LEAST_FREE_BYTES = 200 * 1024 * 1024
 _SOON = timedelta(days=14)
@@ -35,7 +36,7 @@ def written(patient: Patient) -> Iterator[Finding]:
             yield fault(code, f"{name}={place} cannot be written", _who(Path(place)))
     if line := audit_file.fault(settings):
         yield fault("files.audit", line, "correct the path, or let this user write there; AUDIT_LOG_FILE= is no file")
-    yield good("files", f"{count} places can be written") if count else good("files", "nothing is written")
+    yield good("files", f"{counted(count, 'path')} can be written") if count else good("files", "nothing is written")
 
 
 def database_file(patient: Patient) -> Iterator[Finding]:

@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import resource
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -70,19 +69,18 @@ def limits(patient: Patient) -> Iterator[Finding]:
 
 
 def speed(patient: Patient) -> Iterator[Finding]:
-    """What costs a request time without a fault: the Python parser, an interpreter without optimisation."""
-    version = platform.python_version()
+    """What a request's head is read by and how Python was built: both decide its cost, and neither is a fault."""
     if interpreter.request_parser() == "c":
         yield good("host.parser", "request heads are read by the C parser")
     else:
-        remedy = "pip install 'llm-proxy[fast]' (needs a C compiler and Python's headers)"
-        yield warning("host.parser", "request heads are read by the Python parser, which is slower", remedy)
-    if interpreter.is_optimised() is False:
-        what = f"Python {version} at {sys.base_prefix} was built without --enable-optimizations, and is slower"
-        yield warning("host.python", what, "use your distribution's python3, or build with --enable-optimizations")
-    else:
-        is_known = interpreter.is_optimised()
-        yield good("host.python", f"Python {version}{', an optimised build' if is_known else ''}")
+        how = "pip install 'llm-proxy[fast]' brings the C parser, and needs a compiler"
+        yield good("host.parser", f"request heads are read by the Python parser; {how}")
+    said: dict[bool | None, str] = {
+        True: "an optimised build",
+        False: "built without --enable-optimizations, and slower",
+    }
+    build = said.get(interpreter.is_optimised(), "a build that does not tell how it was made")
+    yield good("host.python", f"Python {platform.python_version()}, {build}")
 
 
 def clock(patient: Patient) -> Iterator[Finding]:

@@ -307,7 +307,7 @@ def test_database_commands(alone: dict[str, str], tmp_path: Path, door: str) -> 
     assert run("db", "backup", str(target), variables=alone, door=door).returncode == 0
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     again = run("db", "backup", str(target), variables=alone, door=door)
-    assert (again.returncode, again.stderr) == (1, f"Error: {target} is there already\n")
+    assert (again.returncode, again.stderr) == (1, f"Error: {target} already exists\n")
     assert json.loads(run("db", "stats", "--json", variables=alone, door=door).stdout)["projects"] == 0
     assert run("db", "maintain", variables=alone, door=door).stdout == "Done\n"
 

@@ -208,7 +208,9 @@ def test_audit_trail_is_listed_shown_and_exported(manages: dict[str, str]) -> No
     table = run("audit", "export", "--format", "csv", "--request-id", event["request_id"], variables=manages).stdout
     assert len(table.splitlines()) == 2
     wrong = run("audit", "list", "--since", "soon", variables=manages)
-    assert (wrong.returncode, wrong.stderr) == (1, "Error: HTTP 400: invalid start_time\n")
+    assert wrong.returncode == 1
+    assert "--since" in wrong.stderr
+    assert "expected a time such as" in wrong.stderr
 
 
 def test_dead_tokens_are_pruned(alone: dict[str, str]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from support.gateway import Gateway
 
+OPENAI = "openai@7.59.0"  # pinned, so that a release for newer Nodes does not break Debian's
+
 
 def test_the_stock_client_for_node(gateway: Gateway, checkout: Path, tmp_path: Path) -> None:
     """Chat, streamed chat, embeddings, models, file upload and audio bytes arrive as the provider made them."""
@@ -19,7 +21,7 @@ def test_the_stock_client_for_node(gateway: Gateway, checkout: Path, tmp_path: P
     if user_settings.exists():
         shutil.copy(user_settings, tmp_path / ".npmrc")
     (tmp_path / "package.json").write_text('{"private": true, "type": "module"}')
-    install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "openai"]
+    install = ["npm", "install", "--silent", "--no-audit", "--no-fund", OPENAI]
     subprocess.run(install, cwd=tmp_path, env=env, check=True, timeout=90)
     shutil.copy(checkout / "tests" / "cases" / "openai_client.mjs", tmp_path)
     env |= {"TOKEN": gateway.token().bearer, "BASE_URL": f"{gateway.url}/v1"}

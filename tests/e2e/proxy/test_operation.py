@@ -73,10 +73,27 @@ def test_metrics_can_be_off_and_elsewhere(tmp_path: Path, provider: Provider) ->
 
 
 def test_an_unknown_route_is_json(both_lanes: Gateway) -> None:
-    """DP-83."""
-    status, fields, body = both_lanes.get("/nothing")
-    assert (status, body) == (404, b'{"error":"Not found","code":"not_found"}\n')
+    """It says where the API is, for clients whose base URL lacks /v1; not below /manage."""
+    status, fields, body = both_lanes.get("/chat/completions")
+    assert (status, body) == (404, b'{"error":"Not found","hint":"the API is under /v1","code":"not_found"}\n')
     assert fields["X-Request-ID"]
+    headers = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}"}
+    assert b"hint" not in both_lanes.get("/manage/nothing", headers)[2]
+
+
+def test_the_root_says_what_serves(both_lanes: Gateway) -> None:
+    """Name, version, and where the API is."""
+    status, _, body = both_lanes.get("/")
+    assert status == 200
+    assert json.loads(body) == {"name": "llm-proxy", "version": __version__, "message": "the API is under /v1"}
+
+
+@pytest.mark.parametrize("path", ["//manage/projects", "///metrics", "/%6danage/projects", "/%6detrics", "/manage%2fx"])
+def test_other_spellings_of_own_paths_are_not_found(gateway: Gateway, path: str) -> None:
+    """Rules of an edge by prefix hold."""
+    with Client(gateway.address) as client:
+        answer = client.send(request(path)).answer()
+    assert (answer.status, json.loads(answer.body)["code"]) == (404, "not_found")
 
 
 def test_the_management_api_is_there(both_lanes: Gateway) -> None:

@@ -44,6 +44,22 @@ def test_an_object_is_counted_once_over_all_workers(ready_database: Database) ->
     assert rows(ready_database) == [(date(2026, 1, 2), "gpt-4o", 2, 10, 5)]
 
 
+def test_an_absurd_sum_is_dropped_and_the_others_are_written(
+    ready_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A batch that the database refuses is split until the culprit stands alone."""
+    worker = Rollup(ready_database.engine())
+    keys = [KEY._replace(token_id=f"t{n}") for n in range(7)]
+    for n, key in enumerate(keys):
+        worker.add(key, Sums.of(Usage(10, 1), 2**63 if n == 4 else 5))
+    worker.add(KEY._replace(token_id="t9"), Sums.of(Usage(10, 1), 5), once="resp_9")
+    assert worker.flush()
+    assert sum(row[3] for row in rows(ready_database)) == 70
+    assert [record.levelname for record in caplog.records if "t4 is dropped" in record.message] == ["ERROR"]
+    worker.add(KEY, Sums.of(Usage(10, 1), 5))
+    assert worker.flush()
+
+
 def test_what_cannot_be_written_is_kept(ready_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed flush loses nothing and counts nothing twice."""
     worker = Rollup(ready_database.engine())

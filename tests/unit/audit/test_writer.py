@@ -9,7 +9,7 @@ import pytest
 from llm_proxy.audit.file import AuditFile, fault
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.verify_file import verify_file
-from llm_proxy.audit.writer import PER_MINUTE, QUEUE, AuditWriter
+from llm_proxy.audit.writer import PER_MINUTE, QUEUE, SERVER_PER_MINUTE, AuditWriter
 from llm_proxy.settings import Settings
 
 
@@ -47,6 +47,34 @@ def test_one_address_fills_no_disk(tmp_path: Path) -> None:
     assert suppressed[0]["client_ip"] == "10.0.0.1"
 
 
+def test_many_addresses_fill_no_disk(tmp_path: Path) -> None:
+    """All addresses together have a budget; an IPv6 address counts as its /64; chosen texts are cut."""
+    clock, path = _Clock(), tmp_path / "audit.log"
+    writer = AuditWriter(file=AuditFile(path), clock=clock)
+    for number in range(PER_MINUTE + 10):
+        writer.offer(_event(f"2001:db8::{number:x}"))
+    writer.flush()
+    assert len(_lines(path)) == PER_MINUTE
+    for number in range(SERVER_PER_MINUTE):
+        writer.offer(_event(f"10.0.{number}.1"))
+    writer.close()
+    suppressed = [line["details"] for line in _lines(path)[SERVER_PER_MINUTE:]]
+    assert suppressed == [{"reason": "suppressed", "suppressed": n} for n in (10, PER_MINUTE)]
+
+
+def test_a_refusal_is_a_bounded_record(tmp_path: Path) -> None:
+    """Path and agent are the client's to choose; secrets are hidden before the cut."""
+    path = tmp_path / "audit.log"
+    writer = AuditWriter(file=AuditFile(path))
+    key = "sk-" + "A" * 40
+    details = {"endpoint": "/" + "a" * 250 + "/" + key + "b" * 8000, "user_agent": "c" * 8000, "token_id": "t"}
+    writer.offer(AuditEvent("token.access", "anonymous", "denied", details=details))
+    writer.close()
+    line = path.read_text()
+    assert len(line) < 1200
+    assert "sk-AAAAAA" not in line
+
+
 def test_closing_says_how_many_were_left_out(tmp_path: Path) -> None:
     """What is queued and what was suppressed is written at the end."""
     path = tmp_path / "audit.log"
@@ -61,8 +89,10 @@ def test_closing_says_how_many_were_left_out(tmp_path: Path) -> None:
 def test_a_full_queue_counts_and_does_not_wait(tmp_path: Path) -> None:
     """Beyond its bound the queue drops and counts."""
     lost: list[str] = []
-    writer = AuditWriter(file=AuditFile(tmp_path / "audit.log"), failed=lost.append)
+    clock = _Clock()
+    writer = AuditWriter(file=AuditFile(tmp_path / "audit.log"), failed=lost.append, clock=clock)
     for n in range(QUEUE + 5):
+        clock.now += 61
         writer.offer(_event(f"10.{n // 65536}.{n // 256 % 256}.{n % 256}"))
     assert lost == ["queue"] * 5
 

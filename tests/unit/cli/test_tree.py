@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from llm_proxy import __version__
-from llm_proxy.cli import COMMANDS, main, root
+from llm_proxy.cli import COMMANDS, SECTIONS, main, root
 from llm_proxy.cli.flask_door import Door
 from llm_proxy.settings import variables
 
@@ -57,7 +57,7 @@ def test_no_arguments_is_help(path: tuple[str, ...]) -> None:
     """A group alone shows its help and ends with 0."""
     result = CliRunner().invoke(root, path)
     assert result.exit_code == 0
-    assert "Commands:" in result.output
+    assert "Commands:" in result.output or "Start here:" in result.output
 
 
 def test_first_lines_of_the_list_are_those_of_the_commands() -> None:
@@ -68,6 +68,14 @@ def test_first_lines_of_the_list_are_those_of_the_commands() -> None:
         assert command is not None
         assert command.name == name
         assert first_line.endswith(".")
+
+
+def test_the_first_help_groups_every_command() -> None:
+    """Each command stands under one title, and the last line says where to read on."""
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(COMMANDS)
+    shown = CliRunner().invoke(root, ["--help"]).output
+    assert [line[:-1] for line in shown.splitlines() if line.rstrip(":") in SECTIONS] == list(SECTIONS)
+    assert shown.splitlines()[-1].startswith("Learn more:")
 
 
 def test_both_doors_lead_to_the_same_commands() -> None:
@@ -93,8 +101,8 @@ def test_no_option_reads_a_variable_by_itself(path: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("mange", "No such command 'mange'. Did you mean 'manage'?; see llm-proxy --help"),
-        ("manage tokne list", "No such command 'tokne'. Did you mean 'token'?; see llm-proxy manage --help"),
+        ("mange", "No such command 'mange'; did you mean 'manage'? See llm-proxy --help"),
+        ("manage tokne list", "No such command 'tokne'; did you mean 'token'? See llm-proxy manage --help"),
         ("completion", "Missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish; see llm-proxy completion -"),
     ],
 )

@@ -25,13 +25,14 @@ TRUSTED = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8"))
         ("::ffff:10.0.0.1", ["203.0.113.7"], "203.0.113.7"),
         ("10.0.0.1", ["::ffff:203.0.113.13"], "203.0.113.13"),
         ("10.0.0.1", ["[::ffff:203.0.113.13]:4711"], "203.0.113.13"),
+        ("10.0.0.1", ["fe80::1%3"], "fe80::1"),
         ("fd00::1", ["2001:db8::2"], "2001:db8::2"),
         ("", ["203.0.113.7"], "203.0.113.7"),
         (None, [], None),
     ],
 )
 def test_the_client_is_the_last_that_nobody_trusts(peer: str | None, forwarded: list[str], address: str | None) -> None:
-    """DP-88."""
+    """Zone, port and brackets are no part of an address."""
     assert client_address(peer, forwarded, TRUSTED) == address
 
 

@@ -55,6 +55,8 @@ def test_a_refused_method_is_answered_with_those_allowed() -> None:
         "/v1/mod%65ls/x",
         "/v1/models/%C3%A9",
         "/v1/models/a.b",
+        "/v1/models/a;v=1",
+        "/v1/models/100%25",
         "/v1/models/.hidden",
         "/v1/models/a%2eb",
         "/v1/chat/completions",
@@ -73,6 +75,14 @@ def test_an_endpoint_allows_itself_and_all_below(path: str) -> None:
     "path",
     [
         "/v1/modelsX",
+        "/v1/models/..;/organization",
+        "/v1/models/..;x=1/organization",
+        "/v1/models/..%3b/organization",
+        "/v1/models/.;/x",
+        "/v1/models/;/../organization",
+        "/v1/models/%252e%252e%252forganization",
+        "/v1/models/x%25252fy",
+        "/v1/models/%255c",
         "/v1/model",
         "/v1/files",
         "/v1",
@@ -154,3 +164,11 @@ def test_a_missing_field_is_named_as_the_file_spells_it() -> None:
     """The message is the contract's."""
     with pytest.raises(RequiredHeaderMissing, match=r"^Required header missing: X-Team$"):
         allow_list(required_headers=("X-Team",)).check_fields([])
+
+
+@pytest.mark.parametrize("name", ["X-HTTP-METHOD-OVERRIDE", "X-METHOD-OVERRIDE", "X-HTTP-METHOD"])
+def test_another_method_in_a_field_must_be_allowed_as_well(name: str) -> None:
+    """Some providers take it for the request's own."""
+    allow_list().check_overrides([("HOST", "x"), (name, " get ")])
+    with pytest.raises(MethodNotAllowed):
+        allow_list().check_overrides([(name, "GET"), (name, "DELETE")])

@@ -1,0 +1,190 @@
+"""Secrets that must not be found in an event, in whatever spelling, coding or pieces they stand there."""
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from llm_proxy.events.event import Event
+from llm_proxy.formats.content_coding import codings, decoded
+from llm_proxy.formats.lenient_json import loads
+from llm_proxy.formats.sse import is_event_stream
+from llm_proxy.formats.streams import merge
+from llm_proxy.redaction import obfuscate
+
+_LEAST_SECRET = 8  # shorter ones would be found where they are none
+_SHOWN = 8  # characters at a secret's beginning that its masked form shows
+_MOST_BYTES = 262_144  # of a body whose coding had to be undone
+_MAX_EXPANDED_BYTES = 4 * 1024 * 1024
+_ESCAPED = re.compile(rb"(?:\\u00|%)([2-7][0-9a-fA-F])")
+_PIECES = re.compile(
+    rb'"(?:content|text|arguments|delta|refusal|thinking|partial_json|transcript|reasoning|reasoning_content|value|input)"'
+    rb'\s{0,8}:\s{0,8}"((?:[^"\\]|\\.)*+)"',
+    re.DOTALL,
+)
+_OTHER_PLACES = re.compile(rb'index"\s{0,8}:\s{0,8}[1-9]')  # several choices or blocks, whose pieces may alternate
+_LOGPROBS = b'"logprobs"'
+
+
+class Secrets:
+    """The caller's token and the provider's key."""
+
+    __slots__ = ("_secrets",)
+
+    def __init__(self, secrets: Iterable[str | None]) -> None:
+        self._secrets: Sequence[str] = [secret for secret in secrets if secret and len(secret) >= _LEAST_SECRET]
+
+    def hide(self, body: bytes) -> bytes:
+        """Return the bytes with each secret in its masked form."""
+        for secret in self._secrets:
+            encoded = secret.encode("utf-8", "replace")
+            if encoded in body:
+                body = body.replace(encoded, obfuscate(secret).encode("utf-8", "replace"))
+        return body
+
+    def hide_spelled(self, body: bytes) -> bytes:
+        """Return the same, also where characters are escaped as JSON or an address does, or the end is cut off."""
+        for secret in self._secrets:
+            encoded, masked = secret.encode("utf-8", "replace"), obfuscate(secret).encode("utf-8", "replace")
+            body = body.replace(encoded, masked)
+            if _is_escaped(body, encoded):
+                body = _spellings(secret).sub(lambda _, masked=masked: masked, body)  # type: ignore[misc]
+            start = body.rfind(encoded[: _SHOWN + 1], max(0, len(body) - len(encoded)))
+            if start >= 0 and encoded.startswith(body[start:]):
+                body = body[: start + _SHOWN]
+        return body
+
+    def hide_text(self, text: str) -> str:
+        """Return the text of a field with each secret masked."""
+        for secret in self._secrets:
+            if secret in text:
+                text = text.replace(secret, obfuscate(secret))
+        return text
+
+    def hide_spelled_text(self, text: str) -> str:
+        """Return the same, also where characters are escaped."""
+        return self.hide_spelled(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+
+    def hide_value(self, value: Any) -> Any:
+        """Return a JSON value with each secret masked, and without the tokens that spell texts out again."""
+        if isinstance(value, str):
+            return self.hide_text(value)
+        if isinstance(value, list):
+            return [self.hide_value(item) for item in value]
+        if isinstance(value, dict):
+            return {self.hide_text(name): self.hide_value(item) for name, item in value.items() if name != "logprobs"}
+        return value
+
+    def clean(self, event: Event) -> None:
+        """Hide the secrets in everything that the event says, its bodies' codings undone and pieces put together."""
+        if not self._secrets:
+            return
+        event.path, event.request_id = self.hide_spelled_text(event.path), self.hide_spelled_text(event.request_id)
+        if event.request_content_type is not None:
+            event.request_content_type = self.hide_spelled_text(event.request_content_type)
+        if event.request_content_encoding is not None:
+            event.request_content_encoding = self.hide_spelled_text(event.request_content_encoding)
+        if event.request_body:
+            self._clean_request(event, event.request_body)
+        if event.response_body:
+            self._clean_response(event, event.response_body)
+        if event.response_tail:
+            event.response_tail = self.hide_spelled(event.response_tail)
+
+    def _clean_request(self, event: Event, body: bytes) -> None:
+        plain = _plain(body, event.request_content_encoding or "")
+        hidden = self.hide_spelled(plain)
+        if hidden != plain:
+            event.request_body, is_cut = hidden[:_MOST_BYTES], len(hidden) > _MOST_BYTES
+            event.request_content_encoding = None
+            if is_cut:
+                event.request_truncated, event.request_bytes = True, event.request_bytes or len(body)
+
+    def _clean_response(self, event: Event, body: bytes) -> None:
+        encoding = event.header("Content-Encoding")
+        plain = _plain(body, encoding)
+        hidden = self.hide_spelled(plain)
+        is_stream = is_event_stream(event.header("Content-Type"), hidden)
+        spells_out = _LOGPROBS in hidden and self._is_masked_in(hidden)
+        if is_stream and (spells_out or self._is_split_in(hidden)):
+            self._put_merged(event, hidden)
+        elif hidden != plain or spells_out:
+            _put_plain(event, self._without_logprobs(hidden) if spells_out else hidden)
+
+    def _is_masked_in(self, body: bytes) -> bool:
+        return any(obfuscate(secret).encode("utf-8", "replace") in body for secret in self._secrets)
+
+    def _is_split_in(self, stream: bytes) -> bool:
+        """Return whether the pieces of a stream make a secret when they are put together."""
+        joined = b"".join(_PIECES.findall(stream))
+        if self.hide_spelled(joined) != joined:
+            return True
+        if _OTHER_PLACES.search(stream) is None:
+            return False
+        merged = merge(stream)
+        return merged is not None and self.hide_value(merged.answer) != _without_logprobs(merged.answer)
+
+    def _put_merged(self, event: Event, stream: bytes) -> None:
+        """Replace a stream by the response that it stands for, masked; by nothing where that is not known."""
+        merged = merge(stream)
+        event.response_bytes = event.response_bytes or len(event.response_body or b"")
+        if merged is None:
+            event.response_body, event.response_tail, event.response_truncated = None, None, True
+            return
+        event.response_tail = None
+        _put_plain(event, orjson.dumps(self.hide_value(merged.answer)))
+        event.response_headers["Content-Type"] = ["application/json"]
+
+    def _without_logprobs(self, body: bytes) -> bytes:
+        try:
+            return orjson.dumps(self.hide_value(loads(body)))
+        except (ValueError, TypeError):  # cut in the middle: what follows the first of them goes
+            return body[: body.find(_LOGPROBS)]
+
+
+def _put_plain(event: Event, body: bytes) -> None:
+    """Put a body without its content coding into an event, whose tail is part of what it replaces."""
+    is_coded = bool(codings(event.header("Content-Encoding")))
+    event.response_body, is_cut = body[:_MOST_BYTES], len(body) > _MOST_BYTES
+    if is_cut:
+        event.response_truncated, event.response_bytes = True, event.response_bytes or len(body)
+    if is_coded or is_cut:
+        event.response_tail = None
+    event.response_headers = {
+        name: values for name, values in event.response_headers.items() if name.lower() != "content-encoding"
+    }
+
+
+def _plain(body: bytes, encoding: str) -> bytes:
+    return body if not codings(encoding) else decoded(body, encoding, _MAX_EXPANDED_BYTES) or body
+
+
+def _without_logprobs(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_logprobs(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _without_logprobs(item) for name, item in value.items() if name != "logprobs"}
+    return value
+
+
+def _is_escaped(body: bytes, secret: bytes) -> bool:
+    """Return whether the body escapes a character that the secret has."""
+    if b"\\/" in body and b"/" in secret:
+        return True
+    if b"\\u00" not in body and b"%" not in body:
+        return False
+    return any(int(found[1], 16) in secret for found in _ESCAPED.finditer(body))
+
+
+@lru_cache(maxsize=64)
+def _spellings(secret: str) -> re.Pattern[bytes]:
+    """Return a pattern of the secret in which each character may be escaped; escapes may be escaped in turn."""
+    return re.compile(b"".join(_spelled(character) for character in secret.encode("utf-8", "replace")))
+
+
+def _spelled(character: int) -> bytes:
+    both = b"".join(b"[%c%c]" % (digit, digit ^ 32) if digit > 57 else b"%c" % digit for digit in b"%02x" % character)
+    slash = rb"|\\{1,8}/" if character == ord("/") else b""
+    return rb"(?:%s|\\{1,8}u00%s|%%%s%s)" % (re.escape(bytes((character,))), both, both, slash)
