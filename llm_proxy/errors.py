@@ -230,6 +230,13 @@ class ModelNotPriced(LlmProxyError):
     status, type, code, message = 403, "permission_error", "model_not_priced", "Model has no price"
 
 
+class EndpointNotBudgeted(LlmProxyError):
+    """The token has a budget, and BUDGETS_REFUSE_UNSEEN refuses what its budget cannot see: batches, for one."""
+
+    status, type, code = 403, "permission_error", "endpoint_not_budgeted"
+    message = "Not available to tokens with a budget"
+
+
 # -- limits ---------------------------------------------------------------------------------------------------------
 
 

@@ -126,13 +126,15 @@ def _short(level: str, head: dict[str, str], fields: Fields) -> str:
     at = f"{head['ts'][11:19]}Z"
     if fields.get("component") == "access" and "status_code" in fields:
         took = f"{fields['duration_ms']} ms"
-        if fields.get("upstream_duration_ms") is not None:
+        if fields.get("upstream_duration_ms"):
             took += f" (provider {round(fields['upstream_duration_ms'])})"
         error = f" {_plain(fields['error'])}" if fields.get("error") else ""
         return f"{at} {fields.get('method')} {_plain(fields.get('path'))} {fields['status_code']} {took}{error}"
+    if level == "info":
+        return f"{at} {_escaped(head['msg'])}"
     kept = {name: value for name, value in fields.items() if name not in _SHORT_WITHOUT and value is not None}
     pairs = " ".join(f"{name}={_plain(value)}" for name, value in kept.items())
-    word = "" if level == "info" else f"{level} "
+    word = f"{level} "
     return f"{at} {word}{_escaped(head['msg'])}{' ' if pairs else ''}{pairs}"
 
 

@@ -1,7 +1,8 @@
 """Reference pages made from the code: `python tools/reference_pages.py docs/reference`.
 
 docs/reference/errors.md comes from `llm_proxy.errors`, docs/reference/metrics.md from `llm_proxy.metrics` and
-`llm_proxy.runtime_metrics`. A test compares the pages with what this module makes.
+`llm_proxy.runtime_metrics`, docs/reference/audit-actions.md from `llm_proxy.model.audit_actions`. A test compares the
+pages with what this module makes.
 """
 
 import sys
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from llm_proxy import errors, runtime_metrics
 from llm_proxy.metrics import REGISTRY
+from llm_proxy.model.audit_actions import AuditAction
 
 _ERRORS = """# Error codes
 
@@ -43,6 +45,17 @@ This page is made from `llm_proxy/metrics.py` and `llm_proxy/runtime_metrics.py`
 
 | Metric | Type | Labels | Meaning |
 |---|---|---|---|
+"""
+_ACTIONS = """# Audit actions
+
+Each record of the audit trail has one of these actions. Its `outcome` is `success`, `failure` (the call was refused for
+what it asked), `denied` (it was not allowed) or `error` (the server could not do it). Form and storage of records:
+[security](../security.md).
+
+This page is made from `llm_proxy/model/audit_actions.py` by `python tools/reference_pages.py docs/reference`.
+
+| Action | Recorded when |
+|---|---|
 """
 _NOT_RENDERED = (errors.ClientGone, errors.UpstreamCut)  # nothing is sent: the connection is gone or is cut
 
@@ -104,7 +117,12 @@ def metric_page(registry: CollectorRegistry = REGISTRY) -> str:
     return _METRICS + "".join(sorted(rows))
 
 
-PAGES = {"errors.md": error_page, "metrics.md": metric_page}
+def action_page() -> str:
+    """Return docs/reference/audit-actions.md."""
+    return _ACTIONS + "".join(f"| `{action}` | {action.meaning} |\n" for action in AuditAction)
+
+
+PAGES = {"audit-actions.md": action_page, "errors.md": error_page, "metrics.md": metric_page}
 
 
 def main(folder: Path) -> None:

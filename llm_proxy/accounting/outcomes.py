@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from llm_proxy import errors
+from llm_proxy.model.audit_actions import AuditAction
 
 BY_STATUS = "by status"  # the provider's status decides: `up{2xx}`, or whether the breaker fails
 BREAKER_STATUSES = frozenset((502, 503, 504))
@@ -39,6 +40,8 @@ class Row:
         breaker: `fail`, `reset`, `neutral`, or BY_STATUS.
         is_logged: Whether there is an access line.
         audit: Action of the audit record; None for no record.
+        is_use: Whether a token that was found usable counts as used: `last_used_at` moves. Not where it was refused for
+            its quota, a limit or a budget.
     """
 
     number: int
@@ -52,11 +55,12 @@ class Row:
     event: str | None = None
     breaker: str = "neutral"
     is_logged: bool = True
-    audit: str | None = None
+    audit: AuditAction | None = None
+    is_use: bool = True
 
 
-def _refused(number: int, outcome: str, audit: str | None = None) -> Row:
-    return Row(number, outcome, is_error=True, is_rejected=True, audit=audit)
+def _refused(number: int, outcome: str, audit: AuditAction | None = None, *, is_use: bool = True) -> Row:
+    return Row(number, outcome, is_error=True, is_rejected=True, audit=audit, is_use=is_use)
 
 
 def _exchange(number: int, outcome: str, upstream: str, event: str, **rest: object) -> Row:
@@ -100,10 +104,12 @@ HIT = Row(11, "Cache hit")
 LOCAL_304 = Row(12, "Local conditional 304")
 REVALIDATED = _exchange(13, "Revalidation, upstream 304", BY_STATUS, "revalidated", breaker="reset")
 INVALID = _refused(14, "Refused by validation")
-UNAUTHENTICATED = _refused(15, "Authentication refused (401)", "token.access")
-PROJECT_REFUSED = _refused(16, "Project inactive (403), or its state unknown (503)", "proxy_request")
-OVER_QUOTA = _refused(17, "Over quota, by the read check or in the race for the last unit", "token.access")
-OVER_LIMIT = _refused(18, "Window, address or global limit")
+UNAUTHENTICATED = _refused(15, "Authentication refused (401)", AuditAction.TOKEN_ACCESS, is_use=False)
+PROJECT_REFUSED = _refused(16, "Project inactive (403), or its state unknown (503)", AuditAction.PROXY_REQUEST)
+OVER_QUOTA = _refused(
+    17, "Over quota, by the read check or in the race for the last unit", AuditAction.TOKEN_ACCESS, is_use=False
+)
+OVER_LIMIT = _refused(18, "Window, address or global limit", is_use=False)
 NO_WAY_UPSTREAM = _refused(19, "Circuit open, overloaded, or no provider key")
 DRAINING = _refused(20, "Proxy draining, new request")
 DRAIN_CUT = _exchange(
@@ -113,9 +119,9 @@ DRAIN_CUT_EARLY = _refused(22, "Proxy draining, cut before dispatch")
 UNSETTLED = _refused(23, "Database unavailable at reservation")
 FAULT_BEFORE_DISPATCH = _refused(24, "Unexpected exception in the proxy, before dispatch")
 FAULT = _exchange(24, "Unexpected exception in the proxy, dispatched", "aborted", "proxy_error", is_error=True)
-PREFLIGHT = Row(25, "Preflight", is_counted=False, is_logged=False)
+PREFLIGHT = Row(25, "Preflight", is_counted=False, is_logged=False, is_use=False)
 REFUSED_BY_SERVER = Row(
-    26, "Refused by the server layer before the head was accepted", is_counted=False, is_rejected=True
+    26, "Refused by the server layer before the head was accepted", is_counted=False, is_rejected=True, is_use=False
 )
 BODY_SILENT = _refused(27, "Request body silent too long, before dispatch")
 UPLOAD_SILENT = _exchange(
@@ -141,7 +147,9 @@ UPLOAD_TOO_LARGE = _exchange(
     is_error=True,
 )
 REVOKED = _exchange(29, "Stream cut because its token was revoked", "aborted", "revoked", is_error=True)
-DENIED_LATER = _refused(30, "Budget passed (429), idle token (401), model without price (403)", "token.access")
+DENIED_LATER = _refused(
+    30, "Budget passed (429), idle token (401), model without price (403)", AuditAction.TOKEN_ACCESS, is_use=False
+)
 REFUSED_LATER = _refused(30, "Not cached (504), no event bus (503), no room to check an upload (507)")
 
 TABLE: tuple[Row, ...] = (
@@ -189,6 +197,7 @@ _REFUSALS: tuple[tuple[type[errors.LlmProxyError], Row], ...] = (
     (errors.ProjectInactive, PROJECT_REFUSED),
     (errors.OriginNotAllowed, INVALID),
     (errors.ModelNotPriced, DENIED_LATER),
+    (errors.EndpointNotBudgeted, DENIED_LATER),
     (errors.TokenBudgetExceeded, DENIED_LATER),
     (errors.CostBudgetExceeded, DENIED_LATER),
     (errors.QuotaExhausted, OVER_QUOTA),
@@ -314,11 +323,6 @@ def _upstream_failed(ending: Ending, failure: errors.UpstreamError) -> Row:
 def upstream_label(row: Row, status: int | None) -> str | None:
     """Label of `up{…}`: the row's, or the provider's status class (a status above 599 counts as 5xx)."""
     return f"{min((status or 0) // 100, 5)}xx" if row.upstream == BY_STATUS else row.upstream
-
-
-def moves_last_used(row: Row) -> bool:
-    """Whether a token that was found good counts as used (A4): not where it was refused for quota or limit."""
-    return row.audit != "token.access" and row.number != OVER_LIMIT.number
 
 
 def breaker_verdict(row: Row, status: int | None) -> str:

@@ -13,7 +13,8 @@ from llm_proxy.cli import output
 from llm_proxy.cli.manage import ManageCommand, ManageGroup, client
 from llm_proxy.cli.moments import ApiMomentOption
 from llm_proxy.cli.options import plain_option
-from llm_proxy.cli.references import segment
+from llm_proxy.cli.references import audit_id
+from llm_proxy.cli.references import project_id as id_of
 from llm_proxy.runtime.clock import rfc3339, utc_now
 from llm_proxy.texts import spreadsheet_safe
 
@@ -103,7 +104,8 @@ def list_events(
 @click.argument("event_id", metavar="ID")
 def show(event_id: str) -> None:
     """Show one record."""
-    found = client().call("GET", f"/manage/audit/{segment(event_id)}")
+    api = client()
+    found = api.call("GET", f"/manage/audit/{audit_id(api, event_id)}")
     output.emit(found, lambda: output.lines({name: found[name] for name in _FIELDS if name in found}))
 
 
@@ -170,6 +172,8 @@ def plain_cell(value: Any) -> str:
 def _query(said: Mapping[str, Any]) -> dict[str, Any]:
     """The API's parameters."""
     query: dict[str, Any] = {name: said[name] for name in (*_FILTERS, "search") if said.get(name) is not None}
+    if query.get("project_id") is not None:
+        query["project_id"] = id_of(client(), query["project_id"])
     for flag, name in (("since", "start_time"), ("until", "end_time")):
         if (written := said.get(flag)) is not None:
             query[name] = written

@@ -163,6 +163,7 @@ class Capture:
         "_secrets",
         "_started_at_s",
         "_tail",
+        "_usage",
         "held_bytes",
         "is_off",
     )
@@ -194,6 +195,7 @@ class Capture:
         self._is_complete = True
         self._facts: dict[str, Any] = {}
         self._secrets = _NO_SECRETS
+        self._usage: Callable[[], dict[str, int] | None] | None = None
 
     def request_data(self, chunk: bytes) -> None:
         """A piece of the request's content went to the provider."""
@@ -241,6 +243,7 @@ class Capture:
         token_id: str | None = None,
         provider: str | None = None,
         event_id: str = "",
+        usage: Callable[[], dict[str, int] | None] | None = None,
     ) -> None:
         """The exchange is over: note its facts, mask what was kept, let go of the rest.
 
@@ -249,6 +252,7 @@ class Capture:
             secrets: The caller's token and the provider's key, in clear.
             is_complete: False when the answer was broken off: `ResponseTruncated`.
             event_id: Default: a new UUIDv7.
+            usage: Tells what the exchange used, when the event is made.
         """
         self._facts = {
             "status": status,
@@ -260,7 +264,7 @@ class Capture:
             "provider": provider,
             "event_id": event_id,
         }
-        self._is_complete, self._secrets = is_complete, Secrets(secrets)
+        self._is_complete, self._secrets, self._usage = is_complete, Secrets(secrets), usage
         try:
             self._mask()
         except Exception:
@@ -297,6 +301,7 @@ class Capture:
         event.event_id = event.event_id or uuid7(self._started_at_s)
         try:
             event.response_headers = end_to_end(self._response_fields, self._secrets)
+            event.usage = self._usage() if self._usage is not None else None
             self._add_bodies(event)
             self._secrets.clean(event)
         except Exception:

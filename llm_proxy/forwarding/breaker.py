@@ -14,7 +14,7 @@ COOL_DOWN_S = 30.0
 SHARE_OF_CONNECTIONS = 0.9  # the rest is for probes, metrics and /manage
 
 
-class Circuit:
+class CircuitBreaker:
     """Opens after 5 failures in a row, lets one probe through after the cool-down; its success closes the circuit.
 
     Args:
@@ -60,7 +60,7 @@ class Circuit:
                 self._opened_s = self._now()
 
 
-class Slots:
+class ConcurrencyLimit:
     """How many exchanges a worker runs at once.
 
     Args:

@@ -69,6 +69,7 @@ class EventRecorder:
             project_id=token.project_id,
             token_id=token.id,
             provider=self._provider,
+            usage=exchange.usage.counted if exchange.usage is not None else None,
         )
         self._publisher.offer(capture)
 

@@ -204,7 +204,7 @@ _EVENT_STREAM: Final = b"text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerFields:
+class ResponseFields:
     """What the provider's fields come to, for the client; latin-1 text, names as the provider spelled them.
 
     `is_event_stream`: Content-Type contains text/event-stream. `has_length`: there is a Content-Length.
@@ -220,7 +220,7 @@ class AnswerFields:
 _answer_names: dict[bytes, tuple[str, int]] = {}  # as sent → (spelling, "" to drop it; its bit, 0 for most)
 
 
-def answer_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> AnswerFields:
+def response_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> ResponseFields:
     """The client's field list from the provider's, in its order.
 
     Dropped: hop-by-hop fields, Set-Cookie, what REPLACED names, every Date and Server but the first. `x-request-id`
@@ -256,7 +256,7 @@ def answer_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> An
         passed = _once(passed)
     if is_event_stream:
         passed.append(("X-Accel-Buffering", "no"))
-    return AnswerFields(passed, is_event_stream, seen & _LENGTH != 0, seen & (_LENGTH | _CODING) != 0)
+    return ResponseFields(passed, is_event_stream, seen & _LENGTH != 0, seen & (_LENGTH | _CODING) != 0)
 
 
 def _judge_answer_name(raw: bytes) -> tuple[str, int]:

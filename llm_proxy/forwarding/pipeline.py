@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
-from urllib.parse import unquote_plus
 
 from llm_proxy.accounting.admission import Admission
 from llm_proxy.cache.lookup import StoredResponse
@@ -16,27 +15,27 @@ from llm_proxy.errors import (
     ClientConnectionError,
     ClientGone,
     Draining,
-    InvalidToken,
+    EndpointNotBudgeted,
     LlmProxyError,
     ProjectInactive,
-    TokenInQuery,
     UpgradeNotSupported,
     UpstreamAuthError,
     UpstreamCut,
 )
 from llm_proxy.forwarding.body import StreamedBody, check_declared
-from llm_proxy.forwarding.breaker import Circuit, Slots
+from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit
 from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.exchange import Exchange, ExchangeRegistry
 from llm_proxy.forwarding.fields import (
     REPLACED_WITH_CORRELATION,
     REPLACED_WITH_ORIGIN,
     RequestFields,
-    answer_fields,
+    response_fields,
 )
 from llm_proxy.forwarding.inspection import Body, Incoming, Inspector
 from llm_proxy.forwarding.relay import Relay
 from llm_proxy.forwarding.request import ProxyRequest
+from llm_proxy.forwarding.request_checks import bearer_of, check_query, wants_websocket
 from llm_proxy.forwarding.response_cache import ResponseSource, row_of_hit
 from llm_proxy.forwarding.settlement import Settlement
 from llm_proxy.forwarding.taps import Sendable, Tap, response_taps, tapped
@@ -44,7 +43,7 @@ from llm_proxy.limits.gate import LimitGate
 from llm_proxy.logs import AccessLog
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.providers import AllowList, Provider
-from llm_proxy.tokens.bearer import hint_of_unknown, is_in
+from llm_proxy.tokens.bearer import hint_of_unknown
 from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
 from llm_proxy.usage.budgets import Budgets
@@ -89,6 +88,7 @@ class Pipeline:
         render: From an error to a response's status, fields and body.
         max_request_bytes: MAX_REQUEST_SIZE; 0 = no limit.
         enforce_project_active: LLM_PROXY_ENFORCE_PROJECT_ACTIVE.
+        refuses_unseen: BUDGETS_REFUSE_UNSEEN.
     """
 
     def __init__(
@@ -105,8 +105,8 @@ class Pipeline:
         admission: Admission,
         budgets: Budgets,
         cache: ResponseSource,
-        slots: Slots,
-        circuit: Circuit,
+        slots: ConcurrencyLimit,
+        circuit: CircuitBreaker,
         tap_factories: Sequence[Callable[[Exchange], Tap]],
         request_fields: RequestFields,
         upstream: Upstream,
@@ -115,6 +115,7 @@ class Pipeline:
         render: Callable[[LlmProxyError], tuple[str, Fields, bytes]],
         max_request_bytes: int = 0,
         enforce_project_active: bool = True,
+        refuses_unseen: bool = False,
     ) -> None:
         self._allowed = AllowList(provider)
         self._origin, self._base_path = provider.origin, provider.base_path.encode("latin-1")
@@ -126,6 +127,7 @@ class Pipeline:
         self._upstream, self._timeouts = upstream, timeouts
         self._cors, self._render = cors, render
         self._max_request_bytes, self._enforces_project = max_request_bytes, enforce_project_active
+        self._refuses_unseen = refuses_unseen
 
     def handle(self, request: ProxyRequest) -> Reply:
         """Respond to a request, refusals included.
@@ -204,8 +206,13 @@ class Pipeline:
         budgets.check_project(token)
         exchange.is_usable = True
         named = budgets.check_model if budgets.needs_price(token) else None
+        refuses_unseen = self._refuses_unseen and budgets.is_limited(token)
+        if refuses_unseen and allowed.is_unseen(request.method, request.path):
+            raise EndpointNotBudgeted
         must_hold = self._cache.begin(exchange)
-        body = exchange.body = self._inspector.admit(_incoming(request), must_hold=must_hold, named=named)  # 13
+        body = exchange.body = self._inspector.admit(  # 13
+            _incoming(request), must_hold=must_hold, named=named, refuses_unseen=refuses_unseen
+        )
         return body
 
     def _authenticate(self, exchange: Exchange, bearer: str) -> TokenSnapshot:
@@ -274,7 +281,7 @@ class Pipeline:
     def _respond(self, exchange: Exchange, answer: Answer) -> Reply:
         """Step 18: the header section for the client, and the relay of the body."""
         is_for_browser = bool(exchange.request.values.get("ORIGIN"))
-        passed = answer_fields(answer.fields, _REPLACED_FOR_BROWSERS if is_for_browser else _REPLACED)
+        passed = response_fields(answer.fields, _REPLACED_FOR_BROWSERS if is_for_browser else _REPLACED)
         answer.fields = []  # a long answer need not hold them twice
         self._response_started(exchange, answer, passed.is_event_stream)
         fields = passed.fields
@@ -359,35 +366,6 @@ class Pipeline:
 
 def _ids(request: ProxyRequest) -> Fields:
     return [("X-Request-ID", request.request_id), ("X-Correlation-ID", request.correlation_id)]
-
-
-def bearer_of(authorization: list[str]) -> str:
-    """Return the bearer of a request's Authorization lines. Raises InvalidToken: none, several, or another scheme."""
-    if len(authorization) == 1:
-        scheme, _, bearer = authorization[0].strip().partition(" ")
-        bearer = bearer.strip()
-        if scheme.lower() == "bearer" and bearer:
-            return bearer
-    raise InvalidToken(description="missing or invalid authorization header")
-
-
-def check_query(query: str) -> None:
-    """Raise TokenInQuery, naming the parameter that holds a token of this proxy."""
-    for pair in query.split("&"):
-        if is_in(unquote_plus(pair)):
-            raise TokenInQuery(param=shown_name(pair.partition("=")[0]))
-
-
-def shown_name(raw: str) -> str:
-    """A parameter's name as it may be shown; the token itself can stand there."""
-    name = unquote_plus(raw)
-    return "query" if is_in(name) else name[:64]
-
-
-def wants_websocket(upgrade: list[str]) -> bool:
-    """Whether WebSocket is among the protocols asked for; others may be ignored (RFC 9110 §7.8)."""
-    protocols = (protocol for line in upgrade for protocol in line.split(","))
-    return any(protocol.partition("/")[0].strip().lower() == "websocket" for protocol in protocols)
 
 
 def _incoming(request: ProxyRequest) -> Incoming:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from llm_proxy.accounting.admission import Admission
-from llm_proxy.accounting.outcomes import HIT, LOCAL_304, Charge, Ending, Row, breaker_verdict, decide, moves_last_used
+from llm_proxy.accounting.outcomes import HIT, LOCAL_304, Charge, Ending, Row, breaker_verdict, decide
 from llm_proxy.errors import ClientConnectionError, LlmProxyError, UpstreamCut
-from llm_proxy.forwarding.breaker import Circuit, Slots
+from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit
 from llm_proxy.forwarding.exchange import CLIENT_GONE, Exchange, ExchangeRegistry
 
 Reporter = Callable[[Exchange, Row, BaseException | None], None]  # told of each end; must not wait
@@ -34,8 +34,8 @@ class Settlement:
         registry: ExchangeRegistry,
         *,
         admission: Admission,
-        circuit: Circuit,
-        slots: Slots,
+        circuit: CircuitBreaker,
+        slots: ConcurrencyLimit,
         reporters: Sequence[Reporter],
     ) -> None:
         self._registry, self._admission = registry, admission
@@ -103,7 +103,7 @@ class Settlement:
         elif exchange.token is not None:
             if row is HIT or row is LOCAL_304:
                 self._admission.hit(exchange.token)
-            elif exchange.is_usable and moves_last_used(row):
+            elif exchange.is_usable and row.is_use:
                 self._admission.touch(exchange.token)  # a token that was good was used, whatever the response was
 
 

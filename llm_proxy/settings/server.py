@@ -62,6 +62,18 @@ class ServerSettings:
     max_inspected_body_bytes: int = setting(
         "MAX_INSPECTED_BODY", size("64KB", "1GB"), "32MB", "Largest body that is read before it is forwarded."
     )
+    max_held_bodies_bytes: int = setting(
+        "MAX_HELD_BODIES",
+        size(),
+        "1GB",
+        "Request bodies that a worker holds at once while it looks at them, a sixteenth in memory; 0 = no limit.",
+    )
+    held_body_timeout_s: float = setting(
+        "HELD_BODY_TIMEOUT",
+        duration("1s", "24h", zero=True),
+        "600s",
+        "Longest time for all of a body that is held; 0 = none.",
+    )
     max_concurrent_requests: int = setting(
         "MAX_CONCURRENT_REQUESTS", integer(0, 1_000_000), "0", "Exchanges at once over all workers; 0 = no limit."
     )

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import date
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import gevent
 
@@ -59,11 +59,13 @@ class Metered:
         "asked",
         "asked_bytes",
         "last",
+        "measure",
         "media_type",
         "method",
         "path",
         "request_encoding",
         "request_type",
+        "result",
         "status",
         "tap",
         "token",
@@ -79,6 +81,14 @@ class Metered:
         self.tap: Tap | None = None
         self.media_type = ""
         self.status: int | None = None
+        self.measure: Callable[[Metered], Result] | None = None
+        self.result: Result | None = None
+
+    def counted(self) -> dict[str, int] | None:
+        """Return what the exchange used, as its event shows it. Asked for after the last byte; never raises."""
+        result = self.result or (self.measure(self) if self.measure is not None else None)
+        usage = result.usage if result is not None else None
+        return usage.to_json() if usage is not None else None
 
     def request_data(self, data: bytes) -> None:
         """Keep the first pieces of the request's body, and the last, where a form may name its model."""
@@ -121,6 +131,15 @@ class Metered:
         return read_prompt(self.kept, self.request_encoding, self.asked_bytes)
 
 
+class Result(NamedTuple):
+    """What an exchange used. `once`: id of the object that the usage belongs to; `asked` reads the request."""
+
+    model: str | None
+    usage: Usage | None
+    once: str | None
+    asked: Callable[[], Prompt]
+
+
 class Meter:
     """Counts what exchanges used.
 
@@ -158,7 +177,9 @@ class Meter:
         request_encoding: str | None = None,
     ) -> Metered:
         """Begin to count an exchange that is about to be sent."""
-        return Metered(token, method, path, request_type or "", request_encoding or "")
+        metered = Metered(token, method, path, request_type or "", request_encoding or "")
+        metered.measure = self._result
+        return metered
 
     def ended(self, metered: Metered) -> None:
         """It is over, and was charged; read later, unless a budget waits for it."""
@@ -224,6 +245,16 @@ class Meter:
             _log.exception("an exchange's usage was not counted")
 
     def _read(self, metered: Metered) -> None:
+        result = self._result(metered)
+        self._add(metered, result.usage, result.once, result.model, result.asked)
+
+    def _result(self, metered: Metered) -> "Result":
+        """Read an exchange, once for its sums and its event."""
+        if metered.result is None:
+            metered.result = self._measure(metered)
+        return metered.result
+
+    def _measure(self, metered: Metered) -> "Result":
         prompt: list[Prompt] = []  # read once, where it is needed
 
         def asked() -> Prompt:
@@ -237,7 +268,7 @@ class Meter:
         except Exception:
             _log.exception("an exchange's usage could not be read: it counts by its size")
             usage = _of_size(metered)
-        self._add(metered, usage, once, reading.model, asked)
+        return Result(reading.model, usage, once, asked)
 
     def _measured(self, metered: Metered, asked: Callable[[], Prompt]) -> tuple[Reading, Usage | None, str | None]:
         """Return what the response says, what counts, and the id of the object that it counts with."""

@@ -6,6 +6,7 @@ from flask import Blueprint, Response, request
 from sqlalchemy import Connection
 
 from llm_proxy.access.sessions import Method, Session
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies, pages
 from llm_proxy.web.management.call import Call
@@ -42,7 +43,7 @@ def sign_out(held: str, path: str) -> str | None:
     id_token = services.sessions.id_token(held)
 
     def record(connection: Connection, session: Session) -> None:
-        event = call.event("admin.logout", "success", {"method": session.method.value})
+        event = call.event(AuditAction.ADMIN_LOGOUT, "success", {"method": session.method.value})
         services.audit.record(event, connection)
 
     ended = services.sessions.end(held, record)

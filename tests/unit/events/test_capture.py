@@ -217,3 +217,11 @@ def test_the_fields_of_a_stream_wait_as_one_text_and_come_back_as_they_were() ->
     event = tap.event()
     assert event.response_headers == end_to_end(fields, Secrets((TOKEN,)))
     assert event.response_headers["X-A"][:2] == ["1", ""]
+
+
+def test_the_usage_that_was_counted_is_in_the_event() -> None:
+    """Asked for when the event is made; the end of a body that is not kept is not read beside it."""
+    counts = {"prompt_tokens": 3, "completion_tokens": 4, "cached_tokens": 0, "reasoning_tokens": 0, "estimated": 1}
+    tap = Capture(LIMITS, method="POST", path="/v1/x", request_id="r", started_at_s=1.5)
+    tap.finish(status=200, outcome="ok", duration_ns=5, usage=lambda: counts)
+    assert tap.event().usage == counts

@@ -3,7 +3,7 @@
 import pytest
 
 from llm_proxy.errors import CircuitOpen, Overloaded
-from llm_proxy.forwarding.breaker import COOL_DOWN_S, Circuit, Slots, slot_limit
+from llm_proxy.forwarding.breaker import COOL_DOWN_S, CircuitBreaker, ConcurrencyLimit, slot_limit
 
 
 class Clock:
@@ -22,18 +22,18 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def circuit(clock: Clock) -> Circuit:
+def circuit(clock: Clock) -> CircuitBreaker:
     """A closed circuit."""
-    return Circuit(clock)
+    return CircuitBreaker(clock)
 
 
-def fail(circuit: Circuit, times: int) -> None:
+def fail(circuit: CircuitBreaker, times: int) -> None:
     """So many failures in a row."""
     for _ in range(times):
         circuit.leave("fail", is_probe=circuit.enter())
 
 
-def test_five_failures_in_a_row_open_it(circuit: Circuit) -> None:
+def test_five_failures_in_a_row_open_it(circuit: CircuitBreaker) -> None:
     """Four do not; neutral endings between them change nothing."""
     fail(circuit, 4)
     circuit.leave("neutral")
@@ -44,7 +44,7 @@ def test_five_failures_in_a_row_open_it(circuit: Circuit) -> None:
     assert caught.value.retry_after_s == 30
 
 
-def test_a_success_begins_the_count_anew(circuit: Circuit) -> None:
+def test_a_success_begins_the_count_anew(circuit: CircuitBreaker) -> None:
     """Failures must be consecutive."""
     fail(circuit, 4)
     circuit.leave("reset")
@@ -52,7 +52,7 @@ def test_a_success_begins_the_count_anew(circuit: Circuit) -> None:
     assert not circuit.is_open
 
 
-def test_after_the_cool_down_one_probe_passes(circuit: Circuit, clock: Clock) -> None:
+def test_after_the_cool_down_one_probe_passes(circuit: CircuitBreaker, clock: Clock) -> None:
     """The second is refused while the first is out; its success closes the circuit."""
     fail(circuit, 5)
     clock.now += COOL_DOWN_S
@@ -63,7 +63,7 @@ def test_after_the_cool_down_one_probe_passes(circuit: Circuit, clock: Clock) ->
     assert circuit.enter() is False
 
 
-def test_a_failed_probe_opens_it_again(circuit: Circuit, clock: Clock) -> None:
+def test_a_failed_probe_opens_it_again(circuit: CircuitBreaker, clock: Clock) -> None:
     """For another cool-down."""
     fail(circuit, 5)
     clock.now += COOL_DOWN_S
@@ -75,7 +75,7 @@ def test_a_failed_probe_opens_it_again(circuit: Circuit, clock: Clock) -> None:
     assert circuit.enter() is True
 
 
-def test_a_neutral_probe_makes_way_for_another(circuit: Circuit, clock: Clock) -> None:
+def test_a_neutral_probe_makes_way_for_another(circuit: CircuitBreaker, clock: Clock) -> None:
     """Its client left: nothing is known."""
     fail(circuit, 5)
     clock.now += COOL_DOWN_S
@@ -83,7 +83,7 @@ def test_a_neutral_probe_makes_way_for_another(circuit: Circuit, clock: Clock) -
     assert circuit.enter() is True
 
 
-def test_latecomers_do_not_close_an_open_circuit(circuit: Circuit) -> None:
+def test_latecomers_do_not_close_an_open_circuit(circuit: CircuitBreaker) -> None:
     """What had been let through before says nothing about now."""
     fail(circuit, 5)
     circuit.leave("reset")
@@ -92,7 +92,7 @@ def test_latecomers_do_not_close_an_open_circuit(circuit: Circuit) -> None:
 
 def test_slots_are_taken_and_given_back() -> None:
     """The third of two is refused."""
-    slots = Slots(2)
+    slots = ConcurrencyLimit(2)
     slots.take()
     slots.take()
     with pytest.raises(Overloaded):

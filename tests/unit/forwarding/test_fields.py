@@ -9,8 +9,8 @@ from llm_proxy.forwarding.fields import (
     REPLACED_WITH_CORRELATION,
     REPLACED_WITH_ORIGIN,
     RequestFields,
-    answer_fields,
     connection_names,
+    response_fields,
 )
 
 SDK = [
@@ -140,7 +140,7 @@ def test_names_that_clients_choose_are_not_remembered_without_end() -> None:
     rules = RequestFields(host="h")
     for number in range(module._REMEMBERED_NAMES * 2):
         rules([(f"X-FLOOD-{number}", "v")], api_key="k", request_id="i")
-        answer_fields([(b"x-flood-%d" % number, b"v")])
+        response_fields([(b"x-flood-%d" % number, b"v")])
     assert len(rules._fates) <= module._REMEMBERED_NAMES
     assert len(module._answer_names) <= module._REMEMBERED_NAMES
     assert (b"X-Later", b"v") in rules([("X-LATER", "v")], api_key="k", request_id="i")
@@ -153,7 +153,7 @@ def test_bytes_beyond_ascii_pass() -> None:
 
 def test_an_answer_keeps_order_case_and_repetitions() -> None:
     """Every end-to-end field arrives as it was sent; the provider's id moves."""
-    found = answer_fields(
+    found = response_fields(
         [
             (b"date", b"Mon, 01 Jan 2024 00:00:00 GMT"),
             (b"Content-Type", b"application/json"),
@@ -185,14 +185,14 @@ def test_an_answer_keeps_order_case_and_repetitions() -> None:
 
 def test_connection_cannot_take_the_length_of_an_answer_away() -> None:
     """Without Content-Length a cut would look like an end."""
-    found = answer_fields([(b"Connection", b"content-length"), (b"Content-Length", b"3")])
+    found = response_fields([(b"Connection", b"content-length"), (b"Content-Length", b"3")])
     assert found.fields == [("Content-Length", "3")]
 
 
 @pytest.mark.parametrize("sent_buffering", [[], [(b"x-accel-buffering", b"yes")], [(b"X-Accel-Buffering", b"no")]])
 def test_an_event_stream_says_once_that_it_must_not_be_buffered(sent_buffering: list[tuple[bytes, bytes]]) -> None:
     """X-Accel-Buffering: no, whatever the provider said about it."""
-    found = answer_fields([(b"content-type", b"Text/Event-Stream; charset=utf-8"), *sent_buffering])
+    found = response_fields([(b"content-type", b"Text/Event-Stream; charset=utf-8"), *sent_buffering])
     assert found.is_event_stream
     assert [(n, v) for n, v in found.fields if n.lower() == "x-accel-buffering"] == [("X-Accel-Buffering", "no")]
 
@@ -200,21 +200,21 @@ def test_an_event_stream_says_once_that_it_must_not_be_buffered(sent_buffering: 
 def test_fields_of_the_same_name_that_we_add_replace_the_provider_s() -> None:
     """Two Access-Control-Allow-Origin and no browser takes the answer; without ours the provider's passes."""
     given = [(b"access-control-allow-origin", b"*"), (b"X-Correlation-ID", b"theirs")]
-    assert len(answer_fields(given).fields) == 2
-    assert answer_fields(given, (REPLACED_WITH_ORIGIN, REPLACED_WITH_CORRELATION)).fields == []
+    assert len(response_fields(given).fields) == 2
+    assert response_fields(given, (REPLACED_WITH_ORIGIN, REPLACED_WITH_CORRELATION)).fields == []
 
 
 def test_only_we_say_what_our_cache_did() -> None:
     """The provider may be a proxy of this kind; what its cache did is not what ours did, on or off."""
     given = [(b"X-PROXY-CACHE", b"hit"), (b"x-proxy-cache-key", b"v1:p"), (b"X-CACHE-DEBUG", b"why")]
-    assert answer_fields([*given, (b"Cache-Status", b"edge; hit")]).fields == [("Cache-Status", "edge; hit")]
+    assert response_fields([*given, (b"Cache-Status", b"edge; hit")]).fields == [("Cache-Status", "edge; hit")]
 
 
 def test_both_directions_cost_microseconds() -> None:
     """Measured 4 and 5 µs; the bound is for slow machines."""
     answer = [(b"x-ratelimit-%d" % n, b"100") for n in range(20)]
     assert min(timeit.repeat(lambda: sent(SDK), number=1000, repeat=5)) < 0.1
-    assert min(timeit.repeat(lambda: answer_fields(answer), number=1000, repeat=5)) < 0.1
+    assert min(timeit.repeat(lambda: response_fields(answer), number=1000, repeat=5)) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_both_directions_cost_microseconds() -> None:
 )
 def test_how_an_answer_ends_is_told(fields: list[tuple[bytes, bytes]], has_length: bool, is_framed: bool) -> None:
     """By its framing fields, of which only the length goes on to the client."""
-    found = answer_fields(fields)
+    found = response_fields(fields)
     assert (found.has_length, found.is_framed) == (has_length, is_framed)
 
 

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 
 from llm_proxy import errors, logs, metrics
-from llm_proxy.forwarding.breaker import Circuit, Slots
+from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit
 from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.exchange import ExchangeRegistry
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
-from llm_proxy.forwarding.pipeline import Pipeline, Reply, bearer_of
+from llm_proxy.forwarding.pipeline import Pipeline, Reply
 from llm_proxy.forwarding.rejection_audit import RejectionAudit
 from llm_proxy.forwarding.reporters import AccessReporter, report_metrics
 from llm_proxy.forwarding.request import ProxyRequest
+from llm_proxy.forwarding.request_checks import bearer_of
 from llm_proxy.forwarding.response_cache import NoCache
 from llm_proxy.forwarding.settlement import Settlement
 from llm_proxy.model.project import ProjectSnapshot
@@ -174,7 +175,7 @@ class World:
         self.directory, self.admission, self.upstream, self.client = Directory(), Admission(), Upstream(), Client()
         self.audited: list[Any] = []
         self.is_draining = False
-        self.registry, self.slots, self.circuit = ExchangeRegistry(), Slots(1), Circuit()
+        self.registry, self.slots, self.circuit = ExchangeRegistry(), ConcurrencyLimit(1), CircuitBreaker()
         access = logs.AccessLog("error")
         settlement = Settlement(
             self.registry,

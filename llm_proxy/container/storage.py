@@ -1,0 +1,258 @@
+"""The parts of a process that keep and read what lasts: database, tokens, quotas, audit, usage, limits."""
+
+from collections.abc import Callable
+from datetime import date
+from functools import cached_property
+
+from sqlalchemy import Engine
+
+from llm_proxy import metrics, redisclient
+from llm_proxy.access.directory import KeyDirectory
+from llm_proxy.access.gate import Gate
+from llm_proxy.access.oidc import Config, OidcSignIn
+from llm_proxy.access.service import KeyService
+from llm_proxy.access.sessions import Sessions
+from llm_proxy.access.sign_in import SignIn
+from llm_proxy.accounting.admission import Admission
+from llm_proxy.accounting.leasing import STATEMENT_S, LeasedAdmission
+from llm_proxy.accounting.ledger import root_of
+from llm_proxy.accounting.rows import DatabaseRows
+from llm_proxy.audit.query import AuditLog
+from llm_proxy.audit.writer import AuditWriter
+from llm_proxy.cache.engine import ResponseCache
+from llm_proxy.cache.make import make_cache
+from llm_proxy.crypto import KeyRing
+from llm_proxy.db.bare import BareStatements
+from llm_proxy.db.engine import create_engine
+from llm_proxy.db.health import DatabaseHealth
+from llm_proxy.db.idempotency import IdempotencyKeys
+from llm_proxy.formats.tokens import Estimator
+from llm_proxy.limits.failures import Failures
+from llm_proxy.limits.gate import LimitGate
+from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
+from llm_proxy.limits.redis import RedisStore as LimitsInRedis
+from llm_proxy.projects.service import ProjectService
+from llm_proxy.providers import LoadedProvider, Provider, load_provider
+from llm_proxy.runtime import shared_dir
+from llm_proxy.settings import Settings
+from llm_proxy.tokens.directory import TokenDirectory
+from llm_proxy.tokens.service import TokenService
+from llm_proxy.usage.budgets import Budgets
+from llm_proxy.usage.meter import Meter
+from llm_proxy.usage.prices import Prices, load_prices
+from llm_proxy.usage.query import UsageLog
+from llm_proxy.usage.rollup import Rollup
+
+
+class Storage:
+    """Parts that need nothing of the way to the provider but its name.
+
+    Attributes:
+        settings: All settings.
+        phase: What the server layer says of this worker; `serving` where there is none.
+        workers: Worker processes of this server.
+        worker_connections: Connections that the server layer accepts; None where there is no such bound.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.phase: Callable[[], str] = lambda: "serving"
+        self.workers = 1
+        self.worker_connections: int | None = None
+
+    @cached_property
+    def loaded_provider(self) -> LoadedProvider:
+        """The provider file. Raises ProviderFileError."""
+        return load_provider(self.settings)
+
+    @property
+    def provider(self) -> Provider:
+        """The one provider that this process serves. Raises ProviderFileError."""
+        return self.loaded_provider.provider
+
+    @property
+    def wants_sk_keys(self) -> bool:
+        """Whether provider keys are of OpenAI's form, and that is checked."""
+        return self.settings.validate_api_key_format and self.provider.name == "openai"
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The database; no connection is opened here."""
+        return create_engine(self.settings)
+
+    @cached_property
+    def ring(self) -> KeyRing:
+        """The keys that provider keys are sealed under."""
+        return KeyRing.of(self.settings)
+
+    @cached_property
+    def health(self) -> DatabaseHealth:
+        """Whether the database answers, and its time."""
+        return DatabaseHealth()
+
+    @cached_property
+    def statements(self) -> BareStatements:
+        """The hot path's connections: a request waits for the database for a quarter of a second at most."""
+        return BareStatements(self.engine, 3, limit_s=STATEMENT_S, connect_failed=self.health.failed)
+
+    @cached_property
+    def directory(self) -> TokenDirectory:
+        """Knows tokens by their bearer."""
+        return TokenDirectory.of(self.statements, self.ring, self.settings, self.health)
+
+    @cached_property
+    def admission(self) -> Admission:
+        """Charges requests."""
+        settings, refresh = self.settings, self.directory.refresh
+        beats = BareStatements(self.engine, 1, limit_s=STATEMENT_S, open_limit_s=1.0)  # must not queue behind requests
+        return LeasedAdmission(
+            DatabaseRows(self.statements, refresh),
+            beat_rows=DatabaseRows(beats, refresh),
+            root=root_of(settings),
+            health=self.health,
+            fresh_s=settings.token_cache_ttl_s,
+            grace_s=settings.database_outage_grace_s,
+            early_at=settings.cache_stats_buffer_size,
+            warm=self.statements.warm,
+        )
+
+    @cached_property
+    def audit(self) -> AuditWriter:
+        """Writes the audit trail. Raises OSError when its file cannot be opened."""
+        return AuditWriter.of(self.engine, self.settings, lambda sink: metrics.audit_failures[sink].inc())
+
+    @cached_property
+    def tokens(self) -> TokenService:
+        """The rules of tokens; what it changes, this worker forgets at once."""
+        return TokenService(self.engine, changed=self._forget_token)
+
+    @cached_property
+    def projects(self) -> ProjectService:
+        """The rules of projects."""
+        return ProjectService(self.engine, self.ring, self.tokens, changed=self.directory.forget_project)
+
+    @cached_property
+    def key_directory(self) -> KeyDirectory:
+        """Knows management keys by their secret."""
+        return KeyDirectory(self.engine, now=self.health.now)
+
+    @cached_property
+    def keys(self) -> KeyService:
+        """The rules of management keys; what it changes, this worker forgets at once."""
+        return KeyService(self.engine, changed=self.key_directory.forget)
+
+    @cached_property
+    def gate(self) -> Gate:
+        """Admits the callers of the management plane."""
+        return Gate.of(self.settings, self.key_directory, self.failures)
+
+    @cached_property
+    def sign_in(self) -> SignIn:
+        """Begins sessions of people."""
+        config = Config.of(self.settings)
+        oidc = None if config is None else OidcSignIn(config, self.engine)
+        return SignIn(self.gate, oidc, takes_secrets=not self.settings.admin_oidc_only)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """Sessions of people."""
+        oidc = self.sign_in.oidc
+        return Sessions(
+            self.engine,
+            self.gate,
+            self.key_directory,
+            self.ring,
+            oidc_fingerprint=None if oidc is None else oidc.config.fingerprint(),
+        )
+
+    @cached_property
+    def audit_log(self) -> AuditLog:
+        """Reads the audit trail."""
+        return AuditLog(self.engine)
+
+    @cached_property
+    def idempotency(self) -> IdempotencyKeys:
+        """Creations that are done once."""
+        return IdempotencyKeys(self.engine, self.ring)
+
+    @cached_property
+    def response_cache(self) -> ResponseCache | None:
+        """Stored answers; None: HTTP_CACHE_ENABLED is off. Raises ProviderFileError."""
+        if not self.settings.http_cache_enabled:
+            return None
+        return make_cache(self.settings, self.engine, self.provider.name)
+
+    @cached_property
+    def limits(self) -> LimitGate:
+        """Windows of requests; without a limit they cost a look at four attributes."""
+        return LimitGate(self.settings, LimitsOfMachine(shared_dir.shared()), self._shared_limits)
+
+    @cached_property
+    def failures(self) -> Failures:
+        """Attempts to manage with a wrong credential."""
+        return Failures(shared_dir.shared(), self._shared_limits)
+
+    @cached_property
+    def _shared_limits(self) -> LimitsInRedis | None:
+        settings = self.settings
+        if not settings.distributed_rate_limit_enabled:
+            return None
+        observe = metrics.redis_duration["limit"].observe
+        prefix = settings.distributed_rate_limit_prefix
+        return LimitsInRedis(redisclient.target(settings), prefix, observe=observe)
+
+    @cached_property
+    def prices(self) -> Prices:
+        """The price list. Raises PricesFault."""
+        return load_prices(self.settings)
+
+    @cached_property
+    def rollup(self) -> Rollup:
+        """Sums on their way to the database."""
+        return Rollup(self.engine, flushed=self._flushed, failed=metrics.FLUSH_FAILURES.inc)
+
+    @cached_property
+    def meter(self) -> Meter:
+        """Counts what exchanges use."""
+        estimator = Estimator(self.settings.tiktoken_cache_dir)
+        return Meter(
+            self.rollup,
+            self.prices,
+            estimator,
+            count_tokens=self.limits.count_tokens,
+            is_urgent=lambda token: self.budgets.is_close(token),
+            today=self._today,
+        )
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        """Budgets of tokens and projects; without one they cost a look at five attributes."""
+        return Budgets(
+            self.rollup,
+            self.prices,
+            self.statements,
+            settle=self.meter.settle,
+            forget=self.directory.forget,
+            today=self._today,
+        )
+
+    def _today(self) -> date:
+        """Return the UTC day by the database's clock, on which servers agree."""
+        return self.health.now().date()
+
+    def _flushed(self, token_ids: set[str], project_ids: set[str]) -> None:
+        self.budgets.flushed(token_ids, project_ids)
+
+    @cached_property
+    def usage(self) -> UsageLog:
+        """Reads what was used."""
+        return UsageLog(self.engine)
+
+    @property
+    def cache_purge(self) -> ResponseCache | None:
+        """The same, for those that purge."""
+        return self.response_cache
+
+    def _forget_token(self, token_id: str) -> None:
+        self.directory.forget(token_id)
+        self.admission.forget(token_id)

@@ -1,0 +1,59 @@
+"""Building the pipeline's parts from the settings and the provider file."""
+
+from llm_proxy import __version__
+from llm_proxy.forwarding.cors import Cors
+from llm_proxy.forwarding.fields import RequestFields
+from llm_proxy.forwarding.inspection import Inspector
+from llm_proxy.providers import ParameterRules, Provider
+from llm_proxy.settings import Settings
+from llm_proxy.transport import Options, Timeouts, Upstream
+
+
+def build_upstream(provider: Provider) -> Upstream:
+    """Return what sends requests; no connection is opened here."""
+    return Upstream(
+        Options(
+            max_idle=provider.max_idle_conns,
+            max_idle_per_origin=provider.max_idle_conns_per_host,
+            idle_s=provider.timeouts.idle_connection_s,
+        )
+    )
+
+
+def build_timeouts(provider: Provider) -> Timeouts:
+    """Return the limits of an exchange."""
+    limits = provider.timeouts
+    return Timeouts(limits.connect_s, limits.first_byte_s, limits.idle_s, limits.total_s)
+
+
+def build_inspector(provider: Provider, settings: Settings) -> Inspector:
+    """Return the reader of request bodies, with the provider's parameter rules."""
+    return Inspector(
+        ParameterRules(provider.param_whitelist),
+        max_request_bytes=settings.max_request_size_bytes,
+        max_inspected_bytes=settings.max_inspected_body_bytes,
+        allows_streams=settings.enable_streaming,
+        max_held_bodies_bytes=settings.max_held_bodies_bytes,
+        held_timeout_s=settings.held_body_timeout_s,
+    )
+
+
+def build_cors(provider: Provider, settings: Settings) -> Cors:
+    """Return the maker of the fields that browsers need."""
+    return Cors(
+        provider.allowed_origins,
+        origins=settings.cors_allowed_origins,
+        methods=settings.cors_allowed_methods,
+        headers=settings.cors_allowed_headers,
+        max_age_s=settings.cors_max_age_s,
+    )
+
+
+def build_request_fields(provider: Provider, settings: Settings) -> RequestFields:
+    """Return the maker of the fields that the provider gets."""
+    return RequestFields(
+        host=provider.host,
+        auth_header=provider.auth_header,
+        credential_prefix=provider.credential_prefix,
+        proxy_version=__version__ if settings.upstream_proxy_headers else None,
+    )

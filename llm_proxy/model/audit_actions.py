@@ -1,0 +1,60 @@
+"""Every action of the audit trail. docs/reference/audit-actions.md is made from this list."""
+
+from enum import StrEnum
+from typing import Self
+
+
+class AuditAction(StrEnum):
+    """An action's name as it is stored, and when it is recorded."""
+
+    meaning: str
+
+    def __new__(cls, name: str, meaning: str) -> Self:
+        """Return the member, a string equal to its name."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.meaning = meaning
+        return member
+
+    ADMIN_ACCESS = (
+        "admin.access",
+        "A management call came with wrong credentials, or its role does not allow it.",
+    )
+    ADMIN_LOGIN = "admin.login", "A person signed in to the admin UI, or could not."
+    ADMIN_LOGOUT = "admin.logout", "A person signed out of the admin UI."
+    AUDIT_ANCHOR = (
+        "audit.anchor",
+        "Old records were removed, or a file was rotated; it proves what is gone.",
+    )
+    AUDIT_LIST = "audit.list", "Audit records were listed."
+    AUDIT_SHOW = "audit.show", "One audit record was read."
+    CACHE_PURGE = "cache.purge", "Stored responses were purged."
+    KEY_CREATE = "key.create", "A management key was created."
+    KEY_LIST = "key.list", "Management keys were listed."
+    KEY_READ = "key.read", "One management key was read."
+    KEY_REVOKE = "key.revoke", "A management key was revoked."
+    KEY_ROLL = "key.roll", "A management key got a new secret."
+    KEY_UPDATE = "key.update", "A management key was changed."
+    PROJECT_CREATE = "project.create", "A project was created."
+    PROJECT_DELETE = "project.delete", "The deletion of a project was asked for, which is refused."
+    PROJECT_LIST = "project.list", "Projects were listed."
+    PROJECT_READ = "project.read", "One project was read."
+    PROJECT_UPDATE = "project.update", "A project was changed; with `tokens_revoked`, its tokens were revoked as well."
+    PROXY_REQUEST = (
+        "proxy_request",
+        "A request was refused because its project is inactive or not known.",
+    )
+    SYSTEM_CLEANUP = "system.cleanup", "Housekeeping, or a command that prunes, revoked or deleted rows."
+    SYSTEM_ENCRYPT = "system.encrypt", "Provider keys or tokens at rest were sealed or hashed."
+    SYSTEM_MIGRATE = "system.migrate", "The database was migrated."
+    TOKEN_ACCESS = (
+        "token.access",
+        "A request was refused: token unknown, revoked, expired, idle for too long, or exhausted.",
+    )
+    TOKEN_CREATE = "token.create", "A token was issued."
+    TOKEN_LIST = "token.list", "Tokens were listed."
+    TOKEN_READ = "token.read", "One token was read."
+    TOKEN_REVOKE = "token.revoke", "A token was revoked."
+    TOKEN_REVOKE_BATCH = "token.revoke_batch", "All tokens of a project were revoked."
+    TOKEN_UPDATE = "token.update", "A token was changed."
+    USAGE_LIST = "usage.list", "Usage was read."
