@@ -15,7 +15,7 @@ def test_file_has_the_listed_hash_and_licence(entry: dict[str, str]) -> None:
     """The file is unchanged, and the text of its licence lies beside it."""
     assert hashlib.sha256(FOLDER.joinpath(entry["file"]).read_bytes()).hexdigest() == entry["sha256"]
     assert FOLDER.joinpath(entry["licence_file"]).read_text().strip()
-    assert entry["package"] and entry["version"] and entry["licence"]
+    assert all(entry[name] for name in ("package", "version", "licence"))
 
 
 def test_every_vendored_file_is_listed() -> None:
