@@ -8,6 +8,7 @@ from werkzeug.wrappers import Response
 from llm_proxy.access.return_path import return_path
 from llm_proxy.access.sessions import Session, csrf_token, is_csrf_token
 from llm_proxy.errors import Forbidden, LlmProxyError, ManagementError, TooManyFailures, Unauthorized
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies, frame
 from llm_proxy.web.management.call import Call
@@ -40,13 +41,13 @@ def routes(bp: Blueprint) -> None:
             origin = services.sign_in.by_secret(text, peer=request.remote_addr, client_ip=call.client_ip)
         except LlmProxyError as refused:
             outcome = "error" if refused.status >= 500 else "denied"
-            services.audit.offer(call.event("admin.login", outcome, {"reason": refused.message}))
+            services.audit.offer(call.event(AuditAction.ADMIN_LOGIN, outcome, {"reason": refused.message}))
             return _refused(refused)
         call.admit(origin.caller)
         details = {"method": origin.method.value, "role": origin.caller.role.value}
 
         def record(connection: object, session: Session) -> None:
-            services.audit.record(call.event("admin.login", "success", details), connection)  # type: ignore[arg-type]
+            services.audit.record(call.event(AuditAction.ADMIN_LOGIN, "success", details), connection)  # type: ignore[arg-type]
 
         held, session = services.sessions.create(
             origin,
