@@ -120,6 +120,10 @@ class Inspector:
             )
         return open_body(source, incoming.length, max_bytes=self._max_request_bytes, waits=incoming.waits)
 
+    def check_model(self, model: str) -> None:
+        """Check a model that the path names. Raises ParamNotAllowed."""
+        self._rules.check(_MODEL, model)
+
     def _check_query(self, incoming: Incoming, look: "_Look") -> None:
         if not incoming.query:
             return

@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, g, request
 
 from llm_proxy.errors import LlmProxyError
-from llm_proxy.web.management import audit, cache, description, keys, projects, routing, tokens, usage
+from llm_proxy.web.management import audit, cache, description, keys, projects, provider_keys, routing, tokens, usage
 from llm_proxy.web.management.call import Call
 from llm_proxy.web.management.services import ManagementServices
 
@@ -40,7 +40,7 @@ def blueprint(services: routing.Services) -> Blueprint:
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
-    for part in (projects, tokens, keys, usage, audit, cache, description):
+    for part in (projects, provider_keys, tokens, keys, usage, audit, cache, description):
         part.routes(bp, services)
     routing.catch_all(bp)
     return bp
