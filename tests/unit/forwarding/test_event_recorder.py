@@ -16,12 +16,16 @@ from llm_proxy.events.memory import MemoryBus
 from llm_proxy.events.publisher import Publisher
 from llm_proxy.events.queueing import Counters
 from llm_proxy.events.unseen import UNSEEN
+from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit
 from llm_proxy.forwarding.event_recorder import EventRecorder
 from llm_proxy.forwarding.exchange import Exchange
+from llm_proxy.forwarding.lane import Lane
 from llm_proxy.forwarding.request import from_environ
 from llm_proxy.forwarding.taps import response_taps
 from llm_proxy.model.project import ProjectSnapshot
 from llm_proxy.model.token import TokenSnapshot
+from llm_proxy.providers import load_provider
+from llm_proxy.settings import load
 
 PROJECT = ProjectSnapshot("project-id", True, "provider-key")
 TOKEN = TokenSnapshot(
@@ -43,7 +47,9 @@ class World:
     def __init__(self, **options: Any) -> None:
         self.bus, self.published = MemoryBus(), 0
         self.publisher = Publisher(self.bus, counters=Counters(published=self._count), **options)
-        self.recorder = EventRecorder(self.publisher, CaptureLimits(), provider="openai", is_required=True)
+        self.recorder = EventRecorder(self.publisher, CaptureLimits(), is_required=True)
+        provider = load_provider(load({"MANAGEMENT_TOKEN": "x" * 20}).checked()).provider
+        self.lane = Lane(provider, slots=ConcurrencyLimit(1), breaker=CircuitBreaker())
 
     def _count(self, events: int) -> None:
         self.published += events
@@ -58,7 +64,7 @@ class World:
             "wsgi.input": io.BytesIO(b""),
             "wsgi.url_scheme": "http",
         }
-        found = Exchange(from_environ(environ))
+        found = Exchange(from_environ(environ), self.lane)
         found.token = replace(TOKEN, project=replace(PROJECT, event_privacy=privacy))
         return found
 
