@@ -22,6 +22,10 @@ SEALED = "enc:"
 _V1, _V2 = "enc:v1:", "enc:v2:"
 _V2_FORM = re.compile(r"enc:v2:([0-9a-f]{8}):([A-Za-z0-9+/]+={0,2})")
 _NONCE_BYTES, _TAG_BYTES = 12, 16
+_SEALED_KEYS = (
+    "SELECT id, api_key FROM projects WHERE api_key LIKE 'enc:%'",
+    "SELECT id, api_key FROM project_keys WHERE api_key LIKE 'enc:%'",
+)
 
 
 class UnopenableValue(Exception):
@@ -136,7 +140,7 @@ def check_key_ring(engine: Engine, ring: KeyRing) -> str | None:
     unknown: dict[str, int] = {}
     is_proven, old_rows, old_opened = False, 0, 0
     with engine.connect().execution_options(llm_proxy_reads=True) as connection:
-        rows = connection.execute(text("SELECT id, api_key FROM projects WHERE api_key LIKE 'enc:%'")).all()
+        rows = [row for query in _SEALED_KEYS for row in connection.execute(text(query)).all()]
     for row_id, stored in rows:
         named = sealed_under(stored)
         if named is not None:

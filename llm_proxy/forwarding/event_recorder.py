@@ -18,13 +18,12 @@ class EventRecorder:
     """Makes events of exchanges.
 
     Args:
-        provider: Its name in the provider file.
         is_required: LLM_PROXY_EVENTS_REQUIRED.
     """
 
-    def __init__(self, publisher: Publisher, limits: CaptureLimits, *, provider: str, is_required: bool) -> None:
+    def __init__(self, publisher: Publisher, limits: CaptureLimits, *, is_required: bool) -> None:
         self._publisher, self._limits = publisher, limits
-        self._provider, self._is_required = provider, is_required
+        self._is_required = is_required
 
     def tap(self, exchange: Exchange) -> Tap:
         """Return the tap of an exchange that is about to be dispatched.
@@ -52,11 +51,11 @@ class EventRecorder:
         if row.event is None or exchange.event is None or exchange.event.is_off:
             return
         try:
-            self._record(exchange, exchange.event, row.event)
+            self._record(exchange, exchange.event, row.event, getattr(failure, "cause", None))
         except Exception:
             _log.exception("an event was not made", extra={"request_id": exchange.request.request_id})
 
-    def _record(self, exchange: Exchange, capture: Capture, outcome: str) -> None:
+    def _record(self, exchange: Exchange, capture: Capture, outcome: str, cause: str | None) -> None:
         request, token, timing = exchange.request, exchange.known_token, exchange.timing
         head_s, received_s = timing.answered_s, request.received_s
         capture.finish(
@@ -68,7 +67,8 @@ class EventRecorder:
             time_to_first_byte_ns=int((head_s - received_s) * 1e9) if head_s else None,
             project_id=token.project_id,
             token_id=token.id,
-            provider=self._provider,
+            provider=exchange.lane.provider.name,
+            error=cause,
             usage=exchange.usage.counted if exchange.usage is not None else None,
         )
         self._publisher.offer(capture)
