@@ -220,6 +220,26 @@ class TokenIdleExpired(AuthenticationError):
     code, message = "token_idle_expired", "Token has expired because it was not used"
 
 
+class AmbiguousCredentials(AuthenticationError):
+    """The request carries two different tokens of this proxy in the fields that may hold one."""
+
+    code, message = "ambiguous_credentials", "Two different tokens in one request"
+
+
+class ProviderNotConfigured(LlmProxyError):
+    """The token's project has no key for the provider that the request is for."""
+
+    status, type, code = 403, "permission_error", "provider_not_configured"
+    message = "The project has no key for this provider"
+
+
+class ProviderNotAllowed(LlmProxyError):
+    """The token is not good for the provider that the request is for."""
+
+    status, type, code = 403, "permission_error", "provider_not_allowed"
+    message = "The token is not valid for this provider"
+
+
 class ProjectInactive(LlmProxyError):
     """The token's project is deactivated."""
 
@@ -230,6 +250,13 @@ class ModelNotPriced(LlmProxyError):
     """A money budget applies and the model has no price."""
 
     status, type, code, message = 403, "permission_error", "model_not_priced", "Model has no price"
+
+
+class EndpointNotBudgeted(LlmProxyError):
+    """The token has a budget, and BUDGETS_REFUSE_UNSEEN refuses what its budget cannot see: batches, for one."""
+
+    status, type, code = 403, "permission_error", "endpoint_not_budgeted"
+    message = "Not available to tokens with a budget"
 
 
 # -- limits ---------------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ from llm_proxy.db.models import (
     UsageRow,
 )
 from llm_proxy.db.session import reading, writing
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.model.token import idled_out, passed_expiry
 from llm_proxy.settings import Settings
 from llm_proxy.tokens import pruning
@@ -237,7 +238,7 @@ class Housekeeper:
         names = {"tokens_revoked": "revoked", "tokens_deleted": "deleted", "audit": "audit_deleted"}
         details = {told: done[name] for name, told in names.items() if name in done}
         if details:
-            self._audit.record(AuditEvent("system.cleanup", "system", "success", details=details))
+            self._audit.record(AuditEvent(AuditAction.SYSTEM_CLEANUP, "system", "success", details=details))
 
     def _wanted(self, settings: Settings) -> Iterator[_Job]:
         if settings.token_cleanup_interval_s:

@@ -126,13 +126,15 @@ def _short(level: str, head: dict[str, str], fields: Fields) -> str:
     at = f"{head['ts'][11:19]}Z"
     if fields.get("component") == "access" and "status_code" in fields:
         took = f"{fields['duration_ms']} ms"
-        if fields.get("upstream_duration_ms") is not None:
+        if fields.get("upstream_duration_ms"):
             took += f" (provider {round(fields['upstream_duration_ms'])})"
         error = f" {_plain(fields['error'])}" if fields.get("error") else ""
         return f"{at} {fields.get('method')} {_plain(fields.get('path'))} {fields['status_code']} {took}{error}"
+    if level == "info":
+        return f"{at} {_escaped(head['msg'])}"
     kept = {name: value for name, value in fields.items() if name not in _SHORT_WITHOUT and value is not None}
     pairs = " ".join(f"{name}={_plain(value)}" for name, value in kept.items())
-    word = "" if level == "info" else f"{level} "
+    word = f"{level} "
     return f"{at} {word}{_escaped(head['msg'])}{' ' if pairs else ''}{pairs}"
 
 
@@ -182,6 +184,7 @@ class AccessLog:
 
     def __init__(self, level: str = "info") -> None:
         self.is_info, self.is_debug = LEVELS[level] <= logging.INFO, level == "debug"
+        self.is_warn = LEVELS[level] <= logging.WARNING
         self._worker = os.getpid()
 
     def completed(
@@ -195,13 +198,15 @@ class AccessLog:
         client_ip: str | None,
         fields: Fields | None = None,
         is_quiet: bool = False,
+        is_warning: bool = False,
     ) -> None:
         """Write the line. `path` has no query; `fields` are added as they are, None left out.
 
-        `is_quiet` is for probes and metrics: their lines appear at debug only.
+        `is_quiet` is for probes and metrics: their lines appear at debug only. `is_warning` is for what an operator
+        should see although the client got a response.
         """
-        is_fault = status >= 500
-        if not (self.is_debug or (self.is_info and not is_quiet) or (is_fault and not is_quiet)):
+        is_fault, is_warning = status >= 500, is_warning and self.is_warn
+        if not (self.is_debug or ((self.is_info or is_fault or is_warning) and not is_quiet)):
             return
         line: Fields = {
             "component": "access",
@@ -219,6 +224,8 @@ class AccessLog:
                 line["correlation_id"] = REDACTOR.text(fields["correlation_id"])  # the client's own words, as the other
         if is_fault:
             _writer.line("error", "request completed with server error", line)
+        elif is_warning:
+            _writer.line("warn", "request completed", line)
         else:
             _writer.line("debug" if is_quiet else "info", "request completed", line)
 

@@ -21,6 +21,7 @@ from llm_proxy.db.engine import connector_of_settings, create_engine
 from llm_proxy.db.errors import DatabaseAway, DatabaseFault
 from llm_proxy.db.prepare import prepare as prepare_database
 from llm_proxy.db.prepare import prepare_patiently
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.providers import ProviderFileError, load_provider
 from llm_proxy.settings import Loaded, Settings
 from llm_proxy.transport import check_certificates, check_proxies
@@ -120,7 +121,7 @@ def _record(migrated: list[str], engine: Engine, settings: Settings) -> None:
         writer = AuditWriter.of(engine, settings)
     except OSError:  # `check` has looked; a worker will say so
         return
-    writer.record(AuditEvent("system.migrate", "system", "success", details={"revisions": migrated}))
+    writer.record(AuditEvent(AuditAction.SYSTEM_MIGRATE, "system", "success", details={"revisions": migrated}))
 
 
 class _Later(Exception):

@@ -43,8 +43,13 @@ class Admission(Protocol):
     def forget(self, token_id: str) -> None:
         """Something about this token was changed in this process: the next request reads it again."""
 
-    def cut_streams(self, streams: Callable[[], Iterable[str]], cut: Callable[[str], None]) -> None:
-        """REVOKE_CUTS_STREAMS: `streams` names the tokens that have live ones, `cut` ends those of a revoked one."""
+    def cut_streams(
+        self, streams: Callable[[], Iterable[str]], cut: Callable[[str], None], *, with_project: bool = True
+    ) -> None:
+        """REVOKE_CUTS_STREAMS: `streams` names the tokens that have live ones, `cut` ends those of a revoked one.
+
+        With `with_project`, a token whose project is deactivated counts as revoked.
+        """
 
     def start(self) -> None:
         """Settle what dead workers left, then beat in a greenlet of this worker."""

@@ -138,14 +138,20 @@ class LeasedAdmission:
         self._guard: AbstractContextManager[object] = nullcontext() if is_cooperative() else threading.Lock()
         self._streams: Callable[[], Iterable[str]] = tuple
         self._cut: Callable[[str], None] = lambda token_id: None
+        self._cuts_with_project = True
         self._wake = threading.Event()
         self._beats: gevent.Greenlet | None = None
         self._is_closing = False
         self._swept_at = -math.inf
 
-    def cut_streams(self, streams: Callable[[], Iterable[str]], cut: Callable[[str], None]) -> None:
-        """REVOKE_CUTS_STREAMS: `streams` names the tokens that have live ones, `cut` ends those of a revoked one."""
-        self._streams, self._cut = streams, cut
+    def cut_streams(
+        self, streams: Callable[[], Iterable[str]], cut: Callable[[str], None], *, with_project: bool = True
+    ) -> None:
+        """REVOKE_CUTS_STREAMS: `streams` names the tokens that have live ones, `cut` ends those of a revoked one.
+
+        With `with_project`, a token whose project is deactivated counts as revoked.
+        """
+        self._streams, self._cut, self._cuts_with_project = streams, cut, with_project
 
     # -- a request ----------------------------------------------------------------------------------------------------
 
@@ -460,7 +466,7 @@ class LeasedAdmission:
         self._warm()
         for token_id in streaming:
             row = found.get(token_id)
-            if row is None or not row.is_active:
+            if row is None or not row.is_active or (self._cuts_with_project and not row.project.is_active):
                 self._cut(token_id)
         for slot in sorted(slots, key=self._holds_nothing):  # units that others may take for lost come first
             self._beat_slot(slot, found.get(slot.token_id))

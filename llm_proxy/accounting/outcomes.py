@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from llm_proxy import errors
+from llm_proxy.model.audit_actions import AuditAction
 
 BY_STATUS = "by status"  # the provider's status decides: `up{2xx}`, or whether the breaker fails
 BREAKER_STATUSES = frozenset((502, 503, 504))
@@ -36,9 +37,11 @@ class Row:
         is_rejected: Whether `rejected{code}` moves, by the code of the error that was answered.
         disconnect: Phase label of `client_disconnects`.
         event: `Outcome` of the event; None for no event.
-        breaker: `fail`, `reset`, `neutral`, or BY_STATUS.
+        breaker: `unreachable`, `fail`, `reset`, `neutral`, or BY_STATUS.
         is_logged: Whether there is an access line.
         audit: Action of the audit record; None for no record.
+        is_use: Whether a token that was found usable counts as used: `last_used_at` moves. Not where it was refused for
+            its quota, a limit or a budget.
     """
 
     number: int
@@ -52,11 +55,12 @@ class Row:
     event: str | None = None
     breaker: str = "neutral"
     is_logged: bool = True
-    audit: str | None = None
+    audit: AuditAction | None = None
+    is_use: bool = True
 
 
-def _refused(number: int, outcome: str, audit: str | None = None) -> Row:
-    return Row(number, outcome, is_error=True, is_rejected=True, audit=audit)
+def _refused(number: int, outcome: str, audit: AuditAction | None = None, *, is_use: bool = True) -> Row:
+    return Row(number, outcome, is_error=True, is_rejected=True, audit=audit, is_use=is_use)
 
 
 def _exchange(number: int, outcome: str, upstream: str, event: str, **rest: object) -> Row:
@@ -75,16 +79,14 @@ CONNECT_FAILED = _exchange(
     "connect_error",
     charge=Charge.RETURNED,
     is_error=True,
-    breaker="fail",
+    breaker="unreachable",
 )
 BROKE_BEFORE_HEAD = _exchange(
     5, "Connection broke after send, before the head", "aborted", "upstream_aborted", is_error=True, breaker="fail"
 )
 TIMED_OUT = _exchange(6, "Timeout before the first byte", "timeout", "timeout", is_error=True, breaker="fail")
-STALLED = _exchange(7, "Timeout in mid-response", "timeout", "upstream_aborted", is_error=True, breaker="fail")
-BROKE_OFF = _exchange(
-    7, "Upstream broke off in mid-response", "aborted", "upstream_aborted", is_error=True, breaker="fail"
-)
+STALLED = _exchange(7, "Timeout in mid-response", "timeout", "upstream_aborted", is_error=True)
+BROKE_OFF = _exchange(7, "Upstream broke off in mid-response", "aborted", "upstream_aborted", is_error=True)
 GONE_BEFORE_HEAD = _exchange(
     8,
     "Client gone before the first byte, already sent upstream",
@@ -100,10 +102,12 @@ HIT = Row(11, "Cache hit")
 LOCAL_304 = Row(12, "Local conditional 304")
 REVALIDATED = _exchange(13, "Revalidation, upstream 304", BY_STATUS, "revalidated", breaker="reset")
 INVALID = _refused(14, "Refused by validation")
-UNAUTHENTICATED = _refused(15, "Authentication refused (401)", "token.access")
-PROJECT_REFUSED = _refused(16, "Project inactive (403), or its state unknown (503)", "proxy_request")
-OVER_QUOTA = _refused(17, "Over quota, by the read check or in the race for the last unit", "token.access")
-OVER_LIMIT = _refused(18, "Window, address or global limit")
+UNAUTHENTICATED = _refused(15, "Authentication refused (401)", AuditAction.TOKEN_ACCESS, is_use=False)
+PROJECT_REFUSED = _refused(16, "Project inactive (403), or its state unknown (503)", AuditAction.PROXY_REQUEST)
+OVER_QUOTA = _refused(
+    17, "Over quota, by the read check or in the race for the last unit", AuditAction.TOKEN_ACCESS, is_use=False
+)
+OVER_LIMIT = _refused(18, "Window, address or global limit", is_use=False)
 NO_WAY_UPSTREAM = _refused(19, "Circuit open, overloaded, or no provider key")
 DRAINING = _refused(20, "Proxy draining, new request")
 DRAIN_CUT = _exchange(
@@ -113,9 +117,9 @@ DRAIN_CUT_EARLY = _refused(22, "Proxy draining, cut before dispatch")
 UNSETTLED = _refused(23, "Database unavailable at reservation")
 FAULT_BEFORE_DISPATCH = _refused(24, "Unexpected exception in the proxy, before dispatch")
 FAULT = _exchange(24, "Unexpected exception in the proxy, dispatched", "aborted", "proxy_error", is_error=True)
-PREFLIGHT = Row(25, "Preflight", is_counted=False, is_logged=False)
+PREFLIGHT = Row(25, "Preflight", is_counted=False, is_logged=False, is_use=False)
 REFUSED_BY_SERVER = Row(
-    26, "Refused by the server layer before the head was accepted", is_counted=False, is_rejected=True
+    26, "Refused by the server layer before the head was accepted", is_counted=False, is_rejected=True, is_use=False
 )
 BODY_SILENT = _refused(27, "Request body silent too long, before dispatch")
 UPLOAD_SILENT = _exchange(
@@ -142,7 +146,9 @@ UPLOAD_TOO_LARGE = _exchange(
 )
 REVOKED = _exchange(29, "Stream cut because its token was revoked", "aborted", "revoked", is_error=True)
 CUT = _exchange(29, "Cut by an operator", "aborted", "cut", is_error=True)
-DENIED_LATER = _refused(30, "Budget passed (429), idle token (401), model without price (403)", "token.access")
+DENIED_LATER = _refused(
+    30, "Budget passed (429), idle token (401), model without price (403)", AuditAction.TOKEN_ACCESS, is_use=False
+)
 REFUSED_LATER = _refused(30, "Not cached (504), no event bus (503), no room to check an upload (507)")
 
 TABLE: tuple[Row, ...] = (
@@ -190,7 +196,10 @@ _REFUSALS: tuple[tuple[type[errors.LlmProxyError], Row], ...] = (
     (errors.AuthenticationError, UNAUTHENTICATED),
     (errors.ProjectInactive, PROJECT_REFUSED),
     (errors.OriginNotAllowed, INVALID),
+    (errors.ProviderNotAllowed, INVALID),
+    (errors.ProviderNotConfigured, NO_WAY_UPSTREAM),
     (errors.ModelNotPriced, DENIED_LATER),
+    (errors.EndpointNotBudgeted, DENIED_LATER),
     (errors.TokenBudgetExceeded, DENIED_LATER),
     (errors.CostBudgetExceeded, DENIED_LATER),
     (errors.QuotaExhausted, OVER_QUOTA),
@@ -318,13 +327,8 @@ def upstream_label(row: Row, status: int | None) -> str | None:
     return f"{min((status or 0) // 100, 5)}xx" if row.upstream == BY_STATUS else row.upstream
 
 
-def moves_last_used(row: Row) -> bool:
-    """Whether a token that was found good counts as used (A4): not where it was refused for quota or limit."""
-    return row.audit != "token.access" and row.number != OVER_LIMIT.number
-
-
 def breaker_verdict(row: Row, status: int | None) -> str:
-    """`fail`, `reset` or `neutral`: of a provider's 5xx only 502, 503 and 504 are failures."""
+    """`unreachable`, `fail`, `reset` or `neutral`: of a provider's 5xx only 502, 503 and 504 are failures."""
     if row.breaker != BY_STATUS:
         return row.breaker
     return "fail" if status in BREAKER_STATUSES else "reset"

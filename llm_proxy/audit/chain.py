@@ -14,10 +14,11 @@ from typing import Any
 
 import orjson
 
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.texts import printable
 
-ANCHOR = "audit.anchor"  # what was taken off a chain's head, itself a record of a chain
+ANCHOR = AuditAction.AUDIT_ANCHOR  # what was taken off a chain's head, itself a record of a chain
 UNHASHED = "hash"
 _END = re.compile(rb',"hash":"([0-9a-f]{64})"\}$')
 

@@ -16,6 +16,7 @@ from llm_proxy.cli.output import counted
 from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
 from llm_proxy.db.clock import now_of
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.settings import Settings
 from llm_proxy.settings.declare import duration_s
 from llm_proxy.tokens import pruning as token_pruning
@@ -64,7 +65,7 @@ def _prune_audit(engine: Engine, settings: Settings, before: datetime, past_faul
     writer = AuditWriter.of(engine, settings)
     done = pruning.Pruner(engine, writer.chain, actor="cli", past_faults=past_faults).prune(before)
     if done.rows:
-        writer.record(AuditEvent("system.cleanup", "cli", "success", details={"audit_deleted": done.rows}))
+        writer.record(AuditEvent(AuditAction.SYSTEM_CLEANUP, "cli", "success", details={"audit_deleted": done.rows}))
     writer.close()
     return done
 
@@ -89,7 +90,7 @@ def prune_tokens(older_than: str, yes: bool, db: str | None) -> None:
         number = token_pruning.prune(engine, before) if yes else token_pruning.count(engine, before)
         if yes and number:
             writer = AuditWriter.of(engine, settings)
-            writer.record(AuditEvent("system.cleanup", "cli", "success", details={"deleted": number}))
+            writer.record(AuditEvent(AuditAction.SYSTEM_CLEANUP, "cli", "success", details={"deleted": number}))
             writer.close()
     value = {"deleted" if yes else "would_delete": number}
     output.emit(

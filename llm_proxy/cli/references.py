@@ -37,9 +37,23 @@ def token_id(api: ManagementClient, written: str) -> str:
     return _by_prefix(written, [token["id"] for token in tokens], "tokens")
 
 
+def audit_id(api: ManagementClient, written: str) -> str:
+    """Return the id of an audit record; the beginning of an id is looked for among the newest hundred records."""
+    if _is_whole(written) or len(written) < _LEAST_PREFIX:
+        return segment(written)
+    newest = api.call("GET", "/manage/audit", query={"limit": 100})["events"]
+    return _by_prefix(segment(written), [event["id"] for event in newest], "records")
+
+
 def names_of(api: ManagementClient) -> Mapping[str, str]:
-    """Return the projects' names by their ids."""
-    return {project["id"]: project["name"] for project in api.call("GET", "/manage/projects")}
+    """Return the projects' names by their ids; none for a key whose role does not read projects."""
+    try:
+        projects = api.call("GET", "/manage/projects")
+    except CommandError as refused:
+        if refused.status != 403:
+            raise
+        return {}
+    return {project["id"]: project["name"] for project in projects}
 
 
 def _by_prefix(written: str, ids: Sequence[Any], what: str) -> str:

@@ -18,6 +18,7 @@ from llm_proxy.cli.tree import Command
 from llm_proxy.crypto import KeyRing, check_key_ring
 from llm_proxy.db import migrate as migrations
 from llm_proxy.db import sealing
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.settings import Settings
 
 _NO_KEY = "ENCRYPTION_KEY is not set; make one with: openssl rand -base64 32"
@@ -154,5 +155,5 @@ def _record(engine: Engine, settings: Settings, dry_run: bool, **counts: int) ->
     if dry_run or not any(counts.values()):
         return
     writer = AuditWriter.of(engine, settings)
-    writer.record(AuditEvent("system.encrypt", "cli", "success", details=counts))
+    writer.record(AuditEvent(AuditAction.SYSTEM_ENCRYPT, "cli", "success", details=counts))
     writer.close()

@@ -1,6 +1,7 @@
 """The parts of a process that keep and read what lasts: database, tokens, quotas, audit, usage, limits."""
 
 from collections.abc import Callable, Mapping
+from datetime import date
 from functools import cached_property
 
 from sqlalchemy import Engine
@@ -35,6 +36,7 @@ from llm_proxy.operations.findings import Findings
 from llm_proxy.operations.outcome_log import OutcomeLog
 from llm_proxy.operations.outcomes import Outcomes
 from llm_proxy.operations.stats import Statistics
+from llm_proxy.projects.provider_keys import ProviderKeyService
 from llm_proxy.projects.service import ProjectService
 from llm_proxy.providers import LoadedProvider, Provider, load_provider
 from llm_proxy.runtime import shared_dir
@@ -75,8 +77,13 @@ class Storage:
 
     @property
     def provider(self) -> Provider:
-        """The one provider that this process serves. Raises ProviderFileError."""
+        """The default provider, the one at the root. Raises ProviderFileError."""
         return self.loaded_provider.provider
+
+    @property
+    def provider_names(self) -> tuple[str, ...]:
+        """Names of the providers that are served, the default one first."""
+        return (self.provider.name, *(provider.name for provider in self.loaded_provider.others))
 
     @property
     def wants_sk_keys(self) -> bool:
@@ -138,6 +145,12 @@ class Storage:
     def projects(self) -> ProjectService:
         """The rules of projects."""
         return ProjectService(self.engine, self.ring, self.tokens, changed=self.directory.forget_project)
+
+    @cached_property
+    def provider_keys(self) -> ProviderKeyService:
+        """The rules of keys for providers side by side."""
+        changed = self.directory.forget_project
+        return ProviderKeyService(self.engine, self.ring, self.provider_names, changed=changed)
 
     @cached_property
     def key_directory(self) -> KeyDirectory:
@@ -229,14 +242,24 @@ class Storage:
             estimator,
             count_tokens=self.limits.count_tokens,
             is_urgent=lambda token: self.budgets.is_close(token),
+            today=self._today,
         )
 
     @cached_property
     def budgets(self) -> Budgets:
         """Budgets of tokens and projects; without one they cost a look at five attributes."""
         return Budgets(
-            self.rollup, self.prices, self.statements, settle=self.meter.settle, forget=self.directory.forget
+            self.rollup,
+            self.prices,
+            self.statements,
+            settle=self.meter.settle,
+            forget=self.directory.forget,
+            today=self._today,
         )
+
+    def _today(self) -> date:
+        """Return the UTC day by the database's clock, on which servers agree."""
+        return self.health.now().date()
 
     def _flushed(self, token_ids: set[str], project_ids: set[str]) -> None:
         self.budgets.flushed(token_ids, project_ids)

@@ -130,6 +130,21 @@ class BareStatements:
             cursor.close()
             return found
 
+    def probe(self) -> None:
+        """Do what requests do: read tokens, and lock a row of them for a change. Raises when that is not done in time.
+
+        A server that refuses to write is not reported: unlimited tokens work without. SQLite's locks are short.
+        """
+        self.read("SELECT id FROM tokens WHERE id = ?", ("",))
+        if self.dialect == "sqlite":
+            return
+        try:
+            self.write("UPDATE tokens SET lease_version = lease_version WHERE id = ?", ("",))
+        except DatabaseAway:
+            raise
+        except Exception as error:
+            _LOG.info("a probe could not write: %s", type(error).__name__)
+
     def close(self) -> None:
         """Close what is idle; what is in use is closed when it comes back."""
         self._is_closed = True

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import gevent
@@ -20,18 +21,23 @@ FRESH_S = 2.0
 _KNOWN: WeakKeyDictionary[Engine, tuple[float, str | None]] = WeakKeyDictionary()
 
 
-def readiness(engine: Engine) -> str | None:
-    """None when the database answers and has this program's schema; else the check that fails.
+def readiness(engine: Engine, meets: Callable[[], None] = lambda: None) -> str | None:
+    """Return None when the database answers and has this program's schema; else the check that fails.
 
-    `database` or `migrations`. Takes at most a second under gevent, and asks at most every two seconds, a running
-    question included. Never raises.
+    `database` or `migrations`. A probe that failed is repeated once, on a new connection, before it counts. Takes at
+    most two seconds under gevent, and asks at most every two seconds, a running question included. Never raises.
+
+    Args:
+        meets: Does what requests do with the database, within their bounds; raises when they would fail.
     """
     now = time.monotonic()
     asked_at, found = _KNOWN.get(engine, (-FRESH_S, None))
     if now - asked_at < FRESH_S:
         return found
     _KNOWN[engine] = (now, found)  # whoever comes meanwhile gets the last answer
-    found = _ask(engine)
+    found = _ask(engine, meets)
+    if found == "database":
+        found = _ask(engine, meets)
     _KNOWN[engine] = (now, found)
     return found
 
@@ -41,13 +47,16 @@ def forget(engine: Engine) -> None:
     _KNOWN.pop(engine, None)
 
 
-def _ask(engine: Engine) -> str | None:
+def _ask(engine: Engine, meets: Callable[[], None]) -> str | None:
     timeout = gevent.Timeout(LIMIT_S) if is_cooperative() else None
     try:
         if timeout is not None:
             timeout.start()
         with reading(engine) as connection:
-            return None if migrate.version(connection) == migrate.head() else "migrations"
+            if migrate.version(connection) != migrate.head():
+                return "migrations"
+        meets()
+        return None
     except MigrationError:
         return "migrations"
     except gevent.Timeout as expired:

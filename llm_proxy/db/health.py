@@ -21,15 +21,23 @@ class DatabaseHealth:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.is_down = False
+        self._down_since = 0.0
         self.offset_s = time.time() - clock()
 
     def failed(self) -> None:
-        """It does not answer."""
+        """Note that it does not answer."""
+        if not self.is_down:
+            self._down_since = self.clock()
         self.is_down = True
 
     def answered(self) -> None:
         """It does; the beat's to say."""
         self.is_down = False
+
+    @property
+    def down_s(self) -> float:
+        """For how many seconds it has been down; 0 while it answers."""
+        return self.clock() - self._down_since if self.is_down else 0.0
 
     def learn(self, database_s: float, sent_at: float) -> None:
         """Its clock showed `database_s` (seconds since 1970) in a read that was sent at `sent_at` and ends now."""

@@ -7,12 +7,16 @@ Data-plane decision 3 and DP-86. Whatever becomes of it, the bytes that leave ar
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import IO, Protocol
 
-from llm_proxy.errors import InsufficientStorage, RequestTooLarge
+from llm_proxy.errors import InsufficientStorage, Overloaded, RequestTimeout, RequestTooLarge
 
 PIECE_BYTES = 65536
 MEMORY_BYTES = 1024 * 1024  # what is held beyond it goes to a temporary file
+
+
+MEMORY_SHARE = 16  # of what bodies may take in all, one part may be memory
 
 
 class Source(Protocol):
@@ -55,16 +59,16 @@ class StreamedBody:
         max_bytes: Raises RequestTooLarge from `read1` once more have come; 0 is no limit.
     """
 
-    __slots__ = ("_first", "_max_bytes", "_source", "received_bytes")
+    __slots__ = ("_max_bytes", "_source", "first", "received_bytes")
 
     def __init__(self, source: Source, *, first: bytes = b"", max_bytes: int = 0) -> None:
-        self._source, self._first, self._max_bytes = source, first, max_bytes
+        self._source, self.first, self._max_bytes = source, first, max_bytes
         self.received_bytes = len(first)
 
     def read1(self, n: int, /) -> bytes:
         """What has arrived, at most `n` bytes; b"" at the end. Raises RequestTooLarge, ClientConnectionError."""
-        if self._first:
-            data, self._first = self._first[:n], self._first[n:]
+        if self.first:
+            data, self.first = self.first[:n], self.first[n:]
             return data
         data = self._source.read1(n)
         self.received_bytes += len(data)
@@ -80,32 +84,86 @@ def open_body(source: Source, length: int | None, *, max_bytes: int = 0, waits: 
     """A body that nobody needs to look at.
 
     `bytes` when all of it came with the first read: head and body can then leave in one piece. Without a byte of it
-    nothing is dispatched, so a client that stops behind its head is charged nothing.
+    nothing is dispatched: a client that stops behind its head, or whose first chunk is malformed, is charged nothing.
 
     Args:
         length: Content-Length; None when chunked.
         waits: The client asked to be told when to go on (Expect), so reading is left to whoever forwards that.
     """
     check_declared(length, max_bytes)
-    if length is None or waits:
+    if waits:
         return StreamedBody(source, max_bytes=max_bytes)
-    first = source.read1(min(length, PIECE_BYTES))
+    first = source.read1(PIECE_BYTES if length is None else min(length, PIECE_BYTES))
     return first if len(first) == length else StreamedBody(source, first=first, max_bytes=max_bytes)
+
+
+class Room:
+    """What a worker may hold of request bodies in all: in its temporary folder, and a sixteenth of that in memory.
+
+    Args:
+        max_bytes: MAX_HELD_BODIES; 0 = no limit.
+    """
+
+    def __init__(self, max_bytes: int = 0) -> None:
+        self.max_bytes = max_bytes
+        self.file_bytes = self.memory_bytes = 0
+
+    def take_memory(self, n: int) -> bool:
+        """Take memory; False where there is none left, and a file has to do."""
+        if self.max_bytes and self.memory_bytes + n > max(self.max_bytes // MEMORY_SHARE, MEMORY_BYTES):
+            return False
+        self.memory_bytes += n
+        return True
+
+    def take_file(self, n: int) -> None:
+        """Take room in the temporary folder. Raises Overloaded."""
+        if self.max_bytes and self.file_bytes + n > self.max_bytes:
+            raise Overloaded
+        self.file_bytes += n
+
+    def give(self, memory: int, file: int) -> None:
+        """Give back what was taken."""
+        self.memory_bytes -= memory
+        self.file_bytes -= file
 
 
 class HeldBody:
     """A whole body, in memory up to MEMORY_BYTES and in a temporary file beyond; can be sent any number of times.
 
-    `length` is exact. `write` raises InsufficientStorage when the temporary folder is full.
+    `length` is exact. `write` raises InsufficientStorage when the temporary folder is full, and Overloaded when the
+    bodies of all requests are as much as the worker may hold.
+
+    Args:
+        room: What it takes its room from; None: there is no limit.
+        expected: The declared length, for which room is taken at once.
     """
 
-    __slots__ = ("_file", "_memory", "_position", "length")
+    __slots__ = ("_file", "_memory", "_position", "_room", "_taken_file", "_taken_memory", "length")
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room | None = None, expected: int | None = None) -> None:
         self.length = 0
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
         self._position = 0
+        self._room = room or Room()
+        self._taken_memory = self._taken_file = 0
+        if expected and not (expected <= MEMORY_BYTES and self._fits_memory(expected)):
+            self._take_file(expected)
+
+    def _fits_memory(self, length: int) -> bool:
+        """Take memory for so many bytes of this body; False where it has to be a file."""
+        if length > MEMORY_BYTES:
+            return False
+        if length > self._taken_memory:
+            if not self._room.take_memory(length - self._taken_memory):
+                return False
+            self._taken_memory = length
+        return True
+
+    def _take_file(self, length: int) -> None:
+        if length > self._taken_file:
+            self._room.take_file(length - self._taken_file)
+            self._taken_file = length
 
     @property
     def received_bytes(self) -> int:
@@ -120,12 +178,16 @@ class HeldBody:
         self.length += len(data)
         if self._file is None:
             self._memory += data
-            if self.length <= MEMORY_BYTES:
+            if self._fits_memory(self.length):
                 return
-            with _room():
+            self._take_file(self.length)
+            with _disk():
                 self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (closed with the body)
             data, self._memory = bytes(self._memory), bytearray()
-        with _room():
+            self._room.give(self._taken_memory, 0)
+            self._taken_memory = 0
+        self._take_file(self.length)
+        with _disk():
             view = memoryview(data)
             while view:
                 view = view[self._file.write(view) :]
@@ -161,22 +223,42 @@ class HeldBody:
     def close(self) -> None:
         """Give memory and file back; more than once does no harm."""
         self._memory = bytearray()
+        self._room.give(self._taken_memory, self._taken_file)
+        self._taken_memory = self._taken_file = 0
         if self._file is not None:
             self._file.close()
 
 
+class Timed:
+    """A source that must give all of a body in so many seconds; the server bounds the silence between pieces.
+
+    Args:
+        limit_s: 0 = no limit.
+    """
+
+    def __init__(self, source: Source, limit_s: float) -> None:
+        self._source = source
+        self._until = monotonic() + limit_s if limit_s else float("inf")
+
+    def read1(self, n: int, /) -> bytes:
+        """Return the next bytes. Raises RequestTimeout, and what the source raises."""
+        if monotonic() > self._until:
+            raise RequestTimeout
+        return self._source.read1(n)
+
+
 @contextmanager
-def _room() -> Iterator[None]:
+def _disk() -> Iterator[None]:
     try:
         yield
     except OSError as exc:  # disk full, quota, no folder to write to: for the client all the same
         raise InsufficientStorage from exc
 
 
-def hold(source: Source, length: int | None, *, max_bytes: int) -> HeldBody:
-    """Read all of a body before anything is forwarded. `max_bytes` 0 is no limit. Raises RequestTooLarge."""
+def hold(source: Source, length: int | None, *, max_bytes: int, room: Room | None = None) -> HeldBody:
+    """Read all of a body before it is forwarded. `max_bytes` 0 is no limit. Raises RequestTooLarge, Overloaded."""
     check_declared(length, max_bytes)
-    held = HeldBody()
+    held = HeldBody(room, length)
     try:
         while data := source.read1(PIECE_BYTES):
             if max_bytes and held.length + len(data) > max_bytes:

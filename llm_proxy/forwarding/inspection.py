@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
 
 import gevent
 
-from llm_proxy.errors import InvalidJson, InvalidRequest, RequestTooLarge, StreamingDisabled
+from llm_proxy.errors import EndpointNotBudgeted, InvalidJson, InvalidRequest, RequestTooLarge, StreamingDisabled
 from llm_proxy.formats.multipart import InvalidMultipart
 from llm_proxy.formats.request_body import (
     SLICE_BYTES,
@@ -19,14 +18,23 @@ from llm_proxy.formats.request_body import (
     pairs,
     reader_of,
 )
-from llm_proxy.forwarding.body import PIECE_BYTES, HeldBody, Source, StreamedBody, check_declared, hold, open_body
+from llm_proxy.forwarding.body import (
+    PIECE_BYTES,
+    HeldBody,
+    Room,
+    Source,
+    StreamedBody,
+    Timed,
+    check_declared,
+    hold,
+    open_body,
+)
 from llm_proxy.providers.parameters import ParameterRules
 
 Body = bytes | StreamedBody | HeldBody
-_STREAM, _MODEL = "stream", "model"
+_STREAM, _MODEL, _BACKGROUND, _PROMPT = "stream", "model", "background", "prompt"
 _YES = ("true", "1", "1.0")
 _READING = ("GET", "HEAD", "OPTIONS")  # of methods, those that start nothing at the provider
-_TURN_S = 0.005  # of work, after which others have their turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +61,8 @@ class Inspector:
         max_request_bytes: MAX_REQUEST_SIZE; 0 is no limit.
         max_inspected_bytes: MAX_INSPECTED_BODY, for bodies that are held.
         allows_streams: ENABLE_STREAMING.
+        max_held_bodies_bytes: MAX_HELD_BODIES; 0 is no limit.
+        held_timeout_s: HELD_BODY_TIMEOUT; 0 is no limit.
     """
 
     def __init__(
@@ -62,15 +72,23 @@ class Inspector:
         max_request_bytes: int = 0,
         max_inspected_bytes: int,
         allows_streams: bool = True,
+        max_held_bodies_bytes: int = 0,
+        held_timeout_s: float = 0.0,
     ) -> None:
         self._rules = rules
         self._max_request_bytes = max_request_bytes
         self._max_held_bytes = min(max_inspected_bytes, max_request_bytes or max_inspected_bytes)
         self._max_inspected_bytes = max_inspected_bytes
         self._allows_streams = allows_streams
+        self._room, self._held_timeout_s = Room(max_held_bodies_bytes), held_timeout_s
 
     def admit(
-        self, incoming: Incoming, *, must_hold: bool = False, named: Callable[[str], None] | None = None
+        self,
+        incoming: Incoming,
+        *,
+        must_hold: bool = False,
+        named: Callable[[str], None] | None = None,
+        refuses_unseen: bool = False,
     ) -> Body | None:
         """Return the body to forward, looked at as far as the rules ask for it; None when there is none.
 
@@ -79,12 +97,13 @@ class Inspector:
         Args:
             must_hold: The caller needs the whole body, whatever the rules.
             named: Told of each model that query and body name, before it is forwarded; raises to refuse it.
+            refuses_unseen: Refuse background responses and stored prompts, whose use no budget sees.
 
         Raises:
             ParamNotAllowed, InvalidJson, InvalidRequest, StreamingDisabled, RequestTooLarge, InsufficientStorage,
-            ClientConnectionError.
+            Overloaded, ClientConnectionError.
         """
-        look = _Look(self._rules, self._allows_streams, named)
+        look = _Look(self._rules, self._allows_streams, named, refuses_unseen=refuses_unseen)
         if not look.is_idle:
             self._check_query(incoming, look)
         source = incoming.source
@@ -93,8 +112,17 @@ class Inspector:
         if not look.is_idle and (look.is_strict or _may_ask_for_streams(incoming)):
             return self._inspect(incoming, source, look)
         if must_hold:
-            return hold(source, incoming.length, max_bytes=self._max_held_bytes)
+            return hold(
+                Timed(source, self._held_timeout_s),
+                incoming.length,
+                max_bytes=self._max_held_bytes,
+                room=self._room,
+            )
         return open_body(source, incoming.length, max_bytes=self._max_request_bytes, waits=incoming.waits)
+
+    def check_model(self, model: str) -> None:
+        """Check a model that the path names. Raises ParamNotAllowed."""
+        self._rules.check(_MODEL, model)
 
     def _check_query(self, incoming: Incoming, look: "_Look") -> None:
         if not incoming.query:
@@ -112,7 +140,8 @@ class Inspector:
         is_form = kind_of(incoming.content_type) is Kind.MULTIPART  # goes to a file: what is checked of it counts
         limit = self._max_request_bytes if is_form else self._max_held_bytes
         check_declared(incoming.length, limit)
-        held = HeldBody()
+        held = HeldBody(self._room, incoming.length)
+        source = Timed(source, self._held_timeout_s)
         try:
             scan = _Scan(look, self._reader(incoming, look))
             while data := source.read1(PIECE_BYTES):
@@ -146,17 +175,27 @@ class _Look:
         watched: Folded names of parameters to look for.
     """
 
-    __slots__ = ("_allows_streams", "_named", "_rules", "is_idle", "is_strict", "watched")
+    __slots__ = ("_allows_streams", "_named", "_refuses_unseen", "_rules", "is_idle", "is_strict", "watched")
 
-    def __init__(self, rules: ParameterRules, allows_streams: bool, named: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        rules: ParameterRules,
+        allows_streams: bool,
+        named: Callable[[str], None] | None,
+        *,
+        refuses_unseen: bool = False,
+    ) -> None:
         self._rules, self._allows_streams, self._named = rules, allows_streams, named
-        self.is_strict = bool(rules) or named is not None
+        self._refuses_unseen = refuses_unseen
+        self.is_strict = bool(rules) or named is not None or refuses_unseen
         self.is_idle = allows_streams and not self.is_strict
         self.watched = rules.names
         if not allows_streams:
             self.watched |= {_STREAM}
         if named is not None:
             self.watched |= {_MODEL}
+        if refuses_unseen:
+            self.watched |= {_BACKGROUND, _PROMPT}
 
     def found(self, parameter: Parameter) -> None:
         """Check one occurrence. Raises ParamNotAllowed, StreamingDisabled, or what `named` raises."""
@@ -171,6 +210,8 @@ class _Look:
         name, text, is_string = parameter
         if name == _STREAM and not self._allows_streams and (text is None or text.strip().lower() in _YES):
             raise StreamingDisabled
+        if self._refuses_unseen and is_unseen(parameter):
+            raise EndpointNotBudgeted(param=name)
         if name == _MODEL and self._named is not None and (is_string or text != "null"):
             self._named("…" if text is None else text)
 
@@ -180,14 +221,14 @@ class _Scan:
 
     def __init__(self, look: _Look, reader: Reader | None) -> None:
         self._is_strict, self._reader = look.is_strict, reader
-        self._since = perf_counter()
+        self._is_first = True
 
     def feed(self, data: bytes) -> None:
         for start in range(0, len(data), SLICE_BYTES):
+            if not self._is_first:
+                gevent.sleep(0)  # the loop looks after its sockets once such turns have taken 5 ms in all
+            self._is_first = False
             self._run(data[start : start + SLICE_BYTES])
-            if perf_counter() - self._since > _TURN_S:
-                gevent.sleep(0)
-                self._since = perf_counter()
 
     def finish(self) -> None:
         self._run(b"")
@@ -201,6 +242,14 @@ class _Scan:
             if self._is_strict or not isinstance(error, InvalidJson | InvalidMultipart):
                 raise
             self._reader = None
+
+
+def is_unseen(parameter: Parameter) -> bool:
+    """Return whether a parameter asks for what no budget sees: a response in the background, or a stored prompt."""
+    name, text, is_string = parameter
+    if name == _BACKGROUND:
+        return text is None or text.strip().lower() not in ("false", "0", "null", "")
+    return name == _PROMPT and not is_string and text is not None and text.startswith("{")
 
 
 def _may_ask_for_streams(incoming: Incoming) -> bool:

@@ -6,8 +6,9 @@ from llm_proxy.accounting.outcomes import Row
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.errors import LlmProxyError, ServiceUnavailable
 from llm_proxy.forwarding.exchange import Exchange
+from llm_proxy.model.audit_actions import AuditAction
 
-ACTORS = {"token.access": "anonymous", "proxy_request": "system"}
+ACTORS = {AuditAction.TOKEN_ACCESS: "anonymous", AuditAction.PROXY_REQUEST: "system"}
 
 
 class Queue(Protocol):

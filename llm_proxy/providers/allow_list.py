@@ -5,7 +5,7 @@ All of it is compiled once; a check of a usual request costs a microsecond or tw
 
 import re
 from collections.abc import Sequence
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from llm_proxy.errors import (
     EndpointNotFound,
@@ -26,6 +26,7 @@ _SLASH = re.compile("%2f", re.IGNORECASE)
 _ESCAPED_TWICE = re.compile("%25(?:25)*(?:2e|2f|5c|00)", re.IGNORECASE)
 _PATH_PARAMETERS = re.compile(r";[^/]*")  # Tomcat, Jetty and Spring read `..;x` as `..`
 _OVERRIDES = ("X-HTTP-METHOD-OVERRIDE", "X-METHOD-OVERRIDE", "X-HTTP-METHOD")
+_UNSEEN = frozenset(("batches", "assistants", "threads", "fine_tuning", "evals"))
 _DOT_SEGMENT = re.compile(r"/\.\.?(?:/|$)")
 
 
@@ -55,6 +56,11 @@ class AllowList:
             if name in _OVERRIDES:
                 self.check_method(value.strip().upper())
 
+    @staticmethod
+    def is_unseen(method: str, raw_path: str) -> bool:
+        """Return whether a request starts what no budget sees: jobs that run later, with models of their own."""
+        return method.upper() not in ("GET", "HEAD") and not _UNSEEN.isdisjoint(unquote(raw_path).lower().split("/"))
+
     def check_endpoint(self, raw_path: str) -> None:
         """The path as the client wrote it, without the query; latin-1 text of its bytes. Raises EndpointNotFound."""
         path = raw_path if _PLAIN_PATH.fullmatch(raw_path) else _decoded(raw_path)
@@ -62,6 +68,11 @@ class AllowList:
             raise EndpointNotFound
         if path is not raw_path and (found := _SLASH.search(raw_path)) is not None:
             self._check_below(raw_path[: found.start()])
+
+    def endpoint_of(self, path: str) -> str:
+        """Return the entry of the list that a path of the provider is at or below, the longest; empty for none."""
+        found = [entry for entry in self._below if path.startswith(entry) or path + "/" == entry]
+        return max(found, key=len, default="")
 
     def _check_below(self, before_slash: str) -> None:
         """Raise EndpointNotFound unless an escaped slash is below a prefix in both of its readings."""

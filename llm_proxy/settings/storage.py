@@ -125,8 +125,17 @@ class TokenSettings:
     token_cache_ttl_s: float = setting(
         "LLM_PROXY_TOKEN_CACHE_TTL", duration("0s", "1s"), "1s", "How long a token is remembered; 0 = read each time."
     )
+    budgets_refuse_unseen: bool = setting(
+        "BUDGETS_REFUSE_UNSEEN",
+        boolean,
+        "false",
+        "Refuse batches, assistants, background responses and stored prompts to tokens with a budget.",
+    )
     revoke_cuts_streams: bool = setting(
-        "REVOKE_CUTS_STREAMS", boolean, "false", "Cut the live streams of a revoked token."
+        "REVOKE_CUTS_STREAMS",
+        boolean,
+        "false",
+        "Cut the live streams of a token that is revoked or whose project is deactivated.",
     )
     ledger_dir: Path | None = setting(
         "LEDGER_DIR", file_path, None, "Folder of the workers' ledgers; unset: ledger/ beside the data."

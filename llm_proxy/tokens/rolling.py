@@ -42,6 +42,7 @@ def alike(token: Token) -> NewToken:
             "max_total_tokens": token.max_total_tokens,
             "max_cost_nano_usd": token.max_cost_nano_usd,
         },
+        token.providers,
     )
 
 

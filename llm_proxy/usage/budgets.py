@@ -125,6 +125,11 @@ class Budgets:
         """Whether money limits this token, so that what it asks for must have a price."""
         return token.max_cost_nano_usd is not None or token.project.max_cost_nano_usd_per_month is not None
 
+    @staticmethod
+    def is_limited(token: TokenSnapshot) -> bool:
+        """Return whether any budget limits this token."""
+        return token.max_total_tokens is not None or Budgets.needs_price(token)
+
     def check_model(self, model: str) -> None:
         """Step 13: the model that a request names. Raises ModelNotPriced."""
         if self._prices.of(model) is None:

@@ -249,3 +249,33 @@ def test_a_full_queue_drops_the_oldest_and_says_so(monkeypatch: pytest.MonkeyPat
     writer.flush()
     found = [json.loads(line)["msg"] for line in sink.written.splitlines()]
     assert found == [*(f"line {number}" for number in range(15, 25)), "15 log lines dropped"]
+
+
+@pytest.mark.parametrize(
+    ("level", "message", "fields", "line"),
+    [
+        (
+            "info",
+            "request completed",
+            {"component": "access", "method": "POST", "path": "/v1/x", "status_code": 200, "duration_ms": 541,
+             "upstream_duration_ms": 527.4, "request_id": "r"},
+            "POST /v1/x 200 541 ms (provider 527)",
+        ),
+        (
+            "error",
+            "request completed",
+            {"component": "access", "method": "GET", "path": "/v1/y", "status_code": 502, "duration_ms": 3,
+             "error": "bad gateway"},
+            'GET /v1/y 502 3 ms "bad gateway"',
+        ),
+        ("info", "llm-proxy starts", {"component": "server", "workers": 1}, "llm-proxy starts"),
+        ("warn", "odd", {"component": "server", "caller": "x.py:1", "count": 2}, "warn odd count=2"),
+    ],
+)  # fmt: skip
+def test_a_person_at_a_terminal_gets_one_short_line(
+    level: str, message: str, fields: dict[str, object], line: str
+) -> None:
+    """Time, what happened and how it went; the rest stands in the other forms."""
+    sink = _Slow()
+    logs.Writer(sink, is_json=False, is_short=True).line(level, message, fields)
+    assert re.fullmatch(rf"\d\d:\d\d:\d\dZ {re.escape(line)}\n", sink.written.decode())

@@ -4,7 +4,7 @@ from llm_proxy.db.models.access import AdminSessionRow, ManagementKeyRow, SignIn
 from llm_proxy.db.models.audit import AuditFileRow, AuditRow, AuditWriterRow
 from llm_proxy.db.models.base import Base
 from llm_proxy.db.models.outcome import OutcomeRow, RefusalRow
-from llm_proxy.db.models.project import ProjectRow
+from llm_proxy.db.models.project import ProjectKeyRow, ProjectRow
 from llm_proxy.db.models.system import CachePurgeRow, IdempotencyRow, InstanceRow, LockRow
 from llm_proxy.db.models.token import TokenRow
 from llm_proxy.db.models.usage import UsageObjectRow, UsageRow
@@ -21,6 +21,7 @@ __all__ = [
     "LockRow",
     "ManagementKeyRow",
     "OutcomeRow",
+    "ProjectKeyRow",
     "ProjectRow",
     "RefusalRow",
     "SignInRow",

@@ -9,6 +9,7 @@ from llm_proxy.access.oidc import SIGN_IN_LASTS, OidcSignIn
 from llm_proxy.access.return_path import return_path
 from llm_proxy.access.sessions import Session
 from llm_proxy.errors import BadRequest, LlmProxyError, ManagementError, NotFound
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies
 from llm_proxy.web.management.call import Call
@@ -49,7 +50,7 @@ def routes(bp: Blueprint, path: str) -> None:
         details = {"method": "oidc", "subject": person.subject, "role": origin.caller.role.value}
 
         def record(connection: object, session: Session) -> None:
-            services.audit.record(call.event("admin.login", "success", details), connection)  # type: ignore[arg-type]
+            services.audit.record(call.event(AuditAction.ADMIN_LOGIN, "success", details), connection)  # type: ignore[arg-type]
 
         held, session = services.sessions.create(
             origin,
@@ -94,4 +95,4 @@ def _flow_cookie(response: Response, state: str, value: str, path: str, max_age:
 def _denied(call: Call, refused: LlmProxyError) -> None:
     details = refused.audit if isinstance(refused, ManagementError) and refused.audit else {"reason": refused.message}
     outcome = "error" if refused.status >= 500 else "denied"
-    context.services().audit.offer(call.event("admin.login", outcome, {**details, "method": "oidc"}))
+    context.services().audit.offer(call.event(AuditAction.ADMIN_LOGIN, outcome, {**details, "method": "oidc"}))

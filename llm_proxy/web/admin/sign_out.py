@@ -6,6 +6,7 @@ from flask import Blueprint, Response, request
 from sqlalchemy import Connection
 
 from llm_proxy.access.sessions import Method, Session
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies, pages
 from llm_proxy.web.management.call import Call
@@ -15,7 +16,7 @@ def routes(bp: Blueprint, path: str) -> None:
     """Add the routes. `path` is the admin UI's."""
 
     @bp.get("/auth/logout")
-    def logout_page() -> Response:
+    def sign_out_page() -> Response:
         """Ask first: a link or an image must not sign anybody out."""
         token = escape(cookies.form_token())
         form = (
@@ -24,7 +25,7 @@ def routes(bp: Blueprint, path: str) -> None:
         )
         return pages.page("Sign out", form)
 
-    @bp.post("/auth/logout")
+    @bp.post("/auth/logout", endpoint="sign_out")
     def logout() -> Response:
         """End the session; 403 for a form of another session."""
         held = cookies.secret()
@@ -42,7 +43,7 @@ def sign_out(held: str, path: str) -> str | None:
     id_token = services.sessions.id_token(held)
 
     def record(connection: Connection, session: Session) -> None:
-        event = call.event("admin.logout", "success", {"method": session.method.value})
+        event = call.event(AuditAction.ADMIN_LOGOUT, "success", {"method": session.method.value})
         services.audit.record(event, connection)
 
     ended = services.sessions.end(held, record)

@@ -8,6 +8,7 @@ from sqlalchemy import RowMapping
 from llm_proxy.audit.query import EXACT, SHOWN, AuditFilter, by_time
 from llm_proxy.db.listing import InvalidCursor
 from llm_proxy.errors import BadRequest
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web.management import answers, inputs
 from llm_proxy.web.management.call import current
 from llm_proxy.web.management.pagination import LARGEST, LAST_PAGE, PAGE_SIZE
@@ -19,7 +20,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def index() -> Response:
         """200 with events and their place; 400 names the parameter."""
-        with current().attempt("audit.list", "failed to list audit events") as attempt:
+        with current().attempt(AuditAction.AUDIT_LIST, "failed to list audit events") as attempt:
             if inputs.parameter("limit") or inputs.parameter("cursor"):
                 shown = _by_key(services)
                 attempt.succeeded(events_count=len(shown["events"]))
@@ -37,7 +38,7 @@ def routes(bp: Blueprint, services: Services) -> None:
     def show(event_id: str) -> Response:
         """200 with the event; 404."""
         details = {"audit_event_id": event_id}
-        with current().attempt("audit.show", "failed to get audit event", details=details) as attempt:
+        with current().attempt(AuditAction.AUDIT_SHOW, "failed to get audit event", details=details) as attempt:
             if not event_id.strip():
                 raise BadRequest("audit event ID is required", param="id")
             row = services().audit_log.get(event_id.replace("\x00", "\ufffd"), current().caller.projects)

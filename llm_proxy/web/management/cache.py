@@ -8,6 +8,7 @@ from flask import Blueprint, Response
 from llm_proxy.access.roles import Role
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.errors import BadRequest
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web.management import answers, inputs
 from llm_proxy.web.management.call import current
 from llm_proxy.web.management.routing import Services, add
@@ -28,7 +29,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def purge() -> Response:
         """200 with what was deleted; 400 says why not. Committed for every replica when it is sent."""
-        with current().attempt("cache.purge", "proxy not available") as attempt:
+        with current().attempt(AuditAction.CACHE_PURGE, "proxy not available") as attempt:
             cache = services().cache_purge
             if cache is None:
                 raise _refused("caching is disabled", "caching_disabled")

@@ -14,6 +14,7 @@ from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.errors import ClientGone, DatabaseUnavailable, LlmProxyError, ManagementError, ManagementFault
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
 
 _LOG = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Call:
 
     def event(
         self,
-        action: str,
+        action: AuditAction,
         outcome: str,
         details: Mapping[str, Any],
         *,
@@ -88,11 +89,16 @@ class Call:
 
     def denied(self, error: LlmProxyError) -> None:
         """Record a wrong credential; through the throttled queue, so that guessing fills no disk."""
-        event = self.event("admin.access", "denied", {"reason": error.message}, actor=ANONYMOUS)
+        event = self.event(AuditAction.ADMIN_ACCESS, "denied", {"reason": error.message}, actor=ANONYMOUS)
         self._audit.offer(event)
 
     def attempt(
-        self, action: str, fault: str, *, project_id: str | None = None, details: Mapping[str, Any] | None = None
+        self,
+        action: AuditAction,
+        fault: str,
+        *,
+        project_id: str | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> "Attempt":
         """What the view is about to do."""
         return Attempt(self, self._audit, action, fault, project_id, dict(details or {}))
@@ -108,7 +114,7 @@ class Attempt:
         self,
         call: Call,
         audit: AuditWriter,
-        action: str,
+        action: AuditAction,
         fault: str,
         project_id: str | None,
         details: dict[str, Any],

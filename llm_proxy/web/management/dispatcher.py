@@ -8,6 +8,7 @@ from flask import Blueprint, Response
 
 from llm_proxy.errors import BadRequest, BusUnreachable, Conflict, ResourceNotFound
 from llm_proxy.events.dead_letters import REASONS, DeadLetter, DeadLetters
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.operations.bus_state import BusUnavailable, NoBus, facts_of
 from llm_proxy.web import context
 from llm_proxy.web.management import answers, inputs
@@ -24,7 +25,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def state() -> Response:
         """Return 200 with length, lag and consumers of the bus; 503 while Redis is unavailable."""
-        with current().attempt("dispatcher.read", "failed to read the event bus"):
+        with current().attempt(AuditAction.DISPATCHER_READ, "failed to read the event bus"):
             try:
                 found = context.services().bus_state.state()
             except BusUnavailable as error:
@@ -33,7 +34,10 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def index() -> Response:
         """Return 200 with dead letters, the oldest first, without their events."""
-        with current().attempt("dead_letter.list", "failed to list dead letters") as attempt, _letters() as letters:
+        with (
+            current().attempt(AuditAction.DEAD_LETTER_LIST, "failed to list dead letters") as attempt,
+            _letters() as letters,
+        ):
             reason = inputs.parameter("reason")
             if reason is not None and reason not in REASONS:
                 raise inputs.invalid("reason")
@@ -44,11 +48,11 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def replay(letter_id: str) -> Response:
         """Return 204 when it is back on the bus; 404."""
-        return _act("dead_letter.replay", letter_id, "failed to replay the dead letter", is_replay=True)
+        return _act(AuditAction.DEAD_LETTER_REPLAY, letter_id, "failed to replay the dead letter", is_replay=True)
 
     def drop(letter_id: str) -> Response:
         """Return 204 when it is deleted for good; 404."""
-        return _act("dead_letter.drop", letter_id, "failed to drop the dead letter", is_replay=False)
+        return _act(AuditAction.DEAD_LETTER_DROP, letter_id, "failed to drop the dead letter", is_replay=False)
 
     add(bp, "/dispatcher", "GET", state)
     add(bp, _BASE, "GET", index)
@@ -56,7 +60,7 @@ def routes(bp: Blueprint, services: Services) -> None:
     add(bp, f"{_BASE}/<letter_id>", "DELETE", drop)
 
 
-def _act(action: str, letter_id: str, fault: str, *, is_replay: bool) -> Response:
+def _act(action: AuditAction, letter_id: str, fault: str, *, is_replay: bool) -> Response:
     with current().attempt(action, fault, details={"dead_letter_id": letter_id}) as attempt, _letters() as letters:
         letter = _found(letters, letter_id)
         (letters.replay if is_replay else letters.drop)(letter)

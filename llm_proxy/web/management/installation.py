@@ -3,6 +3,7 @@
 from flask import Blueprint, Response
 
 from llm_proxy import metrics
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.settings import variables
 from llm_proxy.settings.show import shown
 from llm_proxy.web import context
@@ -16,7 +17,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def settings() -> Response:
         """Return 200 with each variable, its value and its source; of a secret, only whether it is set."""
-        with current().attempt("settings.read", "failed to read the settings") as attempt:
+        with current().attempt(AuditAction.SETTINGS_READ, "failed to read the settings") as attempt:
             sources = context.services().sources
             found = [
                 {
@@ -32,13 +33,13 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def doctor() -> Response:
         """Return 200 with findings that are at most 30 s old."""
-        with current().attempt("doctor.read", "failed to examine the installation"):
+        with current().attempt(AuditAction.DOCTOR_READ, "failed to examine the installation"):
             found = context.services().findings.current()
         return answers.answer(found)
 
     def cache() -> Response:
         """Return 200 with the figures since the server's start; null for what a cache that is off does not have."""
-        with current().attempt("cache.read", "failed to read the cache's figures"):
+        with current().attempt(AuditAction.CACHE_READ, "failed to read the cache's figures"):
             found = _cache_figures()
         return answers.answer(found)
 

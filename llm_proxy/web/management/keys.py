@@ -7,6 +7,7 @@ from llm_proxy.access.secret import PREFIX
 from llm_proxy.access.service import BY_NAME, SORTS, IssuedKey, KeyFilter, order_of
 from llm_proxy.db.idempotency import Answer
 from llm_proxy.errors import BadRequest
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web.management import answers, inputs, pagination
 from llm_proxy.web.management.call import current
 from llm_proxy.web.management.once import Keep, once
@@ -19,7 +20,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def index() -> Response:
         """Return 200 with an array; 400 names the parameter."""
-        with current().attempt("key.list", "failed to list management keys") as attempt:
+        with current().attempt(AuditAction.KEY_LIST, "failed to list management keys") as attempt:
             asked = pagination.cut(SORTS, order_of, BY_NAME)
             wanted = KeyFilter(current().caller, inputs.search())
             response, count = pagination.listed(services().keys, wanted, asked, answers.key_json)
@@ -28,7 +29,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def create() -> Response:
         """Return 201 with the key, shown this once; 400 names the field; 403 stronger than the caller; 409 name."""
-        with current().attempt("key.create", "failed to store management key") as attempt:
+        with current().attempt(AuditAction.KEY_CREATE, "failed to store management key") as attempt:
             caller = current().caller
             new = NewKey.from_json(inputs.json_object(), services().keys.now())
             services().keys.granted(new, caller)  # before a response is repeated: the caller may hold less than it did
@@ -43,14 +44,16 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def show(key_id: str) -> Response:
         """Return 200 with the key; 404."""
-        with current().attempt("key.read", "failed to get management key", details=_about(key_id)) as attempt:
+        with current().attempt(AuditAction.KEY_READ, "failed to get management key", details=_about(key_id)) as attempt:
             key = services().keys.get(_checked(key_id), current().caller)
             attempt.succeeded()
         return answers.answer(answers.key_json(key), headers={"ETag": answers.key_tag(key)})
 
     def change(key_id: str) -> Response:
         """Return 200 with the key; 400 names the field; 403; 404; 409 the name is taken; 412."""
-        with current().attempt("key.update", "failed to update management key", details=_about(key_id)) as attempt:
+        with current().attempt(
+            AuditAction.KEY_UPDATE, "failed to update management key", details=_about(key_id)
+        ) as attempt:
             _checked(key_id)
             patch = KeyPatch.from_json(inputs.json_object(), services().keys.now())
             check = inputs.if_match(answers.key_tag)
@@ -59,7 +62,9 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def roll(key_id: str) -> Response:
         """Return 200 with a new secret, shown this once; the old one lives on for `overlap_minutes`."""
-        with current().attempt("key.roll", "failed to roll management key", details=_about(key_id)) as attempt:
+        with current().attempt(
+            AuditAction.KEY_ROLL, "failed to roll management key", details=_about(key_id)
+        ) as attempt:
             caller = current().caller
             services().keys.get(_checked(key_id), caller)
             span, check = overlap(), inputs.if_match(answers.key_tag)
@@ -79,7 +84,9 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def revoke(key_id: str) -> Response:
         """Return 204; 404; 412."""
-        with current().attempt("key.revoke", "failed to revoke management key", details=_about(key_id)) as attempt:
+        with current().attempt(
+            AuditAction.KEY_REVOKE, "failed to revoke management key", details=_about(key_id)
+        ) as attempt:
             check = inputs.if_match(answers.key_tag)
             services().keys.revoke(_checked(key_id), current().caller, attempt.record, check)
         return Response(status=204, content_type="application/json")

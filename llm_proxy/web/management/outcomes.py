@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from flask import Blueprint, Response
 
 from llm_proxy.errors import BadRequest
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.operations.outcome_log import GROUPS, OutcomeFilter
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.web import context
@@ -22,7 +23,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def index() -> Response:
         """Return 200 with numbers of requests as JSON or CSV; 400 names the parameter."""
-        with current().attempt("outcome.list", "failed to read outcomes"):
+        with current().attempt(AuditAction.OUTCOME_LIST, "failed to read outcomes"):
             groups, form, wanted = _groups(), _form(), _filter()
             rows, is_more = context.services().outcome_log.sums(wanted, groups)
         if form == "csv":
@@ -32,14 +33,14 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def refusals(token_id: str) -> Response:
         """Return 200 with the last refusal of the token by code, the newest first; 404."""
-        with current().attempt("token.refusals", "failed to read refusals", details={"token_id": token_id}):
+        with current().attempt(AuditAction.TOKEN_REFUSALS, "failed to read refusals", details={"token_id": token_id}):
             token = services().tokens.get(token_id, current().caller.projects)
             found = context.services().outcome_log.refusals(token.id)
         return answers.answer(found)
 
     def stats() -> Response:
         """Return 200 with totals of what the caller may see."""
-        with current().attempt("stats.read", "failed to read totals"):
+        with current().attempt(AuditAction.STATS_READ, "failed to read totals"):
             found = context.services().statistics.totals(current().caller.projects)
         return answers.answer(found)
 

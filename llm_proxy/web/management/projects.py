@@ -4,6 +4,7 @@ from flask import Blueprint, Response
 
 from llm_proxy.db.idempotency import Answer
 from llm_proxy.errors import BadRequest, WrongMethod
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.projects.project import NewProject, Project, ProjectPatch
 from llm_proxy.projects.service import BY_NAME, SORTS, ProjectFilter, order_of
 from llm_proxy.web.management import answers, inputs, pagination
@@ -19,7 +20,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def index() -> Response:
         """200 with an array; 400 names the parameter."""
-        with current().attempt("project.list", "failed to list projects") as attempt:
+        with current().attempt(AuditAction.PROJECT_LIST, "failed to list projects") as attempt:
             asked = pagination.cut(SORTS, order_of, BY_NAME)
             wanted = ProjectFilter(inputs.search(), inputs.flag("is_active"), current().caller.projects)
             response, count = pagination.listed(services().projects, wanted, asked, answers.project_json)
@@ -28,10 +29,14 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def create() -> Response:
         """201 with the project; 400 names the field; 409 the name is taken."""
-        with current().attempt("project.create", "failed to create project") as attempt:
+        with current().attempt(AuditAction.PROJECT_CREATE, "failed to create project") as attempt:
 
             def do(keep: Keep) -> Answer:
-                new = NewProject.from_json(inputs.json_object(), wants_sk=services().wants_sk_keys)
+                new = NewProject.from_json(
+                    inputs.json_object(),
+                    wants_sk=services().wants_sk_keys,
+                    wants_key=not services().settings.providers,
+                )
                 project = services().projects.create(
                     new,
                     attempt.record,
@@ -44,8 +49,8 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def show(project_id: str) -> Response:
         """200 with the project; 404."""
-        with current().attempt("project.read", "failed to get project", project_id=project_id) as attempt:
-            project = services().projects.get(_checked(project_id))
+        with current().attempt(AuditAction.PROJECT_READ, "failed to get project", project_id=project_id) as attempt:
+            project = services().projects.get(checked(project_id))
             attempt.succeeded()
         return answers.answer(answers.project_json(project), headers={"ETag": answers.project_tag(project)})
 
@@ -53,7 +58,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """200 with the project; 400 names the field; 404; 409 the name is taken; 412."""
         about = {"provided_id": project_id}
         with current().attempt(
-            "project.update", "failed to update project", project_id=project_id, details=about
+            AuditAction.PROJECT_UPDATE, "failed to update project", project_id=project_id, details=about
         ) as attempt:
             patch = ProjectPatch.from_json(_with_id(project_id), wants_sk=services().wants_sk_keys)
             check = inputs.if_match(answers.project_tag)
@@ -62,7 +67,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def delete(project_id: str) -> Response:
         """405, always; whether the project exists is not looked up."""
-        with current().attempt("project.delete", _DELETION, project_id=project_id):
+        with current().attempt(AuditAction.PROJECT_DELETE, _DELETION, project_id=project_id):
             refused = WrongMethod(["GET", "PATCH"])
             refused.audit = {"error_type": refused.message, "reason": _DELETION}
             refused.more = {"message": _DELETION}
@@ -70,8 +75,10 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def revoke_tokens(project_id: str) -> Response:
         """200 with counts; 404."""
-        with current().attempt("token.revoke_batch", "failed to get project tokens", project_id=project_id) as attempt:
-            found = services().projects.revoke_tokens(_checked(project_id), attempt.record)
+        with current().attempt(
+            AuditAction.TOKEN_REVOKE_BATCH, "failed to get project tokens", project_id=project_id
+        ) as attempt:
+            found = services().projects.revoke_tokens(checked(project_id), attempt.record)
         counts = {
             "revoked_count": found.revoked,
             "already_revoked_count": found.already,
@@ -98,7 +105,8 @@ def _created(project: Project) -> Answer:
     return Answer(201, headers, answers.project_json(project))
 
 
-def _checked(project_id: str) -> str:
+def checked(project_id: str) -> str:
+    """Return an id that may be looked up. Raises BadRequest, and ResourceNotFound where it is none of the caller's."""
     if "/" in project_id or not project_id.strip():
         raise BadRequest("invalid project id", param="id", audit={"validation_error": "invalid project id"})
     current().caller.require_project(project_id)
@@ -107,5 +115,5 @@ def _checked(project_id: str) -> str:
 
 def _with_id(project_id: str) -> dict[str, object]:
     """The body; the path is judged first."""
-    _checked(project_id)
+    checked(project_id)
     return inputs.json_object()

@@ -14,6 +14,7 @@ from werkzeug.routing import PathConverter, Rule
 from llm_proxy.access.caller import Caller
 from llm_proxy.access.roles import Operation, Reach, operation
 from llm_proxy.errors import BadRequest, Forbidden, ManagementError, ResourceNotFound, WrongMethod
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
 from llm_proxy.web.management import inputs
 from llm_proxy.web.management.call import current
@@ -60,7 +61,7 @@ def add(
 
 def template(bp: Blueprint, rule: str) -> str:
     """Return a rule's path as the table of roles and the OpenAPI document write it."""
-    return f"{bp.url_prefix}{re.sub(r'<[^>]*>', '{id}', rule)}"
+    return f"{bp.url_prefix}{re.sub(r'<[^>]*>', '{id}', rule.replace('<provider>', '{provider}'))}"
 
 
 def _guarded(wanted: Operation, view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseReturnValue]:
@@ -70,7 +71,7 @@ def _guarded(wanted: Operation, view: Callable[..., ResponseReturnValue]) -> Cal
         try:
             caller.require(wanted)
         except Forbidden as refused:
-            with current().attempt("admin.access", "failed to check the role"):
+            with current().attempt(AuditAction.ADMIN_ACCESS, "failed to check the role"):
                 if wanted.reach in (Reach.PROJECT, Reach.NAMED):
                     _require_visible(caller, path)
                 raise refused

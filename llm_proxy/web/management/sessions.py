@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 
 from llm_proxy.access.sessions import Session
 from llm_proxy.errors import ResourceNotFound
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
 from llm_proxy.web.management import answers
 from llm_proxy.web.management.call import current
@@ -18,14 +19,14 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def index() -> Response:
         """Return 200 with live sessions: all for an unlimited admin, else those of the same person."""
-        with current().attempt("session.list", "failed to list sessions") as attempt:
+        with current().attempt(AuditAction.SESSION_LIST, "failed to list sessions") as attempt:
             found = context.services().sessions.list(current().caller)
             attempt.succeeded(session_count=len(found))
         return answers.answer([session_json(session) for session in found])
 
     def end(session_id: str) -> Response:
         """Return 204 when it has ended; 404."""
-        with current().attempt("session.end", "failed to end the session") as attempt:
+        with current().attempt(AuditAction.SESSION_END, "failed to end the session") as attempt:
 
             def record(connection: Connection, session: Session) -> None:
                 attempt.record(connection, project_id=None, details={"session_actor": session.caller.actor})

@@ -8,6 +8,7 @@ from flask import Blueprint, Response
 
 from llm_proxy.errors import ResourceNotFound, TooManyTails
 from llm_proxy.events.event import OUTCOMES
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.operations.tail import MOST_TAILS, EventFilter
 from llm_proxy.web import context
 from llm_proxy.web.management import answers, inputs
@@ -23,13 +24,15 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def index() -> Response:
         """Return 200 with what runs in all workers of this server. Pages ask each second: it is not audited."""
-        with current().attempt("stream.list", "failed to list streams"):
+        with current().attempt(AuditAction.STREAM_LIST, "failed to list streams"):
             found = context.services().streams.list(current().caller.projects)
         return answers.answer(found)
 
     def cut(stream_id: str) -> Response:
         """Return 204 when it was cut; 404 when it has ended, or belongs to another project."""
-        with current().attempt("stream.cut", "failed to cut the stream", details={"stream_id": stream_id}) as attempt:
+        with current().attempt(
+            AuditAction.STREAM_CUT, "failed to cut the stream", details={"stream_id": stream_id}
+        ) as attempt:
             streams = context.services().streams
             found = [one for one in streams.list(current().caller.projects) if one["id"] == stream_id]
             if not found:
@@ -42,7 +45,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def tail() -> Response:
         """Return 200 with events as they come, one `data` line of JSON each; ends when the server drains."""
-        with current().attempt("events.tail", "failed to read events") as attempt:
+        with current().attempt(AuditAction.EVENTS_TAIL, "failed to read events") as attempt:
             wanted = _filter()
             longest_s = inputs.integer("limit_s", 1, _LONGEST_TAIL_S) or _LONGEST_TAIL_S
             if context.services().tails.open >= MOST_TAILS:

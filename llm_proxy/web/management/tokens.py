@@ -6,6 +6,7 @@ from flask import Blueprint, Response
 
 from llm_proxy.db.idempotency import Answer
 from llm_proxy.errors import BadRequest
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.model.token import STATUSES
 from llm_proxy.tokens.service import NEWEST_FIRST, SORTS, Issued, TokenFilter, order_of
 from llm_proxy.tokens.token import NewToken, TokenDefaults, TokenPatch
@@ -24,7 +25,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def index() -> Response:
         """200 with an array; 400 names the parameter."""
-        with current().attempt("token.list", "failed to list tokens") as attempt:
+        with current().attempt(AuditAction.TOKEN_LIST, "failed to list tokens") as attempt:
             asked = pagination.cut(SORTS, order_of, NEWEST_FIRST)
             wanted = _filter()
             response, count = pagination.listed(services().tokens, wanted, asked, answers.token_json)
@@ -34,13 +35,13 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def create() -> Response:
         """200 with the bearer, shown this once; 400 names the field; 403 inactive, 404 unknown project."""
-        with current().attempt("token.create", "failed to store token") as attempt:
+        with current().attempt(AuditAction.TOKEN_CREATE, "failed to store token") as attempt:
 
             def do(keep: Keep) -> Answer:
                 wanted = inputs.json_object()
                 asked = wanted.get("project_id")
                 attempt.project_id = asked if isinstance(asked, str) else None
-                new = NewToken.from_json(wanted, defaults)
+                new = NewToken.from_json(wanted, defaults, services().provider_names)
                 issued = services().tokens.issue(
                     new,
                     attempt.record,
@@ -56,7 +57,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def show(token_id: str) -> Response:
         """200 with the token; 404."""
-        with current().attempt("token.read", "failed to get token", details=_about(token_id)) as attempt:
+        with current().attempt(AuditAction.TOKEN_READ, "failed to get token", details=_about(token_id)) as attempt:
             token = services().tokens.get(_checked(token_id), current().caller.projects)
             attempt.project_id = token.project_id
             attempt.succeeded()
@@ -64,23 +65,23 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def change(token_id: str) -> Response:
         """200 with the token; 400 names the field; 404; 409 expired; 412."""
-        with current().attempt("token.update", "failed to update token", details=_about(token_id)) as attempt:
+        with current().attempt(AuditAction.TOKEN_UPDATE, "failed to update token", details=_about(token_id)) as attempt:
             _checked(token_id)
-            patch = TokenPatch.from_json(inputs.json_object())
+            patch = TokenPatch.from_json(inputs.json_object(), services().provider_names)
             check = inputs.if_match(answers.token_tag)
             token = services().tokens.update(token_id, patch, attempt.record, check, current().caller.projects)
         return answers.answer(answers.token_json(token), headers={"ETag": answers.token_tag(token)})
 
     def revoke(token_id: str) -> Response:
         """204, also the second time; 404."""
-        with current().attempt("token.revoke", "failed to revoke token", details=_about(token_id)) as attempt:
+        with current().attempt(AuditAction.TOKEN_REVOKE, "failed to revoke token", details=_about(token_id)) as attempt:
             check = inputs.if_match(answers.token_tag)
             services().tokens.revoke(_checked(token_id), attempt.record, check, current().caller.projects)
         return Response(status=204, content_type="application/json")
 
     def roll(token_id: str) -> Response:
         """Return 200 with a new bearer, shown this once; the old token ends after `overlap_minutes`; 409; 412."""
-        with current().attempt("token.roll", "failed to store token", details=_about(token_id)) as attempt:
+        with current().attempt(AuditAction.TOKEN_ROLL, "failed to store token", details=_about(token_id)) as attempt:
             caller = current().caller
             services().tokens.get(_checked(token_id), caller.projects)
             span, check = overlap(), inputs.if_match(answers.token_tag)
@@ -101,7 +102,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def revoke_several() -> Response:
         """Return 200 with counts, and the ids that name no token of the caller's; 400 names the field."""
-        with current().attempt("token.revoke_batch", "failed to revoke tokens") as attempt:
+        with current().attempt(AuditAction.TOKEN_REVOKE_BATCH, "failed to revoke tokens") as attempt:
             ids = _ids(inputs.json_object())
             found = services().tokens.revoke_these(ids, attempt.record, current().caller.projects)
         counts = {"revoked_count": found.revoked, "already_revoked_count": found.already}

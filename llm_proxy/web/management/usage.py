@@ -9,6 +9,7 @@ from flask import Blueprint, Response
 
 from llm_proxy.db.listing import InvalidCursor
 from llm_proxy.errors import BadRequest
+from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.texts import spreadsheet_safe
 from llm_proxy.usage.query import GROUPS, UsageFilter, names
@@ -25,7 +26,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def index() -> Response:
         """200 with sums as JSON or CSV; 400 names the parameter."""
-        with current().attempt("usage.list", "failed to read usage") as attempt:
+        with current().attempt(AuditAction.USAGE_LIST, "failed to read usage") as attempt:
             groups, form = _groups(), _form()
             limit = inputs.integer("limit", 1, LARGEST) or LARGEST
             wanted = _filter()

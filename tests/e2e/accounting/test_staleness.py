@@ -142,3 +142,14 @@ def test_streams_of_a_revoked_token_are_cut_where_that_is_wanted(pair: Pair) -> 
 
     eventually(lambda: len(events()) == 1)
     assert (events()[0]["outcome"], events()[0]["status"]) == ("revoked", 200)
+
+
+def test_streams_of_a_deactivated_project_are_cut_as_well(pair: Pair) -> None:
+    """Within a second, as those of a revoked token."""
+    token = pair.token()
+    with Client(pair.gateways[0].address) as client:
+        client.send(_stream(token["token"], 200)).until(b"data: ")
+        pair.manage("PATCH", f"/projects/{token['project_id']}", {"is_active": False})
+        deactivated = time.monotonic()
+        assert b"[DONE]" not in client.rest()[0]
+        assert time.monotonic() - deactivated < 1.5

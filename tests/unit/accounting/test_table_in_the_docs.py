@@ -28,6 +28,7 @@ def cells(row: Row) -> list[str]:
         row.breaker,
         yes(row.is_logged, "yes"),
         word(row.audit),
+        yes(row.is_use, "yes"),
     ]
 
 

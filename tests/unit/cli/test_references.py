@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.references import project_id, segment, token_id
+from llm_proxy.cli.references import audit_id, project_id, segment, token_id
 
 ONE, TWO = "3f6a2c1e-0000-4000-8000-000000000001", "3f6a9999-0000-4000-8000-000000000002"
 
@@ -40,3 +40,15 @@ def test_what_is_no_segment_is_refused(written: str) -> None:
     """An id never becomes another path."""
     with pytest.raises(CommandError, match="is no id"):
         segment(written)
+
+
+def test_an_audit_record_by_beginning() -> None:
+    """A table on a terminal shows the beginning of its id."""
+
+    class _Newest:
+        def call(self, method: str, path: str, *, body: Any = None, query: Any = None) -> Any:
+            """Return the newest records."""
+            return {"events": [{"id": ONE}, {"id": TWO}]}
+
+    assert audit_id(_Newest(), "3f6a9999") == TWO
+    assert audit_id(_Newest(), "ffff") == "ffff"

@@ -4,14 +4,15 @@ import errno
 import io
 import os
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llm_proxy.errors import ClientGone, InsufficientStorage, RequestTooLarge
-from llm_proxy.forwarding.body import MEMORY_BYTES, HeldBody, Plain, StreamedBody, hold, open_body
+from llm_proxy.errors import ClientGone, InsufficientStorage, MalformedBody, Overloaded, RequestTimeout, RequestTooLarge
+from llm_proxy.forwarding.body import MEMORY_BYTES, HeldBody, Plain, Room, StreamedBody, Timed, hold, open_body
 
 
 class Pieces:
@@ -49,13 +50,23 @@ def test_a_body_that_is_not_here_yet_is_streamed_from_its_beginning() -> None:
     assert body.received_bytes == 5
 
 
-@pytest.mark.parametrize(("length", "waits"), [(None, False), (3, True)], ids=["chunked", "expects 100"])
-def test_nothing_is_read_ahead_where_the_client_has_not_begun(length: int | None, waits: bool) -> None:
+@pytest.mark.parametrize("length", [None, 3], ids=["chunked", "sized"])
+def test_nothing_is_read_ahead_where_the_client_waits(length: int | None) -> None:
     """Reading would make the server layer answer 100 before the provider had its say."""
     source = Pieces([b"abc"])
-    body = open_body(source, length, waits=waits)
+    body = open_body(source, length, waits=True)
     assert source.reads == 0
     assert whole(body) == b"abc"
+
+
+def test_a_chunked_body_is_opened_with_its_first_piece() -> None:
+    """A first chunk that is malformed is refused before anything is dispatched."""
+    with pytest.raises(MalformedBody):
+        open_body(Pieces([MalformedBody()]), None)
+    source = Pieces([b"abc", b"d"])
+    body = open_body(source, None)
+    assert source.reads == 1
+    assert whole(body) == b"abcd"
 
 
 def test_a_declared_size_beyond_the_limit_is_refused_unread() -> None:
@@ -132,3 +143,40 @@ def test_plain_input_is_never_read_beyond_its_length() -> None:
     reading = io.BytesIO(b"abcdef-the next request")
     assert whole(Plain(reading, 6), 4) == b"abcdef"
     assert reading.read(1) == b"-"
+
+
+def test_held_bodies_share_a_room() -> None:
+    """Taken before a body is read; memory first, then the folder, then 503; given back at the end."""
+    room = Room(16 * MEMORY_BYTES)
+    first = HeldBody(room, MEMORY_BYTES)
+    assert (room.memory_bytes, room.file_bytes) == (MEMORY_BYTES, 0)
+    second = HeldBody(room)
+    second.write(b"x" * 1000)  # no memory is left
+    assert (second.is_in_memory, room.file_bytes) == (False, 1000)
+    with pytest.raises(Overloaded):
+        HeldBody(room, 16 * MEMORY_BYTES)
+    with pytest.raises(Overloaded):
+        second.write(b"x" * 16 * MEMORY_BYTES)
+    for body in (first, second, first):
+        body.close()
+    assert (room.memory_bytes, room.file_bytes) == (0, 0)
+
+
+def test_a_body_that_outgrows_memory_gives_it_back() -> None:
+    """Its content is whole, and counts as a file's."""
+    room = Room(16 * MEMORY_BYTES)
+    body = HeldBody(room)
+    for _ in range(3):
+        body.write(b"ab" * (MEMORY_BYTES // 4))
+    assert (room.memory_bytes, room.file_bytes, body.length) == (0, body.length, MEMORY_BYTES * 3 // 2)
+    assert body.content() == b"ab" * (body.length // 2)
+    body.close()
+
+
+def test_a_held_body_comes_within_its_time() -> None:
+    """However small the silences are."""
+    source = Timed(io.BytesIO(b"abc"), 0.000001)
+    time.sleep(0.001)
+    with pytest.raises(RequestTimeout):
+        source.read1(1)
+    assert Timed(io.BytesIO(b"abc"), 0).read1(1) == b"a"

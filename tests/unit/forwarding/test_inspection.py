@@ -5,9 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from llm_proxy.errors import (
+    EndpointNotBudgeted,
     InvalidJson,
     InvalidRequest,
     LlmProxyError,
+    Overloaded,
     ParamNotAllowed,
     RequestTooLarge,
     StreamingDisabled,
@@ -330,3 +332,36 @@ def test_parts_that_change_how_fields_are_read_are_refused(head: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
         admit(b"--B7f\r\n" + head + b"\r\n\r\ngpt-4o\r\n--B7f--\r\n", FORM_TYPE)
     assert caught.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    ("body", "is_refused"),
+    [
+        (b'{"background":true}', True),
+        (b'{"Background":1}', True),
+        (b'{"prompt":{"id":"pmpt_1"}}', True),
+        (b'{"background":false,"prompt":["a"]}', False),
+        (b'{"background":null,"prompt":"{"}', False),
+    ],
+)
+def test_what_no_budget_sees_is_refused_where_that_is_asked_for(body: bytes, is_refused: bool) -> None:
+    """Responses in the background and stored prompts (BUDGETS_REFUSE_UNSEEN)."""
+    inspector = Inspector(ParameterRules({}), max_inspected_bytes=1000)
+    incoming = Incoming(
+        method="POST", query="", content_type=None, content_encoding=None, source=Client(body), length=None
+    )
+    if is_refused:
+        with pytest.raises(EndpointNotBudgeted):
+            inspector.admit(incoming, refuses_unseen=True)
+    else:
+        assert inspector.admit(incoming, refuses_unseen=True) is not None
+
+
+def test_a_body_is_refused_before_it_is_read_where_there_is_no_room() -> None:
+    """MAX_HELD_BODIES."""
+    inspector = Inspector(RULES, max_inspected_bytes=1 << 30, max_held_bodies_bytes=1 << 20)
+    incoming = Incoming(
+        method="POST", query="", content_type=None, content_encoding=None, source=Client(b"{}"), length=2 << 20
+    )
+    with pytest.raises(Overloaded):
+        inspector.admit(incoming)

@@ -172,3 +172,17 @@ def test_another_method_in_a_field_must_be_allowed_as_well(name: str) -> None:
     allow_list().check_overrides([("HOST", "x"), (name, " get ")])
     with pytest.raises(MethodNotAllowed):
         allow_list().check_overrides([(name, "GET"), (name, "DELETE")])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "is_unseen"),
+    [
+        ("POST", "/v1/batches", True),
+        ("POST", "/v1/Thre%61ds/t/runs", True),
+        ("GET", "/v1/batches", False),
+        ("POST", "/v1/chat/completions", False),
+    ],
+)
+def test_jobs_that_run_later_are_known(method: str, path: str, is_unseen: bool) -> None:
+    """No budget sees what they use."""
+    assert AllowList.is_unseen(method, path) is is_unseen

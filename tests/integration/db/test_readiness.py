@@ -1,0 +1,68 @@
+"""Readiness says what requests meet."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from support.databases import Database
+
+from llm_proxy.db import check
+from llm_proxy.db.errors import DatabaseAway
+
+LOCKED = """
+from gevent import monkey
+monkey.patch_all()
+import json, sys
+from sqlalchemy import text
+from llm_proxy.db import check
+from llm_proxy.db.bare import BareStatements
+from llm_proxy.db.engine import create_engine
+from llm_proxy.settings import Settings
+
+engine = create_engine(Settings(**json.loads(sys.argv[1])))
+statements = BareStatements(engine, 3, limit_s=0.25)
+found = []
+
+def ask():
+    check.forget(engine)
+    found.append(check.readiness(engine, statements.probe))
+
+ask()
+locks = {"postgresql": ("LOCK TABLE tokens IN EXCLUSIVE MODE", "LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE")}
+for lock in locks.get(engine.dialect.name, ("LOCK TABLES tokens WRITE",)):
+    with engine.connect() as connection:
+        connection.execute(text(lock))
+        ask()
+        if engine.dialect.name == "mysql":
+            connection.execute(text("UNLOCK TABLES"))
+ask()
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("ready_database", ["postgres", "mysql"], indirect=True)
+def test_a_locked_table_is_not_ready(ready_database: Database) -> None:
+    """While tokens can be neither read nor counted, and while they cannot be counted; ready before and after."""
+    command = [sys.executable, "-c", LOCKED, json.dumps(ready_database.values)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    first, *locked, last = json.loads(ran.stdout)
+    assert (first, set(locked), last) == (None, {"database"}, None)
+
+
+def test_one_failed_probe_alone_is_repeated(ready_database: Database) -> None:
+    """The second probe decides."""
+    engine, failures = ready_database.engine(), 1
+
+    def meets() -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise DatabaseAway("lost")
+
+    check.forget(engine)
+    assert check.readiness(engine, meets) is None
+    check.forget(engine)
+    failures = 2
+    assert check.readiness(engine, meets) == "database"
