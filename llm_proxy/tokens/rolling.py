@@ -1,11 +1,21 @@
 """The replacement of a token by one with the same limits, and what a revocation of several says of itself."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from llm_proxy.errors import Conflict, TokenInactive
 from llm_proxy.tokens.token import NewToken, Token
+
+
+@dataclass(frozen=True, slots=True)
+class RevokedOnes:
+    """Counts of a revocation of named tokens, and the ids that name no token of the caller's."""
+
+    revoked: int
+    already: int
+    unknown: list[str]
 
 
 def batch_details(tokens: Sequence[Token]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from llm_proxy.errors import BadRequest, Conflict, Forbidden, ResourceNotFound
 from llm_proxy.model.token import Revoked, has_status
 from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.tokens.bearer import hint, new_bearer
-from llm_proxy.tokens.rolling import alike, batch_details, ending, require_rollable
+from llm_proxy.tokens.rolling import RevokedOnes, alike, batch_details, ending, require_rollable
 from llm_proxy.tokens.token import NewToken, Token, TokenPatch, stored_providers
 
 _TABLE = TokenRow.__table__.c
@@ -44,15 +44,6 @@ class Issued:
 
     def __repr__(self) -> str:  # the bearer belongs to the answer alone
         return f"Issued(token={self.token.id})"
-
-
-@dataclass(frozen=True, slots=True)
-class RevokedOnes:
-    """Counts of a revocation of named tokens, and the ids that name no token of the caller's."""
-
-    revoked: int
-    already: int
-    unknown: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +256,7 @@ class TokenService:
         self._changed(token_id)
         return issued
 
-    def revoke_these(self, token_ids: Sequence[str], record: Record, within: Within = None) -> "RevokedOnes":
+    def revoke_these(self, token_ids: Sequence[str], record: Record, within: Within = None) -> RevokedOnes:
         """Revoke several in one transaction, with an audit record for each project. Unknown ids are left out."""
         with writing(self._engine) as connection:
             now = self._now(connection)
