@@ -51,6 +51,8 @@ class Metered:
         asked: The request's body as far as it is kept, in pieces.
         asked_bytes: Its length, as far as it has passed or is known.
         tap: The response's, where it can tell something.
+        provider: The provider's name.
+        path_model: The model that the path names.
         request_room: How many bytes of a body that is held on disk are of use.
     """
 
@@ -63,6 +65,8 @@ class Metered:
         "media_type",
         "method",
         "path",
+        "path_model",
+        "provider",
         "request_encoding",
         "request_type",
         "result",
@@ -76,6 +80,8 @@ class Metered:
     ) -> None:
         self.token, self.method, self.path = token, method, path
         self.request_type, self.request_encoding = request_type, request_encoding
+        self.provider = ""
+        self.path_model: str | None = None
         self.asked: list[bytes] = []
         self.asked_bytes, self.last = 0, b""
         self.tap: Tap | None = None
@@ -292,9 +298,9 @@ class Meter:
         self, metered: Metered, usage: Usage | None, once: str | None, model: str | None, asked: Callable[[], Prompt]
     ) -> None:
         model = model or _asked_model(metered, asked)
-        price = self._prices.of(model)
+        price = self._prices.of(model, metered.provider)
         if price is None and usage is not None:
-            price = self._prices.of(_asked_model(metered, asked))
+            price = self._prices.of(_asked_model(metered, asked), metered.provider)
         is_good = metered.status is not None and 200 <= metered.status < 300
         if not model or not (is_good or price):  # a name without any successful response is no model
             model = UNKNOWN
@@ -345,6 +351,8 @@ def _of_size(metered: Metered) -> Usage | None:
 
 def _asked_model(metered: Metered, asked: Callable[[], Prompt]) -> str | None:
     """Return the model that the request names."""
+    if metered.path_model is not None:
+        return metered.path_model
     if metered.method in ("GET", "HEAD") or not metered.asked:
         return None
     if metered.request_type.lower().startswith("multipart/"):
