@@ -14,7 +14,7 @@ from llm_proxy.lifecycle import AppEdge
 from llm_proxy.providers import ProviderFileError, mounts
 from llm_proxy.providers.allow_list import PROXY_PATH, RESERVED_PATHS
 from llm_proxy.settings import Loaded, Settings, handed_over, load
-from llm_proxy.web import admin, context, errors, health, management, measured, placeholder, proxy
+from llm_proxy.web import admin, context, errors, health, management, measured, proxy
 
 
 class LlmProxyFlask(Flask):
@@ -109,7 +109,6 @@ def _add_routes(app: LlmProxyFlask) -> None:
     measured.register(app, "management")
     if settings.admin_ui_enabled:
         app.register_blueprint(admin.blueprint(settings.admin_ui_path))
-        app.register_blueprint(placeholder.blueprint(settings.admin_ui_path))
 
 
 def _mounts(app: LlmProxyFlask) -> tuple[tuple[str, ...], tuple[str, ...]]:

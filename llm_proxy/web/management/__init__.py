@@ -2,7 +2,9 @@
 
 from flask import Blueprint, Response, g, request
 
+from llm_proxy.access.caller import Caller
 from llm_proxy.errors import LlmProxyError
+from llm_proxy.web import context
 from llm_proxy.web.management import audit, cache, description, keys, projects, provider_keys, routing, tokens, usage
 from llm_proxy.web.management.call import Call
 from llm_proxy.web.management.services import ManagementServices
@@ -25,6 +27,11 @@ def blueprint(services: routing.Services) -> Blueprint:
         """Know the caller before method, path and body are looked at."""
         call = g.management_call = Call(services().audit)
         if call.is_inside:
+            return
+        viewer = request.environ.get(context.CALLER)
+        if isinstance(viewer, Caller):
+            call.admit(viewer)
+            call.trust_origin()
             return
         try:
             field = request.headers.get("Authorization")
