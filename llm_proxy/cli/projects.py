@@ -154,7 +154,7 @@ def revoke_tokens(project_id: str) -> None:
 @click.argument("provider", metavar="PROVIDER")
 @click.option("--key", "api_key", metavar="KEY|-|@FILE", help="The key; - reads stdin.")
 def set_key(project_id: str, provider: str, api_key: str | None) -> None:
-    """Set a project's key for one of the providers that are served side by side."""
+    """Set a project's key for a provider beside the default one."""
     key = read_secret("--key", api_key, prompt="Provider key")
     if not key:
         raise CommandError("--key is required")
