@@ -90,7 +90,7 @@ def end(manage: Manager, token: dict[str, Any], *endings: tuple[Any, BaseExcepti
     services = manage.app.services
     snapshot = services.directory.authenticate(token["token"])
     for row, failure in endings:
-        exchange = Exchange(ProxyRequest("POST", "/v1/chat/completions", []))
+        exchange = Exchange(ProxyRequest("POST", "/v1/chat/completions", []), services.lanes[0])
         exchange.token = snapshot
         services.outcomes.report(exchange, row, failure)
     assert services.outcomes.flush()
