@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# Wait for a holder that waits for a processor: to go on without the lock loses a count, so that a limit admits too many.
+# Wait for a holder that waits for a processor: to go on without the lock loses a count, so a limit admits too many.
 _LOCK_LIMIT_S = 0.5
-_STUCK_LOCK_LIMIT_S = 0.02  # once a holder kept it that long, because it is stopped: the event loop must not stand still
+_STUCK_LOCK_LIMIT_S = 0.02  # once a holder kept it that long, because it is stopped: the event loop must go on
 _MODE = 0o600
 
 

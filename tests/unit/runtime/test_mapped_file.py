@@ -45,7 +45,7 @@ def test_a_holder_without_a_processor_is_waited_for(pair: Pair) -> None:
 
 
 def test_a_stopped_holder_delays_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the first wait each block begins after a short one; a lock that was free meanwhile is waited for in full."""
+    """After the first wait the next ones are short; a lock that was free meanwhile is waited for in full."""
     monkeypatch.setattr(mapped_file, "_LOCK_LIMIT_S", 0.2)
     monkeypatch.setattr(mapped_file, "_STUCK_LOCK_LIMIT_S", 0.0)
     one, other = MappedFile(tmp_path / "a", 64), MappedFile(tmp_path / "a", 64)
