@@ -13,6 +13,7 @@ from llm_proxy.container.proxy import Proxy
 from llm_proxy.db import check
 from llm_proxy.db.errors import DatabaseAway
 from llm_proxy.forwarding.pipeline import Pipeline
+from llm_proxy.forwarding.router import Router
 
 UNREADY_S = 2.0  # of failing beats: shorter outages are met by repetition
 
@@ -21,10 +22,10 @@ class Container(Proxy):
     """What views, commands and the server's hooks share."""
 
     @cached_property
-    def pipeline(self) -> Pipeline:
+    def front(self) -> Pipeline | Router:
         """The proxy; what runs beside requests begins with it."""
         self.start()
-        return super().pipeline
+        return super().front
 
     def readiness(self) -> str | None:
         """The check that fails, None when requests may come."""
@@ -49,6 +50,7 @@ class Container(Proxy):
             self.publisher.start()
             self.meter.start()
             self._keeping = gevent.spawn(self._keep_house)
+            self._watching_loop = runtime_metrics.watch_loop()
         else:  # a development server with threads: nobody turns gevent's loop
             threading.Thread(target=self._beat_in_a_thread, daemon=True).start()
         runtime_metrics.watch()
@@ -61,7 +63,7 @@ class Container(Proxy):
         if cache is not None:
             watch(metrics.CACHE_STORED_BYTES, cache.store.stored_bytes)
         watch(metrics.RATELIMIT_FALLBACK, lambda: self.limits.is_in_fallback)
-        watch(metrics.CIRCUIT_OPEN, lambda: self.circuit.is_open)
+        watch(metrics.CIRCUIT_OPEN, lambda: any(lane.breaker.is_open for lane in self.lanes))
 
     def _keep_house(self) -> None:
         while True:
@@ -80,6 +82,8 @@ class Container(Proxy):
         """Write down everything: counts, events, then audit records. `cut`: nothing is waited for."""
         if self._is_started:
             self._is_started = False
+            if self._watching_loop is not None:
+                self._watching_loop.kill()
             if self._keeping is not None:
                 self._keeping.kill()
                 if not cut:
@@ -90,7 +94,8 @@ class Container(Proxy):
             self.audit.close()
             self.limits.close()
             self.failures.close()
-            self.upstream.close()
+            for pipeline in self.pipelines.values():
+                pipeline.close()
             if self.response_cache is not None:
                 self.response_cache.close()
         elif "audit" in vars(self):  # a command that wrote records without serving

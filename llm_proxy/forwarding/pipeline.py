@@ -18,13 +18,16 @@ from llm_proxy.errors import (
     EndpointNotBudgeted,
     LlmProxyError,
     ProjectInactive,
+    ProviderNotAllowed,
+    ProviderNotConfigured,
     UpgradeNotSupported,
     UpstreamAuthError,
     UpstreamCut,
 )
 from llm_proxy.forwarding.body import StreamedBody, check_declared
-from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit
 from llm_proxy.forwarding.cors import Cors
+from llm_proxy.forwarding.credentials import Credentials
+from llm_proxy.forwarding.entrance import enter
 from llm_proxy.forwarding.exchange import Exchange, ExchangeRegistry
 from llm_proxy.forwarding.fields import (
     REPLACED_WITH_CORRELATION,
@@ -33,16 +36,17 @@ from llm_proxy.forwarding.fields import (
     response_fields,
 )
 from llm_proxy.forwarding.inspection import Body, Incoming, Inspector
+from llm_proxy.forwarding.lane import Lane
 from llm_proxy.forwarding.relay import Relay
 from llm_proxy.forwarding.request import ProxyRequest
-from llm_proxy.forwarding.request_checks import bearer_of, check_query, wants_websocket
+from llm_proxy.forwarding.request_checks import wants_websocket
 from llm_proxy.forwarding.response_cache import ResponseSource, row_of_hit
 from llm_proxy.forwarding.settlement import Settlement
 from llm_proxy.forwarding.taps import Sendable, Tap, response_taps, tapped
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.logs import AccessLog
+from llm_proxy.model.project import ProjectSnapshot
 from llm_proxy.model.token import TokenSnapshot
-from llm_proxy.providers import AllowList, Provider
 from llm_proxy.tokens.bearer import hint_of_unknown
 from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
@@ -64,10 +68,10 @@ class Reply(NamedTuple):
 
 
 class Pipeline:
-    """A worker's pipeline for its one provider.
+    """A worker's pipeline for one provider.
 
     Args:
-        provider: The provider that requests go to.
+        lane: The provider that requests go to, with what is its own.
         registry: The exchanges that run.
         settlement: Settles each of them at its end.
         access: Told of each request at level `debug`.
@@ -78,8 +82,6 @@ class Pipeline:
         admission: Charges requests.
         budgets: Budgets of model tokens and money.
         cache: Stored responses.
-        slots: Exchanges at once.
-        circuit: Whether the provider is asked at all.
         tap_factories: Make what watches the bytes of an exchange; each may refuse it.
         request_fields: Makes the provider's fields.
         upstream: Sends.
@@ -93,7 +95,7 @@ class Pipeline:
 
     def __init__(
         self,
-        provider: Provider,
+        lane: Lane,
         *,
         registry: ExchangeRegistry,
         settlement: Settlement,
@@ -105,8 +107,6 @@ class Pipeline:
         admission: Admission,
         budgets: Budgets,
         cache: ResponseSource,
-        slots: ConcurrencyLimit,
-        circuit: CircuitBreaker,
         tap_factories: Sequence[Callable[[Exchange], Tap]],
         request_fields: RequestFields,
         upstream: Upstream,
@@ -117,12 +117,13 @@ class Pipeline:
         enforce_project_active: bool = True,
         refuses_unseen: bool = False,
     ) -> None:
-        self._allowed = AllowList(provider)
+        provider = lane.provider
+        self._lane, self._allowed, self._credentials = lane, lane.allowed, Credentials(provider)
         self._origin, self._base_path = provider.origin, provider.base_path.encode("latin-1")
         self._registry, self._settlement, self._access = registry, settlement, access
         self._is_draining, self._inspector, self._limits = is_draining, inspector, limits
         self._directory, self._admission, self._budgets = directory, admission, budgets
-        self._cache, self._slots, self._circuit = cache, slots, circuit
+        self._cache = cache
         self._tap_factories, self._request_fields = tuple(tap_factories), request_fields
         self._upstream, self._timeouts = upstream, timeouts
         self._cors, self._render = cors, render
@@ -173,11 +174,15 @@ class Pipeline:
             self._settlement.settle(exchange, error)
             raise
 
+    def close(self) -> None:
+        """Close the connections to the provider."""
+        self._upstream.close()
+
     # -- the steps ----------------------------------------------------------------------------------------------------
 
     def _begin(self, request: ProxyRequest) -> Exchange:
         """Step 1: the ids are the request's."""
-        exchange = Exchange(request)
+        exchange = Exchange(request, self._lane)
         self._registry.live.add(exchange)
         return exchange
 
@@ -193,19 +198,23 @@ class Pipeline:
         allowed.check_endpoint(request.path)  # 5
         allowed.check_fields(request.fields)  # 6
         if request.query:
-            check_query(request.query)
+            self._credentials.check_query(request.query)
         check_declared(request.content_length, self._max_request_bytes)  # 7
         self._limits.admit_address(request.client_addr)  # 8
-        bearer = bearer_of(request.all("AUTHORIZATION"))
+        bearer = self._credentials.bearer(request)
         token = self._authenticate(exchange, bearer)  # 9
         if self._enforces_project and not token.project.is_active:  # 10
             raise ProjectInactive
+        if self._lane.has_neighbours:
+            self._check_provider(token)
         self._admission.peek(token)  # 11
         budgets.check_token(token)
         self._limits.admit_token(token, bearer)  # 12
         budgets.check_project(token)
         exchange.is_usable = True
         named = budgets.check_model if budgets.needs_price(token) else None
+        if self._lane.models:
+            self._check_path_model(request.path, named)
         refuses_unseen = self._refuses_unseen and budgets.is_limited(token)
         if refuses_unseen and allowed.is_unseen(request.method, request.path):
             raise EndpointNotBudgeted
@@ -214,6 +223,26 @@ class Pipeline:
             _incoming(request), must_hold=must_hold, named=named, refuses_unseen=refuses_unseen
         )
         return body
+
+    def _check_provider(self, token: TokenSnapshot) -> None:
+        """Raise ProviderNotAllowed, or ProviderNotConfigured where the project has no key for it."""
+        if token.providers is not None and self._lane.provider.name not in token.providers:
+            raise ProviderNotAllowed
+        if self._key_of(token.project) == "":
+            raise ProviderNotConfigured
+
+    def _key_of(self, project: ProjectSnapshot) -> str | None:
+        """Return the project's key for the provider: empty where there is none, None where it does not open."""
+        if self._lane.is_default:
+            return project.api_key
+        return project.provider_keys.get(self._lane.provider.name, "")
+
+    def _check_path_model(self, path: str, named: Callable[[str], None] | None) -> None:
+        """Check the model that a path names, in each of its readings, as if the body did."""
+        for model in self._lane.models.readings(path):
+            self._inspector.check_model(model)
+            if named is not None:
+                named(model)
 
     def _authenticate(self, exchange: Exchange, bearer: str) -> TokenSnapshot:
         try:
@@ -238,10 +267,11 @@ class Pipeline:
         """Steps 15 to 18; step 19 is the settlement's."""
         token = exchange.known_token
         exchange.taps = [make(exchange) for make in self._tap_factories]
-        self._enter(exchange)  # 15
-        if not token.project.api_key:
+        enter(exchange)  # 15
+        api_key = self._key_of(token.project)
+        if not api_key:
             raise UpstreamAuthError
-        forward = self._outgoing(exchange, body, token.project.api_key)
+        forward = self._outgoing(exchange, body, api_key)
         exchange.unit = self._admission.take(token)  # 16
         exchange.dispatched()
         answer = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)  # 17
@@ -251,12 +281,6 @@ class Pipeline:
         except BaseException:
             answer.close()
             raise
-
-    def _enter(self, exchange: Exchange) -> None:
-        """Take a slot, and pass the circuit."""
-        self._slots.take()
-        exchange.has_slot = True
-        exchange.is_probe = self._circuit.enter()
 
     def _outgoing(self, exchange: Exchange, body: Body | None, api_key: str) -> Forward:
         """Return the request as the provider gets it."""

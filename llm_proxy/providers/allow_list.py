@@ -69,6 +69,11 @@ class AllowList:
         if path is not raw_path and (found := _SLASH.search(raw_path)) is not None:
             self._check_below(raw_path[: found.start()])
 
+    def endpoint_of(self, path: str) -> str:
+        """Return the entry of the list that a path of the provider is at or below, the longest; empty for none."""
+        found = [entry for entry in self._below if path.startswith(entry) or path + "/" == entry]
+        return max(found, key=len, default="")
+
     def _check_below(self, before_slash: str) -> None:
         """Raise EndpointNotFound unless an escaped slash is below a prefix in both of its readings."""
         if not _decoded(before_slash).startswith(self._below):
