@@ -4,8 +4,27 @@ from flask import Blueprint, Response, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from llm_proxy.errors import Forbidden, LlmProxyError
-from llm_proxy.web.admin import cookies, dashboard, frame, health, jump, oidc, pages, projects, sign_in, sign_out
+from llm_proxy.web.admin import (
+    cache,
+    cookies,
+    dashboard,
+    dispatcher,
+    events,
+    frame,
+    health,
+    installation,
+    jump,
+    oidc,
+    pages,
+    playground,
+    projects,
+    sign_in,
+    sign_out,
+    streams,
+    usage,
+)
 
+OBSERVE = (usage, streams, events, dispatcher, cache, installation, playground)
 _OPEN = {"sign_in", "sign_in_submit", "oidc_login", "oidc_callback", "sign_out_page", "sign_out", "static", "health"}
 
 
@@ -15,7 +34,7 @@ def blueprint(path: str) -> Blueprint:
     frame.register(bp)
     for part in (oidc, sign_out):
         part.routes(bp, path)
-    for module in (sign_in, health, jump, dashboard, projects):
+    for module in (sign_in, health, jump, dashboard, projects, *OBSERVE):
         module.routes(bp)
     bp.register_error_handler(LlmProxyError, pages.error)
 
