@@ -51,6 +51,8 @@ class Metered:
         asked: The request's body as far as it is kept, in pieces.
         asked_bytes: Its length, as far as it has passed or is known.
         tap: The response's, where it can tell something.
+        provider: The provider's name.
+        path_model: The model that the path names.
         request_room: How many bytes of a body that is held on disk are of use.
     """
 
@@ -63,6 +65,8 @@ class Metered:
         "media_type",
         "method",
         "path",
+        "path_model",
+        "provider",
         "request_encoding",
         "request_type",
         "result",
@@ -76,6 +80,8 @@ class Metered:
     ) -> None:
         self.token, self.method, self.path = token, method, path
         self.request_type, self.request_encoding = request_type, request_encoding
+        self.provider = ""
+        self.path_model: str | None = None
         self.asked: list[bytes] = []
         self.asked_bytes, self.last = 0, b""
         self.tap: Tap | None = None
@@ -126,6 +132,13 @@ class Metered:
         """The request's first bytes."""
         return self.asked[0] if len(self.asked) == 1 else b"".join(self.asked)
 
+    def model(self) -> str | None:
+        """Return the model that the request names, as far as its body is kept; None where it names none."""
+        try:
+            return _asked_model(self, self.prompt)
+        except Exception:  # the body is a client's: whatever cannot be read names no model
+            return None
+
     def prompt(self) -> Prompt:
         """Read the request."""
         return read_prompt(self.kept, self.request_encoding, self.asked_bytes)
@@ -162,7 +175,7 @@ class Meter:
         self._rollup, self._prices, self._estimator = rollup, prices, estimator
         self._is_urgent, self._today = is_urgent, today
         self._sums = BeatSums(rollup, count_tokens)
-        self._priced: dict[str, tuple[str, Price]] = {}
+        self._priced: dict[tuple[str, str], tuple[str, Price]] = {}
         self._urgent_writes = threading.Event()
         self._ended: deque[Metered] = deque()
         self._greenlets: list[gevent.Greenlet] = []
@@ -306,17 +319,17 @@ class Meter:
 
     def _named(self, metered: Metered, result: Result) -> tuple[str, Price | None]:
         """Return the name that an exchange is summed by, and the model's price."""
-        model = result.model
-        known = self._priced.get(model) if model is not None else None
+        model, provider = result.model, metered.provider
+        known = self._priced.get((provider, model)) if model is not None else None
         if known is not None:
             return known
         asked = result.asked
         model = model or _asked_model(metered, asked)
-        price = self._prices.of(model)
+        price = self._prices.of(model, provider)
         if model is not None and price is not None and model == result.model and len(self._priced) < _MAX_PRICED:
-            self._priced[model] = printable(model), price
+            self._priced[provider, model] = printable(model), price
         if price is None and result.usage is not None:
-            price = self._prices.of(_asked_model(metered, asked))
+            price = self._prices.of(_asked_model(metered, asked), provider)
         is_good = metered.status is not None and 200 <= metered.status < 300
         if not model or not (is_good or price):  # a name without any successful response is no model
             model = UNKNOWN
@@ -348,6 +361,8 @@ def _of_size(metered: Metered) -> Usage | None:
 
 def _asked_model(metered: Metered, asked: Callable[[], Prompt]) -> str | None:
     """Return the model that the request names."""
+    if metered.path_model is not None:
+        return metered.path_model
     if metered.method in ("GET", "HEAD") or not metered.asked:
         return None
     if metered.request_type.lower().startswith("multipart/"):
