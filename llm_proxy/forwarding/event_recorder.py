@@ -4,8 +4,9 @@ import logging
 
 from llm_proxy.accounting.outcomes import Row
 from llm_proxy.errors import EventBusUnavailable
-from llm_proxy.events.capture import Capture, CaptureLimits
+from llm_proxy.events.capture import OFF, Capture, CaptureLimits
 from llm_proxy.events.publisher import Publisher
+from llm_proxy.events.unseen import UNSEEN, Unseen
 from llm_proxy.forwarding.exchange import Exchange
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.taps import Tap
@@ -26,13 +27,19 @@ class EventRecorder:
         self._is_required = is_required
 
     def tap(self, exchange: Exchange) -> Tap:
-        """Return the tap of an exchange that is about to be dispatched.
+        """Return the tap of an exchange that is about to be dispatched. Nothing is kept where nothing would read it.
 
         Raises:
             EventBusUnavailable: Its event might be lost, and must not be.
         """
         if self._is_required and self._publisher.is_full:
             raise EventBusUnavailable
+        privacy = exchange.known_token.project.event_privacy
+        if privacy == OFF:
+            return UNSEEN
+        if not self._publisher.has_observers:
+            exchange.event = UNSEEN
+            return UNSEEN
         request, values = exchange.request, exchange.request.values
         event = exchange.event = Capture(
             self._limits,
@@ -42,16 +49,20 @@ class EventRecorder:
             started_at_s=request.received_at,
             request_type=values.get("CONTENT-TYPE"),
             request_encoding=values.get("CONTENT-ENCODING"),
-            privacy=exchange.known_token.project.event_privacy,
+            privacy=privacy,
         )
         return event
 
     def report(self, exchange: Exchange, row: Row, failure: BaseException | None) -> None:
         """Queue the event of an exchange that has ended. Neither waits nor raises."""
-        if row.event is None or exchange.event is None or exchange.event.is_off:
+        event = exchange.event
+        if row.event is None or event is None:
+            return
+        if isinstance(event, Unseen):
+            self._publisher.unseen()
             return
         try:
-            self._record(exchange, exchange.event, row.event, getattr(failure, "cause", None))
+            self._record(exchange, event, row.event, getattr(failure, "cause", None))
         except Exception:
             _log.exception("an event was not made", extra={"request_id": exchange.request.request_id})
 

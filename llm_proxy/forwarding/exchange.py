@@ -8,6 +8,7 @@ from llm_proxy.accounting.outcomes import Row
 from llm_proxy.cache.lookup import Inquiry
 from llm_proxy.cache.policy import Wishes
 from llm_proxy.events.capture import Capture
+from llm_proxy.events.unseen import Unseen
 from llm_proxy.forwarding.breaker import NO_PROBE, Scope
 from llm_proxy.forwarding.inspection import Body
 from llm_proxy.forwarding.lane import Lane
@@ -79,7 +80,7 @@ class Exchange:
         self.cache_fields: Fields = ()
         self.unit: Unit | None = None
         self.taps: Sequence[Tap] = ()
-        self.event: Capture | None = None
+        self.event: Capture | Unseen | None = None
         self.usage: Metered | None = None
         self.served: Row | None = None
         self.status: int | None = None
