@@ -4,6 +4,7 @@ from flask import Blueprint, Response, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from llm_proxy.errors import Forbidden, LlmProxyError
+from llm_proxy.web import context
 from llm_proxy.web.admin import (
     audit,
     cookies,
@@ -57,7 +58,7 @@ def blueprint(path: str) -> Blueprint:
 
 
 def _sign_in_first() -> AnyResponse:
-    here = request.full_path.rstrip("?") if request.method == "GET" else None
+    here = context.external(request.full_path.rstrip("?")) if request.method == "GET" else None
     target = url_for("admin.sign_in", next=here)
     if request.headers.get("HX-Request") == "true":
         return Response(status=204, headers={"HX-Redirect": target})

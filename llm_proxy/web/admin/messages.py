@@ -9,6 +9,7 @@ import orjson
 from flask import g, request
 from werkzeug.wrappers import Response
 
+from llm_proxy.web import context
 from llm_proxy.web.admin import cookies
 
 COOKIE = "llmproxy_message"
@@ -31,6 +32,7 @@ def taken() -> list[tuple[str, str]]:
 
 def keep(response: Response, path: str) -> None:
     """Set the cookie of a message that was said, and remove the one of a message that was shown."""
+    path = context.external(path)
     if "admin_message" in g:
         cookies.set_cookie(response, COOKIE, _sealed(*g.admin_message), path=path, max_age=_LONGEST_S)
     elif g.get("is_admin_message_shown"):
