@@ -212,7 +212,7 @@ class Pipeline:
         self._limits.admit_token(token, bearer)  # 12
         budgets.check_project(token)
         exchange.is_usable = True
-        named = budgets.check_model if budgets.needs_price(token) else None
+        named = self._check_price if budgets.needs_price(token) else None
         if self._lane.models:
             self._check_path_model(request.path, named)
         refuses_unseen = self._refuses_unseen and budgets.is_limited(token)
@@ -236,6 +236,10 @@ class Pipeline:
         if self._lane.is_default:
             return project.api_key
         return project.provider_keys.get(self._lane.provider.name, "")
+
+    def _check_price(self, model: str) -> None:
+        """Raise ModelNotPriced where the provider's model has no price."""
+        self._budgets.check_model(model, self._lane.provider.name)
 
     def _check_path_model(self, path: str, named: Callable[[str], None] | None) -> None:
         """Check the model that a path names, in each of its readings, as if the body did."""
