@@ -47,7 +47,8 @@ def running_prefix_proxy(folder: Path, upstream: int, prefix: str) -> Iterator[s
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 break
             except OSError:
-                assert process.poll() is None and time.monotonic() < deadline, "nginx does not listen"
+                assert process.poll() is None, "nginx ended"
+                assert time.monotonic() < deadline, "nginx does not listen"
                 time.sleep(0.02)
         yield f"http://127.0.0.1:{port}"
     finally:
