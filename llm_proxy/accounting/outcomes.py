@@ -150,6 +150,7 @@ UPLOAD_TOO_LARGE = _exchange(
     is_error=True,
 )
 REVOKED = _exchange(29, "Stream cut because its token was revoked", "aborted", "revoked", is_error=True)
+CUT = _exchange(29, "Cut by an operator", "aborted", "cut", is_error=True)
 DENIED_LATER = _refused(
     30, "Budget passed (429), idle token (401), model without price (403)", AuditAction.TOKEN_ACCESS, is_use=False
 )
@@ -189,6 +190,7 @@ TABLE: tuple[Row, ...] = (
     UPLOAD_ENDED,
     UPLOAD_TOO_LARGE,
     REVOKED,
+    CUT,
     DENIED_LATER,
     REFUSED_LATER,
 )
@@ -221,7 +223,7 @@ _REFUSALS: tuple[tuple[type[errors.LlmProxyError], Row], ...] = (
     (errors.RequestTimeout, BODY_SILENT),
     (errors.InvalidRequest, INVALID),
 )
-_CUTS = {"drain": DRAIN_CUT, "closed": DRAIN_CUT, "revoked": REVOKED}
+_CUTS = {"drain": DRAIN_CUT, "closed": DRAIN_CUT, "revoked": REVOKED, "operator": CUT}
 
 
 @dataclass(slots=True)
