@@ -4,7 +4,9 @@ from flask import Blueprint, Response, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from llm_proxy.errors import Forbidden, LlmProxyError
+from llm_proxy.web import context
 from llm_proxy.web.admin import (
+    audit,
     cache,
     cookies,
     dashboard,
@@ -14,6 +16,8 @@ from llm_proxy.web.admin import (
     health,
     installation,
     jump,
+    keys,
+    messages,
     oidc,
     pages,
     playground,
@@ -21,6 +25,7 @@ from llm_proxy.web.admin import (
     sign_in,
     sign_out,
     streams,
+    tokens,
     usage,
 )
 
@@ -34,7 +39,7 @@ def blueprint(path: str) -> Blueprint:
     frame.register(bp)
     for part in (oidc, sign_out):
         part.routes(bp, path)
-    for module in (sign_in, health, jump, dashboard, projects, *OBSERVE):
+    for module in (sign_in, health, jump, dashboard, projects, tokens, audit, keys, *OBSERVE):
         module.routes(bp)
     bp.register_error_handler(LlmProxyError, pages.error)
 
@@ -54,13 +59,14 @@ def blueprint(path: str) -> Blueprint:
 
     @bp.after_request
     def finish(response: Response) -> Response:
+        messages.keep(response, path or "/")
         return pages.guarded(response)
 
     return bp
 
 
 def _sign_in_first() -> AnyResponse:
-    here = request.full_path.rstrip("?") if request.method == "GET" else None
+    here = context.external(request.full_path.rstrip("?")) if request.method == "GET" else None
     target = url_for("admin.sign_in", next=here)
     if request.headers.get("HX-Request") == "true":
         return Response(status=204, headers={"HX-Redirect": target})
