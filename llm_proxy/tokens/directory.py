@@ -252,7 +252,8 @@ class TokenDirectory:
         return found
 
     def _facts(self, row: Row, shown: str, sent_at: float, keys: ProviderKeys) -> TokenSnapshot:
-        database_s, project_id, created_at = float(row["database_s"]), row["project_id"], row["created_at"]
+        database_s, project_id = float(row["database_s"]), row["project_id"]
+        created_at: str | datetime = row["created_at"]
         self._health.learn(database_s, sent_at)
         return TokenSnapshot(
             id=row["id"],
