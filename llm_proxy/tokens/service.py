@@ -4,10 +4,10 @@ import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine, Select, false, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, insert, or_, select, update
 
 from llm_proxy.amounts import usd
 from llm_proxy.crypto import digest
@@ -20,6 +20,7 @@ from llm_proxy.errors import BadRequest, Conflict, Forbidden, ResourceNotFound
 from llm_proxy.model.token import Revoked, has_status
 from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.tokens.bearer import hint, new_bearer
+from llm_proxy.tokens.rolling import RevokedOnes, alike, batch_details, ending, require_rollable
 from llm_proxy.tokens.token import NewToken, Token, TokenPatch, stored_providers
 
 _TABLE = TokenRow.__table__.c
@@ -49,14 +50,16 @@ class Issued:
 class TokenFilter:
     """Which tokens a list holds. `active_only` and `status` are judged at one instant.
 
-    `within` are the projects that the caller may see, None for all.
+    `search` is the beginning of an id, or a part of a name. `within` are the projects that the caller may see, and
+    `ids` the only tokens that are wanted; None for all.
     """
 
     project_id: str | None = None
     active_only: bool = False
     status: str | None = None
-    id_prefix: str | None = None
+    search: str | None = None
     within: frozenset[str] | None = None
+    ids: frozenset[str] | None = None
 
     def query(self, now: datetime) -> Select[Any]:
         """Return the query of the rows, unordered."""
@@ -70,10 +73,18 @@ class TokenFilter:
             yield listing.equals(_TABLE.project_id, self.project_id)
         if self.within is not None:
             yield listing.within(_TABLE.project_id, self.within)
-        if self.id_prefix:
-            yield _TABLE.id.startswith(self.id_prefix, autoescape=True) if self.id_prefix.isascii() else false()
+        if self.ids is not None:
+            yield listing.within(_TABLE.id, self.ids)
+        if self.search:
+            yield _found_by(self.search)
         for status in {self.status, "active" if self.active_only else None} - {None}:
             yield has_status(str(status), now)
+
+
+def _found_by(text: str) -> ColumnElement[bool]:
+    """Return the condition that the id begins with the text, or the name contains it."""
+    is_named = listing.contains(_TABLE.name, text)
+    return or_(_TABLE.id.startswith(text, autoescape=True), is_named) if text.isascii() else is_named
 
 
 def order_of(sort: str, *, descending: bool) -> Order:
@@ -133,6 +144,18 @@ class TokenService:
         """Raise ResourceNotFound for one that is not there, or of none of the projects `within`."""
         with reading(self._engine) as connection:
             return _read(connection, token_id, self._now(connection), within)
+
+    def by_bearer(self, bearer: str, within: Within = None) -> Token:
+        """Return the token of a bearer. Raises as `get`."""
+        query = select(TokenRow.__table__).where(_TABLE.token == digest(bearer))
+        if within is not None:
+            query = query.where(listing.within(_TABLE.project_id, within))
+        with reading(self._engine) as connection:
+            row = connection.execute(query).mappings().one_or_none()
+            now = self._now(connection)
+        if row is None:
+            raise _unknown()
+        return Token.of(row, now)
 
     def page(self, wanted: TokenFilter, order: Order, page: int, size: int) -> tuple[list[Token], int]:
         """One page by number, and how many rows there are in all."""
@@ -212,6 +235,66 @@ class TokenService:
         self._changed(token_id)
         return not token.is_active
 
+    def roll(
+        self,
+        token_id: str,
+        overlap: timedelta,
+        record: Record,
+        then: Callable[[Connection, Issued], None] = lambda connection, issued: None,
+        check: Callable[[Token], None] = lambda token: None,
+        within: Within = None,
+        *,
+        actor: str | None = None,
+    ) -> Issued:
+        """Issue a token with the same limits and the same span of life; the old one ends after `overlap`.
+
+        Args:
+            overlap: 0: the old token is revoked at once. Its own `expires_at` holds where that comes first.
+            then: Called with the result inside the transaction.
+            check: Called with the old token inside the transaction; raises to stop.
+            within: Ids of the projects that the caller may see; None for all.
+            actor: The caller's name, for `created_by`.
+
+        Raises:
+            ResourceNotFound: No such token.
+            Forbidden: The project is inactive.
+            Conflict: The token is revoked or expired.
+        """
+        bearer, new_id = new_bearer(), str(uuid.uuid4())
+        with writing(self._engine) as connection:
+            now = self._now(connection)
+            old = _read(connection, token_id, now, within, lock=True)
+            check(old)
+            require_rollable(old, now)
+            self._require_active(connection, old.project_id)
+            new = alike(old)
+            connection.execute(insert(TokenRow), {"id": new_id, "created_by": actor, **_values(new, bearer, now)})
+            self._write(connection, token_id, ending(old, now, overlap))
+            issued = Issued(_read(connection, new_id, now), bearer)
+            minutes = int(overlap.total_seconds() // 60)
+            details = {"token_id": token_id, "new_token_id": new_id, "overlap_minutes": minutes}
+            record(connection, project_id=old.project_id, details=details)
+            then(connection, issued)
+        self._changed(token_id)
+        return issued
+
+    def revoke_these(self, token_ids: Sequence[str], record: Record, within: Within = None) -> RevokedOnes:
+        """Revoke several in one transaction, with an audit record for each project. Unknown ids are left out."""
+        with writing(self._engine) as connection:
+            now = self._now(connection)
+            found = _read_all(connection, token_ids, now, within)
+            for token in found:
+                if token.is_active:
+                    self._write(connection, token.id, {"is_active": False, "deactivated_at": now})
+            for project_id in sorted({token.project_id for token in found}):
+                revoked = [token for token in found if token.project_id == project_id]
+                record(connection, project_id=project_id, details=batch_details(revoked))
+        for token in found:
+            self._changed(token.id)
+        known = {token.id for token in found}
+        active = sum(token.is_active for token in found)
+        return RevokedOnes(active, len(found) - active, [id_ for id_ in dict.fromkeys(token_ids) if id_ not in known])
+
     def revoke_all(self, connection: Connection, project_id: str) -> Revoked:
         """Revoke a project's tokens in the caller's transaction, by one statement."""
         now = self._now(connection)
@@ -265,8 +348,21 @@ def _read(connection: Connection, token_id: str, now: datetime, within: Within =
         query = query.where(listing.within(_TABLE.project_id, within))
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:
-        raise ResourceNotFound("token not found", audit={"error_type": "token not found"})
+        raise _unknown()
     return Token.of(row, now)
+
+
+def _unknown() -> ResourceNotFound:
+    return ResourceNotFound("token not found", audit={"error_type": "token not found"})
+
+
+def _read_all(connection: Connection, token_ids: Sequence[str], now: datetime, within: Within) -> list[Token]:
+    """Return the tokens that are there, locked in the order of their ids."""
+    ids = [token_id for token_id in token_ids if token_id.isascii()]
+    query = select(TokenRow.__table__).where(_TABLE.id.in_(ids)).order_by(_TABLE.id).with_for_update()
+    if within is not None:
+        query = query.where(listing.within(_TABLE.project_id, within))
+    return [Token.of(row, now) for row in connection.execute(query).mappings()]
 
 
 def _require_revivable(token: Token, patch: TokenPatch, now: datetime) -> None:
