@@ -97,7 +97,8 @@ def test_values_of_the_ordering_documents_time_still_render() -> None:
         persistence migrations config extraEnv extraEnvFrom initContainers sidecars topologySpreadConstraints lifecycle
         terminationGracePeriodSeconds serviceAccount networkPolicy podDisruptionBudget trustedProxies tests commonLabels
         commonAnnotations strategy revisionHistoryLimit deploymentAnnotations kubeVersionOverride global
-        priorityClassName
+        priorityClassName httpRoute caBundle extraVolumes extraVolumeMounts extraObjects hostAliases dnsPolicy dnsConfig
+        runtimeClassName schedulerName
     """
     old: Values = dict.fromkeys(names.split())
     assert stable(render(old)) == stable(render())
