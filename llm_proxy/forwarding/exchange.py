@@ -19,7 +19,7 @@ from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.usage.meter import Metered
 
 Fields = Sequence[tuple[str, str]]
-CLIENT_GONE, REVOKED = "client gone", "revoked"  # reasons of cuts; the third is the drain's
+CLIENT_GONE, REVOKED, CUT_BY_OPERATOR = "client gone", "revoked", "operator"  # reasons of cuts, beside the drain's
 
 
 class Cuttable(Protocol):
@@ -27,6 +27,12 @@ class Cuttable(Protocol):
 
     def cut(self, reason: str) -> None:
         """End it in any phase; safe in the hub, any number of times."""
+
+
+class Sender(Protocol):
+    """What sends a body."""
+
+    sent_bytes: int
 
 
 class Exchange:
@@ -56,7 +62,8 @@ class Exchange:
         is_stale_served: A stale response stood in for a provider that failed.
         is_stream: Whether the response is an event stream.
         is_client_gone: Whether the client has closed its connection.
-        response_bytes: Body bytes that the server took.
+        response_bytes: Body bytes that the server took, once it has ended.
+        relay: What sends the body, while it does.
         timing: When it passed each point.
         cut_reason: Why it was cut; the first reason counts.
     """
@@ -64,8 +71,8 @@ class Exchange:
     __slots__ = (
         "_upstream", "bearer_hint", "body", "cache_fields", "cut_reason", "directives", "event", "final_status",
         "has_slot", "is_client_gone", "is_dispatched", "is_settled", "is_stale_served", "is_stream", "is_usable",
-        "lane", "lookup", "probe", "request", "response_bytes", "scope", "sent_status", "served", "status", "taps",
-        "timing", "token", "unit", "usage",
+        "lane", "lookup", "probe", "relay", "request", "response_bytes", "scope", "sent_status", "served", "status",
+        "taps", "timing", "token", "unit", "usage",
     )  # fmt: skip
 
     def __init__(self, request: ProxyRequest, lane: Lane) -> None:
@@ -90,6 +97,7 @@ class Exchange:
         self.response_bytes = self.final_status = 0
         self.is_usable = self.is_dispatched = self.has_slot = False
         self.is_client_gone = self.is_stream = self.is_stale_served = self.is_settled = False
+        self.relay: Sender | None = None
         self._upstream: Cuttable | None = None
 
     @property
@@ -103,6 +111,11 @@ class Exchange:
         """Bytes of the request's body that have come."""
         body = self.body
         return len(body or b"") if body is None or isinstance(body, bytes) else body.received_bytes
+
+    @property
+    def relayed_bytes(self) -> int:
+        """Bytes of the response's body that the client was sent so far."""
+        return self.response_bytes if self.relay is None else self.relay.sent_bytes
 
     def attach(self, upstream: Cuttable) -> None:
         """A wait begins that `cut` must end. From here on the client's leaving ends the exchange."""
@@ -137,6 +150,7 @@ class Exchange:
 
     def detach(self) -> None:
         """It is over: watch the client no longer, and release the request's body."""
+        self.relay = None  # which holds this exchange
         client = self.request.client
         if client is not None:
             self.is_client_gone = self.is_client_gone or client.is_gone

@@ -97,7 +97,8 @@ class AccessReporter:
             "proxy_duration_ms": round((total_s - upstream_s) * 1000, 3),
             "request_bytes": exchange.received_bytes,
             "response_bytes": exchange.response_bytes,
-            "row": row.number,
+            "ending": row.name,
+            "row": row.number,  # deprecated
         }
         self._access.completed(
             status=exchange.final_status,
