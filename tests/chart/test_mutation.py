@@ -55,6 +55,7 @@ INSTEAD: dict[tuple[str, ...], Any] = {
     ("strategy",): {"type": "Recreate"},
     ("migrations", "resources"): {"limits": {"cpu": "1"}},
     ("admin", "resources"): {"limits": {"cpu": "1"}},
+    ("tests", "resources"): {"limits": {"cpu": "1"}},
     ("dispatcher", "env"): {"MORE": "x"},
     ("config", "apiProviders"): "apis: {}",
 }
