@@ -77,7 +77,7 @@ def _paths(values: Values, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 
 def _batches(paths: list[tuple[str, ...]]) -> list[list[tuple[str, ...]]]:
-    """The paths in few groups, none of which has two of one map at the top: what is taken out together is independent."""
+    """The paths in few groups, none with two below one top-level name: what is taken out together is independent."""
     tops: dict[str, list[tuple[str, ...]]] = {}
     for path in paths:
         tops.setdefault(path[0], []).append(path)
@@ -102,10 +102,12 @@ def _without(path: tuple[str, ...]) -> Values:
 
 
 def _renders_without(path: tuple[str, ...]) -> None:
+    fault = "Configuration error"
     try:
         render(merged([EVERYTHING, _without(path)]), name="x", namespace="n")
     except helm.HelmError as error:
-        assert "Configuration error" in str(error), f"{path}: {error}"
+        fault = str(error)
+    assert "Configuration error" in fault, f"{path}: {fault}"
 
 
 def test_values_of_the_ordering_documents_time_still_render() -> None:
