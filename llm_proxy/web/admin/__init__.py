@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from llm_proxy.errors import Forbidden, LlmProxyError
+from llm_proxy.errors import Forbidden, LlmProxyError, ResourceNotFound, ViewerEnded
 from llm_proxy.web import context
 from llm_proxy.web.admin import (
     audit,
@@ -33,7 +33,13 @@ def blueprint(path: str) -> Blueprint:
         part.routes(bp, path)
     for module in (sign_in, health, jump, dashboard, projects, tokens, audit, keys):
         module.routes(bp)
-    bp.register_error_handler(LlmProxyError, pages.error)
+
+    @bp.get("/<path:rest>")
+    def elsewhere(rest: str) -> AnyResponse:
+        """Show the page of an address that there is not."""
+        raise ResourceNotFound("there is no such page")
+
+    bp.register_error_handler(LlmProxyError, _refused)
 
     @bp.before_request
     def admit() -> AnyResponse | None:
@@ -55,6 +61,16 @@ def blueprint(path: str) -> Blueprint:
         return pages.guarded(response)
 
     return bp
+
+
+def _refused(error: LlmProxyError) -> AnyResponse:
+    """Show the refusal; where the viewer's credential has ended, end the session."""
+    if error.code == ViewerEnded.code:
+        held = cookies.secret()
+        if held is not None:
+            context.services().sessions.end(held)
+        return _sign_in_first()
+    return pages.error(error)
 
 
 def _sign_in_first() -> AnyResponse:
