@@ -213,8 +213,8 @@ class Pipeline:
         budgets.check_project(token)
         exchange.is_usable = True
         named = self._check_price if budgets.needs_price(token) else None
-        if self._lane.models:
-            self._check_path_model(request.path, named)
+        if self._lane.models is not None:
+            self._check_path_model(self._lane.models.readings(request.path), named)
         refuses_unseen = self._refuses_unseen and budgets.is_limited(token)
         if refuses_unseen and allowed.is_unseen(request.method, request.path):
             raise EndpointNotBudgeted
@@ -241,9 +241,9 @@ class Pipeline:
         """Raise ModelNotPriced where the provider's model has no price."""
         self._budgets.check_model(model, self._lane.provider.name)
 
-    def _check_path_model(self, path: str, named: Callable[[str], None] | None) -> None:
+    def _check_path_model(self, readings: Sequence[str], named: Callable[[str], None] | None) -> None:
         """Check the model that a path names, in each of its readings, as if the body did."""
-        for model in self._lane.models.readings(path):
+        for model in readings:
             self._inspector.check_model(model)
             if named is not None:
                 named(model)

@@ -7,21 +7,29 @@ from llm_proxy.errors import Forbidden, LlmProxyError, ResourceNotFound, ViewerE
 from llm_proxy.web import context
 from llm_proxy.web.admin import (
     audit,
+    cache,
     cookies,
     dashboard,
+    dispatcher,
+    events,
     frame,
     health,
+    installation,
     jump,
     keys,
     messages,
     oidc,
     pages,
+    playground,
     projects,
     sign_in,
     sign_out,
+    streams,
     tokens,
+    usage,
 )
 
+OBSERVE = (usage, streams, events, dispatcher, cache, installation, playground)
 _OPEN = {"sign_in", "sign_in_submit", "oidc_login", "oidc_callback", "sign_out_page", "sign_out", "static", "health"}
 
 
@@ -31,7 +39,7 @@ def blueprint(path: str) -> Blueprint:
     frame.register(bp)
     for part in (oidc, sign_out):
         part.routes(bp, path)
-    for module in (sign_in, health, jump, dashboard, projects, tokens, audit, keys):
+    for module in (sign_in, health, jump, dashboard, projects, tokens, audit, keys, *OBSERVE):
         module.routes(bp)
 
     @bp.get("/<path:rest>")
