@@ -139,6 +139,8 @@ class LeasedAdmission:
         self._streams: Callable[[], Iterable[str]] = tuple
         self._cut: Callable[[str], None] = lambda token_id: None
         self._cuts_with_project = True
+        self._socket_tokens: Callable[[], Iterable[str]] = tuple
+        self._seen: Callable[[str, TokenSnapshot | None], None] = lambda token_id, row: None
         self._wake = threading.Event()
         self._beats: gevent.Greenlet | None = None
         self._is_closing = False
@@ -152,6 +154,12 @@ class LeasedAdmission:
         With `with_project`, a token whose project is deactivated counts as revoked.
         """
         self._streams, self._cut, self._cuts_with_project = streams, cut, with_project
+
+    def watch_sockets(
+        self, tokens: Callable[[], Iterable[str]], seen: Callable[[str, TokenSnapshot | None], None]
+    ) -> None:
+        """See `Admission`."""
+        self._socket_tokens, self._seen = tokens, seen
 
     # -- a request ----------------------------------------------------------------------------------------------------
 
@@ -457,8 +465,8 @@ class LeasedAdmission:
     def _beat(self) -> None:
         rows = self._beat_rows
         self._opened(rows)
-        slots, streaming = list(self._slots.values()), set(self._streams())
-        ids = list(streaming.union(slot.token_id for slot in slots))
+        slots, streaming, watched = list(self._slots.values()), set(self._streams()), set(self._socket_tokens())
+        ids = list(streaming.union(watched, (slot.token_id for slot in slots)))
         found = rows.read(ids) if ids else {}
         if self._health.is_down and not ids:
             rows.database_id()
@@ -468,6 +476,8 @@ class LeasedAdmission:
             row = found.get(token_id)
             if row is None or not row.is_active or (self._cuts_with_project and not row.project.is_active):
                 self._cut(token_id)
+        for token_id in watched:
+            self._seen(token_id, found.get(token_id))
         for slot in sorted(slots, key=self._holds_nothing):  # units that others may take for lost come first
             self._beat_slot(slot, found.get(slot.token_id))
         if self._mates is not None:

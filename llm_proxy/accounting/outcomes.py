@@ -147,10 +147,12 @@ UPLOAD_TOO_LARGE = _exchange(
     is_error=True,
 )
 REVOKED = _exchange(29, "Stream cut because its token was revoked", "aborted", "revoked", is_error=True)
+CUT_BY_OPERATOR = _exchange(29, "Stream or turn cut by an operator", "aborted", "revoked", is_error=True)
 DENIED_LATER = _refused(
     30, "Budget passed (429), idle token (401), model without price (403)", AuditAction.TOKEN_ACCESS, is_use=False
 )
 REFUSED_LATER = _refused(30, "Not cached (504), no event bus (503), no room to check an upload (507)")
+WEBSOCKET = Row(31, "WebSocket ended; its turns are exchanges of their own", is_counted=False)
 
 TABLE: tuple[Row, ...] = (
     DELIVERED,
@@ -186,8 +188,10 @@ TABLE: tuple[Row, ...] = (
     UPLOAD_ENDED,
     UPLOAD_TOO_LARGE,
     REVOKED,
+    CUT_BY_OPERATOR,
     DENIED_LATER,
     REFUSED_LATER,
+    WEBSOCKET,
 )
 
 # Refusals by class, the first that fits; what is not listed is row 24.
@@ -213,7 +217,7 @@ _REFUSALS: tuple[tuple[type[errors.LlmProxyError], Row], ...] = (
     (errors.RequestTimeout, BODY_SILENT),
     (errors.InvalidRequest, INVALID),
 )
-_CUTS = {"drain": DRAIN_CUT, "closed": DRAIN_CUT, "revoked": REVOKED}
+_CUTS = {"drain": DRAIN_CUT, "closed": DRAIN_CUT, "revoked": REVOKED, "operator": CUT_BY_OPERATOR}
 
 
 @dataclass(slots=True)
@@ -226,7 +230,8 @@ class Ending:
         failure: What ended it, other than the provider's own end; None for a clean one.
         is_client_gone: Whether the client's connection had been lost when it ended.
         is_token_known: Whether token and project had been looked up.
-        served: HIT, LOCAL_304 or REVALIDATED, where the answer was a stored one; it cannot fail any more.
+        served: HIT, LOCAL_304 or REVALIDATED, where the answer was a stored one, and WEBSOCKET after a 101; it cannot
+            fail any more.
         is_stale_served: A stale answer stood in for a provider that failed (stale-if-error): for the client no error.
     """
 

@@ -13,7 +13,14 @@ from llm_proxy.events.make import make_publisher
 from llm_proxy.events.publisher import Publisher
 from llm_proxy.events.queueing import Counters
 from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit, slot_limit
-from llm_proxy.forwarding.build import build_cors, build_inspector, build_request_fields, build_timeouts, build_upstream
+from llm_proxy.forwarding.build import (
+    build_cors,
+    build_inspector,
+    build_request_fields,
+    build_sockets,
+    build_timeouts,
+    build_upstream,
+)
 from llm_proxy.forwarding.event_recorder import EventRecorder
 from llm_proxy.forwarding.exchange import ExchangeRegistry
 from llm_proxy.forwarding.pipeline import Pipeline
@@ -21,6 +28,9 @@ from llm_proxy.forwarding.rejection_audit import RejectionAudit
 from llm_proxy.forwarding.reporters import AccessReporter, UsageRecorder, report_metrics
 from llm_proxy.forwarding.response_cache import CacheSource, NoCache, ResponseSource
 from llm_proxy.forwarding.settlement import Reporter, Settlement
+from llm_proxy.forwarding.sockets import Sockets
+from llm_proxy.forwarding.token_steps import TokenSteps
+from llm_proxy.forwarding.turns import TurnDesk
 from llm_proxy.housekeeping import Housekeeper
 from llm_proxy.settings import Settings
 from llm_proxy.transport import Upstream
@@ -138,7 +148,7 @@ class Proxy(Storage):
             is_draining=lambda: self.phase() == "draining",
             inspector=build_inspector(provider, settings),
             limits=self.limits,
-            directory=self.directory,
+            steps=self.token_steps,
             admission=self.admission,
             budgets=self.budgets,
             cache=self.response_source,
@@ -151,9 +161,41 @@ class Proxy(Storage):
             cors=build_cors(provider, settings),
             render=self._render,
             max_request_bytes=settings.max_request_size_bytes,
-            enforce_project_active=settings.enforce_project_active,
+            sockets=self.sockets,
             refuses_unseen=settings.budgets_refuse_unseen,
         )
+
+    @cached_property
+    def token_steps(self) -> TokenSteps:
+        """What tokens, projects, quotas, budgets and windows allow."""
+        return TokenSteps(
+            directory=self.directory,
+            admission=self.admission,
+            limits=self.limits,
+            budgets=self.budgets,
+            enforces_project=self.settings.enforce_project_active,
+        )
+
+    @cached_property
+    def sockets(self) -> Sockets | None:
+        """The WebSockets of this worker; None where the provider file opens no path."""
+        settings, provider = self.settings, self.provider
+        if not provider.websocket_paths:
+            return None
+        desk = TurnDesk(
+            registry=self.exchanges,
+            settlement=self.settlement,
+            steps=self.token_steps,
+            admission=self.admission,
+            budgets=self.budgets,
+            inspector=build_inspector(provider, settings),
+            slots=self.slots,
+            tap_factories=(self.recorder.tap, self.usage_recorder.tap),
+            refuses_unseen=settings.budgets_refuse_unseen,
+        )
+        sockets = build_sockets(provider, settings, desk, is_draining=lambda: self.phase() == "draining")
+        self.admission.watch_sockets(sockets.tokens, sockets.seen)
+        return sockets
 
     @cached_property
     def housekeeper(self) -> Housekeeper:

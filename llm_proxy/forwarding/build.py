@@ -1,10 +1,17 @@
 """Building the pipeline's parts from the settings and the provider file."""
 
+from collections.abc import Callable
+
 from llm_proxy import __version__
 from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
+from llm_proxy.forwarding.socket import SocketLimits
+from llm_proxy.forwarding.sockets import Sockets
+from llm_proxy.forwarding.turns import TurnDesk
+from llm_proxy.limits.seats import Seats
 from llm_proxy.providers import ParameterRules, Provider
+from llm_proxy.runtime import shared_dir
 from llm_proxy.settings import Settings
 from llm_proxy.transport import Options, Timeouts, Upstream
 
@@ -56,4 +63,24 @@ def build_request_fields(provider: Provider, settings: Settings) -> RequestField
         auth_header=provider.auth_header,
         credential_prefix=provider.credential_prefix,
         proxy_version=__version__ if settings.upstream_proxy_headers else None,
+    )
+
+
+def build_sockets(
+    provider: Provider, settings: Settings, desk: TurnDesk, *, is_draining: Callable[[], bool]
+) -> Sockets:
+    """Return what opens WebSockets."""
+    return Sockets(
+        Seats(shared_dir.shared(), settings.ws_max_sockets, settings.ws_max_sockets_per_token),
+        desk,
+        SocketLimits(
+            settings.ws_idle_timeout_s,
+            settings.ws_max_age_s,
+            settings.ws_message_limit_bytes,
+            settings.ws_ping_interval_s,
+        ),
+        allows_streams=settings.enable_streaming,
+        allows_subprotocol=settings.ws_allow_subprotocol_auth,
+        has_rules=bool(provider.param_whitelist),
+        is_draining=is_draining,
     )

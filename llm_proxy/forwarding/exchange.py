@@ -1,7 +1,8 @@
 """The state of one exchange and its transitions, and the registry of those that run. Nothing is decided here."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from llm_proxy.accounting.admission import Unit
 from llm_proxy.accounting.outcomes import Row
@@ -16,7 +17,7 @@ from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.usage.meter import Metered
 
 Fields = Sequence[tuple[str, str]]
-CLIENT_GONE, REVOKED = "client gone", "revoked"  # reasons of cuts; the third is the drain's
+CLIENT_GONE, REVOKED, OPERATOR = "client gone", "revoked", "operator"  # reasons of cuts; another is the drain's
 
 
 class Cuttable(Protocol):
@@ -24,6 +25,41 @@ class Cuttable(Protocol):
 
     def cut(self, reason: str) -> None:
         """End it in any phase; safe in the hub, any number of times."""
+
+
+class Seat(Protocol):
+    """A place that is held as long as the exchange lasts."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+class Progress(Protocol):
+    """What carries bytes to a client."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """How many the server has taken so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A stream or WebSocket that is open now, for people to look at.
+
+    Attributes:
+        id: Of the request; `cut_one` takes it.
+        kind: `stream`, `websocket` or `turn`.
+        started_at: Seconds since 1970.
+        sent_bytes: To the client, so far.
+    """
+
+    id: str
+    kind: str
+    token_id: str
+    project_id: str
+    path: str
+    started_at: float
+    sent_bytes: int
 
 
 class Exchange:
@@ -54,13 +90,17 @@ class Exchange:
         response_bytes: Body bytes that the server took.
         timing: When it passed each point.
         cut_reason: Why it was cut; the first reason counts.
+        kind: `request`, `websocket` for a handshake and what follows it, or `turn` of one.
+        seat: Its place among the open WebSockets; released at the end.
+        details: Further fields of its access line.
+        progress: What carries its bytes to the client, while that lasts.
     """
 
     __slots__ = (
-        "_upstream", "bearer_hint", "body", "cache_fields", "cut_reason", "directives", "event", "final_status",
-        "has_slot", "is_client_gone", "is_dispatched", "is_probe", "is_settled", "is_stale_served", "is_stream",
-        "is_usable", "lookup", "request", "response_bytes", "sent_status", "served", "status", "taps", "timing",
-        "token", "unit", "usage",
+        "_upstream", "bearer_hint", "body", "cache_fields", "cut_reason", "details", "directives", "event",
+        "final_status", "has_slot", "is_client_gone", "is_dispatched", "is_probe", "is_settled", "is_stale_served",
+        "is_stream", "is_usable", "kind", "lookup", "progress", "request", "response_bytes", "seat", "sent_status",
+        "served", "status", "taps", "timing", "token", "unit", "usage",
     )  # fmt: skip
 
     def __init__(self, request: ProxyRequest) -> None:
@@ -79,6 +119,10 @@ class Exchange:
         self.status: int | None = None
         self.sent_status: int | None = None
         self.cut_reason: str | None = None
+        self.kind = "request"
+        self.seat: Seat | None = None
+        self.details: dict[str, Any] | None = None
+        self.progress: Progress | None = None
         self.timing = Timing(int(request.received_at * 1e9))
         self.response_bytes = self.final_status = 0
         self.is_usable = self.is_dispatched = self.is_probe = self.has_slot = False
@@ -124,6 +168,14 @@ class Exchange:
         if self._upstream is not None:
             self._upstream.cut(reason)
 
+    def switched(self, upstream: Cuttable) -> None:
+        """The connection has become a WebSocket, whose own end tells when the client has left."""
+        self._upstream = upstream
+        if self.request.client is not None:
+            self.request.client.unwatch()
+        if self.cut_reason is not None:
+            upstream.cut(self.cut_reason)
+
     def _client_gone(self) -> None:
         self.is_client_gone = True
         self.cut(CLIENT_GONE)
@@ -144,11 +196,24 @@ class ExchangeRegistry:
     Attributes:
         live: All of them.
         open_streams: How many relay an event stream.
+        open_sockets: How many are WebSockets.
     """
 
     def __init__(self) -> None:
         self.live: set[Exchange] = set()
-        self.open_streams = 0
+        self.open_streams = self.open_sockets = 0
+
+    def listing(self) -> list[Open]:
+        """Return the streams, WebSockets and turns that are open in this worker, the oldest first."""
+        found = [shown for exchange in self.live if (shown := _shown(exchange)) is not None]
+        return sorted(found, key=lambda shown: shown.started_at)
+
+    def cut_one(self, id_: str) -> bool:
+        """End a stream, WebSocket or turn by its id; return whether there was one. A turn ends with its WebSocket."""
+        found = [x for x in self.live if x.request.request_id == id_ and _shown(x) is not None]
+        for exchange in found:
+            exchange.cut(OPERATOR)
+        return bool(found)
 
     def cut(self, reason: str) -> None:
         """End every exchange that runs; `drain` at the drain's end. Each is settled as its wait ends."""
@@ -166,3 +231,18 @@ class ExchangeRegistry:
         for exchange in list(self.live):
             if exchange.is_stream and exchange.token is not None and exchange.token.id == token_id:
                 exchange.cut(REVOKED)
+
+
+def _shown(exchange: Exchange) -> Open | None:
+    token, request, progress = exchange.token, exchange.request, exchange.progress
+    if token is None or (exchange.kind == "request" and not exchange.is_stream):
+        return None
+    return Open(
+        request.request_id,
+        "stream" if exchange.kind == "request" else exchange.kind,
+        token.id,
+        token.project_id,
+        request.path,
+        request.received_at,
+        0 if progress is None else progress.sent_bytes,
+    )

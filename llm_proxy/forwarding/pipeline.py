@@ -6,6 +6,7 @@ refuses raises the error that is rendered.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +18,6 @@ from llm_proxy.errors import (
     Draining,
     EndpointNotBudgeted,
     LlmProxyError,
-    ProjectInactive,
     UpgradeNotSupported,
     UpstreamAuthError,
     UpstreamCut,
@@ -32,19 +32,20 @@ from llm_proxy.forwarding.fields import (
     RequestFields,
     response_fields,
 )
+from llm_proxy.forwarding.handshake import SWITCHING, outgoing, upgraded
 from llm_proxy.forwarding.inspection import Body, Incoming, Inspector
 from llm_proxy.forwarding.relay import Relay
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.request_checks import bearer_of, check_query, wants_websocket
 from llm_proxy.forwarding.response_cache import ResponseSource, row_of_hit
 from llm_proxy.forwarding.settlement import Settlement
+from llm_proxy.forwarding.sockets import Sockets
 from llm_proxy.forwarding.taps import Sendable, Tap, response_taps, tapped
+from llm_proxy.forwarding.token_steps import TokenSteps
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.logs import AccessLog
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.providers import AllowList, Provider
-from llm_proxy.tokens.bearer import hint_of_unknown
-from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
 from llm_proxy.usage.budgets import Budgets
 
@@ -74,7 +75,7 @@ class Pipeline:
         is_draining: Whether new requests are refused.
         inspector: Reads request bodies and knows the parameter rules.
         limits: The windows of requests.
-        directory: Knows tokens.
+        steps: Steps 9 to 12.
         admission: Charges requests.
         budgets: Budgets of model tokens and money.
         cache: Stored responses.
@@ -87,7 +88,7 @@ class Pipeline:
         cors: The fields that browsers need.
         render: From an error to a response's status, fields and body.
         max_request_bytes: MAX_REQUEST_SIZE; 0 = no limit.
-        enforce_project_active: LLM_PROXY_ENFORCE_PROJECT_ACTIVE.
+        sockets: WebSockets; None where the provider file opens none.
         refuses_unseen: BUDGETS_REFUSE_UNSEEN.
     """
 
@@ -101,7 +102,7 @@ class Pipeline:
         is_draining: Callable[[], bool],
         inspector: Inspector,
         limits: LimitGate,
-        directory: TokenDirectory,
+        steps: TokenSteps,
         admission: Admission,
         budgets: Budgets,
         cache: ResponseSource,
@@ -114,19 +115,19 @@ class Pipeline:
         cors: Cors,
         render: Callable[[LlmProxyError], tuple[str, Fields, bytes]],
         max_request_bytes: int = 0,
-        enforce_project_active: bool = True,
+        sockets: Sockets | None = None,
         refuses_unseen: bool = False,
     ) -> None:
         self._allowed = AllowList(provider)
         self._origin, self._base_path = provider.origin, provider.base_path.encode("latin-1")
         self._registry, self._settlement, self._access = registry, settlement, access
         self._is_draining, self._inspector, self._limits = is_draining, inspector, limits
-        self._directory, self._admission, self._budgets = directory, admission, budgets
+        self._steps, self._admission, self._budgets, self._sockets = steps, admission, budgets, sockets
         self._cache, self._slots, self._circuit = cache, slots, circuit
         self._tap_factories, self._request_fields = tuple(tap_factories), request_fields
         self._upstream, self._timeouts = upstream, timeouts
         self._cors, self._render = cors, render
-        self._max_request_bytes, self._enforces_project = max_request_bytes, enforce_project_active
+        self._max_request_bytes = max_request_bytes
         self._refuses_unseen = refuses_unseen
 
     def handle(self, request: ProxyRequest) -> Reply:
@@ -143,6 +144,8 @@ class Pipeline:
         settle = self._settlement.settle
         try:
             body = self._admit(exchange)
+            if exchange.kind == "websocket":
+                return self._switch(exchange)
             return self._look_up(exchange, body) or self._forward(exchange, body)
         except ClientConnectionError as error:
             settle(exchange, error)
@@ -186,26 +189,24 @@ class Pipeline:
         request, allowed, budgets = exchange.request, self._allowed, self._budgets
         if self._is_draining():  # 2
             raise Draining
-        if "UPGRADE" in request.values and wants_websocket(request.all("UPGRADE")):
-            raise UpgradeNotSupported
-        allowed.check_method(request.method)  # 4
-        allowed.check_overrides(request.fields)
-        allowed.check_endpoint(request.path)  # 5
+        is_socket = "UPGRADE" in request.values and wants_websocket(request.all("UPGRADE"))
+        if is_socket:
+            sockets = self._check_socket(exchange)
+        else:
+            allowed.check_method(request.method)  # 4
+            allowed.check_overrides(request.fields)
+            allowed.check_endpoint(request.path)  # 5
         allowed.check_fields(request.fields)  # 6
         if request.query:
             check_query(request.query)
         check_declared(request.content_length, self._max_request_bytes)  # 7
         self._limits.admit_address(request.client_addr)  # 8
-        bearer = bearer_of(request.all("AUTHORIZATION"))
-        token = self._authenticate(exchange, bearer)  # 9
-        if self._enforces_project and not token.project.is_active:  # 10
-            raise ProjectInactive
-        self._admission.peek(token)  # 11
-        budgets.check_token(token)
-        self._limits.admit_token(token, bearer)  # 12
-        budgets.check_project(token)
-        exchange.is_usable = True
+        bearer = sockets.bearer(request) if is_socket else bearer_of(request.all("AUTHORIZATION"))
+        token = self._steps.admit(exchange, bearer)  # 9 to 12
         named = budgets.check_model if budgets.needs_price(token) else None
+        if is_socket:
+            self._inspector.admit(replace(_incoming(request), method="POST"), named=named)
+            return None
         refuses_unseen = self._refuses_unseen and budgets.is_limited(token)
         if refuses_unseen and allowed.is_unseen(request.method, request.path):
             raise EndpointNotBudgeted
@@ -215,13 +216,15 @@ class Pipeline:
         )
         return body
 
-    def _authenticate(self, exchange: Exchange, bearer: str) -> TokenSnapshot:
-        try:
-            token = exchange.token = self._directory.authenticate(bearer)
-        except LlmProxyError:
-            exchange.bearer_hint = hint_of_unknown(bearer)
-            raise
-        return token
+    def _check_socket(self, exchange: Exchange) -> Sockets:
+        """Steps 4 and 5 of a WebSocket handshake. Raises UpgradeNotSupported where there is none."""
+        request, sockets = exchange.request, self._sockets
+        if sockets is None or request.client is None:
+            raise UpgradeNotSupported
+        self._allowed.check_handshake(request.method, request.path)
+        exchange.kind = "websocket"
+        sockets.check(request)
+        return sockets
 
     def _look_up(self, exchange: Exchange, body: Body | None) -> Reply | None:
         """Step 14. A stored response costs no unit, but a token without any gets none."""
@@ -252,6 +255,32 @@ class Pipeline:
             answer.close()
             raise
 
+    def _switch(self, exchange: Exchange) -> Reply:
+        """Steps 15 to 18 of a WebSocket handshake, which costs no unit; its turns do."""
+        token, sockets = exchange.known_token, self._sockets
+        assert sockets is not None  # `_check_socket` has passed
+        exchange.taps = [make(exchange) for make in self._tap_factories]
+        self._enter(exchange)
+        sockets.seat(exchange)
+        if not token.project.api_key:
+            raise UpstreamAuthError
+        forward = upgraded(self._outgoing(exchange, None, token.project.api_key))
+        exchange.dispatched()
+        answer = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)
+        forward.fields = []
+        try:
+            if answer.status != 101:
+                return self._respond(exchange, answer)
+            fields, answer.fields = response_fields(sockets.check_answer(answer.fields), _REPLACED).fields, []
+            body = sockets.open(exchange, answer)
+            self._circuit.leave("reset", is_probe=exchange.is_probe)
+            exchange.is_probe = False
+            self._add_own(exchange, fields, [])
+            return Reply(SWITCHING, [("Upgrade", "websocket"), *fields], body)
+        except BaseException:
+            answer.close()
+            raise
+
     def _enter(self, exchange: Exchange) -> None:
         """Take a slot, and pass the circuit."""
         self._slots.take()
@@ -263,11 +292,14 @@ class Pipeline:
         request = exchange.request
         conditions = self._cache.conditions(exchange)
         sendable: Sendable = tapped(body, exchange.taps)
+        fields = request.fields if exchange.kind == "request" else outgoing(request)
+        if conditions:
+            fields = [*fields, *conditions]
         return Forward(
             request.method,
             self._base_path + request.target.encode("latin-1"),
             self._request_fields(
-                [*request.fields, *conditions] if conditions else request.fields,
+                fields,
                 api_key=api_key,
                 request_id=request.request_id,
                 keeps_expect=isinstance(body, StreamedBody),
@@ -302,6 +334,7 @@ class Pipeline:
             is_stream=is_stream,
             taps=data_taps,
         )
+        exchange.progress = relay
         return Reply(f"{answer.status} {answer.reason.decode('latin-1')}", fields, relay)
 
     def _response_started(self, exchange: Exchange, answer: Answer, is_stream: bool) -> None:
@@ -309,7 +342,8 @@ class Pipeline:
             answer.no_total_limit()
         exchange.response_started(answer.status, is_stream=is_stream)
         self._registry.open_streams += is_stream
-        self._admission.sent(exchange.unit)
+        if exchange.unit is not None:
+            self._admission.sent(exchange.unit)
 
     def _add_own(self, exchange: Exchange, fields: Fields, instants: Fields) -> None:
         """Add the proxy's own fields of a response."""

@@ -69,6 +69,11 @@ class Relay:
         finally:
             self.close()
 
+    @property
+    def sent_bytes(self) -> int:
+        """How many bytes the server has taken so far."""
+        return self._sent_bytes
+
     def abandon(self, failure: BaseException) -> None:
         """It cannot be sent: settle by what went wrong."""
         self._failure = failure

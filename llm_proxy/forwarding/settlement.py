@@ -69,6 +69,7 @@ class Settlement:
     def _settle(self, exchange: Exchange, failure: BaseException | None) -> None:
         exchange.timing.ended_s = time.monotonic()
         exchange.detach()
+        exchange.progress = None
         row = decide(
             Ending(
                 exchange.is_dispatched,
@@ -88,6 +89,8 @@ class Settlement:
     def _give_back(self, exchange: Exchange, row: Row) -> None:
         if exchange.has_slot:
             self._slots.release()
+        if exchange.seat is not None:
+            exchange.seat.release()
         if exchange.is_dispatched or exchange.is_probe:
             self._circuit.leave(breaker_verdict(row, exchange.status), is_probe=exchange.is_probe)
         self._registry.open_streams -= exchange.is_stream

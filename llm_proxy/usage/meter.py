@@ -33,7 +33,7 @@ _CLOSE_LIMIT_S, _CUT_LIMIT_S = 5.0, 1.0  # for a database that does not answer
 _YIELD_EVERY = 16  # exchanges read at once, before others get their turn
 _GENERATES = re.compile(
     r"(?:^|/)(?:v[0-9]+[a-z0-9]*|openai|deployments/[^/]+)/"
-    r"(?:chat/completions|completions|responses|messages|embeddings|complete)$"
+    r"(?:chat/completions|completions|responses|realtime|messages|embeddings|complete)$"
     r"|/chat/completions$"
     r"|(?::|%3A)(?:generateContent|streamGenerateContent|embedContent|batchEmbedContents)$",
     re.IGNORECASE,

@@ -1,0 +1,56 @@
+"""Steps 9 to 12: what a token, its project, their quota, budgets and windows allow. Requests and turns share them."""
+
+from llm_proxy.accounting.admission import Admission
+from llm_proxy.errors import LlmProxyError, ProjectInactive
+from llm_proxy.forwarding.exchange import Exchange
+from llm_proxy.limits.gate import LimitGate
+from llm_proxy.model.token import TokenSnapshot
+from llm_proxy.tokens.bearer import hint_of_unknown
+from llm_proxy.tokens.directory import TokenDirectory
+from llm_proxy.usage.budgets import Budgets
+
+
+class TokenSteps:
+    """The steps, for all exchanges of a worker.
+
+    Args:
+        enforces_project: LLM_PROXY_ENFORCE_PROJECT_ACTIVE.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: TokenDirectory,
+        admission: Admission,
+        limits: LimitGate,
+        budgets: Budgets,
+        enforces_project: bool = True,
+    ) -> None:
+        self._directory, self._admission, self._limits, self._budgets = directory, admission, limits, budgets
+        self.enforces_project = enforces_project
+
+    def admit(self, exchange: Exchange, bearer: str) -> TokenSnapshot:
+        """Note the token in the exchange and return it. Raises what refuses it."""
+        try:
+            token = exchange.token = self._directory.authenticate(bearer)  # 9
+        except LlmProxyError:
+            exchange.bearer_hint = hint_of_unknown(bearer)
+            raise
+        if self.enforces_project and not token.project.is_active:  # 10
+            raise ProjectInactive
+        self._admission.peek(token)  # 11
+        self._budgets.check_token(token)
+        self._limits.admit_token(token, bearer)  # 12
+        self._budgets.check_project(token)
+        exchange.is_usable = True
+        return token
+
+    def look(self, bearer: str) -> TokenSnapshot:
+        """Return the token if it could be used now; no window counts that. Raises what refuses it."""
+        token = self._directory.authenticate(bearer)
+        if self.enforces_project and not token.project.is_active:
+            raise ProjectInactive
+        self._admission.peek(token)
+        self._budgets.check_token(token)
+        self._budgets.check_project(token)
+        return token
