@@ -14,7 +14,7 @@ from llm_proxy.lifecycle import AppEdge
 from llm_proxy.providers import ProviderFileError, mounts
 from llm_proxy.providers.allow_list import PROXY_PATH, RESERVED_PATHS
 from llm_proxy.settings import Loaded, Settings, handed_over, load
-from llm_proxy.web import admin, context, errors, health, management, measured, placeholder, proxy
+from llm_proxy.web import admin, context, errors, health, management, measured, proxy
 
 
 class LlmProxyFlask(Flask):
@@ -94,11 +94,13 @@ def create_app(settings: Settings | None = None) -> LlmProxyFlask:
 
 def _add_routes(app: LlmProxyFlask) -> None:
     services, settings = app.services, app.services.settings
-    prefixes = _mounts(app)
-    app._endpoint = proxy.ProxyEndpoint(lambda: services.pipeline, settings.trusted_proxies)
+    prefixes, hosts = _mounts(app)
+    app._endpoint = proxy.ProxyEndpoint(lambda: services.front, settings.trusted_proxies)
     if settings.fast_lane:
         reserved = (*RESERVED_PATHS, settings.metrics_path, settings.admin_ui_path)
-        app._fast_lane = proxy.FastLane(prefixes, reserved)
+        app._fast_lane = proxy.FastLane(prefixes, reserved, hosts)
+    elif hosts:  # Flask's routes know no hosts
+        app._fast_lane = proxy.FastLane((), (), hosts)
     app.register_blueprint(proxy.blueprint(app._endpoint, prefixes))
     app.register_blueprint(
         health.blueprint(services.readiness, settings.metrics_path if settings.enable_metrics else None)
@@ -107,13 +109,17 @@ def _add_routes(app: LlmProxyFlask) -> None:
     measured.register(app, "management")
     if settings.admin_ui_enabled:
         app.register_blueprint(admin.blueprint(settings.admin_ui_path))
-        app.register_blueprint(placeholder.blueprint(settings.admin_ui_path))
 
 
-def _mounts(app: LlmProxyFlask) -> tuple[str, ...]:
-    """Paths that belong to the proxy; a provider file that cannot be read is a fault of the start, not of this."""
+def _mounts(app: LlmProxyFlask) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Paths and hosts that belong to the proxy.
+
+    A provider file that cannot be read is a fault of the start, not of this.
+    """
     try:
-        return mounts(app.services.provider)
+        others = app.services.loaded_provider.others
+        prefixes = (*mounts(app.services.provider), *(one.mount for one in others if one.mount))
+        return prefixes, tuple(host for one in others for host in one.hosts)
     except ProviderFileError as exc:
         app.faults += exc.faults
-        return (PROXY_PATH,)
+        return (PROXY_PATH,), ()

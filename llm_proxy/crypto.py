@@ -11,17 +11,24 @@ import hmac
 import os
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Engine, text
 
 from llm_proxy.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 SEALED = "enc:"
 _V1, _V2 = "enc:v1:", "enc:v2:"
 _V2_FORM = re.compile(r"enc:v2:([0-9a-f]{8}):([A-Za-z0-9+/]+={0,2})")
 _NONCE_BYTES, _TAG_BYTES = 12, 16
+_SEALED_KEYS = (
+    "SELECT id, api_key FROM projects WHERE api_key LIKE 'enc:%'",
+    "SELECT id, api_key FROM project_keys WHERE api_key LIKE 'enc:%'",
+)
 
 
 class UnopenableValue(Exception):
@@ -125,7 +132,7 @@ def _decrypt(cipher: AESGCM, encoded: str, bound_to: bytes | None) -> str:
         raise UnopenableValue("it does not open") from error
 
 
-def check_key_ring(engine: Engine, ring: KeyRing) -> str | None:
+def check_key_ring(engine: "Engine", ring: KeyRing) -> str | None:
     """One line when the start must stop, because rows are sealed under keys that the ring lacks; else None.
 
     Reads every sealed provider key and changes nothing. A row that is malformed, or does not open under the key that
@@ -133,10 +140,12 @@ def check_key_ring(engine: Engine, ring: KeyRing) -> str | None:
     the first format name no key: they stop the start when the ring is empty, or when none of them opens and no other
     row shows that the ring is right.
     """
+    from sqlalchemy import text  # here: commands without a database read this module, too
+
     unknown: dict[str, int] = {}
     is_proven, old_rows, old_opened = False, 0, 0
     with engine.connect().execution_options(llm_proxy_reads=True) as connection:
-        rows = connection.execute(text("SELECT id, api_key FROM projects WHERE api_key LIKE 'enc:%'")).all()
+        rows = [row for query in _SEALED_KEYS for row in connection.execute(text(query)).all()]
     for row_id, stored in rows:
         named = sealed_under(stored)
         if named is not None:

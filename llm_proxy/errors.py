@@ -218,6 +218,26 @@ class TokenIdleExpired(AuthenticationError):
     code, message = "token_idle_expired", "Token has expired because it was not used"
 
 
+class AmbiguousCredentials(AuthenticationError):
+    """The request carries two different tokens of this proxy in the fields that may hold one."""
+
+    code, message = "ambiguous_credentials", "Two different tokens in one request"
+
+
+class ProviderNotConfigured(LlmProxyError):
+    """The token's project has no key for the provider that the request is for."""
+
+    status, type, code = 403, "permission_error", "provider_not_configured"
+    message = "The project has no key for this provider"
+
+
+class ProviderNotAllowed(LlmProxyError):
+    """The token is not good for the provider that the request is for."""
+
+    status, type, code = 403, "permission_error", "provider_not_allowed"
+    message = "The token is not valid for this provider"
+
+
 class ProjectInactive(LlmProxyError):
     """The token's project is deactivated."""
 

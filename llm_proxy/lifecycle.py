@@ -34,7 +34,7 @@ class AppEdge:
         logs.configure(services.settings)
         services.phase = lambda: state.phase
         services.workers, services.worker_connections = state.workers, state.worker_connections
-        services.pipeline  # noqa: B018  (made by being asked for)
+        services.front  # noqa: B018  (made by being asked for)
         logs.start()
         _calm_collector()
         self._sampler = gevent.spawn(self._sample)

@@ -184,6 +184,7 @@ class AccessLog:
 
     def __init__(self, level: str = "info") -> None:
         self.is_info, self.is_debug = LEVELS[level] <= logging.INFO, level == "debug"
+        self.is_warn = LEVELS[level] <= logging.WARNING
         self._worker = os.getpid()
 
     def completed(
@@ -197,13 +198,15 @@ class AccessLog:
         client_ip: str | None,
         fields: Fields | None = None,
         is_quiet: bool = False,
+        is_warning: bool = False,
     ) -> None:
         """Write the line. `path` has no query; `fields` are added as they are, None left out.
 
-        `is_quiet` is for probes and metrics: their lines appear at debug only.
+        `is_quiet` is for probes and metrics: their lines appear at debug only. `is_warning` is for what an operator
+        should see although the client got a response.
         """
-        is_fault = status >= 500
-        if not (self.is_debug or (self.is_info and not is_quiet) or (is_fault and not is_quiet)):
+        is_fault, is_warning = status >= 500, is_warning and self.is_warn
+        if not (self.is_debug or ((self.is_info or is_fault or is_warning) and not is_quiet)):
             return
         line: Fields = {
             "component": "access",
@@ -221,6 +224,8 @@ class AccessLog:
                 line["correlation_id"] = REDACTOR.text(fields["correlation_id"])  # the client's own words, as the other
         if is_fault:
             _writer.line("error", "request completed with server error", line)
+        elif is_warning:
+            _writer.line("warn", "request completed", line)
         else:
             _writer.line("debug" if is_quiet else "info", "request completed", line)
 

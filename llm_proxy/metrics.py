@@ -147,6 +147,12 @@ CACHE_STORED_BYTES = Gauge(
 UPSTREAM_REQUESTS = Counter(
     "llm_proxy_upstream_requests_total", "Exchanges with the provider by outcome.", ["outcome"], registry=REGISTRY
 )
+PROVIDER_REQUESTS = Counter(
+    "llm_proxy_provider_requests_total",
+    "Exchanges by provider and outcome, where several providers are served.",
+    ["provider", "outcome"],
+    registry=REGISTRY,
+)
 REJECTED = Counter(
     "llm_proxy_rejected_total", "Requests refused before dispatch, by code.", ["code"], registry=REGISTRY
 )
@@ -280,6 +286,7 @@ redis_duration = {use: REDIS_DURATION.labels(use) for use in ("bus", "cache", "l
 events_dropped = {reason: EVENTS_DROPPED.labels(reason) for reason in EVENT_LOSSES}
 housekeeping_rows = {job: HOUSEKEEPING_ROWS.labels(job) for job in HOUSEKEEPING_JOBS}
 client_disconnects = {phase: DISCONNECTS.labels(phase) for phase in DISCONNECT_PHASES}
+_provider_requests: dict[tuple[str, str], Counter] = {}
 _rejected: dict[str, Counter] = {}
 _durations: dict[tuple[str, int], Histogram] = {}
 
@@ -294,6 +301,14 @@ _JSON_NAMES = {
     "llm_proxy_cache_bypass_total": "cache_bypass",
     "llm_proxy_cache_stores_total": "cache_stores",
 }
+
+
+def provider_requests(provider: str, outcome: str) -> Counter:
+    """The child of PROVIDER_REQUESTS for a provider that is served and an outcome: both are closed sets."""
+    child = _provider_requests.get((provider, outcome))
+    if child is None:
+        child = _provider_requests[provider, outcome] = PROVIDER_REQUESTS.labels(provider, outcome)
+    return child
 
 
 def rejected(code: str) -> Counter:

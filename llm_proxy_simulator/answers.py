@@ -14,7 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_proxy_simulator.plan import Plan
-from llm_proxy_simulator.streams import chat_events, completion_events, response_events, response_object
+from llm_proxy_simulator.streams import (
+    chat_events,
+    completion_events,
+    response_events,
+    response_object,
+    tool_call,
+)
 from llm_proxy_simulator.uploads import Upload
 from llm_proxy_simulator.usage import Counts, words_of
 from llm_proxy_simulator.wire import Request
@@ -106,12 +112,16 @@ class Answers:
             return error_answer(400, "Missing required parameter: 'messages'.", "missing_required_parameter")
         counts = Counts.of(asked.get("messages"), asked, plan)
         frame = {"id": self._id("chatcmpl-"), "created": int(time.time()), "model": str(asked.get("model", "gpt-4o"))}
+        calls = [tool_call(asked)] if plan.tool else []
         if asked.get("stream"):
             with_usage = bool((asked.get("stream_options") or {}).get("include_usage"))
-            return _event_stream(chat_events(frame, counts, with_usage=with_usage, done=plan.done))
+            return _event_stream(chat_events(frame, counts, calls, with_usage=with_usage, done=plan.done))
         message: dict[str, Any] = {"role": "assistant", "content": counts.text, "refusal": None, "annotations": []}
+        if calls:
+            message |= {"content": None, "tool_calls": calls}
+        reason = "tool_calls" if calls else counts.finish_reason
         choices = [
-            {"index": index, "message": message, "logprobs": None, "finish_reason": counts.finish_reason}
+            {"index": index, "message": message, "logprobs": None, "finish_reason": reason}
             for index in range(int(asked.get("n") or 1))
         ]
         return json_answer(

@@ -53,6 +53,7 @@ class Plan:
     close: bool = False  # Connection: close
     drop: bool = False  # close after the answer without having said so
     done: bool = True  # end streams with [DONE]
+    tool: bool = False  # answer with a call of the first tool of the request
     usage: Mapping[str, int] | None = None  # replaces the counts: prompt, completion, cached, reasoning
 
 
@@ -116,6 +117,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "status": _number,
     "delay_s": _seconds,
     "early": _flag,
+    "tool": _flag,
     "proceed": _flag,
     "cut": _one_of("head", "mid-head", "body"),
     "reset": _flag,

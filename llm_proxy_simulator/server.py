@@ -12,7 +12,8 @@ from typing import Any
 
 from gevent.server import StreamServer
 
-from llm_proxy_simulator.answers import Answer, Answers, error_answer, json_answer, sized_answer
+from llm_proxy_simulator.answers import Answer, error_answer, json_answer, sized_answer
+from llm_proxy_simulator.kinds import KINDS, Answering, Kind
 from llm_proxy_simulator.plan import Plan, PlanError, Rule, choose, read_rules
 from llm_proxy_simulator.sending import Fault, Sender
 from llm_proxy_simulator.uploads import Upload
@@ -27,15 +28,16 @@ _SOCKETS_KEPT = 5000
 
 @dataclass(slots=True)
 class Simulator:
-    """An OpenAI-shaped server on one address.
+    """A server of one kind on one address.
 
     Args:
         address: Host and port; port 0 is given by the kernel.
         log: File for the witness lines.
         rules: First rule that takes a request decides how it departs from the usual.
-        key: When set, `Authorization: Bearer <key>` is demanded.
+        key: When set, it is demanded in the field that the kind reads: `Authorization: Bearer <key>` for OpenAI.
         interval_s: Time between a stream's events.
         tls: Paths of certificate and key.
+        kind: Whose API it has, one of KINDS.
     """
 
     address: tuple[str, int]
@@ -44,14 +46,18 @@ class Simulator:
     key: str | None = None
     interval_s: float = 0.0
     tls: tuple[Path, Path] | None = None
+    kind: str = "openai"
     witness: Witness = field(init=False)
     sockets: deque[WebSocket] = field(init=False, default_factory=lambda: deque(maxlen=_SOCKETS_KEPT))
     _server: Any = field(init=False)
-    _answers: Answers = field(init=False, default_factory=Answers)
+    _kind: Kind = field(init=False)
+    _answers: Answering = field(init=False)
     _numbers: Any = field(init=False, default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
         self.witness = Witness(self.log)
+        self._kind = KINDS[self.kind]
+        self._answers = self._kind.answers()
         options = {} if self.tls is None else {"certfile": str(self.tls[0]), "keyfile": str(self.tls[1])}
         self._server = StreamServer(self.address, self._connection, backlog=_BACKLOG, **options)
 
@@ -154,9 +160,9 @@ class Simulator:
         if plan.redirect is not None:
             return json_answer({}, plan.status or 307)
         if plan.status is not None and plan.status >= 400:
-            return error_answer(plan.status, f"Simulated {plan.status}.", "simulated", "simulated_error")
+            return self._kind.error(plan.status, f"Simulated {plan.status}.", "simulated", "simulated_error")
         if not self._is_admitted(request):
-            return error_answer(401, "Incorrect API key provided.", "invalid_api_key")
+            return self._kind.error(401, "Incorrect API key provided.", "invalid_api_key")
         if plan.size is not None:
             answer = sized_answer(plan.size)
         elif plan.body is not None:
@@ -169,10 +175,8 @@ class Simulator:
     def _is_admitted(self, request: Request) -> bool:
         if self.key is None:
             return True
-        given = (request.value("authorization") or "").encode()
-        return hmac.compare_digest(
-            hashlib.sha256(given).digest(), hashlib.sha256(b"Bearer " + self.key.encode()).digest()
-        )
+        given, wanted = request.value(self._kind.key_field) or "", self._kind.scheme + self.key
+        return hmac.compare_digest(hashlib.sha256(given.encode()).digest(), hashlib.sha256(wanted.encode()).digest())
 
     # -- the control resource: not part of the witness ---------------------------------------------------------------
 

@@ -13,7 +13,17 @@ def _data(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
 
 
-def chat_events(frame: dict[str, Any], counts: Counts, *, with_usage: bool, done: bool) -> Iterator[bytes]:
+def tool_call(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return a call of the first tool that a chat request offers."""
+    tools: list[dict[str, Any]] = asked.get("tools") or [{}]
+    tool = tools[0].get("function") or {}
+    function = {"name": tool.get("name", "tool"), "arguments": '{"city": "Paris"}'}
+    return {"id": "call_sim", "type": "function", "function": function}
+
+
+def chat_events(
+    frame: dict[str, Any], counts: Counts, calls: list[dict[str, Any]], *, with_usage: bool, done: bool
+) -> Iterator[bytes]:
     """Chat completion chunks; with `with_usage` a last one without choices carries the counts."""
     frame = frame | {"object": "chat.completion.chunk", "service_tier": "default", "system_fingerprint": "fp_simulated"}
     none = {"usage": None} if with_usage else {}
@@ -23,9 +33,14 @@ def chat_events(frame: dict[str, Any], counts: Counts, *, with_usage: bool, done
         return _data(frame | {"choices": [choice]} | none)
 
     yield chunk({"role": "assistant", "content": "", "refusal": None})
-    for word in counts.words:
+    for index, call in enumerate(calls):
+        named = {"name": call["function"]["name"], "arguments": ""}
+        yield chunk({"tool_calls": [{**call, "index": index, "function": named}]})
+        for part in ('{"city": ', '"Paris"}'):
+            yield chunk({"tool_calls": [{"index": index, "function": {"arguments": part}}]})
+    for word in () if calls else counts.words:
         yield chunk({"content": word})
-    yield chunk({}, counts.finish_reason)
+    yield chunk({}, "tool_calls" if calls else counts.finish_reason)
     if with_usage:
         yield _data(frame | {"choices": [], "usage": counts.chat_usage()})
     if done:

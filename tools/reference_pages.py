@@ -1,8 +1,8 @@
 """Reference pages made from the code: `python tools/reference_pages.py docs/reference`.
 
 docs/reference/errors.md comes from `llm_proxy.errors`, docs/reference/metrics.md from `llm_proxy.metrics` and
-`llm_proxy.runtime_metrics`, docs/reference/audit-actions.md from `llm_proxy.model.audit_actions`. A test compares the
-pages with what this module makes.
+`llm_proxy.runtime_metrics`, docs/reference/audit-actions.md from `llm_proxy.model.audit_actions`,
+docs/reference/roles.md from `llm_proxy.access.roles`. A test compares the pages with what this module makes.
 """
 
 import sys
@@ -12,6 +12,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from llm_proxy import errors, runtime_metrics
+from llm_proxy.access.roles import OPERATIONS, Role
 from llm_proxy.metrics import REGISTRY
 from llm_proxy.model.audit_actions import AuditAction
 
@@ -45,6 +46,20 @@ This page is made from `llm_proxy/metrics.py` and `llm_proxy/runtime_metrics.py`
 
 | Metric | Type | Labels | Meaning |
 |---|---|---|---|
+"""
+_ROLES = """# Roles
+
+Which role may use which operation of the management API, and what a limit to projects does to it. `operator` includes
+`viewer` and `issuer`; `admin` includes all. A caller without a limit to projects sees all of them
+([management keys](../management-keys.md)).
+
+A project that the caller may not see is 404, whatever its role; otherwise a missing right is 403 and names the role
+that would do.
+
+This page is made from `llm_proxy/access/roles.py` by `python tools/reference_pages.py docs/reference`.
+
+| Operation | Method and path | issuer | viewer | operator | admin | Touches |
+|---|---|---|---|---|---|---|
 """
 _ACTIONS = """# Audit actions
 
@@ -117,12 +132,26 @@ def metric_page(registry: CollectorRegistry = REGISTRY) -> str:
     return _METRICS + "".join(sorted(rows))
 
 
+def role_page() -> str:
+    """Return docs/reference/roles.md."""
+    rows = []
+    for row in OPERATIONS.values():
+        allowed = " | ".join("yes" if row.allows(role) else "–" for role in Role)
+        rows.append(f"| {row.title} | `{row.method} {row.path}` | {allowed} | {row.reach.value} |\n")
+    return _ROLES + "".join(rows)
+
+
 def action_page() -> str:
     """Return docs/reference/audit-actions.md."""
     return _ACTIONS + "".join(f"| `{action}` | {action.meaning} |\n" for action in AuditAction)
 
 
-PAGES = {"audit-actions.md": action_page, "errors.md": error_page, "metrics.md": metric_page}
+PAGES = {
+    "audit-actions.md": action_page,
+    "errors.md": error_page,
+    "metrics.md": metric_page,
+    "roles.md": role_page,
+}
 
 
 def main(folder: Path) -> None:

@@ -64,11 +64,15 @@ class Operation:
 
 _ALL = (Role.VIEWER, Role.ISSUER)
 _READ, _ISSUE, _OPERATE, _ADMIN = (Role.VIEWER,), (Role.ISSUER,), (Role.OPERATOR,), (Role.ADMIN,)
+_PROVIDER_KEYS = "/manage/projects/{id}/provider-keys"
 _TABLE = (
     Operation("GET", "/manage/projects", "List projects", _READ, Reach.LISTED),
     Operation("POST", "/manage/projects", "Create a project", _ADMIN, Reach.ALL),
     Operation("GET", "/manage/projects/{id}", "Show a project", _READ, Reach.PROJECT),
     Operation("PATCH", "/manage/projects/{id}", "Change a project, its provider key too", _ADMIN, Reach.PROJECT),
+    Operation("GET", f"{_PROVIDER_KEYS}", "List a project's provider keys", _READ, Reach.PROJECT),
+    Operation("PUT", f"{_PROVIDER_KEYS}/{{provider}}", "Set a project's key for a provider", _ADMIN, Reach.PROJECT),
+    Operation("DELETE", f"{_PROVIDER_KEYS}/{{provider}}", "Remove a project's provider key", _ADMIN, Reach.PROJECT),
     Operation("POST", "/manage/projects/{id}/tokens/revoke", "Revoke a project's tokens", _ISSUE, Reach.PROJECT),
     Operation("GET", "/manage/tokens", "List tokens", _ALL, Reach.LISTED),
     Operation("POST", "/manage/tokens", "Create a token", _ISSUE, Reach.PROJECT),

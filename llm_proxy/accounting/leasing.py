@@ -47,6 +47,7 @@ STATEMENT_S = 0.25
 _LOST_PAUSE_S = 0.01  # at most, after a swap that somebody else was faster with
 _ATTEMPTS = 20
 WARM_S = 0.9  # a token that comes back so soon after its lease was closed is in use
+_SocketWatch = tuple[Callable[[], Iterable[str]], Callable[[str, TokenSnapshot | None], None]]
 _FIRST_SLICE, _LARGEST_SLICE = 4, 1 << 20
 _BATCH = 200  # rows of one write behind
 _CLOSE_LIMIT_S = 5.0
@@ -139,8 +140,7 @@ class LeasedAdmission:
         self._streams: Callable[[], Iterable[str]] = tuple
         self._cut: Callable[[str], None] = lambda token_id: None
         self._cuts_with_project = True
-        self._socket_tokens: Callable[[], Iterable[str]] = tuple
-        self._seen: Callable[[str, TokenSnapshot | None], None] = lambda token_id, row: None
+        self._socket_watches: list[_SocketWatch] = []
         self._wake = threading.Event()
         self._beats: gevent.Greenlet | None = None
         self._is_closing = False
@@ -159,7 +159,7 @@ class LeasedAdmission:
         self, tokens: Callable[[], Iterable[str]], seen: Callable[[str, TokenSnapshot | None], None]
     ) -> None:
         """See `Admission`."""
-        self._socket_tokens, self._seen = tokens, seen
+        self._socket_watches.append((tokens, seen))
 
     # -- a request ----------------------------------------------------------------------------------------------------
 
@@ -465,8 +465,9 @@ class LeasedAdmission:
     def _beat(self) -> None:
         rows = self._beat_rows
         self._opened(rows)
-        slots, streaming, watched = list(self._slots.values()), set(self._streams()), set(self._socket_tokens())
-        ids = list(streaming.union(watched, (slot.token_id for slot in slots)))
+        slots, streaming = list(self._slots.values()), set(self._streams())
+        watches = [(set(tokens()), seen) for tokens, seen in self._socket_watches]
+        ids = list(streaming.union(*(watched for watched, _ in watches), (slot.token_id for slot in slots)))
         found = rows.read(ids) if ids else {}
         if self._health.is_down and not ids:
             rows.database_id()
@@ -476,8 +477,9 @@ class LeasedAdmission:
             row = found.get(token_id)
             if row is None or not row.is_active or (self._cuts_with_project and not row.project.is_active):
                 self._cut(token_id)
-        for token_id in watched:
-            self._seen(token_id, found.get(token_id))
+        for watched, seen in watches:
+            for token_id in watched:
+                seen(token_id, found.get(token_id))
         for slot in sorted(slots, key=self._holds_nothing):  # units that others may take for lost come first
             self._beat_slot(slot, found.get(slot.token_id))
         if self._mates is not None:

@@ -37,7 +37,7 @@ class Row:
         is_rejected: Whether `rejected{code}` moves, by the code of the error that was answered.
         disconnect: Phase label of `client_disconnects`.
         event: `Outcome` of the event; None for no event.
-        breaker: `fail`, `reset`, `neutral`, or BY_STATUS.
+        breaker: `unreachable`, `fail`, `reset`, `neutral`, or BY_STATUS.
         is_logged: Whether there is an access line.
         audit: Action of the audit record; None for no record.
         is_use: Whether a token that was found usable counts as used: `last_used_at` moves. Not where it was refused for
@@ -79,16 +79,14 @@ CONNECT_FAILED = _exchange(
     "connect_error",
     charge=Charge.RETURNED,
     is_error=True,
-    breaker="fail",
+    breaker="unreachable",
 )
 BROKE_BEFORE_HEAD = _exchange(
     5, "Connection broke after send, before the head", "aborted", "upstream_aborted", is_error=True, breaker="fail"
 )
 TIMED_OUT = _exchange(6, "Timeout before the first byte", "timeout", "timeout", is_error=True, breaker="fail")
-STALLED = _exchange(7, "Timeout in mid-response", "timeout", "upstream_aborted", is_error=True, breaker="fail")
-BROKE_OFF = _exchange(
-    7, "Upstream broke off in mid-response", "aborted", "upstream_aborted", is_error=True, breaker="fail"
-)
+STALLED = _exchange(7, "Timeout in mid-response", "timeout", "upstream_aborted", is_error=True)
+BROKE_OFF = _exchange(7, "Upstream broke off in mid-response", "aborted", "upstream_aborted", is_error=True)
 GONE_BEFORE_HEAD = _exchange(
     8,
     "Client gone before the first byte, already sent upstream",
@@ -200,6 +198,8 @@ _REFUSALS: tuple[tuple[type[errors.LlmProxyError], Row], ...] = (
     (errors.AuthenticationError, UNAUTHENTICATED),
     (errors.ProjectInactive, PROJECT_REFUSED),
     (errors.OriginNotAllowed, INVALID),
+    (errors.ProviderNotAllowed, INVALID),
+    (errors.ProviderNotConfigured, NO_WAY_UPSTREAM),
     (errors.ModelNotPriced, DENIED_LATER),
     (errors.EndpointNotBudgeted, DENIED_LATER),
     (errors.TokenBudgetExceeded, DENIED_LATER),
@@ -331,7 +331,7 @@ def upstream_label(row: Row, status: int | None) -> str | None:
 
 
 def breaker_verdict(row: Row, status: int | None) -> str:
-    """`fail`, `reset` or `neutral`: of a provider's 5xx only 502, 503 and 504 are failures."""
+    """`unreachable`, `fail`, `reset` or `neutral`: of a provider's 5xx only 502, 503 and 504 are failures."""
     if row.breaker != BY_STATUS:
         return row.breaker
     return "fail" if status in BREAKER_STATUSES else "reset"

@@ -26,18 +26,19 @@ COMMANDS = {
     "events": ("llm_proxy.cli.events:events", "Watch and replay events."),
     "db": ("llm_proxy.cli.database:db", "Copy, count and tidy the database."),
     "doctor": ("llm_proxy.cli.doctor:doctor", "Look for faults, and say what to do about each."),
-    "manage": ("llm_proxy.cli.manage:manage", "Projects, tokens and the cache."),
+    "manage": ("llm_proxy.cli.manage:manage", "Projects, tokens, keys and the cache."),
     "migrate": ("llm_proxy.cli.database:migrate", "Bring the database's schema up or down."),
     "openai": ("llm_proxy.cli.chat:openai", "Talk to a model through the proxy."),
     "server": ("llm_proxy.cli.serve:server", "Serve the proxy."),
     "setup": ("llm_proxy.cli.setup:setup", "Write an env file, and make a first project."),
     "usage": ("llm_proxy.cli.usage:usage", "What was used, and whether the numbers agree."),
+    "whoami": ("llm_proxy.cli.keys:whoami", "Show who the credential makes you."),
     "simulate-provider": ("llm_proxy.cli.simulate:simulate_provider", "Serve a simulated provider."),
 }
 
 SECTIONS = {
     "Start here": ("setup", "server", "doctor"),
-    "Projects and tokens": ("manage", "usage", "openai"),
+    "Projects and tokens": ("manage", "whoami", "usage", "openai"),
     "Operation": ("audit", "config", "db", "migrate", "events", "dispatcher", "admin"),
     "Development": ("benchmark", "simulate-provider", "completion"),
 }

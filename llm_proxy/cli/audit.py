@@ -11,6 +11,7 @@ import click
 
 from llm_proxy.cli import output
 from llm_proxy.cli.manage import ManageCommand, ManageGroup, client
+from llm_proxy.cli.management_client import ManagementClient
 from llm_proxy.cli.moments import ApiMomentOption
 from llm_proxy.cli.options import plain_option
 from llm_proxy.cli.references import audit_id
@@ -85,8 +86,9 @@ def list_events(
 ) -> None:
     """List records, the newest first."""
     places = {"page": page, "page_size": page_size, "limit": limit, "cursor": cursor}
-    query = _query(said) | places | {"sort": "asc" if oldest_first else None}
-    found = client().call("GET", "/manage/audit", query=query)
+    api = client()
+    query = _query(api, said) | places | {"sort": "asc" if oldest_first else None}
+    found = api.call("GET", "/manage/audit", query=query)
     columns = ("Time", "Action", "Actor", "Outcome", "Project", "Token", "Client", "Reason", "ID")
     names = ("action", "actor", "outcome", "project_id", "token_id", "client_ip", "reason", "id")
 
@@ -117,9 +119,10 @@ def export(form: str, **said: Any) -> None:
 
     They are written as they are read: a line each, with --format csv a row, with --json all of them one array.
     """
-    query = _query(said)
+    api = client()
+    query = _query(api, said)
     query.setdefault("end_time", rfc3339(utc_now()))  # reading is recorded, too
-    records = _everything(query)
+    records = _everything(api, query)
     match output.output_format():
         case "json":
             _json_array(records)
@@ -134,9 +137,9 @@ def export(form: str, **said: Any) -> None:
     sys.stdout.flush()
 
 
-def _everything(query: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _everything(api: ManagementClient, query: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Page by page, by key: what is recorded meanwhile neither shifts nor repeats a row."""
-    api, cursor = client(), None
+    cursor = None
     while True:
         found = api.call("GET", "/manage/audit", query={**query, "limit": _PAGE, "sort": "asc", "cursor": cursor})
         yield from found["events"]
@@ -169,11 +172,11 @@ def plain_cell(value: Any) -> str:
     return spreadsheet_safe(text)
 
 
-def _query(said: Mapping[str, Any]) -> dict[str, Any]:
+def _query(api: ManagementClient, said: Mapping[str, Any]) -> dict[str, Any]:
     """The API's parameters."""
     query: dict[str, Any] = {name: said[name] for name in (*_FILTERS, "search") if said.get(name) is not None}
     if query.get("project_id") is not None:
-        query["project_id"] = id_of(client(), query["project_id"])
+        query["project_id"] = id_of(api, query["project_id"])
     for flag, name in (("since", "start_time"), ("until", "end_time")):
         if (written := said.get(flag)) is not None:
             query[name] = written

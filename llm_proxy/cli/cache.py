@@ -42,8 +42,8 @@ def purge(
     yes: bool,
 ) -> None:
     """Remove stored responses from a server's cache."""
-    if project_id is not None:
-        project_id = id_of(client(), project_id)
+    api = client()
+    project_id = None if project_id is None else id_of(api, project_id)
     body = given(method=method, url=url, prefix=prefix, key=key, project_id=project_id)
     if is_all:
         body["all"] = True
@@ -51,7 +51,7 @@ def purge(
         raise CommandError("--method and --url, or one of --prefix, --key, --project-id, --all must be set")
     if is_all:
         confirm("Remove all stored responses of all projects?", yes)
-    found: dict[str, Any] = client().call("POST", "/manage/cache/purge", body=body)
+    found: dict[str, Any] = api.call("POST", "/manage/cache/purge", body=body)
     output.emit(found, lambda: _text(found["deleted"], is_prefix=prefix is not None))
 
 

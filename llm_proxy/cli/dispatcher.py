@@ -16,8 +16,8 @@ from llm_proxy.cli import daemon
 from llm_proxy.cli.environment import ENV_FILE, env_file, environ, remember_env_file, settings
 from llm_proxy.cli.errors import CommandError, NetworkError
 from llm_proxy.cli.moments import MomentOption
-from llm_proxy.cli.options import confirm, read_secret, yes_option
-from llm_proxy.cli.output import emit, note, output_options, table
+from llm_proxy.cli.options import complete_services, confirm, read_secret, yes_option
+from llm_proxy.cli.output import emit, note, output_options, second, table, wide_option
 from llm_proxy.cli.tree import Command, Group
 
 _KEY = "LLM_PROXY_API_KEY"
@@ -39,7 +39,12 @@ class _Runner(Group):
 
 
 @click.group("dispatcher", cls=_Runner, invoke_without_command=True, closing=_EXAMPLES)
-@click.option("--service", metavar="NAME", help="file, lunary, helicone or otlp (DISPATCHER_SERVICE).")
+@click.option(
+    "--service",
+    metavar="NAME",
+    shell_complete=complete_services,
+    help="file, lunary, helicone or otlp (DISPATCHER_SERVICE).",
+)
 @click.option("--endpoint", metavar="URL|PATH", help="Where events go (DISPATCHER_ENDPOINT).")
 @click.option("--api-key", metavar="KEY", help="Key of the service: KEY, @FILE or - (LLM_PROXY_API_KEY).")
 @click.option("--api-key-file", type=click.Path(), metavar="PATH", help="File with the key.")
@@ -224,6 +229,7 @@ def _facts(letter: Any) -> dict[str, Any]:
 @_reason
 @_since
 @_limit
+@wide_option
 @output_options
 @click.pass_context
 def list_letters(ctx: click.Context, reason: str | None, since: datetime | None, limit: int | None) -> None:
@@ -231,7 +237,12 @@ def list_letters(ctx: click.Context, reason: str | None, since: datetime | None,
     with _letters(ctx) as letters:
         found = [_facts(letter) for letter in letters.find(reason=reason, since_s=_seconds(since), limit=limit)]
     columns = ("id", "at", "reason", "service", "attempts", "error")
-    emit(found, lambda: table([name.upper() for name in columns], ([row[name] for name in columns] for row in found)))
+
+    def as_text() -> str:
+        rows = ([second(row[name]) if name == "at" else row[name] for name in columns] for row in found)
+        return table([name.upper() for name in columns], rows, optional=("ATTEMPTS", "SERVICE"))
+
+    emit(found, as_text)
 
 
 @dead_letters.command("show", cls=Command)

@@ -24,7 +24,10 @@ def connection_options(command: Any) -> Any:
             ["--manage-api-base-url", "--api-base-url"],
             {"metavar": "URL", "help": "Server (MANAGEMENT_API_BASE_URL, else by LISTEN_ADDR)."},
         ),
-        (["--management-token"], {"metavar": "TOKEN|-|@FILE", "help": "Bearer (MANAGEMENT_TOKEN)."}),
+        (
+            ["--management-token"],
+            {"metavar": "TOKEN|-|@FILE", "help": "Bearer (LLM_PROXY_MANAGEMENT_KEY, MANAGEMENT_TOKEN)."},
+        ),
         (["--direct"], {"is_flag": True, "help": "Work on the configured database, without a server."}),
         (["--insecure"], {"is_flag": True, "help": "Accept any TLS certificate."}),
     ):
@@ -72,6 +75,7 @@ manage = ManageGroup(
     help="Projects, tokens and the cache.",
     lazy={
         "cache": ("llm_proxy.cli.cache:cache", "Purge stored responses."),
+        "key": ("llm_proxy.cli.keys:key", "Management keys of programs."),
         "project": ("llm_proxy.cli.projects:project", "Projects and their provider keys."),
         "token": ("llm_proxy.cli.tokens:token", "Withering tokens."),
     },

@@ -9,6 +9,7 @@ import urllib3
 from requests.auth import AuthBase
 
 from llm_proxy import __version__
+from llm_proxy.access.secret import is_well_formed
 from llm_proxy.cli.environment import as_flag, is_flask_door, load_settings, settings
 from llm_proxy.cli.errors import AuthenticationError, CommandError, NetworkError
 from llm_proxy.cli.listening import place
@@ -44,14 +45,19 @@ def connect(
         base_url, _ = place(found.settings.listen_addr, is_tls=found.settings.enable_tls)  # the same .env's server
     matter = ["MANAGEMENT_API_BASE_URL=", "LLM_PROXY_ENV_FILE="]  # others are the server's affair
     if management_token is None:
-        matter.append("MANAGEMENT_TOKEN_FILE=")
+        matter += ["LLM_PROXY_MANAGEMENT_KEY_FILE=", "MANAGEMENT_TOKEN_FILE="]
     faults = [fault for fault in found.faults if fault.startswith(tuple(matter))]
     if faults:
         raise CommandError("\n".join(as_flag(fault, found) for fault in faults))
-    token = read_secret("--management-token", management_token) or found.settings.management_token
-    token = token or read_secret("--management-token", None, prompt="Management token") or ""
+    key = (found.settings.llm_proxy_management_key or "").strip()
+    token = read_secret("--management-token", management_token) or key or found.settings.management_token
+    token = token or read_secret("--management-token", None, prompt="Management key or token") or ""
     if not token:
-        raise AuthenticationError("no management token: set MANAGEMENT_TOKEN or give --management-token")
+        raise AuthenticationError(
+            "no management token: set LLM_PROXY_MANAGEMENT_KEY or MANAGEMENT_TOKEN, or give --management-token"
+        )
+    if key and token == key and not is_well_formed(key):
+        raise AuthenticationError("LLM_PROXY_MANAGEMENT_KEY is no management key: its checksum does not match")
     return HttpClient(base_url, token, is_insecure=is_insecure)
 
 

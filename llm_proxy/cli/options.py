@@ -81,6 +81,11 @@ def confirm(question: str, yes: bool) -> None:
         raise CommandError("nothing was changed")
 
 
+def complete_services(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the back ends that the package brings; others may be installed and are taken as well."""
+    return [name for name in ("file", "lunary", "helicone", "otlp") if name.startswith(incomplete)]
+
+
 class Words(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.2 on
     """A list of closed words, separated by commas."""
 

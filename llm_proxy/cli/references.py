@@ -46,8 +46,14 @@ def audit_id(api: ManagementClient, written: str) -> str:
 
 
 def names_of(api: ManagementClient) -> Mapping[str, str]:
-    """Return the projects' names by their ids."""
-    return {project["id"]: project["name"] for project in api.call("GET", "/manage/projects")}
+    """Return the projects' names by their ids; none for a key whose role does not read projects."""
+    try:
+        projects = api.call("GET", "/manage/projects")
+    except CommandError as refused:
+        if refused.status != 403:
+            raise
+        return {}
+    return {project["id"]: project["name"] for project in projects}
 
 
 def _by_prefix(written: str, ids: Sequence[Any], what: str) -> str:

@@ -13,6 +13,7 @@ from llm_proxy.cli.options import DurationOption, plain_option, read_secret
 from llm_proxy.cli.tree import Command
 from llm_proxy.settings.declare import address
 from llm_proxy_simulator import PlanError, Rule, Simulator
+from llm_proxy_simulator.kinds import KINDS
 from llm_proxy_simulator.plan import Plan, read_rules_file
 
 
@@ -21,9 +22,11 @@ from llm_proxy_simulator.plan import Plan, read_rules_file
     cls=Command,
     examples=(
         "llm-proxy simulate-provider --listen 127.0.0.1:9000 --delay 200ms",
+        "llm-proxy simulate-provider --kind anthropic --key canary",
         "llm-proxy simulate-provider --faults rules.yaml --log requests.jsonl",
     ),
 )
+@click.option("--kind", type=click.Choice(tuple(KINDS)), default="openai", help="Whose API it has (openai).")
 @click.option("--listen", default="127.0.0.1:0", metavar="ADDRESS", help="Address to listen on (127.0.0.1:0).")
 @click.option("--log", type=click.Path(dir_okay=False, path_type=Path), help="File for a JSON line per request.")
 @click.option("--faults", type=click.Path(dir_okay=False, path_type=Path), help="Rules file, YAML or JSON.")
@@ -34,6 +37,7 @@ from llm_proxy_simulator.plan import Plan, read_rules_file
 @click.option("--tls-cert", type=click.Path(dir_okay=False, path_type=Path), help="Serve HTTPS with this chain.")
 @click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="The chain's private key.")
 def simulate_provider(
+    kind: str,
     listen: str,
     log: Path | None,
     faults: Path | None,
@@ -44,7 +48,7 @@ def simulate_provider(
     tls_cert: Path | None,
     tls_key: Path | None,
 ) -> None:
-    """Serve an OpenAI-shaped provider that is simulated.
+    """Serve a simulated provider with the API of OpenAI, Azure OpenAI, Anthropic, Google, Mistral, Groq or OpenRouter.
 
     Its URL is the first line on stdout. Answers come whole and streamed, with usage. Rules (--faults) or a request's
     own X-Simulate field make it fail in the ways that providers do; see docs/simulator.md of the project.
@@ -56,6 +60,7 @@ def simulate_provider(
         key=read_secret("--key", key),
         interval_s=interval_s,
         tls=(tls_cert, tls_key) if tls_cert and tls_key else None,
+        kind=kind,
     )
     try:
         url = simulator.start()

@@ -154,7 +154,7 @@ def _call(method: str, written: str, body: Any = None) -> Any:
     return api.call(method, f"/manage/tokens/{segment(token_of(api, written))}", body=body)
 
 
-def duration_minutes(written: str) -> int:
+def duration_minutes(written: str, option: str = "--duration") -> int:
     """Whole minutes of `1440` (minutes), `90m`, `24h`, `7d`; a short bare number gets a hint."""
     if re.fullmatch(r"[0-9]+", written):
         minutes = int(written)
@@ -164,9 +164,9 @@ def duration_minutes(written: str) -> int:
         try:
             minutes = math.ceil(duration_s(written) / 60)
         except ValueError:
-            raise CommandError("--duration: expected minutes, or a duration such as 90m, 24h or 7d") from None
+            raise CommandError(f"{option}: expected minutes, or a duration such as 90m, 24h or 7d") from None
     if minutes <= 0:
-        raise CommandError("--duration must be more than 0")
+        raise CommandError(f"{option} must be more than 0")
     return minutes
 
 

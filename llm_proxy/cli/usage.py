@@ -10,6 +10,7 @@ import click
 from llm_proxy.cli import output
 from llm_proxy.cli.audit import plain_cell
 from llm_proxy.cli.manage import ManageGroup, client, connection_options
+from llm_proxy.cli.management_client import ManagementClient
 from llm_proxy.cli.moments import ApiMomentOption
 from llm_proxy.cli.options import Words, plain_option
 from llm_proxy.cli.references import project_id as id_of
@@ -88,13 +89,12 @@ def show(
     cursor: str | None,
 ) -> None:
     """Show sums of requests, model tokens and money."""
-    if project_id is not None:
-        project_id = id_of(client(), project_id)
-    if token_id is not None:
-        token_id = token_of(client(), token_id)
+    api = client()
+    project_id = None if project_id is None else id_of(api, project_id)
+    token_id = None if token_id is None else token_of(api, token_id)
     query = {"from": since, "to": until, "group_by": group_by, "project_id": project_id, "token_id": token_id}
     query["model"] = model
-    found = _pages(query, limit, cursor)
+    found = _pages(api, query, limit, cursor)
     rows = found["data"]
     groups = [name.strip() for name in (group_by or "").split(",") if name.strip()]
     if output.output_format() == "csv":
@@ -108,9 +108,11 @@ def show(
         output.note(f"More: --cursor {found['next_cursor']}")
 
 
-def _pages(query: Mapping[str, str | None], limit: int | None, cursor: str | None) -> dict[str, Any]:
+def _pages(
+    api: ManagementClient, query: Mapping[str, str | None], limit: int | None, cursor: str | None
+) -> dict[str, Any]:
     """One page where it is asked for, else all of them."""
-    api, rows = client(), list[Any]()
+    rows = list[Any]()
     while True:
         found = api.call("GET", "/manage/usage", query={**query, "limit": limit or _PAGE, "cursor": cursor})
         rows += found["data"]

@@ -13,6 +13,7 @@ from llm_proxy.container.proxy import Proxy
 from llm_proxy.db import check
 from llm_proxy.db.errors import DatabaseAway
 from llm_proxy.forwarding.pipeline import Pipeline
+from llm_proxy.forwarding.router import Router
 
 UNREADY_S = 2.0  # of failing beats: shorter outages are met by repetition
 
@@ -21,10 +22,10 @@ class Container(Proxy):
     """What views, commands and the server's hooks share."""
 
     @cached_property
-    def pipeline(self) -> Pipeline:
+    def front(self) -> Pipeline | Router:
         """The proxy; what runs beside requests begins with it."""
         self.start()
-        return super().pipeline
+        return super().front
 
     def readiness(self) -> str | None:
         """The check that fails, None when requests may come."""
@@ -62,7 +63,7 @@ class Container(Proxy):
         if cache is not None:
             watch(metrics.CACHE_STORED_BYTES, cache.store.stored_bytes)
         watch(metrics.RATELIMIT_FALLBACK, lambda: self.limits.is_in_fallback)
-        watch(metrics.CIRCUIT_OPEN, lambda: self.circuit.is_open)
+        watch(metrics.CIRCUIT_OPEN, lambda: any(lane.breaker.is_open for lane in self.lanes))
 
     def _keep_house(self) -> None:
         while True:
@@ -91,7 +92,8 @@ class Container(Proxy):
             self.audit.close()
             self.limits.close()
             self.failures.close()
-            self.upstream.close()
+            for pipeline in self.pipelines.values():
+                pipeline.close()
             if self.response_cache is not None:
                 self.response_cache.close()
         elif "audit" in vars(self):  # a command that wrote records without serving

@@ -1,7 +1,7 @@
 """The parts of a process that carry exchanges to the provider and back."""
 
-from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Protocol
 
 import gevent
 
@@ -12,10 +12,10 @@ from llm_proxy.events.capture import CaptureLimits
 from llm_proxy.events.make import make_publisher
 from llm_proxy.events.publisher import Publisher
 from llm_proxy.events.queueing import Counters
-from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit, slot_limit
 from llm_proxy.forwarding.build import (
     build_cors,
     build_inspector,
+    build_lane,
     build_request_fields,
     build_sockets,
     build_timeouts,
@@ -23,10 +23,12 @@ from llm_proxy.forwarding.build import (
 )
 from llm_proxy.forwarding.event_recorder import EventRecorder
 from llm_proxy.forwarding.exchange import ExchangeRegistry
+from llm_proxy.forwarding.lane import Lane
 from llm_proxy.forwarding.pipeline import Pipeline
 from llm_proxy.forwarding.rejection_audit import RejectionAudit
 from llm_proxy.forwarding.reporters import AccessReporter, UsageRecorder, report_metrics
 from llm_proxy.forwarding.response_cache import CacheSource, NoCache, ResponseSource
+from llm_proxy.forwarding.router import Router
 from llm_proxy.forwarding.settlement import Reporter, Settlement
 from llm_proxy.forwarding.sockets import Sockets
 from llm_proxy.forwarding.token_steps import TokenSteps
@@ -35,7 +37,12 @@ from llm_proxy.housekeeping import Housekeeper
 from llm_proxy.settings import Settings
 from llm_proxy.transport import Upstream
 
-Render = Callable[[LlmProxyError], tuple[str, list[tuple[str, str]], bytes]]
+
+class Render(Protocol):
+    """From an error to a response's status, fields and body."""
+
+    def __call__(self, error: LlmProxyError, *, shape: str) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Render it in the form of a vendor's API."""
 
 
 class Proxy(Storage):
@@ -53,7 +60,7 @@ class Proxy(Storage):
 
     @cached_property
     def upstream(self) -> Upstream:
-        """Sends requests."""
+        """Sends requests to the default provider."""
         return build_upstream(self.provider)
 
     @cached_property
@@ -78,7 +85,6 @@ class Proxy(Storage):
         return EventRecorder(
             self.publisher,
             CaptureLimits.of(self.settings),
-            provider=self.loaded_provider.provider.name,
             is_required=self.settings.events_required,
         )
 
@@ -98,15 +104,19 @@ class Proxy(Storage):
         return registry
 
     @cached_property
-    def circuit(self) -> CircuitBreaker:
-        """Whether the provider is asked at all."""
-        return CircuitBreaker()
-
-    @cached_property
-    def slots(self) -> ConcurrencyLimit:
-        """How many exchanges this worker runs at once."""
-        return ConcurrencyLimit(
-            slot_limit(self.settings.max_concurrent_requests, self.workers, self.worker_connections)
+    def lanes(self) -> tuple[Lane, ...]:
+        """The providers that are served, each with its slots and circuits; the default one first."""
+        others = self.loaded_provider.others
+        return tuple(
+            build_lane(
+                provider,
+                self.settings,
+                workers=self.workers,
+                worker_connections=self.worker_connections,
+                is_default=provider is self.provider,
+                has_neighbours=bool(others),
+            )
+            for provider in (self.provider, *others)
         )
 
     @cached_property
@@ -120,55 +130,61 @@ class Proxy(Storage):
             *audits,
             AccessReporter(self.access).report,
         ]
-        return Settlement(
-            self.exchanges, admission=self.admission, circuit=self.circuit, slots=self.slots, reporters=reporters
-        )
+        return Settlement(self.exchanges, admission=self.admission, reporters=reporters)
 
-    @cached_property
-    def response_source(self) -> ResponseSource:
-        """The cache as the pipeline uses it."""
+    def _response_source(self, lane: Lane) -> ResponseSource:
+        """The cache as the pipeline of one provider uses it."""
         cache = self.response_cache
         if cache is None:
             return NoCache()
         return CacheSource(
             cache,
-            background=lambda request, token: self.pipeline.refresh(request, token),
+            background=lambda request, token: self.pipelines[lane].refresh(request, token),
             is_debug=self.access.is_debug,
         )
 
     @cached_property
-    def pipeline(self) -> Pipeline:
-        """The proxy."""
-        settings, provider = self.settings, self.provider
+    def pipelines(self) -> dict[Lane, Pipeline]:
+        """The proxy to each provider."""
+        return {lane: self._build_pipeline(lane) for lane in self.lanes}
+
+    @cached_property
+    def front(self) -> Pipeline | Router:
+        """Responds to requests: the one pipeline, or the router of several."""
+        pipelines = self.pipelines
+        default, *others = self.lanes
+        if not others:
+            return pipelines[default]
+        return Router(pipelines[default], [(lane.provider, pipelines[lane]) for lane in others])
+
+    def _build_pipeline(self, lane: Lane) -> Pipeline:
+        settings, provider, steps = self.settings, lane.provider, self._build_steps(lane)
         return Pipeline(
-            provider,
+            lane,
             registry=self.exchanges,
             settlement=self.settlement,
             access=self.access,
             is_draining=lambda: self.phase() == "draining",
             inspector=build_inspector(provider, settings),
             limits=self.limits,
-            steps=self.token_steps,
+            steps=steps,
             admission=self.admission,
             budgets=self.budgets,
-            cache=self.response_source,
-            slots=self.slots,
-            circuit=self.circuit,
+            cache=self._response_source(lane),
             tap_factories=(self.recorder.tap, self.usage_recorder.tap),
             request_fields=build_request_fields(provider, settings),
-            upstream=self.upstream,
+            upstream=self.upstream if lane.is_default else build_upstream(provider),
             timeouts=build_timeouts(provider),
             cors=build_cors(provider, settings),
-            render=self._render,
+            render=partial(self._render, shape=provider.error_shape),
             max_request_bytes=settings.max_request_size_bytes,
-            sockets=self.sockets,
+            sockets=self._build_sockets(lane, steps),
             refuses_unseen=settings.budgets_refuse_unseen,
         )
 
-    @cached_property
-    def token_steps(self) -> TokenSteps:
-        """What tokens, projects, quotas, budgets and windows allow."""
+    def _build_steps(self, lane: Lane) -> TokenSteps:
         return TokenSteps(
+            lane,
             directory=self.directory,
             admission=self.admission,
             limits=self.limits,
@@ -176,20 +192,18 @@ class Proxy(Storage):
             enforces_project=self.settings.enforce_project_active,
         )
 
-    @cached_property
-    def sockets(self) -> Sockets | None:
-        """The WebSockets of this worker; None where the provider file opens no path."""
-        settings, provider = self.settings, self.provider
+    def _build_sockets(self, lane: Lane, steps: TokenSteps) -> Sockets | None:
+        """Return what opens WebSockets to a provider; None where the provider file opens no path."""
+        settings, provider = self.settings, lane.provider
         if not provider.websocket_paths:
             return None
         desk = TurnDesk(
             registry=self.exchanges,
             settlement=self.settlement,
-            steps=self.token_steps,
+            steps=steps,
             admission=self.admission,
             budgets=self.budgets,
             inspector=build_inspector(provider, settings),
-            slots=self.slots,
             tap_factories=(self.recorder.tap, self.usage_recorder.tap),
             refuses_unseen=settings.budgets_refuse_unseen,
         )

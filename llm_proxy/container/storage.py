@@ -31,6 +31,7 @@ from llm_proxy.limits.failures import Failures
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
 from llm_proxy.limits.redis import RedisStore as LimitsInRedis
+from llm_proxy.projects.provider_keys import ProviderKeyService
 from llm_proxy.projects.service import ProjectService
 from llm_proxy.providers import LoadedProvider, Provider, load_provider
 from llm_proxy.runtime import shared_dir
@@ -67,8 +68,13 @@ class Storage:
 
     @property
     def provider(self) -> Provider:
-        """The one provider that this process serves. Raises ProviderFileError."""
+        """The default provider, the one at the root. Raises ProviderFileError."""
         return self.loaded_provider.provider
+
+    @property
+    def provider_names(self) -> tuple[str, ...]:
+        """Names of the providers that are served, the default one first."""
+        return (self.provider.name, *(provider.name for provider in self.loaded_provider.others))
 
     @property
     def wants_sk_keys(self) -> bool:
@@ -130,6 +136,12 @@ class Storage:
     def projects(self) -> ProjectService:
         """The rules of projects."""
         return ProjectService(self.engine, self.ring, self.tokens, changed=self.directory.forget_project)
+
+    @cached_property
+    def provider_keys(self) -> ProviderKeyService:
+        """The rules of keys for providers side by side."""
+        changed = self.directory.forget_project
+        return ProviderKeyService(self.engine, self.ring, self.provider_names, changed=changed)
 
     @cached_property
     def key_directory(self) -> KeyDirectory:

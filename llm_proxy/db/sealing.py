@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 from llm_proxy.crypto import KeyRing, UnopenableValue, digest, is_sealed, sealed_under
 from llm_proxy.db.session import reading, writing
 
+KEY_TABLES = ("projects", "project_keys")  # both bind a key to the row's id
 BATCH = 100  # rows a transaction: longer ones stop admission on SQLite
 _HASH = re.compile(r"[0-9a-f]{64}")
 _V1 = "enc:v1:"
@@ -38,7 +39,7 @@ class Sealed:
 
 @dataclass(slots=True)
 class Done:
-    """What a run did. `broken` are ids of projects whose key does not open."""
+    """What a run did. `broken` are ids of rows whose key does not open."""
 
     changed: int = 0
     skipped: int = 0
@@ -48,7 +49,7 @@ class Done:
 def status(engine: Engine) -> Sealed:
     """Count all rows, in batches; changes nothing."""
     found = Sealed()
-    for _, stored in _rows(engine, "projects", "api_key"):
+    for _, stored in _stored_keys(engine):
         if is_sealed(stored):
             name = sealed_under(stored) or ("enc:v1" if stored.startswith(_V1) else "unknown form")
             found.by_key[name] = found.by_key.get(name, 0) + 1
@@ -63,9 +64,10 @@ def status(engine: Engine) -> Sealed:
 
 
 def count(engine: Engine) -> int:
-    """Projects: what a progress bar goes by."""
+    """Provider keys: what a progress bar goes by."""
     with reading(engine) as connection:
-        return int(connection.execute(text("SELECT count(*) FROM projects")).scalar_one())
+        counts = [connection.execute(text(f"SELECT count(*) FROM {table}")) for table in KEY_TABLES]  # noqa: S608  (ours)
+        return sum(int(count.scalar_one()) for count in counts)
 
 
 def encrypt(engine: Engine, ring: KeyRing, *, dry_run: bool = False, progress: Progress = lambda _: None) -> Done:
@@ -115,7 +117,13 @@ def hash_tokens(engine: Engine, *, dry_run: bool = False) -> Done:
 
 def _change_all(engine: Engine, change: Change, dry_run: bool, progress: Progress) -> Done:
     done = Done()
-    for batch in _batches(engine, "projects", "api_key"):
+    for table in KEY_TABLES:
+        _change_table(engine, table, change, dry_run, progress, done)
+    return done
+
+
+def _change_table(engine: Engine, table: str, change: Change, dry_run: bool, progress: Progress, done: Done) -> None:
+    for batch in _batches(engine, table, "api_key"):
         changes = []
         for row_id, stored in batch:
             try:
@@ -128,12 +136,16 @@ def _change_all(engine: Engine, change: Change, dry_run: bool, progress: Progres
             else:
                 changes.append({"new": new, "id": row_id, "old": stored})
         if changes and not dry_run:
-            statement = text("UPDATE projects SET api_key = :new WHERE id = :id AND api_key = :old")
+            statement = text(f"UPDATE {table} SET api_key = :new WHERE id = :id AND api_key = :old")  # noqa: S608  (ours)
             with writing(engine) as connection:
                 connection.execute(statement, changes)
         done.changed += len(changes)
         progress(len(batch))
-    return done
+
+
+def _stored_keys(engine: Engine) -> Iterator[tuple[str, str]]:
+    for table in KEY_TABLES:
+        yield from _rows(engine, table, "api_key")
 
 
 def _rows(engine: Engine, table: str, column: str) -> Iterator[tuple[str, str]]:

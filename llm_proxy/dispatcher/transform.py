@@ -99,7 +99,7 @@ class Transformer:
             response_headers=event.response_headers,
             is_error=has_failed or (response.merged is not None and response.merged.is_error),
         )
-        payload.error = _error_of(payload) if payload.is_error else ""
+        payload.error = (event.error or _error_of(payload)) if payload.is_error else ""
         self._put_bodies(payload, event, request, response)
         return payload
 
@@ -137,6 +137,7 @@ class Transformer:
             "token_id": event.token_id,
             "provider": event.provider,
             "outcome": event.outcome,
+            "error": event.error,
             "truncated": True if event.request_truncated or event.response_truncated else None,
             "tokens_estimated": True if is_estimated else None,
             "ttfb_ms": event.time_to_first_byte_ns // 1_000_000 if event.time_to_first_byte_ns is not None else None,

@@ -242,6 +242,7 @@ class Capture:
         project_id: str | None = None,
         token_id: str | None = None,
         provider: str | None = None,
+        error: str | None = None,
         event_id: str = "",
         usage: Callable[[], dict[str, int] | None] | None = None,
     ) -> None:
@@ -251,6 +252,7 @@ class Capture:
             status: As sent to the client, or as the accounting table says for one that left.
             secrets: The caller's token and the provider's key, in clear.
             is_complete: False when the answer was broken off: `ResponseTruncated`.
+            error: Why the provider was not reached: host and cause.
             event_id: Default: a new UUIDv7.
             usage: Tells what the exchange used, when the event is made.
         """
@@ -262,6 +264,7 @@ class Capture:
             "project_id": project_id,
             "token_id": token_id,
             "provider": provider,
+            "error": error,
             "event_id": event_id,
         }
         self._is_complete, self._secrets, self._usage = is_complete, Secrets(secrets), usage

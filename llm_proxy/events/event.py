@@ -58,6 +58,7 @@ class Event:
     token_id: str | None = None
     provider: str | None = None
     outcome: str | None = None
+    error: str | None = None
     request_truncated: bool = False
     response_truncated: bool = False
     request_content_type: str | None = None
@@ -122,6 +123,7 @@ class Event:
         if self.response_tail is not None:
             found["ResponseTail"] = _to_base64(self.response_tail)
         for name, value in (
+            ("Error", self.error),
             ("RequestBytes", self.request_bytes),
             ("ResponseBytes", self.response_bytes),
             ("Usage", self.usage),
@@ -169,6 +171,7 @@ class Event:
             token_id=_text(found.get("TokenID")),
             provider=_text(found.get("Provider")),
             outcome=_text(found.get("Outcome")),
+            error=_text(found.get("Error")),
             request_truncated=found.get("RequestTruncated") is True,
             response_truncated=found.get("ResponseTruncated") is True,
             request_content_type=_text(found.get("RequestContentType")),

@@ -68,6 +68,8 @@ def to_line(event: Event, *, keep_binary: bool = False) -> bytes:
         "request_bytes": event.request_bytes,
         "response_bytes": event.response_bytes,
     }
+    if event.error is not None:
+        found["error"] = event.error
     return orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -142,6 +144,7 @@ def from_line(line: bytes) -> Event:
         "TokenID": found.get("token_id"),
         "Provider": found.get("provider"),
         "Outcome": found.get("outcome"),
+        "Error": found.get("error"),
         "RequestTruncated": found.get("request_truncated"),
         "ResponseTruncated": found.get("response_truncated"),
         "RequestContentType": found.get("request_content_type"),

@@ -9,17 +9,32 @@ from llm_proxy.events.usage import wire_of
 
 
 class InProcess:
-    """Empties a queue; nothing here can be away, so nothing is tried again or spooled."""
+    """Empties a queue; nothing here can be away, so nothing is tried again or spooled.
+
+    Attributes:
+        unseen: Exchanges that were not captured, and are not counted yet.
+    """
 
     def __init__(self, bus: MemoryBus, counters: Counters, lines: EventLines) -> None:
         self._bus, self._counters, self._lines = bus, counters, lines
+        self.unseen = 0
+
+    @property
+    def has_observers(self) -> bool:
+        """Whether anything in this process reads events: a subscriber, or the file."""
+        return self._bus.has_subscribers or self._lines.are_wanted
 
     def drain(self, queue: Queue, *, gives_way: bool) -> None:
         """Everything that is queued. `gives_way`: let others run now and then."""
+        if self.unseen:
+            unseen, self.unseen = self.unseen, 0
+            self._count_unmade(unseen)
         held = 0
         while queue.items:
-            if not self._bus.has_subscribers and not self._lines.are_wanted:
-                self._count_unseen(queue)
+            if not self.has_observers:
+                queued = len(queue.items)
+                queue.clear()
+                self._count_unmade(queued)
                 return
             held += self._deliver_one(queue)
             if held > SLICE_BYTES and gives_way:
@@ -38,10 +53,8 @@ class InProcess:
         self._counters.published(1)
         return waiting.size
 
-    def _count_unseen(self, queue: Queue) -> None:
-        """Nobody looks: events are counted, and never made."""
-        count = len(queue.items)
-        queue.clear()
+    def _count_unmade(self, count: int) -> None:
+        """Count events that are never made, because nothing reads them."""
         self._bus.reserve(count)
         self._bus.count(count)
         self._counters.published(count)

@@ -1,6 +1,5 @@
 """The `in-memory` bus: each subscriber of this process gets every event (docs/events.md, "In memory")."""
 
-import itertools
 import logging
 import math
 from collections import deque
@@ -71,7 +70,7 @@ class MemoryBus:
 
     def __init__(self) -> None:
         self._subscriptions: list[Subscription] = []
-        self._numbers = itertools.count(1)
+        self._next_number = 1
         self._published = self._late = self._gone_dropped = 0
         self._is_closed = False
 
@@ -94,9 +93,7 @@ class MemoryBus:
 
     def reserve(self, count: int) -> int:
         """Numbers of this process."""
-        first = next(self._numbers)
-        for _ in range(count - 1):
-            next(self._numbers)
+        first, self._next_number = self._next_number, self._next_number + count
         return first
 
     def room(self) -> float:

@@ -92,6 +92,21 @@ class Publisher:
         if not self._work.is_set():
             self._work.set()
 
+    @property
+    def has_observers(self) -> bool:
+        """Whether anything would read an event. An exchange that begins while nothing would is not captured.
+
+        A subscription to the in-memory bus switches it on; other buses, and a file of events, are always read.
+        """
+        return self._in_process is None or self._in_process.has_observers
+
+    def unseen(self) -> None:
+        """Count the event of an exchange that was not captured."""
+        if self._in_process is not None:
+            self._in_process.unseen += 1
+        if not self._work.is_set():
+            self._work.set()
+
     def _make_room(self, size: int) -> None:
         """Spill the oldest few at once: more came during one command than the queue holds."""
         self._work.set()
@@ -207,7 +222,7 @@ class Publisher:
             try:
                 self._send_all()
             except BusUnavailable as exc:
-                self._went_down(str(exc))
+                self._link.went_down(str(exc), "go to the spool" if self._spool is not None else "wait in memory")
         if not self._link.is_up:
             self._spill()
         self._lines.catch_up(gives_way=not self._is_stopping)
@@ -222,13 +237,13 @@ class Publisher:
             began = time.monotonic()
             batch, delivered = self._next_batch(int(min(BATCH_EVENTS, self._link.room)))
             if not batch:
-                self._came_back()
+                self._link.came_back()
                 return
             self._publish(batch)
             delivered()
             self._link.room -= len(batch)
             self._counters.published(len(batch))
-            self._came_back()
+            self._link.came_back()
             self._give_way(time.monotonic() - began)
 
     def _give_way(self, took_s: float) -> None:
@@ -379,22 +394,7 @@ class Publisher:
         if found:
             log.info("events: took up what %d ended workers had left in the spool", found)
 
-    # -- states ------------------------------------------------------------------------------------------------------
-
-    def _went_down(self, reason: str) -> None:
-        if self._link.went_down():
-            where = "they go to the spool" if self._spool is not None else "they wait in memory"
-            log.warning("events: the bus does not take events, %s: %s", where, reason)
-
-    def _came_back(self) -> None:
-        was_down, was_behind = self._link.came_back()
-        if was_down:
-            log.info("events: the bus takes events again")
-        if was_behind:
-            log.info("events: the consumers have caught up")
-
     def _fell_behind(self) -> None:
-        if self._link.fell_behind():
-            log.warning("events: the consumers are REDIS_STREAM_MAX_LEN events behind; new ones go to the spool")
+        self._link.fell_behind()
         self._park_flight()
         self._spill()

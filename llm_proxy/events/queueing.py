@@ -1,5 +1,6 @@
 """What the publisher is made of: its queue, its view of the bus, and where its counts go."""
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from llm_proxy.events.event import Event
 
 WATCH_S = 1.0
 BACKOFF_S = (0.1, 5.0)
+_log = logging.getLogger(__name__)
 
 
 class LineSink(Protocol):
@@ -62,24 +64,29 @@ class Link:
         """Whether the bus may be tried: it takes events, or its pause is over."""
         return self.is_up or time.monotonic() >= self.retry_at
 
-    def went_down(self) -> bool:
-        """It does not take events; True when that is news."""
+    def went_down(self, reason: str, fate: str) -> None:
+        """Note that it does not take events, and log it when that is new."""
         was_up, self.is_up = self.is_up, False
         self.retry_at = time.monotonic() + self.backoff_s
         self.backoff_s = min(self.backoff_s * 2, BACKOFF_S[1])
         self.watched_at = -WATCH_S
-        return was_up
+        if was_up:
+            _log.warning("events: the bus does not take events, they %s: %s", fate, reason)
 
-    def came_back(self) -> tuple[bool, bool]:
-        """It takes events; whether it did not, and whether its consumers were behind."""
+    def came_back(self) -> None:
+        """Note that it takes events, and log it when that is new."""
         was_down, was_behind = not self.is_up, self.is_behind
         self.is_up, self.is_behind, self.backoff_s = True, False, BACKOFF_S[0]
-        return was_down, was_behind
+        if was_down:
+            _log.info("events: the bus takes events again")
+        if was_behind:
+            _log.info("events: the consumers have caught up")
 
-    def fell_behind(self) -> bool:
-        """Its consumers are too far behind; True when that is news."""
+    def fell_behind(self) -> None:
+        """Note that its consumers are too far behind, and log it when that is new."""
         was_behind, self.is_behind, self.is_up = self.is_behind, True, True
-        return not was_behind
+        if not was_behind:
+            _log.warning("events: the consumers are REDIS_STREAM_MAX_LEN events behind; new ones go to the spool")
 
 
 class Offered(Protocol):

@@ -59,16 +59,16 @@ class StreamedBody:
         max_bytes: Raises RequestTooLarge from `read1` once more have come; 0 is no limit.
     """
 
-    __slots__ = ("_first", "_max_bytes", "_source", "received_bytes")
+    __slots__ = ("_max_bytes", "_source", "first", "received_bytes")
 
     def __init__(self, source: Source, *, first: bytes = b"", max_bytes: int = 0) -> None:
-        self._source, self._first, self._max_bytes = source, first, max_bytes
+        self._source, self.first, self._max_bytes = source, first, max_bytes
         self.received_bytes = len(first)
 
     def read1(self, n: int, /) -> bytes:
         """What has arrived, at most `n` bytes; b"" at the end. Raises RequestTooLarge, ClientConnectionError."""
-        if self._first:
-            data, self._first = self._first[:n], self._first[n:]
+        if self.first:
+            data, self.first = self.first[:n], self.first[n:]
             return data
         data = self._source.read1(n)
         self.received_bytes += len(data)
@@ -84,16 +84,16 @@ def open_body(source: Source, length: int | None, *, max_bytes: int = 0, waits: 
     """A body that nobody needs to look at.
 
     `bytes` when all of it came with the first read: head and body can then leave in one piece. Without a byte of it
-    nothing is dispatched, so a client that stops behind its head is charged nothing.
+    nothing is dispatched: a client that stops behind its head, or whose first chunk is malformed, is charged nothing.
 
     Args:
         length: Content-Length; None when chunked.
         waits: The client asked to be told when to go on (Expect), so reading is left to whoever forwards that.
     """
     check_declared(length, max_bytes)
-    if length is None or waits:
+    if waits:
         return StreamedBody(source, max_bytes=max_bytes)
-    first = source.read1(min(length, PIECE_BYTES))
+    first = source.read1(PIECE_BYTES if length is None else min(length, PIECE_BYTES))
     return first if len(first) == length else StreamedBody(source, first=first, max_bytes=max_bytes)
 
 

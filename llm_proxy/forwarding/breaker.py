@@ -1,29 +1,45 @@
-"""The circuit to the provider and the slots of running exchanges; one of each a worker.
+"""The circuit breakers of the way to the provider, and the slots of running exchanges; one of each a worker.
 
 Nothing here waits: an exchange is let through or refused at once.
 """
 
 import math
 import time
+from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from llm_proxy.errors import CircuitOpen, Overloaded
 
-FAILURES_TO_OPEN = 5
-COOL_DOWN_S = 30.0
 SHARE_OF_CONNECTIONS = 0.9  # the rest is for probes, metrics and /manage
+KNOWN_SCOPES = 512  # clients name models: what is remembered about them is bounded
+
+Scope = tuple[str, str]  # an endpoint of the provider and a model, empty where the request names none
 
 
-class CircuitBreaker:
-    """Opens after 5 failures in a row, lets one probe through after the cool-down; its success closes the circuit.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerLimits:
+    """When a circuit opens, and for how long.
 
-    Args:
-        now: Monotonic clock in seconds.
+    Attributes:
+        failures: Failures in a row that open it; 0: none does.
+        open_s: How long it refuses before it lets one exchange probe.
+        window_s: Failures that are older do not count; infinity: all do.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._failures = 0
+    failures: int = 5
+    open_s: float = 30.0
+    window_s: float = 60.0
+
+
+class Circuit:
+    """One circuit: opens after failures in a row, lets one probe through after a pause; its success closes it."""
+
+    __slots__ = ("_failed", "_is_probing", "_limits", "_now", "_opened_s")
+
+    def __init__(self, limits: BreakerLimits, now: Callable[[], float] = time.monotonic) -> None:
+        self._limits, self._now = limits, now
+        self._failed: deque[float] = deque(maxlen=max(1, limits.failures))
         self._opened_s: float | None = None
         self._is_probing = False
 
@@ -32,32 +48,123 @@ class CircuitBreaker:
         """Whether exchanges are refused, or one is probing."""
         return self._opened_s is not None
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is known against it."""
+        return self._opened_s is None and not self._failed
+
     def enter(self) -> bool:
         """Let an exchange through; True when it is the probe. Raises CircuitOpen."""
         if self._opened_s is None:
             return False
-        left_s = self._opened_s + COOL_DOWN_S - self._now()
+        left_s = self._opened_s + self._limits.open_s - self._now()
         if left_s > 0 or self._is_probing:
             raise CircuitOpen(retry_after_s=max(1, math.ceil(left_s)))
         self._is_probing = True
         return True
 
-    def leave(self, verdict: str, *, is_probe: bool = False) -> None:
-        """Take an exchange's verdict: `fail`, `reset` or `neutral`.
+    def succeeded(self, *, is_probe: bool = False) -> None:
+        """Record a success. While the circuit is open only the probe's counts: others were let through before."""
+        if is_probe or self._opened_s is None:
+            self._is_probing, self._opened_s = False, None
+            self._failed.clear()
 
-        While the circuit is open only the probe's verdict counts: exchanges that were let through before it opened
-        say nothing new. A neutral probe (its client left) makes way for another.
-        """
-        if is_probe:
-            self._is_probing = False
-        elif self._opened_s is not None:
+    def failed(self, *, is_probe: bool = False) -> None:
+        """Record a failure; a probe's opens the circuit again."""
+        if not is_probe and self._opened_s is not None:
             return
-        if verdict == "reset":
-            self._failures, self._opened_s = 0, None
-        elif verdict == "fail":
-            self._failures += 1
-            if is_probe or self._failures >= FAILURES_TO_OPEN:
-                self._opened_s = self._now()
+        now = self._now()
+        self._is_probing = False
+        self._failed.append(now)
+        is_full = len(self._failed) == self._limits.failures and now - self._failed[0] <= self._limits.window_s
+        if is_probe or is_full:
+            self._opened_s = now
+
+    def abandoned(self) -> None:
+        """Release the probe's place: it ended without a verdict, its client left for one."""
+        self._is_probing = False
+
+
+@dataclass(slots=True)
+class Probe:
+    """Which open circuits an exchange probes."""
+
+    is_of_provider: bool = False
+    is_of_scope: bool = False
+
+    @property
+    def is_any(self) -> bool:
+        """Whether it probes one."""
+        return self.is_of_provider or self.is_of_scope
+
+
+NO_PROBE = Probe()
+
+
+class CircuitBreaker:
+    """The circuits of one provider: one for the host, and one for each endpoint and model.
+
+    A connection that can't be made closes the way to the host. What an endpoint or a model does - no response in time,
+    502, 503, 504 - closes the way to it alone. A response that broke off is no verdict.
+
+    Args:
+        now: Monotonic clock in seconds.
+    """
+
+    def __init__(self, limits: BreakerLimits | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        self._limits, self._now = limits or BreakerLimits(), now
+        self._host = Circuit(self._limits, now)
+        self._by_scope: OrderedDict[Scope, Circuit] = OrderedDict()  # with failures alone, the latest last
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any of the circuits is open."""
+        return self._host.is_open or any(circuit.is_open for circuit in self._by_scope.values())
+
+    def enter(self, scope: Callable[[], Scope]) -> Probe:
+        """Let an exchange through; `scope` is asked only where failures are known. Raises CircuitOpen."""
+        if not self._by_scope and not self._host.is_open:
+            return NO_PROBE
+        probe = Probe(is_of_provider=self._host.enter())
+        try:
+            circuit = self._by_scope.get(scope()) if self._by_scope else None
+            probe.is_of_scope = circuit is not None and circuit.enter()
+        except BaseException:
+            if probe.is_of_provider:
+                self._host.abandoned()
+            raise
+        return probe
+
+    def leave(self, verdict: str, scope: Callable[[], Scope], probe: Probe = NO_PROBE) -> None:
+        """Take an exchange's verdict: `unreachable`, `fail`, `reset` or `neutral`."""
+        if self._limits.failures == 0:
+            return
+        if verdict == "reset" and self._host.is_clean and not self._by_scope:
+            return
+        if verdict == "unreachable":
+            self._host.failed(is_probe=probe.is_of_provider)
+        elif probe.is_of_provider and verdict == "neutral":
+            self._host.abandoned()
+        elif verdict != "neutral":
+            self._host.succeeded(is_probe=probe.is_of_provider)  # it was reached
+        self._leave_scope(verdict, scope(), probe)
+
+    def _leave_scope(self, verdict: str, scope: Scope, probe: Probe) -> None:
+        circuit = self._by_scope.get(scope)
+        if verdict == "fail":
+            if circuit is None:
+                circuit = self._by_scope[scope] = Circuit(self._limits, self._now)
+                if len(self._by_scope) > KNOWN_SCOPES:
+                    self._by_scope.popitem(last=False)
+            self._by_scope.move_to_end(scope)
+            circuit.failed(is_probe=probe.is_of_scope)
+        elif circuit is not None:
+            if verdict == "reset":
+                circuit.succeeded(is_probe=probe.is_of_scope)
+                if circuit.is_clean:
+                    del self._by_scope[scope]
+            elif probe.is_of_scope:
+                circuit.abandoned()
 
 
 class ConcurrencyLimit:
@@ -84,7 +191,7 @@ class ConcurrencyLimit:
 
 
 def slot_limit(max_concurrent: int, workers: int, worker_connections: int | None) -> int | None:
-    """A worker's limit: its even share, at least 1, so that all together never run more than asked for.
+    """A worker's limit (DP-94): its even share, at least 1, so that all together never run more than asked for.
 
     Args:
         max_concurrent: MAX_CONCURRENT_REQUESTS; 0 = no limit.

@@ -1,11 +1,14 @@
 """Building the pipeline's parts from the settings and the provider file."""
 
+import math
 from collections.abc import Callable
 
 from llm_proxy import __version__
+from llm_proxy.forwarding.breaker import BreakerLimits, CircuitBreaker, ConcurrencyLimit, slot_limit
 from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
+from llm_proxy.forwarding.lane import Lane
 from llm_proxy.forwarding.socket import SocketLimits
 from llm_proxy.forwarding.sockets import Sockets
 from llm_proxy.forwarding.turns import TurnDesk
@@ -14,6 +17,30 @@ from llm_proxy.providers import ParameterRules, Provider
 from llm_proxy.runtime import shared_dir
 from llm_proxy.settings import Settings
 from llm_proxy.transport import Options, Timeouts, Upstream
+
+
+def build_lane(
+    provider: Provider,
+    settings: Settings,
+    *,
+    workers: int,
+    worker_connections: int | None,
+    is_default: bool = True,
+    has_neighbours: bool = False,
+) -> Lane:
+    """Return a provider's lane: its slots and circuits are its own."""
+    limits = BreakerLimits(
+        failures=settings.circuit_breaker_failures,
+        open_s=settings.circuit_breaker_open_s,
+        window_s=settings.circuit_breaker_window_s or math.inf,
+    )
+    return Lane(
+        provider,
+        slots=ConcurrencyLimit(slot_limit(settings.max_concurrent_requests, workers, worker_connections)),
+        breaker=CircuitBreaker(limits),
+        is_default=is_default,
+        has_neighbours=has_neighbours,
+    )
 
 
 def build_upstream(provider: Provider) -> Upstream:
@@ -63,6 +90,8 @@ def build_request_fields(provider: Provider, settings: Settings) -> RequestField
         auth_header=provider.auth_header,
         credential_prefix=provider.credential_prefix,
         proxy_version=__version__ if settings.upstream_proxy_headers else None,
+        client_auth=provider.client_auth,
+        is_beside=provider.is_beside,
     )
 
 

@@ -4,8 +4,9 @@ import logging
 
 from llm_proxy.accounting.outcomes import Row
 from llm_proxy.errors import EventBusUnavailable
-from llm_proxy.events.capture import Capture, CaptureLimits
+from llm_proxy.events.capture import OFF, Capture, CaptureLimits
 from llm_proxy.events.publisher import Publisher
+from llm_proxy.events.unseen import UNSEEN, Unseen
 from llm_proxy.forwarding.exchange import Exchange
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.taps import Tap
@@ -18,22 +19,27 @@ class EventRecorder:
     """Makes events of exchanges.
 
     Args:
-        provider: Its name in the provider file.
         is_required: LLM_PROXY_EVENTS_REQUIRED.
     """
 
-    def __init__(self, publisher: Publisher, limits: CaptureLimits, *, provider: str, is_required: bool) -> None:
+    def __init__(self, publisher: Publisher, limits: CaptureLimits, *, is_required: bool) -> None:
         self._publisher, self._limits = publisher, limits
-        self._provider, self._is_required = provider, is_required
+        self._is_required = is_required
 
     def tap(self, exchange: Exchange) -> Tap:
-        """Return the tap of an exchange that is about to be dispatched.
+        """Return the tap of an exchange that is about to be dispatched. Nothing is kept where nothing would read it.
 
         Raises:
             EventBusUnavailable: Its event might be lost, and must not be.
         """
         if self._is_required and self._publisher.is_full:
             raise EventBusUnavailable
+        privacy = exchange.known_token.project.event_privacy
+        if privacy == OFF:
+            return UNSEEN
+        if not self._publisher.has_observers:
+            exchange.event = UNSEEN
+            return UNSEEN
         request, values = exchange.request, exchange.request.values
         event = exchange.event = Capture(
             self._limits,
@@ -43,20 +49,24 @@ class EventRecorder:
             started_at_s=request.received_at,
             request_type=values.get("CONTENT-TYPE"),
             request_encoding=values.get("CONTENT-ENCODING"),
-            privacy=exchange.known_token.project.event_privacy,
+            privacy=privacy,
         )
         return event
 
     def report(self, exchange: Exchange, row: Row, failure: BaseException | None) -> None:
         """Queue the event of an exchange that has ended. Neither waits nor raises."""
-        if row.event is None or exchange.event is None or exchange.event.is_off:
+        event = exchange.event
+        if row.event is None or event is None:
+            return
+        if isinstance(event, Unseen):
+            self._publisher.unseen()
             return
         try:
-            self._record(exchange, exchange.event, row.event)
+            self._record(exchange, event, row.event, getattr(failure, "cause", None))
         except Exception:
             _log.exception("an event was not made", extra={"request_id": exchange.request.request_id})
 
-    def _record(self, exchange: Exchange, capture: Capture, outcome: str) -> None:
+    def _record(self, exchange: Exchange, capture: Capture, outcome: str, cause: str | None) -> None:
         request, token, timing = exchange.request, exchange.known_token, exchange.timing
         head_s, received_s = timing.answered_s, request.received_s
         capture.finish(
@@ -68,7 +78,8 @@ class EventRecorder:
             time_to_first_byte_ns=int((head_s - received_s) * 1e9) if head_s else None,
             project_id=token.project_id,
             token_id=token.id,
-            provider=self._provider,
+            provider=exchange.lane.provider.name,
+            error=cause,
             usage=exchange.usage.counted if exchange.usage is not None else None,
         )
         self._publisher.offer(capture)

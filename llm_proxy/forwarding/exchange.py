@@ -9,7 +9,10 @@ from llm_proxy.accounting.outcomes import Row
 from llm_proxy.cache.lookup import Inquiry
 from llm_proxy.cache.policy import Wishes
 from llm_proxy.events.capture import Capture
+from llm_proxy.events.unseen import Unseen
+from llm_proxy.forwarding.breaker import NO_PROBE, Scope
 from llm_proxy.forwarding.inspection import Body
+from llm_proxy.forwarding.lane import Lane
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.taps import Tap
 from llm_proxy.forwarding.timing import Timing
@@ -74,7 +77,9 @@ class Exchange:
         lookup: Its look-up in the cache, once it was made.
         cache_fields: The response fields that tell what the cache did.
         has_slot: Whether it holds one of the worker's slots.
-        is_probe: Whether it probes an open circuit.
+        lane: Its provider's.
+        probe: Which open circuits it probes.
+        scope: The circuit that it is behind, once it was asked for.
         unit: The unit taken; None before and after.
         taps: What watches the bytes of both bodies.
         event: The tap that makes its event.
@@ -98,13 +103,15 @@ class Exchange:
 
     __slots__ = (
         "_upstream", "bearer_hint", "body", "cache_fields", "cut_reason", "details", "directives", "event",
-        "final_status", "has_slot", "is_client_gone", "is_dispatched", "is_probe", "is_settled", "is_stale_served",
-        "is_stream", "is_usable", "kind", "lookup", "progress", "request", "response_bytes", "seat", "sent_status",
-        "served", "status", "taps", "timing", "token", "unit", "usage",
+        "final_status", "has_slot", "is_client_gone", "is_dispatched", "is_settled", "is_stale_served", "is_stream",
+        "is_usable", "kind", "lane", "lookup", "probe", "progress", "request", "response_bytes", "scope", "seat",
+        "sent_status", "served", "status", "taps", "timing", "token", "unit", "usage",
     )  # fmt: skip
 
-    def __init__(self, request: ProxyRequest) -> None:
-        self.request = request
+    def __init__(self, request: ProxyRequest, lane: Lane) -> None:
+        self.request, self.lane = request, lane
+        self.probe = NO_PROBE
+        self.scope: Scope | None = None
         self.token: TokenSnapshot | None = None
         self.bearer_hint: str | None = None
         self.body: Body | None = None
@@ -113,7 +120,7 @@ class Exchange:
         self.cache_fields: Fields = ()
         self.unit: Unit | None = None
         self.taps: Sequence[Tap] = ()
-        self.event: Capture | None = None
+        self.event: Capture | Unseen | None = None
         self.usage: Metered | None = None
         self.served: Row | None = None
         self.status: int | None = None
@@ -125,7 +132,7 @@ class Exchange:
         self.progress: Progress | None = None
         self.timing = Timing(int(request.received_at * 1e9))
         self.response_bytes = self.final_status = 0
-        self.is_usable = self.is_dispatched = self.is_probe = self.has_slot = False
+        self.is_usable = self.is_dispatched = self.has_slot = False
         self.is_client_gone = self.is_stream = self.is_stale_served = self.is_settled = False
         self._upstream: Cuttable | None = None
 

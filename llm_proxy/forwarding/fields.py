@@ -18,6 +18,7 @@ HOP_BY_HOP: Final = frozenset(  # RFC 9110 §7.6.1, Proxy-Connection and Keep-Al
 CLIENT_ADDRESS: Final = frozenset(  # where the client is stays between it and us
     ("X-FORWARDED-FOR", "X-FORWARDED-HOST", "X-FORWARDED-PROTO", "X-FORWARDED-PORT", "FORWARDED", "X-REAL-IP")
 ) | frozenset(("X-CLIENT-IP", "X-ORIGINAL-FORWARDED-FOR", "CF-CONNECTING-IP", "CF-IPCOUNTRY", "TRUE-CLIENT-IP"))
+KEY_FIELDS: Final = ("API-KEY", "X-API-KEY", "X-GOOG-API-KEY")  # where vendors' clients put their key
 OURS: Final = ("X-PROXY", "X-UPSTREAM-", "X-CACHE")  # names that only we may set
 _NOT_FOR_PROVIDERS: Final = frozenset(  # the last two name another path to IIS and Symfony
     ("X-BODY-HASH", "X-REQUEST-START", "COOKIE", "COOKIE2", "X-ORIGINAL-URL", "X-REWRITE-URL")
@@ -58,7 +59,7 @@ def connection_names(value: str) -> frozenset[str]:
 class RequestFields:
     """Makes the provider's field list from the client's; one object for each provider, shared by all requests."""
 
-    __slots__ = ("_added", "_credential_name", "_fates", "_host", "_prefix")
+    __slots__ = ("_added", "_aliases", "_credential_name", "_fates", "_host", "_prefix")
 
     def __init__(
         self,
@@ -67,8 +68,17 @@ class RequestFields:
         auth_header: str = "Authorization",
         credential_prefix: str = "Bearer ",
         proxy_version: str | None = None,
+        client_auth: Collection[str] = (),
+        is_beside: bool = False,
     ) -> None:
-        """`proxy_version`: tell the provider X-Proxy and X-Proxy-Version (UPSTREAM_PROXY_HEADERS); None: nothing."""
+        """Decide once what becomes of names.
+
+        Args:
+            proxy_version: Tell the provider X-Proxy and X-Proxy-Version (UPSTREAM_PROXY_HEADERS); None: nothing.
+            client_auth: Fields that may carry the caller's token: the first gives its place to the provider's key,
+                and none is passed on.
+            is_beside: The provider is served beside others: no field that a vendor reads its key from is passed on.
+        """
         self._host = host.encode("latin-1")
         self._credential_name = auth_header.encode("latin-1")
         self._prefix = credential_prefix.encode("latin-1")
@@ -81,6 +91,10 @@ class RequestFields:
         )
         if auth_header.upper() != "AUTHORIZATION":
             self._fates[auth_header.upper()] = _DROP
+        if is_beside:
+            self._fates |= dict.fromkeys(KEY_FIELDS, _DROP)
+        self._aliases = dict.fromkeys(client_auth, "AUTHORIZATION")
+        self._fates |= dict.fromkeys((*self._aliases, "AUTHORIZATION"), _SPECIAL)
 
     def __call__(
         self, fields: Sequence[tuple[str, str]], *, api_key: str, request_id: str, keeps_expect: bool = False
@@ -94,7 +108,7 @@ class RequestFields:
             keeps_expect: Forward `Expect`: only where the body is still with the client.
         """
         sent: list[Field] = []
-        fates = self._fates
+        fates, aliases = self._fates, self._aliases
         named = _NONE
         seen: set[str] = set()
         for name, value in fields:
@@ -112,9 +126,11 @@ class RequestFields:
             elif name == "EXPECT":
                 if keeps_expect:
                     sent.append((b"Expect", value.encode("latin-1")))
-            elif name not in seen:  # a second one of these would be refused or means the same
-                seen.add(name)
-                sent.append(self._swapped(name, value, api_key, request_id))
+            else:
+                place = aliases.get(name, name)
+                if place not in seen:  # a second one of these would be refused or means the same
+                    seen.add(place)
+                    sent.append(self._swapped(place, value, api_key, request_id))
         return self._finished(sent, named, seen, api_key, request_id)
 
     def _swapped(self, name: str, value: str, api_key: str, request_id: str) -> Field:

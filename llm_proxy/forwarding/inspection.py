@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
 
 import gevent
 
@@ -36,7 +35,6 @@ Body = bytes | StreamedBody | HeldBody
 _STREAM, _MODEL, _BACKGROUND, _PROMPT = "stream", "model", "background", "prompt"
 _YES = ("true", "1", "1.0")
 _READING = ("GET", "HEAD", "OPTIONS")  # of methods, those that start nothing at the provider
-_TURN_S = 0.005  # of work, after which others have their turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +119,10 @@ class Inspector:
                 room=self._room,
             )
         return open_body(source, incoming.length, max_bytes=self._max_request_bytes, waits=incoming.waits)
+
+    def check_model(self, model: str) -> None:
+        """Check a model that the path names. Raises ParamNotAllowed."""
+        self._rules.check(_MODEL, model)
 
     def _check_query(self, incoming: Incoming, look: "_Look") -> None:
         if not incoming.query:
@@ -219,14 +221,14 @@ class _Scan:
 
     def __init__(self, look: _Look, reader: Reader | None) -> None:
         self._is_strict, self._reader = look.is_strict, reader
-        self._since = perf_counter()
+        self._is_first = True
 
     def feed(self, data: bytes) -> None:
         for start in range(0, len(data), SLICE_BYTES):
+            if not self._is_first:
+                gevent.sleep(0)  # the loop looks after its sockets once such turns have taken 5 ms in all
+            self._is_first = False
             self._run(data[start : start + SLICE_BYTES])
-            if perf_counter() - self._since > _TURN_S:
-                gevent.sleep(0)
-                self._since = perf_counter()
 
     def finish(self) -> None:
         self._run(b"")

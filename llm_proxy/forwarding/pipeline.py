@@ -23,8 +23,9 @@ from llm_proxy.errors import (
     UpstreamCut,
 )
 from llm_proxy.forwarding.body import StreamedBody, check_declared
-from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit
 from llm_proxy.forwarding.cors import Cors
+from llm_proxy.forwarding.credentials import Credentials
+from llm_proxy.forwarding.entrance import enter
 from llm_proxy.forwarding.exchange import Exchange, ExchangeRegistry
 from llm_proxy.forwarding.fields import (
     REPLACED_WITH_CORRELATION,
@@ -34,9 +35,10 @@ from llm_proxy.forwarding.fields import (
 )
 from llm_proxy.forwarding.handshake import SWITCHING, outgoing, upgraded
 from llm_proxy.forwarding.inspection import Body, Incoming, Inspector
+from llm_proxy.forwarding.lane import Lane
 from llm_proxy.forwarding.relay import Relay
 from llm_proxy.forwarding.request import ProxyRequest
-from llm_proxy.forwarding.request_checks import bearer_of, check_query, wants_websocket
+from llm_proxy.forwarding.request_checks import wants_websocket
 from llm_proxy.forwarding.response_cache import ResponseSource, row_of_hit
 from llm_proxy.forwarding.settlement import Settlement
 from llm_proxy.forwarding.sockets import Sockets
@@ -45,7 +47,6 @@ from llm_proxy.forwarding.token_steps import TokenSteps
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.logs import AccessLog
 from llm_proxy.model.token import TokenSnapshot
-from llm_proxy.providers import AllowList, Provider
 from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
 from llm_proxy.usage.budgets import Budgets
 
@@ -65,10 +66,10 @@ class Reply(NamedTuple):
 
 
 class Pipeline:
-    """A worker's pipeline for its one provider.
+    """A worker's pipeline for one provider.
 
     Args:
-        provider: The provider that requests go to.
+        lane: The provider that requests go to, with what is its own.
         registry: The exchanges that run.
         settlement: Settles each of them at its end.
         access: Told of each request at level `debug`.
@@ -79,8 +80,6 @@ class Pipeline:
         admission: Charges requests.
         budgets: Budgets of model tokens and money.
         cache: Stored responses.
-        slots: Exchanges at once.
-        circuit: Whether the provider is asked at all.
         tap_factories: Make what watches the bytes of an exchange; each may refuse it.
         request_fields: Makes the provider's fields.
         upstream: Sends.
@@ -94,7 +93,7 @@ class Pipeline:
 
     def __init__(
         self,
-        provider: Provider,
+        lane: Lane,
         *,
         registry: ExchangeRegistry,
         settlement: Settlement,
@@ -106,8 +105,6 @@ class Pipeline:
         admission: Admission,
         budgets: Budgets,
         cache: ResponseSource,
-        slots: ConcurrencyLimit,
-        circuit: CircuitBreaker,
         tap_factories: Sequence[Callable[[Exchange], Tap]],
         request_fields: RequestFields,
         upstream: Upstream,
@@ -118,12 +115,13 @@ class Pipeline:
         sockets: Sockets | None = None,
         refuses_unseen: bool = False,
     ) -> None:
-        self._allowed = AllowList(provider)
+        provider = lane.provider
+        self._lane, self._allowed, self._credentials = lane, lane.allowed, Credentials(provider)
         self._origin, self._base_path = provider.origin, provider.base_path.encode("latin-1")
         self._registry, self._settlement, self._access = registry, settlement, access
         self._is_draining, self._inspector, self._limits = is_draining, inspector, limits
         self._steps, self._admission, self._budgets, self._sockets = steps, admission, budgets, sockets
-        self._cache, self._slots, self._circuit = cache, slots, circuit
+        self._cache = cache
         self._tap_factories, self._request_fields = tuple(tap_factories), request_fields
         self._upstream, self._timeouts = upstream, timeouts
         self._cors, self._render = cors, render
@@ -176,11 +174,15 @@ class Pipeline:
             self._settlement.settle(exchange, error)
             raise
 
+    def close(self) -> None:
+        """Close the connections to the provider."""
+        self._upstream.close()
+
     # -- the steps ----------------------------------------------------------------------------------------------------
 
     def _begin(self, request: ProxyRequest) -> Exchange:
         """Step 1: the ids are the request's."""
-        exchange = Exchange(request)
+        exchange = Exchange(request, self._lane)
         self._registry.live.add(exchange)
         return exchange
 
@@ -198,12 +200,14 @@ class Pipeline:
             allowed.check_endpoint(request.path)  # 5
         allowed.check_fields(request.fields)  # 6
         if request.query:
-            check_query(request.query)
+            self._credentials.check_query(request.query)
         check_declared(request.content_length, self._max_request_bytes)  # 7
         self._limits.admit_address(request.client_addr)  # 8
-        bearer = sockets.bearer(request) if is_socket else bearer_of(request.all("AUTHORIZATION"))
+        bearer = sockets.bearer(request) if is_socket else self._credentials.bearer(request)
         token = self._steps.admit(exchange, bearer)  # 9 to 12
         named = budgets.check_model if budgets.needs_price(token) else None
+        if self._lane.models:
+            self._check_path_model(request.path, named)
         if is_socket:
             self._inspector.admit(replace(_incoming(request), method="POST"), named=named)
             return None
@@ -226,6 +230,13 @@ class Pipeline:
         sockets.check(request)
         return sockets
 
+    def _check_path_model(self, path: str, named: Callable[[str], None] | None) -> None:
+        """Check the model that a path names, in each of its readings, as if the body did."""
+        for model in self._lane.models.readings(path):
+            self._inspector.check_model(model)
+            if named is not None:
+                named(model)
+
     def _look_up(self, exchange: Exchange, body: Body | None) -> Reply | None:
         """Step 14. A stored response costs no unit, but a token without any gets none."""
         stored = self._cache.lookup(exchange, body)
@@ -241,10 +252,11 @@ class Pipeline:
         """Steps 15 to 18; step 19 is the settlement's."""
         token = exchange.known_token
         exchange.taps = [make(exchange) for make in self._tap_factories]
-        self._enter(exchange)  # 15
-        if not token.project.api_key:
+        enter(exchange)  # 15
+        api_key = self._steps.key_of(token.project)
+        if not api_key:
             raise UpstreamAuthError
-        forward = self._outgoing(exchange, body, token.project.api_key)
+        forward = self._outgoing(exchange, body, api_key)
         exchange.unit = self._admission.take(token)  # 16
         exchange.dispatched()
         answer = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)  # 17
@@ -257,14 +269,15 @@ class Pipeline:
 
     def _switch(self, exchange: Exchange) -> Reply:
         """Steps 15 to 18 of a WebSocket handshake, which costs no unit; its turns do."""
-        token, sockets = exchange.known_token, self._sockets
+        sockets = self._sockets
         assert sockets is not None  # `_check_socket` has passed
         exchange.taps = [make(exchange) for make in self._tap_factories]
-        self._enter(exchange)
+        enter(exchange)
         sockets.seat(exchange)
-        if not token.project.api_key:
+        api_key = self._steps.key_of(exchange.known_token.project)
+        if not api_key:
             raise UpstreamAuthError
-        forward = upgraded(self._outgoing(exchange, None, token.project.api_key))
+        forward = upgraded(self._outgoing(exchange, None, api_key))
         exchange.dispatched()
         answer = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)
         forward.fields = []
@@ -273,19 +286,11 @@ class Pipeline:
                 return self._respond(exchange, answer)
             fields, answer.fields = response_fields(sockets.check_answer(answer.fields), _REPLACED).fields, []
             body = sockets.open(exchange, answer)
-            self._circuit.leave("reset", is_probe=exchange.is_probe)
-            exchange.is_probe = False
             self._add_own(exchange, fields, [])
             return Reply(SWITCHING, [("Upgrade", "websocket"), *fields], body)
         except BaseException:
             answer.close()
             raise
-
-    def _enter(self, exchange: Exchange) -> None:
-        """Take a slot, and pass the circuit."""
-        self._slots.take()
-        exchange.has_slot = True
-        exchange.is_probe = self._circuit.enter()
 
     def _outgoing(self, exchange: Exchange, body: Body | None, api_key: str) -> Forward:
         """Return the request as the provider gets it."""

@@ -10,6 +10,8 @@ from llm_proxy.forwarding.taps import Tap
 from llm_proxy.logs import AccessLog
 from llm_proxy.usage.meter import Meter
 
+KEY_REFUSED = frozenset((401, 403))  # a provider's: it is the project's key that it did not take
+
 
 def report_metrics(exchange: Exchange, row: Row, failure: BaseException | None) -> None:
     """Count an exchange as its row says."""
@@ -33,6 +35,8 @@ def report_metrics(exchange: Exchange, row: Row, failure: BaseException | None) 
     label = upstream_label(row, exchange.status)
     if label is not None:
         metrics.upstream_requests[label].inc()
+        if exchange.lane.has_neighbours:
+            metrics.provider_requests(exchange.lane.provider.name, label).inc()
         upstream_s = timing.ended_s - timing.sent_s
         metrics.UPSTREAM_DURATION.observe(upstream_s)
         metrics.OWN_DURATION.observe(max(0.0, total_s - upstream_s))
@@ -93,7 +97,7 @@ class AccessReporter:
         """Write the line, unless the level of the log hides it."""
         if not row.is_logged:
             return
-        if not self._access.is_info and exchange.final_status < 500:
+        if not self._access.is_info and exchange.final_status < 500 and exchange.status not in KEY_REFUSED:
             return
         request, timing = exchange.request, exchange.timing
         total_s = timing.ended_s - request.received_s
@@ -111,11 +115,12 @@ class AccessReporter:
         self._access.completed(
             status=exchange.final_status,
             method=request.method,
-            path=request.path,
+            path=exchange.lane.provider.mount + request.path,
             duration_s=total_s,
             request_id=request.request_id,
             client_ip=request.client_addr,
             fields=fields | _identity(exchange, failure),
+            is_warning=exchange.status in KEY_REFUSED,
         )
 
 
@@ -129,6 +134,10 @@ def _identity(exchange: Exchange, failure: BaseException | None) -> dict[str, An
         fields = {"token": exchange.bearer_hint}
     if failure is not None:
         fields["error"] = error_word(failure)
+    elif exchange.status in KEY_REFUSED and exchange.is_dispatched:
+        fields["error"] = "provider_refused_key"
+    if exchange.lane.has_neighbours:
+        fields["provider"] = exchange.lane.provider.name
     return fields
 
 
@@ -140,9 +149,12 @@ def rejection_code(row: Row, failure: BaseException | None) -> str:
 
 
 def error_word(failure: BaseException) -> str:
-    """Return a failure's name for the access line: its code, the reason of a cut, or its class; never its text."""
+    """Return a failure's name for the access line: why a connection was not made, its code, or its class.
+
+    Never its text, which may be a library's.
+    """
     if isinstance(failure, UpstreamCut):
         return failure.reason.replace(" ", "_")
     if isinstance(failure, UpstreamError):
-        return f"{failure.code}:{failure.phase}"
+        return failure.cause or f"{failure.code}:{failure.phase}"
     return failure.code or type(failure).__name__ if isinstance(failure, LlmProxyError) else type(failure).__name__

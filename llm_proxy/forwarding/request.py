@@ -101,6 +101,13 @@ class ProxyRequest:
         fields = [field for field in self.fields if field[0] not in without]
         return ProxyRequest("GET", self.target, fields, client_addr=self.client_addr)
 
+    def remove_prefix(self, prefix: str) -> None:
+        """Take a prefix that the path begins with off the target."""
+        self.target = self.target[len(prefix) :]
+        if not self.target.startswith("/"):
+            self.target = f"/{self.target}"
+        self.path, _, self.query = self.target.partition("?")
+
     def all(self, name: str) -> list[str]:
         """Values of all lines of a field, in order; `name` in upper case."""
         return [value for known, value in self.fields if known == name]

@@ -1,9 +1,6 @@
-"""Checks of a request that need nothing but itself: its bearer, its query, a wish to upgrade."""
+"""Checks of a request that need nothing but itself: its bearer, a wish to upgrade."""
 
-from urllib.parse import unquote_plus
-
-from llm_proxy.errors import InvalidToken, TokenInQuery
-from llm_proxy.tokens.bearer import is_in
+from llm_proxy.errors import InvalidToken
 
 
 def bearer_of(authorization: list[str]) -> str:
@@ -14,19 +11,6 @@ def bearer_of(authorization: list[str]) -> str:
         if scheme.lower() == "bearer" and bearer:
             return bearer
     raise InvalidToken(description="missing or invalid authorization header")
-
-
-def check_query(query: str) -> None:
-    """Raise TokenInQuery, naming the parameter that holds a token of this proxy."""
-    for pair in query.split("&"):
-        if is_in(unquote_plus(pair)):
-            raise TokenInQuery(param=shown_name(pair.partition("=")[0]))
-
-
-def shown_name(raw: str) -> str:
-    """Return a parameter's name as it may be shown; the token itself can stand there."""
-    name = unquote_plus(raw)
-    return "query" if is_in(name) else name[:64]
 
 
 def wants_websocket(upgrade: list[str]) -> bool:

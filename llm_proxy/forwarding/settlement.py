@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from llm_proxy.accounting.admission import Admission
 from llm_proxy.accounting.outcomes import HIT, LOCAL_304, Charge, Ending, Row, breaker_verdict, decide
 from llm_proxy.errors import ClientConnectionError, LlmProxyError, UpstreamCut
-from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit
+from llm_proxy.forwarding import entrance
 from llm_proxy.forwarding.exchange import CLIENT_GONE, Exchange, ExchangeRegistry
 
 Reporter = Callable[[Exchange, Row, BaseException | None], None]  # told of each end; must not wait
@@ -24,8 +24,6 @@ class Settlement:
     Args:
         registry: The exchanges that run.
         admission: Takes units back.
-        circuit: Gets the verdict on the provider.
-        slots: Get slots back.
         reporters: Told of each end, in this order.
     """
 
@@ -34,12 +32,9 @@ class Settlement:
         registry: ExchangeRegistry,
         *,
         admission: Admission,
-        circuit: CircuitBreaker,
-        slots: ConcurrencyLimit,
         reporters: Sequence[Reporter],
     ) -> None:
         self._registry, self._admission = registry, admission
-        self._circuit, self._slots = circuit, slots
         self._reporters = tuple(reporters)
 
     def settle(
@@ -87,12 +82,9 @@ class Settlement:
             report(exchange, row, failure)
 
     def _give_back(self, exchange: Exchange, row: Row) -> None:
-        if exchange.has_slot:
-            self._slots.release()
+        entrance.leave(exchange, breaker_verdict(row, exchange.status))
         if exchange.seat is not None:
             exchange.seat.release()
-        if exchange.is_dispatched or exchange.is_probe:
-            self._circuit.leave(breaker_verdict(row, exchange.status), is_probe=exchange.is_probe)
         self._registry.open_streams -= exchange.is_stream
         self._give_back_unit(exchange, row)
 

@@ -18,6 +18,8 @@ from llm_proxy.errors import (
     UpstreamCut,
 )
 from llm_proxy.formats.request_body import decoded, pairs
+from llm_proxy.forwarding.breaker import NO_PROBE
+from llm_proxy.forwarding.entrance import leave
 from llm_proxy.forwarding.exchange import REVOKED, Exchange
 from llm_proxy.forwarding.handshake import check_handshake, handshake_bearer, has_extension
 from llm_proxy.forwarding.request import ProxyRequest
@@ -93,7 +95,8 @@ class Sockets:
         turns.open(_model_of(request.query))
         must_read = self._has_rules or _is_limited(token)
         socket = Socket(answer, turns, self._limits, must_read=must_read, ended=self._ended)
-        self._desk.leave(exchange)
+        leave(exchange, "reset")  # what follows holds neither slot nor circuit
+        exchange.has_slot, exchange.probe = False, NO_PROBE
         exchange.response_started(101, is_stream=False)
         exchange.served, exchange.progress = WEBSOCKET, socket
         exchange.taps, exchange.event, exchange.usage = (), None, None

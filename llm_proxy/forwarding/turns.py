@@ -10,7 +10,6 @@ from gevent.lock import BoundedSemaphore
 
 from llm_proxy.accounting.admission import Admission, Unit
 from llm_proxy.errors import LlmProxyError, Overloaded, UpstreamCut
-from llm_proxy.forwarding.breaker import ConcurrencyLimit
 from llm_proxy.forwarding.exchange import CLIENT_GONE, Cuttable, Exchange, ExchangeRegistry
 from llm_proxy.forwarding.inspection import Incoming, Inspector
 from llm_proxy.forwarding.request import ProxyRequest
@@ -77,12 +76,11 @@ class TurnDesk:
         admission: Admission,
         budgets: Budgets,
         inspector: Inspector,
-        slots: ConcurrencyLimit,
         tap_factories: Sequence[Callable[[Exchange], Tap]],
         refuses_unseen: bool = False,
     ) -> None:
         self.registry, self.settlement, self.steps, self.admission = registry, settlement, steps, admission
-        self._budgets, self._inspector, self._slots = budgets, inspector, slots
+        self._budgets, self._inspector = budgets, inspector
         self._tap_factories, self._refuses_unseen = tuple(tap_factories), refuses_unseen
 
     def check_parameters(self, exchange: Exchange, parameters: bytes) -> None:
@@ -106,14 +104,8 @@ class TurnDesk:
     def enter(self, exchange: Exchange) -> None:
         """Make the taps and take a slot."""
         exchange.taps = [make(exchange) for make in self._tap_factories]
-        self._slots.take()
+        exchange.lane.slots.take()
         exchange.has_slot = True
-
-    def leave(self, exchange: Exchange) -> None:
-        """Give a slot back before the end."""
-        if exchange.has_slot:
-            exchange.has_slot = False
-            self._slots.release()
 
 
 class Refused(Exception):
@@ -205,7 +197,7 @@ class SocketTurns:
         fields += [("X-CORRELATION-ID", handshake.request_id)]
         fields += [(name, value) for name, value in handshake.fields if name == "USER-AGENT"]
         request = ProxyRequest("POST", handshake.target, fields, client_addr=handshake.client_addr)
-        exchange = Exchange(request)
+        exchange = Exchange(request, self._socket.lane)
         exchange.kind, exchange.body = "turn", message
         self.count += 1
         exchange.details = {"kind": "turn", "turn": self.count}

@@ -38,6 +38,9 @@ class AuditAction(StrEnum):
     PROJECT_CREATE = "project.create", "A project was created."
     PROJECT_DELETE = "project.delete", "The deletion of a project was asked for, which is refused."
     PROJECT_LIST = "project.list", "Projects were listed."
+    PROVIDER_KEY_DELETE = "project.provider_key.delete", "A project's key for a provider was removed."
+    PROVIDER_KEY_LIST = "project.provider_key.list", "A project's keys for providers were listed."
+    PROVIDER_KEY_UPDATE = "project.provider_key.update", "A project's key for a provider was set."
     PROJECT_READ = "project.read", "One project was read."
     PROJECT_UPDATE = "project.update", "A project was changed; with `tokens_revoked`, its tokens were revoked as well."
     PROXY_REQUEST = (

@@ -1,11 +1,17 @@
 """A project as requests see it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectSnapshot:
-    """A project at the time of a read. `api_key` is the provider's key in clear, None when there is none that opens."""
+    """A project at the time of a read.
+
+    Attributes:
+        api_key: The default provider's key in clear; empty: none is stored; None: it does not open.
+        provider_keys: The same of the providers beside it, where one is stored.
+    """
 
     id: str
     is_active: bool
@@ -14,6 +20,7 @@ class ProjectSnapshot:
     tokens_per_minute: int | None = None
     max_cost_nano_usd_per_month: int | None = None
     event_privacy: str = "full"
+    provider_keys: Mapping[str, str | None] = field(default_factory=dict)
 
     def __repr__(self) -> str:  # never a key in a log or a traceback
         return f"ProjectSnapshot(id={self.id!r}, is_active={self.is_active})"

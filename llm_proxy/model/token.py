@@ -27,6 +27,7 @@ class TokenRecord:
 
     Attributes:
         max_requests: The quota of requests; None = unlimited.
+        providers: Names of the providers that it is good for; None = all.
     """
 
     id: str
@@ -45,6 +46,7 @@ class TokenRecord:
     max_cost_nano_usd: int | None = None
     total_tokens: int = 0
     total_cost_nano_usd: int = 0
+    providers: tuple[str, ...] | None = None
 
     def death(self, now: datetime) -> type[AuthenticationError] | None:
         """Return why the token is dead at `now`, by the error that says so; None while it is alive."""

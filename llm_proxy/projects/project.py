@@ -70,9 +70,17 @@ class NewProject:
     limits: Mapping[str, int | None] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, wanted: Mapping[str, Any], *, wants_sk: bool = False) -> "NewProject":
-        """Raises BadRequest. `wants_sk`: VALIDATE_API_KEY_FORMAT."""
+    def from_json(cls, wanted: Mapping[str, Any], *, wants_sk: bool = False, wants_key: bool = True) -> "NewProject":
+        """Raises BadRequest.
+
+        Args:
+            wants_sk: VALIDATE_API_KEY_FORMAT.
+            wants_key: The default provider's key must be given; with PROVIDERS it may come later.
+        """
         name, api_key = _text(wanted, "name") or "", _given_key(wanted) or ""
+        if not wants_key and name.strip() and not api_key.strip():
+            name, privacy = check_name(name), _privacy(wanted) or EVENT_PRIVACY[0]
+            return cls(name, "", event_privacy=privacy, limits=limits_of(wanted))
         if not name.strip() or not api_key.strip():
             raise _refused(
                 "name and api_key are required",

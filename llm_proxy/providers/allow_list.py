@@ -88,6 +88,11 @@ class AllowList:
         if method != "GET" or raw_path.rstrip("/") not in self._sockets:
             raise UpgradeNotSupported
 
+    def endpoint_of(self, path: str) -> str:
+        """Return the entry of the list that a path of the provider is at or below, the longest; empty for none."""
+        found = [entry for entry in self._below if path.startswith(entry) or path + "/" == entry]
+        return max(found, key=len, default="")
+
     def _check_below(self, before_slash: str) -> None:
         """Raise EndpointNotFound unless an escaped slash is below a prefix in both of its readings."""
         if not _decoded(before_slash).startswith(self._below):

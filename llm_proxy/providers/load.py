@@ -1,6 +1,6 @@
 """From the settings to the one provider that a process serves."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 from llm_proxy.providers.allow_list import RESERVED_PATHS, reserved_endpoints
+from llm_proxy.providers.beside import Lines, beside
+from llm_proxy.providers.errors import ProviderFileError
 from llm_proxy.providers.schema import (
     DOUBLED_V1,
     Defaults,
@@ -26,29 +28,30 @@ DEFAULT_PROVIDER = "openai"
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 
 
-class ProviderFileError(Exception):
-    """The provider file, or what the settings say about it, cannot be served; a line each, no secret in any."""
-
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
-
-
 @dataclass(frozen=True, slots=True)
 class LoadedProvider:
-    """What a load found. `warnings` and `notes` (for the log's info level) are a line each."""
+    """What a load found. `warnings` and `notes` (for the log's info level) are a line each.
+
+    Attributes:
+        provider: The default one, at the root.
+        others: Those beside it (PROVIDERS), each with a mount or hosts.
+    """
 
     provider: Provider
     source: str
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    others: tuple[Provider, ...] = ()
 
 
 def load_provider(settings: Settings) -> LoadedProvider:
-    """Read the file once and pick the provider. Raises ProviderFileError with every fault at once."""
+    """Read the file once and pick the providers. Raises ProviderFileError with every fault at once."""
     content, source, notes = _read(settings.api_config_path)
     findings = Findings()
-    file = parse(_document(content, source), _defaults(settings), findings)
+    document = _document(content, source)
+    packaged = _with_packaged(document, settings.providers or (), is_own=source != PACKAGED)
+    _set_urls(document, settings.provider_urls or ())
+    file = parse(document, _defaults(settings), findings)
     warnings = [f"{source}: {line}" for line in findings.warnings]
     if findings.faults:
         raise ProviderFileError([f"{source}: {line}" for line in findings.faults])
@@ -58,7 +61,40 @@ def load_provider(settings: Settings) -> LoadedProvider:
     reserved = (*RESERVED_PATHS, settings.metrics_path, settings.admin_ui_path)
     for endpoint in reserved_endpoints(provider, reserved):
         warnings.append(f"{source}: apis.{provider.name}.allowed_endpoints: {endpoint} is a path of the proxy's own")
-    return LoadedProvider(provider, source, warnings, notes)
+    if not settings.providers:
+        return LoadedProvider(provider, source, warnings, notes)
+    notes += [f"provider {name}: the packaged entry is used" for name in packaged]
+    others = beside(file, provider, settings, Lines(content, source))
+    return LoadedProvider(provider, source, warnings, notes, others=others)
+
+
+def _with_packaged(document: Any, names: Sequence[str], *, is_own: bool) -> list[str]:
+    """Add packaged entries for the names that the file lacks; return these names.
+
+    `is_own`: the file is the operator's. The packaged one has entries that were made to be served alone, so of those
+    only the default one is kept.
+    """
+    apis = document.get("apis") if isinstance(document, dict) else None
+    kept = () if is_own or not isinstance(document, dict) else (document.get("default_api"),)
+    missing = [name for name in names if isinstance(apis, dict) and name not in (apis if is_own else kept)]
+    if not missing:
+        return []
+    text = resources.files("llm_proxy.providers").joinpath("packaged.yaml").read_text(encoding="utf-8")
+    entries = _document(text, "packaged.yaml")["apis"]
+    found = [name for name in missing if name in entries]
+    for name in found:
+        document["apis"][name] = entries[name]
+    return found
+
+
+def _set_urls(document: Any, urls: Sequence[tuple[str, str]]) -> None:
+    """Put PROVIDER_URLS in place. Raises ProviderFileError for a name that is no provider's."""
+    apis = document.get("apis") if isinstance(document, dict) else None
+    for name, url in urls:
+        entry = apis.get(name) if isinstance(apis, dict) else None
+        if not isinstance(entry, dict):
+            raise ProviderFileError([f"PROVIDER_URLS={name}=…: expected the name of a provider of the provider file"])
+        entry["base_url"] = url
 
 
 def _read(asked: Path | None) -> tuple[str, str, list[str]]:

@@ -55,6 +55,13 @@ class Provider:
 
     `origin` is `scheme://host:port`; `host` is the value of the Host field; `base_path` is put before each request
     target and has no slash at its end. Empty lists mean: no rule.
+
+    Attributes:
+        mount: Prefix of the paths that are the provider's, which is removed; empty: the root.
+        hosts: Values of Host, in lower case and without port, whose requests are all the provider's.
+        client_auth: Fields of a request that may carry a token, in upper case; the first that holds one counts.
+        model_from: Patterns of paths that name the model: `/openai/deployments/{model}/*`.
+        error_shape: The form of the proxy's own errors: `openai`, `anthropic` or `google`.
     """
 
     name: str
@@ -74,6 +81,16 @@ class Provider:
     auth_scheme: str = "Bearer"
     websocket_paths: tuple[str, ...] = ()
     websocket_dialect: str = "openai"
+    mount: str = ""
+    hosts: tuple[str, ...] = ()
+    client_auth: tuple[str, ...] = ("AUTHORIZATION",)
+    model_from: tuple[str, ...] = ()
+    error_shape: str = "openai"
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it has a mount or hosts, so that no client of another provider can mean it."""
+        return bool(self.mount or self.hosts)
 
     @property
     def credential_prefix(self) -> str:
@@ -170,6 +187,11 @@ class _Reader:
             auth_scheme=self.text("auth_scheme", "Bearer", _scheme),
             websocket_paths=sockets.texts("paths", _endpoint),
             websocket_dialect=sockets.text("dialect", "openai", _dialect),
+            mount=self.text("mount", "", _mount),
+            hosts=tuple(host.lower() for host in self.texts("hosts", _host)),
+            client_auth=self._client_auth(),
+            model_from=self._model_from(),
+            error_shape=self.text("error_shape", ERROR_SHAPES[0], _error_shape),
         )
         self._doubts(provider)
         return provider if len(self._findings.faults) == before else None
@@ -239,6 +261,20 @@ class _Reader:
             self.fault(key, f"expected a duration such as 30s, 5m or 1h30m, found {value!r}")
             return default
 
+    def _client_auth(self) -> tuple[str, ...]:
+        """The fields that may carry a token: by default the one that the provider reads, and Authorization."""
+        named = self.texts("client_auth", _field_name)
+        own = self._content.get("auth_header")
+        names = named or (*([own] if isinstance(own, str) else ()), "Authorization")
+        return tuple(dict.fromkeys(name.upper() for name in names))
+
+    def _model_from(self) -> tuple[str, ...]:
+        """Patterns of paths; one written alone is a list of one."""
+        value = self._content.get("model_from")
+        if isinstance(value, str):
+            return _Reader({"model_from": [value]}, self._path, self._findings)._model_from()
+        return tuple(item.removeprefix("path:") for item in self.texts("model_from", _model_path))
+
     def _timeouts(self, defaults: Defaults) -> ProviderTimeouts:
         own = self.child("timeouts", _TIMEOUT_KEYS)
         first_byte_s = own.seconds("response_header", defaults.first_byte_s)
@@ -306,7 +342,13 @@ _PROVIDER_KEYS = (
     "auth_header",
     "auth_scheme",
     "websockets",
+    "mount",
+    "hosts",
+    "client_auth",
+    "model_from",
+    "error_shape",
 )
+ERROR_SHAPES = ("openai", "anthropic", "google")
 
 
 def read_base_url(value: str) -> SplitResult | None:
@@ -365,6 +407,26 @@ def _scheme(value: str) -> str | None:
 
 def _dialect(value: str) -> str | None:
     return None if value in WEBSOCKET_DIALECTS else f"one of {', '.join(WEBSOCKET_DIALECTS)}"
+
+
+def _mount(value: str) -> str | None:
+    is_good = re.fullmatch(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+", value)
+    return None if is_good else "a path such as /anthropic, without a slash at its end"
+
+
+def _host(value: str) -> str | None:
+    is_good = re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?", value)
+    return None if is_good else "a host name such as claude.llm.example, without port"
+
+
+def _model_path(value: str) -> str | None:
+    path = value.removeprefix("path:")
+    is_good = value.startswith("path:/") and path.count("{model}") == 1 and re.fullmatch(r"[/A-Za-z0-9._~:*{}-]+", path)
+    return None if is_good else "path: and a pattern with {model}, such as path:/openai/deployments/{model}/*"
+
+
+def _error_shape(value: str) -> str | None:
+    return None if value in ERROR_SHAPES else f"one of {', '.join(ERROR_SHAPES)}"
 
 
 def _origin_text(value: str) -> str | None:

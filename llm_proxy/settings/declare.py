@@ -225,6 +225,23 @@ def url(*schemes: str) -> Parser:
     return parse
 
 
+_parse_base_url = url("http", "https")
+
+
+def named_urls(value: str) -> tuple[tuple[str, str], ...]:
+    """A comma list of NAME=URL."""
+    try:
+        return tuple((name.strip(), _parse_base_url(at.strip())) for name, _, at in map(_halves, words(value)))
+    except ValueError:
+        raise ValueError("a comma list of NAME=URL, such as azure=https://my-resource.openai.azure.com") from None
+
+
+def _halves(item: str) -> tuple[str, str, str]:
+    if not re.fullmatch(r"[^=\s]+=.+", item):
+        raise ValueError
+    return item.partition("=")
+
+
 def key_bytes(value: str) -> bytes:
     """Standard base64 of exactly 32 bytes."""
     try:

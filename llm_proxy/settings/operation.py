@@ -16,8 +16,6 @@ from llm_proxy.settings.declare import (
     url,
 )
 
-_ADMIN = "the admin UI"
-
 
 @dataclass(frozen=True, kw_only=True)
 class OperationSettings:
@@ -69,17 +67,19 @@ class OperationSettings:
     admin_ui_enabled: bool = setting("ADMIN_UI_ENABLED", boolean, "true", "Serve the admin UI.")
     admin_ui_path: str = setting("ADMIN_UI_PATH", path_prefix, "/admin", "Path of the admin UI.")
     admin_ui_listen_addr: ListenAddress = setting(
-        "ADMIN_UI_LISTEN_ADDR", address, ":8081", "Address of the admin UI's own process.", later=_ADMIN
+        "ADMIN_UI_LISTEN_ADDR", address, ":8081", "Address of the admin UI's own process."
     )
     admin_ui_api_base_url: str = setting(
         "ADMIN_UI_API_BASE_URL",
         url("http", "https"),
         "http://localhost:8080",
         "Proxy that the admin UI's own process talks to.",
-        later=_ADMIN,
     )
     admin_ui_template_dir: Path | None = setting(
-        "ADMIN_UI_TEMPLATE_DIR", file_path, None, "Folder of replaced templates.", later=_ADMIN
+        "ADMIN_UI_TEMPLATE_DIR", file_path, None, "Folder of replaced templates."
+    )
+    admin_ui_read_only: bool = setting(
+        "ADMIN_UI_READ_ONLY", boolean, "false", "Show everything in the admin UI, and let nothing be changed there."
     )
     admin_ui_cookie_secure: str = setting(
         "ADMIN_UI_COOKIE_SECURE",

@@ -13,6 +13,7 @@ from llm_proxy.settings.declare import (
     file_path,
     folder,
     integer,
+    named_urls,
     networks,
     setting,
     size,
@@ -114,6 +115,15 @@ class UpstreamSettings:
     default_api_provider: str | None = setting(
         "DEFAULT_API_PROVIDER", text, None, "Provider that is served; unset: the file's default_api."
     )
+    providers: tuple[str, ...] = setting(
+        "PROVIDERS", words, "", "Providers that are served side by side, a comma list; unset: the default one alone."
+    )
+    provider_urls: tuple[tuple[str, str], ...] = setting(
+        "PROVIDER_URLS",
+        named_urls,
+        "",
+        "Replaces base_url of providers: azure=https://RESOURCE.openai.azure.com,ollama=http://10.0.0.5:11434.",
+    )
     openai_api_url: str | None = setting(
         "OPENAI_API_URL", url("http", "https"), None, "Replaces the base_url of the provider openai."
     )
@@ -128,6 +138,18 @@ class UpstreamSettings:
     )
     upstream_idle_timeout_s: float = setting(
         "UPSTREAM_IDLE_TIMEOUT", duration("0s"), "300s", "Longest silence inside an answer; 0 = none."
+    )
+    circuit_breaker_failures: int = setting(
+        "CIRCUIT_BREAKER_FAILURES",
+        integer(0, 1_000_000),
+        "5",
+        "Failures in a row after which an endpoint and model, or a host, is not asked; 0 = off.",
+    )
+    circuit_breaker_open_s: float = setting(
+        "CIRCUIT_BREAKER_OPEN", duration("100ms", "24h"), "30s", "How long it is not asked; then one request probes."
+    )
+    circuit_breaker_window_s: float = setting(
+        "CIRCUIT_BREAKER_WINDOW", duration("0s"), "60s", "Failures that are older do not count; 0 = all do."
     )
     upstream_proxy_headers: bool = setting(
         "UPSTREAM_PROXY_HEADERS", boolean, "false", "Tell the provider X-Proxy and X-Proxy-Version."

@@ -7,7 +7,7 @@ that are fresh and ask for none.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.settings import Settings
 from llm_proxy.tokens.bearer import hint, is_well_formed
+from llm_proxy.tokens.token import read_providers
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,10 +33,12 @@ _WAIT_S = 5.0  # for the same read begun by another request
 _SELECT = """\
 SELECT t.token, t.id, t.token_hint, t.project_id, t.is_active, t.expires_at, t.max_requests, t.request_count,
  t.created_at, t.last_used_at, t.lease_version, t.idle_timeout_minutes, t.requests_per_minute, t.tokens_per_minute,
- t.max_total_tokens, t.max_cost_nano_usd, t.total_tokens, t.total_cost_nano_usd, t.leases, {now},
+ t.max_total_tokens, t.max_cost_nano_usd, t.total_tokens, t.total_cost_nano_usd, t.leases, t.providers, {now},
  p.id, p.is_active, p.api_key, p.requests_per_minute, p.tokens_per_minute, p.max_cost_nano_usd_per_month,
  p.event_privacy
  FROM tokens t LEFT JOIN projects p ON p.id = t.project_id WHERE """
+_SELECT_KEYS = "SELECT project_id, id, provider, api_key FROM project_keys WHERE project_id IN "
+ProviderKeys = dict[str, dict[str, str | None]]  # project id → provider → key
 _MOST_AT_ONCE = 500  # ids in one statement
 _HASH_IT = "UPDATE tokens SET token = ?, token_hint = ?, lease_version = lease_version + 1 WHERE id = ? AND token = ?"
 
@@ -64,6 +67,7 @@ class TokenDirectory:
         health: What is known of the database; the facts' clock is its.
         most: Tokens remembered; the oldest goes first.
         clock, now: Monotonic seconds and the present instant.
+        has_provider_keys: Read projects' keys for providers beside the default one as well.
     """
 
     def __init__(
@@ -77,11 +81,13 @@ class TokenDirectory:
         most: int = 10_000,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
+        has_provider_keys: bool = False,
     ) -> None:
         self._statements, self._ring = statements, ring
         self._remember_s, self._grace_s, self._most = min(remember_s, FRESH_S), grace_s, most
         self._clock, self._now, self._health = clock, now, health or DatabaseHealth(clock)
         self._select = _SELECT.format(now=DATABASE_S[statements.dialect])
+        self._has_provider_keys = has_provider_keys
         self._opened: dict[tuple[str, str], str | None] = {}  # (project id, sealed key) → key
         self._known: dict[str, tuple[float, TokenSnapshot]] = {}
         self._digests: dict[str, str] = {}  # token id → key of _known
@@ -101,6 +107,7 @@ class TokenDirectory:
             health=health,
             most=min(settings.active_cache_max, settings.api_key_cache_max),
             now=health.now,
+            has_provider_keys=bool(settings.providers),
         )
 
     def authenticate(self, bearer: str) -> TokenSnapshot:
@@ -132,8 +139,9 @@ class TokenDirectory:
             marks = ", ".join("?" * len(ids))
             sent_at, changes = self._clock(), self._changes
             rows = (statements or self._statements).read(f"{self._select}t.id IN ({marks})", ids)
+            keys = self._provider_keys({row[3] for row in rows}, statements or self._statements)
             for row in rows:
-                facts = self._facts(row, row[2], sent_at)
+                facts = self._facts(row, row[2], sent_at, keys)
                 found[facts.id] = facts
                 key = self._digests.get(facts.id)
                 if key is not None and key == row[0] and changes == self._changes:
@@ -197,13 +205,14 @@ class TokenDirectory:
         started, changes = self._clock(), self._changes
         try:
             rows = self._statements.read(f"{self._select}t.token IN (?, ?)", (key, bearer))
+            keys = self._provider_keys({row[3] for row in rows}, self._statements)
         except Exception as error:
             _LOG.warning("token look-up failed: %s", type(error).__name__, exc_info=not is_unavailable(error))
             raise ServiceUnavailable from error
         row = next((row for row in rows if row[0] == key), rows[0] if rows else None)
         if row is None:
             raise TokenNotFound
-        facts = self._facts(row, hint(bearer), started)
+        facts = self._facts(row, hint(bearer), started, keys)
         if row[0] != key:
             self._hash(facts, key, bearer)
         if facts.is_active and self._remember_s > 0 and changes == self._changes:
@@ -218,10 +227,19 @@ class TokenDirectory:
         self._known[key] = (started, facts)
         self._digests[facts.id] = key
 
-    def _facts(self, row: Sequence[Any], shown: str, sent_at: float) -> TokenSnapshot:
+    def _provider_keys(self, project_ids: Collection[str], statements: BareStatements) -> ProviderKeys:
+        """The keys of projects for providers beside the default one, in clear; None for one that does not open."""
+        found: ProviderKeys = {}
+        if self._has_provider_keys and project_ids:
+            marks = ", ".join("?" * len(project_ids))
+            for project_id, key_id, provider, stored in statements.read(f"{_SELECT_KEYS}({marks})", tuple(project_ids)):
+                found.setdefault(project_id, {})[provider] = self._open(stored, project_id, key_id)
+        return found
+
+    def _facts(self, row: Sequence[Any], shown: str, sent_at: float, keys: ProviderKeys) -> TokenSnapshot:
         (_, id_, hint_, project_id, is_active, expires_at, max_requests, request_count, *rest) = row
         (created_at, last_used_at, version, idle, rpm, tpm, most_tokens, most_cost, *rest) = rest
-        (tokens, cost, leases, database_s, *project) = rest
+        (tokens, cost, leases, providers, database_s, *project) = rest
         self._health.learn(float(database_s), sent_at)
         return TokenSnapshot(
             id=id_,
@@ -231,7 +249,7 @@ class TokenDirectory:
             expires_at=from_column(expires_at),
             max_requests=max_requests or None,  # 0 means unlimited
             request_count=request_count,
-            project=self._project(project_id, project),
+            project=self._project(project_id, project, keys.get(project_id, {})),
             created_at=from_column(created_at),
             last_used_at=from_column(last_used_at),
             lease_version=version,
@@ -243,23 +261,28 @@ class TokenDirectory:
             total_tokens=tokens,
             total_cost_nano_usd=cost,
             leases=leases,
+            providers=read_providers(providers),
             read_at=sent_at,
             database_s=float(database_s),
         )
 
-    def _project(self, project_id: str, row: Sequence[Any]) -> ProjectSnapshot:
-        found, is_active, stored, *limits = row
+    def _project(self, project_id: str, row: Sequence[Any], keys: dict[str, str | None]) -> ProjectSnapshot:
+        found, is_active, stored, rpm, tpm, most_cost, privacy = row
         if found is None:
             return ProjectSnapshot(project_id, is_active=False, api_key=None)
-        return ProjectSnapshot(project_id, bool(is_active), self._open(stored, project_id), *limits)
+        api_key = self._open(stored, project_id)
+        return ProjectSnapshot(project_id, bool(is_active), api_key, rpm, tpm, most_cost, privacy, keys)
 
-    def _open(self, stored: str, project_id: str) -> str | None:
-        """The provider key in clear; opened once, and again when it was replaced."""
+    def _open(self, stored: str, project_id: str, row_id: str | None = None) -> str | None:
+        """The provider key in clear; opened once, and again when it was replaced.
+
+        `row_id`: the row that it is tied to, where that is not the project's.
+        """
         known = self._opened.get((project_id, stored))
         if known is not None:
             return known
         try:
-            api_key = self._ring.open(stored, project_id) or None
+            api_key = self._ring.open(stored, row_id or project_id)
         except UnopenableValue as error:
             _LOG.error("provider key of project %s cannot be opened: %s", project_id, error)
             return None

@@ -20,7 +20,7 @@ from llm_proxy.errors import BadRequest, Conflict, Forbidden, ResourceNotFound
 from llm_proxy.model.token import Revoked, has_status
 from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.tokens.bearer import hint, new_bearer
-from llm_proxy.tokens.token import NewToken, Token, TokenPatch
+from llm_proxy.tokens.token import NewToken, Token, TokenPatch, stored_providers
 
 _TABLE = TokenRow.__table__.c
 SORTS = ("created_at", "expires_at", "last_used_at", "request_count")
@@ -292,6 +292,7 @@ def _values(new: NewToken, bearer: str, now: datetime) -> dict[str, Any]:
         "created_at": now,
         "name": new.name,
         "metadata": None if new.metadata is None else json.dumps(new.metadata),
+        "providers": stored_providers(new.providers),
         **new.limits,
     }
 
@@ -319,7 +320,7 @@ def _changes(token_id: str, patch: TokenPatch) -> dict[str, Any]:
             details[f"updated_{name}"] = patch.values[name]
     if "max_cost_nano_usd" in patch.values:
         details["updated_max_cost_usd"] = usd(patch.values["max_cost_nano_usd"])
-    for name in ("name", "metadata"):
+    for name in ("name", "metadata", "providers"):
         if name in patch.values:
             details[f"updated_{name}"] = True
     return details

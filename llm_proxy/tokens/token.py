@@ -1,7 +1,7 @@
 """A token as management sees it, and what may be asked of one."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -61,6 +61,7 @@ class Token(TokenRecord):
             total_tokens=row["total_tokens"],
             total_cost_nano_usd=row["total_cost_nano_usd"],
             created_by=row["created_by"],
+            providers=read_providers(row["providers"]),
         )
         return replace(token, state=token.status(now))
 
@@ -86,6 +87,7 @@ class NewToken:
     Attributes:
         lifetime: None = for ever.
         limits: Columns of limits and budgets, None = off.
+        providers: Names of the providers that it is good for; None = all.
     """
 
     project_id: str
@@ -94,9 +96,12 @@ class NewToken:
     name: str | None = None
     metadata: dict[str, Any] | None = None
     limits: Mapping[str, int | None] = field(default_factory=dict)
+    providers: tuple[str, ...] | None = None
 
     @classmethod
-    def from_json(cls, wanted: Mapping[str, Any], defaults: TokenDefaults) -> "NewToken":
+    def from_json(
+        cls, wanted: Mapping[str, Any], defaults: TokenDefaults, providers: Collection[str] = ()
+    ) -> "NewToken":
         """Raises BadRequest; the checks come in MP-46's order."""
         project_id = _typed(wanted, "project_id", str) or ""
         durations = {name: value for name in _DURATIONS if (value := _typed(wanted, name, int)) is not None}
@@ -105,7 +110,9 @@ class NewToken:
         if not project_id:
             raise _refused("project_id is required", "project_id")
         limit = check_max_requests(defaults.max_requests if "max_requests" not in wanted else limit)
-        return cls(project_id, lifetime, limit, check_name(wanted), check_metadata(wanted), limits_of(wanted))
+        good_for = check_providers(wanted, providers)
+        name, metadata = check_name(wanted), check_metadata(wanted)
+        return cls(project_id, lifetime, limit, name, metadata, limits_of(wanted), good_for)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,7 @@ class TokenPatch:
     values: Mapping[str, Any]
 
     @classmethod
-    def from_json(cls, wanted: Mapping[str, Any]) -> "TokenPatch":
+    def from_json(cls, wanted: Mapping[str, Any], providers: Collection[str] = ()) -> "TokenPatch":
         """Raises BadRequest. `max_requests`: null and 0 = unlimited; `name`, `metadata` and limits: null = none."""
         if "expires_at" in wanted:
             raise _refused("expires_at cannot be changed", "expires_at")
@@ -131,6 +138,8 @@ class TokenPatch:
         if "metadata" in wanted:
             metadata = check_metadata(wanted)
             values["metadata"] = None if metadata is None else json.dumps(metadata)
+        if "providers" in wanted:
+            values["providers"] = stored_providers(check_providers(wanted, providers))
         if not values:
             raise _refused("no fields to update")
         return cls(values)
@@ -171,6 +180,29 @@ def check_name(wanted: Mapping[str, Any]) -> str | None:
     if not 1 <= len(name) <= _NAME_CHARACTERS or not name.isprintable():
         raise _refused("name must be 1 to 255 printable characters", "name")
     return name
+
+
+def check_providers(wanted: Mapping[str, Any], known: Collection[str]) -> tuple[str, ...] | None:
+    """Names of the providers that a token is good for; null and absent = all. Raises BadRequest."""
+    names: Any = wanted.get("providers")
+    if names is None:
+        return None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise _refused("providers must be a list of names that is not empty, or null", "providers")
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise _refused(f"providers names an unknown provider: {unknown[0][:64]}", "providers")
+    return tuple(dict.fromkeys(names))
+
+
+def stored_providers(names: tuple[str, ...] | None) -> str | None:
+    """Return the column's value."""
+    return None if names is None else json.dumps(names)
+
+
+def read_providers(stored: str | None) -> tuple[str, ...] | None:
+    """Return the names that a column's value holds."""
+    return None if stored is None else tuple(json.loads(stored))
 
 
 def check_metadata(wanted: Mapping[str, Any]) -> dict[str, Any] | None:

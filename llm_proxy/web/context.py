@@ -13,6 +13,7 @@ from llm_proxy.forwarding.request import client_address, is_trusted
 from llm_proxy.runtime.ids import accepted_id, uuid7
 
 INSIDE = "llm_proxy.actor"  # environ key of a call made in this process, with its actor; no request can carry it
+CALLER = "llm_proxy.caller"  # environ key of a call that the admin UI makes in this process, for its viewer
 QUIET_PATHS = ("/health", "/live", "/ready")  # probes are logged at debug
 
 
@@ -102,6 +103,6 @@ def register(app: Flask, access: logs.AccessLog, metrics_path: str) -> None:
                 "response_bytes": response.content_length or 0,
                 **_actor(),
             },
-            is_quiet=request.path in quiet or INSIDE in request.environ,
+            is_quiet=request.path in quiet or INSIDE in request.environ or CALLER in request.environ,
         )
         return response

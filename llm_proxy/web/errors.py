@@ -17,6 +17,26 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _log = logging.getLogger(__name__)
 
 Fields = list[tuple[str, str]]
+_ANTHROPIC = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+}
+_GOOGLE = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    413: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 
 
 def openai_form(error: LlmProxyError) -> bytes:
@@ -38,13 +58,30 @@ def _body(start: dict[str, Any], error: LlmProxyError) -> bytes:
     return orjson.dumps(start, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def render(error: LlmProxyError, *, is_openai: bool = True) -> tuple[str, Fields, bytes]:
-    """Status line, fields and body of an error."""
-    body = openai_form(error) if is_openai else flat_form(error)
+def anthropic_form(error: LlmProxyError) -> bytes:
+    """Anthropic's object, by which its SDK chooses an exception."""
+    kind = _ANTHROPIC.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    return _body({"type": "error", "error": {"type": kind, "message": error.message}}, error)
+
+
+def google_form(error: LlmProxyError) -> bytes:
+    """Google's object; the proxy's own code is the reason of its ErrorInfo."""
+    status = _GOOGLE.get(error.status, "INTERNAL" if error.status >= 500 else "INVALID_ARGUMENT")
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": error.code, "domain": "llm-proxy"}
+    inner = {"code": error.status, "message": error.message, "status": status, "details": [info]}
+    return _body({"error": inner}, error)
+
+
+def render(error: LlmProxyError, *, is_openai: bool = True, shape: str = "openai") -> tuple[str, Fields, bytes]:
+    """Status line, fields and body of an error; `shape` is the provider's `error_shape`."""
+    body = _SHAPES[shape](error) if is_openai else flat_form(error)
     fields: Fields = [("Content-Type", JSON), ("Content-Length", str(len(body))), *error.fields]
     if error.retry_after_s is not None:
         fields.append(("Retry-After", str(error.retry_after_s)))
     return f"{error.status} {_REASONS.get(error.status, '')}", fields, body
+
+
+_SHAPES = {"openai": openai_form, "anthropic": anthropic_form, "google": google_form}
 
 
 def answer(error: LlmProxyError) -> Response:

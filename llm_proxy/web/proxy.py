@@ -4,7 +4,7 @@ The fast lane is a WSGI callable in front of Flask's dispatch, which costs half 
 (docs/adr/0060). The slow lane is a Flask view over the same object; LLM_PROXY_FAST_LANE=false chooses it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -15,6 +15,7 @@ from werkzeug.routing import BaseConverter, Rule
 from llm_proxy.forwarding.pipeline import Pipeline, Reply
 from llm_proxy.forwarding.relay import Relay
 from llm_proxy.forwarding.request import from_environ
+from llm_proxy.forwarding.router import Router, host_of
 from llm_proxy.forwarding.socket import Socket
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -26,11 +27,12 @@ class ProxyEndpoint:
     """Answers requests of both lanes.
 
     Args:
-        pipeline: Gives the process's pipeline; called for each request, because it is made after the fork.
+        pipeline: Gives the process's pipeline, or the router of several; called for each request, because it is made
+            after the fork.
         trusted: TRUSTED_PROXIES.
     """
 
-    def __init__(self, pipeline: Callable[[], Pipeline], trusted: Sequence[IPv4Network | IPv6Network]) -> None:
+    def __init__(self, pipeline: Callable[[], Pipeline | Router], trusted: Sequence[IPv4Network | IPv6Network]) -> None:
         self._pipeline, self._trusted = pipeline, trusted
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -97,15 +99,19 @@ class FastLane:
     Args:
         mounts: Prefixes of whole segments.
         reserved: Paths of our own that a mount must not shadow.
+        hosts: Values of Host whose requests are all a provider's.
     """
 
-    def __init__(self, mounts: Sequence[str], reserved: Sequence[str]) -> None:
+    def __init__(self, mounts: Sequence[str], reserved: Sequence[str], hosts: Collection[str] = ()) -> None:
+        self._hosts = frozenset(hosts)
         self._exact = frozenset(mount for mount in mounts if mount != "/")
         self._below = tuple(mount.rstrip("/") + "/" for mount in mounts)
         self._reserved = tuple(reserved) if "/" in mounts else ()
 
     def takes(self, environ: Environ) -> bool:
-        """Whether the request's raw path is under a mount."""
+        """Whether the request's raw path is under a mount, or its host is a provider's alone."""
+        if self._hosts and host_of(environ.get("HTTP_HOST", "")) in self._hosts:
+            return True
         target: str = environ.get("RAW_URI") or environ.get("PATH_INFO") or "/"
         if target.startswith(self._below):
             return not self._reserved or not self._is_reserved(target)

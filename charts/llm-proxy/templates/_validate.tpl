@@ -140,7 +140,7 @@ dispatcher.replicaCount={{ int $dispatcher.replicaCount }} with dispatcher.servi
 secrets.encryptionKey.required=true but there is no encryption key; set secrets.encryptionKey.existingSecret.name
 {{- end }}
 {{- range $map, $env := dict "env" .Values.env "dispatcher.env" .Values.dispatcher.env }}
-{{- range list "MANAGEMENT_TOKEN" "MANAGEMENT_TOKEN_PREVIOUS" "ENCRYPTION_KEY" "ENCRYPTION_KEY_PREVIOUS" "DATABASE_URL" "DATABASE_PASSWORD" "REDIS_PASSWORD" "DISTRIBUTED_RATE_LIMIT_KEY_SECRET" "LLM_PROXY_API_KEY" "OPENAI_API_KEY" }}
+{{- range list "MANAGEMENT_TOKEN" "MANAGEMENT_TOKEN_PREVIOUS" "ENCRYPTION_KEY" "ENCRYPTION_KEY_PREVIOUS" "DATABASE_URL" "DATABASE_PASSWORD" "REDIS_PASSWORD" "DISTRIBUTED_RATE_LIMIT_KEY_SECRET" "LLM_PROXY_API_KEY" "OPENAI_API_KEY" "ADMIN_OIDC_CLIENT_SECRET" "LLM_PROXY_MANAGEMENT_KEY" }}
 {{- if index $env . }}
 {{ $map }}.{{ . }} is set in clear: a secret in the environment's map is readable in every manifest; set it through `secrets`, `redis.external.password`, `dispatcher.apiKey`, or extraEnv with a secretKeyRef
 {{- end }}

@@ -89,4 +89,4 @@ def clock(patient: Patient) -> Iterator[Finding]:
     if year < _LEAST_YEAR:
         yield fault("clock.unset", f"this machine's clock says {year}", "set it (NTP): tokens expire by it")
     else:
-        yield good("clock", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+        yield good("clock", f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z")

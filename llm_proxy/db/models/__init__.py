@@ -3,7 +3,7 @@
 from llm_proxy.db.models.access import AdminSessionRow, ManagementKeyRow, SignInRow
 from llm_proxy.db.models.audit import AuditFileRow, AuditRow, AuditWriterRow
 from llm_proxy.db.models.base import Base
-from llm_proxy.db.models.project import ProjectRow
+from llm_proxy.db.models.project import ProjectKeyRow, ProjectRow
 from llm_proxy.db.models.system import CachePurgeRow, IdempotencyRow, InstanceRow, LockRow
 from llm_proxy.db.models.token import TokenRow
 from llm_proxy.db.models.usage import UsageObjectRow, UsageRow
@@ -19,6 +19,7 @@ __all__ = [
     "InstanceRow",
     "LockRow",
     "ManagementKeyRow",
+    "ProjectKeyRow",
     "ProjectRow",
     "SignInRow",
     "TokenRow",

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import Boolean, CheckConstraint, Index, Integer, UniqueConstraint, true
+from sqlalchemy import Boolean, CheckConstraint, ForeignKey, Index, Integer, UniqueConstraint, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from llm_proxy.db.models.base import MYSQL_TABLE, Base
@@ -33,3 +33,20 @@ class ProjectRow(Base):
     max_cost_nano_usd_per_month: Mapped[int | None] = mapped_column(big_integer())
     event_privacy: Mapped[str] = mapped_column(ascii_text(16), server_default="full")
     created_by: Mapped[str | None] = mapped_column(exact_text(255))
+
+
+class ProjectKeyRow(Base):
+    """A project's key for a provider beside the default one, whose key is `ProjectRow.api_key`. Sealed like it."""
+
+    __tablename__ = "project_keys"
+    __table_args__ = (
+        UniqueConstraint("project_id", "provider", name="uq_project_keys_project_id_provider"),
+        MYSQL_TABLE,
+    )
+
+    id: Mapped[str] = mapped_column(ascii_text(36), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ascii_text(36), ForeignKey("projects.id", ondelete="CASCADE"))
+    provider: Mapped[str] = mapped_column(exact_text(255))
+    api_key: Mapped[str] = mapped_column(long_text())
+    created_at: Mapped[datetime] = mapped_column(UtcTime())
+    updated_at: Mapped[datetime] = mapped_column(UtcTime())

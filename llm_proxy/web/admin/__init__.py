@@ -1,20 +1,48 @@
-"""The admin UI's routes for signing in at an OpenID provider, and for signing out."""
+"""The admin UI: server-rendered pages over the management API."""
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, redirect, request, url_for
+from werkzeug.wrappers import Response as AnyResponse
 
-from llm_proxy.errors import LlmProxyError
-from llm_proxy.web.admin import oidc, pages, sign_out
+from llm_proxy.errors import Forbidden, LlmProxyError
+from llm_proxy.web.admin import cookies, dashboard, frame, health, jump, oidc, pages, projects, sign_in, sign_out
+
+_OPEN = {"sign_in", "sign_in_submit", "oidc_login", "oidc_callback", "sign_out_page", "sign_out", "static", "health"}
 
 
 def blueprint(path: str) -> Blueprint:
-    """Return the blueprint, with the admin UI's path as its prefix."""
-    bp = Blueprint("admin_auth", __name__, url_prefix=path)
-    oidc.routes(bp, path)
-    sign_out.routes(bp, path)
+    """Return the blueprint, with the admin UI's path as its prefix; empty for a process of its own."""
+    bp = Blueprint("admin", __name__, url_prefix=path or None, template_folder="templates", static_folder="static")
+    frame.register(bp)
+    for part in (oidc, sign_out):
+        part.routes(bp, path)
+    for module in (sign_in, health, jump, dashboard, projects):
+        module.routes(bp)
     bp.register_error_handler(LlmProxyError, pages.error)
+
+    @bp.before_request
+    def admit() -> AnyResponse | None:
+        """Send a browser without a session to the sign-in, and refuse forms of other sites and sessions."""
+        endpoint = (request.endpoint or "").removeprefix("admin.")
+        if endpoint in _OPEN:
+            return None
+        if cookies.session() is None:
+            return _sign_in_first()
+        if request.method not in ("GET", "HEAD", "OPTIONS"):
+            cookies.require_own_form()
+            if frame.is_read_only():
+                raise Forbidden("the admin UI is read-only (ADMIN_UI_READ_ONLY)")
+        return None
 
     @bp.after_request
     def finish(response: Response) -> Response:
         return pages.guarded(response)
 
     return bp
+
+
+def _sign_in_first() -> AnyResponse:
+    here = request.full_path.rstrip("?") if request.method == "GET" else None
+    target = url_for("admin.sign_in", next=here)
+    if request.headers.get("HX-Request") == "true":
+        return Response(status=204, headers={"HX-Redirect": target})
+    return redirect(target, 303)

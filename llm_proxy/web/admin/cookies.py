@@ -6,7 +6,6 @@ from werkzeug.wrappers import Response
 from llm_proxy.access.sessions import LONGEST_REMEMBERED, Session, csrf_token, is_csrf_token
 from llm_proxy.errors import Forbidden
 from llm_proxy.web import context
-from llm_proxy.web.admin.pages import is_https
 
 SESSION = "llmproxy_session"
 
@@ -25,6 +24,11 @@ def session() -> Session | None:
         if found is not None:
             g.caller = found.caller
     return g.admin_session  # type: ignore[no-any-return]
+
+
+def is_signed_in() -> bool:
+    """Whether a live session is known for this request, without another look-up."""
+    return g.get("admin_session") is not None
 
 
 def keep(response: Response, held: str, *, remember: bool, path: str) -> None:
@@ -53,11 +57,12 @@ def require_own_form() -> None:
     """Raise Forbidden unless the request comes from a form of this session, on a page of this site."""
     held = secret()
     presented = request.form.get("csrf_token", "")
-    if held is None or not is_csrf_token(presented, held) or not _is_same_site():
+    if held is None or not is_csrf_token(presented, held) or not is_same_site():
         raise Forbidden("the form is not one of this session: reload the page and try again")
 
 
-def _is_same_site() -> bool:
+def is_same_site() -> bool:
+    """Whether the request comes from a page of this site, as far as the browser says."""
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site is not None and site not in ("same-origin", "none"):
         return False
@@ -66,4 +71,4 @@ def _is_same_site() -> bool:
 
 def _is_secure() -> bool:
     wanted = context.services().settings.admin_ui_cookie_secure
-    return is_https() if wanted == "auto" else wanted == "true"
+    return context.scheme() == "https" if wanted == "auto" else wanted == "true"

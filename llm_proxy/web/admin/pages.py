@@ -2,12 +2,14 @@
 
 from html import escape
 
-from flask import Response
+from flask import Response, render_template
 
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.web import context
+from llm_proxy.web.admin import cookies
 
 CSP = "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+_TITLES = {403: "Not permitted", 404: "Not found", 409: "Conflict", 502: "Backend unavailable", 503: "Unavailable"}
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title} · llm-proxy</title></head>
 <body><main><h1>{title}</h1>
@@ -25,8 +27,13 @@ def page(title: str, body: str, status: int = 200) -> Response:
 
 def error(refused: LlmProxyError) -> Response:
     """Return the page of an error: what happened, and the request's id."""
-    body = f"<p>{escape(refused.message)}</p>\n<p>Request: <code>{escape(context.request_id())}</code></p>"
-    response = page("Not possible", body, refused.status)
+    title = _TITLES.get(refused.status, "Not possible")
+    if cookies.is_signed_in():
+        values = {"title": title, "text": refused.message, "request_id": context.request_id()}
+        response = Response(render_template("admin/error.html", **values), refused.status)
+    else:
+        body = f"<p>{escape(refused.message)}</p>\n<p>Request: <code>{escape(context.request_id())}</code></p>"
+        response = page(title, body, refused.status)
     if refused.retry_after_s is not None:
         response.headers["Retry-After"] = str(refused.retry_after_s)
     return response
@@ -40,11 +47,6 @@ def guarded(response: Response) -> Response:
     headers.setdefault("X-Content-Type-Options", "nosniff")
     headers.setdefault("Referrer-Policy", "same-origin")
     headers.setdefault("Cache-Control", "no-store")
-    if is_https():
+    if context.scheme() == "https":
         headers.setdefault("Strict-Transport-Security", "max-age=31536000")
     return response
-
-
-def is_https() -> bool:
-    """Whether the client speaks HTTPS, with this server or with a trusted proxy in front of it."""
-    return context.scheme() == "https"

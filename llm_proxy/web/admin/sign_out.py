@@ -16,7 +16,7 @@ def routes(bp: Blueprint, path: str) -> None:
     """Add the routes. `path` is the admin UI's."""
 
     @bp.get("/auth/logout")
-    def logout_page() -> Response:
+    def sign_out_page() -> Response:
         """Ask first: a link or an image must not sign anybody out."""
         token = escape(cookies.form_token())
         form = (
@@ -25,7 +25,7 @@ def routes(bp: Blueprint, path: str) -> None:
         )
         return pages.page("Sign out", form)
 
-    @bp.post("/auth/logout")
+    @bp.post("/auth/logout", endpoint="sign_out")
     def logout() -> Response:
         """End the session; 403 for a form of another session."""
         held = cookies.secret()

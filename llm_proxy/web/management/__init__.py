@@ -2,8 +2,10 @@
 
 from flask import Blueprint, Response, g, request
 
+from llm_proxy.access.caller import Caller
 from llm_proxy.errors import LlmProxyError
-from llm_proxy.web.management import audit, cache, description, keys, projects, routing, tokens, usage
+from llm_proxy.web import context
+from llm_proxy.web.management import audit, cache, description, keys, projects, provider_keys, routing, tokens, usage
 from llm_proxy.web.management.call import Call
 from llm_proxy.web.management.services import ManagementServices
 
@@ -26,6 +28,11 @@ def blueprint(services: routing.Services) -> Blueprint:
         call = g.management_call = Call(services().audit)
         if call.is_inside:
             return
+        viewer = request.environ.get(context.CALLER)
+        if isinstance(viewer, Caller):
+            call.admit(viewer)
+            call.trust_origin()
+            return
         try:
             field = request.headers.get("Authorization")
             call.admit(services().gate.admit(field, peer=request.remote_addr, client_ip=call.client_ip))
@@ -40,7 +47,7 @@ def blueprint(services: routing.Services) -> Blueprint:
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
-    for part in (projects, tokens, keys, usage, audit, cache, description):
+    for part in (projects, provider_keys, tokens, keys, usage, audit, cache, description):
         part.routes(bp, services)
     routing.catch_all(bp)
     return bp

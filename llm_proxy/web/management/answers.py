@@ -62,6 +62,7 @@ def token_json(token: Token) -> dict[str, Any]:
         "project_id": token.project_id,
         "name": token.name,
         "metadata": token.metadata,
+        "providers": token.providers,
         "expires_at": time_of(token.expires_at),
         "is_active": token.is_active,
         "deactivated_at": time_of(token.deactivated_at),
@@ -137,7 +138,7 @@ def token_tag(token: Token) -> str:
     """`ETag` over what PATCH can change; counters have no part in it."""
     limits = (token.max_requests, token.idle_timeout_minutes, token.requests_per_minute, token.tokens_per_minute)
     budgets = (token.max_total_tokens, token.max_cost_nano_usd)
-    return _tag(token.is_active, limits, budgets, token.name, token.metadata)
+    return _tag(token.is_active, limits, budgets, token.name, token.metadata, token.providers)
 
 
 def _tag(*parts: Any) -> str:

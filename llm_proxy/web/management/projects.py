@@ -32,7 +32,11 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.PROJECT_CREATE, "failed to create project") as attempt:
 
             def do(keep: Keep) -> Answer:
-                new = NewProject.from_json(inputs.json_object(), wants_sk=services().wants_sk_keys)
+                new = NewProject.from_json(
+                    inputs.json_object(),
+                    wants_sk=services().wants_sk_keys,
+                    wants_key=not services().settings.providers,
+                )
                 project = services().projects.create(
                     new,
                     attempt.record,
@@ -46,7 +50,7 @@ def routes(bp: Blueprint, services: Services) -> None:
     def show(project_id: str) -> Response:
         """200 with the project; 404."""
         with current().attempt(AuditAction.PROJECT_READ, "failed to get project", project_id=project_id) as attempt:
-            project = services().projects.get(_checked(project_id))
+            project = services().projects.get(checked(project_id))
             attempt.succeeded()
         return answers.answer(answers.project_json(project), headers={"ETag": answers.project_tag(project)})
 
@@ -74,7 +78,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(
             AuditAction.TOKEN_REVOKE_BATCH, "failed to get project tokens", project_id=project_id
         ) as attempt:
-            found = services().projects.revoke_tokens(_checked(project_id), attempt.record)
+            found = services().projects.revoke_tokens(checked(project_id), attempt.record)
         counts = {
             "revoked_count": found.revoked,
             "already_revoked_count": found.already,
@@ -101,7 +105,8 @@ def _created(project: Project) -> Answer:
     return Answer(201, headers, answers.project_json(project))
 
 
-def _checked(project_id: str) -> str:
+def checked(project_id: str) -> str:
+    """Return an id that may be looked up. Raises BadRequest, and ResourceNotFound where it is none of the caller's."""
     if "/" in project_id or not project_id.strip():
         raise BadRequest("invalid project id", param="id", audit={"validation_error": "invalid project id"})
     current().caller.require_project(project_id)
@@ -110,5 +115,5 @@ def _checked(project_id: str) -> str:
 
 def _with_id(project_id: str) -> dict[str, object]:
     """The body; the path is judged first."""
-    _checked(project_id)
+    checked(project_id)
     return inputs.json_object()

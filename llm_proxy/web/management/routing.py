@@ -61,7 +61,7 @@ def add(
 
 def template(bp: Blueprint, rule: str) -> str:
     """Return a rule's path as the table of roles and the OpenAPI document write it."""
-    return f"{bp.url_prefix}{re.sub(r'<[^>]*>', '{id}', rule)}"
+    return f"{bp.url_prefix}{re.sub(r'<[^>]*>', '{id}', rule.replace('<provider>', '{provider}'))}"
 
 
 def _guarded(wanted: Operation, view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseReturnValue]:

@@ -8,6 +8,7 @@ from llm_proxy.audit.query import AuditLog
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.db.idempotency import IdempotencyKeys
+from llm_proxy.projects.provider_keys import ProviderKeyService
 from llm_proxy.projects.service import ProjectService
 from llm_proxy.settings import Settings
 from llm_proxy.tokens.service import TokenService
@@ -31,6 +32,14 @@ class ManagementServices(Protocol):
     @property
     def projects(self) -> ProjectService:
         """The rules of projects."""
+
+    @property
+    def provider_keys(self) -> ProviderKeyService:
+        """The rules of keys for providers side by side."""
+
+    @property
+    def provider_names(self) -> tuple[str, ...]:
+        """Names of the providers that are served, the default one first."""
 
     @property
     def wants_sk_keys(self) -> bool:

@@ -36,7 +36,7 @@ def routes(bp: Blueprint, services: Services) -> None:
                 wanted = inputs.json_object()
                 asked = wanted.get("project_id")
                 attempt.project_id = asked if isinstance(asked, str) else None
-                new = NewToken.from_json(wanted, defaults)
+                new = NewToken.from_json(wanted, defaults, services().provider_names)
                 issued = services().tokens.issue(
                     new,
                     attempt.record,
@@ -62,7 +62,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """200 with the token; 400 names the field; 404; 409 expired; 412."""
         with current().attempt(AuditAction.TOKEN_UPDATE, "failed to update token", details=_about(token_id)) as attempt:
             _checked(token_id)
-            patch = TokenPatch.from_json(inputs.json_object())
+            patch = TokenPatch.from_json(inputs.json_object(), services().provider_names)
             check = inputs.if_match(answers.token_tag)
             token = services().tokens.update(token_id, patch, attempt.record, check, current().caller.projects)
         return answers.answer(answers.token_json(token), headers={"ETag": answers.token_tag(token)})

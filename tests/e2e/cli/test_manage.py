@@ -46,6 +46,31 @@ def test_workflow_over_http(manages: dict[str, str], served: Gateway) -> None:
     assert made(manages, "project", "activate", project["id"])["is_active"] is True
 
 
+def test_an_issuers_key_is_enough_for_its_work(manages: dict[str, str]) -> None:
+    """The key comes from LLM_PROXY_MANAGEMENT_KEY; a 403 names the role that would do; a mistyped key is not sent."""
+    project = made(manages, "project", "create", "--name", "sandbox", "--api-key", KEY)
+    key = made(manages, "key", "create", "--name", "ci", "--role", "issuer", "--project-id", project["id"])
+    issuer = {**manages, "LLM_PROXY_MANAGEMENT_KEY": key["key"]}
+    who = run("whoami", variables=issuer)
+    assert [line.split(":")[0] for line in who.stdout.splitlines()] == ["Actor", "Role", "Projects", "Expires"]
+    assert project["id"] in who.stdout
+    assert "key:ci" in who.stdout
+    token = made(issuer, "token", "generate", "--project-id", project["id"])
+    assert made(issuer, "token", "revoke", token["id"])["revoked"] is True
+    refused = run("manage", "project", "list", variables=issuer)
+    assert refused.returncode == 1
+    assert "HTTP 403: this needs the role viewer" in refused.stderr
+    rolled = made(manages, "key", "roll", key["id"], "--overlap", "1h")
+    assert run("whoami", variables=issuer).returncode == 0
+    assert made(manages, "key", "update", key["id"], "--role", "viewer")["role"] == "viewer"
+    assert [item["name"] for item in made(manages, "key", "list", "--search", "CI")] == ["ci"]
+    assert made(manages, "key", "revoke", key["id"])["revoked"] is True
+    assert run("whoami", variables={**manages, "LLM_PROXY_MANAGEMENT_KEY": rolled["key"]}).returncode == 3
+    mistyped = run("whoami", variables={**manages, "LLM_PROXY_MANAGEMENT_KEY": key["key"][:-1] + "-"})
+    assert mistyped.returncode == 3
+    assert "checksum" in mistyped.stderr
+
+
 def test_texts_for_people(manages: dict[str, str]) -> None:
     """Columns and lines as the rows name them; the bearer is shown once, its expiry always."""
     project = made(manages, "project", "create", "--name", "texts", "--api-key", KEY)

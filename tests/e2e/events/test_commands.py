@@ -243,7 +243,7 @@ def test_a_start_that_fails_in_the_background_is_said(tmp_path: Path, empty: Red
     [
         (["--service", "loki"], "expected one of"),
         (["--service", "helicone"], "requires an API key"),
-        (["--batch-size", "0"], "DISPATCHER_BATCH_SIZE"),
+        (["--batch-size", "0"], "--batch-size 0: expected"),
         (["--backend", "file"], "No such option"),
         (["--api-key", "a", "--api-key-file", "b"], "only one of"),
     ],

@@ -108,6 +108,22 @@ CASES = {
         {"requests": 1, "errors": 1, "rejected{upgrade_not_supported}": 1},
         "upgrade_not_supported",
     ),
+    "row 14, first chunk": Case(
+        lambda gateway, token: (
+            request(
+                "/v1/files",
+                f"Authorization: Bearer {token.bearer}",
+                f"X-Request-ID: first-chunk-{token.id}",  # the refusal's own would be another
+                "Transfer-Encoding: chunked",
+                method="POST",
+            )
+            + b"zz\r\nabc\r\n0\r\n\r\n"
+        ),
+        400,
+        0,
+        {"requests": 1, "errors": 1, "rejected{malformed_request}": 1},
+        "malformed_request",
+    ),
     "row 15": Case(
         lambda gateway, token: post(CHAT, None),
         401,

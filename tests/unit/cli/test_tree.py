@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,3 +139,12 @@ def test_help_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for path in ALL:
         CliRunner().invoke(root, [*path, "--help"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["manage", "tokens", "projects", "cache", "audit", "usage"])
+def test_help_of_calls_over_http_loads_no_database_library(module: str) -> None:
+    """Each TAB starts a process; what only works on the database is imported when it runs."""
+    heavy = "{'sqlalchemy', 'alembic', 'flask', 'gevent'}"
+    code = f"import sys, llm_proxy.cli.{module}; print(sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

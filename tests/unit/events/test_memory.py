@@ -52,3 +52,9 @@ def test_a_subscriber_that_left_gets_nothing_more() -> None:
     bus.publish([b"c"])
     assert list(subscriber) == [b"a"]
     assert bus.stats().dropped == 1
+
+
+def test_numbers_are_reserved_in_one_piece() -> None:
+    """Each call gets a run of numbers that follows the last one."""
+    bus = MemoryBus()
+    assert [bus.reserve(1), bus.reserve(3), bus.reserve(1)] == [1, 2, 5]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.errors import ClientGone, InsufficientStorage, Overloaded, RequestTimeout, RequestTooLarge
+from llm_proxy.errors import ClientGone, InsufficientStorage, MalformedBody, Overloaded, RequestTimeout, RequestTooLarge
 from llm_proxy.forwarding.body import MEMORY_BYTES, HeldBody, Plain, Room, StreamedBody, Timed, hold, open_body
 
 
@@ -50,13 +50,23 @@ def test_a_body_that_is_not_here_yet_is_streamed_from_its_beginning() -> None:
     assert body.received_bytes == 5
 
 
-@pytest.mark.parametrize(("length", "waits"), [(None, False), (3, True)], ids=["chunked", "expects 100"])
-def test_nothing_is_read_ahead_where_the_client_has_not_begun(length: int | None, waits: bool) -> None:
+@pytest.mark.parametrize("length", [None, 3], ids=["chunked", "sized"])
+def test_nothing_is_read_ahead_where_the_client_waits(length: int | None) -> None:
     """Reading would make the server layer answer 100 before the provider had its say."""
     source = Pieces([b"abc"])
-    body = open_body(source, length, waits=waits)
+    body = open_body(source, length, waits=True)
     assert source.reads == 0
     assert whole(body) == b"abc"
+
+
+def test_a_chunked_body_is_opened_with_its_first_piece() -> None:
+    """A first chunk that is malformed is refused before anything is dispatched."""
+    with pytest.raises(MalformedBody):
+        open_body(Pieces([MalformedBody()]), None)
+    source = Pieces([b"abc", b"d"])
+    body = open_body(source, None)
+    assert source.reads == 1
+    assert whole(body) == b"abcd"
 
 
 def test_a_declared_size_beyond_the_limit_is_refused_unread() -> None:

@@ -1,9 +1,19 @@
 """The circuit's states and the worker's slots."""
 
+import math
+
 import pytest
 
 from llm_proxy.errors import CircuitOpen, Overloaded
-from llm_proxy.forwarding.breaker import COOL_DOWN_S, CircuitBreaker, ConcurrencyLimit, slot_limit
+from llm_proxy.forwarding.breaker import (
+    KNOWN_SCOPES,
+    NO_PROBE,
+    BreakerLimits,
+    CircuitBreaker,
+    ConcurrencyLimit,
+    Scope,
+    slot_limit,
+)
 
 
 class Clock:
@@ -22,72 +32,147 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def circuit(clock: Clock) -> CircuitBreaker:
-    """A closed circuit."""
-    return CircuitBreaker(clock)
+def breaker(clock: Clock) -> CircuitBreaker:
+    """With the limits that are the default."""
+    return CircuitBreaker(now=clock)
 
 
-def fail(circuit: CircuitBreaker, times: int) -> None:
-    """So many failures in a row."""
+CHAT, MODELS = ("/v1/chat/completions", "gpt-4o"), ("/v1/models", "")
+LIMITS = BreakerLimits()
+
+
+def run(breaker: CircuitBreaker, verdict: str, times: int = 1, scope: Scope = CHAT) -> None:
+    """So many exchanges with the same end."""
     for _ in range(times):
-        circuit.leave("fail", is_probe=circuit.enter())
+        breaker.leave(verdict, lambda: scope, breaker.enter(lambda: scope))
 
 
-def test_five_failures_in_a_row_open_it(circuit: CircuitBreaker) -> None:
+def is_closed(breaker: CircuitBreaker, scope: Scope = CHAT) -> bool:
+    """Whether an exchange is let through; it ends without a verdict."""
+    try:
+        probe = breaker.enter(lambda: scope)
+    except CircuitOpen:
+        return False
+    breaker.leave("neutral", lambda: scope, probe)
+    return True
+
+
+@pytest.mark.parametrize("verdict", ["fail", "unreachable"])
+def test_five_failures_in_a_row_open_it(breaker: CircuitBreaker, verdict: str) -> None:
     """Four do not; neutral endings between them change nothing."""
-    fail(circuit, 4)
-    circuit.leave("neutral")
-    assert not circuit.is_open
-    fail(circuit, 1)
+    run(breaker, verdict, 4)
+    run(breaker, "neutral")
+    assert not breaker.is_open
+    run(breaker, verdict)
     with pytest.raises(CircuitOpen) as caught:
-        circuit.enter()
+        breaker.enter(lambda: CHAT)
     assert caught.value.retry_after_s == 30
 
 
-def test_a_success_begins_the_count_anew(circuit: CircuitBreaker) -> None:
+@pytest.mark.parametrize("verdict", ["fail", "unreachable"])
+def test_a_success_begins_the_count_again(breaker: CircuitBreaker, verdict: str) -> None:
     """Failures must be consecutive."""
-    fail(circuit, 4)
-    circuit.leave("reset")
-    fail(circuit, 4)
-    assert not circuit.is_open
+    run(breaker, verdict, 4)
+    run(breaker, "reset")
+    run(breaker, verdict, 4)
+    assert not breaker.is_open
 
 
-def test_after_the_cool_down_one_probe_passes(circuit: CircuitBreaker, clock: Clock) -> None:
+@pytest.mark.parametrize("other", [MODELS, ("/v1/chat/completions", "gpt-5"), ("/v1/embeddings", "gpt-4o")])
+def test_a_failing_endpoint_or_model_closes_no_other_way(breaker: CircuitBreaker, other: Scope) -> None:
+    """Its circuit is its own; a host that cannot be reached is every endpoint's."""
+    run(breaker, "fail", 5)
+    assert (is_closed(breaker), is_closed(breaker, other)) == (False, True)
+    run(breaker, "unreachable", 5, other)
+    assert not is_closed(breaker, other)
+
+
+def test_a_host_that_answers_is_reachable(breaker: CircuitBreaker) -> None:
+    """A 503 after four failed connects begins the host's count again."""
+    run(breaker, "unreachable", 4)
+    run(breaker, "fail", scope=MODELS)
+    run(breaker, "unreachable", 4)
+    assert not breaker.is_open
+
+
+@pytest.mark.parametrize("verdict", ["fail", "unreachable"])
+def test_after_the_pause_one_probe_passes(breaker: CircuitBreaker, clock: Clock, verdict: str) -> None:
     """The second is refused while the first is out; its success closes the circuit."""
-    fail(circuit, 5)
-    clock.now += COOL_DOWN_S
-    assert circuit.enter() is True
-    with pytest.raises(CircuitOpen):
-        circuit.enter()
-    circuit.leave("reset", is_probe=True)
-    assert circuit.enter() is False
+    run(breaker, verdict, 5)
+    clock.now += LIMITS.open_s
+    probe = breaker.enter(lambda: CHAT)
+    assert not is_closed(breaker)
+    breaker.leave("reset", lambda: CHAT, probe)
+    assert breaker.enter(lambda: CHAT) is NO_PROBE
 
 
-def test_a_failed_probe_opens_it_again(circuit: CircuitBreaker, clock: Clock) -> None:
-    """For another cool-down."""
-    fail(circuit, 5)
-    clock.now += COOL_DOWN_S
-    circuit.leave("fail", is_probe=circuit.enter())
-    clock.now += COOL_DOWN_S - 1
-    with pytest.raises(CircuitOpen):
-        circuit.enter()
+@pytest.mark.parametrize("verdict", ["fail", "unreachable"])
+def test_a_failed_probe_opens_it_again(breaker: CircuitBreaker, clock: Clock, verdict: str) -> None:
+    """For another pause."""
+    run(breaker, verdict, 5)
+    clock.now += LIMITS.open_s
+    run(breaker, verdict)
+    clock.now += LIMITS.open_s - 1
+    assert not is_closed(breaker)
     clock.now += 1
-    assert circuit.enter() is True
+    assert is_closed(breaker)
 
 
-def test_a_neutral_probe_makes_way_for_another(circuit: CircuitBreaker, clock: Clock) -> None:
+@pytest.mark.parametrize("verdict", ["fail", "unreachable"])
+def test_a_neutral_probe_makes_way_for_another(breaker: CircuitBreaker, clock: Clock, verdict: str) -> None:
     """Its client left: nothing is known."""
-    fail(circuit, 5)
-    clock.now += COOL_DOWN_S
-    circuit.leave("neutral", is_probe=circuit.enter())
-    assert circuit.enter() is True
+    run(breaker, verdict, 5)
+    clock.now += LIMITS.open_s
+    assert is_closed(breaker)
+    assert is_closed(breaker)
+    assert breaker.is_open
 
 
-def test_latecomers_do_not_close_an_open_circuit(circuit: CircuitBreaker) -> None:
+def test_a_probe_that_the_scope_refuses_leaves_the_hosts_place(breaker: CircuitBreaker, clock: Clock) -> None:
+    """Both circuits are open; the host's pause is over, the endpoint's is not."""
+    run(breaker, "unreachable", 4)
+    early = breaker.enter(lambda: CHAT)
+    run(breaker, "unreachable")
+    clock.now += LIMITS.open_s
+    for _ in range(5):
+        breaker._leave_scope("fail", CHAT, early)
+    assert not is_closed(breaker)
+    assert is_closed(breaker, MODELS)
+
+
+def test_latecomers_do_not_close_an_open_circuit(breaker: CircuitBreaker) -> None:
     """What had been let through before says nothing about now."""
-    fail(circuit, 5)
-    circuit.leave("reset")
-    assert circuit.is_open
+    late = breaker.enter(lambda: CHAT)
+    run(breaker, "fail", 5)
+    breaker.leave("reset", lambda: CHAT, late)
+    assert not is_closed(breaker)
+
+
+def test_old_failures_do_not_count(clock: Clock) -> None:
+    """CIRCUIT_BREAKER_WINDOW; without one they do."""
+    for window_s, is_open in ((60.0, False), (math.inf, True)):
+        breaker = CircuitBreaker(BreakerLimits(window_s=window_s), now=clock)
+        run(breaker, "fail", 4)
+        clock.now += 61
+        run(breaker, "fail")
+        assert breaker.is_open is is_open
+
+
+def test_zero_failures_switch_it_off(clock: Clock) -> None:
+    """CIRCUIT_BREAKER_FAILURES=0."""
+    breaker = CircuitBreaker(BreakerLimits(failures=0), now=clock)
+    run(breaker, "fail", 100)
+    run(breaker, "unreachable", 100)
+    assert not breaker.is_open
+
+
+def test_what_clients_name_is_bounded(breaker: CircuitBreaker) -> None:
+    """Made-up models do not fill the memory; a model that works leaves nothing behind."""
+    for number in range(3 * KNOWN_SCOPES):
+        run(breaker, "fail", scope=("/v1/chat/completions", f"m{number}"))
+    assert len(breaker._by_scope) == KNOWN_SCOPES
+    run(breaker, "reset", scope=("/v1/chat/completions", f"m{3 * KNOWN_SCOPES - 1}"))
+    assert len(breaker._by_scope) == KNOWN_SCOPES - 1
 
 
 def test_slots_are_taken_and_given_back() -> None:

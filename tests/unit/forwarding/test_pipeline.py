@@ -15,6 +15,7 @@ from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.exchange import ExchangeRegistry
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
+from llm_proxy.forwarding.lane import Lane
 from llm_proxy.forwarding.pipeline import Pipeline, Reply
 from llm_proxy.forwarding.rejection_audit import RejectionAudit
 from llm_proxy.forwarding.reporters import AccessReporter, report_metrics
@@ -140,9 +141,11 @@ class Upstream:
         self.answer: Answer | BaseException = Answer()
         self.exchange = Exchange()
         self.sent: list[Any] = []
+        self.fields: dict[bytes, bytes] = {}
 
     def send(self, forward: Any, *, timeouts: Timeouts, begun: Any) -> Any:
         self.sent.append(forward)
+        self.fields = dict(forward.fields)  # the pipeline drops them once the head is there
         begun(self.exchange)
         if isinstance(self.answer, BaseException):
             raise self.answer
@@ -176,24 +179,32 @@ class World:
         self.directory, self.admission, self.upstream, self.client = Directory(), Admission(), Upstream(), Client()
         self.audited: list[Any] = []
         self.is_draining = False
-        self.registry, self.slots, self.circuit = ExchangeRegistry(), ConcurrencyLimit(1), CircuitBreaker()
+        self.registry, self.slots = ExchangeRegistry(), ConcurrencyLimit(1)
+        self.breaker_s = 0.0
+        self.breaker = CircuitBreaker(now=lambda: self.breaker_s)
         access = logs.AccessLog("error")
         settlement = Settlement(
             self.registry,
             admission=self.admission,  # type: ignore[arg-type]
-            circuit=self.circuit,
-            slots=self.slots,
             reporters=[report_metrics, RejectionAudit(self).report, AccessReporter(access).report],
         )
+        self._settlement, self._access = settlement, access
+        self.lane = Lane(self.provider, slots=self.slots, breaker=self.breaker)
+        self.make_pipeline()
+
+    def make_pipeline(self) -> None:
+        """Make it for the lane."""
+        provider = self.lane.provider
         self.pipeline = Pipeline(
-            self.provider,
+            self.lane,
             registry=self.registry,
-            settlement=settlement,
-            access=access,
+            settlement=self._settlement,
+            access=self._access,
             is_draining=lambda: self.is_draining,
             inspector=Inspector(ParameterRules(self.provider.param_whitelist), max_inspected_bytes=1 << 20),
             limits=NoLimits(),  # type: ignore[arg-type]
             steps=TokenSteps(
+                self.lane,
                 directory=self.directory,  # type: ignore[arg-type]
                 admission=self.admission,  # type: ignore[arg-type]
                 limits=NoLimits(),  # type: ignore[arg-type]
@@ -202,10 +213,10 @@ class World:
             admission=self.admission,  # type: ignore[arg-type]
             budgets=NoBudgets(),  # type: ignore[arg-type]
             cache=NoCache(),
-            slots=self.slots,
-            circuit=self.circuit,
             tap_factories=(),
-            request_fields=RequestFields(host="provider.example"),
+            request_fields=RequestFields(
+                host="provider.example", client_auth=provider.client_auth, is_beside=provider.is_beside
+            ),
             upstream=self.upstream,  # type: ignore[arg-type]
             timeouts=Timeouts(),
             cors=Cors(()),
@@ -300,7 +311,8 @@ def test_an_upgrade_to_something_else_is_ignored(world: World, upgrade: str) -> 
     assert (
         world.ask(UPGRADE=upgrade, CONNECTION="Upgrade, HTTP2-Settings", HTTP2_SETTINGS="AAMAAABk").status == "200 OK"
     )
-    names = {name for name, _ in world.upstream.sent[0].fields}
+    names = world.upstream.fields.keys()
+    assert b"Host" in names
     assert names.isdisjoint((b"Upgrade", b"Http2-Settings", b"Connection"))
 
 
@@ -342,7 +354,7 @@ def test_whatever_fails_after_the_token_was_good_counts_as_use(world: World, spo
         world.slots.take()
     elif spoilt == "circuit":
         for _ in range(5):
-            world.circuit.leave("fail")
+            world.breaker.leave("unreachable", lambda: ("", ""))
     else:
         world.admission.refusals["take"] = errors.ServiceUnavailable()
     reply = world.ask(**asked)
@@ -426,15 +438,14 @@ def test_a_head_request_settles_without_a_body(world: World) -> None:
 
 def test_a_neutral_probe_frees_the_way_for_the_next(world: World) -> None:
     """A probe that is refused by the quota neither opens nor closes the circuit."""
-    world.circuit._now = lambda: 0.0
     for _ in range(5):
-        world.circuit.leave("fail")
-    world.circuit._now = lambda: 100.0
+        world.breaker.leave("fail", lambda: ("/v1/chat/completions/", "gpt-4o"))
+    world.breaker_s = 100.0
     world.admission.refusals["take"] = errors.QuotaExhausted()
     b"".join(world.ask().body)
     world.admission.refusals.clear()
     assert b"".join(world.ask().body) == b"abcdef"
-    assert not world.circuit.is_open
+    assert not world.breaker.is_open
 
 
 def test_the_base_path_stands_before_the_target(world: World) -> None:
@@ -460,3 +471,91 @@ def test_what_is_no_bearer(lines: list[str]) -> None:
 def test_what_is_a_bearer(line: str) -> None:
     """The scheme in any case, blanks around the rest dropped."""
     assert bearer_of([line]) == "abc"
+
+
+# -- several providers ------------------------------------------------------------------------------------------------
+
+OTHER = "sk-0123456789abcdefghijkl"
+
+
+def beside(world: World, **changes: Any) -> World:
+    """The world's provider as one that is mounted beside a default one."""
+    provider = replace(
+        world.provider, name="other", mount="/other", client_auth=("X-API-KEY", "AUTHORIZATION"), **changes
+    )
+    world.lane = Lane(provider, slots=world.slots, breaker=world.breaker, is_default=False, has_neighbours=True)
+    world.make_pipeline()
+    return world
+
+
+def with_key(**facts: Any) -> TokenSnapshot:
+    """A token whose project has a key for the provider."""
+    project = ProjectSnapshot("project-id", True, "provider-key", provider_keys={"other": "other-key"})
+    return replace(FACTS, project=project, **facts)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"X_API_KEY": BEARER, "AUTHORIZATION": None},
+        {"X_API_KEY": f"Bearer {BEARER}", "AUTHORIZATION": None},
+        {"X_API_KEY": BEARER},
+        {"X_API_KEY": "dummy"},
+        {"X_API_KEY": BEARER, "AUTHORIZATION": "Basic Zm9v"},
+        {},
+    ],
+    ids=["native", "with scheme", "both", "only one is a token", "beside basic", "authorization"],
+)
+def test_a_token_is_found_in_the_providers_fields(world: World, fields: dict[str, Any]) -> None:
+    """The provider gets its own key, and none of the fields that may have carried the caller's token."""
+    beside(world).directory.facts = with_key()
+    assert world.ask(**fields).status == "200 OK"
+    sent = world.upstream.fields
+    assert sent[b"Authorization"] == b"Bearer other-key"
+    assert b"X-Api-Key" not in sent
+    assert BEARER.encode() not in b"".join(sent.values())
+
+
+@pytest.mark.parametrize(
+    ("facts", "asked", "status", "said"),
+    [
+        (with_key(), {"X_API_KEY": OTHER}, "401 Unauthorized", "ambiguous_credentials"),
+        (with_key(providers=("openai",)), {}, "403 Forbidden", "provider_not_allowed"),
+        (FACTS, {}, "403 Forbidden", "provider_not_configured"),
+        (with_key(), {"target": "/v1/chat/completions?key=AIzaSomething"}, "400 Bad Request", "token_in_query"),
+        (with_key(), {"AUTHORIZATION": None}, "401 Unauthorized", "invalid_token"),
+    ],
+)
+def test_what_a_provider_beside_others_refuses(
+    world: World, facts: TokenSnapshot, asked: dict[str, Any], status: str, said: str
+) -> None:
+    """Before anything is sent."""
+    beside(world).directory.facts = facts
+    reply = world.ask(**asked)
+    assert (reply.status, code(reply)) == (status, said)
+    assert world.upstream.sent == []
+
+
+def test_a_token_may_name_the_provider(world: World) -> None:
+    """Among others."""
+    beside(world).directory.facts = with_key(providers=("openai", "other"))
+    assert world.ask().status == "200 OK"
+
+
+@pytest.mark.parametrize(
+    ("path", "is_allowed"),
+    [
+        ("/v1/models/gpt-4o:generate", True),
+        ("/v1/models/gpt-4o%3Agenerate", True),
+        ("/v1/models/other:generate", False),
+        ("/v1/models/other%3Agenerate", False),
+        ("/v1/models/%6Fther:generate", False),
+        ("/v1/models/gpt-4o%2Fother:generate", False),
+    ],
+)
+def test_the_model_in_the_path_is_checked(world: World, path: str, is_allowed: bool) -> None:
+    """As the body's is, however it is written."""
+    beside(world, model_from=("/v1/models/{model}:*", "/v1/models/gpt-4o/{model}:*")).directory.facts = with_key()
+    reply = world.ask(target=path, body=b'{"contents":[]}')
+    assert (reply.status == "200 OK") is is_allowed
+    assert is_allowed or code(reply) == "param_not_allowed"

@@ -1,0 +1,57 @@
+"""Where a request carries the caller's token, by the rules of its provider, and where it must not."""
+
+from urllib.parse import unquote_plus
+
+from llm_proxy.errors import AmbiguousCredentials, InvalidToken, TokenInQuery
+from llm_proxy.forwarding.request import ProxyRequest
+from llm_proxy.forwarding.request_checks import bearer_of
+from llm_proxy.providers import Provider
+from llm_proxy.tokens.bearer import is_in, is_well_formed
+
+_KEY_PARAMETERS = frozenset(("key", "api_key", "api-key"))
+
+
+class Credentials:
+    """Finds the token in the requests to one provider."""
+
+    __slots__ = ("_is_beside", "_is_usual", "_names", "_where")
+
+    def __init__(self, provider: Provider) -> None:
+        self._names, self._is_beside = provider.client_auth, provider.is_beside
+        self._is_usual = self._names == ("AUTHORIZATION",)
+        first = self._names[0]
+        self._where = "Authorization: Bearer" if first == "AUTHORIZATION" else first.lower()
+
+    def bearer(self, request: ProxyRequest) -> str:
+        """Return the token that a request presents.
+
+        Raises:
+            InvalidToken: There is none, or in Authorization there are several or another scheme.
+            AmbiguousCredentials: Its fields hold two different tokens.
+        """
+        if self._is_usual:
+            return bearer_of(request.all("AUTHORIZATION"))
+        presented = [_presented(name, value) for name, value in request.fields if name in self._names]
+        tokens = {text for text in presented if is_well_formed(text)}
+        if len(tokens) > 1:
+            raise AmbiguousCredentials
+        found = next(iter(tokens), None) or next(filter(None, presented), None)
+        if found is None:
+            raise InvalidToken(description="missing or invalid authorization header")
+        return found
+
+    def check_query(self, query: str) -> None:
+        """Raise TokenInQuery, naming the parameter that holds a credential and the field to use."""
+        for pair in query.split("&"):
+            name = unquote_plus(pair.partition("=")[0])
+            if is_in(unquote_plus(pair)) or (self._is_beside and name.lower() in _KEY_PARAMETERS):
+                shown = "query" if is_in(name) else name[:64]
+                raise TokenInQuery(f"Send the token in the field {self._where}, not in the query", param=shown)
+
+
+def _presented(name: str, value: str) -> str:
+    """Return what a field presents, without the scheme of Authorization."""
+    scheme, blank, rest = value.strip().partition(" ")
+    if scheme.lower() == "bearer" and blank:
+        return rest.strip()
+    return "" if name == "AUTHORIZATION" else value.strip()

@@ -1,0 +1,34 @@
+"""One provider's lane: what its exchanges share."""
+
+from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit
+from llm_proxy.providers import AllowList, Provider
+from llm_proxy.providers.path_model import PathModel
+
+
+class Lane:
+    """A provider with the parts that are its own.
+
+    Attributes:
+        provider: The provider.
+        allowed: What may be asked of it.
+        models: Finds the model in a path.
+        slots: Exchanges at once.
+        breaker: Whether it is asked at all.
+        is_default: Whether the key in the project's own row is its.
+        has_neighbours: Whether other providers are served beside it.
+    """
+
+    __slots__ = ("allowed", "breaker", "has_neighbours", "is_default", "models", "provider", "slots")
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        slots: ConcurrencyLimit,
+        breaker: CircuitBreaker,
+        is_default: bool = True,
+        has_neighbours: bool = False,
+    ) -> None:
+        self.provider, self.slots, self.breaker = provider, slots, breaker
+        self.is_default, self.has_neighbours = is_default, has_neighbours
+        self.allowed, self.models = AllowList(provider), PathModel(provider.model_from)

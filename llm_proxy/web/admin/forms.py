@@ -1,0 +1,22 @@
+"""Forms: WTForms' fields, filled from the API's objects, and errors of the API shown at their field."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from wtforms import Form
+
+from llm_proxy.errors import LlmProxyError
+
+
+def show_error(form: Form, refused: LlmProxyError) -> None:
+    """Attach a refusal to the field that it names, or to the form as a whole."""
+    target = form._fields.get(refused.param or "")
+    if target is None:
+        form.form_errors.append(refused.message)
+    else:
+        target.errors = [*target.errors, refused.message]
+
+
+def changes(values: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members that differ: what a PATCH must carry, and nothing that another person may have changed."""
+    return {name: value for name, value in values.items() if before.get(name) != value}

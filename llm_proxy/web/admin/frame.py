@@ -1,0 +1,203 @@
+"""What every page shares: viewer, navigation, addresses of assets, filters of templates, and how a page is rendered."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from flask import Blueprint, Response, current_app, make_response, render_template, request, url_for
+
+from llm_proxy import __version__
+from llm_proxy.access.caller import Caller
+from llm_proxy.access.roles import operation
+from llm_proxy.errors import Forbidden, Unauthorized
+from llm_proxy.runtime.clock import parse_rfc3339, rfc3339, utc_now
+from llm_proxy.web import context
+from llm_proxy.web.admin import cookies
+from llm_proxy.web.admin.api import ApiResponse, LocalApi, ManagementApi
+
+API = "llm_proxy_admin_api"  # key of app.extensions: the ManagementApi of the pages
+_NEXT = re.compile(r"<\?([^>]*)>; rel=\"next\"")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An entry of the navigation: shown to viewers that may call the operation.
+
+    Attributes:
+        endpoint: Of the blueprint, such as `projects`.
+        operation: Method and path of the management API that the page needs.
+    """
+
+    endpoint: str
+    label: str
+    icon: str
+    operation: tuple[str, str]
+
+
+SECTIONS: tuple[tuple[str, tuple[Page, ...]], ...] = (
+    (
+        "",
+        (
+            Page("dashboard", "Dashboard", "layout-dashboard", ("GET", "/manage/projects")),
+            Page("projects", "Projects", "folder", ("GET", "/manage/projects")),
+            Page("tokens", "Tokens", "key-round", ("GET", "/manage/tokens")),
+        ),
+    ),
+    ("Observe", (Page("audit", "Audit Events", "scroll-text", ("GET", "/manage/audit")),)),
+)
+
+
+def viewer() -> Caller:
+    """Return who looks at the page. Raises Unauthorized without a session."""
+    session = cookies.session()
+    if session is None:
+        raise Unauthorized("sign in first")
+    return session.caller
+
+
+def may(method: str, path: str) -> bool:
+    """Whether the viewer may use an operation of the management API, by the table of roles and the read-only mode."""
+    row = operation(method, path)
+    if method != "GET" and is_read_only():
+        return False
+    try:
+        viewer().require(row)
+    except Forbidden:
+        return False
+    return True
+
+
+def is_read_only() -> bool:
+    """Whether ADMIN_UI_READ_ONLY forbids every change by the UI."""
+    return bool(context.services().settings.admin_ui_read_only)
+
+
+def api(
+    method: str,
+    path: str,
+    *,
+    query: Mapping[str, object] | None = None,
+    body: Any = None,
+    headers: Mapping[str, str] | None = None,
+) -> ApiResponse:
+    """Call the management API as the viewer. Raises ApiRefused, ResourceNotFound."""
+    client: ManagementApi = current_app.extensions[API]
+    return client.call(viewer(), method, path, query=query, body=body, headers=headers)
+
+
+def page(template: str, status: int = 200, **values: Any) -> Response:
+    """Return a rendered page of the package, or of ADMIN_UI_TEMPLATE_DIR where it has one of that name."""
+    response = make_response(render_template(f"admin/{template}", **values), status)
+    response.headers["Vary"] = "HX-Request, Cookie"
+    return response
+
+
+def register(bp: Blueprint) -> None:
+    """Add what templates use to the blueprint, and the default client of the API to the application."""
+
+    @bp.record_once
+    def setup(state: Any) -> None:
+        state.app.extensions.setdefault(API, LocalApi())
+        state.app.jinja_env.filters.update(FILTERS)
+
+    @bp.context_processor
+    def shared() -> dict[str, Any]:
+        session = cookies.session()
+        return {
+            "asset": asset,
+            "csrf_token": cookies.form_token,
+            "is_read_only": is_read_only(),
+            "may": may,
+            "navigation": [] if session is None else _navigation(),
+            "now": utc_now(),
+            "version": __version__,
+            "viewer": None if session is None else session.caller,
+            "with_query": with_query,
+        }
+
+
+def _navigation() -> list[dict[str, Any]]:
+    here = (request.endpoint or "").removeprefix("admin.").partition("_")[0]
+    sections = []
+    for title, entries in SECTIONS:
+        links = [
+            {
+                "href": url_for(f"admin.{entry.endpoint}"),
+                "icon": entry.icon,
+                "label": entry.label,
+                "is_current": entry.endpoint.partition("_")[0] == here,
+            }
+            for entry in entries
+            if f"admin.{entry.endpoint}" in current_app.view_functions and may(*entry.operation)
+        ]
+        if links:
+            sections.append({"title": title, "links": links})
+    return sections
+
+
+def with_query(**changes: object) -> str:
+    """Return this page's address with some query parameters changed; None removes one."""
+    kept = {name: value for name, value in request.args.items() if name not in changes}
+    kept |= {name: str(value) for name, value in changes.items() if value not in (None, "")}
+    return request.script_root + request.path + (f"?{urlencode(kept)}" if kept else "")
+
+
+def asset(name: str) -> str:
+    """Return the versioned address of a packaged file, so that browsers may keep it for long."""
+    return url_for("admin.static", filename=name, v=_digest(name))
+
+
+@lru_cache(maxsize=64)
+def _digest(name: str) -> str:
+    return hashlib.sha256(files("llm_proxy.web.admin").joinpath("static", name).read_bytes()).hexdigest()[:12]
+
+
+def _instant(value: object) -> datetime | None:
+    if isinstance(value, str):
+        return parse_rfc3339(value)
+    return value if isinstance(value, datetime) else None
+
+
+def _as_rfc3339(value: object) -> str:
+    at = _instant(value)
+    return "" if at is None else rfc3339(at)
+
+
+def _as_utc(value: object) -> str:
+    at = _instant(value)
+    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _number(value: object) -> str:
+    return "–" if value is None else f"{int(str(value)):,}"
+
+
+def _usd(value: object) -> str:
+    """Return an amount of USD, with as many digits as it needs to say something."""
+    if value is None:
+        return "–"
+    amount = Decimal(str(value))
+    return f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:.6f}"
+
+
+FILTERS = {"rfc3339": _as_rfc3339, "utc": _as_utc, "number": _number, "usd": _usd}
+
+
+def paging(found: ApiResponse) -> dict[str, str | None]:
+    """Return what the macro `pages` shows below a list: where the next page is, by the API's `Link`."""
+    count = len(found.data)
+    following = _NEXT.search(found.headers.get("link", ""))
+    is_first = not request.args.get("cursor")
+    text = f"{count} shown" if following or not is_first else f"{count} in all"
+    return {
+        "text": text,
+        "previous": None if is_first else with_query(cursor=None),
+        "next": with_query(cursor=parse_qs(following[1]).get("cursor", [""])[0]) if following else None,
+    }

@@ -1,0 +1,18 @@
+"""The UI's own health, as JSON: it answers without a session, for probes."""
+
+from flask import Blueprint, Response
+
+from llm_proxy import __version__
+from llm_proxy.runtime.clock import rfc3339, utc_now
+from llm_proxy.web.management.answers import answer
+
+
+def routes(bp: Blueprint) -> None:
+    """Add the route."""
+
+    @bp.get("/health")
+    def health() -> Response:
+        """200 with the state of the UI and of the proxy behind it."""
+        now = rfc3339(utc_now())
+        own = {"status": "ok", "timestamp": now, "service": "admin-ui", "version": __version__}
+        return answer({"admin": own, "backend": {"status": "ok", "timestamp": now, "version": __version__}})

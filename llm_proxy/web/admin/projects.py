@@ -1,0 +1,119 @@
+"""Projects: list, page, creation and changes."""
+
+from typing import Any
+
+from flask import Blueprint, flash, redirect, request, url_for
+from werkzeug.wrappers import Response
+from wtforms import BooleanField, DecimalField, Form, IntegerField, PasswordField, SelectField, StringField
+from wtforms.validators import InputRequired, Length, Optional
+
+from llm_proxy.errors import LlmProxyError
+from llm_proxy.web.admin import forms, frame
+from llm_proxy.web.admin.api import ApiResponse
+
+_PRIVACY = [("full", "Full: with bodies"), ("metadata", "Metadata: without bodies"), ("off", "Off: no events")]
+_REQUIRED = "Please fill in all required fields"
+
+
+class ProjectForm(Form):
+    """What a person may say of a project."""
+
+    name = StringField("Name", [InputRequired(), Length(max=255)])
+    api_key = PasswordField("Provider key", [Optional()], render_kw={"autocomplete": "off"})
+    is_active = BooleanField("Active")
+    event_privacy = SelectField("Events", choices=_PRIVACY)
+    requests_per_minute = IntegerField("Requests per minute", [Optional()])
+    tokens_per_minute = IntegerField("Model tokens per minute", [Optional()])
+    max_cost_usd_per_month = DecimalField("Budget per month (USD)", [Optional()], places=None)
+
+    def values(self) -> dict[str, Any]:
+        """Return the members of the API's object; the key only where one was typed."""
+        found = {name: field.data for name, field in self._fields.items()}
+        if found["max_cost_usd_per_month"] is not None:
+            found["max_cost_usd_per_month"] = float(found["max_cost_usd_per_month"])
+        if not found["api_key"]:
+            del found["api_key"]
+        return found
+
+
+def routes(bp: Blueprint) -> None:
+    """Add the routes."""
+
+    @bp.get("/projects")
+    def projects() -> Response:
+        """The list, by page or cursor, with search and state."""
+        size = min(request.args.get("size", 25, type=int) or 25, 100)
+        query = {
+            "limit": size,
+            "cursor": request.args.get("cursor"),
+            "search": request.args.get("search"),
+            "is_active": request.args.get("is_active"),
+            "sort": request.args.get("sort"),
+        }
+        found = frame.api("GET", "/manage/projects", query=query)
+        return frame.page("projects/list.html", projects=found.data, paging=frame.paging(found), sort=query["sort"])
+
+    @bp.get("/projects/new")
+    def projects_new() -> Response:
+        """The form of a new project."""
+        return frame.page("projects/form.html", form=ProjectForm(event_privacy="full", is_active=True), project=None)
+
+    @bp.post("/projects", endpoint="projects_create")
+    def create() -> Response:
+        """303 to the project; 400 or 409 with the form and what is wrong."""
+        form = ProjectForm(request.form)
+        if not form.validate() or not form.api_key.data:
+            return _again(form, None, _REQUIRED, 400)
+        values = form.values()
+        del values["is_active"]
+        try:
+            made = frame.api("POST", "/manage/projects", body=values)
+        except LlmProxyError as refused:
+            forms.show_error(form, refused)
+            return _again(form, None, None, refused.status)
+        flash("Project created.", "success")
+        return redirect(url_for("admin.projects_show", project_id=made.data["id"]), 303)
+
+    @bp.get("/projects/<project_id>")
+    def projects_show(project_id: str) -> Response:
+        """The page of a project."""
+        project = frame.api("GET", f"/manage/projects/{project_id}")
+        tokens = frame.api("GET", "/manage/tokens", query={"project_id": project_id, "limit": 10})
+        return frame.page("projects/show.html", project=project.data, tokens=tokens.data)
+
+    @bp.get("/projects/<project_id>/edit")
+    def projects_edit(project_id: str) -> Response:
+        """The form of a project as it is."""
+        project = frame.api("GET", f"/manage/projects/{project_id}")
+        form = ProjectForm(data={**project.data, "api_key": ""})
+        return frame.page("projects/form.html", form=form, project=project.data, tag=project.tag)
+
+    @bp.post("/projects/<project_id>", endpoint="projects_update")
+    def update(project_id: str) -> Response:
+        """303 to the project; 400, 409 or 412 with the form and what is wrong."""
+        project = frame.api("GET", f"/manage/projects/{project_id}")
+        form = ProjectForm(request.form)
+        form.is_active.data = request.form.getlist("is_active")[-1:] in (["true"], ["on"], ["y"])
+        if not form.validate():
+            return _again(form, project.data, _REQUIRED, 400)
+        tag = request.form.get("tag") or project.tag
+        body = forms.changes(form.values(), project.data)
+        try:
+            frame.api("PATCH", f"/manage/projects/{project_id}", body=body, headers={"If-Match": tag})
+        except LlmProxyError as refused:
+            if refused.status == 412:
+                return _conflict(form, project)
+            forms.show_error(form, refused)
+            return _again(form, project.data, None, refused.status)
+        flash("Project saved.", "success")
+        return redirect(url_for("admin.projects_show", project_id=project_id), 303)
+
+
+def _conflict(form: ProjectForm, project: ApiResponse) -> Response:
+    """Show both versions: what the person typed in the form, and what was saved meanwhile beside it."""
+    saved = project.data
+    return frame.page("projects/form.html", 409, form=form, project=saved, tag=project.tag, conflict=saved)
+
+
+def _again(form: ProjectForm, project: Any, error: str | None, status: int) -> Response:
+    return frame.page("projects/form.html", status, form=form, project=project, error=error)

@@ -1,0 +1,78 @@
+"""/manage/projects/{id}/provider-keys."""
+
+from flask import Blueprint, Response
+
+from llm_proxy.errors import WrongMethod
+from llm_proxy.model.audit_actions import AuditAction
+from llm_proxy.projects.provider_keys import ProviderKey
+from llm_proxy.web.management import answers, inputs
+from llm_proxy.web.management.call import current
+from llm_proxy.web.management.projects import checked
+from llm_proxy.web.management.routing import Services, add
+
+_ALL, _ONE = "/projects/<project_id>/provider-keys", "/projects/<project_id>/provider-keys/<provider>"
+
+
+def routes(bp: Blueprint, services: Services) -> None:
+    """Add the routes."""
+
+    def index(project_id: str) -> Response:
+        """200 with an array of obfuscated keys; 404."""
+        with current().attempt(AuditAction.PROVIDER_KEY_LIST, "failed to list keys", project_id=project_id) as attempt:
+            found = services().provider_keys.list(checked(project_id))
+            attempt.succeeded(key_count=len(found))
+        return answers.answer([_json(key) for key in found])
+
+    def put(project_id: str, provider: str) -> Response:
+        """200 with the key, obfuscated; 400 names the field; 404 unknown project."""
+        with current().attempt(
+            AuditAction.PROVIDER_KEY_UPDATE,
+            "failed to store key",
+            project_id=project_id,
+            details={"provider": provider},
+        ) as attempt:
+            wanted = _checked_body(project_id)
+            key = services().provider_keys.put(checked(project_id), provider, wanted, attempt.record)
+        return answers.answer(_json(key))
+
+    def remove(project_id: str, provider: str) -> Response:
+        """204; 400 the only provider's; 404 there is none."""
+        with current().attempt(
+            AuditAction.PROVIDER_KEY_DELETE,
+            "failed to delete key",
+            project_id=project_id,
+            details={"provider": provider},
+        ) as attempt:
+            services().provider_keys.remove(checked(project_id), provider, attempt.record)
+        return Response(status=204)
+
+    def only_listed(project_id: str) -> Response:
+        """405: keys are named by their provider."""
+        raise WrongMethod(["GET"])
+
+    def not_alone(project_id: str, provider: str) -> Response:
+        """405: a single key is not shown."""
+        raise WrongMethod(["DELETE", "PUT"])
+
+    add(bp, _ALL, "GET", index)
+    add(bp, _ONE, "PUT", put)
+    add(bp, _ONE, "DELETE", remove)
+    for method in ("POST", "PATCH", "DELETE"):  # else they would belong to a project whose id holds slashes
+        add(bp, _ALL, method, only_listed, is_refusal=True)
+    for method in ("GET", "POST", "PATCH"):
+        add(bp, _ONE, method, not_alone, is_refusal=True)
+
+
+def _checked_body(project_id: str) -> dict[str, object]:
+    """The body; the path is judged first."""
+    checked(project_id)
+    return inputs.json_object()
+
+
+def _json(key: ProviderKey) -> dict[str, object]:
+    return {
+        "provider": key.provider,
+        "api_key": key.api_key,
+        "created_at": answers.time_of(key.created_at),
+        "updated_at": answers.time_of(key.updated_at),
+    }

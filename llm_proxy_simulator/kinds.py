@@ -1,0 +1,61 @@
+"""The kinds of providers that can be simulated: where each wants its key, what it answers, how its errors look."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from llm_proxy_simulator import anthropic, google
+from llm_proxy_simulator.answers import Answer, Answers, error_answer
+from llm_proxy_simulator.plan import Plan
+from llm_proxy_simulator.uploads import Upload
+from llm_proxy_simulator.wire import Request
+
+
+class Answering(Protocol):
+    """The usual answers of a kind."""
+
+    def answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
+        """Return the usual answer to a request."""
+
+
+class _Prefixed:
+    """OpenAI's answers below other prefixes."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix, self._answers = re.compile(prefix), Answers()
+
+    def answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
+        """Answer as if the path began with /v1."""
+        found = self._prefix.match(request.path)
+        if found is None:
+            return error_answer(404, "Resource not found", "404")
+        return self._answers.answer(replace(request, target="/v1/" + request.path[found.end() :]), upload, plan)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind.
+
+    Attributes:
+        answers: Makes its answers.
+        error: From status, message, code and type to its error.
+        key_field: The field that it reads the key from.
+        scheme: What stands before the key in it.
+    """
+
+    answers: Callable[[], Answering]
+    error: Callable[..., Answer] = error_answer
+    key_field: str = "authorization"
+    scheme: str = "Bearer "
+
+
+KINDS = {
+    "openai": Kind(Answers),
+    "azure": Kind(lambda: _Prefixed(r"/openai/(?:deployments/[^/]+|v1)/"), key_field="api-key", scheme=""),
+    "anthropic": Kind(anthropic.AnthropicAnswers, anthropic.error, "x-api-key", ""),
+    "google": Kind(google.GoogleAnswers, google.error, "x-goog-api-key", ""),
+    "mistral": Kind(Answers),
+    "groq": Kind(lambda: _Prefixed("/openai/v1/")),
+    "openrouter": Kind(lambda: _Prefixed("/api/v1/")),
+}
