@@ -1,10 +1,31 @@
 """WebSockets as a client of the `websockets` library sees them."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from support.gateway import Gateway, Token
 from websockets.sync.client import ClientConnection, connect
+
+PROVIDER_FILE = """
+default_api: openai
+apis:
+  openai:
+    base_url: https://provider.invalid
+    allowed_endpoints: [/v1/responses, /v1/chat/completions, /v1/models]
+    allowed_methods: [GET, POST]
+    websockets:
+      paths: [/v1/responses, /v1/realtime]
+      dialect: openai
+"""
+
+
+def provider_file(folder: Path, more: str = "") -> str:
+    """Write a provider file that opens WebSockets; returns its path."""
+    path = folder / "providers.yaml"
+    path.write_text(PROVIDER_FILE + more)
+    return str(path)
+
 
 RESPONSES, REALTIME = "/v1/responses", "/v1/realtime?model=gpt-realtime"
 

@@ -1,30 +1,11 @@
 """A provider that speaks WebSocket, and a proxy before it; each test brings tokens of its own."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support.gateway import Gateway, Token, running_gateway
 from support.provider import Provider, running_provider
-
-PROVIDER_FILE = """
-default_api: openai
-apis:
-  openai:
-    base_url: https://provider.invalid
-    allowed_endpoints: [/v1/responses, /v1/chat/completions, /v1/models]
-    allowed_methods: [GET, POST]
-    websockets:
-      paths: [/v1/responses, /v1/realtime]
-      dialect: openai
-"""
-
-
-def provider_file(folder: Path, more: str = "") -> str:
-    """Write a provider file that opens WebSockets; returns its path."""
-    path = folder / "providers.yaml"
-    path.write_text(PROVIDER_FILE + more)
-    return str(path)
+from support.sockets import provider_file
 
 
 @pytest.fixture(scope="module")
