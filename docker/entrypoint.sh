@@ -4,11 +4,18 @@
 #
 # As root it hands the four folders to appuser and goes on as that user: a bind mount of another owner just works. As any
 # other user it says what to do where a folder cannot be written.
+#
+# EXTRA_CA_CERTS names a PEM file with further certificate authorities (a private CA, a company's TLS proxy). They are
+# trusted beside the public ones: both are written to one file, which REQUESTS_CA_BUNDLE and SSL_CERT_FILE name.
 set -eu
 
 app=/app
 user=100
 group=101
+bundle=/tmp/llm-proxy.ca.pem
+
+# The processes hold provider keys in memory: none of them leaves a core file.
+ulimit -c 0
 
 if [ "$(id -u)" = 0 ]; then
     for folder in "$app/data" "$app/logs" "$app/config" "$app/certs"; do
@@ -16,6 +23,16 @@ if [ "$(id -u)" = 0 ]; then
         [ ! -d "$folder" ] || find "$folder" ! -user "$user" -exec chown -h "$user:$group" {} + 2>/dev/null || :
     done
     exec setpriv --reuid "$user" --regid "$group" --clear-groups --no-new-privs "$0" "$@"
+fi
+
+if [ -n "${EXTRA_CA_CERTS:-}" ]; then
+    if [ ! -r "$EXTRA_CA_CERTS" ]; then
+        echo "llm-proxy: EXTRA_CA_CERTS=$EXTRA_CA_CERTS cannot be read by uid $(id -u)" >&2
+        exit 1
+    fi
+    public=$(python -c 'import certifi; print(certifi.where())')
+    { cat "$public"; echo; cat "$EXTRA_CA_CERTS"; } > "$bundle"
+    export REQUESTS_CA_BUNDLE="$bundle" SSL_CERT_FILE="$bundle"
 fi
 
 writable() {
@@ -31,8 +48,10 @@ case "${1:-}" in
         case "${LOG_FILE:-}${AUDIT_LOG_FILE:-}${FILE_EVENT_LOG:-} $*" in
             *"$app/logs"*) writable "$app/logs" ;;
         esac
-        # For the health check, which has to know what runs here. It may run under an init process.
-        printf '%s\n' "$@" > /tmp/llm-proxy.command
+        # For the health check, which has to know what runs here. It may run under an init process. For this user
+        # alone: a flag may hold a key.
+        rm -f /tmp/llm-proxy.command
+        (umask 077 && printf '%s\n' "$@" > /tmp/llm-proxy.command)
         ;;
 esac
 

@@ -19,7 +19,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from llm_proxy import __version__, logs  # noqa: E402
-from llm_proxy.runtime import shared_dir  # noqa: E402
+from llm_proxy.runtime import core_dumps, shared_dir  # noqa: E402
 from llm_proxy.server import configuration, interpreter  # noqa: E402
 from llm_proxy.settings import Loaded, hand_over, handed_over, load  # noqa: E402
 
@@ -44,6 +44,7 @@ def _end(number: int, frame: object) -> None:
 for _signal in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
     signal.signal(_signal, _end)  # gunicorn replaces them before it forks
 
+core_dumps.disable()
 _loaded = load()
 _settings = _loaded.settings
 hand_over(_loaded)

@@ -90,13 +90,14 @@ class Inquiry:
         values: Mapping[str, str],
         content: bytes | None = None,
         is_authorized: bool = True,
+        provider: str = "",
     ) -> None:
         self._cache, self._wishes, self._project, self._method, self._path = cache, asked, project, method, path
         self._fields, self._values, self._is_authorized = fields, values, is_authorized
         self._is_post = method == "POST"
         self._target = canonical_target(method, path, query)
         lifetime = asked.lifetime if self._is_post else ""
-        self._primary = primary_key(project, cache.provider, self._target, fields, content, lifetime)
+        self._primary = primary_key(project, provider or cache.provider, self._target, fields, content, lifetime)
         self._range = values.get("RANGE") if method == "GET" else None
         self._conditionals = not CONDITIONALS.isdisjoint(values)
         self._key: str | None = None

@@ -87,13 +87,14 @@ def get_project(project_id: str) -> None:
 )
 @click.option("--name", metavar="NAME", help="Name, not used yet.")
 @click.option("--openai-key", "--api-key", "api_key", metavar="KEY|-|@FILE", help="Provider key; - reads stdin.")
+@click.option("--no-key", is_flag=True, help="With PROVIDERS: without a key; `set-key` gives it some.")
 @_limit_options
-def create_project(name: str | None, api_key: str | None, **limits: str | None) -> None:
+def create_project(name: str | None, api_key: str | None, no_key: bool, **limits: str | None) -> None:
     """Create a project with its provider key."""
-    key = read_secret("--openai-key", api_key, prompt="Provider key" if name else None)
-    if not name or not key:
+    key = None if no_key else read_secret("--openai-key", api_key, prompt="Provider key" if name else None)
+    if not name or not (key or no_key):
         raise CommandError("--name and --openai-key are required")
-    body = {"name": name, "api_key": key, **_limits(limits)}
+    body = {"name": name, **given(api_key=key), **_limits(limits)}
     _show(client().call("POST", "/manage/projects", body=body))
 
 
@@ -146,6 +147,41 @@ def revoke_tokens(project_id: str) -> None:
     found = api.call("POST", f"/manage/projects/{_segment(api, project_id)}/tokens/revoke")
     names = {"revoked_count": "Revoked", "already_revoked_count": "Already revoked", "total_tokens": "Total"}
     output.emit(found, lambda: output.lines({text: found[name] for name, text in names.items()}))
+
+
+@project.command("set-key", examples=("llm-proxy manage project set-key my-team anthropic    # asks for the key",))
+@click.argument("project_id", metavar="PROJECT")
+@click.argument("provider", metavar="PROVIDER")
+@click.option("--key", "api_key", metavar="KEY|-|@FILE", help="The key; - reads stdin.")
+def set_key(project_id: str, provider: str, api_key: str | None) -> None:
+    """Set a project's key for a provider beside the default one."""
+    key = read_secret("--key", api_key, prompt="Provider key")
+    if not key:
+        raise CommandError("--key is required")
+    api = client()
+    path = f"/manage/projects/{_segment(api, project_id)}/provider-keys/{segment(provider)}"
+    stored = api.call("PUT", path, body={"api_key": key})
+    output.emit(stored, lambda: output.lines({"Provider": stored["provider"], "API Key": stored["api_key"]}))
+
+
+@project.command("list-keys")
+@click.argument("project_id", metavar="PROJECT")
+def list_keys(project_id: str) -> None:
+    """List a project's provider keys, obfuscated."""
+    api = client()
+    found = api.call("GET", f"/manage/projects/{_segment(api, project_id)}/provider-keys")
+    rows = [(key["provider"], key["api_key"], output.minute(key["updated_at"])) for key in found]
+    output.emit(found, lambda: output.table(("Provider", "API Key", "Updated"), rows))
+
+
+@project.command("remove-key")
+@click.argument("project_id", metavar="PROJECT")
+@click.argument("provider", metavar="PROVIDER")
+def remove_key(project_id: str, provider: str) -> None:
+    """Remove a project's key for a provider."""
+    api = client()
+    api.call("DELETE", f"/manage/projects/{_segment(api, project_id)}/provider-keys/{segment(provider)}")
+    output.emit({"provider": provider, "removed": True}, lambda: "Key removed")
 
 
 @project.command("delete")

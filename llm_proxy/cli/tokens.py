@@ -34,6 +34,7 @@ def token() -> None:
 
 def _limit_options(command: Any) -> Any:
     for name, metavar, text in (
+        ("--providers", "LIST|none", "Providers that it is good for, comma-separated."),
         ("--metadata", "JSON|none", "A flat object."),
         ("--name", "NAME|none", "A name for people."),
         ("--tokens-per-minute", "N|none", "Model tokens a minute."),
@@ -188,13 +189,15 @@ def _show(about: Mapping[str, Any]) -> None:
             "Expires": output.minute(about["expires_at"]) or "never",
             "Last used": output.minute(about["last_used_at"]),
         }
-        more = ("name", "metadata", *_NUMBERS, "total_tokens", "total_cost_usd")
+        more = ("name", "providers", "metadata", *_NUMBERS, "total_tokens", "total_cost_usd")
         return output.lines(shown | {label(name): _plain(about[name]) for name in more if about.get(name)})
 
     output.emit(about, as_text)
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
 
 
@@ -202,6 +205,8 @@ def _limits(said: Mapping[str, str | None]) -> dict[str, Any]:
     body: dict[str, Any] = {name: nullable(name, said[name]) for name in _NUMBERS if said.get(name) is not None}
     if (name := said.get("name")) is not None:
         body["name"] = None if name == "none" else name
+    if (providers := said.get("providers")) is not None:
+        body["providers"] = None if providers == "none" else [name.strip() for name in providers.split(",")]
     if (metadata := said.get("metadata")) is not None:
         try:
             body["metadata"] = None if metadata == "none" else json.loads(metadata)

@@ -4,12 +4,13 @@ Keeps `.env` and two projects, migrates, starts the server (and, without a provi
 what a first request needs, and stops all of it on Ctrl-C.
 """
 
+import argparse
 import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
@@ -30,13 +31,16 @@ from llm_proxy.crypto import UnopenableValue
 from llm_proxy.db.models import ProjectRow
 from llm_proxy.db.session import reading
 from llm_proxy.preflight import StartRefused, check, prepare
+from llm_proxy.providers import load_provider
 from llm_proxy.settings import Loaded, Settings
+from llm_proxy_simulator.kinds import KINDS
 
 _ENV_FILE = Path(".env")
 _STATE_FILE = Path("data/up.json")  # the last run's token, for its owner alone, as .env holds the management token
 _ADDRESS = "127.0.0.1:8080"
 _TOKEN_MINUTES = 12 * 60
 _KEPT_FOR = timedelta(hours=1)  # a token that lives for less is replaced
+_DEFAULT_KIND = "openai"
 _SIMULATED_KEY = "sk-simulated-provider"
 _NO_KEY = "sk-no-key-yet"  # of the project `default` until there is OPENAI_API_KEY; the project is inactive
 
@@ -53,14 +57,18 @@ class _Stopped(BaseException):
     """Ctrl-C or SIGTERM."""
 
 
-def main() -> NoReturn:
+def main(words: Sequence[str] | None = None) -> NoReturn:
     """Run; ends with 0 when it was asked to stop, 1 with one line on stderr when it cannot go on."""
+    parser = argparse.ArgumentParser(prog="bin/up")
+    kinds = [kind for kind in KINDS if kind != _DEFAULT_KIND]
+    parser.add_argument("--provider", action="append", default=[], choices=kinds, help="simulate this one beside")
+    beside = list(dict.fromkeys(parser.parse_args(words).provider))
     children = Children()
     code = 1
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _stop)
-        _run(children)
+        _run(children, beside)
     except _Stopped:
         code = 0
     except CommandError as error:
@@ -80,7 +88,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise _Stopped(number)
 
 
-def _run(children: Children) -> NoReturn:
+def _run(children: Children, beside: Sequence[str]) -> NoReturn:
     _make_env_file()
     loaded = _load()
     settings = loaded.settings
@@ -96,19 +104,41 @@ def _run(children: Children) -> NoReturn:
         if "OPENAI_API_URL" in loaded.sources:
             output.note("Note: OPENAI_API_URL is not used in this run, because there is no OPENAI_API_KEY")
         variables |= _to_loopback(children.first_line("simulated provider"))
+    if beside:
+        settings = _with_simulated(children, settings, beside)
+        variables["PROVIDERS"] = ",".join(settings.providers)
+        variables["PROVIDER_URLS"] = ",".join(f"{name}={url}" for name, url in settings.provider_urls)
+        variables |= {name: _spared() for name in ("NO_PROXY", "no_proxy")}
     children.start("server", gunicorn_command(), variables)
-    token = _ready_token(settings, is_simulated)
+    token = _ready_token(settings, is_simulated, beside)
     wait_until_ready(children, settings)
-    click.echo(_greeting(settings, token, is_simulated))
+    click.echo(_greeting(settings, token, is_simulated, beside))
     sys.stdout.flush()
     children.wait()
 
 
 def _to_loopback(url: str) -> dict[str, str]:
     """Variables that lead to a provider on this machine, past an HTTP proxy that is set for the real one."""
+    return {"OPENAI_API_URL": url, "NO_PROXY": _spared(), "no_proxy": _spared()}
+
+
+def _spared() -> str:
+    """Hosts that no HTTP proxy stands before, this machine among them."""
     spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    spared = f"{spared},127.0.0.1".lstrip(",")
-    return {"OPENAI_API_URL": url, "NO_PROXY": spared, "no_proxy": spared}
+    return f"{spared},127.0.0.1".lstrip(",")
+
+
+def _with_simulated(children: Children, settings: Settings, names: Sequence[str]) -> Settings:
+    """Start simulated providers of these kinds; return the settings with them beside the default one."""
+    urls = dict(settings.provider_urls or ())
+    for name in names:
+        title = f"simulated {name}"
+        command = [sys.executable, "-m", "llm_proxy.cli", "simulate-provider", "--kind", name]
+        children.start(title, command, os.environ)
+        urls[name] = children.first_line(title)
+    default = load_provider(replace(settings, providers=(), provider_urls=())).provider.name
+    served = tuple(dict.fromkeys((default, *(settings.providers or ()), *names)))
+    return replace(settings, providers=served, provider_urls=tuple(urls.items()))
 
 
 def _make_env_file() -> None:
@@ -138,8 +168,11 @@ def _load() -> Loaded:
     return loaded
 
 
-def _ready_token(settings: Settings, is_simulated: bool) -> _Token:
-    """Keep both projects; return the last run's token while it works for this project, else a new one."""
+def _ready_token(settings: Settings, is_simulated: bool, beside: Sequence[str]) -> _Token:
+    """Keep both projects, with a key for each simulated provider.
+
+    Return the last run's token while it works for this project, else a new one.
+    """
     with DirectClient(settings) as client:
         projects = {project["name"]: project for project in client.call("GET", "/manage/projects")}
         _keep_default(client, projects.get("default"), settings.openai_api_key)
@@ -152,6 +185,9 @@ def _ready_token(settings: Settings, is_simulated: bool) -> _Token:
             raise CommandError(
                 f"project {project['name']} is deactivated: llm-proxy manage project activate {project['id']}"
             )
+        for name in beside:
+            path = f"/manage/projects/{project['id']}/provider-keys/{name}"
+            client.call("PUT", path, body={"api_key": _SIMULATED_KEY})
         return _kept_token(client, project["id"]) or _new_token(client, project["id"])
 
 
@@ -220,13 +256,14 @@ def _stored_key(client: DirectClient, project_id: str) -> str | None:
     return opened
 
 
-def _greeting(settings: Settings, token: _Token, is_simulated: bool) -> str:
+def _greeting(settings: Settings, token: _Token, is_simulated: bool, beside: Sequence[str]) -> str:
     url, options = place(settings.listen_addr, is_tls=settings.enable_tls)
     upstream = (
         "the simulated provider (set OPENAI_API_KEY for the real one)"
         if is_simulated
         else f"{settings.openai_api_url or 'https://api.openai.com'}, key from OPENAI_API_KEY"
     )
+    upstream += "".join(f"\n          {url}/{name}: a simulated provider" for name in beside)
     return f"""
 Serving:  {url}
 Upstream: {upstream}

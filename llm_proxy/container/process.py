@@ -50,6 +50,7 @@ class Container(Proxy):
             self.publisher.start()
             self.meter.start()
             self._keeping = gevent.spawn(self._keep_house)
+            self._watching_loop = runtime_metrics.watch_loop()
         else:  # a development server with threads: nobody turns gevent's loop
             threading.Thread(target=self._beat_in_a_thread, daemon=True).start()
         runtime_metrics.watch()
@@ -82,6 +83,8 @@ class Container(Proxy):
         """Write down everything: counts, events, then audit records. `cut`: nothing is waited for."""
         if self._is_started:
             self._is_started = False
+            if self._watching_loop is not None:
+                self._watching_loop.kill()
             if self._keeping is not None:
                 self._keeping.kill()
                 if not cut:

@@ -57,6 +57,7 @@ class Proxy(Storage):
         self._render = render
         self._is_started = False
         self._keeping: gevent.Greenlet | None = None
+        self._watching_loop: gevent.Greenlet | None = None
 
     @cached_property
     def upstream(self) -> Upstream:

@@ -9,11 +9,13 @@ import sys  # noqa: E402
 from llm_proxy import logs  # noqa: E402
 from llm_proxy.dispatcher.options import OptionsError, options  # noqa: E402
 from llm_proxy.dispatcher.process import Process, StartFailed  # noqa: E402
+from llm_proxy.runtime import core_dumps  # noqa: E402
 from llm_proxy.settings import Loaded, load  # noqa: E402
 
 
 def main(arguments: list[str]) -> int:
     """Exit code 0 for a clean end, 1 for anything wrong with arguments, configuration or the run."""
+    core_dumps.disable()
     loaded = load()
     try:
         if loaded.faults:

@@ -287,7 +287,10 @@ def _model(value: Mapping[str, Any]) -> str | None:
 
 
 def _model_of(holder: Mapping[str, Any]) -> str | None:
-    return next((model for name in _MODEL_NAMES if (model := _text(holder.get(name)))), None)
+    for name in _MODEL_NAMES:
+        if model := _text(holder.get(name)):
+            return model
+    return None
 
 
 def _text(value: Any) -> str | None:

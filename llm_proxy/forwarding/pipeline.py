@@ -205,7 +205,7 @@ class Pipeline:
         self._limits.admit_address(request.client_addr)  # 8
         bearer = sockets.bearer(request) if is_socket else self._credentials.bearer(request)
         token = self._steps.admit(exchange, bearer)  # 9 to 12
-        named = budgets.check_model if budgets.needs_price(token) else None
+        named = self._steps.check_price if budgets.needs_price(token) else None
         if self._lane.models:
             self._check_path_model(request.path, named)
         if is_socket:

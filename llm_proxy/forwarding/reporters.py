@@ -75,6 +75,10 @@ class UsageRecorder:
             values.get("CONTENT-TYPE"),
             values.get("CONTENT-ENCODING"),
         )
+        lane = exchange.lane
+        usage.provider = lane.provider.name
+        if lane.models:
+            usage.path_model = lane.models.of(request.path)
         return usage
 
     def report(self, exchange: Exchange, row: Row, failure: BaseException | None) -> None:

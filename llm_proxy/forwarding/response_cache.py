@@ -177,13 +177,14 @@ class CacheSource:
     # -- looking up ---------------------------------------------------------------------------------------------------
 
     def _inquiry(self, directives: Wishes, exchange: Exchange, content: bytes | None) -> Inquiry:
-        request = exchange.request
+        request, provider = exchange.request, exchange.lane.provider
         return Inquiry(
             self._cache,
             directives,
             project=exchange.known_token.project_id,
+            provider=provider.name,
             method=request.method,
-            path=request.path,
+            path=provider.mount + request.path,  # as clients know it, and purges name it
             query=request.query,
             fields=request.fields,
             values=request.values,
@@ -276,7 +277,8 @@ class CacheSource:
         if lookup is None:
             exchange.cache_fields = _BYPASS
             if 200 <= status < 400 and exchange.request.method not in SAFE_METHODS:
-                self._cache.wrote(exchange.known_token.project_id, exchange.request.path, fields)
+                path = exchange.lane.provider.mount + exchange.request.path
+                self._cache.wrote(exchange.known_token.project_id, path, fields)
             return None
         lookup.is_framed = is_framed
         sent_at = exchange.timing.sent_ns / 1e9

@@ -64,6 +64,10 @@ class TokenSteps:
         self._budgets.check_project(token)
         return token
 
+    def check_price(self, model: str) -> None:
+        """Raise ModelNotPriced where the provider's model has no price."""
+        self._budgets.check_model(model, self._lane.provider.name)
+
     def key_of(self, project: ProjectSnapshot) -> str | None:
         """Return the project's key for the provider: empty where there is none, None where it does not open."""
         if self._lane.is_default:

@@ -95,7 +95,7 @@ class TurnDesk:
                 source=_Bytes(parameters),
                 length=len(parameters),
             ),
-            named=budgets.check_model if budgets.needs_price(token) else None,
+            named=self.steps.check_price if budgets.needs_price(token) else None,
             refuses_unseen=self._refuses_unseen and budgets.is_limited(token),
         )
         if body is not None and not isinstance(body, bytes):

@@ -130,9 +130,9 @@ class Budgets:
         """Return whether any budget limits this token."""
         return token.max_total_tokens is not None or Budgets.needs_price(token)
 
-    def check_model(self, model: str) -> None:
+    def check_model(self, model: str, provider: str = "") -> None:
         """Step 13: the model that a request names. Raises ModelNotPriced."""
-        if self._prices.of(model) is None:
+        if self._prices.of(model, provider) is None:
             raise ModelNotPriced(param="model")
 
     def flushed(self, token_ids: set[str], project_ids: set[str]) -> None:

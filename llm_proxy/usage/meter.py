@@ -11,8 +11,6 @@ from typing import Any, Final, NamedTuple
 
 import gevent
 
-from llm_proxy import metrics
-from llm_proxy.amounts import NANO
 from llm_proxy.formats.prompt import Prompt, read_prompt
 from llm_proxy.formats.reading import Reading, read
 from llm_proxy.formats.tokens import Estimator, by_size
@@ -20,9 +18,10 @@ from llm_proxy.formats.usage import MAX_COUNT, Usage
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.texts import printable
+from llm_proxy.usage.beat_sums import BeatSums
 from llm_proxy.usage.model_names import ModelNames
-from llm_proxy.usage.prices import Prices
-from llm_proxy.usage.rollup import Key, Rollup, Sums
+from llm_proxy.usage.prices import Price, Prices
+from llm_proxy.usage.rollup import Key, Rollup
 from llm_proxy.usage.tap import REQUEST_BYTES, Tap
 
 UNKNOWN = "unknown"  # in place of a model's name
@@ -30,7 +29,8 @@ BEAT_S = 0.1
 FLUSH_S = 1.0
 _PAUSE_S = 0.005  # between writes that are urgent
 _CLOSE_LIMIT_S, _CUT_LIMIT_S = 5.0, 1.0  # for a database that does not answer
-_YIELD_EVERY = 16  # exchanges read at once, before others get their turn
+_SLICE_S = 0.001  # of reading, before others get their turn
+_MAX_PRICED = 1000  # names of models whose price is remembered
 _GENERATES = re.compile(
     r"(?:^|/)(?:v[0-9]+[a-z0-9]*|openai|deployments/[^/]+)/"
     r"(?:chat/completions|completions|responses|realtime|messages|embeddings|complete)$"
@@ -51,6 +51,8 @@ class Metered:
         asked: The request's body as far as it is kept, in pieces.
         asked_bytes: Its length, as far as it has passed or is known.
         tap: The response's, where it can tell something.
+        provider: The provider's name.
+        path_model: The model that the path names.
         request_room: How many bytes of a body that is held on disk are of use.
     """
 
@@ -63,6 +65,8 @@ class Metered:
         "media_type",
         "method",
         "path",
+        "path_model",
+        "provider",
         "request_encoding",
         "request_type",
         "result",
@@ -76,6 +80,8 @@ class Metered:
     ) -> None:
         self.token, self.method, self.path = token, method, path
         self.request_type, self.request_encoding = request_type, request_encoding
+        self.provider = ""
+        self.path_model: str | None = None
         self.asked: list[bytes] = []
         self.asked_bytes, self.last = 0, b""
         self.tap: Tap | None = None
@@ -160,7 +166,9 @@ class Meter:
         today: Callable[[], date] = lambda: utc_now().date(),
     ) -> None:
         self._rollup, self._prices, self._estimator = rollup, prices, estimator
-        self._count_tokens, self._is_urgent, self._today = count_tokens, is_urgent, today
+        self._is_urgent, self._today = is_urgent, today
+        self._sums = BeatSums(rollup, count_tokens)
+        self._priced: dict[tuple[str, str], tuple[str, Price]] = {}
         self._urgent_writes = threading.Event()
         self._ended: deque[Metered] = deque()
         self._greenlets: list[gevent.Greenlet] = []
@@ -192,6 +200,7 @@ class Meter:
         """Read everything that has ended so far, for whoever decides by it."""
         while self._ended:
             self._read_next()
+        self._sums.end(self._today())
 
     def start(self) -> None:
         """Read and write in greenlets of this worker; a database that is slow must not let what is unread pile up."""
@@ -221,10 +230,18 @@ class Meter:
     def _run_reads(self) -> None:
         while not self._is_closed.is_set():
             gevent.sleep(BEAT_S)
-            for number in range(len(self._ended)):
-                self._read_next()
-                if number % _YIELD_EVERY == _YIELD_EVERY - 1:
-                    gevent.sleep(0)
+            if self._ended:
+                self._read_in_slices()
+                self._sums.end(self._today())
+
+    def _read_in_slices(self) -> None:
+        """Read what has ended by now; other greenlets run after each slice of time."""
+        began_s = time.perf_counter()
+        for _ in range(len(self._ended)):
+            self._read_next()
+            if time.perf_counter() - began_s > _SLICE_S:
+                gevent.sleep(0)
+                began_s = time.perf_counter()
 
     def _run_writes(self) -> None:
         while not self._is_closed.is_set():
@@ -240,13 +257,9 @@ class Meter:
         except IndexError:
             return
         try:
-            self._read(metered)
+            self._add(metered, self._result(metered))
         except Exception:
             _log.exception("an exchange's usage was not counted")
-
-    def _read(self, metered: Metered) -> None:
-        result = self._result(metered)
-        self._add(metered, result.usage, result.once, result.model, result.asked)
 
     def _result(self, metered: Metered) -> "Result":
         """Read an exchange, once for its sums and its event."""
@@ -288,39 +301,35 @@ class Meter:
                 usage.completion_tokens = by_size(metered.tap.received_bytes)
         return reading, usage, once
 
-    def _add(
-        self, metered: Metered, usage: Usage | None, once: str | None, model: str | None, asked: Callable[[], Prompt]
-    ) -> None:
+    def _add(self, metered: Metered, result: Result) -> None:
+        usage, once, token = result.usage, result.once, metered.token
+        name, price = self._named(metered, result)
+        cost = None if price is None else price.nano_usd(usage) if usage is not None else 0
+        if once is None:
+            self._sums.add(token, name, usage, cost)
+        else:
+            self._sums.add_once(token, Key(self._today(), token.project_id, token.id, name), usage, cost, once)
+
+    def _named(self, metered: Metered, result: Result) -> tuple[str, Price | None]:
+        """Return the name that an exchange is summed by, and the model's price."""
+        model, provider = result.model, metered.provider
+        known = self._priced.get((provider, model)) if model is not None else None
+        if known is not None:
+            return known
+        asked = result.asked
         model = model or _asked_model(metered, asked)
-        price = self._prices.of(model)
-        if price is None and usage is not None:
-            price = self._prices.of(_asked_model(metered, asked))
+        price = self._prices.of(model, provider)
+        if model is not None and price is not None and model == result.model and len(self._priced) < _MAX_PRICED:
+            self._priced[provider, model] = printable(model), price
+        if price is None and result.usage is not None:
+            price = self._prices.of(_asked_model(metered, asked), provider)
         is_good = metered.status is not None and 200 <= metered.status < 300
         if not model or not (is_good or price):  # a name without any successful response is no model
             model = UNKNOWN
-        cost = None if price is None else price.nano_usd(usage) if usage is not None else 0
-        token, day = metered.token, self._today()
         model = printable(model)
         if price is None and model != UNKNOWN:
-            model = self._names.bounded(model, token.id, day)
-        self._rollup.add(Key(day, token.project_id, token.id, model), Sums.of(usage, cost), once=once)
-        if usage is not None:
-            self._tell(usage, cost)
-            self._count_tokens(token, usage.total_tokens)
-
-    def _tell(self, usage: Usage, cost: int | None) -> None:
-        for kind, count in (
-            ("prompt", usage.prompt_tokens),
-            ("completion", usage.completion_tokens),
-            ("cached", usage.cached_tokens),
-            ("reasoning", usage.reasoning_tokens),
-        ):
-            if count:
-                metrics.model_tokens[kind].inc(count)
-        if cost is None:
-            metrics.UNPRICED.inc()
-        elif cost:
-            metrics.COST_USD.inc(cost / NANO)
+            model = self._names.bounded(model, metered.token.id, self._today())
+        return model, price
 
 
 def _content(fields: Iterable[tuple[str, str]]) -> tuple[str, str]:
@@ -345,6 +354,8 @@ def _of_size(metered: Metered) -> Usage | None:
 
 def _asked_model(metered: Metered, asked: Callable[[], Prompt]) -> str | None:
     """Return the model that the request names."""
+    if metered.path_model is not None:
+        return metered.path_model
     if metered.method in ("GET", "HEAD") or not metered.asked:
         return None
     if metered.request_type.lower().startswith("multipart/"):

@@ -51,10 +51,15 @@ class Prices:
     def __init__(self, by_model: Mapping[str, Price], date: datetime.date) -> None:
         self._by_model, self.date = dict(by_model), date
 
-    def of(self, model: str | None) -> Price | None:
-        """A model's price; a name that ends in a date has that of the name without it. None: it has none."""
+    def of(self, model: str | None, provider: str = "") -> Price | None:
+        """A model's price; a name that ends in a date has that of the name without it. None: it has none.
+
+        `provider`: an entry `PROVIDER/MODEL` goes before the model's own.
+        """
         if not model:
             return None
+        if provider and (own := self.of(f"{provider}/{model}")) is not None:
+            return own
         found = self._by_model.get(model)
         if found is None and (dated := _DATED.fullmatch(model)):
             found = self._by_model.get(dated[1])

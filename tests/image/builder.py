@@ -7,6 +7,7 @@ not installed. Needs root and mount namespaces, as CI has them.
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ from pathlib import Path
 
 from image.dockerfile import ROOT, Stage, context, stages
 
+# The image that this machine stands in for, by tag, by digest, or by both.
+BASE = re.compile(r"python:3\.11-slim(-bookworm)?(@sha256:[0-9a-f]{64})?")
 _BASE = "/mnt"  # where the namespace keeps its roots; nothing of it is seen outside
 _PASSED = ("PIP_", "SSL_CERT_", "REQUESTS_CA_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy")
 
@@ -120,7 +123,7 @@ def built(dockerfile: Path = ROOT / "docker" / "Dockerfile") -> Iterator[Image]:
 
 def _build(holder: int, stage: Stage, roots: dict[str, str]) -> str:
     """Run one stage's steps; returns its root."""
-    assert stage.base == "python:3.11-slim", stage.base
+    assert BASE.fullmatch(stage.base), stage.base
     home = f"{_BASE}/{stage.name}"
     root = f"{home}/root"
     _inside(

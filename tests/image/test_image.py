@@ -1,11 +1,12 @@
 """The image, as its steps make it: what it holds, how it starts, as whom, and how it is told to be well."""
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 from image import containers, dockerfile
-from image.builder import Image
+from image.builder import BASE, Image
 from image.dockerfile import ROOT, Stage, stages, words
 
 TOKEN = "a-management-token-of-some-length"
@@ -18,7 +19,7 @@ def final() -> Stage:
 
 def test_the_last_stage_states_what_was_promised(final: Stage) -> None:
     """User, working folder, volumes, ports, environment, health check, stop signal, entrypoint and command."""
-    assert final.base == "python:3.11-slim"
+    assert BASE.fullmatch(final.base)
     assert final.last("USER") == "100:101"
     assert final.last("WORKDIR") == "/app"
     assert words(final.last("VOLUME")) == ["/app/data", "/app/logs", "/app/config", "/app/certs"]
@@ -46,6 +47,13 @@ def test_the_last_stage_installs_nothing() -> None:
     fetching = [text for name, text in build.steps if name == "RUN" and "-r docker/" in text]
     assert fetching
     assert all(text.count("--require-hashes") == text.count(" -r ") for text in fetching)
+
+
+def test_the_base_image_is_one_digest() -> None:
+    """A tag that moves would change the image behind an unchanged Dockerfile."""
+    bases = {stage.base for stage in stages(ROOT / "docker" / "Dockerfile")}
+    assert len(bases) == 1
+    assert "@sha256:" in bases.pop()
 
 
 def test_docker_build_in_the_root_finds_the_dockerfile() -> None:
@@ -94,6 +102,47 @@ def test_every_driver_and_the_fast_parser_are_in(pod: containers.Pod | None) -> 
     code = "import psycopg2, pymysql, redis, gunicorn_h1c, llm_proxy; print(llm_proxy.__file__, llm_proxy.__version__)"
     done = pod.run("python", "-c", code)
     assert done.stdout.startswith("/opt/llm-proxy/lib/python3.11/site-packages/llm_proxy/"), done.stderr
+
+
+def test_every_back_end_of_the_dispatcher_loads(pod: containers.Pod | None) -> None:
+    """OpenTelemetry's exporter and tiktoken are in the image: no back end asks for a package."""
+    if pod is None:
+        return
+    code = (
+        "from llm_proxy.dispatcher import backends; import tiktoken\n"
+        "print(*(f'{n}={backends.backend_class(n).__name__}' for n in backends.names()))"
+    )
+    done = pod.run("python", "-c", code)
+    assert "otlp=OtlpBackend" in done.stdout, done.stderr
+
+
+def test_what_was_started_is_noted_for_its_user_alone(pod: containers.Pod | None) -> None:
+    """A key that was given as a flag cannot be read by another user, and no process leaves a core file."""
+    if pod is None:
+        return
+    server = pod.start("server", env={"MANAGEMENT_TOKEN": TOKEN})
+    pod.wait("http://127.0.0.1:8080/ready", server)
+    assert pod.run("stat", "-c", "%a %u", "/tmp/llm-proxy.command").stdout == "600 100\n"
+    limits = Path(f"/proc/{server.process.pid}/limits").read_text()
+    assert re.search(r"Max core file size +0 +0 ", limits)
+    assert server.stop() == 0, server.printed()
+
+
+def test_a_private_ca_is_trusted_beside_the_public_ones(pod: containers.Pod | None) -> None:
+    """EXTRA_CA_CERTS adds to certifi's bundle; a file that cannot be read ends the start with one line."""
+    if pod is None:
+        return
+    code = (
+        "import os, ssl; file = os.environ['REQUESTS_CA_BUNDLE']; assert file == os.environ['SSL_CERT_FILE']\n"
+        "print(open(file).read().count('BEGIN CERTIFICATE') > 50, 'a private CA' in open(file).read())"
+    )
+    pod.image.shell("echo '# a private CA' > ROOT/app/data/ca.crt")
+    done = pod.start("python", "-c", code, env={"EXTRA_CA_CERTS": "/app/data/ca.crt"})
+    assert done.process.wait(60) == 0, done.printed()
+    assert "True True" in done.printed()
+    missing = pod.start("server", env={"MANAGEMENT_TOKEN": TOKEN, "EXTRA_CA_CERTS": "/nowhere"})
+    assert missing.process.wait(60) == 1
+    assert "EXTRA_CA_CERTS=/nowhere cannot be read" in missing.printed()
 
 
 def test_a_token_is_all_that_it_takes_to_serve(pod: containers.Pod | None) -> None:

@@ -18,7 +18,9 @@ def pinned(text: str) -> dict[str, str]:
 def asked_for() -> list[Requirement]:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    lines = config["options"]["install_requires"].split("\n") + config["options.extras_require"]["fast"].split("\n")
+    lines = config["options"]["install_requires"].split("\n")
+    for extra in ("fast", "otlp", "tiktoken"):
+        lines += config["options.extras_require"][extra].split("\n")
     return [Requirement(line) for line in lines if line.strip()]
 
 
@@ -42,7 +44,7 @@ def test_every_line_has_hashes_and_none_names_an_index() -> None:
 
 def test_both_architectures_are_locked() -> None:
     """Packages that come as machine code have hashes of more than one file, for amd64 and arm64."""
-    for name in ("gevent", "psycopg2-binary", "cryptography", "orjson", "httptools"):
+    for name in ("gevent", "psycopg2-binary", "cryptography", "orjson", "httptools", "tiktoken"):
         block = re.search(rf"^{name}==.*?(?=^[a-z])", LOCKED, re.M | re.S)
         assert block is not None
         assert block[0].count("--hash") > 4, name

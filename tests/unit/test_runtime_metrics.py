@@ -1,5 +1,8 @@
 """Metrics of the Python process."""
 
+import time
+
+import gevent
 from prometheus_client import generate_latest
 
 from llm_proxy import metrics, runtime_metrics
@@ -36,3 +39,24 @@ def test_contracted_names_are_told_to_the_letter() -> None:
         assert f"# TYPE {name} untyped\n" in text
         assert f"\n{name} " in text
         assert f"{name}_total" not in text
+
+
+def test_what_holds_the_loop_shows_as_lag() -> None:
+    """A callback that keeps the loop for 0.2 s: a sample of more than 0.1 s, and none that long without one."""
+    name = "llm_proxy_loop_lag_seconds_bucket"
+
+    def late() -> float:
+        at_most = metrics.REGISTRY.get_sample_value(name, {"le": "0.1"}) or 0.0
+        return (metrics.REGISTRY.get_sample_value(name, {"le": "+Inf"}) or 0.0) - at_most
+
+    before = late()
+    watching = runtime_metrics.watch_loop()
+    try:
+        gevent.sleep(0)  # its wait begins
+        time.sleep(runtime_metrics.LAG_EACH_S + 0.2)  # not patched here: it holds the loop
+        with gevent.Timeout(5):
+            while late() == before:
+                gevent.sleep(0.01)
+    finally:
+        watching.kill()
+    assert late() - before == 1

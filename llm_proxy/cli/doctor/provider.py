@@ -21,6 +21,11 @@ from llm_proxy.settings import Settings
 _TIMEOUT_S = (5.0, 10.0)
 _KEYS_TRIED = 10
 _PATH = "/v1/models"
+_OWN_KEYS = "SELECT id, name, api_key FROM projects WHERE is_active ORDER BY name"
+_KEYS_BESIDE = (
+    "SELECT k.id, p.name, k.api_key FROM project_keys k JOIN projects p ON p.id = k.project_id"
+    " WHERE p.is_active AND k.provider = :provider ORDER BY p.name"
+)
 _CODES = {
     "unknown host": ("unknown-host", "correct base_url in the provider file, or OPENAI_API_URL; check DNS"),
     "connection refused": ("refused", "correct base_url in the provider file, or OPENAI_API_URL"),
@@ -31,20 +36,21 @@ _CODES = {
 
 
 def provider(patient: Patient) -> Iterator[Finding]:
-    """Ask for the list of models, without a key and with those of the projects."""
+    """Ask each provider for its list of models, without a key and with those of the projects."""
     try:
-        served = load_provider(patient.settings).provider
+        found = load_provider(patient.settings)
     except ProviderFileError:
         return  # said by the check of the file
-    try:
-        yield from _asked(served, patient.settings)
-    except requests.RequestException as exc:
-        words = words_of(exc)
-        code, remedy = _CODES.get(words, ("tls", "check the certificate, REQUESTS_CA_BUNDLE and the clock"))
-        yield fault(f"provider.{code}", f"{served.name} at {served.origin}: {words}", remedy)
+    for served in (found.provider, *found.others):
+        try:
+            yield from _asked(served, patient.settings, is_default=served is found.provider)
+        except requests.RequestException as exc:
+            words = words_of(exc)
+            code, remedy = _CODES.get(words, ("tls", "check the certificate, REQUESTS_CA_BUNDLE and the clock"))
+            yield fault(f"provider.{code}", f"{served.name} at {served.origin}: {words}", remedy)
 
 
-def _asked(served: Provider, settings: Settings) -> Iterator[Finding]:
+def _asked(served: Provider, settings: Settings, *, is_default: bool) -> Iterator[Finding]:
     asked_at_s = time.time()
     status, date = _get(served, None)
     if status >= 500:
@@ -57,36 +63,39 @@ def _asked(served: Provider, settings: Settings) -> Iterator[Finding]:
         yield good("provider", f"{served.name} at {served.origin} answers")
     if date is not None:
         yield from compare("provider", date, asked_at_s)
-    yield from _keys(served, settings)
+    yield from _keys(served, settings, None if is_default else served.name)
 
 
-def _keys(served: Provider, settings: Settings) -> Iterator[Finding]:
+def _keys(served: Provider, settings: Settings, beside: str | None) -> Iterator[Finding]:
     accepted = 0
-    for name, key in _project_keys(settings):
+    for name, key in _project_keys(settings, beside):
         status, _ = _get(served, key)
         if status in (401, 403):
-            what = f"the provider refuses the key of project {name} ({status})"
-            yield fault("provider.key-refused", what, "llm-proxy manage project update ID --openai-key -")
+            what = f"{beside or 'the provider'} refuses the key of project {name} ({status})"
+            command = "update ID --openai-key -" if beside is None else f"set-key ID {beside}"
+            yield fault("provider.key-refused", what, f"llm-proxy manage project {command}")
         elif status == 429:
             yield warning("provider.rate-limited", f"the provider limits {name} (429)", "wait, or check its plan")
         elif status < 400:
             accepted += 1
     if accepted:
-        yield good("provider.keys", f"the provider accepts the keys of {accepted} projects")
+        yield good("provider.keys", f"{beside or 'the provider'} accepts the keys of {accepted} projects")
 
 
-def _project_keys(settings: Settings) -> Sequence[tuple[str, str]]:
+def _project_keys(settings: Settings, beside: str | None) -> Sequence[tuple[str, str]]:
     """Names and keys of the first active projects; none where the database does not give them (said by its check)."""
     ring, found = KeyRing.of(settings), []
     try:
         engine = create_engine(settings)
         with reading(engine) as connection:
-            query = text("SELECT id, name, api_key FROM projects WHERE is_active ORDER BY name")
-            rows = connection.execute(query).fetchmany(_KEYS_TRIED)
+            query = text(_OWN_KEYS if beside is None else _KEYS_BESIDE)
+            rows = connection.execute(query, {} if beside is None else {"provider": beside}).fetchmany(_KEYS_TRIED)
         engine.dispose()
     except (DatabaseFault, SQLAlchemyError, OSError):
         return []
     for row_id, name, stored in rows:
+        if not stored:
+            continue
         try:
             found.append((str(name), ring.open(stored, row_id)))
         except UnopenableValue:
@@ -99,7 +108,10 @@ def _get(served: Provider, key: str | None) -> tuple[int, float | None]:
     fields = {} if key is None else {served.auth_header: f"{served.credential_prefix}{key}"}
     session = requests.Session()
     session.auth = lambda request: request  # a netrc file must not add a password
-    url = served.origin + served.base_path + _PATH
+    paths = (endpoint for endpoint in served.allowed_endpoints if endpoint.rstrip("/").endswith("/models"))
+    url = served.origin + served.base_path + next(paths, _PATH)
+    if served.error_shape == "anthropic":
+        fields["anthropic-version"] = "2023-06-01"  # it refuses requests without
     with session, session.get(url, headers=fields, timeout=_TIMEOUT_S, allow_redirects=False, stream=True) as answer:
         try:
             date = parsedate_to_datetime(answer.headers["Date"]).timestamp()

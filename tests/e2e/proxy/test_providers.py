@@ -1,10 +1,13 @@
 """Several providers side by side, over sockets: which one a request reaches, with what, and how refusals look."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.gateway import eventually
 from support.side_by_side import NAMES, SideBySide, canary, running_side_by_side
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
@@ -70,8 +73,6 @@ def test_usage_is_counted_for_each(world: SideBySide) -> None:
 
     def is_there() -> bool:
         return {"gpt-4o", "claude-sonnet-4-5", "gemini-2.5-flash"} <= models().keys()
-
-    from support.gateway import eventually
 
     eventually(is_there, what=lambda: str(models()))
     found = models()
@@ -206,3 +207,48 @@ apis:
             status, _, content = world.gateway.ask("POST", path, b"{}", headers=host)
             assert (status, json.loads(content)["code"]) == (404, "endpoint_not_found")
         assert world.gateway.ask("GET", "/metrics")[0] == 200
+
+
+def run(world: SideBySide, *words: str) -> tuple[int, str]:
+    """A command in the gateway's environment: exit code and output."""
+    env = world.gateway.env | {"MANAGEMENT_API_BASE_URL": world.url}
+    command = [sys.executable, "-m", "llm_proxy.cli", *words]
+    done = subprocess.run(command, env=env, cwd=world.gateway.folder, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_commands_know_the_providers(world: SideBySide) -> None:
+    """Keys are set, listed and removed; a token names providers; doctor asks each provider with each key."""
+    code, said = run(world, "manage", "project", "create", "--name", "by-command", "--no-key", "--json")
+    assert code == 0, said
+    project = json.loads(said)["id"]
+    assert run(world, "manage", "project", "set-key", project, "anthropic", "--key", "wrong-key-0123456789")[0] == 0
+    assert "anthropic" in run(world, "manage", "project", "list-keys", project)[1]
+    code, said = run(world, "doctor")
+    assert "anthropic refuses the key of project by-command (401)" in said, said
+    assert "mistral accepts the keys of 1 projects" in said
+    assert run(world, "manage", "project", "remove-key", project, "anthropic")[0] == 0
+    code, said = run(
+        world, "manage", "token", "generate", "--project-id", project, "--providers", "openai,groq", "--json"
+    )
+    assert code == 0, said
+    code, said = run(world, "manage", "token", "get", json.loads(said)["id"])
+    assert "openai, groq" in said
+
+
+def test_stored_responses_are_each_providers_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The same path of two providers is two entries; a purge names the address that clients use."""
+    variables = {"HTTP_CACHE_ENABLED": "true"}
+    with running_side_by_side(tmp_path_factory.mktemp("cache"), ("openai", "mistral"), **variables) as world:
+        token = {"Authorization": f"Bearer {world.token()}"}
+        for name in ("openai", "mistral"):
+            world.providers[name].set_rules({"path": "/v1/models", "fields": [["Cache-Control", "public, max-age=60"]]})
+        paths = ["/v1/models", "/mistral/v1/models"]
+        for wanted in ("stored", "hit"):
+            for path in paths:
+                _, fields, _ = world.gateway.ask("GET", path, headers=token)
+                assert fields["X-PROXY-CACHE"] == wanted, path
+        purge = {"method": "GET", "url": "/mistral/v1/models"}
+        assert world.manage("POST", "/manage/cache/purge", purge)[0] == 200
+        found = [world.gateway.ask("GET", path, headers=token)[1]["X-PROXY-CACHE"] for path in paths]
+        assert found == ["hit", "stored"]

@@ -17,7 +17,7 @@ def test_an_unforeseen_failure_is_500_with_the_rows_text(
 ) -> None:
     """A fault of the database says what could not be done, and nothing of SQL."""
     with manage.app.services.engine.begin() as connection:
-        for table in ("tokens", "projects"):
+        for table in ("tokens", "project_keys", "projects"):
             connection.execute(text(f"DROP TABLE {table}"))
     response = manage.call(method, path, body)
     assert (response.status_code, response.get_json()) == (500, {"error": said})

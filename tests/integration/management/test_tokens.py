@@ -14,7 +14,7 @@ from llm_proxy.db.types import to_column
 from .conftest import Manager
 
 SHOWN = {
-    "id", "token", "project_id", "name", "metadata", "expires_at", "is_active", "deactivated_at", "status",
+    "id", "token", "project_id", "name", "metadata", "providers", "expires_at", "is_active", "deactivated_at", "status",
     "request_count", "max_requests", "idle_timeout_minutes", "requests_per_minute", "tokens_per_minute",
     "max_total_tokens", "max_cost_usd", "total_tokens", "total_cost_usd", "created_at", "created_by",
     "last_used_at", "cache_hit_count",

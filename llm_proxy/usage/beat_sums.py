@@ -1,0 +1,94 @@
+"""What exchanges used within one beat, added up by token and model.
+
+A busy token has hundreds of exchanges between two beats. Each costs a few additions here; the rollup, the metrics and
+the limits of model tokens are told the sums at the beat's end.
+"""
+
+import threading
+from collections.abc import Callable
+from datetime import date
+
+from llm_proxy import metrics
+from llm_proxy.amounts import NANO
+from llm_proxy.formats.usage import Usage
+from llm_proxy.model.token import TokenSnapshot
+from llm_proxy.usage.rollup import Key, Rollup, Sums
+
+
+class _Line:
+    """The sums of one token and model."""
+
+    __slots__ = ("sums", "token", "unpriced")
+
+    def __init__(self, token: TokenSnapshot) -> None:
+        self.token, self.sums, self.unpriced = token, Sums(), 0
+
+    def add(self, usage: Usage | None, cost_nano_usd: int | None) -> None:
+        """Add one exchange."""
+        sums = self.sums
+        sums.requests += 1
+        if cost_nano_usd is not None:
+            sums.cost_nano_usd = (sums.cost_nano_usd or 0) + cost_nano_usd
+        if usage is None:
+            return
+        sums.prompt_tokens += usage.prompt_tokens
+        sums.completion_tokens += usage.completion_tokens
+        sums.cached_tokens += usage.cached_tokens
+        sums.reasoning_tokens += usage.reasoning_tokens
+        sums.estimated += usage.is_estimated
+        self.unpriced += cost_nano_usd is None
+
+
+class BeatSums:
+    """The sums of a worker's beat.
+
+    Args:
+        rollup: Gets them at the end of the beat.
+        count_tokens: Told of each token's model tokens then (limits a minute).
+    """
+
+    def __init__(self, rollup: Rollup, count_tokens: Callable[[TokenSnapshot, int], None]) -> None:
+        self._rollup, self._count_tokens = rollup, count_tokens
+        self._lines: dict[tuple[str, str], _Line] = {}
+        self._guard = threading.Lock()
+
+    def add(self, token: TokenSnapshot, model: str, usage: Usage | None, cost_nano_usd: int | None) -> None:
+        """Add one exchange; None as its cost: the model has no price."""
+        key = token.id, model
+        with self._guard:
+            line = self._lines.get(key)
+            if line is None:
+                line = self._lines[key] = _Line(token)
+            line.add(usage, cost_nano_usd)
+
+    def add_once(self, token: TokenSnapshot, key: Key, usage: Usage | None, cost: int | None, once: str) -> None:
+        """Add an exchange whose usage belongs to an object that counts once, whichever responses show it."""
+        line = _Line(token)
+        line.add(usage, cost)
+        self._tell(line)
+        self._rollup.add(key, line.sums, once=once)
+
+    def end(self, day: date) -> None:
+        """Hand the sums on, as those of that day."""
+        with self._guard:
+            lines, self._lines = self._lines, {}
+        for (token_id, model), line in lines.items():
+            self._rollup.add(Key(day, line.token.project_id, token_id, model), line.sums)
+            self._tell(line)
+
+    def _tell(self, line: _Line) -> None:
+        sums = line.sums
+        for kind, count in (
+            ("prompt", sums.prompt_tokens),
+            ("completion", sums.completion_tokens),
+            ("cached", sums.cached_tokens),
+            ("reasoning", sums.reasoning_tokens),
+        ):
+            if count:
+                metrics.model_tokens[kind].inc(count)
+        if line.unpriced:
+            metrics.UNPRICED.inc(line.unpriced)
+        if sums.cost_nano_usd:
+            metrics.COST_USD.inc(sums.cost_nano_usd / NANO)
+        if sums.total_tokens:
+            self._count_tokens(line.token, sums.total_tokens)
