@@ -81,6 +81,8 @@ def create_app(settings: Settings | None = None) -> LlmProxyFlask:
     app = LlmProxyFlask("llm_proxy", static_folder=None)
     app.faults = list(loaded.faults)
     app.services = app.extensions["llm_proxy"] = Container(settings, errors.render)
+    app.services.sources = loaded.sources
+    app.services.findings.examine = lambda: _examined(loaded)
     app.edge = AppEdge(app.services)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = None
@@ -90,6 +92,12 @@ def create_app(settings: Settings | None = None) -> LlmProxyFlask:
     _add_routes(app)
     register_commands(app)
     return app
+
+
+def _examined(loaded: Loaded) -> list[dict[str, Any]]:
+    from llm_proxy.cli.doctor.command import examine_running
+
+    return examine_running(loaded)
 
 
 def _add_routes(app: LlmProxyFlask) -> None:

@@ -186,6 +186,8 @@ class RequestTimeout(LlmProxyError, ClientConnectionError):
 class AuthenticationError(LlmProxyError):
     """The credential is not accepted (RFC 6750 §3.1)."""
 
+    token_id: str | None = None  # of the token that was refused, where it is known
+    project_id: str | None = None
     status, type, code, message = 401, "authentication_error", "invalid_token", "Invalid token"
     fields = (("WWW-Authenticate", "Bearer"),)
 
@@ -502,6 +504,21 @@ class DatabaseUnavailable(ManagementError):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, retry_after_s=1)
+
+
+class BusUnreachable(ManagementError):
+    """The event bus in Redis does not respond."""
+
+    status, type, message = 503, "server_error", "event bus unavailable"
+
+
+class TooManyTails(ManagementError):
+    """Too many clients of this worker watch events. A retry may reach another worker."""
+
+    status, type, message = 503, "server_error", "too many clients watch events"
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=1)
 
 
 class AuditUnavailable(ManagementError):

@@ -32,7 +32,17 @@ from llm_proxy.db.clock import Clock, WallClockGuard, database_now
 from llm_proxy.db.connector import connector_of
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.idempotency import KEPT as IDEMPOTENCY_KEPT
-from llm_proxy.db.models import AdminSessionRow, IdempotencyRow, LockRow, SignInRow, TokenRow, UsageObjectRow, UsageRow
+from llm_proxy.db.models import (
+    AdminSessionRow,
+    IdempotencyRow,
+    LockRow,
+    OutcomeRow,
+    RefusalRow,
+    SignInRow,
+    TokenRow,
+    UsageObjectRow,
+    UsageRow,
+)
 from llm_proxy.db.session import reading, writing
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.model.token import idled_out, passed_expiry
@@ -48,6 +58,7 @@ JOBS = (
     "usage",
     "idempotency_keys",
     "usage_objects",
+    "outcomes",
     "admin_sessions",
     "leases",
 )
@@ -56,6 +67,7 @@ TURN_S = 10.0  # how often a worker looks whether it leads
 HOURLY = timedelta(hours=1)
 FIRST = timedelta(minutes=5)  # after the start, so that servers which are often restarted tidy up, too
 OBJECTS_KEPT = timedelta(days=40)
+OUTCOMES_KEPT = timedelta(days=31)
 BATCH = 250  # rows a transaction: longer ones stop a worker and admission on SQLite
 TURN_LIMIT_S = 20.0  # of work and pauses; what is left is the next turn's
 LONGEST_LEASE = LEASE + timedelta(seconds=5)  # as another database server of a cluster may see it
@@ -242,6 +254,7 @@ class Housekeeper:
             yield _Job("usage", HOURLY, lambda now: self._drop_usage((now - sums_kept).date()))
         yield _Job("idempotency_keys", HOURLY, self._drop_idempotency_keys)
         yield _Job("usage_objects", HOURLY, self._drop_usage_objects)
+        yield _Job("outcomes", HOURLY, self._drop_outcomes)
         yield _Job("admin_sessions", HOURLY, self._drop_sessions)
         yield _Job("leases", HOURLY, self._forget_leases)
 
@@ -300,6 +313,12 @@ class Housekeeper:
     def _drop_usage_objects(self, now: datetime) -> Iterator[int]:
         is_old = UsageObjectRow.counted_at < now - OBJECTS_KEPT
         return _drop(self._engine, UsageObjectRow.__table__, ("project_id", "object_id"), is_old)
+
+    def _drop_outcomes(self, now: datetime) -> Iterator[int]:
+        key = tuple(column.name for column in OutcomeRow.__table__.primary_key)
+        yield from _drop(self._engine, OutcomeRow.__table__, key, OutcomeRow.hour < now - OUTCOMES_KEPT)
+        is_old = RefusalRow.refused_at < now - OUTCOMES_KEPT
+        yield from _drop(self._engine, RefusalRow.__table__, ("token_id", "code"), is_old)
 
     def _forget_leases(self, now: datetime) -> Iterator[int]:
         """Forget workers that were not heard of for a day: what they held stays charged, and their key goes.

@@ -44,7 +44,7 @@ class AppEdge:
         _log.info("draining", extra={"exchanges": len(self._services.exchanges.live)})
 
     def cut(self) -> None:
-        """The drain's time is over: exchanges end as row 22."""
+        """The drain's time is over: running exchanges are cut."""
         self._services.exchanges.cut("drain")
 
     def refused(self, refusal: Refusal) -> None:
@@ -57,7 +57,7 @@ class AppEdge:
             duration_s=refusal.duration_s,
             request_id=refusal.request_id,
             client_ip=refusal.client_addr,
-            fields={"error": refusal.code, "row": 26},
+            fields={"error": refusal.code, "ending": "refused_by_server", "row": 26},
         )
 
     def stopped(self, *, cut: bool) -> None:

@@ -2,7 +2,7 @@
 
 A request is charged one unit exactly when the proxy starts sending it to the provider, and the unit comes back only if
 no byte of it could be sent. Every request ends in one row; what counts follows from the row and nothing else.
-docs/architecture.md shows the same table; a test compares the two.
+docs/reference/behaviour.md shows the same table; a test compares the two.
 """
 
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ class Row:
     """One row: what a request that ended so counts.
 
     Attributes:
-        number: The row's number in data-plane §9; several entries may share it.
+        number: The row's number in the access line's deprecated field `row`; several entries may share it.
         outcome: What happened, in words.
         charge: Quota and `request_count`.
         is_counted: Whether it is one of the requests (R).
@@ -57,6 +57,11 @@ class Row:
     is_logged: bool = True
     audit: AuditAction | None = None
     is_use: bool = True
+
+    @property
+    def name(self) -> str:
+        """Return the ending's name in the access line and the docs, such as `drain_cut`."""
+        return _NAMES[self.outcome]
 
 
 def _refused(number: int, outcome: str, audit: AuditAction | None = None, *, is_use: bool = True) -> Row:
@@ -145,7 +150,7 @@ UPLOAD_TOO_LARGE = _exchange(
     is_error=True,
 )
 REVOKED = _exchange(29, "Stream cut because its token was revoked", "aborted", "revoked", is_error=True)
-CUT_BY_OPERATOR = _exchange(29, "Stream or turn cut by an operator", "aborted", "revoked", is_error=True)
+CUT = _exchange(29, "Cut by an operator", "aborted", "cut", is_error=True)
 DENIED_LATER = _refused(
     30, "Budget passed (429), idle token (401), model without price (403)", AuditAction.TOKEN_ACCESS, is_use=False
 )
@@ -186,13 +191,16 @@ TABLE: tuple[Row, ...] = (
     UPLOAD_ENDED,
     UPLOAD_TOO_LARGE,
     REVOKED,
-    CUT_BY_OPERATOR,
+    CUT,
     DENIED_LATER,
     REFUSED_LATER,
     WEBSOCKET,
 )
 
-# Refusals by class, the first that fits; what is not listed is row 24.
+# Each ending is called as its constant here.
+_NAMES = {row.outcome: name.lower() for name, row in tuple(globals().items()) if isinstance(row, Row)}
+
+# Refusals by class, the first that fits; what is not listed is a fault of the proxy.
 _REFUSALS: tuple[tuple[type[errors.LlmProxyError], Row], ...] = (
     (errors.TokenIdleExpired, DENIED_LATER),
     (errors.AuthenticationError, UNAUTHENTICATED),
@@ -217,7 +225,7 @@ _REFUSALS: tuple[tuple[type[errors.LlmProxyError], Row], ...] = (
     (errors.RequestTimeout, BODY_SILENT),
     (errors.InvalidRequest, INVALID),
 )
-_CUTS = {"drain": DRAIN_CUT, "closed": DRAIN_CUT, "revoked": REVOKED, "operator": CUT_BY_OPERATOR}
+_CUTS = {"drain": DRAIN_CUT, "closed": DRAIN_CUT, "revoked": REVOKED, "operator": CUT}
 
 
 @dataclass(slots=True)

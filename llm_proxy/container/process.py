@@ -49,6 +49,8 @@ class Container(Proxy):
             self.audit.start()
             self.publisher.start()
             self.meter.start()
+            self.outcomes.start()
+            self._meet_peers()
             self._keeping = gevent.spawn(self._keep_house)
             self._watching_loop = runtime_metrics.watch_loop()
         else:  # a development server with threads: nobody turns gevent's loop
@@ -66,6 +68,11 @@ class Container(Proxy):
         watch(metrics.RATELIMIT_FALLBACK, lambda: self.limits.is_in_fallback)
         watch(metrics.CIRCUIT_OPEN, lambda: any(lane.breaker.is_open for lane in self.lanes))
 
+    def _meet_peers(self) -> None:
+        self.streams.connect(self.peers)
+        self.tails.connect(self.peers)
+        self.peers.start()
+
     def _keep_house(self) -> None:
         while True:
             gevent.sleep(self.housekeeper.turn_s)
@@ -77,6 +84,7 @@ class Container(Proxy):
             self.audit.flush()
             self.publisher.turn()
             self.meter.beat()
+            self.outcomes.flush()
             time.sleep(BEAT_S)
 
     def stop(self, *, cut: bool = False) -> None:
@@ -91,6 +99,9 @@ class Container(Proxy):
                     self.housekeeper.close()
             self.admission.close()
             self.meter.close(cut=cut)
+            self.outcomes.close()
+            if "peers" in vars(self):
+                self.peers.close()
             self.publisher.close(cut=cut)
             self.audit.close()
             self.limits.close()

@@ -10,6 +10,7 @@ from llm_proxy.container.storage import Storage
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.events.capture import CaptureLimits
 from llm_proxy.events.make import make_publisher
+from llm_proxy.events.memory import MemoryBus
 from llm_proxy.events.publisher import Publisher
 from llm_proxy.events.queueing import Counters
 from llm_proxy.forwarding.build import (
@@ -34,6 +35,10 @@ from llm_proxy.forwarding.sockets import Sockets
 from llm_proxy.forwarding.token_steps import TokenSteps
 from llm_proxy.forwarding.turns import TurnDesk
 from llm_proxy.housekeeping import Housekeeper
+from llm_proxy.operations.streams import Streams
+from llm_proxy.operations.tail import Tails
+from llm_proxy.runtime import shared_dir
+from llm_proxy.runtime.peers import Peers
 from llm_proxy.settings import Settings
 from llm_proxy.transport import Upstream
 
@@ -105,6 +110,22 @@ class Proxy(Storage):
         return registry
 
     @cached_property
+    def streams(self) -> Streams:
+        """The exchanges that run in all workers."""
+        return Streams(self.exchanges)
+
+    @cached_property
+    def tails(self) -> Tails:
+        """Events as they come."""
+        bus = self.publisher.bus
+        return Tails(self.settings, bus if isinstance(bus, MemoryBus) else None)
+
+    @cached_property
+    def peers(self) -> Peers:
+        """The workers of this server."""
+        return Peers(shared_dir.shared(), {**self.streams.handlers(), **self.tails.handlers()})
+
+    @cached_property
     def lanes(self) -> tuple[Lane, ...]:
         """The providers that are served, each with its slots and circuits; the default one first."""
         others = self.loaded_provider.others
@@ -127,6 +148,7 @@ class Proxy(Storage):
         reporters: list[Reporter] = [
             report_metrics,
             self.usage_recorder.report,
+            self.outcomes.report,
             self.recorder.report,
             *audits,
             AccessReporter(self.access).report,

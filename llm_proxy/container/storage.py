@@ -1,6 +1,6 @@
 """The parts of a process that keep and read what lasts: database, tokens, quotas, audit, usage, limits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from functools import cached_property
 
@@ -31,6 +31,11 @@ from llm_proxy.limits.failures import Failures
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
 from llm_proxy.limits.redis import RedisStore as LimitsInRedis
+from llm_proxy.operations.bus_state import BusState
+from llm_proxy.operations.findings import Findings
+from llm_proxy.operations.outcome_log import OutcomeLog
+from llm_proxy.operations.outcomes import Outcomes
+from llm_proxy.operations.stats import Statistics
 from llm_proxy.projects.provider_keys import ProviderKeyService
 from llm_proxy.projects.service import ProjectService
 from llm_proxy.providers import LoadedProvider, Provider, load_provider
@@ -51,6 +56,8 @@ class Storage:
     Attributes:
         settings: All settings.
         phase: What the server layer says of this worker; `serving` where there is none.
+        sources: Where each variable that is set came from.
+        findings: What doctor finds; the application says how it is examined.
         workers: Worker processes of this server.
         worker_connections: Connections that the server layer accepts; None where there is no such bound.
     """
@@ -59,6 +66,8 @@ class Storage:
         self.settings = settings
         self.phase: Callable[[], str] = lambda: "serving"
         self.workers = 1
+        self.sources: Mapping[str, str] = {}
+        self.findings = Findings()
         self.worker_connections: int | None = None
 
     @cached_property
@@ -259,6 +268,26 @@ class Storage:
     def usage(self) -> UsageLog:
         """Reads what was used."""
         return UsageLog(self.engine)
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """Counts how requests end."""
+        return Outcomes(self.engine)
+
+    @cached_property
+    def outcome_log(self) -> OutcomeLog:
+        """Reads how requests ended."""
+        return OutcomeLog(self.engine)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Reads totals."""
+        return Statistics(self.engine)
+
+    @cached_property
+    def bus_state(self) -> BusState:
+        """Reads the event bus."""
+        return BusState(self.settings)
 
     @property
     def cache_purge(self) -> ResponseCache | None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llm_proxy.dispatcher.backends.base import Backend, Result, Verdict
-from llm_proxy.dispatcher.dead_letters import DeadLetters
 from llm_proxy.dispatcher.options import Options
 from llm_proxy.dispatcher.payload import Payload
 from llm_proxy.dispatcher.retry import HOLD_S, backoff_s, pause_s
 from llm_proxy.dispatcher.state import State
 from llm_proxy.dispatcher.transform import Transformer, Unparsable
 from llm_proxy.events.bus import UNREACHABLE, Entry, Source
+from llm_proxy.events.dead_letters import DeadLetters
 
 log = logging.getLogger(__name__)
 

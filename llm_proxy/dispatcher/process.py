@@ -13,7 +13,6 @@ from redis.client import Redis
 from llm_proxy import redisclient
 from llm_proxy.dispatcher.backends import backend_class
 from llm_proxy.dispatcher.backends.base import Backend, BackendConfig, BackendError
-from llm_proxy.dispatcher.dead_letters import DeadLetters
 from llm_proxy.dispatcher.delivery import Delivery
 from llm_proxy.dispatcher.health import listen
 from llm_proxy.dispatcher.loop import Loop, StopClock
@@ -22,6 +21,7 @@ from llm_proxy.dispatcher.series import Series
 from llm_proxy.dispatcher.state import State
 from llm_proxy.dispatcher.transform import Transformer
 from llm_proxy.events.bus import UNREACHABLE, NameTaken, Source
+from llm_proxy.events.dead_letters import DeadLetters
 from llm_proxy.events.list_source import ListSource
 from llm_proxy.events.stream_source import StreamSource
 from llm_proxy.formats.tokens import Estimator

@@ -26,7 +26,7 @@ from llm_proxy.formats.tokens import Estimator
 from llm_proxy.formats.usage import Usage
 from llm_proxy.runtime.clock import at_epoch, utc_now
 
-FAILED = frozenset(("connect_error", "upstream_aborted", "timeout", "revoked", "proxy_shutdown", "proxy_error"))
+FAILED = frozenset(("connect_error", "upstream_aborted", "timeout", "revoked", "cut", "proxy_shutdown", "proxy_error"))
 _ANTHROPIC_PATHS = ("/v1/messages", "/v1/complete")
 _NO_EXTRA = frozenset(("model", "messages", "input", "prompt", "instructions", "user", "stream"))
 

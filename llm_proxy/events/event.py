@@ -27,6 +27,7 @@ OUTCOMES = (
     "client_disconnect",
     "revalidated",
     "revoked",
+    "cut",
     "proxy_shutdown",
     "proxy_error",
 )  # the accounting table's

@@ -52,6 +52,11 @@ class Subscription:
         while (wire := self.get()) is not None:
             yield wire
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is left and nothing will come."""
+        return self._is_closed and not self._queue
+
     def end(self) -> None:
         """Nothing more will come; what is queued can still be taken."""
         self._is_closed = True

@@ -135,6 +135,11 @@ class Publisher:
         """Bytes on disk that this worker will replay."""
         return self._spool.pending_bytes if self._spool is not None else 0
 
+    @property
+    def bus(self) -> Bus:
+        """Where events go."""
+        return self._bus
+
     # -- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:

@@ -11,7 +11,7 @@ from llm_proxy.forwarding.exchange import Exchange
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.taps import Tap
 
-_BROKEN = frozenset(("upstream_aborted", "client_disconnect", "revoked", "proxy_shutdown", "proxy_error"))
+_BROKEN = frozenset(("upstream_aborted", "client_disconnect", "revoked", "cut", "proxy_shutdown", "proxy_error"))
 _log = logging.getLogger(__name__)
 
 

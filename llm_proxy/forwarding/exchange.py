@@ -1,7 +1,6 @@
 """The state of one exchange and its transitions, and the registry of those that run. Nothing is decided here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from llm_proxy.accounting.admission import Unit
@@ -20,7 +19,7 @@ from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.usage.meter import Metered
 
 Fields = Sequence[tuple[str, str]]
-CLIENT_GONE, REVOKED, OPERATOR = "client gone", "revoked", "operator"  # reasons of cuts; another is the drain's
+CLIENT_GONE, REVOKED, CUT_BY_OPERATOR = "client gone", "revoked", "operator"  # reasons of cuts, beside the drain's
 
 
 class Cuttable(Protocol):
@@ -37,31 +36,9 @@ class Seat(Protocol):
         """Give it back."""
 
 
-class Progress(Protocol):
-    """What carries bytes to a client."""
+class Sender(Protocol):
+    """What sends a body."""
 
-    @property
-    def sent_bytes(self) -> int:
-        """How many the server has taken so far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """A stream or WebSocket that is open now, for people to look at.
-
-    Attributes:
-        id: Of the request; `cut_one` takes it.
-        kind: `stream`, `websocket` or `turn`.
-        started_at: Seconds since 1970.
-        sent_bytes: To the client, so far.
-    """
-
-    id: str
-    kind: str
-    token_id: str
-    project_id: str
-    path: str
-    started_at: float
     sent_bytes: int
 
 
@@ -92,19 +69,19 @@ class Exchange:
         is_stale_served: A stale response stood in for a provider that failed.
         is_stream: Whether the response is an event stream.
         is_client_gone: Whether the client has closed its connection.
-        response_bytes: Body bytes that the server took.
+        response_bytes: Body bytes that the server took, once it has ended.
+        relay: What sends the body, while it does.
         timing: When it passed each point.
         cut_reason: Why it was cut; the first reason counts.
         kind: `request`, `websocket` for a handshake and what follows it, or `turn` of one.
         seat: Its place among the open WebSockets; released at the end.
         details: Further fields of its access line.
-        progress: What carries its bytes to the client, while that lasts.
     """
 
     __slots__ = (
         "_upstream", "bearer_hint", "body", "cache_fields", "cut_reason", "details", "directives", "event",
         "final_status", "has_slot", "is_client_gone", "is_dispatched", "is_settled", "is_stale_served", "is_stream",
-        "is_usable", "kind", "lane", "lookup", "probe", "progress", "request", "response_bytes", "scope", "seat",
+        "is_usable", "kind", "lane", "lookup", "probe", "relay", "request", "response_bytes", "scope", "seat",
         "sent_status", "served", "status", "taps", "timing", "token", "unit", "usage",
     )  # fmt: skip
 
@@ -129,11 +106,11 @@ class Exchange:
         self.kind = "request"
         self.seat: Seat | None = None
         self.details: dict[str, Any] | None = None
-        self.progress: Progress | None = None
         self.timing = Timing(int(request.received_at * 1e9))
         self.response_bytes = self.final_status = 0
         self.is_usable = self.is_dispatched = self.has_slot = False
         self.is_client_gone = self.is_stream = self.is_stale_served = self.is_settled = False
+        self.relay: Sender | None = None
         self._upstream: Cuttable | None = None
 
     @property
@@ -147,6 +124,11 @@ class Exchange:
         """Bytes of the request's body that have come."""
         body = self.body
         return len(body or b"") if body is None or isinstance(body, bytes) else body.received_bytes
+
+    @property
+    def relayed_bytes(self) -> int:
+        """Bytes of the response's body that the client was sent so far."""
+        return self.response_bytes if self.relay is None else self.relay.sent_bytes
 
     def attach(self, upstream: Cuttable) -> None:
         """A wait begins that `cut` must end. From here on the client's leaving ends the exchange."""
@@ -189,6 +171,7 @@ class Exchange:
 
     def detach(self) -> None:
         """It is over: watch the client no longer, and release the request's body."""
+        self.relay = None  # which holds this exchange
         client = self.request.client
         if client is not None:
             self.is_client_gone = self.is_client_gone or client.is_gone
@@ -210,18 +193,6 @@ class ExchangeRegistry:
         self.live: set[Exchange] = set()
         self.open_streams = self.open_sockets = 0
 
-    def listing(self) -> list[Open]:
-        """Return the streams, WebSockets and turns that are open in this worker, the oldest first."""
-        found = [shown for exchange in self.live if (shown := _shown(exchange)) is not None]
-        return sorted(found, key=lambda shown: shown.started_at)
-
-    def cut_one(self, id_: str) -> bool:
-        """End a stream, WebSocket or turn by its id; return whether there was one. A turn ends with its WebSocket."""
-        found = [x for x in self.live if x.request.request_id == id_ and _shown(x) is not None]
-        for exchange in found:
-            exchange.cut(OPERATOR)
-        return bool(found)
-
     def cut(self, reason: str) -> None:
         """End every exchange that runs; `drain` at the drain's end. Each is settled as its wait ends."""
         for exchange in list(self.live):
@@ -238,18 +209,3 @@ class ExchangeRegistry:
         for exchange in list(self.live):
             if exchange.is_stream and exchange.token is not None and exchange.token.id == token_id:
                 exchange.cut(REVOKED)
-
-
-def _shown(exchange: Exchange) -> Open | None:
-    token, request, progress = exchange.token, exchange.request, exchange.progress
-    if token is None or (exchange.kind == "request" and not exchange.is_stream):
-        return None
-    return Open(
-        request.request_id,
-        "stream" if exchange.kind == "request" else exchange.kind,
-        token.id,
-        token.project_id,
-        request.path,
-        request.received_at,
-        0 if progress is None else progress.sent_bytes,
-    )

@@ -332,14 +332,13 @@ class Pipeline:
         # A body's last piece waits until the cache has stored it, and one of unknown length for the provider: the
         # header section need not.
         is_stream = passed.is_event_stream or found is not None or not passed.has_length
-        relay = Relay(
+        relay = exchange.relay = Relay(
             answer,
             partial(self._settlement.settle, exchange),
             has_content=exchange.request.method != "HEAD" and answer.status not in NO_CONTENT_STATUSES,
             is_stream=is_stream,
             taps=data_taps,
         )
-        exchange.progress = relay
         return Reply(f"{answer.status} {answer.reason.decode('latin-1')}", fields, relay)
 
     def _response_started(self, exchange: Exchange, answer: Answer, is_stream: bool) -> None:

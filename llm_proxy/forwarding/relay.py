@@ -30,9 +30,12 @@ class Relay:
         has_content: False for HEAD, 204 and 304 (RFC 9110 §6.4.1): a body that nobody iterates is whole.
         is_stream: Yield b"" first: the server then sends the head at once instead of with the first piece.
         taps: Each gets every piece before the client does; taps keep references and parse after the end.
+
+    Attributes:
+        sent_bytes: What the server has taken so far.
     """
 
-    __slots__ = ("_answer", "_failure", "_is_settled", "_is_stream", "_is_whole", "_sent_bytes", "_settle", "_taps")
+    __slots__ = ("_answer", "_failure", "_is_settled", "_is_stream", "_is_whole", "_settle", "_taps", "sent_bytes")
 
     def __init__(
         self,
@@ -47,7 +50,7 @@ class Relay:
         self._failure: BaseException | None = None
         self._is_whole = not has_content
         self._is_settled = False
-        self._sent_bytes = 0
+        self.sent_bytes = 0
 
     def __iter__(self) -> Iterator[bytes]:
         """Pieces as they arrive. What is raised goes on to the server, which cuts: broken must look broken."""
@@ -59,7 +62,7 @@ class Relay:
                 for tap in taps:
                     tap(piece)
                 yield piece
-                self._sent_bytes += len(piece)  # after the yield: what the server took
+                self.sent_bytes += len(piece)  # after the yield: what the server took
             self._is_whole = True
         except GeneratorExit:  # dropped in the middle by its consumer, who went away
             raise
@@ -68,11 +71,6 @@ class Relay:
             raise
         finally:
             self.close()
-
-    @property
-    def sent_bytes(self) -> int:
-        """How many bytes the server has taken so far."""
-        return self._sent_bytes
 
     def abandon(self, failure: BaseException) -> None:
         """It cannot be sent: settle by what went wrong."""
@@ -87,4 +85,4 @@ class Relay:
         try:
             self._answer.close()
         finally:
-            self._settle(self._failure, self._sent_bytes, self._is_whole)
+            self._settle(self._failure, self.sent_bytes, self._is_whole)

@@ -112,7 +112,8 @@ class AccessReporter:
             "proxy_duration_ms": round((total_s - upstream_s) * 1000, 3),
             "request_bytes": exchange.received_bytes,
             "response_bytes": exchange.response_bytes,
-            "row": row.number,
+            "ending": row.name,
+            "row": row.number,  # deprecated
         }
         if exchange.details is not None:
             fields |= exchange.details

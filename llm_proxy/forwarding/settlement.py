@@ -64,7 +64,6 @@ class Settlement:
     def _settle(self, exchange: Exchange, failure: BaseException | None) -> None:
         exchange.timing.ended_s = time.monotonic()
         exchange.detach()
-        exchange.progress = None
         row = decide(
             Ending(
                 exchange.is_dispatched,

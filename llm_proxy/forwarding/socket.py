@@ -17,7 +17,7 @@ from gevent.lock import BoundedSemaphore
 
 from llm_proxy import metrics
 from llm_proxy.errors import LlmProxyError, UpstreamBroken, UpstreamCut, UpstreamError, UpstreamTimeout
-from llm_proxy.forwarding.exchange import CLIENT_GONE, OPERATOR, REVOKED
+from llm_proxy.forwarding.exchange import CLIENT_GONE, CUT_BY_OPERATOR, REVOKED
 from llm_proxy.forwarding.turns import Refused, SocketTurns
 from llm_proxy.websocket import frames
 from llm_proxy.websocket.dialects.openai import Unreadable
@@ -363,7 +363,7 @@ class Socket:
         elif reason == CLIENT_GONE:
             self.end(frames.GOING_AWAY, "client_gone", UpstreamCut(CLIENT_GONE))
         else:
-            code = "cut_by_operator" if reason == OPERATOR else reason
+            code = "cut_by_operator" if reason == CUT_BY_OPERATOR else reason
             self.end(frames.POLICY_VIOLATION, code, UpstreamCut(reason))
 
     def end(self, code: int, reason: str, cause: BaseException) -> None:

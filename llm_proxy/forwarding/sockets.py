@@ -98,7 +98,7 @@ class Sockets:
         leave(exchange, "reset")  # what follows holds neither slot nor circuit
         exchange.has_slot, exchange.probe = False, NO_PROBE
         exchange.response_started(101, is_stream=False)
-        exchange.served, exchange.progress = WEBSOCKET, socket
+        exchange.served, exchange.relay = WEBSOCKET, socket
         exchange.taps, exchange.event, exchange.usage = (), None, None
         exchange.details = {"kind": "websocket"}
         self._open[socket] = exchange

@@ -187,7 +187,7 @@ class SocketTurns:
             desk.settlement.settle(exchange, error)
             raise
         self._dispatch(exchange, message, asked.model, upstream)
-        turn = exchange.progress = _Turn(exchange)
+        turn = exchange.relay = _Turn(exchange)
         self._book.begin(turn, asked)
 
     def _exchange(self, message: bytes) -> Exchange:
@@ -247,7 +247,7 @@ class SocketTurns:
             desk.settlement.settle(exchange, error)
             raise
         self._dispatch(exchange, b"{}", None, upstream)
-        turn = exchange.progress = _Turn(exchange)
+        turn = exchange.relay = _Turn(exchange)
         self._book.begin(turn, None, said.response_id)
         return turn
 

@@ -64,7 +64,9 @@ class TokenRecord:
         """Raise TokenInactive, TokenExpired or TokenIdleExpired when the token is dead."""
         death = self.death(now)
         if death is not None:
-            raise death
+            error = death()
+            error.token_id, error.project_id = self.id, self.project_id
+            raise error
 
     @property
     def is_exhausted(self) -> bool:

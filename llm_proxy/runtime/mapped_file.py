@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_LOCK_LIMIT_S = 0.02  # a holder that was stopped in the few microseconds inside: going on is better than standing still
+# Wait for a holder that waits for a processor: to go on without the lock loses a count, so a limit admits too many.
+_LOCK_LIMIT_S = 0.5
+_STUCK_LOCK_LIMIT_S = 0.02  # once a holder kept it that long, because it is stopped: the event loop must go on
 _MODE = 0o600
 
 
@@ -49,6 +51,7 @@ class MappedFile:
         self._descriptor = -1
         self._pid = 0
         self._is_closed = False
+        self._lock_limit_s = _LOCK_LIMIT_S
         self._guard = threading.Lock()
 
     def close(self) -> None:
@@ -75,7 +78,11 @@ class MappedFile:
 
     @contextmanager
     def locked(self) -> Iterator[mmap.mmap]:
-        """Return its content, for this process alone while the block runs. Raises OSError."""
+        """Return its content, for this process alone while the block runs. Raises OSError.
+
+        Where a stopped process holds the lock, the block runs without it: the first time after half a second, then
+        after 20 ms each time until the lock is free again.
+        """
         with self._guard:  # threads of one process share the file's lock
             content = self.content()
             is_locked = self._lock()
@@ -90,11 +97,13 @@ class MappedFile:
         while True:
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock_limit_s = _LOCK_LIMIT_S
                 return True
             except BlockingIOError:
                 now = time.monotonic()
-                deadline = deadline or now + _LOCK_LIMIT_S
+                deadline = deadline or now + self._lock_limit_s
                 if now > deadline:
+                    self._lock_limit_s = _STUCK_LOCK_LIMIT_S
                     return False
                 os.sched_yield()
 

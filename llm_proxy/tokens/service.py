@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine, Select, false, func, insert, select, update
@@ -20,6 +20,7 @@ from llm_proxy.errors import BadRequest, Conflict, Forbidden, ResourceNotFound
 from llm_proxy.model.token import Revoked, has_status
 from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.tokens.bearer import hint, new_bearer
+from llm_proxy.tokens.rolling import RevokedOnes, alike, batch_details, ending, require_rollable
 from llm_proxy.tokens.token import NewToken, Token, TokenPatch, stored_providers
 
 _TABLE = TokenRow.__table__.c
@@ -212,6 +213,66 @@ class TokenService:
         self._changed(token_id)
         return not token.is_active
 
+    def roll(
+        self,
+        token_id: str,
+        overlap: timedelta,
+        record: Record,
+        then: Callable[[Connection, Issued], None] = lambda connection, issued: None,
+        check: Callable[[Token], None] = lambda token: None,
+        within: Within = None,
+        *,
+        actor: str | None = None,
+    ) -> Issued:
+        """Issue a token with the same limits and the same span of life; the old one ends after `overlap`.
+
+        Args:
+            overlap: 0: the old token is revoked at once. Its own `expires_at` holds where that comes first.
+            then: Called with the result inside the transaction.
+            check: Called with the old token inside the transaction; raises to stop.
+            within: Ids of the projects that the caller may see; None for all.
+            actor: The caller's name, for `created_by`.
+
+        Raises:
+            ResourceNotFound: No such token.
+            Forbidden: The project is inactive.
+            Conflict: The token is revoked or expired.
+        """
+        bearer, new_id = new_bearer(), str(uuid.uuid4())
+        with writing(self._engine) as connection:
+            now = self._now(connection)
+            old = _read(connection, token_id, now, within, lock=True)
+            check(old)
+            require_rollable(old, now)
+            self._require_active(connection, old.project_id)
+            new = alike(old)
+            connection.execute(insert(TokenRow), {"id": new_id, "created_by": actor, **_values(new, bearer, now)})
+            self._write(connection, token_id, ending(old, now, overlap))
+            issued = Issued(_read(connection, new_id, now), bearer)
+            minutes = int(overlap.total_seconds() // 60)
+            details = {"token_id": token_id, "new_token_id": new_id, "overlap_minutes": minutes}
+            record(connection, project_id=old.project_id, details=details)
+            then(connection, issued)
+        self._changed(token_id)
+        return issued
+
+    def revoke_these(self, token_ids: Sequence[str], record: Record, within: Within = None) -> RevokedOnes:
+        """Revoke several in one transaction, with an audit record for each project. Unknown ids are left out."""
+        with writing(self._engine) as connection:
+            now = self._now(connection)
+            found = _read_all(connection, token_ids, now, within)
+            for token in found:
+                if token.is_active:
+                    self._write(connection, token.id, {"is_active": False, "deactivated_at": now})
+            for project_id in sorted({token.project_id for token in found}):
+                revoked = [token for token in found if token.project_id == project_id]
+                record(connection, project_id=project_id, details=batch_details(revoked))
+        for token in found:
+            self._changed(token.id)
+        known = {token.id for token in found}
+        active = sum(token.is_active for token in found)
+        return RevokedOnes(active, len(found) - active, [id_ for id_ in dict.fromkeys(token_ids) if id_ not in known])
+
     def revoke_all(self, connection: Connection, project_id: str) -> Revoked:
         """Revoke a project's tokens in the caller's transaction, by one statement."""
         now = self._now(connection)
@@ -267,6 +328,15 @@ def _read(connection: Connection, token_id: str, now: datetime, within: Within =
     if row is None:
         raise ResourceNotFound("token not found", audit={"error_type": "token not found"})
     return Token.of(row, now)
+
+
+def _read_all(connection: Connection, token_ids: Sequence[str], now: datetime, within: Within) -> list[Token]:
+    """Return the tokens that are there, locked in the order of their ids."""
+    ids = [token_id for token_id in token_ids if token_id.isascii()]
+    query = select(TokenRow.__table__).where(_TABLE.id.in_(ids)).order_by(_TABLE.id).with_for_update()
+    if within is not None:
+        query = query.where(listing.within(_TABLE.project_id, within))
+    return [Token.of(row, now) for row in connection.execute(query).mappings()]
 
 
 def _require_revivable(token: Token, patch: TokenPatch, now: datetime) -> None:

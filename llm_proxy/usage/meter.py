@@ -132,6 +132,13 @@ class Metered:
         """The request's first bytes."""
         return self.asked[0] if len(self.asked) == 1 else b"".join(self.asked)
 
+    def model(self) -> str | None:
+        """Return the model that the request names, as far as its body is kept; None where it names none."""
+        try:
+            return _asked_model(self, self.prompt)
+        except Exception:  # the body is a client's: whatever cannot be read names no model
+            return None
+
     def prompt(self) -> Prompt:
         """Read the request."""
         return read_prompt(self.kept, self.request_encoding, self.asked_bytes)

@@ -1,22 +1,24 @@
 """The command."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from llm_proxy.cli import output
 from llm_proxy.cli.doctor import bundle as bundles
 from llm_proxy.cli.doctor import files, host, settings
-from llm_proxy.cli.doctor.database import database
+from llm_proxy.cli.doctor.database import answering, database
 from llm_proxy.cli.doctor.finding import Check, Finding, Patient, fault
 from llm_proxy.cli.doctor.provider import provider
 from llm_proxy.cli.doctor.redis import redis
 from llm_proxy.cli.environment import ENV_FILE, env_file, load_settings
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.tree import Command
+from llm_proxy.settings import Loaded
 
 CHECKS: tuple[Check, ...] = (
     settings.variables,
@@ -32,6 +34,17 @@ CHECKS: tuple[Check, ...] = (
     database,
     redis,
     provider,
+)
+CHEAP: tuple[Check, ...] = (  # for a server that runs: neither long, nor through the network to the provider
+    settings.variables,
+    settings.provider_file,
+    settings.secret_files,
+    files.written,
+    files.tls,
+    host.limits,
+    host.clock,
+    answering,
+    redis,
 )
 _MARKS = {"fault": "FAULT", "warning": "warn ", "good": "ok   "}
 
@@ -58,14 +71,20 @@ def doctor(bundle: str | None) -> None:
         click.get_current_context().exit(1)
 
 
-def examine(patient: Patient) -> Iterator[Finding]:
+def examine(patient: Patient, checks: Sequence[Check] = CHECKS) -> Iterator[Finding]:
     """Every finding of every check; a check that fails itself is a finding, too."""
-    for check in CHECKS:
+    for check in checks:
         try:
             yield from check(patient)
         except Exception as exc:  # one side that cannot be looked at must not hide the others
             what = f"the check {check.__module__.rpartition('.')[2]}.{check.__name__} ended with {type(exc).__name__}"
             yield fault("doctor.check-failed", what, "report it, with --bundle")
+
+
+def examine_running(loaded: Loaded) -> list[dict[str, Any]]:
+    """Return the findings of the cheap checks, for the server that these settings started."""
+    patient = Patient(loaded, os.environ.get(ENV_FILE) or ".env")
+    return [asdict(finding) for finding in examine(patient, CHEAP)]
 
 
 def _lines(findings: list[Finding]) -> Iterator[str]:

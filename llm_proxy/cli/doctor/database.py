@@ -57,6 +57,25 @@ def database(patient: Patient) -> Iterator[Finding]:
         engine.dispose()
 
 
+def answering(patient: Patient) -> Iterator[Finding]:
+    """Whether it answers, its clock and its migrations; nothing that reads whole tables."""
+    settings = patient.settings
+    engine = create_engine(settings)
+    try:
+        asked_at_s = time.time()
+        with reading(engine) as connection:
+            connection.execute(text("SELECT 1"))
+            theirs_s = _now(connection, settings.driver)
+        yield good("database", f"{settings.driver} answers")
+        if theirs_s is not None:
+            yield from compare("database", theirs_s, asked_at_s)
+        yield from _migrations(engine, patient)
+    except (DatabaseFault, SQLAlchemyError, sqlite3.Error, OSError) as exc:
+        yield cause(exc, settings.driver)
+    finally:
+        engine.dispose()
+
+
 def cause(error: BaseException, driver: str) -> Finding:
     """A driver's error in our words; theirs may hold host, user and statement."""
     words = " ".join(str(part) for part in _chain(error)).lower()

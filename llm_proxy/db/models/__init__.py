@@ -3,6 +3,7 @@
 from llm_proxy.db.models.access import AdminSessionRow, ManagementKeyRow, SignInRow
 from llm_proxy.db.models.audit import AuditFileRow, AuditRow, AuditWriterRow
 from llm_proxy.db.models.base import Base
+from llm_proxy.db.models.outcome import OutcomeRow, RefusalRow
 from llm_proxy.db.models.project import ProjectKeyRow, ProjectRow
 from llm_proxy.db.models.system import CachePurgeRow, IdempotencyRow, InstanceRow, LockRow
 from llm_proxy.db.models.token import TokenRow
@@ -19,8 +20,10 @@ __all__ = [
     "InstanceRow",
     "LockRow",
     "ManagementKeyRow",
+    "OutcomeRow",
     "ProjectKeyRow",
     "ProjectRow",
+    "RefusalRow",
     "SignInRow",
     "TokenRow",
     "UsageObjectRow",

@@ -5,7 +5,22 @@ from flask import Blueprint, Response, g, request
 from llm_proxy.access.caller import Caller
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.web import context
-from llm_proxy.web.management import audit, cache, description, keys, projects, provider_keys, routing, tokens, usage
+from llm_proxy.web.management import (
+    audit,
+    cache,
+    description,
+    dispatcher,
+    installation,
+    keys,
+    outcomes,
+    projects,
+    provider_keys,
+    routing,
+    sessions,
+    streams,
+    tokens,
+    usage,
+)
 from llm_proxy.web.management.call import Call
 from llm_proxy.web.management.services import ManagementServices
 
@@ -47,7 +62,21 @@ def blueprint(services: routing.Services) -> Blueprint:
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
-    for part in (projects, provider_keys, tokens, keys, usage, audit, cache, description):
+    for part in (
+        projects,
+        provider_keys,
+        tokens,
+        keys,
+        usage,
+        outcomes,
+        streams,
+        dispatcher,
+        audit,
+        cache,
+        sessions,
+        installation,
+        description,
+    ):
         part.routes(bp, services)
     routing.catch_all(bp)
     return bp

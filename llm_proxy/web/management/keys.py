@@ -1,11 +1,8 @@
 """/manage/keys and /manage/whoami."""
 
-from datetime import timedelta
-from typing import Any
-
 from flask import Blueprint, Response
 
-from llm_proxy.access.key import MAX_OVERLAP_MINUTES, KeyPatch, NewKey, whole
+from llm_proxy.access.key import KeyPatch, NewKey
 from llm_proxy.access.secret import PREFIX
 from llm_proxy.access.service import BY_NAME, SORTS, IssuedKey, KeyFilter, order_of
 from llm_proxy.db.idempotency import Answer
@@ -14,6 +11,7 @@ from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web.management import answers, inputs, pagination
 from llm_proxy.web.management.call import current
 from llm_proxy.web.management.once import Keep, once
+from llm_proxy.web.management.overlap import overlap
 from llm_proxy.web.management.routing import Services, add
 
 
@@ -69,12 +67,12 @@ def routes(bp: Blueprint, services: Services) -> None:
         ) as attempt:
             caller = current().caller
             services().keys.get(_checked(key_id), caller)
-            overlap, check = _overlap(), inputs.if_match(answers.key_tag)
+            span, check = overlap(), inputs.if_match(answers.key_tag)
 
             def do(keep: Keep) -> Answer:
                 issued = services().keys.roll(
                     key_id,
-                    overlap,
+                    span,
                     caller,
                     attempt.record,
                     lambda connection, issued: keep(connection, _issued(issued, 200)),
@@ -111,14 +109,6 @@ def _issued(issued: IssuedKey, status: int) -> Answer:
     if status == 201:
         headers["Location"] = f"/manage/keys/{issued.key.id}"
     return Answer(status, headers, {**answers.key_json(issued.key), "key": issued.secret}, secret="key")  # noqa: S106  (a member's name)
-
-
-def _overlap() -> timedelta:
-    """Read the body, which may be empty. Raises BadRequest."""
-    wanted: dict[str, Any] = inputs.json_object() if inputs.raw_body().strip() else {}
-    if wanted.get("overlap_minutes") is None:
-        return timedelta(0)
-    return timedelta(minutes=whole(wanted, "overlap_minutes", 0, MAX_OVERLAP_MINUTES))
 
 
 def _about(key_id: str) -> dict[str, str]:

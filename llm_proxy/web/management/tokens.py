@@ -1,5 +1,7 @@
 """/manage/tokens."""
 
+from typing import Any
+
 from flask import Blueprint, Response
 
 from llm_proxy.db.idempotency import Answer
@@ -11,7 +13,10 @@ from llm_proxy.tokens.token import NewToken, TokenDefaults, TokenPatch
 from llm_proxy.web.management import answers, inputs, pagination
 from llm_proxy.web.management.call import current
 from llm_proxy.web.management.once import Keep, once
+from llm_proxy.web.management.overlap import overlap
 from llm_proxy.web.management.routing import Services, add, named_project
+
+MOST_REVOKED = 200  # ids of one call; all of them stand in its audit record
 
 
 def routes(bp: Blueprint, services: Services) -> None:
@@ -74,11 +79,42 @@ def routes(bp: Blueprint, services: Services) -> None:
             services().tokens.revoke(_checked(token_id), attempt.record, check, current().caller.projects)
         return Response(status=204, content_type="application/json")
 
+    def roll(token_id: str) -> Response:
+        """Return 200 with a new bearer, shown this once; the old token ends after `overlap_minutes`; 409; 412."""
+        with current().attempt(AuditAction.TOKEN_ROLL, "failed to store token", details=_about(token_id)) as attempt:
+            caller = current().caller
+            services().tokens.get(_checked(token_id), caller.projects)
+            span, check = overlap(), inputs.if_match(answers.token_tag)
+
+            def do(keep: Keep) -> Answer:
+                issued = services().tokens.roll(
+                    token_id,
+                    span,
+                    attempt.record,
+                    lambda connection, issued: keep(connection, _created(issued)),
+                    check,
+                    caller.projects,
+                    actor=caller.actor,
+                )
+                return _created(issued)
+
+            return once(services().idempotency, attempt, do)
+
+    def revoke_several() -> Response:
+        """Return 200 with counts, and the ids that name no token of the caller's; 400 names the field."""
+        with current().attempt(AuditAction.TOKEN_REVOKE_BATCH, "failed to revoke tokens") as attempt:
+            ids = _ids(inputs.json_object())
+            found = services().tokens.revoke_these(ids, attempt.record, current().caller.projects)
+        counts = {"revoked_count": found.revoked, "already_revoked_count": found.already}
+        return answers.answer({**counts, "unknown_ids": found.unknown})
+
     add(bp, "/tokens", "GET", index)
     add(bp, "/tokens", "POST", create)
     add(bp, "/tokens/<token_id>", "GET", show)
     add(bp, "/tokens/<token_id>", "PATCH", change)
     add(bp, "/tokens/<token_id>", "DELETE", revoke)
+    add(bp, "/tokens/<token_id>/roll", "POST", roll)
+    add(bp, "/tokens/revoke", "POST", revoke_several)
 
 
 def _created(issued: Issued) -> Answer:
@@ -97,6 +133,16 @@ def _filter() -> TokenFilter:
         id_prefix=inputs.search(),
         within=current().caller.projects,
     )
+
+
+def _ids(wanted: dict[str, Any]) -> list[str]:
+    """Read the ids. Raises BadRequest."""
+    ids = wanted.get("ids")
+    if not isinstance(ids, list) or not 1 <= len(ids) <= MOST_REVOKED:
+        raise BadRequest(f"ids must be a list of 1 to {MOST_REVOKED} token ids", param="ids")
+    if not all(isinstance(token_id, str) and token_id for token_id in ids):
+        raise BadRequest("ids must hold texts only", param="ids")
+    return [_checked(token_id) for token_id in ids]
 
 
 def _about(token_id: str) -> dict[str, str]:

@@ -85,7 +85,7 @@ def test_copy_of_a_live_database(ready_database: Database, tmp_path: Path) -> No
     with contextlib.closing(sqlite3.connect(target)) as copy:
         assert copy.execute("SELECT sum(request_count) FROM tokens").fetchone() == (50,)
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
-    with pytest.raises(DatabaseFault, match="there already"):
+    with pytest.raises(DatabaseFault, match="already exists"):
         maintenance.backup(path, target)
     with pytest.raises(DatabaseFault, match="is not there"):
         maintenance.backup(tmp_path / "missing.db", tmp_path / "b.db")

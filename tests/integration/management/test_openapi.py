@@ -23,6 +23,7 @@ pytestmark = on_sqlite
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 METHODS = {"get", "post", "put", "patch", "delete"}
 OPERATIONS = [(method, path) for path, item in document()["paths"].items() for method in item if method in METHODS]
+ENDING = [operation for operation in OPERATIONS if operation != ("get", "/manage/events/tail")]  # this one goes on
 
 
 def test_it_names_every_route_and_no_other(manage: Manager) -> None:
@@ -43,7 +44,7 @@ def test_it_is_served(manage: Manager) -> None:
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["good", "bad"])
-@pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=[f"{method} {path}" for method, path in OPERATIONS])
+@pytest.mark.parametrize(("method", "path"), ENDING, ids=[f"{method} {path}" for method, path in ENDING])
 def test_no_call_brings_what_is_not_described(manage: Manager, method: str, path: str, mode: GenerationMode) -> None:
     """Whatever is sent, right or wrong: no 5xx, no status and no body beyond the description."""
     project = manage.project("kept")

@@ -39,7 +39,8 @@ def test_a_viewer_changes_nothing_and_an_issuer_sees_no_project() -> None:
     assert {row.method for row in OPERATIONS.values() if row.allows(Role.VIEWER)} == {"GET"}
     paths = {row.path for row in OPERATIONS.values() if row.allows(Role.ISSUER)}
     assert paths == {
-        "/manage/tokens", "/manage/tokens/{id}", "/manage/projects/{id}/tokens/revoke",
+        "/manage/tokens", "/manage/tokens/{id}", "/manage/tokens/{id}/roll", "/manage/tokens/revoke",
+        "/manage/projects/{id}/tokens/revoke",
         "/manage/whoami", "/manage/openapi.json",
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""docs/architecture.md shows the table that the code acts by."""
+"""docs/reference/behaviour.md shows the table that the code acts by."""
 
 import re
 from pathlib import Path
@@ -16,6 +16,7 @@ def cells(row: Row) -> list[str]:
         return text if is_so else "–"
 
     return [
+        f"`{row.name}`",
         str(row.number),
         row.outcome,
         row.charge.value,
@@ -34,7 +35,7 @@ def cells(row: Row) -> list[str]:
 
 def test_the_page_shows_the_table(checkout: Path) -> None:
     """Row by row, cell by cell."""
-    page = (checkout / "docs" / "architecture.md").read_text()
+    page = (checkout / "docs" / "reference" / "behaviour.md").read_text()
     found = re.search(r"<!-- accounting table -->\n(.*?)\n<!-- end -->", page, re.DOTALL)
     assert found is not None
     shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()[2:]]

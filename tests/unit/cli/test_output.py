@@ -11,7 +11,7 @@ from llm_proxy.audit.record import OUTCOMES
 from llm_proxy.cli import audit, dispatcher, options, output, tokens
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.moments import ApiMomentOption
-from llm_proxy.dispatcher.dead_letters import REASONS
+from llm_proxy.events.dead_letters import REASONS
 from llm_proxy.model.token import STATUSES
 from llm_proxy.texts import wants_colour
 

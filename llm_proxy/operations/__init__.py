@@ -1,0 +1,1 @@
+"""What an operator watches and does while a server runs: open exchanges, outcomes, totals, events as they come."""

@@ -1,0 +1,99 @@
+"""Totals for an overview: bounded counts, and sums that are kept. No query looks at every row of a large table."""
+
+from datetime import UTC, datetime, time, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Select, and_, func, select
+
+from llm_proxy.amounts import usd
+from llm_proxy.db import listing
+from llm_proxy.db.clock import database_now
+from llm_proxy.db.models import OutcomeRow, ProjectRow, TokenRow, UsageRow
+from llm_proxy.db.session import reading
+
+MOST: Final = 10_000  # a count beyond it is only "more"
+_TOKENS: Any = TokenRow.__table__.c
+_PROJECTS: Any = ProjectRow.__table__.c
+_DAILY: Any = UsageRow.__table__.c
+_HOURLY: Any = OutcomeRow.__table__.c
+_GOOD: Final = ("ok", "revalidated", "cache_hit", "client_disconnect")
+Within = frozenset[str] | None
+
+
+class Statistics:
+    """Reads totals."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def totals(self, within: Within = None) -> dict[str, Any]:
+        """Return counts of projects and tokens, and the sums of the current UTC day and month.
+
+        A count is `{"count": 10000, "is_more": true}` where there are more rows than are looked at.
+
+        Args:
+            within: Ids of the caller's projects; None: all.
+        """
+        with reading(self._engine) as connection:
+            now = database_now(connection)
+            return {
+                "projects": _bounded(connection, _mine(select(_PROJECTS.id), _PROJECTS.id, within)),
+                "tokens": _bounded(connection, _mine(select(_TOKENS.id), _TOKENS.project_id, within)),
+                "active_tokens": _bounded(connection, _unrevoked(within).where(~_is_past(now))),
+                "expired_tokens": _bounded(connection, _unrevoked(within).where(_is_past(now))),
+                "tokens_used_24h": _bounded(connection, _used_since(within, now - timedelta(hours=24))),
+                "today": _today(connection, within, now),
+                "month": _month(connection, within, now),
+            }
+
+
+def _mine(query: Select[Any], column: Any, within: Within) -> Select[Any]:
+    return query if within is None else query.where(listing.within(column, within))
+
+
+def _unrevoked(within: Within) -> Select[Any]:
+    return _mine(select(_TOKENS.id).where(_TOKENS.is_active.is_(True)), _TOKENS.project_id, within)
+
+
+def _is_past(now: datetime) -> Any:
+    return and_(_TOKENS.expires_at.is_not(None), _TOKENS.expires_at < now)
+
+
+def _used_since(within: Within, since: datetime) -> Select[Any]:
+    return _mine(select(_TOKENS.id).where(_TOKENS.last_used_at >= since), _TOKENS.project_id, within)
+
+
+def _bounded(connection: Connection, query: Select[Any]) -> dict[str, Any]:
+    part = query.limit(MOST + 1).subquery()
+    found = int(connection.execute(select(func.count()).select_from(part)).scalar_one())
+    return {"count": min(found, MOST), "is_more": found > MOST}
+
+
+def _today(connection: Connection, within: Within, now: datetime) -> dict[str, Any]:
+    midnight = datetime.combine(now.astimezone(UTC).date(), time(), UTC)
+    query = select(_HOURLY.code, func.sum(_HOURLY.requests)).where(_HOURLY.hour >= midnight).group_by(_HOURLY.code)
+    rows = connection.execute(_mine(query, _HOURLY.project_id, within)).all()
+    by_code = {str(code): int(number) for code, number in rows}
+    spent = _spent(connection, within, now.astimezone(UTC).date(), now.astimezone(UTC).date())
+    failed = sum(number for code, number in by_code.items() if code not in _GOOD)
+    return {"requests": sum(by_code.values()), "failed": failed, "by_code": by_code, **spent}
+
+
+def _month(connection: Connection, within: Within, now: datetime) -> dict[str, Any]:
+    today = now.astimezone(UTC).date()
+    return _spent(connection, within, today.replace(day=1), today)
+
+
+def _spent(connection: Connection, within: Within, since: Any, until: Any) -> dict[str, Any]:
+    summed = [
+        func.coalesce(func.sum(column), 0)
+        for column in (_DAILY.requests, _DAILY.prompt_tokens, _DAILY.completion_tokens, _DAILY.cost_nano_usd)
+    ]
+    query = select(*summed).where(_DAILY.day >= since, _DAILY.day <= until)
+    requests, prompt, completion, cost = connection.execute(_mine(query, _DAILY.project_id, within)).one()
+    return {
+        "charged_requests": int(requests),
+        "prompt_tokens": int(prompt),
+        "completion_tokens": int(completion),
+        "cost_usd": usd(int(cost)),
+    }

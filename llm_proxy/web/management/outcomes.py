@@ -1,0 +1,79 @@
+"""/manage/outcomes, /manage/tokens/{id}/refusals and /manage/stats: how requests ended, and totals."""
+
+from datetime import UTC, datetime, timedelta
+
+from flask import Blueprint, Response
+
+from llm_proxy.errors import BadRequest
+from llm_proxy.model.audit_actions import AuditAction
+from llm_proxy.operations.outcome_log import GROUPS, OutcomeFilter
+from llm_proxy.runtime.clock import utc_now
+from llm_proxy.web import context
+from llm_proxy.web.management import answers, inputs
+from llm_proxy.web.management.call import current
+from llm_proxy.web.management.routing import Services, add
+from llm_proxy.web.management.usage import as_csv
+
+_SPAN = timedelta(hours=23)  # with the present hour, a day
+_MEMBERS = {"project": "project_id", "token": "token_id", "code": "code", "hour": "hour"}
+
+
+def routes(bp: Blueprint, services: Services) -> None:
+    """Add the routes."""
+
+    def index() -> Response:
+        """Return 200 with numbers of requests as JSON or CSV; 400 names the parameter."""
+        with current().attempt(AuditAction.OUTCOME_LIST, "failed to read outcomes"):
+            groups, form, wanted = _groups(), _form(), _filter()
+            rows, is_more = context.services().outcome_log.sums(wanted, groups)
+        if form == "csv":
+            columns = [*(_MEMBERS[name] for name in groups), "requests"]
+            return Response(as_csv(rows, columns), content_type="text/csv; charset=utf-8")
+        return answers.answer({"data": rows, "is_more": is_more})
+
+    def refusals(token_id: str) -> Response:
+        """Return 200 with the last refusal of the token by code, the newest first; 404."""
+        with current().attempt(AuditAction.TOKEN_REFUSALS, "failed to read refusals", details={"token_id": token_id}):
+            token = services().tokens.get(token_id, current().caller.projects)
+            found = context.services().outcome_log.refusals(token.id)
+        return answers.answer(found)
+
+    def stats() -> Response:
+        """Return 200 with totals of what the caller may see."""
+        with current().attempt(AuditAction.STATS_READ, "failed to read totals"):
+            found = context.services().statistics.totals(current().caller.projects)
+        return answers.answer(found)
+
+    add(bp, "/outcomes", "GET", index)
+    add(bp, "/tokens/<token_id>/refusals", "GET", refusals)
+    add(bp, "/stats", "GET", stats)
+
+
+def _groups() -> list[str]:
+    words = [word.strip() for word in (inputs.parameter("group_by") or "").split(",")]
+    groups = [word for word in words if word]
+    if len(set(groups)) != len(groups) or not set(groups) <= set(GROUPS):
+        raise BadRequest(f"group_by must be a list of {', '.join(GROUPS)}", param="group_by")
+    return groups
+
+
+def _form() -> str:
+    form = inputs.parameter("format") or "json"
+    if form not in ("json", "csv"):
+        raise BadRequest("format must be one of json, csv", param="format")
+    return form
+
+
+def _filter() -> OutcomeFilter:
+    """Read the filters; an instant stands for the hour that it is in."""
+    since, until = inputs.instant("from"), inputs.instant("to", is_end=True)
+    last = until or utc_now()
+    first = since or max(last, datetime.min.replace(tzinfo=UTC) + _SPAN) - _SPAN
+    if first > last:
+        raise BadRequest("from is after to", param="from")
+    named = (inputs.word("project_id"), inputs.word("token_id"), inputs.word("code"))
+    return OutcomeFilter(_hour(first), _hour(last), *named, within=current().caller.projects)
+
+
+def _hour(instant: datetime) -> datetime:
+    return instant.replace(minute=0, second=0, microsecond=0)
