@@ -1,6 +1,5 @@
 """Which credential a caller presents, and who that makes it: the root token, or a management key."""
 
-import ipaddress
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -10,6 +9,7 @@ from llm_proxy.access.key import Key
 from llm_proxy.access.secret import PREFIX, stored
 from llm_proxy.crypto import equal
 from llm_proxy.errors import TooManyFailures, Unauthorized
+from llm_proxy.model.addresses import is_loopback
 from llm_proxy.settings import Settings
 
 ANY, LOOPBACK, OFF = "any", "loopback", "off"
@@ -93,13 +93,3 @@ class Gate:
         if not secret.startswith(PREFIX):
             raise Unauthorized("invalid management token")
         return self._keys.authenticate(secret)
-
-
-def is_loopback(peer: str | None) -> bool:
-    """Whether a socket's peer is this machine; a Unix socket's, which has no address, is not known to be."""
-    try:
-        address = ipaddress.ip_address((peer or "").partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback

@@ -12,7 +12,7 @@ from llm_proxy import __version__
 from llm_proxy.access.secret import is_well_formed
 from llm_proxy.cli.environment import as_flag, is_flask_door, load_settings, settings
 from llm_proxy.cli.errors import AuthenticationError, CommandError, NetworkError
-from llm_proxy.cli.listening import place
+from llm_proxy.cli.management_address import management_address, require_trusted, warn_of_cleartext
 from llm_proxy.cli.management_results import Query, result
 from llm_proxy.cli.options import read_secret
 
@@ -39,10 +39,6 @@ def connect(
 
         return DirectClient(settings())
     found = load_settings(MANAGEMENT_API_BASE_URL=base_url)
-    base_url = found.settings.management_api_base_url
-    is_near = found.settings.listen_addr.path is None and {"LISTEN_ADDR", "ENABLE_TLS"} & found.sources.keys()
-    if is_near and "MANAGEMENT_API_BASE_URL" not in found.sources:
-        base_url, _ = place(found.settings.listen_addr, is_tls=found.settings.enable_tls)  # the same .env's server
     matter = ["MANAGEMENT_API_BASE_URL=", "LLM_PROXY_ENV_FILE="]  # others are the server's affair
     if management_token is None:
         matter += ["LLM_PROXY_MANAGEMENT_KEY_FILE=", "MANAGEMENT_TOKEN_FILE="]
@@ -50,7 +46,11 @@ def connect(
     if faults:
         raise CommandError("\n".join(as_flag(fault, found) for fault in faults))
     key = (found.settings.llm_proxy_management_key or "").strip()
-    token = read_secret("--management-token", management_token) or key or found.settings.management_token
+    token, variable = read_secret("--management-token", management_token) or "", None
+    if not token:
+        token = key or found.settings.management_token
+        variable = "LLM_PROXY_MANAGEMENT_KEY" if key else "MANAGEMENT_TOKEN"
+    require_trusted(found, variable if token else None)
     token = token or read_secret("--management-token", None, prompt="Management key or token") or ""
     if not token:
         raise AuthenticationError(
@@ -58,6 +58,8 @@ def connect(
         )
     if key and token == key and not is_well_formed(key):
         raise AuthenticationError("LLM_PROXY_MANAGEMENT_KEY is no management key: its checksum does not match")
+    base_url, _ = management_address(found)
+    warn_of_cleartext(base_url)
     return HttpClient(base_url, token, is_insecure=is_insecure)
 
 

@@ -105,7 +105,7 @@ def test_deletion_is_refused_with_a_hint(manages: dict[str, str]) -> None:
         pytest.param({}, ["project", "create", "--name", "x"], 1, id="argument-missing"),
         pytest.param({}, ["project", "nonsense"], 1, id="no-such-command"),
         pytest.param({"MANAGEMENT_API_BASE_URL": "http://127.0.0.1:1"}, ["project", "list"], 2, id="refused"),
-        pytest.param({"MANAGEMENT_API_BASE_URL": "http://no-such.invalid"}, ["project", "list"], 2, id="unknown-host"),
+        pytest.param({"MANAGEMENT_API_BASE_URL": "https://no-such.invalid"}, ["project", "list"], 2, id="unknown-host"),
         pytest.param({"MANAGEMENT_API_BASE_URL": "ftp://x"}, ["project", "list"], 1, id="no-such-scheme"),
         pytest.param({}, ["project", "list", "--env", "no-such.env"], 1, id="no-env-file"),
         pytest.param({"MANAGEMENT_TOKEN_FILE": "/dev/null"}, ["project", "list"], 1, id="token-given-twice"),
