@@ -37,6 +37,7 @@ class LlmProxyFlask(Flask):
         if self._fast_lane is not None and self._fast_lane.takes(environ):
             return self._endpoint(environ, start_response)
         _keep_spelling(environ)
+        context.apply_prefix(environ, self.services.settings.trusted_proxies)
         return super().wsgi_app(environ, start_response)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:

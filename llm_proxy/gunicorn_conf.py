@@ -20,7 +20,7 @@ from typing import Any  # noqa: E402
 
 from llm_proxy import __version__, logs  # noqa: E402
 from llm_proxy.runtime import core_dumps, shared_dir  # noqa: E402
-from llm_proxy.server import configuration, interpreter  # noqa: E402
+from llm_proxy.server import configuration, fresh_worker, interpreter  # noqa: E402
 from llm_proxy.settings import Loaded, hand_over, handed_over, load  # noqa: E402
 
 ORPHANS_LIMIT_S = 10.0
@@ -29,6 +29,8 @@ _log = logging.getLogger("llm_proxy.server")
 
 def _metrics_folder(asked: Path | None) -> str:
     """The folder of the workers' metric files; a temporary one when none was asked for."""
+    if fresh_worker.is_this():
+        return os.environ["PROMETHEUS_MULTIPROC_DIR"]
     if asked is None:
         return shared_dir.make(shared_dir.METRICS_PREFIX)
     if _is_upgrade and asked.name.startswith(shared_dir.METRICS_PREFIX):  # made by the master before this one
@@ -50,7 +52,7 @@ _settings = _loaded.settings
 hand_over(_loaded)
 _is_upgrade = "GUNICORN_PID" in os.environ  # SIGUSR2: another master serves beside this one
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder(_settings.prometheus_multiproc_dir)  # before prometheus_client
-os.environ[shared_dir.VARIABLE] = shared_dir.of_server()
+os.environ[shared_dir.VARIABLE] = shared_dir.of_server(is_inherited=fresh_worker.is_this())
 os.environ.pop("SCRIPT_NAME", None)  # gunicorn would cut it off every path
 
 wsgi_app = "llm_proxy.wsgi:app"
@@ -100,6 +102,7 @@ def on_starting(server: Any) -> None:
         RuntimeError: gunicorn prints its text after `Error:` and ends with 1.
     """
     from llm_proxy.server.arbiter import ProxyArbiter
+    from llm_proxy.server.loaded_code import LoadedCode
 
     try:
         _refuse([*_check(_loaded), *_wrong_options(server.cfg)])
@@ -114,7 +117,9 @@ def on_starting(server: Any) -> None:
     renewal = configuration.Renewal(_loaded, read=load, check=_check, apply=_apply)
     renewal.keeps_workers = server.cfg.workers != workers
     renewal.unfinished = unfinished
-    ProxyArbiter.adopt(server, renewal)
+    code = LoadedCode()
+    code.load()
+    ProxyArbiter.adopt(server, renewal, code)
     if sys.argv[0].endswith("__main__.py"):  # SIGUSR2 would run the file, whose folder hides the standard http
         server.START_CTX["args"] = [sys.executable, "-m", "gunicorn", *sys.argv[1:]]
     _tell(server.cfg)
@@ -267,8 +272,12 @@ def _database_shown() -> str:
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """A worker that can't start halts a server that has never served, and no other."""
+    """A worker that can't start halts a server that has never served, and no other.
+
+    After an upgrade on disk it runs the new code, which the master has not loaded.
+    """
     worker.boot_is_fatal = not server.served
+    worker.must_be_fresh = server.code.has_changed()
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -42,18 +42,26 @@ class Kind:
         error: From status, message, code and type to its error.
         key_field: The field that it reads the key from.
         scheme: What stands before the key in it.
+        takes_bearer: Whether it reads `Authorization: Bearer` as well.
     """
 
     answers: Callable[[], Answering]
     error: Callable[..., Answer] = error_answer
     key_field: str = "authorization"
     scheme: str = "Bearer "
+    takes_bearer: bool = False
+
+    def presented(self, request: Request) -> list[str]:
+        """Return the keys that a request presents."""
+        places = [(self.key_field, self.scheme), *([("authorization", "Bearer ")] if self.takes_bearer else [])]
+        found = [(request.value(name) or "", scheme) for name, scheme in places]
+        return [value.removeprefix(scheme) for value, scheme in found if value.startswith(scheme)]
 
 
 KINDS = {
     "openai": Kind(Answers),
     "azure": Kind(lambda: _Prefixed(r"/openai/(?:deployments/[^/]+|v1)/"), key_field="api-key", scheme=""),
-    "anthropic": Kind(anthropic.AnthropicAnswers, anthropic.error, "x-api-key", ""),
+    "anthropic": Kind(anthropic.AnthropicAnswers, anthropic.error, "x-api-key", "", takes_bearer=True),
     "google": Kind(google.GoogleAnswers, google.error, "x-goog-api-key", ""),
     "mistral": Kind(Answers),
     "groq": Kind(lambda: _Prefixed("/openai/v1/")),

@@ -175,8 +175,9 @@ class Simulator:
     def _is_admitted(self, request: Request) -> bool:
         if self.key is None:
             return True
-        given, wanted = request.value(self._kind.key_field) or "", self._kind.scheme + self.key
-        return hmac.compare_digest(hashlib.sha256(given.encode()).digest(), hashlib.sha256(wanted.encode()).digest())
+        wanted = hashlib.sha256(self.key.encode()).digest()
+        presented = (hashlib.sha256(key.encode()).digest() for key in self._kind.presented(request))
+        return any(hmac.compare_digest(key, wanted) for key in presented)
 
     # -- the control resource: not part of the witness ---------------------------------------------------------------
 

@@ -14,14 +14,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
-from authlib.common.errors import AuthlibBaseError
-from authlib.common.urls import add_params_to_uri
-from authlib.integrations.requests_client import OAuth2Session
-from authlib.oidc.core import CodeIDToken
-from joserfc import jws, jwt
-from joserfc.errors import ExpiredTokenError, JoseError
-from joserfc.jwk import KeySet
-from joserfc.jws import JWSRegistry
 from sqlalchemy import Engine, delete, func, insert, select
 
 from llm_proxy.access import role_map
@@ -190,6 +182,8 @@ class OidcSignIn:
             return None
         if not isinstance(endpoint, str) or not _is_safe(endpoint):
             return None
+        from authlib.common.urls import add_params_to_uri
+
         params = {"client_id": self.config.client_id, "post_logout_redirect_uri": return_uri}
         if id_token is not None:
             params["id_token_hint"] = id_token
@@ -236,6 +230,8 @@ class OidcSignIn:
             raise _refused("the response is another identity provider's")
 
     def _client(self, redirect_uri: str | None = None) -> Any:
+        from authlib.integrations.requests_client import OAuth2Session
+
         config, supported = self.config, self._load_metadata().get("token_endpoint_auth_methods_supported")
         method = "client_secret_basic" if config.client_secret else "none"
         if config.client_secret and isinstance(supported, list) and "client_secret_basic" not in supported:
@@ -251,6 +247,8 @@ class OidcSignIn:
         )
 
     def _redeem(self, code: str, flow: _Flow, redirect_uri: str) -> Mapping[str, Any]:
+        from authlib.common.errors import AuthlibBaseError
+
         endpoint = self._endpoint("token_endpoint")
         try:
             with self._client(redirect_uri) as client:
@@ -271,6 +269,9 @@ class OidcSignIn:
 
     def _claims(self, tokens: Mapping[str, Any], nonce: str) -> dict[str, Any]:
         """Return the claims of an id token whose signature, issuer, audience, times and nonce are right."""
+        from authlib.oidc.core import CodeIDToken
+        from joserfc.errors import ExpiredTokenError, JoseError
+
         config = self.config
         options: Any = {
             "iss": {"essential": True, "value": config.issuer},
@@ -288,7 +289,12 @@ class OidcSignIn:
             raise _refused(f"the id token is not good{about}") from error
         return dict(claims)
 
-    def _decoded(self, id_token: str) -> jwt.Token:
+    def _decoded(self, id_token: str) -> Any:
+        from joserfc import jws, jwt
+        from joserfc.errors import JoseError
+        from joserfc.jwk import KeySet
+        from joserfc.jws import JWSRegistry
+
         supported = self._load_metadata().get("id_token_signing_alg_values_supported") or ["RS256"]
         registry = JWSRegistry(algorithms=[name for name in ALGORITHMS if name in supported], strict_check_header=False)
         kid = jws.extract_compact(id_token.encode("ascii"), registry=registry).headers().get("kid")

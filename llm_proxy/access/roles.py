@@ -76,6 +76,7 @@ _TABLE = (
     Operation("POST", "/manage/projects/{id}/tokens/revoke", "Revoke a project's tokens", _ISSUE, Reach.PROJECT),
     Operation("GET", "/manage/tokens", "List tokens", _ALL, Reach.LISTED),
     Operation("POST", "/manage/tokens", "Create a token", _ISSUE, Reach.PROJECT),
+    Operation("POST", "/manage/tokens/lookup", "Find a token by its value", _ALL, Reach.LISTED),
     Operation("GET", "/manage/tokens/{id}", "Show a token", _ALL, Reach.PROJECT),
     Operation("PATCH", "/manage/tokens/{id}", "Change a token", _OPERATE, Reach.PROJECT),
     Operation("DELETE", "/manage/tokens/{id}", "Revoke a token", _ISSUE, Reach.PROJECT),

@@ -1,12 +1,14 @@
 """`llm-proxy dispatcher`: runs the dispatcher, and looks after its dead letters."""
 
 import os
+import select
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from llm_proxy.cli.moments import MomentOption
 from llm_proxy.cli.options import complete_services, confirm, read_secret, yes_option
 from llm_proxy.cli.output import emit, note, output_options, second, table, wide_option
 from llm_proxy.cli.tree import Command, Group
+from llm_proxy.dispatcher.readiness import ARGUMENT, OPENED
 
 _KEY = "LLM_PROXY_API_KEY"
 _EXAMPLES = (
@@ -27,7 +30,8 @@ _EXAMPLES = (
     "  llm-proxy dispatcher --service lunary --api-key-file key.txt",
     "  llm-proxy dispatcher dead-letters list",
 )
-_SETTLE_S = 1.5  # a detached process that ends within it did not start
+_START_S = 60.0  # for a detached process to read its configuration and take its health port
+_OPEN_S = 1.5  # for it to reach the bus afterwards: one that is unavailable is waited for in the background
 
 
 class _Runner(Group):
@@ -158,28 +162,40 @@ def _detach(command: list[str], variables: dict[str, str], log_file: Path, pid_f
     pid_path = Path(pid_file) if pid_file else None
     if pid_path is not None:
         daemon.claim(pid_path)
+    reader, writer = os.pipe()
     try:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  (our own interpreter)
-                command,
+                [*command, f"{ARGUMENT}{writer}"],
                 env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=[writer],
             )
     except OSError as exc:
         raise CommandError(f"cannot write {log_file}: {exc.strerror}") from None
-    deadline = time.monotonic() + _SETTLE_S
-    while time.monotonic() < deadline:
-        code = process.poll()
-        if code is not None and code != 0:
+    finally:
+        os.close(writer)
+    with os.fdopen(reader, "rb", buffering=0) as pipe:
+        if _has_ended(pipe) and process.wait() != 0:
             raise CommandError(f"the dispatcher ended at its start; see {log_file}")
-        time.sleep(0.05)
     if pid_path is not None:
         pid_path.write_text(f"{process.pid}\n")
     return process.pid
+
+
+def _has_ended(pipe: FileIO) -> bool:
+    """Wait for what the process tells of its start; return whether it ended before it reached the bus."""
+    deadline = time.monotonic() + _START_S
+    while select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        word = pipe.read(1)
+        if not word or word == OPENED:
+            return not word
+        deadline = time.monotonic() + _OPEN_S
+    return False
 
 
 # -- dead letters ----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import sys  # noqa: E402
 from llm_proxy import logs  # noqa: E402
 from llm_proxy.dispatcher.options import OptionsError, options  # noqa: E402
 from llm_proxy.dispatcher.process import Process, StartFailed  # noqa: E402
+from llm_proxy.dispatcher.readiness import Readiness  # noqa: E402
 from llm_proxy.runtime import core_dumps  # noqa: E402
 from llm_proxy.settings import Loaded, load  # noqa: E402
 
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
             raise OptionsError("\n".join(loaded.faults))
         found = options(loaded.settings)
         _configure_logs(loaded)
-        return Process(found.once_only() if "--once" in arguments else found).run()
+        return Process(found.once_only() if "--once" in arguments else found, Readiness.of(arguments)).run()
     except (OptionsError, StartFailed) as exc:
         for line in str(exc).splitlines():
             print(f"Error: {line}", file=sys.stderr)

@@ -17,6 +17,7 @@ from llm_proxy.dispatcher.delivery import Delivery
 from llm_proxy.dispatcher.health import listen
 from llm_proxy.dispatcher.loop import Loop, StopClock
 from llm_proxy.dispatcher.options import Options
+from llm_proxy.dispatcher.readiness import OPENED, STARTED, Readiness
 from llm_proxy.dispatcher.series import Series
 from llm_proxy.dispatcher.state import State
 from llm_proxy.dispatcher.transform import Transformer
@@ -90,8 +91,9 @@ def make_transformer(options: Options) -> Transformer:
 class Process:
     """One dispatcher, from start to exit code."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, readiness: Readiness | None = None) -> None:
         self._options = options
+        self._readiness = readiness or Readiness()
         self._state = State(options, Series(options.service))
         self._clock = StopClock(self._state, options.shutdown_timeout_s)
         self._source = make_source(options)
@@ -109,6 +111,7 @@ class Process:
         server = self._listen()
         self._watch_signals()
         self._say_start()
+        self._readiness.tell(STARTED)
         house = gevent.spawn(self._loop.keep_house)
         self._main = gevent.spawn(self._work)
         self._main.join()
@@ -123,6 +126,7 @@ class Process:
     def _work(self) -> int:
         if not self._loop.open():
             return 0 if not self._options.once else 1
+        self._readiness.tell(OPENED)
         assert self._backend is not None
         delivery = Delivery(
             options=self._options,
@@ -191,7 +195,7 @@ class Process:
                 log.error("reopening failed: %s", exc.strerror)
 
     def _say_start(self) -> None:
-        """EV-165."""
+        """Log what this dispatcher carries where."""
         options = self._options
         is_list = options.bus == "redis"
         log.info(

@@ -39,11 +39,12 @@ class RevokesTokens(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ProjectFilter:
-    """Which projects a list holds; `within` are the ids that the caller may see, None for all."""
+    """Which projects a list holds; `within` are the ids that the caller may see, `ids` the wanted ones; None: all."""
 
     search: str | None = None
     is_active: bool | None = None
     within: frozenset[str] | None = None
+    ids: frozenset[str] | None = None
 
     def query(self) -> Select[Any]:
         """The rows, unordered."""
@@ -54,6 +55,8 @@ class ProjectFilter:
             query = query.where(_TABLE.is_active.is_(self.is_active))
         if self.within is not None:
             query = query.where(listing.within(_TABLE.id, self.within))
+        if self.ids is not None:
+            query = query.where(listing.within(_TABLE.id, self.ids))
         return query
 
 

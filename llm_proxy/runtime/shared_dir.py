@@ -38,10 +38,10 @@ def make(prefix: str = CACHE_PREFIX) -> str:
     return folder
 
 
-def of_server() -> str:
-    """Return the folder of the master before this one (SIGUSR2), or a new one."""
+def of_server(*, is_inherited: bool = False) -> str:
+    """Return the folder of the master before this one (SIGUSR2) or of this worker's master, or a new one."""
     folder = os.environ.get(VARIABLE, "")
-    if "GUNICORN_PID" not in os.environ or not os.path.isdir(folder):
+    if not (is_inherited or "GUNICORN_PID" in os.environ) or not os.path.isdir(folder):
         return make()
     hold(folder)
     return folder

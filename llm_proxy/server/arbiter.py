@@ -39,6 +39,13 @@ class Configuration(Protocol):
         """Called about once a second. Raises HaltServer."""
 
 
+class Code(Protocol):
+    """The code that workers are forked with."""
+
+    def has_changed(self) -> bool:
+        """Return whether the disk holds another by now."""
+
+
 @dataclass(slots=True)
 class Swap:
     """A reload under way: the pids of the new generation, and when it is given up (monotonic)."""
@@ -52,6 +59,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's arbiter, which does not wait in a reload and tells retired workers from serving ones."""
 
     configuration: Configuration
+    code: Code
     served: bool  # a worker has reported that it serves
     terminating: bool
     hasty: bool
@@ -63,10 +71,10 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     reexec_pid: int
 
     @classmethod
-    def adopt(cls, arbiter: Any, configuration: Configuration) -> "ProxyArbiter":
+    def adopt(cls, arbiter: Any, configuration: Configuration, code: Code) -> "ProxyArbiter":
         """Make this class of a gunicorn arbiter that is about to start."""
         arbiter.__class__ = cls
-        arbiter.configuration = configuration
+        arbiter.configuration, arbiter.code = configuration, code
         arbiter.served = arbiter.terminating = arbiter.hasty = False
         arbiter.retired = set()
         arbiter.swap = None
@@ -235,8 +243,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             log("Worker %s was ended by %s", pid, signal.Signals(-code).name)
         elif code:
             self.log.error("Worker %s ended with code %s", pid, code)
-        worker.tmp.close()
-        worker.shared.close()
+        worker.forget()
         self.cfg.child_exit(self, worker)
         if is_asked:
             return

@@ -20,6 +20,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.base import Worker as BaseWorker
 from gunicorn.workers.ggevent import GeventWorker
 
+from llm_proxy.server import fresh_worker
 from llm_proxy.server.connection import Connection
 from llm_proxy.server.edge import Edge, NoEdge, Refusal
 from llm_proxy.server.environ import EnvironMaker
@@ -47,7 +48,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args, **kwargs)
         loaded = handed_over()
         self.limits = Limits() if loaded is None else Limits.of(loaded.settings)
-        self.shared = mmap.mmap(-1, mmap.PAGESIZE)  # made before the fork: the master sees what the worker writes
+        self.report_descriptor = os.memfd_create("llm-proxy-worker")
+        os.ftruncate(self.report_descriptor, mmap.PAGESIZE)
+        self.shared = mmap.mmap(self.report_descriptor, mmap.PAGESIZE)  # the master sees what the worker writes
+        self.must_be_fresh = False
         self.boot_is_fatal = True
         self.state = ServerState(self.cfg.worker_connections, self.cfg.workers)
         self.connections: set[Connection] = set()
@@ -59,6 +63,18 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._is_drain_asked = self._is_cut_asked = self._is_retire_asked = self._is_orphan = False
 
     # -- booting --------------------------------------------------------------------------------------------------
+
+    def init_process(self) -> None:
+        """Serve; as a fresh interpreter where the code on the disk is no longer the master's."""
+        if self.must_be_fresh:
+            fresh_worker.become(self)
+        super().init_process()
+
+    def forget(self) -> None:
+        """Close, in the master, what it shared with this worker."""
+        self.tmp.close()
+        self.shared.close()
+        os.close(self.report_descriptor)
 
     def init_signals(self) -> None:
         """Handlers only take notes and wake the main greenlet. Signals are unblocked last: now they can be acted on."""

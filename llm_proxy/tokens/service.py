@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine, Select, false, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, insert, or_, select, update
 
 from llm_proxy.amounts import usd
 from llm_proxy.crypto import digest
@@ -50,14 +50,16 @@ class Issued:
 class TokenFilter:
     """Which tokens a list holds. `active_only` and `status` are judged at one instant.
 
-    `within` are the projects that the caller may see, None for all.
+    `search` is the beginning of an id, or a part of a name. `within` are the projects that the caller may see, and
+    `ids` the only tokens that are wanted; None for all.
     """
 
     project_id: str | None = None
     active_only: bool = False
     status: str | None = None
-    id_prefix: str | None = None
+    search: str | None = None
     within: frozenset[str] | None = None
+    ids: frozenset[str] | None = None
 
     def query(self, now: datetime) -> Select[Any]:
         """Return the query of the rows, unordered."""
@@ -71,10 +73,18 @@ class TokenFilter:
             yield listing.equals(_TABLE.project_id, self.project_id)
         if self.within is not None:
             yield listing.within(_TABLE.project_id, self.within)
-        if self.id_prefix:
-            yield _TABLE.id.startswith(self.id_prefix, autoescape=True) if self.id_prefix.isascii() else false()
+        if self.ids is not None:
+            yield listing.within(_TABLE.id, self.ids)
+        if self.search:
+            yield _found_by(self.search)
         for status in {self.status, "active" if self.active_only else None} - {None}:
             yield has_status(str(status), now)
+
+
+def _found_by(text: str) -> ColumnElement[bool]:
+    """Return the condition that the id begins with the text, or the name contains it."""
+    is_named = listing.contains(_TABLE.name, text)
+    return or_(_TABLE.id.startswith(text, autoescape=True), is_named) if text.isascii() else is_named
 
 
 def order_of(sort: str, *, descending: bool) -> Order:
@@ -134,6 +144,18 @@ class TokenService:
         """Raise ResourceNotFound for one that is not there, or of none of the projects `within`."""
         with reading(self._engine) as connection:
             return _read(connection, token_id, self._now(connection), within)
+
+    def by_bearer(self, bearer: str, within: Within = None) -> Token:
+        """Return the token of a bearer. Raises as `get`."""
+        query = select(TokenRow.__table__).where(_TABLE.token == digest(bearer))
+        if within is not None:
+            query = query.where(listing.within(_TABLE.project_id, within))
+        with reading(self._engine) as connection:
+            row = connection.execute(query).mappings().one_or_none()
+            now = self._now(connection)
+        if row is None:
+            raise _unknown()
+        return Token.of(row, now)
 
     def page(self, wanted: TokenFilter, order: Order, page: int, size: int) -> tuple[list[Token], int]:
         """One page by number, and how many rows there are in all."""
@@ -326,8 +348,12 @@ def _read(connection: Connection, token_id: str, now: datetime, within: Within =
         query = query.where(listing.within(_TABLE.project_id, within))
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:
-        raise ResourceNotFound("token not found", audit={"error_type": "token not found"})
+        raise _unknown()
     return Token.of(row, now)
+
+
+def _unknown() -> ResourceNotFound:
+    return ResourceNotFound("token not found", audit={"error_type": "token not found"})
 
 
 def _read_all(connection: Connection, token_ids: Sequence[str], now: datetime, within: Within) -> list[Token]:

@@ -1,7 +1,9 @@
 """What a view may know of its request and its process; the only user of flask.g."""
 
+import re
 import time
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, request
@@ -9,11 +11,12 @@ from flask import Flask, Response, current_app, g, request
 from llm_proxy import logs
 from llm_proxy.access.caller import Caller
 from llm_proxy.container import Container
-from llm_proxy.forwarding.request import client_address, is_trusted
+from llm_proxy.forwarding.request import Network, client_address, is_trusted
 from llm_proxy.runtime.ids import accepted_id, uuid7
 
 INSIDE = "llm_proxy.actor"  # environ key of a call made in this process, with its actor; no request can carry it
 CALLER = "llm_proxy.caller"  # environ key of a call that the admin UI makes in this process, for its viewer
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 QUIET_PATHS = ("/health", "/live", "/ready")  # probes are logged at debug
 
 
@@ -63,7 +66,20 @@ def origin() -> str:
 
 def base_url() -> str:
     """Return the URL under which clients reach this server, without a slash at its end: PUBLIC_BASE_URL, if set."""
-    return (services().settings.public_base_url or f"{scheme()}://{request.host}").rstrip("/")
+    own = f"{scheme()}://{request.host}{request.script_root}"
+    return (services().settings.public_base_url or own).rstrip("/")
+
+
+def apply_prefix(environ: dict[str, Any], trusted: Sequence[Network]) -> None:
+    """Begin addresses with the prefix that a trusted proxy has cut off the path (X-Forwarded-Prefix)."""
+    prefix = environ.get("HTTP_X_FORWARDED_PREFIX", "").strip().rstrip("/")
+    if prefix and _PREFIX.fullmatch(prefix) and is_trusted(environ.get("REMOTE_ADDR"), trusted):
+        environ["SCRIPT_NAME"] = prefix
+
+
+def external(path: str) -> str:
+    """Return a path of this server as the client sees it: below the prefix that a trusted proxy has cut off."""
+    return request.script_root + path
 
 
 def _actor() -> dict[str, str]:

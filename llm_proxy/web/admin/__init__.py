@@ -4,7 +4,23 @@ from flask import Blueprint, Response, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from llm_proxy.errors import Forbidden, LlmProxyError
-from llm_proxy.web.admin import cookies, dashboard, frame, health, jump, oidc, pages, projects, sign_in, sign_out
+from llm_proxy.web import context
+from llm_proxy.web.admin import (
+    audit,
+    cookies,
+    dashboard,
+    frame,
+    health,
+    jump,
+    keys,
+    messages,
+    oidc,
+    pages,
+    projects,
+    sign_in,
+    sign_out,
+    tokens,
+)
 
 _OPEN = {"sign_in", "sign_in_submit", "oidc_login", "oidc_callback", "sign_out_page", "sign_out", "static", "health"}
 
@@ -15,7 +31,7 @@ def blueprint(path: str) -> Blueprint:
     frame.register(bp)
     for part in (oidc, sign_out):
         part.routes(bp, path)
-    for module in (sign_in, health, jump, dashboard, projects):
+    for module in (sign_in, health, jump, dashboard, projects, tokens, audit, keys):
         module.routes(bp)
     bp.register_error_handler(LlmProxyError, pages.error)
 
@@ -35,13 +51,14 @@ def blueprint(path: str) -> Blueprint:
 
     @bp.after_request
     def finish(response: Response) -> Response:
+        messages.keep(response, path or "/")
         return pages.guarded(response)
 
     return bp
 
 
 def _sign_in_first() -> AnyResponse:
-    here = request.full_path.rstrip("?") if request.method == "GET" else None
+    here = context.external(request.full_path.rstrip("?")) if request.method == "GET" else None
     target = url_for("admin.sign_in", next=here)
     if request.headers.get("HX-Request") == "true":
         return Response(status=204, headers={"HX-Redirect": target})

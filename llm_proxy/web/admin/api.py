@@ -11,8 +11,10 @@ from urllib.parse import urlencode
 import orjson
 from flask import current_app, request
 
+from llm_proxy import __version__
 from llm_proxy.access.caller import Caller
 from llm_proxy.errors import ManagementError, ResourceNotFound
+from llm_proxy.runtime.clock import rfc3339, utc_now
 from llm_proxy.web import context
 
 _PASSED_ON = (
@@ -46,7 +48,8 @@ class ApiRefused(ManagementError):
 
     def __init__(self, status: int, data: Any, headers: Mapping[str, str]) -> None:
         body = data if isinstance(data, dict) else {}
-        super().__init__(str(body.get("error") or f"HTTP {status}"), code=body.get("code"), param=body.get("param"))
+        text = ": ".join(str(body[name]) for name in ("error", "message") if body.get(name))
+        super().__init__(text or f"HTTP {status}", code=body.get("code"), param=body.get("param"))
         self.status = status  # type: ignore[misc]  # of this response, not of the class
         self.body = body
         retry_after = headers.get("retry-after", "")
@@ -67,6 +70,9 @@ class ManagementApi(Protocol):
         headers: Mapping[str, str] | None = None,
     ) -> ApiResponse:
         """Return the response. Raises ApiRefused for a status of 400 or above."""
+
+    def health(self) -> dict[str, Any]:
+        """Return what the proxy's `/health` says; `status` is `down` where it says nothing."""
 
 
 class LocalApi:
@@ -97,6 +103,14 @@ class LocalApi:
             path, method=method, json=body, query_string=asked, headers=fields, environ_overrides=overrides
         )
         return read(response.status_code, response.get_data(), {k.lower(): v for k, v in response.headers.items()})
+
+    def health(self) -> dict[str, Any]:
+        """See ManagementApi."""
+        now = rfc3339(utc_now())
+        failing = context.services().readiness()
+        if failing is not None:
+            return {"status": "down", "error": failing, "timestamp": now, "version": __version__}
+        return {"status": "ok", "timestamp": now, "version": __version__}
 
 
 def query_string(query: Mapping[str, object] | None) -> str:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from flask import request
 from wtforms import Form
 
-from llm_proxy.errors import LlmProxyError
+from llm_proxy.errors import BadRequest, LlmProxyError
 
 
 def show_error(form: Form, refused: LlmProxyError) -> None:
@@ -20,3 +21,18 @@ def show_error(form: Form, refused: LlmProxyError) -> None:
 def changes(values: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """Return the members that differ: what a PATCH must carry, and nothing that another person may have changed."""
     return {name: value for name, value in values.items() if before.get(name) != value}
+
+
+def method() -> str:
+    """Return what a form asks of its item: `PUT` or `DELETE`, by its field `_method`. Raises BadRequest."""
+    if request.method in ("PUT", "DELETE"):
+        return request.method
+    wanted = request.form.get("_method", "")
+    if wanted not in ("PUT", "DELETE"):
+        raise BadRequest("_method must be PUT or DELETE", param="_method")
+    return wanted
+
+
+def is_checked(name: str) -> bool:
+    """Whether a check box is ticked; the last value wins, because a hidden `false` comes before it."""
+    return request.form.getlist(name)[-1:] in (["true"], ["on"], ["y"], ["1"])

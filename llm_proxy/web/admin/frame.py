@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 from flask import Blueprint, Response, current_app, make_response, render_template, request, url_for
 
@@ -19,11 +19,10 @@ from llm_proxy.access.roles import operation
 from llm_proxy.errors import Forbidden, Unauthorized
 from llm_proxy.runtime.clock import parse_rfc3339, rfc3339, utc_now
 from llm_proxy.web import context
-from llm_proxy.web.admin import cookies
+from llm_proxy.web.admin import cookies, messages
 from llm_proxy.web.admin.api import ApiResponse, LocalApi, ManagementApi
 
 API = "llm_proxy_admin_api"  # key of app.extensions: the ManagementApi of the pages
-_NEXT = re.compile(r"<\?([^>]*)>; rel=\"next\"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,13 @@ SECTIONS: tuple[tuple[str, tuple[Page, ...]], ...] = (
         ),
     ),
     ("Observe", (Page("audit", "Audit Events", "scroll-text", ("GET", "/manage/audit")),)),
+    (
+        "Administer",
+        (
+            Page("keys", "Management keys", "key", ("GET", "/manage/keys")),
+            Page("people", "People", "users", ("GET", "/manage/sessions")),
+        ),
+    ),
 )
 
 
@@ -88,8 +94,13 @@ def api(
     headers: Mapping[str, str] | None = None,
 ) -> ApiResponse:
     """Call the management API as the viewer. Raises ApiRefused, ResourceNotFound."""
-    client: ManagementApi = current_app.extensions[API]
-    return client.call(viewer(), method, path, query=query, body=body, headers=headers)
+    return client().call(viewer(), method, path, query=query, body=body, headers=headers)
+
+
+def client() -> ManagementApi:
+    """Return the client of the management API."""
+    found: ManagementApi = current_app.extensions[API]
+    return found
 
 
 def page(template: str, status: int = 200, **values: Any) -> Response:
@@ -115,6 +126,7 @@ def register(bp: Blueprint) -> None:
             "csrf_token": cookies.form_token,
             "is_read_only": is_read_only(),
             "may": may,
+            "messages": [] if session is None else messages.taken(),
             "navigation": [] if session is None else _navigation(),
             "now": utc_now(),
             "version": __version__,
@@ -187,17 +199,9 @@ def _usd(value: object) -> str:
     return f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:.6f}"
 
 
-FILTERS = {"rfc3339": _as_rfc3339, "utc": _as_utc, "number": _number, "usd": _usd}
+def _hint(value: str) -> str:
+    """Return a token's hint with its stars shortened."""
+    return re.sub(r"\*{3,}", "…", value)
 
 
-def paging(found: ApiResponse) -> dict[str, str | None]:
-    """Return what the macro `pages` shows below a list: where the next page is, by the API's `Link`."""
-    count = len(found.data)
-    following = _NEXT.search(found.headers.get("link", ""))
-    is_first = not request.args.get("cursor")
-    text = f"{count} shown" if following or not is_first else f"{count} in all"
-    return {
-        "text": text,
-        "previous": None if is_first else with_query(cursor=None),
-        "next": with_query(cursor=parse_qs(following[1]).get("cursor", [""])[0]) if following else None,
-    }
+FILTERS = {"hint": _hint, "rfc3339": _as_rfc3339, "utc": _as_utc, "number": _number, "usd": _usd}

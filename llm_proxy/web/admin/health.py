@@ -4,6 +4,7 @@ from flask import Blueprint, Response
 
 from llm_proxy import __version__
 from llm_proxy.runtime.clock import rfc3339, utc_now
+from llm_proxy.web.admin import frame
 from llm_proxy.web.management.answers import answer
 
 
@@ -13,6 +14,5 @@ def routes(bp: Blueprint) -> None:
     @bp.get("/health")
     def health() -> Response:
         """200 with the state of the UI and of the proxy behind it."""
-        now = rfc3339(utc_now())
-        own = {"status": "ok", "timestamp": now, "service": "admin-ui", "version": __version__}
-        return answer({"admin": own, "backend": {"status": "ok", "timestamp": now, "version": __version__}})
+        own = {"status": "ok", "timestamp": rfc3339(utc_now()), "service": "admin-ui", "version": __version__}
+        return answer({"admin": own, "backend": frame.client().health()})

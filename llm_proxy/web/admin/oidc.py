@@ -25,7 +25,7 @@ def routes(bp: Blueprint, path: str) -> None:
         """Send the browser to the provider; `next` is the page to return to."""
         call = Call(context.services().audit)
         try:
-            begun = _oidc().begin(_callback(path), return_path(request.args.get("next"), path))
+            begun = _oidc().begin(_callback(path), return_path(request.args.get("next"), context.external(path)))
         except LlmProxyError as refused:
             _denied(call, refused)
             raise
@@ -60,7 +60,7 @@ def routes(bp: Blueprint, path: str) -> None:
             then=record,
         )
         response = redirect(person.return_to, 303)
-        cookies.keep(response, held, remember=session.remember, path=path)
+        cookies.keep(response, held, remember=session.remember, path=context.external(path))
         _flow_cookie(response, state, "", path, 0)
         return response
 
@@ -89,7 +89,7 @@ def _flow_name(state: str) -> str:
 
 
 def _flow_cookie(response: Response, state: str, value: str, path: str, max_age: int) -> None:
-    cookies.set_cookie(response, _flow_name(state), value, path=f"{path}/auth/oidc", max_age=max_age)
+    cookies.set_cookie(response, _flow_name(state), value, path=context.external(f"{path}/auth/oidc"), max_age=max_age)
 
 
 def _denied(call: Call, refused: LlmProxyError) -> None:

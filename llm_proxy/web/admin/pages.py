@@ -9,7 +9,14 @@ from llm_proxy.web import context
 from llm_proxy.web.admin import cookies
 
 CSP = "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
-_TITLES = {403: "Not permitted", 404: "Not found", 409: "Conflict", 502: "Backend unavailable", 503: "Unavailable"}
+_TITLES = {
+    403: "Not permitted",
+    404: "Not found",
+    405: "Not permitted",
+    409: "Conflict",
+    502: "Backend unavailable",
+    503: "Unavailable",
+}
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title} · llm-proxy</title></head>
 <body><main><h1>{title}</h1>

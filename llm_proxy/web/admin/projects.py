@@ -2,16 +2,21 @@
 
 from typing import Any
 
-from flask import Blueprint, flash, redirect, request, url_for
+from flask import Blueprint, redirect, request, url_for
 from werkzeug.wrappers import Response
 from wtforms import BooleanField, DecimalField, Form, IntegerField, PasswordField, SelectField, StringField
 from wtforms.validators import InputRequired, Length, Optional
 
 from llm_proxy.errors import LlmProxyError
-from llm_proxy.web.admin import forms, frame
+from llm_proxy.runtime.clock import utc_now
+from llm_proxy.web.admin import forms, frame, lists, messages, project_actions
 from llm_proxy.web.admin.api import ApiResponse
 
 _PRIVACY = [("full", "Full: with bodies"), ("metadata", "Metadata: without bodies"), ("off", "Off: no events")]
+COLUMNS = (
+    "id", "name", "api_key", "is_active", "created_at", "created_by", "updated_at", "deactivated_at",
+    "requests_per_minute", "tokens_per_minute", "max_cost_usd_per_month", "event_privacy",
+)  # fmt: skip
 _REQUIRED = "Please fill in all required fields"
 
 
@@ -39,19 +44,8 @@ class ProjectForm(Form):
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
 
-    @bp.get("/projects")
-    def projects() -> Response:
-        """The list, by page or cursor, with search and state."""
-        size = min(request.args.get("size", 25, type=int) or 25, 100)
-        query = {
-            "limit": size,
-            "cursor": request.args.get("cursor"),
-            "search": request.args.get("search"),
-            "is_active": request.args.get("is_active"),
-            "sort": request.args.get("sort"),
-        }
-        found = frame.api("GET", "/manage/projects", query=query)
-        return frame.page("projects/list.html", projects=found.data, paging=frame.paging(found), sort=query["sort"])
+    lists.routes(bp, "/projects", "projects", _list)
+    project_actions.routes(bp)
 
     @bp.get("/projects/new")
     def projects_new() -> Response:
@@ -71,7 +65,7 @@ def routes(bp: Blueprint) -> None:
         except LlmProxyError as refused:
             forms.show_error(form, refused)
             return _again(form, None, None, refused.status)
-        flash("Project created.", "success")
+        messages.say("Project created.")
         return redirect(url_for("admin.projects_show", project_id=made.data["id"]), 303)
 
     @bp.get("/projects/<project_id>")
@@ -79,7 +73,13 @@ def routes(bp: Blueprint) -> None:
         """The page of a project."""
         project = frame.api("GET", f"/manage/projects/{project_id}")
         tokens = frame.api("GET", "/manage/tokens", query={"project_id": project_id, "limit": 10})
-        return frame.page("projects/show.html", project=project.data, tokens=tokens.data)
+        return frame.page(
+            "projects/show.html",
+            project=project.data,
+            tokens=tokens.data,
+            counts=project_actions.counts(project_id),
+            usage=_usage(project_id),
+        )
 
     @bp.get("/projects/<project_id>/edit")
     def projects_edit(project_id: str) -> Response:
@@ -88,16 +88,20 @@ def routes(bp: Blueprint) -> None:
         form = ProjectForm(data={**project.data, "api_key": ""})
         return frame.page("projects/form.html", form=form, project=project.data, tag=project.tag)
 
-    @bp.post("/projects/<project_id>", endpoint="projects_update")
+    @bp.route("/projects/<project_id>", methods=["POST", "PUT", "DELETE"], endpoint="projects_update")
     def update(project_id: str) -> Response:
-        """303 to the project; 400, 409 or 412 with the form and what is wrong."""
+        """303 to the project; 400, 409 or 412 with the form and what is wrong; a deletion is refused with 405."""
+        if forms.method() == "DELETE":
+            frame.api("DELETE", f"/manage/projects/{project_id}")
         project = frame.api("GET", f"/manage/projects/{project_id}")
         form = ProjectForm(request.form)
-        form.is_active.data = request.form.getlist("is_active")[-1:] in (["true"], ["on"], ["y"])
+        is_active = project.data["is_active"]
+        form.is_active.data = forms.is_checked("is_active") if "is_active" in request.form else is_active
         if not form.validate():
             return _again(form, project.data, _REQUIRED, 400)
         tag = request.form.get("tag") or project.tag
-        body = forms.changes(form.values(), project.data)
+        named = {name: value for name, value in form.values().items() if name in request.form or name == "is_active"}
+        body = forms.changes(named, project.data)
         try:
             frame.api("PATCH", f"/manage/projects/{project_id}", body=body, headers={"If-Match": tag})
         except LlmProxyError as refused:
@@ -105,8 +109,32 @@ def routes(bp: Blueprint) -> None:
                 return _conflict(form, project)
             forms.show_error(form, refused)
             return _again(form, project.data, None, refused.status)
-        flash("Project saved.", "success")
+        messages.say("Project saved.")
         return redirect(url_for("admin.projects_show", project_id=project_id), 303)
+
+
+def _list(form: str | None) -> Response:
+    wanted = lists.query("search", "is_active")
+    if form is not None:
+        return lists.file(form, "projects", frame.api("GET", "/manage/projects", query=wanted).data, COLUMNS)
+    found = frame.api("GET", "/manage/projects", query={**wanted, **lists.place()})
+    return frame.page(
+        "projects/list.html",
+        projects=found.data,
+        paging=lists.paging(found),
+        sort=wanted["sort"],
+        is_filtered=any(wanted[name] for name in ("search", "is_active")),
+    )
+
+
+def _usage(project_id: str) -> dict[str, Any] | None:
+    """Return the sums of the present month."""
+    today = utc_now().date()
+    query = {"project_id": project_id, "from": today.replace(day=1).isoformat(), "to": today.isoformat()}
+    if not frame.may("GET", "/manage/usage"):
+        return None
+    rows: list[dict[str, Any]] = frame.api("GET", "/manage/usage", query=query).data["data"]
+    return rows[0] if rows else None
 
 
 def _conflict(form: ProjectForm, project: ApiResponse) -> Response:

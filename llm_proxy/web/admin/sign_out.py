@@ -53,12 +53,12 @@ def sign_out(held: str, path: str) -> str | None:
 
 
 def _signed_out(path: str, provider_url: str | None) -> Response:
-    body = f'<p>You are signed out.</p>\n<p><a href="{escape(path)}/">Sign in again</a></p>'
+    body = f'<p>You are signed out.</p>\n<p><a href="{escape(context.external(path))}/">Sign in again</a></p>'
     if provider_url is not None:
         body += f'\n<p><a href="{escape(provider_url)}">Sign out at the identity provider</a></p>'
     response = pages.page("Signed out", body)
     if provider_url is not None:  # not a redirect: browsers apply form-action to those
         response.headers["Refresh"] = f"0; url={provider_url}"
     if request.cookies.get(cookies.SESSION) is not None:
-        cookies.forget(response, path)
+        cookies.forget(response, context.external(path) or "/")
     return response

@@ -12,6 +12,7 @@ from flask import request
 from llm_proxy.errors import BadRequest, PayloadTooLarge, PreconditionFailed
 
 BODY_BYTES = 1024 * 1024
+MOST_IDS = 100
 SEARCH_CHARACTERS = 200
 _INTEGER = re.compile(r"\+?[0-9]{1,10}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -110,6 +111,17 @@ def search() -> str | None:
     if text is not None and (len(text) > SEARCH_CHARACTERS or "\x00" in text):
         raise invalid("search")
     return text
+
+
+def ids() -> frozenset[str] | None:
+    """Return the ids of the parameter `ids`, separated by commas; None when absent. Raises BadRequest for too many."""
+    text = parameter("ids")
+    if text is None:
+        return None
+    found = frozenset(each for each in text.split(",") if each)
+    if len(found) > MOST_IDS or "\x00" in text or not text.isascii():
+        raise invalid("ids")
+    return found
 
 
 def word(*names: str) -> str | None:

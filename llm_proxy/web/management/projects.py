@@ -22,7 +22,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """200 with an array; 400 names the parameter."""
         with current().attempt(AuditAction.PROJECT_LIST, "failed to list projects") as attempt:
             asked = pagination.cut(SORTS, order_of, BY_NAME)
-            wanted = ProjectFilter(inputs.search(), inputs.flag("is_active"), current().caller.projects)
+            wanted = ProjectFilter(inputs.search(), inputs.flag("is_active"), current().caller.projects, inputs.ids())
             response, count = pagination.listed(services().projects, wanted, asked, answers.project_json)
             attempt.succeeded(project_count=count)
         return response

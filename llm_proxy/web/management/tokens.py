@@ -63,6 +63,17 @@ def routes(bp: Blueprint, services: Services) -> None:
             attempt.succeeded()
         return answers.answer(answers.token_json(token), headers={"ETag": answers.token_tag(token)})
 
+    def lookup() -> Response:
+        """Return 200 with the token of the bearer in the body, which no address and no record contains; 404."""
+        with current().attempt(AuditAction.TOKEN_READ, "failed to get token") as attempt:
+            bearer = inputs.json_object().get("token")
+            if not isinstance(bearer, str) or not bearer:
+                raise BadRequest("token must be a text that is not empty", param="token")
+            token = services().tokens.by_bearer(bearer, current().caller.projects)
+            attempt.project_id = token.project_id
+            attempt.succeeded(token_id=token.id)
+        return answers.answer(answers.token_json(token), headers={"ETag": answers.token_tag(token)})
+
     def change(token_id: str) -> Response:
         """200 with the token; 400 names the field; 404; 409 expired; 412."""
         with current().attempt(AuditAction.TOKEN_UPDATE, "failed to update token", details=_about(token_id)) as attempt:
@@ -110,6 +121,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     add(bp, "/tokens", "GET", index)
     add(bp, "/tokens", "POST", create)
+    add(bp, "/tokens/lookup", "POST", lookup)
     add(bp, "/tokens/<token_id>", "GET", show)
     add(bp, "/tokens/<token_id>", "PATCH", change)
     add(bp, "/tokens/<token_id>", "DELETE", revoke)
@@ -130,8 +142,9 @@ def _filter() -> TokenFilter:
         project_id=inputs.word("projectId", "project_id"),
         active_only=inputs.flag("activeOnly", "active_only") or False,
         status=status,
-        id_prefix=inputs.search(),
+        search=inputs.search(),
         within=current().caller.projects,
+        ids=inputs.ids(),
     )
 
 

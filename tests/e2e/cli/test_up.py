@@ -84,13 +84,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def up(clone: Path, ends_by: int = signal.SIGINT, **variables: str) -> Iterator[Up]:
+def up(clone: Path, *options: str, ends_by: int = signal.SIGINT, **variables: str) -> Iterator[Up]:
     """Run it until its greeting; end it by a signal, wanting 0 and no process left."""
     env = plain_environment({"LISTEN_ADDR": f"127.0.0.1:{free_port()}", **variables})
     began = time.monotonic()
     with (clone / "stderr").open("w") as err:
         process = subprocess.Popen(
-            ["bash", "bin/up"], cwd=clone, env=env, stdout=subprocess.PIPE, stderr=err, text=True
+            ["bash", "bin/up", *options], cwd=clone, env=env, stdout=subprocess.PIPE, stderr=err, text=True
         )
     assert process.stdout is not None
     output = ""
@@ -301,4 +301,17 @@ def test_state_of_another_database_is_no_fault(clone: Path) -> None:
     (clone / "data").mkdir()
     (clone / "data" / "up.json").write_text(json.dumps({"token_id": "7f6f7f43-0000-4000-8000-000000000000"}))
     with up(clone) as running:
+        assert running.status_of(running.token) == 200
+
+
+def test_a_simulated_provider_stands_beside(clone: Path) -> None:
+    """`--provider anthropic`: mounted at its name, with the same token in the vendor's own field."""
+    with up(clone, "--provider", "anthropic") as running:
+        assert f"{running.url}/anthropic: a simulated provider" in running.output
+        body = b'{"model":"claude","max_tokens":5,"messages":[{"role":"user","content":"hello"}]}'
+        fields = {"x-api-key": running.token, "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{running.url}/anthropic/v1/messages", data=body, headers=fields)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=10) as answer:
+            assert json.load(answer)["type"] == "message"
         assert running.status_of(running.token) == 200

@@ -366,6 +366,39 @@ def test_row_4_a_provider_that_cannot_be_reached_returns_the_unit(
         assert (status, json.loads(body)["code"]) == (503, "circuit_open")
         assert 1 <= int(fields["Retry-After"]) <= 30
         assert gateway.request_count(token) == 0
+        line = gateway.wait_for_access(5, row=4)[0]
+        assert line["error"] == f"connect to {url.removeprefix('http://')}: connection refused"
+
+
+def test_a_failing_model_closes_no_other_way(
+    gateway: Gateway, provider: Provider, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """CIRCUIT_BREAKER_FAILURES 503s in a row close the way to it alone; 0 switches all of it off."""
+
+    def ask(world: Gateway, token: Token, model: str) -> int:
+        fields = {"X-Simulate": '{"status": 503}'} if model == "broken" else {}
+        body = json.dumps({"model": model, "messages": []}).encode()
+        return world.ask("POST", "/v1/chat/completions", body, token=token, headers=fields)[0]
+
+    for failures, wanted in (("3", "circuit_open"), ("0", "simulated")):
+        with new_gateway(tmp_path_factory, provider.url, CIRCUIT_BREAKER_FAILURES=failures) as world:
+            token = world.token()
+            assert [ask(world, token, "broken") for _ in range(3)] == [503] * 3
+            _, _, content = world.ask(
+                "POST", "/v1/chat/completions", b'{"model":"broken","messages":[]}', token=token,
+                headers={"X-Simulate": '{"status": 503}'},
+            )  # fmt: skip
+            assert json.loads(content)["error"]["code"] == wanted
+            assert ask(world, token, "gpt-4o") == 200
+            assert world.ask("GET", "/v1/models", token=token)[0] == 200
+
+
+def test_a_key_that_the_provider_refuses_is_a_warning(gateway: Gateway, token: Token) -> None:
+    """Its 401 passes through; the log says whose key it is about."""
+    fields = {"X-Simulate": '{"status": 401}', "X-Request-ID": "refused-key"}
+    assert gateway.ask("POST", "/v1/chat/completions", CHAT, token=token, headers=fields)[0] == 401
+    line = gateway.wait_for_access(request_id="refused-key")[0]
+    assert (line["level"], line["error"]) == ("warn", "provider_refused_key")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import time
 import gevent
 from greenlet import GreenletExit
 
+import llm_proxy
 from llm_proxy.errors import ClientConnectionError, RequestTimeout
 
 
@@ -62,6 +63,9 @@ class App:
 
     def on_root(self, environ, start_response):
         return self.plain(start_response, b"ok")
+
+    def on_version(self, environ, start_response):
+        return self.plain(start_response, llm_proxy.__version__.encode())
 
     def on_ready(self, environ, start_response):
         phase = self.state.phase

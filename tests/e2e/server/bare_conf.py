@@ -10,4 +10,8 @@ preflight.notes = lambda settings: ([], [])
 preflight.prepare = lambda settings: None
 sys.modules["llm_proxy.preflight"] = preflight
 
+from llm_proxy.server import loaded_code  # noqa: E402
+
+loaded_code.PARTS = ("llm_proxy.server.worker",)
+
 from llm_proxy.gunicorn_conf import *  # noqa: E402, F403

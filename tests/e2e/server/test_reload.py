@@ -1,12 +1,16 @@
 """SIGHUP: new workers beside the old ones, and never a server that stops because of it."""
 
 import os
+import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from support.raw import request, wait_for
 from support.small import assert_whole, begin_streams, finish, in_parallel
+
+import llm_proxy
 
 
 def values(server):
@@ -152,3 +156,48 @@ def test_the_number_of_workers_follows_ttin_ttou_and_the_reload(start, set_env):
     set_env(server, WEB_CONCURRENCY="3")
     server.signal(signal.SIGHUP)
     wait_for(lambda: len(server.pids()) == 3)
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package that may be changed; PYTHONPATH is its folder."""
+    copy = tmp_path / "installed" / "llm_proxy"
+    shutil.copytree(Path(llm_proxy.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def versions(server):
+    """Which versions answer now."""
+    return {server.get("/version").body for _ in range(8)}
+
+
+def test_a_reload_after_an_upgrade_on_disk_runs_the_new_code(start, package):
+    """So do later workers; streams of the old code end whole, and the server as ever."""
+    server = start(WEB_CONCURRENCY="2", PYTHONPATH=str(package.parent))
+    assert versions(server) == {llm_proxy.__version__.encode()}
+    streams = begin_streams(server, 4)
+    (package / "__init__.py").write_text('"""An upgrade."""\n\n__version__ = "99.0"\n')
+    server.signal(signal.SIGHUP)
+    wait_for(lambda: versions(server) == {b"99.0"}, 15)
+    assert_whole(finish(streams))
+    killed = server.pids().pop()
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: len(server.pids() - {killed}) == 2, 15)
+    assert versions(server) == {b"99.0"}
+    server.signal(signal.SIGTERM)
+    assert server.ended(8) == 0
+
+
+def test_an_upgrade_that_does_not_start_undoes_the_reload(start, package):
+    """The old workers go on; once the code is good, a reload takes it."""
+    server = start(PYTHONPATH=str(package.parent))
+    pids, worker = server.pids(), package / "server" / "worker.py"
+    good = worker.read_text()
+    worker.write_text("raise RuntimeError('half an upgrade')\n")
+    server.signal(signal.SIGHUP)
+    wait_for(lambda: "Reload undone" in server.log, 15)
+    assert server.pids() == pids
+    worker.write_text(good)
+    (package / "__init__.py").write_text('"""An upgrade."""\n\n__version__ = "99.0"\n')
+    server.signal(signal.SIGHUP)
+    wait_for(lambda: versions(server) == {b"99.0"}, 15)

@@ -1,5 +1,6 @@
 """/manage/tokens: one case per status, on each database."""
 
+import json
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -428,3 +429,25 @@ def test_a_projects_budget_of_the_month_goes_both_ways(manage: Manager) -> None:
     assert (off["max_cost_usd_per_month"], off["tokens_per_minute"]) == (None, None)
     refused = manage.call("PATCH", path, {"max_cost_usd_per_month": -1})
     assert (refused.status_code, "max_cost_usd_per_month" in refused.get_json()["error"]) == (400, True)
+
+
+def test_a_token_is_found_by_its_value(manage: Manager) -> None:
+    """The value stands in the body; the response and the audit trail name the id alone."""
+    made = manage.token(manage.project()["id"], name="found")
+    found = manage.call("POST", "/tokens/lookup", {"token": made["token"]})
+    assert (found.status_code, found.get_json()["id"]) == (200, made["id"])
+    assert made["token"] not in found.text
+    assert made["token"] not in json.dumps(manage.audited())
+    for wrong, status in (({"token": "sk-" + "x" * 22}, 404), ({"token": ""}, 400), ({}, 400)):
+        assert manage.call("POST", "/tokens/lookup", wrong).status_code == status
+
+
+def test_lists_are_narrowed_to_ids_and_names(manage: Manager) -> None:
+    """`ids` names the wanted ones, `search` also finds a part of a token's name."""
+    project = manage.project()["id"]
+    first, second = manage.token(project, name="Build Server"), manage.token(project)
+    assert [each["id"] for each in manage.call("GET", "/tokens?search=d%20serv").get_json()] == [first["id"]]
+    assert [each["id"] for each in manage.call("GET", f"/tokens?ids={second['id']},x").get_json()] == [second["id"]]
+    assert manage.call("GET", "/projects?ids=" + project).get_json()[0]["id"] == project
+    assert manage.call("GET", "/projects?ids=x").get_json() == []
+    assert manage.call("GET", "/tokens?ids=" + ",".join(map(str, range(101)))).status_code == 400

@@ -9,6 +9,7 @@ from gunicorn.errors import HaltServer
 
 from llm_proxy.server import arbiter as module
 from llm_proxy.server.arbiter import ProxyArbiter
+from llm_proxy.server.loaded_code import LoadedCode
 from llm_proxy.server.worker import BOOTING, LEAVING, SERVING
 
 
@@ -52,14 +53,14 @@ class Master(ProxyArbiter):
         self._stats = {"reloads": 0, "workers_killed": 0}
         self._num_workers, self.worker_age, self.reexec_pid = workers, 0, 0
         self.log.reopen_files = lambda: None
-        Master.adopt(self, Configuration())
+        Master.adopt(self, Configuration(), LoadedCode())
 
     def spawn_worker(self):
         self.worker_age += 1
         pid = 100 + self.worker_age
-        tmp = SimpleNamespace(close=lambda: None)
-        shared = type("Shared", (bytearray,), {"close": lambda self: None})([BOOTING])
-        self.WORKERS[pid] = SimpleNamespace(age=self.worker_age, shared=shared, tmp=tmp, spawned_at=time.monotonic())
+        self.WORKERS[pid] = SimpleNamespace(
+            age=self.worker_age, shared=bytearray([BOOTING]), forget=lambda: None, spawned_at=time.monotonic()
+        )
         return pid
 
     def kill_worker(self, pid, sig):

@@ -31,9 +31,9 @@
 
   // Times: <time datetime data-format>; the text is UTC without script, local with it, UTC stays in the title.
   const FORMATS = {
-    ymd_hm: { dateStyle: "medium", timeStyle: "short" },
-    ymd_hms: { dateStyle: "medium", timeStyle: "medium" },
-    ymd_hms_tz: { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short" },
+    ymd_hm: { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" },
+    ymd_hms: { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" },
+    ymd_hms_tz: { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short" },
     long: { dateStyle: "full", timeStyle: "long" },
     date_only: { dateStyle: "medium" },
   };

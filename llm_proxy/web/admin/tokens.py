@@ -1,0 +1,169 @@
+"""Tokens: list, page, revocation and reactivation."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from flask import Blueprint, redirect, request, url_for
+from werkzeug.wrappers import Response
+
+from llm_proxy.access.roles import OPERATIONS
+from llm_proxy.errors import BadRequest, LlmProxyError
+from llm_proxy.web.admin import confirm, forms, frame, lists, messages, token_forms
+
+COLUMNS = (
+    "id", "name", "token", "project_id", "project", "status", "expires_at", "created_at", "created_by", "last_used_at",
+    "request_count", "cache_hit_count", "max_requests", "idle_timeout_minutes", "requests_per_minute",
+    "tokens_per_minute", "max_total_tokens", "total_tokens", "max_cost_usd", "total_cost_usd",
+)  # fmt: skip
+_REFUSALS = ("GET", "/manage/tokens/{id}/refusals")
+_OUTCOMES = ("GET", "/manage/outcomes")
+_BULK = ("POST", "/manage/tokens/revoke")
+
+
+def routes(bp: Blueprint) -> None:
+    """Add the routes."""
+    lists.routes(bp, "/tokens", "tokens", _list)
+    token_forms.routes(bp)
+
+    @bp.get("/tokens/<token_id>")
+    def tokens_show(token_id: str) -> Response:
+        """The page of a token."""
+        token = frame.api("GET", f"/manage/tokens/{token_id}").data
+        return frame.page(
+            "tokens/show.html",
+            token=token,
+            project=project_names([token["project_id"]]).get(token["project_id"]),
+            refusals=_refusals(token_id),
+            outcomes=_outcomes(token_id),
+            can_roll=token_forms.can_roll(),
+        )
+
+    @bp.get("/tokens/revoke")
+    def tokens_revoke_several() -> Response:
+        """Ask before the tokens of the address are revoked."""
+        return _ask_several(request.args.getlist("ids"))
+
+    @bp.post("/tokens/revoke", endpoint="tokens_revoke_several_submit")
+    def revoke_several() -> Response:
+        """303 to the list; 422 without the number typed."""
+        ids = list(dict.fromkeys(request.form.getlist("ids")))
+        error = confirm.fault(len(ids))
+        if error is not None or not ids:
+            return _ask_several(ids, error)
+        messages.say(f"{_revoke(ids)} tokens revoked.")
+        return redirect(url_for("admin.tokens"), 303)
+
+    @bp.get("/tokens/<token_id>/revoke")
+    def tokens_revoke(token_id: str) -> Response:
+        """Ask before a token is revoked."""
+        token = frame.api("GET", f"/manage/tokens/{token_id}").data
+        here = url_for("admin.tokens_show", token_id=token_id)
+        return confirm.page(
+            "Revoke token",
+            f"Requests with the token {token['name'] or token['id']} are refused within a second. "
+            "It can be reactivated until it expires.",
+            confirm.impact([token]),
+            action=url_for("admin.tokens_revoke_submit", token_id=token_id),
+            button="Revoke token",
+            cancel=here,
+        )
+
+    @bp.post("/tokens/<token_id>/revoke", endpoint="tokens_revoke_submit")
+    def revoke(token_id: str) -> Response:
+        """303 to the token."""
+        return _revoke_one(token_id)
+
+    @bp.route("/tokens/<token_id>", methods=["POST", "PUT", "DELETE"], endpoint="tokens_update")
+    def update(token_id: str) -> Response:
+        """303 to the token; 400, 409 or 412 with the form and what is wrong."""
+        if forms.method() == "DELETE":
+            return _revoke_one(token_id)
+        return token_forms.update(token_id)
+
+    @bp.post("/tokens/<token_id>/reactivate", endpoint="tokens_reactivate")
+    def reactivate(token_id: str) -> Response:
+        """303 to the token, which keeps its limits; 409 page where it has expired."""
+        frame.api("PATCH", f"/manage/tokens/{token_id}", body={"is_active": True})
+        messages.say("Token reactivated. Its limits are as before.")
+        return redirect(url_for("admin.tokens_show", token_id=token_id), 303)
+
+
+def _list(form: str | None) -> Response:
+    wanted = lists.query("project_id", "status", "search")
+    if form is not None:
+        rows = frame.api("GET", "/manage/tokens", query=wanted).data
+        names = project_names(row["project_id"] for row in rows)
+        return lists.file(form, "tokens", [{**row, "project": names.get(row["project_id"])} for row in rows], COLUMNS)
+    found = frame.api("GET", "/manage/tokens", query={**wanted, **lists.place()})
+    asked = [row["project_id"] for row in found.data] + [wanted["project_id"] or ""]
+    return frame.page(
+        "tokens/list.html",
+        tokens=found.data,
+        projects=project_names(asked),
+        paging=lists.paging(found),
+        sort=wanted["sort"] or "-created_at",
+        is_filtered=any(wanted[name] for name in ("project_id", "status", "search")),
+    )
+
+
+def project_names(ids: Iterable[str]) -> dict[str, str]:
+    """Return names by id, of the projects that the viewer may see, asked for in as few calls as the API allows."""
+    wanted = sorted({each for each in ids if each})
+    if not wanted or not frame.may("GET", "/manage/projects"):
+        return {}
+    if len(wanted) > lists.LARGEST:
+        return {row["id"]: row["name"] for row in frame.api("GET", "/manage/projects").data}
+    rows = frame.api("GET", "/manage/projects", query={"ids": ",".join(wanted)}).data
+    return {row["id"]: row["name"] for row in rows}
+
+
+def _ask_several(ids: list[str], error: str | None = None) -> Response:
+    if not 1 <= len(ids) <= lists.LARGEST:
+        raise BadRequest(f"select 1 to {lists.LARGEST} tokens first", param="ids")
+    tokens = frame.api("GET", "/manage/tokens", query={"ids": ",".join(ids)}).data
+    return confirm.page(
+        "Revoke tokens",
+        "Requests with these tokens are refused within a second. They can be reactivated until they expire.",
+        confirm.impact(tokens),
+        action=url_for("admin.tokens_revoke_several_submit"),
+        button="Revoke tokens",
+        cancel=url_for("admin.tokens"),
+        count=len(tokens),
+        hidden=[("ids", token["id"]) for token in tokens],
+        error=error,
+    )
+
+
+def _revoke(ids: list[str]) -> int:
+    if _BULK in OPERATIONS:
+        found = frame.api("POST", "/manage/tokens/revoke", body={"ids": ids}).data
+        return int(found["revoked_count"])
+    for token_id in ids:
+        frame.api("DELETE", f"/manage/tokens/{token_id}")
+    return len(ids)
+
+
+def _revoke_one(token_id: str) -> Response:
+    frame.api("DELETE", f"/manage/tokens/{token_id}")
+    messages.say("Token revoked.")
+    return redirect(url_for("admin.tokens_show", token_id=token_id), 303)
+
+
+def _refusals(token_id: str) -> list[dict[str, Any]] | None:
+    """Return the last refusals; None where they are not to be had."""
+    if _REFUSALS not in OPERATIONS or not frame.may(*_REFUSALS):
+        return None
+    found = frame.api("GET", f"/manage/tokens/{token_id}/refusals").data
+    rows: list[dict[str, Any]] = found["data"] if isinstance(found, dict) else found
+    return rows
+
+
+def _outcomes(token_id: str) -> list[dict[str, Any]] | None:
+    """Return how many requests of the last day ended how; None where that is not to be had."""
+    if _OUTCOMES not in OPERATIONS or not frame.may(*_OUTCOMES):
+        return None
+    try:
+        found = frame.api("GET", "/manage/outcomes", query={"token_id": token_id, "group_by": "code"})
+    except LlmProxyError:
+        return None
+    return sorted(found.data["data"], key=lambda row: -row["requests"])

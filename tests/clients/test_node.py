@@ -1,0 +1,52 @@
+"""The matrix of SDKs for Node: what each makes of a response through the proxy is what it makes of a direct one."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clients.conftest import Way, World
+
+PACKAGES = (  # pinned: newer ones may want a newer Node than Debian's
+    *("openai@7.59.0", "@anthropic-ai/sdk@1.14.0", "@google/genai@2.32.0", "groq-sdk@1.6.0"),
+    *("ai@6.0.326", "@ai-sdk/openai@3.0.141"),
+)
+KEPT = ("PATH", "npm_config_registry", "NPM_CONFIG_REGISTRY", "NODE_EXTRA_CA_CERTS", "HTTPS_PROXY", "NO_PROXY")
+PROVIDERS = {"vercel": "openai"}  # of the others, the provider has the client's name
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the packages are installed."""
+    made = tmp_path_factory.mktemp("node")
+    env = {name: os.environ[name] for name in KEPT if name in os.environ} | {"HOME": str(made)}
+    if (settings := Path.home() / ".npmrc").exists():
+        shutil.copy(settings, made / ".npmrc")
+    (made / "package.json").write_text('{"private": true, "type": "module"}')
+    install = ["npm", "install", "--silent", "--no-audit", "--no-fund", *PACKAGES]
+    subprocess.run(install, cwd=made, env=env, check=True, timeout=100)
+    shutil.copy(Path(__file__).with_name("client.mjs"), made)
+    return made
+
+
+def run(folder: Path, name: str, way: Way) -> Any:
+    """What the client prints."""
+    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "NAME": name, "URL": way.url, "KEY": way.key}
+    done = subprocess.run(["node", "client.mjs"], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", ["openai", "azure", "groq", "anthropic", "google", "vercel"])
+def test_results_are_the_direct_ones(world: World, folder: Path, name: str) -> None:
+    """Whole, streamed, with a tool call, and the SDK's own exception for a 429."""
+    provider = PROVIDERS.get(name, name)
+    direct = run(folder, name, world.direct(provider))
+    proxied = run(folder, name, world.proxied(provider))
+    assert proxied == direct
+    assert proxied["ask"]
+    assert proxied["stream"].strip() == proxied["ask"]
+    assert proxied["error"]["status"] == 429
