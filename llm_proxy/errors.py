@@ -445,6 +445,18 @@ class Unauthorized(ManagementError):
     fields = (("WWW-Authenticate", "Bearer"),)
 
 
+class ViewerEnded(Unauthorized):
+    """What a person signed in to the admin UI with is revoked or replaced, or has fewer rights than at the sign-in."""
+
+    code, message = "viewer_ended", "sign in again"
+
+
+class ManagementUnavailable(ManagementError):
+    """The management API cannot be reached by the admin UI's own process."""
+
+    status, type, message = 502, "server_error", "the proxy's management API cannot be reached"
+
+
 class Forbidden(ManagementError):
     """The operation is forbidden."""
 

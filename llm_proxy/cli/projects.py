@@ -7,29 +7,20 @@ import click
 
 from llm_proxy.cli import output
 from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.fields import body_of, field_options, plain
 from llm_proxy.cli.manage import ManageGroup, client
 from llm_proxy.cli.management_client import ManagementClient
-from llm_proxy.cli.options import given, label, nullable, read_secret, sort_option
+from llm_proxy.cli.options import given, label, read_secret, sort_option
 from llm_proxy.cli.references import project_id as id_of
 from llm_proxy.cli.references import segment
+from llm_proxy.model.project import PROJECT_FIELDS
 
-_LIMITS = ("requests_per_minute", "tokens_per_minute", "max_cost_usd_per_month", "event_privacy")
+_NAMES = tuple(field.name for field in PROJECT_FIELDS)
 
 
 @click.group("project", cls=ManageGroup)
 def project() -> None:
     """Projects and their provider keys."""
-
-
-def _limit_options(command: Any) -> Any:
-    for name, metavar, text in (
-        ("--max-cost-usd-per-month", "USD|none", "Budget of a calendar month."),
-        ("--tokens-per-minute", "N|none", "Model tokens a minute."),
-        ("--requests-per-minute", "N|none", "Requests a minute."),
-    ):
-        command = click.option(name, metavar=metavar, help=text)(command)
-    privacy = click.Choice(["full", "metadata", "off"])
-    return click.option("--event-privacy", type=privacy, help="What events hold of its requests.")(command)
 
 
 def _show(about: Mapping[str, Any]) -> None:
@@ -42,7 +33,7 @@ def _show(about: Mapping[str, Any]) -> None:
                 "Active": about["is_active"],
                 "Created": output.minute(about["created_at"]),
                 "Updated": output.minute(about["updated_at"]),
-                **{label(name): about[name] for name in _LIMITS if about.get(name) is not None},
+                **{label(name): plain(about[name]) for name in _NAMES if about.get(name) is not None},
             }
         )
 
@@ -88,13 +79,13 @@ def get_project(project_id: str) -> None:
 @click.option("--name", metavar="NAME", help="Name, not used yet.")
 @click.option("--openai-key", "--api-key", "api_key", metavar="KEY|-|@FILE", help="Provider key; - reads stdin.")
 @click.option("--no-key", is_flag=True, help="With PROVIDERS: without a key; `set-key` gives it some.")
-@_limit_options
-def create_project(name: str | None, api_key: str | None, no_key: bool, **limits: str | None) -> None:
+@field_options(PROJECT_FIELDS)
+def create_project(name: str | None, api_key: str | None, no_key: bool, **said: str | None) -> None:
     """Create a project with its provider key."""
     key = None if no_key else read_secret("--openai-key", api_key, prompt="Provider key" if name else None)
     if not name or not (key or no_key):
         raise CommandError("--name and --openai-key are required")
-    body = {"name": name, **given(api_key=key), **_limits(limits)}
+    body = {"name": name, **given(api_key=key), **body_of(PROJECT_FIELDS, said)}
     _show(client().call("POST", "/manage/projects", body=body))
 
 
@@ -104,17 +95,18 @@ def create_project(name: str | None, api_key: str | None, no_key: bool, **limits
 @click.option("--openai-key", "--api-key", "api_key", metavar="KEY|-|@FILE", help="New provider key; - reads stdin.")
 @click.option("--is-active", type=click.BOOL, metavar="true|false", help="Activate or deactivate it.")
 @click.option("--revoke-tokens", is_flag=True, help="With --is-active false: revoke its tokens.")
-@_limit_options
+@field_options(PROJECT_FIELDS)
 def update_project(
     project_id: str,
     name: str | None,
     api_key: str | None,
     is_active: bool | None,
     revoke_tokens: bool,
-    **limits: str | None,
+    **said: str | None,
 ) -> None:
     """Change a project."""
-    body = given(name=name, api_key=read_secret("--openai-key", api_key), is_active=is_active) | _limits(limits)
+    body = given(name=name, api_key=read_secret("--openai-key", api_key), is_active=is_active)
+    body |= body_of(PROJECT_FIELDS, said)
     if revoke_tokens:
         body["revoke_tokens"] = True
     if not body:
@@ -204,8 +196,3 @@ def _patch(project_id: str, body: Mapping[str, Any]) -> None:
 
 def _segment(api: ManagementClient, written: str) -> str:
     return segment(id_of(api, written))
-
-
-def _limits(said: Mapping[str, str | None]) -> dict[str, Any]:
-    numbers = {name: nullable(name, value) for name, value in said.items() if name != "event_privacy" and value}
-    return numbers | given(event_privacy=said.get("event_privacy"))

@@ -1,6 +1,5 @@
 """`llm-proxy manage token …`."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -10,18 +9,20 @@ import click
 
 from llm_proxy.cli import output
 from llm_proxy.cli.errors import CommandError
+from llm_proxy.cli.fields import body_of, field_options, plain
 from llm_proxy.cli.manage import ManageGroup, client
 from llm_proxy.cli.options import given, label, nullable, plain_option, sort_option
 from llm_proxy.cli.references import names_of, segment
 from llm_proxy.cli.references import project_id as id_of
 from llm_proxy.cli.references import token_id as token_of
+from llm_proxy.model.token_fields import TOKEN_FIELDS
 from llm_proxy.settings.declare import duration_s
 from llm_proxy.tokens.bearer import hint
 
 _DEFAULT_MINUTES = "1440"
 _SHORT_MINUTES = 60
 _STATUSES = ("active", "expired", "revoked", "rate_limited")  # of the API; its module would load the database's library
-_NUMBERS = ("idle_timeout_minutes", "max_total_tokens", "max_cost_usd", "requests_per_minute", "tokens_per_minute")
+_MORE = (*(field.name for field in TOKEN_FIELDS if field.has_option), "total_tokens", "total_cost_usd")
 
 
 _LAZY = {"prune": ("llm_proxy.cli.pruning:prune_tokens", "Delete tokens that were revoked or have expired long ago.")}
@@ -30,21 +31,6 @@ _LAZY = {"prune": ("llm_proxy.cli.pruning:prune_tokens", "Delete tokens that wer
 @click.group("token", cls=ManageGroup, lazy=_LAZY)
 def token() -> None:
     """Withering tokens."""
-
-
-def _limit_options(command: Any) -> Any:
-    for name, metavar, text in (
-        ("--providers", "LIST|none", "Providers that it is good for, comma-separated."),
-        ("--metadata", "JSON|none", "A flat object."),
-        ("--name", "NAME|none", "A name for people."),
-        ("--tokens-per-minute", "N|none", "Model tokens a minute."),
-        ("--requests-per-minute", "N|none", "Requests a minute."),
-        ("--max-cost-usd", "USD|none", "Budget in money."),
-        ("--max-total-tokens", "N|none", "Budget in model tokens."),
-        ("--idle-timeout-minutes", "N|none", "Withers when unused for so long."),
-    ):
-        command = click.option(name, metavar=metavar, help=text)(command)
-    return command
 
 
 @token.command(
@@ -59,12 +45,12 @@ def _limit_options(command: Any) -> Any:
     "--duration", metavar="TIME", default=_DEFAULT_MINUTES, help="Minutes, or with a unit: 90m, 24h, 7d (1440)."
 )
 @plain_option("--max-requests", type=click.IntRange(0), metavar="N", help="Requests in all; 0 = no limit.")
-@_limit_options
-def generate(project_id: str, duration: str, max_requests: int | None, **limits: str | None) -> None:
+@field_options(TOKEN_FIELDS)
+def generate(project_id: str, duration: str, max_requests: int | None, **said: str | None) -> None:
     """Issue a token; it is shown this once."""
     minutes = duration_minutes(duration)
     api = client()
-    body = {"project_id": id_of(api, project_id), "duration_minutes": minutes, **_limits(limits)}
+    body = {"project_id": id_of(api, project_id), "duration_minutes": minutes, **body_of(TOKEN_FIELDS, said)}
     if max_requests is not None:  # 0 says no limit; without it the server's default holds
         body["max_requests"] = max_requests
     issued = api.call("POST", "/manage/tokens", body=body)
@@ -131,10 +117,10 @@ def get_token(token_id: str) -> None:
 @click.argument("token_id", metavar="ID")
 @click.option("--active/--inactive", "is_active", default=None, help="Let it work, or revoke it.")
 @click.option("--max-requests", metavar="N|none", help="Requests in all; 0 or none = no limit.")
-@_limit_options
-def update(token_id: str, is_active: bool | None, max_requests: str | None, **limits: str | None) -> None:
+@field_options(TOKEN_FIELDS)
+def update(token_id: str, is_active: bool | None, max_requests: str | None, **said: str | None) -> None:
     """Change a token."""
-    body = given(is_active=is_active) | _limits(limits)
+    body = given(is_active=is_active) | body_of(TOKEN_FIELDS, said)
     if max_requests is not None:
         body["max_requests"] = nullable("max_requests", max_requests)
     if not body:
@@ -189,27 +175,6 @@ def _show(about: Mapping[str, Any]) -> None:
             "Expires": output.minute(about["expires_at"]) or "never",
             "Last used": output.minute(about["last_used_at"]),
         }
-        more = ("name", "providers", "metadata", *_NUMBERS, "total_tokens", "total_cost_usd")
-        return output.lines(shown | {label(name): _plain(about[name]) for name in more if about.get(name)})
+        return output.lines(shown | {label(name): plain(about[name]) for name in _MORE if about.get(name)})
 
     output.emit(about, as_text)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
-
-
-def _limits(said: Mapping[str, str | None]) -> dict[str, Any]:
-    body: dict[str, Any] = {name: nullable(name, said[name]) for name in _NUMBERS if said.get(name) is not None}
-    if (name := said.get("name")) is not None:
-        body["name"] = None if name == "none" else name
-    if (providers := said.get("providers")) is not None:
-        body["providers"] = None if providers == "none" else [name.strip() for name in providers.split(",")]
-    if (metadata := said.get("metadata")) is not None:
-        try:
-            body["metadata"] = None if metadata == "none" else json.loads(metadata)
-        except ValueError:
-            raise CommandError("--metadata: expected a JSON object or none") from None
-    return body

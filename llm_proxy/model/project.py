@@ -1,7 +1,25 @@
-"""A project as requests see it."""
+"""A project as requests see it, and the table of what callers may write of one beside its name, key and state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from llm_proxy.model.fields import Choice, Field, Money, Whole
+
+EVENT_PRIVACY = Choice(("full", "metadata", "off"))
+
+# The order is that of JSON, of options and of checks.
+PROJECT_FIELDS = (
+    Field("event_privacy", EVENT_PRIVACY, "What events hold of its requests.", is_enforced=True),
+    Field("requests_per_minute", Whole(), "Requests a minute.", is_enforced=True),
+    Field("tokens_per_minute", Whole(), "Model tokens a minute.", is_enforced=True),
+    Field(
+        "max_cost_usd_per_month",
+        Money(),
+        "Budget of a calendar month.",
+        is_enforced=True,
+        column="max_cost_nano_usd_per_month",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,17 +17,17 @@ from llm_proxy.db.models import TokenRow
 from llm_proxy.db.types import minutes_later
 from llm_proxy.errors import AuthenticationError, TokenExpired, TokenIdleExpired, TokenInactive
 from llm_proxy.model.project import ProjectSnapshot
+from llm_proxy.model.token_fields import EnforcedFields
 
 STATUSES = ("active", "expired", "revoked", "rate_limited")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenRecord:
-    """The columns of a token's row that requests and management both read. `hint` may be shown; the bearer is not kept.
+class TokenRecord(EnforcedFields):
+    """The columns of a token's row that requests and management both read.
 
     Attributes:
-        max_requests: The quota of requests; None = unlimited.
-        providers: Names of the providers that it is good for; None = all.
+        hint: What may be shown of the bearer, which is not kept.
     """
 
     id: str
@@ -35,18 +35,11 @@ class TokenRecord:
     project_id: str
     is_active: bool
     expires_at: datetime | None
-    max_requests: int | None
     request_count: int
     created_at: datetime
     last_used_at: datetime | None = None
-    idle_timeout_minutes: int | None = None
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    max_total_tokens: int | None = None
-    max_cost_nano_usd: int | None = None
     total_tokens: int = 0
     total_cost_nano_usd: int = 0
-    providers: tuple[str, ...] | None = None
 
     def death(self, now: datetime) -> type[AuthenticationError] | None:
         """Return why the token is dead at `now`, by the error that says so; None while it is alive."""

@@ -16,6 +16,8 @@ from llm_proxy.db.listing import Order
 from llm_proxy.db.models import ProjectRow
 from llm_proxy.db.session import reading, writing
 from llm_proxy.errors import Conflict, ResourceNotFound
+from llm_proxy.model.fields import to_columns
+from llm_proxy.model.project import PROJECT_FIELDS
 from llm_proxy.model.token import Revoked
 from llm_proxy.projects.project import NewProject, Project, ProjectPatch
 
@@ -109,8 +111,7 @@ class ProjectService:
                 "name": new.name,
                 "api_key": self._ring.seal(new.api_key, project_id),
                 "is_active": True,
-                "event_privacy": new.event_privacy,
-                **new.limits,
+                **to_columns(PROJECT_FIELDS, new.fields),
                 "created_at": now,
                 "updated_at": now,
                 "created_by": actor,
@@ -195,13 +196,11 @@ class ProjectService:
         return found
 
     def _changes(self, row: RowMapping, patch: ProjectPatch, now: datetime) -> dict[str, Any]:
-        values: dict[str, Any] = dict(patch.limits)
+        values = to_columns(PROJECT_FIELDS, patch.fields)
         if patch.name is not None:
             values["name"] = patch.name
         if patch.api_key is not None:
             values["api_key"] = self._ring.seal(patch.api_key, row["id"])
-        if patch.event_privacy is not None:
-            values["event_privacy"] = patch.event_privacy
         if patch.is_active is not None:
             values["is_active"] = patch.is_active
             if patch.is_active != row["is_active"]:

@@ -18,25 +18,35 @@ from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.health import DatabaseHealth
 from llm_proxy.db.types import from_column
 from llm_proxy.errors import InvalidToken, ServiceUnavailable, TokenNotFound
-from llm_proxy.model.project import ProjectSnapshot
+from llm_proxy.model.fields import enforced, from_columns
+from llm_proxy.model.project import PROJECT_FIELDS, ProjectSnapshot
 from llm_proxy.model.token import TokenSnapshot
+from llm_proxy.model.token_fields import TOKEN_FIELDS
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.settings import Settings
 from llm_proxy.tokens.bearer import hint, is_well_formed
-from llm_proxy.tokens.token import read_providers
 
 _LOG = logging.getLogger(__name__)
 
-FRESH_S = 0.9  # data-plane decision 4 allows 1 s, from the change to the last request that does not know it
+FRESH_S = 0.9  # at most 1 s may pass from a change to the last request that does not know it
 _WAIT_S = 5.0  # for the same read begun by another request
 
-_SELECT = """\
-SELECT t.token, t.id, t.token_hint, t.project_id, t.is_active, t.expires_at, t.max_requests, t.request_count,
- t.created_at, t.last_used_at, t.lease_version, t.idle_timeout_minutes, t.requests_per_minute, t.tokens_per_minute,
- t.max_total_tokens, t.max_cost_nano_usd, t.total_tokens, t.total_cost_nano_usd, t.leases, t.providers, {now},
- p.id, p.is_active, p.api_key, p.requests_per_minute, p.tokens_per_minute, p.max_cost_nano_usd_per_month,
- p.event_privacy
- FROM tokens t LEFT JOIN projects p ON p.id = t.project_id WHERE """
+_TOKEN_FIELDS, _PROJECT_FIELDS = enforced(TOKEN_FIELDS), enforced(PROJECT_FIELDS)
+_FIXED = {  # name in a `Row` → expression
+    "key": "t.token",
+    **{name: f"t.{name}" for name in ("id", "token_hint", "project_id", "is_active", "expires_at", "request_count")},
+    **{name: f"t.{name}" for name in ("created_at", "last_used_at", "lease_version", "leases")},
+    **{name: f"t.{name}" for name in ("total_tokens", "total_cost_nano_usd")},
+    "database_s": "",  # in each database's own words
+    **{f"project.{name}": f"p.{name}" for name in ("id", "is_active", "api_key")},
+}
+_COLUMNS = {
+    **_FIXED,
+    **{field.attribute: f"t.{field.attribute}" for field in _TOKEN_FIELDS},
+    **{f"project.{field.attribute}": f"p.{field.attribute}" for field in _PROJECT_FIELDS},
+}
+_SELECT = "SELECT {columns} FROM tokens t LEFT JOIN projects p ON p.id = t.project_id WHERE "
+Row = dict[str, Any]  # a column's value by the name in `_COLUMNS`
 _SELECT_KEYS = "SELECT project_id, id, provider, api_key FROM project_keys WHERE project_id IN "
 ProviderKeys = dict[str, dict[str, str | None]]  # project id → provider → key
 _MOST_AT_ONCE = 500  # ids in one statement
@@ -86,7 +96,9 @@ class TokenDirectory:
         self._statements, self._ring = statements, ring
         self._remember_s, self._grace_s, self._most = min(remember_s, FRESH_S), grace_s, most
         self._clock, self._now, self._health = clock, now, health or DatabaseHealth(clock)
-        self._select = _SELECT.format(now=DATABASE_S[statements.dialect])
+        self._select = _SELECT.format(
+            columns=", ".join({**_COLUMNS, "database_s": DATABASE_S[statements.dialect]}.values())
+        )
         self._has_provider_keys = has_provider_keys
         self._opened: dict[tuple[str, str], str | None] = {}  # (project id, sealed key) → key
         self._known: dict[str, tuple[float, TokenSnapshot]] = {}
@@ -138,13 +150,13 @@ class TokenDirectory:
             ids = token_ids[start : start + _MOST_AT_ONCE]
             marks = ", ".join("?" * len(ids))
             sent_at, changes = self._clock(), self._changes
-            rows = (statements or self._statements).read(f"{self._select}t.id IN ({marks})", ids)
-            keys = self._provider_keys({row[3] for row in rows}, statements or self._statements)
+            rows = self._rows(f"t.id IN ({marks})", ids, statements or self._statements)
+            keys = self._provider_keys({row["project_id"] for row in rows}, statements or self._statements)
             for row in rows:
-                facts = self._facts(row, row[2], sent_at, keys)
+                facts = self._facts(row, row["token_hint"], sent_at, keys)
                 found[facts.id] = facts
                 key = self._digests.get(facts.id)
-                if key is not None and key == row[0] and changes == self._changes:
+                if key is not None and key == row["key"] and changes == self._changes:
                     self._known[key] = (sent_at, facts)
         return found
 
@@ -204,20 +216,23 @@ class TokenDirectory:
     def _read(self, key: str, bearer: str) -> TokenSnapshot:
         started, changes = self._clock(), self._changes
         try:
-            rows = self._statements.read(f"{self._select}t.token IN (?, ?)", (key, bearer))
-            keys = self._provider_keys({row[3] for row in rows}, self._statements)
+            rows = self._rows("t.token IN (?, ?)", (key, bearer), self._statements)
+            keys = self._provider_keys({row["project_id"] for row in rows}, self._statements)
         except Exception as error:
             _LOG.warning("token look-up failed: %s", type(error).__name__, exc_info=not is_unavailable(error))
             raise ServiceUnavailable from error
-        row = next((row for row in rows if row[0] == key), rows[0] if rows else None)
+        row = next((row for row in rows if row["key"] == key), rows[0] if rows else None)
         if row is None:
             raise TokenNotFound
         facts = self._facts(row, hint(bearer), started, keys)
-        if row[0] != key:
+        if row["key"] != key:
             self._hash(facts, key, bearer)
         if facts.is_active and self._remember_s > 0 and changes == self._changes:
             self._remember(key, started, facts)
         return facts
+
+    def _rows(self, condition: str, parameters: Sequence[str], statements: BareStatements) -> list[Row]:
+        return [dict(zip(_COLUMNS, row, strict=True)) for row in statements.read(self._select + condition, parameters)]
 
     def _remember(self, key: str, started: float, facts: TokenSnapshot) -> None:
         self._known.pop(key, None)
@@ -236,42 +251,40 @@ class TokenDirectory:
                 found.setdefault(project_id, {})[provider] = self._open(stored, project_id, key_id)
         return found
 
-    def _facts(self, row: Sequence[Any], shown: str, sent_at: float, keys: ProviderKeys) -> TokenSnapshot:
-        (_, id_, hint_, project_id, is_active, expires_at, max_requests, request_count, *rest) = row
-        (created_at, last_used_at, version, idle, rpm, tpm, most_tokens, most_cost, *rest) = rest
-        (tokens, cost, leases, providers, database_s, *project) = rest
-        self._health.learn(float(database_s), sent_at)
+    def _facts(self, row: Row, shown: str, sent_at: float, keys: ProviderKeys) -> TokenSnapshot:
+        database_s, project_id = float(row["database_s"]), row["project_id"]
+        created_at: str | datetime = row["created_at"]
+        self._health.learn(database_s, sent_at)
         return TokenSnapshot(
-            id=id_,
-            hint=hint_ or shown,
+            id=row["id"],
+            hint=row["token_hint"] or shown,
             project_id=project_id,
-            is_active=bool(is_active),
-            expires_at=from_column(expires_at),
-            max_requests=max_requests or None,  # 0 means unlimited
-            request_count=request_count,
-            project=self._project(project_id, project, keys.get(project_id, {})),
+            is_active=bool(row["is_active"]),
+            expires_at=from_column(row["expires_at"]),
+            request_count=row["request_count"],
+            project=self._project(row, keys.get(project_id, {})),
             created_at=from_column(created_at),
-            last_used_at=from_column(last_used_at),
-            lease_version=version,
-            idle_timeout_minutes=idle,
-            requests_per_minute=rpm,
-            tokens_per_minute=tpm,
-            max_total_tokens=most_tokens,
-            max_cost_nano_usd=most_cost,
-            total_tokens=tokens,
-            total_cost_nano_usd=cost,
-            leases=leases,
-            providers=read_providers(providers),
+            last_used_at=from_column(row["last_used_at"]),
+            lease_version=row["lease_version"],
+            total_tokens=row["total_tokens"],
+            total_cost_nano_usd=row["total_cost_nano_usd"],
+            leases=row["leases"],
             read_at=sent_at,
-            database_s=float(database_s),
+            database_s=database_s,
+            **from_columns(_TOKEN_FIELDS, row),
         )
 
-    def _project(self, project_id: str, row: Sequence[Any], keys: dict[str, str | None]) -> ProjectSnapshot:
-        found, is_active, stored, rpm, tpm, most_cost, privacy = row
-        if found is None:
+    def _project(self, row: Row, keys: dict[str, str | None]) -> ProjectSnapshot:
+        project_id = row["project_id"]
+        if row["project.id"] is None:
             return ProjectSnapshot(project_id, is_active=False, api_key=None)
-        api_key = self._open(stored, project_id)
-        return ProjectSnapshot(project_id, bool(is_active), api_key, rpm, tpm, most_cost, privacy, keys)
+        return ProjectSnapshot(
+            project_id,
+            is_active=bool(row["project.is_active"]),
+            api_key=self._open(row["project.api_key"], project_id),
+            provider_keys=keys,
+            **{field.attribute: field.kind.loaded(row[f"project.{field.attribute}"]) for field in _PROJECT_FIELDS},
+        )
 
     def _open(self, stored: str, project_id: str, row_id: str | None = None) -> str | None:
         """The provider key in clear; opened once, and again when it was replaced.

@@ -39,21 +39,8 @@ def require_rollable(token: Token, now: datetime) -> None:
 
 def alike(token: Token) -> NewToken:
     """Return what creates a token with the limits of another, that lives as long as the other was meant to."""
-    return NewToken(
-        token.project_id,
-        None if token.expires_at is None else token.expires_at - token.created_at,
-        token.max_requests,
-        token.name,
-        token.metadata,
-        {
-            "idle_timeout_minutes": token.idle_timeout_minutes,
-            "requests_per_minute": token.requests_per_minute,
-            "tokens_per_minute": token.tokens_per_minute,
-            "max_total_tokens": token.max_total_tokens,
-            "max_cost_nano_usd": token.max_cost_nano_usd,
-        },
-        token.providers,
-    )
+    span = None if token.expires_at is None else token.expires_at - token.created_at
+    return NewToken(token.project_id, span, token.fields)
 
 
 def ending(token: Token, now: datetime, overlap: timedelta) -> dict[str, Any]:

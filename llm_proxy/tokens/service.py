@@ -1,6 +1,5 @@
 """Issue, list, change and revoke tokens: each mutation one transaction, columns by name."""
 
-import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,6 @@ from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, func, insert, or_, select, update
 
-from llm_proxy.amounts import usd
 from llm_proxy.crypto import digest
 from llm_proxy.db import listing
 from llm_proxy.db.clock import Clock, database_now
@@ -17,11 +15,13 @@ from llm_proxy.db.listing import Order
 from llm_proxy.db.models import ProjectRow, TokenRow
 from llm_proxy.db.session import reading, writing
 from llm_proxy.errors import BadRequest, Conflict, Forbidden, ResourceNotFound
+from llm_proxy.model.fields import changes, to_columns
 from llm_proxy.model.token import Revoked, has_status
+from llm_proxy.model.token_fields import TOKEN_FIELDS
 from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.tokens.bearer import hint, new_bearer
 from llm_proxy.tokens.rolling import RevokedOnes, alike, batch_details, ending, require_rollable
-from llm_proxy.tokens.token import NewToken, Token, TokenPatch, stored_providers
+from llm_proxy.tokens.token import NewToken, Token, TokenPatch
 
 _TABLE = TokenRow.__table__.c
 SORTS = ("created_at", "expires_at", "last_used_at", "request_count")
@@ -203,7 +203,7 @@ class TokenService:
             now = self._now(connection)
             token = _read(connection, token_id, now, within, lock=True)
             check(token)
-            values = dict(patch.values)
+            values = patch.to_columns()
             if values.get("is_active") and not token.is_active:
                 _require_revivable(token, patch, now)
             if "is_active" in values:
@@ -384,12 +384,8 @@ def _values(new: NewToken, bearer: str, now: datetime) -> dict[str, Any]:
         "project_id": new.project_id,
         "expires_at": None if new.lifetime is None else now + new.lifetime,
         "is_active": True,
-        "max_requests": new.max_requests,
         "created_at": now,
-        "name": new.name,
-        "metadata": None if new.metadata is None else json.dumps(new.metadata),
-        "providers": stored_providers(new.providers),
-        **new.limits,
+        **to_columns(TOKEN_FIELDS, new.fields),
     }
 
 
@@ -408,15 +404,4 @@ def _changes(token_id: str, patch: TokenPatch) -> dict[str, Any]:
     details: dict[str, Any] = {"token_id": token_id}
     if "is_active" in patch.values:
         details["updated_is_active"] = patch.values["is_active"]
-    if "max_requests" in patch.values:
-        limit = patch.values["max_requests"]
-        details["updated_max_requests"] = "unlimited" if limit is None else limit
-    for name in ("idle_timeout_minutes", "requests_per_minute", "tokens_per_minute", "max_total_tokens"):
-        if name in patch.values:
-            details[f"updated_{name}"] = patch.values[name]
-    if "max_cost_nano_usd" in patch.values:
-        details["updated_max_cost_usd"] = usd(patch.values["max_cost_nano_usd"])
-    for name in ("name", "metadata", "providers"):
-        if name in patch.values:
-            details[f"updated_{name}"] = True
-    return details
+    return details | changes(TOKEN_FIELDS, patch.values)

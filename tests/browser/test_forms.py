@@ -27,7 +27,7 @@ def test_from_sign_in_to_a_token_by_keyboard(context_of: Contexts, ui: Ui) -> No
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.goto(f"{ui.url}/projects/new")
-    page.get_by_label("Name").focus()
+    page.get_by_label("Name", exact=True).focus()
     page.keyboard.type("By keyboard")
     page.keyboard.press("Tab")
     page.keyboard.type("sk-provider-0123456789abcdefghij")
@@ -36,7 +36,7 @@ def test_from_sign_in_to_a_token_by_keyboard(context_of: Contexts, ui: Ui) -> No
     page.get_by_role("link", name="Generate token").focus()
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("/tokens/new"))
-    page.get_by_label("Name").focus()
+    page.get_by_label("Name", exact=True).focus()
     page.keyboard.press("Enter")
     bearer = page.locator("#new-token").text_content() or ""
     assert bearer in (page.locator("#use-curl").text_content() or "")
@@ -49,7 +49,7 @@ def test_from_sign_in_to_a_token_by_keyboard(context_of: Contexts, ui: Ui) -> No
 def test_a_form_that_is_sent_again_makes_no_second_token(page: Page, ui: Ui) -> None:
     """Reloading the page with the new token shows the same one."""
     page.goto(f"{ui.url}/tokens/new?project_id={ui.ids['markup']}")
-    page.get_by_label("Name").fill("reloaded")
+    page.get_by_label("Name", exact=True).fill("reloaded")
     click(page, "Create token")
     first = page.locator("#new-token").text_content()
     page.reload()
@@ -69,11 +69,11 @@ def test_a_form_that_is_sent_again_makes_no_second_token(page: Page, ui: Ui) -> 
 def test_bad_token_is_told_at_its_field(page: Page, ui: Ui, field: str, value: str, told: str) -> None:
     """What was typed stays, and the field says what is wrong."""
     page.goto(f"{ui.url}/tokens/new?project_id={ui.ids['markup']}")
-    page.get_by_label("Name").fill("kept")
+    page.get_by_label("Name", exact=True).fill("kept")
     page.get_by_label(field, exact=True).fill(value)
     click(page, "Create token")
     expect(page.locator(".error, .message.bad").filter(has_text=told).first).to_be_visible()
-    expect(page.get_by_label("Name")).to_have_value("kept")
+    expect(page.get_by_label("Name", exact=True)).to_have_value("kept")
 
 
 @pytest.mark.parametrize("kind", NAMES)
@@ -87,13 +87,13 @@ def test_names_of_any_kind_are_text(page: Page, ui: Ui, kind: str) -> None:
 def test_taken_name_and_missing_key(page: Page, ui: Ui) -> None:
     """409 stands at the field with the name kept; a missing key has the promised text."""
     page.goto(f"{ui.url}/projects/new")
-    page.get_by_label("Name").fill(NAMES["right-to-left"])
+    page.get_by_label("Name", exact=True).fill(NAMES["right-to-left"])
     click(page, "Create project")
     expect(page.get_by_role("alert")).to_have_text("Please fill in all required fields")
     page.get_by_label("Provider key").fill("sk-provider-0123456789abcdefghij")
     click(page, "Create project")
     expect(page.locator("#name-error, .message.bad").first).to_contain_text("already exists")
-    expect(page.get_by_label("Name")).to_have_value(NAMES["right-to-left"])
+    expect(page.get_by_label("Name", exact=True)).to_have_value(NAMES["right-to-left"])
     expect(page.get_by_label("Provider key")).to_have_value("")
 
 
@@ -116,7 +116,7 @@ def test_unticking_deactivates_and_changes_nothing_else(page: Page, ui: Ui) -> N
     """The edit form writes what was changed."""
     token = ui.token(ui.ids["long"], max_requests=9, metadata={"a": "b"})["id"]
     page.goto(f"{ui.url}/tokens/{token}/edit")
-    page.get_by_label("Active").uncheck()
+    page.get_by_label(re.compile("^Active")).uncheck()
     click(page, "Save")
     shown = ui.api("GET", f"/tokens/{token}")
     assert (shown["is_active"], shown["max_requests"], shown["metadata"]) == (False, 9, {"a": "b"})
@@ -164,7 +164,7 @@ def test_session_that_ends_midway(context_of: Contexts, ui: Ui) -> None:
     page.goto(f"{ui.url}/projects/new")
     ui.api("DELETE", f"/keys/{key['id']}")
     page.wait_for_timeout(1100)  # the bound that revocations have
-    page.get_by_label("Name").fill("never made")
+    page.get_by_label("Name", exact=True).fill("never made")
     page.get_by_label("Provider key").fill("sk-provider-0123456789abcdefghij")
     click(page, "Create project")
     expect(page).to_have_url(re.compile("/auth/login"))
@@ -191,7 +191,7 @@ def test_below_a_prefix(context_of: Contexts, ui: Ui, prefixed: str) -> None:
     assert page.url == f"{prefixed}/dashboard"
     assert {cookie["path"] for cookie in page.context.cookies()} == {"/a/b/admin"}
     page.goto(f"{prefixed}/projects/new")
-    page.get_by_label("Name").fill("Below a prefix")
+    page.get_by_label("Name", exact=True).fill("Below a prefix")
     page.get_by_label("Provider key").fill("sk-provider-0123456789abcdefghij")
     click(page, "Create project")
     assert page.url.startswith(f"{prefixed}/projects/")
@@ -265,7 +265,7 @@ def test_project_lifecycle(page: Page, ui: Ui) -> None:
 def test_management_key_is_made_rolled_and_revoked(page: Page, ui: Ui) -> None:
     """Each secret shows once and signs in; the revoked key is gone."""
     page.goto(f"{ui.url}/keys/new")
-    page.get_by_label("Name").fill("CI")
+    page.get_by_label("Name", exact=True).fill("CI")
     page.get_by_label("Role").select_option("issuer")
     click(page, "Create key")
     assert (page.locator("#new-key").text_content() or "").startswith("mk-")

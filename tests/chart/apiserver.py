@@ -161,13 +161,19 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def _approved(group: str) -> dict[str, dict[str, str]]:
+    """The annotation without which a server refuses groups of k8s.io."""
+    address = "https://github.com/kubernetes-sigs/gateway-api/pull/1538"
+    return {"annotations": {"api-approved.kubernetes.io": address}} if group.endswith(".k8s.io") else {}
+
+
 CUSTOM_RESOURCES = [
     {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.monitoring.coreos.com"},
+        "metadata": {"name": f"{plural}.{group}"} | _approved(group),
         "spec": {
-            "group": "monitoring.coreos.com",
+            "group": group,
             "scope": "Namespaced",
             "names": {"plural": plural, "singular": kind.lower(), "kind": kind, "listKind": f"{kind}List"},
             "versions": [
@@ -185,5 +191,10 @@ CUSTOM_RESOURCES = [
             ],
         },
     }
-    for plural, kind in (("servicemonitors", "ServiceMonitor"), ("prometheusrules", "PrometheusRule"))
+    for group, plural, kind in (
+        ("monitoring.coreos.com", "servicemonitors", "ServiceMonitor"),
+        ("monitoring.coreos.com", "podmonitors", "PodMonitor"),
+        ("monitoring.coreos.com", "prometheusrules", "PrometheusRule"),
+        ("gateway.networking.k8s.io", "httproutes", "HTTPRoute"),
+    )
 ]

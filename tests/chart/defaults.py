@@ -24,6 +24,7 @@ REMOVABLE = {
     "honorLabels",
     "relabelings",
     "metricRelabelings",
+    "timeouts",
 }
 
 _HEAD = """\

@@ -13,7 +13,12 @@ from referencing import Registry, Resource
 from chart.engine import Object, Rendering, Values, containers, pod_spec
 
 VERSIONS = ("1.25.0", "1.31.0", str(kubernetes_validate.latest_version()))
-OWN_KINDS = {"ServiceMonitor", "PrometheusRule"}  # custom resources: no schema in the package
+OWN_KINDS = {  # custom resources: no schema in the package
+    "ServiceMonitor": "monitoring.coreos.com/v1",
+    "PodMonitor": "monitoring.coreos.com/v1",
+    "PrometheusRule": "monitoring.coreos.com/v1",
+    "HTTPRoute": "gateway.networking.k8s.io/v1",
+}
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -27,6 +32,7 @@ def check(
     check_schemas(rendering, versions)
     check_selectors(rendering)
     check_ports(rendering)
+    check_routes(rendering)
     check_mounts_and_environment(rendering, values)
     check_security(rendering)
     check_names(rendering)
@@ -37,7 +43,7 @@ def check_schemas(rendering: Rendering, versions: tuple[str, ...]) -> None:
     """Kubernetes' own schemas take each object, unknown fields refused."""
     for obj in rendering.objects:
         if obj["kind"] in OWN_KINDS:
-            assert obj["apiVersion"] == "monitoring.coreos.com/v1", label(obj)
+            assert obj["apiVersion"] == OWN_KINDS[obj["kind"]], label(obj)
             assert obj["spec"], label(obj)
             continue
         for version in versions:
@@ -108,6 +114,21 @@ def check_selectors(rendering: Rendering) -> None:
         assert len(services) == 1, f"{label(obj)} finds {[label(s) for s in services]}"
         names = {port["name"] for port in services[0]["spec"]["ports"]}
         assert {e["port"] for e in obj["spec"]["endpoints"]} <= names, label(obj)
+
+
+def check_routes(rendering: Rendering) -> None:
+    """An HTTPRoute leads to a Service of the release by a port that it has, a PodMonitor to a port of one workload."""
+    for route in rendering.of("HTTPRoute"):
+        assert route["spec"]["parentRefs"], label(route)
+        for backend in route["spec"]["rules"][0]["backendRefs"]:
+            service = rendering.one("Service", backend["name"])
+            assert backend["port"] in {p["port"] for p in service["spec"]["ports"]}, label(route)
+    for monitor in rendering.of("PodMonitor"):
+        wanted = monitor["spec"]["selector"]["matchLabels"]
+        found = [spec for _, labels, spec in pods(rendering) if wanted.items() <= labels.items()]
+        assert len(found) == 1, label(monitor)
+        names = {port["name"] for c in found[0]["containers"] for port in c.get("ports", [])}
+        assert {e["port"] for e in monitor["spec"]["podMetricsEndpoints"]} <= names, label(monitor)
 
 
 def check_ports(rendering: Rendering) -> None:
@@ -184,7 +205,7 @@ def check_security(rendering: Rendering) -> None:
             continue
         pod = spec["securityContext"]
         assert pod["runAsNonRoot"] is True, label(obj)
-        assert pod["runAsUser"] > 0, label(obj)
+        assert pod.get("runAsUser", 1) > 0, label(obj)  # absent: the image's user, or the one that OpenShift gives
         assert pod["seccompProfile"] == {"type": "RuntimeDefault"}, label(obj)
         assert spec["automountServiceAccountToken"] is False, label(obj)
         assert spec["enableServiceLinks"] is False, label(obj)

@@ -52,6 +52,30 @@ MYSQL = merged(
 EXTERNAL = sets("env.DB_DRIVER=postgres", "secrets.databaseUrl.existingSecret.name=llm-proxy-db", "replicaCount=3")
 JOB = merged([EXTERNAL, sets("migrations.mode=job")])
 
+# What cannot be on beside EVERYTHING: a load balancer, routes of a Gateway, PodMonitors, a CA bundle.
+ROUTES = sets(
+    "secrets.managementToken.existingSecret.name=llm-proxy-secrets",
+    "secrets.adminOidcClientSecret.existingSecret.name=oidc",
+    "caBundle.existingConfigMap=company-ca",
+    "service.type=LoadBalancer",
+    "service.loadBalancerClass=internal",
+    "service.ipFamilyPolicy=PreferDualStack",
+    "admin.enabled=true",
+    "admin.service.type=LoadBalancer",
+    "httpRoute.enabled=true",
+    "httpRoute.parentRefs[0].name=gateway",
+    "httpRoute.hostnames={api.example.com}",
+    "admin.httpRoute.enabled=true",
+    "admin.httpRoute.parentRefs[0].name=gateway",
+    "env.LLM_PROXY_EVENT_BUS=redis-streams",
+    "redis.external.addr=redis.example.com:6379",
+    "dispatcher.enabled=true",
+    "dispatcher.service=otlp",
+    "dispatcher.endpoint=http://collector:4318/v1/traces",
+    "metrics.enabled=true",
+    "metrics.podMonitor.enabled=true",
+)
+
 
 def examples() -> dict[str, Values]:
     """Each file of examples/, with what its head says is given on the command line."""
@@ -65,6 +89,7 @@ def examples() -> dict[str, Values]:
 def profiles() -> dict[str, Values]:
     """All of them by name."""
     own = {"default": {}, "everything": EVERYTHING, "postgresql": _POSTGRESQL, "job": JOB, "chart-secret": CHART_SECRET}
+    own["routes"] = ROUTES
     return own | examples()
 
 

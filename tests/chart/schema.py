@@ -25,7 +25,11 @@ SECRET_KEY = {"type": "string", "pattern": r"^$|^[-._a-zA-Z0-9]+$", "maxLength":
 LABELS = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
 MAP = {"type": "object"}
 LIST = {"type": "array"}
+OBJECTS = {"type": "array", "items": {"type": "object"}}
 ENTRIES = {"type": "array", "items": {"type": "object", "required": ["name"]}}
+MOUNTS = {"type": "array", "items": {"type": "object", "required": ["name", "mountPath"]}}
+PULL_SECRETS = {"type": "array", "items": {"type": ["object", "string"], "required": ["name"], "minLength": 1}}
+TRAFFIC_POLICY = {"type": "string", "enum": ["", "Cluster", "Local"]}
 AMOUNTS = {
     "type": ["object", "null"],
     "additionalProperties": {"type": ["string", "number", "null"], "pattern": QUANTITY["pattern"]},
@@ -115,9 +119,6 @@ PROXY_ENV = ENV | {
 RULES: dict[str, dict[str, Any]] = {
     "image.digest": {"type": "string", "pattern": r"^$|^sha256:[0-9a-f]{64}$"},
     "image.repository": {"type": "string", "minLength": 1},
-    "image.tag": {"type": ["string", "number"]},
-    "postgresql.image.tag": {"type": ["string", "number"]},
-    "mysql.image.tag": {"type": ["string", "number"]},
     "nameOverride": NAME,
     "fullnameOverride": NAME,
     "kubeVersionOverride": {"type": "string", "pattern": r"^$|^v?[0-9]+\.[0-9]+(\.[0-9]+)?"},
@@ -141,12 +142,20 @@ RULES: dict[str, dict[str, Any]] = {
     "podDisruptionBudget.maxUnavailable": {"type": ["integer", "string"], "pattern": "^[0-9]+%?$", "minimum": 0},
     "env": PROXY_ENV,
     "dispatcher.env": ENV,
-    "extraEnv": ENTRIES,
-    "initContainers": ENTRIES,
-    "sidecars": ENTRIES,
-    "volumes": ENTRIES,
-    "volumeMounts": {"type": "array", "items": {"type": "object", "required": ["name", "mountPath"]}},
-    "imagePullSecrets": ENTRIES,
+    "imagePullSecrets": PULL_SECRETS,
+    "global": {
+        "type": "object",
+        "properties": {"imageRegistry": {"type": ["string", "null"]}, "imagePullSecrets": PULL_SECRETS},
+    },
+    "autoscaling.annotations": LABELS,
+    "podDisruptionBudget.minAvailable": {"type": ["integer", "string"], "pattern": "^[0-9]+%?$", "minimum": 0},
+    "metrics.serviceMonitor.jobLabel": TEXT,
+    "metrics.serviceMonitor.targetLabels": {"type": "array", "items": TEXT},
+    "metrics.serviceMonitor.scheme": {"type": "string", "enum": ["", "http", "https"]},
+    "metrics.prometheusRule.additionalRules": OBJECTS,
+    "extraObjects": {"type": "array", "items": {"type": ["object", "string"]}},
+    "dnsPolicy": {"type": "string", "enum": ["", "ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]},
+    "hostAliases": {"type": "array", "items": {"type": "object", "required": ["ip", "hostnames"]}},
     "migrations.mode": {"type": "string", "enum": ["init", "job", "server"]},
     "postgresql.sslMode": {
         "type": "string",
@@ -161,7 +170,7 @@ RULES: dict[str, dict[str, Any]] = {
     "mysql.extraConfig.collation": {"type": "string", "pattern": "^[a-z0-9_]+$"},
     "redis.external.addr": {"type": "string", "pattern": r"^$|^rediss?://|^[^\s/]+:[0-9]{1,5}$"},
     "redis.external.db": {"type": "integer", "minimum": 0},
-    "dispatcher.service": {"type": "string", "enum": ["file", "lunary", "helicone"]},
+    "dispatcher.service": {"type": "string", "pattern": "^[A-Za-z0-9][-._A-Za-z0-9]*$"},
     "dispatcher.endpoint": {"type": "string", "pattern": "^$|^https?://|^\\.{0,2}/"},
     "dispatcher.config.bufferSize": {"type": "integer", "minimum": 1},
     "dispatcher.config.batchSize": {"type": "integer", "minimum": 1},
@@ -172,7 +181,6 @@ RULES: dict[str, dict[str, Any]] = {
     "metrics.serviceMonitor.relabelings": LIST,
     "metrics.serviceMonitor.metricRelabelings": LIST,
     "metrics.prometheusRule.thresholds.errorPercent": {"type": "number", "exclusiveMinimum": 0, "maximum": 100},
-    "global": MAP,
     "strategy": {
         "type": "object",
         "additionalProperties": False,
@@ -184,6 +192,34 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 BY_NAME: dict[str, dict[str, Any]] = {
+    "extraEnv": ENTRIES,
+    "extraEnvFrom": OBJECTS,
+    "initContainers": ENTRIES,
+    "sidecars": ENTRIES,
+    "volumes": ENTRIES,
+    "extraVolumes": ENTRIES,
+    "volumeMounts": MOUNTS,
+    "extraVolumeMounts": MOUNTS,
+    "tolerations": OBJECTS,
+    "topologySpreadConstraints": OBJECTS,
+    "serviceAccountName": OBJECT_NAME,
+    "runtimeClassName": OBJECT_NAME,
+    "volumeName": OBJECT_NAME,
+    "dnsConfig": MAP,
+    "tlsConfig": MAP,
+    "nodePort": PORT,
+    "loadBalancerSourceRanges": NETWORKS,
+    "externalTrafficPolicy": TRAFFIC_POLICY,
+    "internalTrafficPolicy": TRAFFIC_POLICY,
+    "ipFamilyPolicy": {"type": "string", "enum": ["", "SingleStack", "PreferDualStack", "RequireDualStack"]},
+    "ipFamilies": {"type": "array", "items": {"type": "string", "enum": ["IPv4", "IPv6"]}},
+    "sessionAffinity": {"type": "string", "enum": ["", "None", "ClientIP"]},
+    "parentRefs": ENTRIES,
+    "hostnames": {"type": "array", "items": TEXT},
+    "matches": OBJECTS,
+    "filters": OBJECTS,
+    "timeouts": {"type": "object", "additionalProperties": TEXT},
+    "additionalRules": OBJECTS,
     "pullPolicy": PULL_POLICY,
     "accessMode": ACCESS_MODE,
     "size": QUANTITY,

@@ -51,13 +51,16 @@ def test_a_documented_command_renders(document: str, words: list[str]) -> None:
         word = rest.pop(0)
         if word in _TAKES_A_VALUE:
             given += [word, rest.pop(0)]
-        elif word not in _ALONE:
+        elif word not in _ALONE or word == "--reuse-values":
             left.append(word)
     assert left[0] == "llm-proxy"
     assert left[1] in ("charts/llm-proxy", "oci://ghcr.io/sofatutor/charts/llm-proxy"), left
     pairs = list(zip(given[::2], given[1::2], strict=True))
     values = flags([w for pair in pairs if pair[0] in ("--set", "--set-string", "-f", "--values") for w in pair])
-    invariants.check(render(values), values, versions=invariants.VERSIONS[-1:])
+    rendering = render(values)
+    invariants.check(rendering, values, versions=invariants.VERSIONS[-1:])
+    if "--reuse-values" not in left:
+        assert rendering.container()["image"].startswith("ghcr.io/sofatutor/llm-proxy:"), "the image has no registry"
 
 
 @pytest.mark.parametrize(("document", "text"), FILES, ids=[f"{d}-{n}" for n, (d, _) in enumerate(FILES)])

@@ -20,7 +20,7 @@ _GENERATED = sets("secrets.create=true", "secrets.generate=true")
 def server(
     tmp_path_factory: pytest.TempPathFactory, tell: Callable[[str], object]
 ) -> Iterator[apiserver.ApiServer | None]:
-    """The API server with the operator's two resources; None, and a line of what is missing, where it cannot run."""
+    """The API server with the custom resources; None, and a line of what is missing, where it cannot run."""
     if lacking := apiserver.missing():
         tell(f"a live API server: {' and '.join(lacking)} missing (tests/chart/build-apiserver; Debian's etcd-server)")
         yield None
@@ -30,7 +30,10 @@ def server(
             path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
             assert running.request("POST", path, json=definition).status_code == 201
         deadline = time.monotonic() + 30
-        while not running.serves("/apis/monitoring.coreos.com/v1", 2):
+        while not (
+            running.serves("/apis/monitoring.coreos.com/v1", 3)
+            and running.serves("/apis/gateway.networking.k8s.io/v1", 1)
+        ):
             assert time.monotonic() < deadline
             time.sleep(0.2)
         yield running

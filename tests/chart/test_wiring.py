@@ -322,7 +322,7 @@ def test_the_provider_file_is_mounted_only_when_it_is_given() -> None:
 
 
 def test_checksums_restart_pods_for_what_the_chart_holds() -> None:
-    """A changed token or database password changes the pod; a rendering of the same values does not."""
+    """A changed token or database user changes the pod; a rendering of the same values does not."""
 
     def annotations(*assignments: str) -> Any:
         rendering = render(sets(*assignments))
@@ -336,6 +336,9 @@ def test_checksums_restart_pods_for_what_the_chart_holds() -> None:
     assert generated == annotations("secrets.create=true", "secrets.generate=true")
     base = ("env.DB_DRIVER=postgres", "postgresql.enabled=true")
     assert annotations(*base, "postgresql.auth.password=a").keys() == {"checksum/db-secret"}
+    assert annotations(*base, "postgresql.auth.password=a") == annotations(*base, "postgresql.auth.password=b")
+    other = annotations(*base, "postgresql.auth.password=a", "postgresql.auth.username=other")
+    assert other != annotations(*base, "postgresql.auth.password=a")
     assert not annotations(*base, "postgresql.auth.existingSecret=a")
 
 

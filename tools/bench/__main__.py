@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import features
+from comparing import regressions
 from contestants import (
     Contestant,
     Direct,
@@ -27,7 +29,19 @@ from contestants import (
 )
 from machine import Cores
 from measure import Bench, Checks, Samples, percentile
-from report import DIRECT, FEW, GATEWAY, MANY, PAIR, STREAMING, UNACCOUNTED, as_json, table, targets
+from report import (
+    DIRECT,
+    FEW,
+    GATEWAY,
+    MANY,
+    PAIR,
+    STREAMING,
+    UNACCOUNTED,
+    as_json,
+    features_table,
+    table,
+    targets,
+)
 from report import summary as summarise
 
 DESCRIPTION = """\
@@ -78,6 +92,18 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         "--tiny", action="store_const", const="tiny", dest="size", help="seconds; says only that it runs"
     )
     parser.add_argument("--rounds", type=int, help="instead of 4 (--quick: 2)")
+    parser.add_argument(
+        "--features",
+        nargs="*",
+        metavar="NAME",
+        help="what each feature costs (these only), beside the noise of two gateways that are the same",
+    )
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="PATH",
+        help="an older --json: end with 1 when a CPU figure is worse beyond noise",
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything there as well")
     parser.add_argument("--seed", type=int, default=None, help="of the random order")
     parser.add_argument("--strict", action="store_true", help="end with 1 when a target is missed")
@@ -99,17 +125,20 @@ def main(arguments: list[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="llm-proxy-bench-"))
     folder.chmod(0o755)
     try:
-        report = run(folder, options)
+        report = run_features(folder, options) if options.features is not None else run(folder, options)
     finally:
         if options.keep:
             print(f"bin/bench: logs are in {folder}", file=sys.stderr)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    print(table(report))
+    print(features_table(report) if options.features is not None else table(report))
     if options.json is not None:
         options.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    worse = regressions(json.loads(options.compare.read_text()), report) if options.compare is not None else []
+    for line in worse:
+        print(f"worse: {line}")
     is_missed = any(target["is_met"] is False for target in report["targets"])
-    return 1 if report["checks"]["failed"] or (options.strict and is_missed) else 0
+    return 1 if report["checks"]["failed"] or worse or (options.strict and is_missed) else 0
 
 
 def _search_path() -> str:
@@ -142,6 +171,22 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     numbers = summarise(samples)
     verdict = targets(numbers, has_two_each=cores.has_two_each)
     return as_json(_machine(cores, options.size, rounds), numbers, verdict, checks)
+
+
+def run_features(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Start, measure, stop: what each feature costs. Raises RuntimeError when something does not serve."""
+    sizes = Sizes.of(options.size)
+    rounds = options.rounds or 2 * sizes.rounds
+    cores, checks = Cores.here(), Checks()
+    with ExitStack() as stack:
+        upstream = Upstream(folder, cores.loading, cores.serving[:1])
+        stack.callback(upstream.stop)
+        bench = Bench(folder, cores.loading, upstream, checks)
+        seconds = max(1, sizes.seconds // 3)
+        found = features.measure(
+            folder, cores.serving[:1], upstream, bench, random.Random(options.seed), rounds, seconds, options.features
+        )
+    return as_json(_machine(cores, options.size, rounds), {}, [], checks) | {"features": found}
 
 
 def _start(

@@ -206,6 +206,8 @@ class Gateway(Contestant):
     Args:
         app: Something else around it, for what cannot be seen from outside.
         max_requests: The token's limit; None = unlimited.
+        env: More settings.
+        token: More facts of the token.
     """
 
     def __init__(
@@ -218,17 +220,21 @@ class Gateway(Contestant):
         workers: int = 1,
         app: str = "wsgi:app",
         max_requests: int | None = None,
+        env: Mapping[str, str] | None = None,
+        token: Mapping[str, Any] | None = None,
     ) -> None:
         folder.mkdir()
         port = free_port()
-        env = _environment(
-            folder, port, WEB_CONCURRENCY=str(workers), OPENAI_API_URL=f"http://127.0.0.1:{upstream_port}"
-        )
-        self._management_token = env["MANAGEMENT_TOKEN"]
-        super().__init__(name, _gunicorn(folder, cores, app, env, "/ready", port), port)
+        told = {"WEB_CONCURRENCY": str(workers), "OPENAI_API_URL": f"http://127.0.0.1:{upstream_port}", **(env or {})}
+        if "API_CONFIG_PATH" in told:  # the file names the upstream
+            del told["OPENAI_API_URL"]
+        environment = _environment(folder, port, **told)
+        self._management_token = environment["MANAGEMENT_TOKEN"]
+        super().__init__(name, _gunicorn(folder, cores, app, environment, "/ready", port), port)
         project = self._manage("POST", "/manage/projects", {"name": "bench", "api_key": "sk-bench-provider-key"})
         wanted = {"project_id": project["id"], "duration_minutes": 60}
         wanted |= {} if max_requests is None else {"max_requests": max_requests}
+        wanted |= token or {}
         issued = self._manage("POST", "/manage/tokens", wanted)
         self.token, self._token_id = issued["token"], issued["id"]
 

@@ -107,6 +107,17 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def answers_ping(port: int) -> bool:
+    """Whether a Redis on loopback answers."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as connection:
+            connection.settimeout(2)
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
 def answers(port: int, path: str) -> bool:
     """Whether a GET on loopback gets 200."""
     try:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from comparing import lines as feature_lines
 from measure import Checks, Samples, middle, percentile
 
 DIRECT, NGINX, SERVER, GATEWAY, STREAMING = "direct", "nginx", "server alone", "llm-proxy", "llm-proxy, streaming"
@@ -164,6 +165,14 @@ def table(report: dict[str, Any]) -> str:
     failed = report["checks"]["failed"]
     lines += [f"counts: {report['checks']['passed']} checks passed, {len(failed)} failed", *(f"  {f}" for f in failed)]
     return "\n".join(lines)
+
+
+def features_table(report: dict[str, Any]) -> str:
+    """What each feature costs, for people."""
+    machine, found = report["machine"], report["features"]
+    head = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in machine.items())
+    noise = f"two gateways that are the same differ by up to {found['noise_percent']:.1f} % (A/A)"
+    return "\n".join([head, "", *_aligned(feature_lines(found)), "", noise])
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:

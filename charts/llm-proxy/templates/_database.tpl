@@ -62,11 +62,12 @@ key: {{ .Values.mysql.auth.secretKeys.userPasswordKey | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* Hash of the passwords that the chart was given for the in-cluster database; nothing where it holds none. */}}
+{{/* Hash of what the chart was given for the in-cluster database; nothing where it holds none. Without its password: that
+is fixed by the first installation, and a reader of pods could try weak ones. */}}
 {{- define "llm-proxy.database.checksum" -}}
 {{- $where := include "llm-proxy.database.inCluster" . -}}
 {{- if $where -}}
 {{- $auth := (index .Values $where).auth -}}
-{{- if not $auth.existingSecret -}}{{ list $auth.username $auth.database $auth.password $auth.rootPassword | toJson | sha256sum }}{{- end -}}
+{{- if not $auth.existingSecret -}}{{ list $auth.username $auth.database | toJson | sha256sum }}{{- end -}}
 {{- end -}}
 {{- end -}}

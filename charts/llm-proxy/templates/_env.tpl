@@ -41,6 +41,15 @@
 {{- end }}
 {{- end -}}
 
+{{/* Entries by which a container trusts further certificate authorities; the image's entrypoint writes the bundle. */}}
+{{- define "llm-proxy.env.ca" -}}
+{{- if include "llm-proxy.caBundle" . }}
+- {name: EXTRA_CA_CERTS, value: /app/certs/extra/ca.crt}
+- {name: REQUESTS_CA_BUNDLE, value: /tmp/llm-proxy.ca.pem}
+- {name: SSL_CERT_FILE, value: /tmp/llm-proxy.ca.pem}
+{{- end }}
+{{- end -}}
+
 {{/* An entry that takes a secret from (list variable source), as YAML; none where the source is nothing. */}}
 {{- define "llm-proxy.env.secret" -}}
 {{- with index . 1 }}
@@ -55,7 +64,7 @@
 {{- define "llm-proxy.trustedProxies" -}}
 {{- if .Values.trustedProxies -}}
 {{- join "," .Values.trustedProxies -}}
-{{- else if and .Values.ingress.enabled (not (hasKey .Values.env "TRUSTED_PROXIES")) -}}
+{{- else if and (or .Values.ingress.enabled .Values.httpRoute.enabled) (not (hasKey .Values.env "TRUSTED_PROXIES")) -}}
 10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,fc00::/7
 {{- end -}}
 {{- end -}}
@@ -68,7 +77,7 @@
 
 {{/* Variables of a serving proxy alone: the migrate container has none of them. */}}
 {{- define "llm-proxy.env.servingOnly" -}}
-MANAGEMENT_TOKEN MANAGEMENT_TOKEN_PREVIOUS LISTEN_ADDR WEB_CONCURRENCY AUTO_MIGRATE EVENT_SPOOL_DIR LEDGER_DIR DRAIN_TIMEOUT
+MANAGEMENT_TOKEN MANAGEMENT_TOKEN_PREVIOUS ADMIN_OIDC_CLIENT_SECRET LISTEN_ADDR WEB_CONCURRENCY AUTO_MIGRATE EVENT_SPOOL_DIR LEDGER_DIR DRAIN_TIMEOUT
 {{- end -}}
 
 {{/* Computed entries of the proxy, as YAML. */}}
@@ -78,6 +87,7 @@ MANAGEMENT_TOKEN MANAGEMENT_TOKEN_PREVIOUS LISTEN_ADDR WEB_CONCURRENCY AUTO_MIGR
 {{- include "llm-proxy.env.secret" (list "MANAGEMENT_TOKEN_PREVIOUS" (include "llm-proxy.secret.source" (list . "managementTokenPrevious" "MANAGEMENT_TOKEN_PREVIOUS"))) }}
 {{- include "llm-proxy.env.secret" (list "ENCRYPTION_KEY" (include "llm-proxy.secret.source" (list . "encryptionKey" "ENCRYPTION_KEY"))) }}
 {{- include "llm-proxy.env.secret" (list "ENCRYPTION_KEY_PREVIOUS" (include "llm-proxy.secret.source" (list . "encryptionKeyPrevious" "ENCRYPTION_KEY_PREVIOUS"))) }}
+{{- include "llm-proxy.env.secret" (list "ADMIN_OIDC_CLIENT_SECRET" (include "llm-proxy.secret.source" (list . "adminOidcClientSecret" "ADMIN_OIDC_CLIENT_SECRET"))) }}
 {{- if .Values.secrets.encryptionKey.required }}
 - {name: REQUIRE_ENCRYPTION_KEY, value: "true"}
 {{- end }}
@@ -91,7 +101,8 @@ MANAGEMENT_TOKEN MANAGEMENT_TOKEN_PREVIOUS LISTEN_ADDR WEB_CONCURRENCY AUTO_MIGR
 {{- include "llm-proxy.env.secret" (list "DATABASE_URL" (include "llm-proxy.secret.source" (list . "databaseUrl" "DATABASE_URL"))) }}
 {{- end }}
 {{- include "llm-proxy.env.redis" . }}
-- {name: LISTEN_ADDR, value: {{ printf ":%d" (int .Values.service.targetPort) | quote }}}
+{{- include "llm-proxy.env.ca" . }}
+- {name: LISTEN_ADDR, value: {{ $env.LISTEN_ADDR | default (printf ":%d" (int .Values.service.targetPort)) | quote }}}
 {{- if ne .Values.migrations.mode "server" }}
 - {name: AUTO_MIGRATE, value: "false"}
 {{- end }}
@@ -112,7 +123,8 @@ MANAGEMENT_TOKEN MANAGEMENT_TOKEN_PREVIOUS LISTEN_ADDR WEB_CONCURRENCY AUTO_MIGR
 {{- end }}
 {{- end -}}
 
-{{/* Environment of the proxy, (dict root migrate): `env`, then what is computed, then `extraEnv`. */}}
+{{/* Environment of the proxy, (dict root migrate): `env`, then what is computed, then `extraEnv`; for a migration its own
+`extraEnv` at the end. */}}
 {{- define "llm-proxy.env.proxy" -}}
 {{- $migrate := .migrate -}}
 {{- $all := list -}}
@@ -120,7 +132,7 @@ MANAGEMENT_TOKEN MANAGEMENT_TOKEN_PREVIOUS LISTEN_ADDR WEB_CONCURRENCY AUTO_MIGR
 {{- $all = append $all (dict "name" $name "value" $value) -}}
 {{- end -}}
 {{- $computed := printf "entries:\n%s" (include "llm-proxy.env.computed" .root) | fromYaml -}}
-{{- $all = concat $all ($computed.entries | default list) .root.Values.extraEnv -}}
+{{- $all = concat $all ($computed.entries | default list) .root.Values.extraEnv (ternary .root.Values.migrations.extraEnv list $migrate) -}}
 {{- $left := list -}}
 {{- $servingOnly := include "llm-proxy.env.servingOnly" .root | splitList " " -}}
 {{- range $all -}}
@@ -137,8 +149,8 @@ MANAGEMENT_TOKEN MANAGEMENT_TOKEN_PREVIOUS LISTEN_ADDR WEB_CONCURRENCY AUTO_MIGR
 {{- $all = append $all (dict "name" $name "value" $value) -}}
 {{- end -}}
 {{- end -}}
-{{- $redis := printf "entries:\n%s" (include "llm-proxy.env.redis" .) | fromYaml -}}
-{{- $all = concat $all ($redis.entries | default list) -}}
+{{- $computed := printf "entries:\n%s%s" (include "llm-proxy.env.redis" .) (include "llm-proxy.env.ca" .) | fromYaml -}}
+{{- $all = concat $all ($computed.entries | default list) -}}
 {{- with .Values.dispatcher.apiKey.existingSecret -}}
 {{- if .name -}}
 {{- $ref := dict "name" .name "key" (.key | default "DISPATCHER_API_KEY") -}}
@@ -150,19 +162,29 @@ MANAGEMENT_TOKEN MANAGEMENT_TOKEN_PREVIOUS LISTEN_ADDR WEB_CONCURRENCY AUTO_MIGR
 {{- range $name, $value := .Values.dispatcher.env -}}
 {{- $all = append $all (dict "name" $name "value" $value) -}}
 {{- end -}}
-{{- include "llm-proxy.env.unique" $all -}}
+{{- include "llm-proxy.env.unique" (concat $all .Values.dispatcher.extraEnv) -}}
 {{- end -}}
 
 {{/* Environment of the admin UI: neither the database nor the encryption key. */}}
 {{- define "llm-proxy.env.admin" -}}
 {{- $all := list -}}
 {{- range $name, $value := .Values.env -}}
-{{- if regexMatch "^(LOG_|AUDIT_|ADMIN_UI_)" $name -}}
+{{- if regexMatch "^(LOG_|AUDIT_|ADMIN_)" $name -}}
 {{- $all = append $all (dict "name" $name "value" $value) -}}
 {{- end -}}
 {{- end -}}
 {{- with include "llm-proxy.secret.source" (list . "managementToken" "MANAGEMENT_TOKEN") | fromYaml -}}
 {{- $all = append $all (dict "name" "MANAGEMENT_TOKEN" "valueFrom" (dict "secretKeyRef" .)) -}}
 {{- end -}}
-{{- include "llm-proxy.env.unique" $all -}}
+{{- with include "llm-proxy.secret.source" (list . "adminOidcClientSecret" "ADMIN_OIDC_CLIENT_SECRET") | fromYaml -}}
+{{- $all = append $all (dict "name" "ADMIN_OIDC_CLIENT_SECRET" "valueFrom" (dict "secretKeyRef" .)) -}}
+{{- end -}}
+{{- $ca := printf "entries:\n%s" (include "llm-proxy.env.ca" .) | fromYaml -}}
+{{- include "llm-proxy.env.unique" (concat $all ($ca.entries | default list) .Values.admin.extraEnv) -}}
+{{- end -}}
+
+{{/* Environment of the test. */}}
+{{- define "llm-proxy.env.test" -}}
+{{- $ca := printf "entries:\n%s" (include "llm-proxy.env.ca" .) | fromYaml -}}
+{{- include "llm-proxy.env.unique" (concat ($ca.entries | default list) .Values.tests.extraEnv) -}}
 {{- end -}}

@@ -170,13 +170,37 @@ annotations:
 {{- end }}
 {{- end -}}
 
+{{/* Registry in a repository's name; nothing where it has none, which means Docker Hub. */}}
+{{- define "llm-proxy.registryOf" -}}
+{{- $first := splitList "/" . | first -}}
+{{- if and (contains "/" .) (or (contains "." $first) (contains ":" $first) (eq $first "localhost")) -}}{{ $first }}{{- end -}}
+{{- end -}}
+
+{{/* A repository with its registry, (list root repository): global.imageRegistry replaces the one in the name. */}}
+{{- define "llm-proxy.repository" -}}
+{{- $repository := index . 1 -}}
+{{- with (index . 0).Values.global.imageRegistry -}}
+{{- $own := include "llm-proxy.registryOf" $repository -}}
+{{- if $own -}}{{- $repository = trimPrefix (printf "%s/" $own) $repository -}}{{- end -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) $repository -}}
+{{- end -}}
+{{- $repository -}}
+{{- end -}}
+
 {{- define "llm-proxy.image" -}}
+{{- $repository := include "llm-proxy.repository" (list . .Values.image.repository) -}}
 {{- $tag := include "llm-proxy.text" .Values.image.tag | default .Chart.AppVersion -}}
 {{- if .Values.image.digest -}}
-{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- printf "%s@%s" $repository .Values.image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" .Values.image.repository $tag -}}
+{{- printf "%s:%s" $repository $tag -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Image of an in-cluster database, (list root values). */}}
+{{- define "llm-proxy.databaseImage" -}}
+{{- $image := (index . 1).image -}}
+{{- printf "%s:%s" (include "llm-proxy.repository" (list (index . 0) $image.repository)) (include "llm-proxy.text" $image.tag) -}}
 {{- end -}}
 
 {{- define "llm-proxy.kubeVersion" -}}
@@ -191,12 +215,17 @@ annotations:
 {{- ternary "policy/v1" "policy/v1beta1" (semverCompare ">=1.21-0" (include "llm-proxy.kubeVersion" .)) -}}
 {{- end -}}
 
+{{/* Whether the number of proxy pods is left to an autoscaler. */}}
+{{- define "llm-proxy.replicas.scaled" -}}
+{{- if or .Values.autoscaling.enabled .Values.autoscaling.external -}}yes{{- end -}}
+{{- end -}}
+
 {{/* Most and fewest proxy pods. */}}
 {{- define "llm-proxy.replicas.most" -}}
-{{- if .Values.autoscaling.enabled -}}{{ int .Values.autoscaling.maxReplicas }}{{- else -}}{{ int .Values.replicaCount }}{{- end -}}
+{{- if include "llm-proxy.replicas.scaled" . -}}{{ int .Values.autoscaling.maxReplicas }}{{- else -}}{{ int .Values.replicaCount }}{{- end -}}
 {{- end -}}
 {{- define "llm-proxy.replicas.fewest" -}}
-{{- if .Values.autoscaling.enabled -}}{{ int .Values.autoscaling.minReplicas }}{{- else -}}{{ int .Values.replicaCount }}{{- end -}}
+{{- if include "llm-proxy.replicas.scaled" . -}}{{ int .Values.autoscaling.minReplicas }}{{- else -}}{{ int .Values.replicaCount }}{{- end -}}
 {{- end -}}
 
 {{/* storageClassName of a claim, given the value: "-" is the empty class, empty leaves the line out. */}}
@@ -206,6 +235,25 @@ storageClassName: ""
 {{- else if . }}
 storageClassName: {{ . | quote }}
 {{- end }}
+{{- end -}}
+
+{{/* spec of a claim, given its values. */}}
+{{- define "llm-proxy.claim.spec" -}}
+accessModes:
+  - {{ .accessMode }}
+{{- include "llm-proxy.storageClass" .storageClass }}
+{{- with .volumeName }}
+volumeName: {{ . | quote }}
+{{- end }}
+resources:
+  requests:
+    storage: {{ .size | quote }}
+{{- end -}}
+
+{{/* Annotations of a claim, given its values, as a map. */}}
+{{- define "llm-proxy.claim.annotations" -}}
+{{- $kept := ternary (dict "helm.sh/resource-policy" "keep") dict (.retain | default false) -}}
+{{- include "llm-proxy.map" (list (.annotations | default dict) $kept) -}}
 {{- end -}}
 
 {{/* Rules of an Ingress, (list hosts serviceName): a host without paths gets "/". */}}

@@ -1,7 +1,14 @@
-{{/* How a ServiceMonitor's endpoint is scraped. */}}
+{{/* How an endpoint of a ServiceMonitor or PodMonitor is scraped. */}}
 {{- define "llm-proxy.scrape" }}
 interval: {{ .interval | quote }}
 scrapeTimeout: {{ .scrapeTimeout | quote }}
+{{- with .scheme }}
+scheme: {{ . }}
+{{- end }}
+{{- with .tlsConfig }}
+tlsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- if kindIs "bool" .honorLabels }}
 honorLabels: {{ .honorLabels }}
 {{- end }}
@@ -13,4 +20,18 @@ relabelings:
 metricRelabelings:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{/* What the spec of a monitor begins with, (list root component values). */}}
+{{- define "llm-proxy.monitor.head" -}}
+{{- $monitor := index . 2 -}}
+{{- with $monitor.jobLabel }}
+jobLabel: {{ . | quote }}
+{{- end }}
+namespaceSelector:
+  matchNames:
+    - {{ (index . 0).Release.Namespace | quote }}
+selector:
+  matchLabels:
+    {{- include "llm-proxy.selectorLabels" (list (index . 0) (index . 1)) | nindent 4 }}
 {{- end -}}

@@ -1,4 +1,98 @@
-{{/* What pods have in common: security, mounts, volumes, placement. */}}
+{{/*
+What pods have in common: security, mounts, volumes, placement, annotations. Placement, annotations and labels that a
+workload does not set are the proxy's; variables and volumes are each workload's own.
+*/}}
+
+{{/* A setting of a workload, else the proxy's, as YAML, (list root workload name); nothing for none. */}}
+{{- define "llm-proxy.ownOrProxys" -}}
+{{- with index (index . 1) (index . 2) | default (index (index . 0).Values (index . 2)) -}}{{ toYaml . }}{{- end -}}
+{{- end -}}
+
+{{/* Annotations of a workload's pods, (list root workload further). */}}
+{{- define "llm-proxy.podAnnotations" -}}
+{{- $values := (index . 0).Values -}}
+{{- include "llm-proxy.map" (list $values.commonAnnotations (index . 2) ((index . 1).podAnnotations | default $values.podAnnotations)) -}}
+{{- end -}}
+
+{{/* Volumes of the values, (list workload …), as YAML: of several with one name the first stays. */}}
+{{- define "llm-proxy.volumes.own" -}}
+{{- $names := list -}}
+{{- $all := list -}}
+{{- range . -}}
+{{- range concat (.volumes | default list) (.extraVolumes | default list) -}}
+{{- if not (has .name $names) -}}{{- $all = append $all . -}}{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- end -}}
+{{- if $all -}}{{ toYaml $all }}{{- end -}}
+{{- end -}}
+
+{{/* Mounts of a container, (list builtIn workload …): those of the values replace a built-in one at their path. */}}
+{{- define "llm-proxy.mounts" -}}
+{{- $own := list -}}
+{{- range rest . -}}
+{{- $own = concat $own (.volumeMounts | default list) (.extraVolumeMounts | default list) -}}
+{{- end -}}
+{{- $taken := list -}}
+{{- range $own -}}{{- $taken = append $taken (.mountPath | toString | trimSuffix "/") -}}{{- end -}}
+{{- $all := list -}}
+{{- range (printf "mounts:\n%s" (first .) | fromYaml).mounts -}}
+{{- if not (has .mountPath $taken) -}}{{- $all = append $all . -}}{{- end -}}
+{{- end -}}
+{{- with concat $all $own -}}{{ toYaml . }}{{- end -}}
+{{- end -}}
+
+{{/* Volumes of a pod, (list builtIn mounts workload …): those of the values replace a built-in one of their name, and a
+built-in one that nothing mounts is left out. */}}
+{{- define "llm-proxy.volumes" -}}
+{{- $mounted := list -}}
+{{- range (printf "mounts:\n%s" (index . 1) | fromYaml).mounts -}}{{- $mounted = append $mounted .name -}}{{- end -}}
+{{- $own := (printf "volumes:\n%s" (include "llm-proxy.volumes.own" (rest . | rest)) | fromYaml).volumes | default list -}}
+{{- $names := list -}}
+{{- range $own -}}{{- $names = append $names .name -}}{{- end -}}
+{{- $all := list -}}
+{{- range (printf "volumes:\n%s" (first .) | fromYaml).volumes -}}
+{{- if and (has .name $mounted) (not (has .name $names)) -}}{{- $all = append $all . -}}{{- end -}}
+{{- end -}}
+{{- with concat $all $own -}}{{ toYaml . }}{{- end -}}
+{{- end -}}
+
+{{/* Whether pods get further certificate authorities. */}}
+{{- define "llm-proxy.caBundle" -}}
+{{- .Values.caBundle.existingSecret | default .Values.caBundle.existingConfigMap -}}
+{{- end -}}
+
+{{- define "llm-proxy.mounts.ca" -}}
+{{- if include "llm-proxy.caBundle" . }}
+- {name: ca-bundle, mountPath: /app/certs/extra, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "llm-proxy.volumes.ca" }}
+- name: ca-bundle
+{{- if .Values.caBundle.existingSecret }}
+  secret:
+    secretName: {{ .Values.caBundle.existingSecret | quote }}
+{{- else }}
+  configMap:
+    name: {{ .Values.caBundle.existingConfigMap | quote }}
+{{- end }}
+    items: [{key: {{ .Values.caBundle.key | quote }}, path: ca.crt}]
+{{- end -}}
+
+{{- define "llm-proxy.mounts.redis" -}}
+{{- $redis := .Values.redis.external -}}
+{{- if and $redis.addr $redis.tls.enabled $redis.tls.caSecret }}
+- {name: redis-ca, mountPath: /app/certs/redis, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "llm-proxy.volumes.redis" }}
+- name: redis-ca
+  secret:
+    secretName: {{ .Values.redis.external.tls.caSecret | quote }}
+    items: [{key: ca.crt, path: ca.crt}]
+{{- end -}}
 
 {{/* ConfigMap that holds the provider file; nothing: the packaged file. */}}
 {{- define "llm-proxy.providerFile" -}}
@@ -22,22 +116,14 @@
 {{- if include "llm-proxy.database.caSecret" .root }}
 - {name: database-ca, mountPath: /app/certs/database, readOnly: true}
 {{- end }}
-{{- if and .root.Values.redis.external.addr .root.Values.redis.external.tls.enabled .root.Values.redis.external.tls.caSecret }}
-- {name: redis-ca, mountPath: /app/certs/redis, readOnly: true}
-{{- end }}
+{{- include "llm-proxy.mounts.redis" .root }}
+{{- include "llm-proxy.mounts.ca" .root }}
 {{- end -}}
 
-{{/* All mounts of the proxy, (dict root job): the user's replace a built-in one at their path. */}}
+{{/* All mounts of the proxy, (dict root job), and of the container that migrates, (dict root job migrate). */}}
 {{- define "llm-proxy.mounts.proxy" -}}
-{{- $taken := list -}}
-{{- range .root.Values.volumeMounts -}}
-{{- $taken = append $taken (.mountPath | toString | trimSuffix "/") -}}
-{{- end -}}
-{{- $all := list -}}
-{{- range (printf "mounts:\n%s" (include "llm-proxy.mounts.builtIn" .) | fromYaml).mounts -}}
-{{- if not (has .mountPath $taken) -}}{{- $all = append $all . -}}{{- end -}}
-{{- end -}}
-{{- toYaml (concat $all .root.Values.volumeMounts) -}}
+{{- $values := .root.Values -}}
+{{- include "llm-proxy.mounts" (list (include "llm-proxy.mounts.builtIn" .) $values (ternary $values.migrations dict (.migrate | default false))) -}}
 {{- end -}}
 
 {{/* Room of /app/data without a claim: the spool and 256Mi, and the database where it lies there. */}}
@@ -73,26 +159,16 @@
   secret:
     secretName: {{ include "llm-proxy.database.caSecret" .root | quote }}
     items: [{key: ca.crt, path: ca.crt}]
-- name: redis-ca
-  secret:
-    secretName: {{ .root.Values.redis.external.tls.caSecret | quote }}
-    items: [{key: ca.crt, path: ca.crt}]
+{{- include "llm-proxy.volumes.redis" .root }}
+{{- include "llm-proxy.volumes.ca" .root }}
 {{- end -}}
 
-{{/* All volumes of the proxy, (dict root job): the user's replace a built-in one of their name, and a built-in one that
-nothing mounts is left out. */}}
+{{/* All volumes of the proxy's pod, (dict root job), with those of the migration where it runs there. */}}
 {{- define "llm-proxy.volumes.proxy" -}}
-{{- $mounted := list -}}
-{{- range (printf "mounts:\n%s" (include "llm-proxy.mounts.proxy" .) | fromYaml).mounts -}}
-{{- $mounted = append $mounted .name -}}
-{{- end -}}
-{{- $own := list -}}
-{{- range .root.Values.volumes -}}{{- $own = append $own .name -}}{{- end -}}
-{{- $all := list -}}
-{{- range (printf "volumes:\n%s" (include "llm-proxy.volumes.builtIn" .) | fromYaml).volumes -}}
-{{- if and (has .name $mounted) (not (has .name $own)) -}}{{- $all = append $all . -}}{{- end -}}
-{{- end -}}
-{{- toYaml (concat $all .root.Values.volumes) -}}
+{{- $values := .root.Values -}}
+{{- $migration := ternary $values.migrations dict (or .job (eq $values.migrations.mode "init")) -}}
+{{- $mounts := include "llm-proxy.mounts.proxy" (dict "root" .root "job" .job "migrate" .job) -}}
+{{- include "llm-proxy.volumes" (list (include "llm-proxy.volumes.builtIn" .) $mounts $values $migration) -}}
 {{- end -}}
 
 {{/* Whether the chart's own data volume is in use: else its claim is not needed. */}}
@@ -115,7 +191,7 @@ nothing mounts is left out. */}}
   {{- end }}
   env:
     {{- include "llm-proxy.env.proxy" (dict "root" .root "migrate" true) | trim | nindent 4 }}
-  {{- with $values.extraEnvFrom }}
+  {{- with concat $values.extraEnvFrom $values.migrations.extraEnvFrom }}
   envFrom:
     {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -124,22 +200,19 @@ nothing mounts is left out. */}}
     {{- toYaml . | nindent 4 }}
   {{- end }}
   volumeMounts:
-    {{- include "llm-proxy.mounts.proxy" . | nindent 4 }}
+    {{- include "llm-proxy.mounts.proxy" (dict "root" .root "job" .job "migrate" true) | nindent 4 }}
 {{- end -}}
 
-{{/* Placement, (dict root nodeSelector tolerations affinity spread). */}}
+{{/* Placement of a workload's pods, (list root workload). */}}
 {{- define "llm-proxy.placement" -}}
-{{- with .nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
+{{- $root := index . 0 -}}
+{{- $workload := index . 1 -}}
+{{- range list "nodeSelector" "affinity" "tolerations" }}
+{{- $name := . }}
+{{- with include "llm-proxy.ownOrProxys" (list $root $workload $name) }}
+{{ $name }}:
+  {{- . | nindent 2 }}
 {{- end }}
-{{- with .affinity }}
-affinity:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
@@ -161,12 +234,16 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* Head of every pod of ours, (dict root podSecurityContext automount account). */}}
+{{/* Head of every pod of the chart, (dict root podSecurityContext automount account). */}}
 {{- define "llm-proxy.podHead" -}}
 {{- $values := .root.Values -}}
-{{- with $values.imagePullSecrets }}
+{{- $pull := list }}
+{{- range concat ($values.global.imagePullSecrets | default list) $values.imagePullSecrets }}
+{{- $pull = append $pull (kindIs "string" . | ternary (dict "name" .) .) }}
+{{- end }}
+{{- with $pull }}
 imagePullSecrets:
-  {{- toYaml . | nindent 2 }}
+  {{- toYaml (uniq .) | nindent 2 }}
 {{- end }}
 {{- with .account }}
 serviceAccountName: {{ . | quote }}
@@ -177,7 +254,15 @@ enableServiceLinks: false
 securityContext:
   {{- . | nindent 2 }}
 {{- end }}
-{{- with $values.priorityClassName }}
-priorityClassName: {{ . | quote }}
+{{- range list "priorityClassName" "runtimeClassName" "schedulerName" "dnsPolicy" }}
+{{- if index $values . }}
+{{ . }}: {{ index $values . | quote }}
+{{- end }}
+{{- end }}
+{{- range list "hostAliases" "dnsConfig" }}
+{{- if index $values . }}
+{{ . }}:
+  {{- toYaml (index $values .) | nindent 2 }}
+{{- end }}
 {{- end }}
 {{- end -}}

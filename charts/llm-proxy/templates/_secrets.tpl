@@ -52,6 +52,12 @@ key: {{ $variable | quote }}
 {{- end }}
 {{- end -}}
 
+{{/* Text that changes with the given values and tells nothing of them, (list root values): by scrypt, so that a reader of
+pods cannot try weak secrets in numbers. */}}
+{{- define "llm-proxy.secret.checksum" -}}
+{{- derivePassword 1 "long" (index . 1 | toJson) (index . 0).Release.Name (index . 0).Release.Namespace | sha256sum -}}
+{{- end -}}
+
 {{/* Whether the chart's Secret is rendered at all. */}}
 {{- define "llm-proxy.secret.rendered" -}}
 {{- range list "managementToken" "databaseUrl" "encryptionKey" -}}

@@ -12,21 +12,21 @@ reported at once, from the proxy's Deployment, so that the order of the template
 {{- if $faults -}}{{- fail (printf "\n%s" (join "\n" $faults)) -}}{{- end -}}
 {{- end -}}
 
-{{/* Words that are not among the allowed ones (V14), and claims of the wrong kind. */}}
+{{/* Words that are not among the allowed ones. */}}
 {{- define "llm-proxy.faults.choices" -}}
 {{- $bus := .Values.env.LLM_PROXY_EVENT_BUS | default "in-memory" -}}
-{{- range list (list "env.DB_DRIVER" (include "llm-proxy.database.driver" .) (list "sqlite" "postgres" "mysql")) (list "env.LLM_PROXY_EVENT_BUS" $bus (list "in-memory" "memory" "redis-streams" "redis")) (list "dispatcher.service" .Values.dispatcher.service (list "file" "lunary" "helicone")) (list "service.type" .Values.service.type (list "ClusterIP" "NodePort" "LoadBalancer")) (list "admin.service.type" .Values.admin.service.type (list "ClusterIP" "NodePort" "LoadBalancer")) (list "postgresql.sslMode" .Values.postgresql.sslMode (list "disable" "allow" "prefer" "require" "verify-ca" "verify-full")) (list "migrations.mode" .Values.migrations.mode (list "init" "job" "server")) }}
+{{- range list (list "env.DB_DRIVER" (include "llm-proxy.database.driver" .) (list "sqlite" "postgres" "mysql")) (list "env.LLM_PROXY_EVENT_BUS" $bus (list "in-memory" "memory" "redis-streams" "redis")) (list "service.type" .Values.service.type (list "ClusterIP" "NodePort" "LoadBalancer")) (list "admin.service.type" .Values.admin.service.type (list "ClusterIP" "NodePort" "LoadBalancer")) (list "postgresql.sslMode" .Values.postgresql.sslMode (list "disable" "allow" "prefer" "require" "verify-ca" "verify-full")) (list "migrations.mode" .Values.migrations.mode (list "init" "job" "server")) }}
 {{- if not (has (toString (index . 1)) (index . 2)) }}
 {{ index . 0 }}={{ index . 1 }} is unknown; set one of {{ join ", " (index . 2) }}
 {{- end }}
 {{- end }}
 {{- end -}}
 
-{{/* V1, V13 */}}
+{{/* Numbers of replicas. */}}
 {{- define "llm-proxy.faults.replicas" -}}
 {{- $scaling := .Values.autoscaling -}}
 {{- if and (eq (include "llm-proxy.database.driver" .) "sqlite") (gt (include "llm-proxy.replicas.most" . | atoi) 1) }}
-env.DB_DRIVER=sqlite with {{ ternary "autoscaling.maxReplicas" "replicaCount" (eq true $scaling.enabled) }}={{ include "llm-proxy.replicas.most" . }}: SQLite is not supported for multi-pod deployments, as each pod would have a database of its own; set env.DB_DRIVER to postgres or mysql, or one replica
+env.DB_DRIVER=sqlite with {{ ternary "autoscaling.maxReplicas" "replicaCount" (eq "yes" (include "llm-proxy.replicas.scaled" .)) }}={{ include "llm-proxy.replicas.most" . }}: SQLite is not supported for multi-pod deployments, as each pod would have a database of its own; set env.DB_DRIVER to postgres or mysql, or one replica
 {{- end }}
 {{- if $scaling.enabled }}
 {{- if not (or $scaling.targetCPUUtilizationPercentage $scaling.targetMemoryUtilizationPercentage) }}
@@ -38,7 +38,7 @@ autoscaling.minReplicas={{ int $scaling.minReplicas }} is above autoscaling.maxR
 {{- end }}
 {{- end -}}
 
-{{/* V2 to V5, V22 */}}
+{{/* PostgreSQL: one source, with a password, and TLS that both sides have. */}}
 {{- define "llm-proxy.faults.postgresql" -}}
 {{- $db := .Values.postgresql -}}
 {{- $driver := include "llm-proxy.database.driver" . -}}
@@ -66,7 +66,7 @@ postgresql.sslMode={{ $db.sslMode }} without postgresql.tls.existingSecret: ther
 {{- end }}
 {{- end -}}
 
-{{/* V6 to V9, V22 */}}
+{{/* MySQL: one source, with passwords, and TLS that both sides have. */}}
 {{- define "llm-proxy.faults.mysql" -}}
 {{- $db := .Values.mysql -}}
 {{- $driver := include "llm-proxy.database.driver" . -}}
@@ -94,7 +94,7 @@ mysql.tls.enabled=true without mysql.tls.existingSecret: there is no ca.crt to v
 {{- end }}
 {{- end -}}
 
-{{/* V10, V11 */}}
+{{/* What needs Redis has one. */}}
 {{- define "llm-proxy.faults.redis" -}}
 {{- $env := .Values.env -}}
 {{- $bus := $env.LLM_PROXY_EVENT_BUS | default "in-memory" -}}
@@ -113,10 +113,19 @@ env.DISTRIBUTED_RATE_LIMIT_ENABLED=true with neither redis.external.addr nor RED
 {{- end }}
 {{- end -}}
 
-{{/* V15 to V18 */}}
+{{/* The dispatcher has a bus, an address and a key, and is one where it has to be. */}}
 {{- define "llm-proxy.faults.dispatcher" -}}
 {{- $dispatcher := .Values.dispatcher -}}
 {{- if $dispatcher.enabled }}
+{{- range $variable, $value := dict "DISPATCHER_SERVICE" $dispatcher.service "DISPATCHER_ENDPOINT" (include "llm-proxy.dispatcher.endpoint" .) "DISPATCHER_BUFFER" $dispatcher.config.bufferSize "DISPATCHER_BATCH_SIZE" $dispatcher.config.batchSize }}
+{{- if hasKey $dispatcher.env $variable }}
+{{- $given := include "llm-proxy.text" (index $dispatcher.env $variable) }}
+{{- $used := include "llm-proxy.text" $value }}
+{{- if and $used (ne $given $used) }}
+dispatcher.env.{{ $variable }}={{ $given }} has no effect, as the container's argument says {{ $used }}; set {{ index (dict "DISPATCHER_SERVICE" "dispatcher.service" "DISPATCHER_ENDPOINT" "dispatcher.endpoint" "DISPATCHER_BUFFER" "dispatcher.config.bufferSize" "DISPATCHER_BATCH_SIZE" "dispatcher.config.batchSize") $variable }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- $bus := .Values.env.LLM_PROXY_EVENT_BUS | default "in-memory" }}
 {{- if not (has $bus (list "redis" "redis-streams")) }}
 dispatcher.enabled=true with env.LLM_PROXY_EVENT_BUS={{ $bus }}: Dispatcher requires LLM_PROXY_EVENT_BUS to be redis-streams or redis, as another process cannot see the in-memory bus; set env.LLM_PROXY_EVENT_BUS=redis-streams
@@ -133,16 +142,18 @@ dispatcher.replicaCount={{ int $dispatcher.replicaCount }} with dispatcher.servi
 {{- end }}
 {{- end -}}
 
-{{/* V12, V20, V23, V24 */}}
+{{/* Secrets: none in clear, none missing, none too late; one provider file. */}}
 {{- define "llm-proxy.faults.secrets" -}}
 {{- $secrets := .Values.secrets -}}
 {{- if and $secrets.encryptionKey.required (not (include "llm-proxy.secret.source" (list . "encryptionKey" "ENCRYPTION_KEY"))) }}
 secrets.encryptionKey.required=true but there is no encryption key; set secrets.encryptionKey.existingSecret.name
 {{- end }}
 {{- range $map, $env := dict "env" .Values.env "dispatcher.env" .Values.dispatcher.env }}
-{{- range list "MANAGEMENT_TOKEN" "MANAGEMENT_TOKEN_PREVIOUS" "ENCRYPTION_KEY" "ENCRYPTION_KEY_PREVIOUS" "DATABASE_URL" "DATABASE_PASSWORD" "REDIS_PASSWORD" "DISTRIBUTED_RATE_LIMIT_KEY_SECRET" "LLM_PROXY_API_KEY" "OPENAI_API_KEY" "ADMIN_OIDC_CLIENT_SECRET" "LLM_PROXY_MANAGEMENT_KEY" }}
-{{- if index $env . }}
-{{ $map }}.{{ . }} is set in clear: a secret in the environment's map is readable in every manifest; set it through `secrets`, `redis.external.password`, `dispatcher.apiKey`, or extraEnv with a secretKeyRef
+{{- range list "MANAGEMENT_TOKEN" "MANAGEMENT_TOKEN_PREVIOUS" "ENCRYPTION_KEY" "ENCRYPTION_KEY_PREVIOUS" "DATABASE_URL" "DATABASE_PASSWORD" "REDIS_PASSWORD" "DISTRIBUTED_RATE_LIMIT_KEY_SECRET" "LLM_PROXY_API_KEY" "ADMIN_OIDC_CLIENT_SECRET" "LLM_PROXY_MANAGEMENT_KEY" "OPENAI_API_KEY" }}
+{{- if and (eq . "OPENAI_API_KEY") (index $env .) }}
+{{ $map }}.{{ . }} is set in clear, and neither the proxy nor the dispatcher reads it: a provider's key belongs to a project; set it by: llm-proxy manage project create (it asks for the key)
+{{- else if index $env . }}
+{{ $map }}.{{ . }} is set in clear: a secret in the environment's map is readable in every manifest; set it by `secrets`, `redis.external.password`, `dispatcher.apiKey`, or by extraEnv or dispatcher.extraEnv with a secretKeyRef
 {{- end }}
 {{- end }}
 {{- if regexMatch "://[^/]*:[^/]+@" (index $env "REDIS_CACHE_URL" | default "" | toString) }}
@@ -165,7 +176,7 @@ secrets.data.encryptionKey is not base64 of 32 bytes, and the proxy would not st
 config.apiProviders and config.existingConfigMap are both set, but there is one provider file; set one of them
 {{- end }}
 {{- if include "llm-proxy.providerFile" . }}
-{{- range .Values.volumeMounts }}
+{{- range concat .Values.volumeMounts .Values.extraVolumeMounts }}
 {{- if eq (.mountPath | toString | trimSuffix "/") "/app/config" }}
 volumeMounts has an entry at /app/config, which would hide the provider file of config.apiProviders or config.existingConfigMap; set another mountPath, or leave the provider file to your volume
 {{- end }}
@@ -173,11 +184,37 @@ volumeMounts has an entry at /app/config, which would hide the provider file of 
 {{- end }}
 {{- end -}}
 
-{{/* V19, V24 */}}
+{{/* Addresses, Services, Ingresses and routes. */}}
 {{- define "llm-proxy.faults.network" -}}
 {{- $listen := .Values.env.LISTEN_ADDR | default "" | toString -}}
 {{- if and $listen (ne (regexFind ":[0-9]+$" $listen) (printf ":%d" (int .Values.service.targetPort))) }}
 env.LISTEN_ADDR={{ $listen }} is not service.targetPort={{ int .Values.service.targetPort }}, so no probe would reach the proxy; set service.targetPort alone, the address follows it
+{{- else if and $listen (not (regexMatch "^(|0\\.0\\.0\\.0|\\[::\\]):[0-9]+$" $listen)) }}
+env.LISTEN_ADDR={{ $listen }} is one address of the pod, so no probe would reach the proxy; set service.targetPort alone, the address follows it
+{{- end }}
+{{- range $name, $service := dict "service" .Values.service "admin.service" .Values.admin.service }}
+{{- if eq $service.type "ClusterIP" }}
+{{- range list "nodePort" "externalTrafficPolicy" }}
+{{- if index $service . }}
+{{ $name }}.{{ . }} is set, but {{ $name }}.type=ClusterIP has none; set {{ $name }}.type=NodePort or {{ $name }}.type=LoadBalancer
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if ne $service.type "LoadBalancer" }}
+{{- range list "loadBalancerIP" "loadBalancerClass" "loadBalancerSourceRanges" }}
+{{- if index $service . }}
+{{ $name }}.{{ . }} is set, but {{ $name }}.type={{ $service.type }} has no load balancer; set {{ $name }}.type=LoadBalancer
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $name, $route := dict "httpRoute" .Values.httpRoute "admin.httpRoute" .Values.admin.httpRoute }}
+{{- if and $route.enabled (not $route.parentRefs) (or (ne $name "admin.httpRoute") $.Values.admin.enabled) }}
+{{ $name }}.enabled=true with no Gateway in {{ $name }}.parentRefs: it would be attached to nothing; set {{ $name }}.parentRefs[0].name
+{{- end }}
+{{- end }}
+{{- if and .Values.caBundle.existingSecret .Values.caBundle.existingConfigMap }}
+caBundle.existingSecret and caBundle.existingConfigMap are both set, but there is one bundle; set one of them
 {{- end }}
 {{- if .Values.dispatcher.enabled }}
 {{- $health := index .Values.dispatcher.env "DISPATCHER_HEALTH_ADDR" | default "" | toString }}
@@ -196,7 +233,7 @@ dispatcher.env.DISPATCHER_HEALTH_ADDR={{ $health }} is not dispatcher.health.por
 {{- end }}
 {{- end -}}
 
-{{/* V21 */}}
+{{/* What is scraped is there. */}}
 {{- define "llm-proxy.faults.metrics" -}}
 {{- $metrics := .Values.metrics -}}
 {{- if $metrics.enabled }}
@@ -220,7 +257,7 @@ metrics.serviceMonitor.scrapeTimeout={{ $metrics.serviceMonitor.scrapeTimeout }}
 {{- end }}
 {{- end -}}
 
-{{/* V25 */}}
+{{/* The drain fits the grace period. */}}
 {{- define "llm-proxy.faults.shutdown" -}}
 {{- $total := int .Values.terminationGracePeriodSeconds -}}
 {{- $sleep := int .Values.lifecycle.preStopSleepSeconds -}}

@@ -3,6 +3,11 @@
 {{- $full := include "llm-proxy.fullname" . -}}
 {{- $driver := include "llm-proxy.database.driver" . -}}
 {{- $most := include "llm-proxy.replicas.most" . | atoi -}}
+{{- if not (include "llm-proxy.registryOf" (include "llm-proxy.repository" (list . .Values.image.repository))) }}
+* The image {{ include "llm-proxy.image" . }} has no registry, so that nodes look for it on Docker Hub. Unless the nodes
+  have it already (kind load, a mirror), the pods stay in ImagePullBackOff. Set
+    --set image.repository=ghcr.io/sofatutor/llm-proxy
+{{- end }}
 {{- if not (include "llm-proxy.secret.source" (list . "managementToken" "MANAGEMENT_TOKEN")) }}
 * There is no management token, and the proxy does not start without one. Create a Secret and name it:
     kubectl create secret generic llm-proxy-secrets --namespace {{ .Release.Namespace }} --from-literal=MANAGEMENT_TOKEN="$(openssl rand -base64 32)"
@@ -39,24 +44,44 @@
 * EVENT_SPOOL_MAX_BYTES is {{ $spool }}MiB and lies on the claim of {{ .Values.persistence.size }} beside the database: see that both fit.
 {{- end }}
 {{- end }}
+{{- if and .Values.dispatcher.enabled (eq .Values.dispatcher.service "otlp") (not .Values.dispatcher.endpoint) }}
+* dispatcher.service=otlp without dispatcher.endpoint sends to http://localhost:4318/v1/traces, which only a collector in
+  the same pod (dispatcher.sidecars) receives. Set dispatcher.endpoint to your collector's.
+{{- end }}
 {{- if .Values.redis.enabled }}
 * redis.enabled is reserved and deploys nothing. Set redis.external.addr to a Redis that exists.
 {{- end }}
+{{- range $name, $hosts := dict "ingress" (ternary (.Values.ingress.hosts | default list) list .Values.ingress.enabled) "admin.ingress" (ternary (.Values.admin.ingress.hosts | default list) list (and .Values.admin.enabled .Values.admin.ingress.enabled)) }}
+{{- range $hosts }}
+{{- if hasSuffix "chart-example.local" (.host | default "") }}
+* {{ $name }}.hosts[].host={{ .host }} is the sample's host, which no name server knows. Set {{ $name }}.hosts[0].host.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $paths := list }}
 {{- if .Values.ingress.enabled }}
 {{- range .Values.ingress.hosts }}
 {{- range (.paths | default (list (dict "path" "/"))) }}
-{{- if eq (.path | default "/") "/" }}
-* The ingress forwards every path, /manage and {{ $.Values.env.METRICS_PATH | default "/metrics" }} included. To publish the API alone, set ingress.hosts[].paths[].path=/v1.
+{{- $paths = append $paths (list (.path | default "/") "ingress" "ingress.hosts[].paths[].path") }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- if .Values.httpRoute.enabled }}
+{{- range .Values.httpRoute.matches }}
+{{- $paths = append $paths (list ((.path | default dict).value | default "/") "HTTPRoute" "httpRoute.matches[].path.value") }}
+{{- end }}
+{{- end }}
+{{- range $paths }}
+{{- if eq (index . 0) "/" }}
+* The {{ index . 1 }} forwards every path, /manage and {{ $.Values.env.METRICS_PATH | default "/metrics" }} included. To publish the API alone, set {{ index . 2 }}=/v1.
 {{- end }}
 {{- end }}
 {{- if eq (include "llm-proxy.trustedProxies" .) "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,fc00::/7" }}
 * X-Forwarded-* fields are believed from the private ranges (10/8, 172.16/12, 192.168/16, 100.64/10, fc00::/7), where
-  ingress controllers are. Set trustedProxies to your controller's network to narrow it.
-{{- end }}
+  ingress controllers are, and so from every pod. Set trustedProxies to your controller's network to narrow it.
 {{- end }}
 {{- if not .Values.metrics.enabled }}
-{{- if or .Values.metrics.serviceMonitor.enabled .Values.metrics.prometheusRule.enabled .Values.metrics.grafanaDashboard.enabled .Values.metrics.redisDashboard.enabled }}
+{{- if or .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled .Values.metrics.prometheusRule.enabled .Values.metrics.grafanaDashboard.enabled .Values.metrics.redisDashboard.enabled }}
 * ServiceMonitor, alert rules and dashboards are only rendered with metrics.enabled=true.
 {{- end }}
 {{- end }}

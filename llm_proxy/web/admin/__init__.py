@@ -3,25 +3,33 @@
 from flask import Blueprint, Response, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from llm_proxy.errors import Forbidden, LlmProxyError
+from llm_proxy.errors import Forbidden, LlmProxyError, ResourceNotFound, ViewerEnded
 from llm_proxy.web import context
 from llm_proxy.web.admin import (
     audit,
+    cache,
     cookies,
     dashboard,
+    dispatcher,
+    events,
     frame,
     health,
+    installation,
     jump,
     keys,
     messages,
     oidc,
     pages,
+    playground,
     projects,
     sign_in,
     sign_out,
+    streams,
     tokens,
+    usage,
 )
 
+OBSERVE = (usage, streams, events, dispatcher, cache, installation, playground)
 _OPEN = {"sign_in", "sign_in_submit", "oidc_login", "oidc_callback", "sign_out_page", "sign_out", "static", "health"}
 
 
@@ -31,9 +39,15 @@ def blueprint(path: str) -> Blueprint:
     frame.register(bp)
     for part in (oidc, sign_out):
         part.routes(bp, path)
-    for module in (sign_in, health, jump, dashboard, projects, tokens, audit, keys):
+    for module in (sign_in, health, jump, dashboard, projects, tokens, audit, keys, *OBSERVE):
         module.routes(bp)
-    bp.register_error_handler(LlmProxyError, pages.error)
+
+    @bp.get("/<path:rest>")
+    def elsewhere(rest: str) -> AnyResponse:
+        """Show the page of an address that there is not."""
+        raise ResourceNotFound("there is no such page")
+
+    bp.register_error_handler(LlmProxyError, _refused)
 
     @bp.before_request
     def admit() -> AnyResponse | None:
@@ -55,6 +69,16 @@ def blueprint(path: str) -> Blueprint:
         return pages.guarded(response)
 
     return bp
+
+
+def _refused(error: LlmProxyError) -> AnyResponse:
+    """Show the refusal; where the viewer's credential has ended, end the session."""
+    if error.code == ViewerEnded.code:
+        held = cookies.secret()
+        if held is not None:
+            context.services().sessions.end(held)
+        return _sign_in_first()
+    return pages.error(error)
 
 
 def _sign_in_first() -> AnyResponse:

@@ -3,7 +3,7 @@
 Every page reads and changes through the API's own views, so rules, roles, texts and audit records stand there once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -71,6 +71,9 @@ class ManagementApi(Protocol):
     ) -> ApiResponse:
         """Return the response. Raises ApiRefused for a status of 400 or above."""
 
+    def stream(self, viewer: Caller, path: str, *, query: Mapping[str, object] | None = None) -> Iterator[bytes]:
+        """Return the pieces of a response that goes on. Raises ApiRefused for a status of 400 or above."""
+
     def health(self) -> dict[str, Any]:
         """Return what the proxy's `/health` says; `status` is `down` where it says nothing."""
 
@@ -103,6 +106,18 @@ class LocalApi:
             path, method=method, json=body, query_string=asked, headers=fields, environ_overrides=overrides
         )
         return read(response.status_code, response.get_data(), {k.lower(): v for k, v in response.headers.items()})
+
+    def stream(self, viewer: Caller, path: str, *, query: Mapping[str, object] | None = None) -> Iterator[bytes]:
+        """See ManagementApi."""
+        own = request.environ
+        overrides = {name: own[name] for name in _PASSED_ON if name in own} | {context.CALLER: viewer}
+        fields = {"User-Agent": request.headers.get("User-Agent", ""), "X-Admin-Origin": "1"}
+        response = current_app.test_client().open(
+            path, query_string=query_string(query), headers=fields, environ_overrides=overrides
+        )
+        if response.status_code >= 400:
+            read(response.status_code, response.get_data(), {k.lower(): v for k, v in response.headers.items()})
+        return response.iter_encoded()
 
     def health(self) -> dict[str, Any]:
         """See ManagementApi."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -49,7 +49,25 @@ SECTIONS: tuple[tuple[str, tuple[Page, ...]], ...] = (
             Page("tokens", "Tokens", "key-round", ("GET", "/manage/tokens")),
         ),
     ),
-    ("Observe", (Page("audit", "Audit Events", "scroll-text", ("GET", "/manage/audit")),)),
+    (
+        "Observe",
+        (
+            Page("usage", "Usage", "chart-line", ("GET", "/manage/usage")),
+            Page("streams", "Open streams", "radio", ("GET", "/manage/streams")),
+            Page("events", "Events", "activity", ("GET", "/manage/events/tail")),
+            Page("audit", "Audit Events", "scroll-text", ("GET", "/manage/audit")),
+        ),
+    ),
+    (
+        "Operate",
+        (
+            Page("playground", "Playground", "play", ("POST", "/manage/tokens")),
+            Page("cache", "Cache", "hard-drive", ("GET", "/manage/cache")),
+            Page("dispatcher", "Dispatcher", "send", ("GET", "/manage/dispatcher")),
+            Page("settings", "Settings", "settings", ("GET", "/manage/settings")),
+            Page("doctor", "Doctor", "heart-pulse", ("GET", "/manage/doctor")),
+        ),
+    ),
     (
         "Administer",
         (
@@ -101,6 +119,11 @@ def client() -> ManagementApi:
     """Return the client of the management API."""
     found: ManagementApi = current_app.extensions[API]
     return found
+
+
+def stream(path: str, *, query: Mapping[str, object] | None = None) -> Iterator[bytes]:
+    """Return the pieces of a response of the management API that goes on, as `api`."""
+    return client().stream(viewer(), path, query=query)
 
 
 def page(template: str, status: int = 200, **values: Any) -> Response:

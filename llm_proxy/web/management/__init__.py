@@ -2,8 +2,10 @@
 
 from flask import Blueprint, Response, g, request
 
+from llm_proxy.access import delegation
 from llm_proxy.access.caller import Caller
 from llm_proxy.errors import LlmProxyError
+from llm_proxy.runtime.clock import utc_now
 from llm_proxy.web import context
 from llm_proxy.web.management import (
     audit,
@@ -29,6 +31,17 @@ PREFIX = "/manage"
 __all__ = ["PREFIX", "ManagementServices", "blueprint"]
 
 
+def _on_behalf(own: Caller, services: ManagementServices) -> Caller:
+    """Return the viewer that the admin UI's process names in a signed field; without the field, the caller itself."""
+    field = request.headers.get(delegation.FIELD)
+    if field is None:
+        return own
+    secret = request.headers["Authorization"].strip().partition(" ")[2].strip()
+    secret = secret.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
+    keys, gate = context.services().key_directory, services.gate
+    return delegation.delegated(field, secret, own, request.method, request.path, keys, gate, utc_now())
+
+
 def blueprint(services: routing.Services) -> Blueprint:
     """The blueprint, with its prefix.
 
@@ -50,7 +63,8 @@ def blueprint(services: routing.Services) -> Blueprint:
             return
         try:
             field = request.headers.get("Authorization")
-            call.admit(services().gate.admit(field, peer=request.remote_addr, client_ip=call.client_ip))
+            own = services().gate.admit(field, peer=request.remote_addr, client_ip=call.client_ip)
+            call.admit(_on_behalf(own, services()))
         except LlmProxyError as refused:
             call.denied(refused)
             raise

@@ -11,6 +11,9 @@ from flask import Response
 from llm_proxy.access.caller import Caller
 from llm_proxy.access.key import Key
 from llm_proxy.amounts import usd
+from llm_proxy.model.fields import to_json, values_of
+from llm_proxy.model.project import PROJECT_FIELDS
+from llm_proxy.model.token_fields import TOKEN_FIELDS
 from llm_proxy.projects.project import Project
 from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.tokens.service import Issued
@@ -33,16 +36,13 @@ def time_of(instant: datetime | None) -> str | None:
 
 
 def project_json(project: Project) -> dict[str, Any]:
-    """MP-29."""
+    """Return a project; what is shown of its key is obfuscated."""
     shown: dict[str, Any] = {
         "id": project.id,
         "name": project.name,
         "api_key": project.api_key,
         "is_active": project.is_active,
-        "event_privacy": project.event_privacy,
-        "requests_per_minute": project.requests_per_minute,
-        "tokens_per_minute": project.tokens_per_minute,
-        "max_cost_usd_per_month": usd(project.max_cost_nano_usd_per_month),
+        **to_json(PROJECT_FIELDS, project),
     }
     if project.deactivated_at is not None:
         shown["deactivated_at"] = time_of(project.deactivated_at)
@@ -55,25 +55,17 @@ def project_json(project: Project) -> dict[str, Any]:
 
 
 def token_json(token: Token) -> dict[str, Any]:
-    """MP-43; the bearer is never in it."""
+    """Return a token without its bearer."""
     return {
         "id": token.id,
         "token": token.hint,
         "project_id": token.project_id,
-        "name": token.name,
-        "metadata": token.metadata,
-        "providers": token.providers,
+        **to_json(TOKEN_FIELDS, token),
         "expires_at": time_of(token.expires_at),
         "is_active": token.is_active,
         "deactivated_at": time_of(token.deactivated_at),
         "status": token.state,
         "request_count": token.request_count,
-        "max_requests": token.max_requests,
-        "idle_timeout_minutes": token.idle_timeout_minutes,
-        "requests_per_minute": token.requests_per_minute,
-        "tokens_per_minute": token.tokens_per_minute,
-        "max_total_tokens": token.max_total_tokens,
-        "max_cost_usd": usd(token.max_cost_nano_usd),
         "total_tokens": token.total_tokens,
         "total_cost_usd": usd(token.total_cost_nano_usd),
         "created_at": time_of(token.created_at),
@@ -110,35 +102,33 @@ def caller_json(caller: Caller) -> dict[str, Any]:
         "role": caller.role.value,
         "projects": None if caller.projects is None else sorted(caller.projects),
         "expires_at": time_of(caller.expires_at),
+        "key_id": caller.key_id,
     }
 
 
 def issued_json(issued: Issued) -> dict[str, Any]:
     """The one answer with the bearer in it."""
     token = issued.token
-    shown: dict[str, Any] = {"id": token.id, "token": issued.bearer, "expires_at": time_of(token.expires_at)}
+    members: dict[str, Any] = {"id": token.id, "token": issued.bearer, "expires_at": time_of(token.expires_at)}
     if token.max_requests is not None:
-        shown["max_requests"] = token.max_requests
-    shown |= {
+        members["max_requests"] = token.max_requests
+    members |= {
         "project_id": token.project_id,
         "is_active": token.is_active,
         "request_count": token.request_count,
         "created_at": time_of(token.created_at),
     }
-    return shown
+    return members
 
 
 def project_tag(project: Project) -> str:
     """`ETag` over what PATCH can change."""
-    limits = (project.requests_per_minute, project.tokens_per_minute, project.max_cost_nano_usd_per_month)
-    return _tag(project.name, project.stored_key, project.is_active, project.event_privacy, limits)
+    return _tag(project.name, project.stored_key, project.is_active, values_of(PROJECT_FIELDS, project))
 
 
 def token_tag(token: Token) -> str:
     """`ETag` over what PATCH can change; counters have no part in it."""
-    limits = (token.max_requests, token.idle_timeout_minutes, token.requests_per_minute, token.tokens_per_minute)
-    budgets = (token.max_total_tokens, token.max_cost_nano_usd)
-    return _tag(token.is_active, limits, budgets, token.name, token.metadata, token.providers)
+    return _tag(token.is_active, token.fields)
 
 
 def _tag(*parts: Any) -> str:

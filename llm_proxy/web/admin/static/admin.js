@@ -109,6 +109,16 @@
   document.addEventListener("llm-proxy:theme", redraw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
+  // Parts that refresh themselves: data-refresh="seconds" on an element with an id, while the page is looked at.
+  for (const element of byAttribute("data-refresh")) setInterval(async () => {
+    const part = document.getElementById(element.id);
+    if (document.hidden || !part || part.contains(document.activeElement)) return;
+    const response = await fetch(location.href, { credentials: "same-origin", redirect: "error" }).catch(() => null);
+    if (!response?.ok) return;
+    const fresh = new DOMParser().parseFromString(await response.text(), "text/html").getElementById(element.id);
+    if (fresh) { part.replaceChildren(...fresh.childNodes); enhance(part); }
+  }, Number(element.dataset.refresh) * 1000);
+
   const enhance = (scope) => { localize(scope); plots(scope); };
   document.addEventListener("htmx:after:swap", (event) => enhance(event.target instanceof Element ? event.target : document));
   document.addEventListener("DOMContentLoaded", () => enhance(document));

@@ -1,0 +1,85 @@
+"""Sessions of an admin UI in a process of its own: in memory, so that a restart ends them."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from llm_proxy.access.sessions import IDLE, LONGEST, LONGEST_REMEMBERED, Origin, Session
+from llm_proxy.crypto import digest
+from llm_proxy.runtime.clock import utc_now
+
+MOST = 1_000  # the oldest one ends for one more
+
+
+Then = Callable[[Any, Session], None]
+
+
+def _nothing(connection: Any, session: Session) -> None:
+    """Write no record."""
+
+
+class MemorySessions:
+    """The store of sessions, with the methods that pages use of the one in the database."""
+
+    def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
+        self._now = now
+        self._live: dict[str, Session] = {}
+
+    def create(
+        self,
+        origin: Origin,
+        *,
+        remember: bool = False,
+        client_ip: str | None = None,
+        user_agent: str | None = None,
+        replaces: str | None = None,
+        then: Then = _nothing,
+    ) -> tuple[str, Session]:
+        """Begin a session: what the browser must hold, and the session."""
+        secret, now = secrets.token_urlsafe(32), self._now()
+        ends = now + (LONGEST_REMEMBERED if remember else LONGEST)
+        caller = origin.caller
+        session = Session(
+            id=digest(secret),
+            caller=caller,
+            method=origin.method,
+            remember=remember,
+            client_ip=client_ip,
+            user_agent=user_agent,
+            created_at=now,
+            last_seen_at=now,
+            expires_at=ends if caller.expires_at is None else min(ends, caller.expires_at),
+            fingerprint=origin.fingerprint,
+        )
+        if replaces:
+            self._live.pop(digest(replaces), None)
+        while len(self._live) >= MOST:
+            del self._live[next(iter(self._live))]
+        self._live[session.id] = session
+        then(None, session)
+        return secret, session
+
+    def load(self, secret: str, *, peer: str | None) -> Session | None:
+        """Return the session of what a browser holds; None when there is none any more."""
+        session, now = self._live.get(digest(secret)), self._now()
+        if session is None:
+            return None
+        is_idle = not session.remember and now - session.last_seen_at >= IDLE
+        if is_idle or now >= session.expires_at:
+            del self._live[session.id]
+            return None
+        session = self._live[session.id] = replace(session, last_seen_at=now)
+        return session
+
+    def end(self, secret: str, then: Then = _nothing) -> Session | None:
+        """End the session of what a browser holds; what it was, None when there was none."""
+        session = self._live.pop(digest(secret), None)
+        if session is not None:
+            then(None, session)
+        return session
+
+    def id_token(self, secret: str) -> str | None:
+        """Return None: people sign in with tokens and keys here."""
+        return None

@@ -1,0 +1,137 @@
+"""Pages on a running server: usage, open streams, events, dispatcher, cache, settings, doctor, playground."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import BrowserContext, Page, expect
+from support.gateway import eventually
+from support.raw import Client, request
+
+from .conftest import Ui, picture, sign_in
+
+PAGES = {
+    "usage": "/usage?group=project",
+    "usage-none": "/usage?from=2020-01-01&to=2020-01-02",
+    "streams": "/streams",
+    "events": "/events",
+    "dispatcher": "/dispatcher",
+    "cache": "/cache",
+    "settings": "/settings",
+    "doctor": "/doctor",
+    "playground": "/playground",
+}
+CHAT = json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}).encode()
+PATH = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _used(ui: Ui) -> None:
+    """Something was used."""
+    token = ui.token(ui.ids["long"])
+    fields = {"Authorization": f"Bearer {token['token']}", "Content-Type": "application/json"}
+    assert ui.gateway.ask("POST", PATH, CHAT, headers=fields)[0] == 200
+    eventually(lambda: ui.api("GET", "/usage?group_by=day")["data"] != [])
+
+
+@contextmanager
+def streaming(ui: Ui) -> Iterator[Client]:
+    """A request in the middle of an event stream."""
+    fields = [
+        f"Authorization: Bearer {ui.token(ui.ids['long'])['token']}",
+        "Content-Type: application/json",
+        f"X-Simulate: {json.dumps({'silence': 'body', 'after': 1})}",
+    ]
+    with Client(ui.gateway.address) as client:
+        client.send(request(PATH, *fields, method="POST", body=CHAT.replace(b"{", b'{"stream": true, ', 1)))
+        assert b" 200 " in client.until(b"\r\n\r\n")
+        yield client
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_accessible_and_fits(page: Page, ui: Ui, name: str) -> None:
+    """No violation that axe finds, in light and dark; no sideways scrolling of the page from 360 to 1600 px."""
+    response = page.goto(ui.url + PAGES[name])
+    assert response is not None
+    assert response.status == 200
+    if name == "usage":
+        expect(page.locator(".plot canvas").first).to_be_visible()
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        for width in (360, 1024, 1600) if theme == "light" else (1024,):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"too wide at {width}"
+            picture(page, f"{name}-{width}-{theme}")
+
+
+def test_a_stream_appears_and_is_cut(page: Page, ui: Ui) -> None:
+    """The list refreshes by itself; the button ends the client's response."""
+    page.goto(f"{ui.url}/streams")
+    with streaming(ui) as client:
+        expect(page.get_by_role("row")).to_have_count(2)
+        picture(page, "streams-one")
+        page.get_by_role("button", name="Cut").click()
+        expect(page.get_by_text("The request was cut.")).to_be_visible()
+        assert client.closed_within(5.0) < 3.0
+
+
+def test_events_come_by_themselves(page: Page, ui: Ui) -> None:
+    """An exchange shows as a row once it has ended; a filter in the address leaves others out."""
+    token = ui.token(ui.ids["long"])
+    page.goto(f"{ui.url}/events?token_id={token['id']}")
+    expect(page.get_by_text("waiting for the next exchange")).to_be_visible()
+    for bearer in (ui.token(ui.ids["long"])["token"], token["token"]):
+        fields = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
+        assert ui.gateway.ask("POST", PATH, CHAT, headers=fields)[0] == 200
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator("tbody tr")).to_contain_text("ok")
+
+
+def test_a_completion_streams_in_the_playground(page: Page, ui: Ui) -> None:
+    """Answer, timing, usage, fields; the token is of the chosen project, and on no page."""
+    page.goto(f"{ui.url}/playground?project_id={ui.ids['right-to-left']}")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("Done")).to_be_visible()
+    expect(page.locator("[data-playground-answer]")).not_to_be_empty()
+    expect(page.locator("[data-playground-facts]")).to_contain_text("completion")
+    expect(page.locator("[data-playground-fields]")).to_contain_text("HTTP 200")
+    picture(page, "playground-done")
+    made = ui.api("GET", f"/tokens?project_id={ui.ids['right-to-left']}")
+    assert [token["max_requests"] for token in made if token["name"] == "playground"] == [20]
+
+
+def test_the_cache_is_purged_by_its_form(page: Page, ui: Ui) -> None:
+    """A project's; without a name the form says so, and an unknown project is told."""
+    page.goto(f"{ui.url}/cache")
+    page.get_by_role("button", name="Purge").click()
+    expect(page.get_by_text("Say what is to be removed.")).to_be_visible()
+    page.get_by_label("Project id").fill(ui.ids["long"])
+    page.get_by_role("button", name="Purge").click()
+    expect(page.get_by_text("removed.")).to_be_visible()
+
+
+@pytest.mark.parametrize("name", ["usage", "streams", "settings", "doctor"])
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_every_list_is_a_file_too(page: Page, ui: Ui, name: str, form: str) -> None:
+    """At the same address with an ending."""
+    response = page.request.get(f"{ui.url}/{name}.{form}")
+    assert response.status == 200
+    assert form in response.headers["content-type"]
+
+
+def test_a_viewer_sees_no_button_that_it_may_not_use(context_of: Callable[..., BrowserContext], ui: Ui) -> None:
+    """No Cut, no purge, no playground, no settings; their addresses refuse it."""
+    page = sign_in(context_of().new_page(), ui.url, ui.secrets["viewer"])
+    for label in ("Playground", "Settings", "Doctor"):
+        assert page.get_by_role("link", name=label, exact=True).count() == 0
+    with streaming(ui):
+        page.goto(f"{ui.url}/streams")
+        expect(page.get_by_role("row")).to_have_count(2)
+        assert page.get_by_role("button", name="Cut").count() == 0
+    response = page.goto(f"{ui.url}/settings")
+    assert response is not None
+    assert response.status == 403
