@@ -230,7 +230,9 @@ class Proxy(Storage):
             tap_factories=(self.recorder.tap, self.usage_recorder.tap),
             refuses_unseen=settings.budgets_refuse_unseen,
         )
-        sockets = build_sockets(provider, settings, desk, is_draining=lambda: self.phase() == "draining")
+        sockets = build_sockets(
+            provider, settings, desk, is_draining=lambda: self.phase() == "draining", now=self.health.now
+        )
         self.admission.watch_sockets(sockets.tokens, sockets.seen)
         return sockets
 

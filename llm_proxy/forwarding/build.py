@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from datetime import datetime
 
 from llm_proxy import __version__
 from llm_proxy.forwarding.breaker import BreakerLimits, CircuitBreaker, ConcurrencyLimit, slot_limit
@@ -96,7 +97,12 @@ def build_request_fields(provider: Provider, settings: Settings) -> RequestField
 
 
 def build_sockets(
-    provider: Provider, settings: Settings, desk: TurnDesk, *, is_draining: Callable[[], bool]
+    provider: Provider,
+    settings: Settings,
+    desk: TurnDesk,
+    *,
+    is_draining: Callable[[], bool],
+    now: Callable[[], datetime],
 ) -> Sockets:
     """Return what opens WebSockets."""
     return Sockets(
@@ -112,4 +118,5 @@ def build_sockets(
         allows_subprotocol=settings.ws_allow_subprotocol_auth,
         has_rules=bool(provider.param_whitelist),
         is_draining=is_draining,
+        now=now,
     )

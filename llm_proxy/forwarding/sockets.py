@@ -8,6 +8,7 @@ from typing import Any
 
 import gevent
 
+from llm_proxy.accounting.admission import Admission, Unit
 from llm_proxy.accounting.outcomes import WEBSOCKET
 from llm_proxy.errors import (
     LlmProxyError,
@@ -25,7 +26,7 @@ from llm_proxy.forwarding.handshake import check_handshake, handshake_bearer, ha
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.socket import Socket, SocketLimits, Switched
 from llm_proxy.forwarding.turns import SocketTurns, TurnDesk
-from llm_proxy.limits.seats import Seats
+from llm_proxy.limits.seats import Seat, Seats
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.websocket import frames
@@ -33,6 +34,20 @@ from llm_proxy.websocket.dialects.openai import OpenAI
 
 TICK_S = 0.25
 _log = logging.getLogger(__name__)
+
+
+class Place:
+    """What a handshake holds: a seat, and with Realtime a unit in reserve, which comes back unless a turn spent it."""
+
+    def __init__(self, seat: Seat, admission: Admission) -> None:
+        self._seat, self._admission = seat, admission
+        self.reserve: Unit | None = None
+
+    def release(self) -> None:
+        """Give both back; a unit that was spent stays so."""
+        self._seat.release()
+        if self.reserve is not None:
+            self._admission.refund(self.reserve)
 
 
 class Sockets:
@@ -79,8 +94,10 @@ class Sockets:
         return handshake_bearer(request, allows_subprotocol=self._allows_subprotocol)
 
     def seat(self, exchange: Exchange) -> None:
-        """Take a seat for a handshake. Raises TooManySockets, Overloaded, ServiceUnavailable."""
-        exchange.seat = self._seats.take(exchange.known_token.id)
+        """Take a seat for a handshake, and with Realtime the reserve. Raises what refuses them."""
+        place = exchange.seat = Place(self._seats.take(exchange.known_token.id), self._desk.admission)
+        if OpenAI(exchange.request.path).is_realtime:
+            place.reserve = self._desk.admission.take(exchange.known_token)
 
     def check_answer(self, fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Return the fields of a 101. Raises UpstreamBroken for an extension that was not offered."""
@@ -89,10 +106,11 @@ class Sockets:
         return fields
 
     def open(self, exchange: Exchange, answer: Switched) -> Socket:
-        """Return the body that carries a WebSocket after the provider's 101. Raises what refuses Realtime's reserve."""
-        request, token = exchange.request, exchange.known_token
+        """Return the body that carries a WebSocket after the provider's 101."""
+        request, token, place = exchange.request, exchange.known_token, exchange.seat
+        assert isinstance(place, Place)
         turns = SocketTurns(self._desk, exchange, self.bearer(request), OpenAI(request.path))
-        turns.open(_model_of(request.query))
+        turns.open(_model_of(request.query), place.reserve)
         must_read = self._has_rules or _is_limited(token)
         socket = Socket(answer, turns, self._limits, must_read=must_read, ended=self._ended)
         leave(exchange, "reset")  # what follows holds neither slot nor circuit

@@ -146,11 +146,9 @@ class SocketTurns:
         """Whether a turn runs."""
         return bool(self._book.running)
 
-    def open(self, model: str | None) -> None:
-        """Take the unit that the provider may spend by itself. Raises QuotaExhausted, ServiceUnavailable."""
-        self._model = model
-        if self._dialect.is_realtime:
-            self._reserve = self._desk.admission.take(self._socket.known_token)
+    def open(self, model: str | None, reserve: Unit | None) -> None:
+        """Begin with the model that the handshake named, and the unit that the provider may spend by itself."""
+        self._model, self._reserve = model, reserve
 
     # -- the client's messages ----------------------------------------------------------------------------------------
 

@@ -52,6 +52,17 @@ def test_the_providers_refusal_passes(gateway: Gateway, provider: Provider, toke
     assert gateway.request_count(token) == 0
 
 
+def test_realtime_without_a_unit_is_refused_before_the_provider(gateway: Gateway, provider: Provider) -> None:
+    """The reserve of the only open socket leaves none: the handshake of a second is 429, and no fault."""
+    token = gateway.token(max_requests=1)
+    with opened(gateway, token, REALTIME):
+        before = len(provider.seen())
+        assert refused(gateway, token, REALTIME)[:2] == (429, "rate_limit_exceeded")
+        assert len(provider.seen()) == before
+    gateway.wait_for_access(1, token_id=token.id, kind="websocket")
+    assert gateway.request_count(token) == 0
+
+
 def test_an_extension_that_was_not_offered_is_502(gateway: Gateway, provider: Provider, token: Token) -> None:
     """Frames of an unknown extension could not be read."""
     extension = {"Sec-WebSocket-Extensions": "permessage-deflate"}
