@@ -44,6 +44,7 @@ HOUSEKEEPING_JOBS = (
     "audit",
     "idempotency_keys",
     "usage_objects",
+    "outcomes",
     "admin_sessions",
     "leases",
 )
