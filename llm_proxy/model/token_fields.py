@@ -15,6 +15,7 @@ MAX_REQUESTS = Quota()
 TOKEN_FIELDS = (
     Field("max_requests", MAX_REQUESTS, "Requests in all; 0 or none = no limit.", is_enforced=True, has_option=False),
     Field("name", Text(255), "A name for people."),
+    Field("description", Text(1024), "What it is for; shown to people only."),
     Field("metadata", FlatObject(), "A flat object."),
     Field("providers", ProviderNames(), "Providers that it is good for, comma-separated.", is_enforced=True),
     Field("idle_timeout_minutes", Whole(MAX_IDLE_MINUTES), "Withers when unused for so long.", is_enforced=True),

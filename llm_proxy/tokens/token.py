@@ -31,6 +31,7 @@ class Token(TokenRecord):
     deactivated_at: datetime | None
     cache_hit_count: int
     name: str | None
+    description: str | None
     metadata: dict[str, Any] | None
     state: str = ""
     created_by: str | None = None

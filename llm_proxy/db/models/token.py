@@ -56,3 +56,4 @@ class TokenRow(Base):
     total_cost_nano_usd: Mapped[int] = mapped_column(big_integer(), server_default=text("0"))
     created_by: Mapped[str | None] = mapped_column(exact_text(255))
     providers: Mapped[str | None] = mapped_column(long_text())
+    description: Mapped[str | None] = mapped_column(long_text())

@@ -18,7 +18,7 @@ SHOWN = {
     "id", "token", "project_id", "name", "metadata", "providers", "expires_at", "is_active", "deactivated_at", "status",
     "request_count", "max_requests", "idle_timeout_minutes", "requests_per_minute", "tokens_per_minute",
     "max_total_tokens", "max_cost_usd", "total_tokens", "total_cost_usd", "created_at", "created_by",
-    "last_used_at", "cache_hit_count",
+    "last_used_at", "cache_hit_count", "description",
 }  # fmt: skip
 
 
@@ -398,6 +398,7 @@ def test_a_limit_a_minute_goes_both_ways(manage: Manager) -> None:
 @pytest.mark.parametrize(
     ("field", "given", "shown"),
     [
+        ("description", " for the nightly job ", "for the nightly job"),
         ("tokens_per_minute", 1, 1),
         ("max_total_tokens", 2**53 - 1, 2**53 - 1),
         ("max_cost_usd", "0.000001", 0.000001),

@@ -1,0 +1,23 @@
+"""A token's description."""
+
+import sqlalchemy as sa
+
+from llm_proxy.db.migrations.steps import add_column, drop_column
+from llm_proxy.db.types import long_text
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+HOLDS = ("tokens.description",)
+
+
+def upgrade() -> None:
+    """Add the column."""
+    add_column("tokens", sa.Column("description", long_text()))
+
+
+def downgrade() -> None:
+    """Drop it."""
+    drop_column("tokens", "description")
