@@ -74,9 +74,16 @@ manage = ManageGroup(
     "manage",
     help="Projects, tokens and the cache.",
     lazy={
+        "bus": ("llm_proxy.cli.watching:bus", "Length and lag of the event bus."),
         "cache": ("llm_proxy.cli.cache:cache", "Purge stored responses."),
         "key": ("llm_proxy.cli.keys:key", "Management keys of programs."),
         "project": ("llm_proxy.cli.projects:project", "Projects and their provider keys."),
+        "findings": ("llm_proxy.cli.watching:findings", "What doctor finds in the server."),
+        "outcomes": ("llm_proxy.cli.watching:outcomes", "How the requests of the last day ended."),
+        "session": ("llm_proxy.cli.watching:session", "People who are signed in."),
+        "settings": ("llm_proxy.cli.watching:settings", "The settings in force in the server."),
+        "stats": ("llm_proxy.cli.watching:stats", "Totals of projects, tokens, requests, money."),
+        "stream": ("llm_proxy.cli.watching:stream", "Requests that run now."),
         "token": ("llm_proxy.cli.tokens:token", "Withering tokens."),
     },
 )

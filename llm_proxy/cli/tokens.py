@@ -70,6 +70,28 @@ def generate(project_id: str, duration: str, max_requests: int | None, **said: s
     output.emit(value, as_text)
 
 
+@token.command("roll", examples=("llm-proxy manage token roll TOKEN-ID --overlap 1h",))
+@click.argument("token_id", metavar="ID")
+@click.option("--overlap", metavar="TIME", default="0", help="The old token works for so long: 30m, 1h (0).")
+def roll(token_id: str, overlap: str) -> None:
+    """Replace a token by one with the same limits; it is shown this once."""
+    api = client()
+    minutes = 0 if overlap.strip() == "0" else duration_minutes(overlap)
+    path = f"/manage/tokens/{segment(token_of(api, token_id))}/roll"
+    issued = api.call("POST", path, body={"overlap_minutes": minutes})
+    about = {"ID": issued["id"], "Token": issued["token"], "Expires at": output.minute(issued["expires_at"]) or "never"}
+    output.emit(issued, lambda: output.lines(about))
+
+
+@token.command("refusals")
+@click.argument("token_id", metavar="ID")
+def refusals(token_id: str) -> None:
+    """Show why and when a token was last refused."""
+    found = _call("GET", token_id, what="/refusals")
+    rows = [(row["code"], output.minute(row["refused_at"]), row["refusals"], row["request_id"]) for row in found]
+    output.emit(found, lambda: output.table(("Code", "Last", "Times", "Request"), rows))
+
+
 @token.command("list")
 @click.option("--project-id", "--project", metavar="PROJECT", help="Only this project's.")
 @click.option("--active-only", is_flag=True, help="Only those that work now.")
@@ -136,9 +158,9 @@ def revoke(token_id: str) -> None:
     output.emit({"id": token_id, "revoked": True}, lambda: "Token revoked")
 
 
-def _call(method: str, written: str, body: Any = None) -> Any:
+def _call(method: str, written: str, body: Any = None, what: str = "") -> Any:
     api = client()
-    return api.call(method, f"/manage/tokens/{segment(token_of(api, written))}", body=body)
+    return api.call(method, f"/manage/tokens/{segment(token_of(api, written))}{what}", body=body)
 
 
 def duration_minutes(written: str, option: str = "--duration") -> int:

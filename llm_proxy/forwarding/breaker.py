@@ -109,10 +109,14 @@ class CircuitBreaker:
 
     Args:
         now: Monotonic clock in seconds.
+
+    Attributes:
+        knows_failures: Whether there is anything to ask it, or a success could change.
     """
 
     def __init__(self, limits: BreakerLimits | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self._limits, self._now = limits or BreakerLimits(), now
+        self.knows_failures = False
         self._host = Circuit(self._limits, now)
         self._by_scope: OrderedDict[Scope, Circuit] = OrderedDict()  # with failures alone, the latest last
 
@@ -148,6 +152,7 @@ class CircuitBreaker:
         elif verdict != "neutral":
             self._host.succeeded(is_probe=probe.is_of_provider)  # it was reached
         self._leave_scope(verdict, scope(), probe)
+        self.knows_failures = bool(self._by_scope) or not self._host.is_clean
 
     def _leave_scope(self, verdict: str, scope: Scope, probe: Probe) -> None:
         circuit = self._by_scope.get(scope)

@@ -11,7 +11,8 @@ def enter(exchange: Exchange) -> None:
     lane = exchange.lane
     lane.slots.take()
     exchange.has_slot = True
-    exchange.probe = lane.breaker.enter(lambda: scope_of(exchange))
+    if lane.breaker.knows_failures:
+        exchange.probe = lane.breaker.enter(lambda: scope_of(exchange))
 
 
 def leave(exchange: Exchange, verdict: str) -> None:
@@ -19,6 +20,8 @@ def leave(exchange: Exchange, verdict: str) -> None:
     lane = exchange.lane
     if exchange.has_slot:
         lane.slots.release()
+    if verdict == "reset" and not lane.breaker.knows_failures:
+        return
     if exchange.is_dispatched or exchange.probe.is_any:
         lane.breaker.leave(verdict, lambda: scope_of(exchange), exchange.probe)
 
@@ -27,7 +30,7 @@ def scope_of(exchange: Exchange) -> Scope:
     """Return the endpoint, and the model that path or body names; asked for only where failures are known."""
     if exchange.scope is None:
         path, lane = exchange.request.path, exchange.lane
-        model = lane.models.of(path) or _named_model(exchange) or ""
+        model = (lane.models.of(path) if lane.models is not None else None) or _named_model(exchange) or ""
         exchange.scope = (lane.allowed.endpoint_of(path), model)
     return exchange.scope
 

@@ -11,7 +11,7 @@ class Lane:
     Attributes:
         provider: The provider.
         allowed: What may be asked of it.
-        models: Finds the model in a path.
+        models: Finds the model in a path; None where no path names one.
         slots: Exchanges at once.
         breaker: Whether it is asked at all.
         is_default: Whether the key in the project's own row is its.
@@ -31,4 +31,5 @@ class Lane:
     ) -> None:
         self.provider, self.slots, self.breaker = provider, slots, breaker
         self.is_default, self.has_neighbours = is_default, has_neighbours
-        self.allowed, self.models = AllowList(provider), PathModel(provider.model_from)
+        self.allowed = AllowList(provider)
+        self.models = PathModel(provider.model_from) if provider.model_from else None

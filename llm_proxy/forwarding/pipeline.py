@@ -206,8 +206,8 @@ class Pipeline:
         bearer = sockets.bearer(request) if is_socket else self._credentials.bearer(request)
         token = self._steps.admit(exchange, bearer)  # 9 to 12
         named = self._steps.check_price if budgets.needs_price(token) else None
-        if self._lane.models:
-            self._check_path_model(request.path, named)
+        if self._lane.models is not None:
+            self._check_path_model(self._lane.models.readings(request.path), named)
         if is_socket:
             self._inspector.admit(replace(_incoming(request), method="POST"), named=named)
             return None
@@ -230,9 +230,9 @@ class Pipeline:
         sockets.check(request)
         return sockets
 
-    def _check_path_model(self, path: str, named: Callable[[str], None] | None) -> None:
+    def _check_path_model(self, readings: Sequence[str], named: Callable[[str], None] | None) -> None:
         """Check the model that a path names, in each of its readings, as if the body did."""
-        for model in self._lane.models.readings(path):
+        for model in readings:
             self._inspector.check_model(model)
             if named is not None:
                 named(model)

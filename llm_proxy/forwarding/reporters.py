@@ -77,7 +77,7 @@ class UsageRecorder:
         )
         lane = exchange.lane
         usage.provider = lane.provider.name
-        if lane.models:
+        if lane.models is not None:
             usage.path_model = lane.models.of(request.path)
         return usage
 

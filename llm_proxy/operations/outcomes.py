@@ -21,12 +21,14 @@ from llm_proxy.db.session import writing
 from llm_proxy.errors import AuthenticationError
 from llm_proxy.forwarding.exchange import Exchange
 from llm_proxy.forwarding.reporters import rejection_code
+from llm_proxy.redaction import REDACTOR
 
 FLUSH_S: Final = 2.0
 _ROWS_AT_ONCE: Final = 200  # of one transaction
 _MOST_KEYS: Final = 100_000  # kept while the database is unavailable
 _HOUR_S: Final = 3600
 _LAST_LIMIT_S: Final = 2.0
+_REQUEST_ID_LENGTH: Final = 128  # of the column
 _OUTCOMES: Any = OutcomeRow.__table__
 _REFUSALS: Any = RefusalRow.__table__
 _log = logging.getLogger(__name__)
@@ -169,7 +171,7 @@ def _add_refusals(connection: Connection, refusals: Mapping[tuple[str, str], Ref
             "code": code,
             "project_id": refusal.project_id,
             "refused_at": datetime.fromtimestamp(refusal.refused_at_s, UTC),
-            "request_id": refusal.request_id,
+            "request_id": REDACTOR.text(refusal.request_id)[:_REQUEST_ID_LENGTH],  # a client may put a key there
             "refusals": refusal.number,
         }
         for (token_id, code), refusal in refusals.items()

@@ -13,9 +13,6 @@ class PathModel:
     def __init__(self, patterns: Sequence[str]) -> None:
         self._patterns = tuple(re.compile(_expression(pattern)) for pattern in patterns)
 
-    def __bool__(self) -> bool:
-        return bool(self._patterns)
-
     def of(self, path: str) -> str | None:
         """Return the model that a raw path names, as a provider that decodes it first reads it; None for none."""
         return self._found(unquote(path))

@@ -305,3 +305,22 @@ def test_any_certificate_passes_where_that_is_asked_for(tmp_path: Path) -> None:
         server.shutdown()
     assert (refused.returncode, "certificate not accepted" in refused.stderr) == (2, True)
     assert (taken.returncode, taken.stdout) == (0, "[]\n")
+
+
+def test_a_running_server_tells_of_itself(manages: dict[str, str]) -> None:
+    """Rolled tokens, refusals, streams, outcomes, totals, settings and findings are read from the terminal."""
+    project = made(manages, "project", "create", "--name", "watched", "--api-key", KEY)
+    token = made(manages, "token", "generate", "--project-id", project["id"])
+    rolled = made(manages, "token", "roll", token["id"], "--overlap", "1h")
+    assert rolled["token"] != token["token"]
+    assert made(manages, "token", "get", token["id"])["is_active"] is True
+    assert made(manages, "token", "refusals", token["id"]) == []
+    assert made(manages, "stream", "list") == []
+    assert made(manages, "session", "list") == []
+    assert made(manages, "bus")["bus"] == "in-memory"
+    assert made(manages, "outcomes", "--token-id", token["id"]) == []
+    assert made(manages, "stats")["tokens"]["count"] >= 2
+    shown = run("manage", "settings", variables=manages).stdout
+    assert "MANAGEMENT_TOKEN" in shown
+    assert "Failed today" in run("manage", "stats", variables=manages).stdout
+    assert "migrations" in run("manage", "findings", variables=manages).stdout
