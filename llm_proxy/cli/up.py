@@ -279,6 +279,7 @@ Next:
   OpenAI clients   base_url="{url}/v1", api_key="{token.bearer}"
   your own token   .venv/bin/llm-proxy manage project create --name my-team
                    .venv/bin/llm-proxy manage token generate --project-id my-team --duration 24h
+  admin UI         {url}{settings.admin_ui_path}, sign in with MANAGEMENT_TOKEN of .env
   metrics          {url}{settings.metrics_path}
   documentation    docs/, README.md
 

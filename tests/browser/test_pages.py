@@ -41,7 +41,7 @@ def test_page_is_accessible_and_fits(page: Page, ui: Ui, name: str) -> None:
     assert "unsafe" not in response.headers["content-security-policy"]
     assert page.title() != "owned"
     for theme in ("light", "dark"):
-        page.emulate_media(color_scheme=theme)
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
         for width in WIDTHS if theme == "light" else WIDTHS[1:2]:
