@@ -191,6 +191,13 @@ def test_the_secret_of_sign_in_by_openid_comes_from_a_secret() -> None:
     assert "ADMIN_OIDC_CLIENT_SECRET" not in rendering.env("migrate")
 
 
+def test_the_admin_ui_believes_the_proxies_that_are_named() -> None:
+    """Its Ingress is the same controller: cookies are Secure and paths right behind it."""
+    rendering = render(merged([ALL, sets("trustedProxies={192.0.2.0/24}")]))
+    assert rendering.env("admin")["TRUSTED_PROXIES"] == "192.0.2.0/24"
+    assert render(merged([ALL, sets("env.TRUSTED_PROXIES=192.0.2.1")])).env("admin")["TRUSTED_PROXIES"] == "192.0.2.1"
+
+
 def test_a_service_has_the_fields_of_its_type() -> None:
     """Node port, load balancer, traffic policies, families and labels are passed on, for the admin UI alike."""
     fields: Values = {

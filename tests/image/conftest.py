@@ -21,6 +21,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"not checked here: {line}")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test waits for the image's steps, which fetch and build on a machine that may be busy."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(600))
+
+
 @pytest.fixture(scope="session")
 def image(tell: Callable[[str], object]) -> Iterator[builder.Image | None]:
     """The Dockerfile's last stage, every step of both run."""

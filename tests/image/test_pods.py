@@ -130,6 +130,19 @@ def test_helm_test_passes(pod: containers.Pod | None) -> None:
     assert server.stop() == 0, server.printed()
 
 
+def test_the_admin_uis_pod_becomes_ready(pod: containers.Pod | None) -> None:
+    """Both probes of the admin UI get 200, before the proxy is there as well: a pod without it is no dead pod."""
+    if pod is None:
+        return
+    rendering = render(merged([NAMED, sets("admin.enabled=true")]))
+    admin = start(pod, rendering, "admin")
+    for kind in ("livenessProbe", "readinessProbe"):
+        pod.wait(probe(rendering, "admin", kind), admin)
+    assert pod.run("python", "/app/healthcheck.py").returncode == 0
+    admin.stop()
+    assert TOKEN not in admin.printed()
+
+
 def test_postgresql_with_tls_and_a_hostile_password(pod: containers.Pod | None, tell: Callable[[str], object]) -> None:
     """sslmode=require connects to the chart's own certificate; any password works; events go to Redis, dispatched."""
     if pod is None or missing(tell, "initdb", "redis-server"):

@@ -169,9 +169,12 @@ MANAGEMENT_TOKEN MANAGEMENT_TOKEN_PREVIOUS ADMIN_OIDC_CLIENT_SECRET LISTEN_ADDR 
 {{- define "llm-proxy.env.admin" -}}
 {{- $all := list -}}
 {{- range $name, $value := .Values.env -}}
-{{- if regexMatch "^(LOG_|AUDIT_|ADMIN_)" $name -}}
+{{- if regexMatch "^(LOG_|AUDIT_|ADMIN_|TRUSTED_PROXIES$)" $name -}}
 {{- $all = append $all (dict "name" $name "value" $value) -}}
 {{- end -}}
+{{- end -}}
+{{- with .Values.trustedProxies -}}
+{{- $all = append $all (dict "name" "TRUSTED_PROXIES" "value" (join "," .)) -}}
 {{- end -}}
 {{- with include "llm-proxy.secret.source" (list . "managementToken" "MANAGEMENT_TOKEN") | fromYaml -}}
 {{- $all = append $all (dict "name" "MANAGEMENT_TOKEN" "valueFrom" (dict "secretKeyRef" .)) -}}
