@@ -1,6 +1,7 @@
 """Totals for an overview: bounded counts, and sums that are kept. No query looks at every row of a large table."""
 
 from datetime import UTC, datetime, time, timedelta
+from time import monotonic
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Select, and_, func, select
@@ -12,6 +13,8 @@ from llm_proxy.db.models import OutcomeRow, ProjectRow, TokenRow, UsageRow
 from llm_proxy.db.session import reading
 
 MOST: Final = 10_000  # a count beyond it is only "more"
+KEPT_S: Final = 10.0
+_MOST_KNOWN: Final = 100
 _TOKENS: Any = TokenRow.__table__.c
 _PROJECTS: Any = ProjectRow.__table__.c
 _DAILY: Any = UsageRow.__table__.c
@@ -25,6 +28,7 @@ class Statistics:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._known: dict[Within, tuple[float, dict[str, Any]]] = {}
 
     def totals(self, within: Within = None) -> dict[str, Any]:
         """Return counts of projects and tokens, and the sums of the current UTC day and month.
@@ -42,9 +46,19 @@ class Statistics:
                 "active_tokens": _bounded(connection, _unrevoked(within).where(~_is_past(now))),
                 "expired_tokens": _bounded(connection, _unrevoked(within).where(_is_past(now))),
                 "tokens_used_24h": _bounded(connection, _used_since(within, now - timedelta(hours=24))),
-                "today": _today(connection, within, now),
-                "month": _month(connection, within, now),
+                **self._sums(connection, within, now),
             }
+
+    def _sums(self, connection: Connection, within: Within, now: datetime) -> dict[str, Any]:
+        """Return the sums of day and month, at most ten seconds old: they read every row of the day."""
+        known = self._known.get(within)
+        if known is not None and monotonic() - known[0] < KEPT_S:
+            return known[1]
+        found = {"today": _today(connection, within, now), "month": _month(connection, within, now)}
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[within] = (monotonic(), found)
+        return found
 
 
 def _mine(query: Select[Any], column: Any, within: Within) -> Select[Any]:
