@@ -268,6 +268,12 @@ class RateLimitExceeded(LlmProxyError):
     status, type, code, message = 429, "rate_limit_error", "rate_limit_exceeded", "Rate limit exceeded"
 
 
+class TooManySockets(RateLimitExceeded):
+    """The token has as many open WebSockets as it may have (WS_MAX_SOCKETS_PER_TOKEN)."""
+
+    code, message = "too_many_websockets", "Too many open WebSockets"
+
+
 class QuotaExhausted(RateLimitExceeded):
     """`max_requests` is used up. A retry cannot succeed."""
 
@@ -324,7 +330,7 @@ class Draining(LlmProxyError):
 
 
 class Overloaded(LlmProxyError):
-    """No concurrency slot is free (MAX_CONCURRENT_REQUESTS)."""
+    """No concurrency slot is free (MAX_CONCURRENT_REQUESTS), or no room for a WebSocket (WS_MAX_SOCKETS)."""
 
     status, type, code, message = 503, "server_error", "overloaded", "Server is at capacity"
 
@@ -395,7 +401,7 @@ class UpstreamRequestInvalid(UpstreamError):
 
 
 class UpstreamCut(UpstreamError):
-    """The proxy ended the exchange; `reason` is `client gone`, `drain`, `revoked` or `closed`."""
+    """The proxy ended the exchange; `reason` is `client gone`, `drain`, `revoked`, `operator` or `closed`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__()

@@ -44,6 +44,7 @@ HOUSEKEEPING_JOBS = (
     "audit",
     "idempotency_keys",
     "usage_objects",
+    "outcomes",
     "admin_sessions",
     "leases",
 )
@@ -245,6 +246,16 @@ INFLIGHT = Gauge(
 STREAMS_OPEN = Gauge(
     "llm_proxy_streams_open", "Event streams being relayed now.", multiprocess_mode="livesum", registry=REGISTRY
 )
+WS_OPEN = Gauge("llm_proxy_ws_open", "WebSockets open now.", multiprocess_mode="livesum", registry=REGISTRY)
+WS_TURNS = Counter(
+    "llm_proxy_ws_turns_total", "Turns of WebSockets, by how they ended.", ["outcome"], registry=REGISTRY
+)
+WS_BYTES = Counter(
+    "llm_proxy_ws_bytes_total", "Bytes that WebSockets carried, by direction.", ["direction"], registry=REGISTRY
+)
+WS_UNREAD = Counter(
+    "llm_proxy_ws_unread_total", "Frames and messages of WebSockets that could not be read.", registry=REGISTRY
+)
 CIRCUIT_OPEN = Gauge(
     "llm_proxy_circuit_open",
     "Workers whose circuit to the provider is open.",
@@ -262,6 +273,8 @@ OPEN_FDS = Gauge(
     "llm_proxy_open_fds", "Open descriptors of all workers.", multiprocess_mode="livesum", registry=REGISTRY
 )
 
+ws_turns = {outcome: WS_TURNS.labels(outcome) for outcome in ("ok", "failed", "cut", "refused")}
+ws_bytes = {direction: WS_BYTES.labels(direction) for direction in ("to_provider", "to_client")}
 model_tokens = {kind: MODEL_TOKENS.labels(kind) for kind in ("prompt", "completion", "cached", "reasoning")}
 cache_revalidations = {result: CACHE_REVALIDATIONS.labels(result) for result in ("fresh", "changed", "failed")}
 upstream_requests = {outcome: UPSTREAM_REQUESTS.labels(outcome) for outcome in UPSTREAM_OUTCOMES}

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import itertools
 import json
+from collections import deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from llm_proxy_simulator.kinds import KINDS, Answering, Kind
 from llm_proxy_simulator.plan import Plan, PlanError, Rule, choose, read_rules
 from llm_proxy_simulator.sending import Fault, Sender
 from llm_proxy_simulator.uploads import Upload
+from llm_proxy_simulator.websocket import WebSocket, wants_websocket
 from llm_proxy_simulator.wire import BrokenBody, BrokenRequest, Request, Wire
 from llm_proxy_simulator.witness import Exchange, Witness
 
 CONTROL = "/_simulator"
 _BACKLOG = 4096
+_SOCKETS_KEPT = 5000
 
 
 @dataclass(slots=True)
@@ -45,6 +48,7 @@ class Simulator:
     tls: tuple[Path, Path] | None = None
     kind: str = "openai"
     witness: Witness = field(init=False)
+    sockets: deque[WebSocket] = field(init=False, default_factory=lambda: deque(maxlen=_SOCKETS_KEPT))
     _server: Any = field(init=False)
     _kind: Kind = field(init=False)
     _answers: Answering = field(init=False)
@@ -112,6 +116,11 @@ class Simulator:
             else:
                 if not plan.early:
                     self._read(wire, request, upload, plan)
+                if wants_websocket(request) and plan.status is None and self._is_admitted(request):
+                    outcome = "fault"
+                    self._serve_websocket(wire, request, plan)
+                    outcome = "whole"
+                    return False
                 answer = self._answer(request, upload, plan)
             sender = Sender(wire, request, plan, exchange, self.interval_s)
             sender.send(answer)
@@ -127,6 +136,13 @@ class Simulator:
             self.witness.ended(exchange, outcome)
             upload.close()
         return not (request.wants_close or plan.close or plan.drop or sender.is_last)
+
+    def _serve_websocket(self, wire: Wire, request: Request, plan: Plan) -> None:
+        """Serve a WebSocket; what it was asked and how the client closed it is kept for the control resource."""
+        extension = dict(plan.fields).get("Sec-WebSocket-Extensions")
+        socket = WebSocket(wire, request, extension=extension)
+        self.sockets.append(socket)
+        socket.serve()
 
     def _read(self, wire: Wire, request: Request, upload: Upload, plan: Plan) -> None:
         """Take in the body and write the witness line, also when the body breaks off."""
@@ -173,6 +189,8 @@ class Simulator:
                 answer = json_answer(self.witness.state())
             case "GET", "/exchanges":
                 answer = json_answer([asdict(exchange) for exchange in self.witness.exchanges])
+            case "GET", "/websockets":
+                answer = json_answer([{"turns": ws.turns, "closed_with": ws.closed_with} for ws in self.sockets])
             case "PUT", "/rules":
                 answer = self._replace_rules(body)
             case _:

@@ -141,6 +141,13 @@ class Wire:
         self._buffer += data
         return bool(data)
 
+    def read(self, size: int) -> bytes:
+        """Exactly so many bytes. Raises ConnectionResetError when the peer ends before."""
+        while len(self._buffer) < size:
+            if not self._fill():
+                raise ConnectionResetError
+        return self._take(size)
+
     def send(self, data: bytes) -> None:
         """Hand everything to the kernel. Raises OSError when the peer is gone."""
         self._sock.sendall(data)

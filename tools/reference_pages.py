@@ -125,7 +125,7 @@ def metric_page(registry: CollectorRegistry = REGISTRY) -> str:
         if name is None:
             continue
         kind = collector._type  # type: ignore[attr-defined]
-        is_total = kind == "counter" and not name.endswith(("_bytes", "_total_seconds"))
+        is_total = kind == "counter" and not name.endswith(("_alloc_bytes", "_total_seconds"))
         shown = f"{name}_total" if is_total else name
         labels = ", ".join(f"`{label}`" for label in collector._labelnames) or "–"  # type: ignore[attr-defined]
         rows.append(f"| `{shown}` | {kind} | {labels} | {collector._documentation} |\n")  # type: ignore[attr-defined]

@@ -51,6 +51,11 @@ class Admission(Protocol):
         With `with_project`, a token whose project is deactivated counts as revoked.
         """
 
+    def watch_sockets(
+        self, tokens: Callable[[], Iterable[str]], seen: Callable[[str, TokenSnapshot | None], None]
+    ) -> None:
+        """Have each beat read the tokens that have open WebSockets, and tell `seen` what it found; None: it is gone."""
+
     def start(self) -> None:
         """Settle what dead workers left, then beat in a greenlet of this worker."""
 

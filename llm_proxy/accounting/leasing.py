@@ -47,6 +47,7 @@ STATEMENT_S = 0.25
 _LOST_PAUSE_S = 0.01  # at most, after a swap that somebody else was faster with
 _ATTEMPTS = 20
 WARM_S = 0.9  # a token that comes back so soon after its lease was closed is in use
+_SocketWatch = tuple[Callable[[], Iterable[str]], Callable[[str, TokenSnapshot | None], None]]
 _FIRST_SLICE, _LARGEST_SLICE = 4, 1 << 20
 _BATCH = 200  # rows of one write behind
 _CLOSE_LIMIT_S = 5.0
@@ -139,6 +140,7 @@ class LeasedAdmission:
         self._streams: Callable[[], Iterable[str]] = tuple
         self._cut: Callable[[str], None] = lambda token_id: None
         self._cuts_with_project = True
+        self._socket_watches: list[_SocketWatch] = []
         self._wake = threading.Event()
         self._beats: gevent.Greenlet | None = None
         self._is_closing = False
@@ -152,6 +154,12 @@ class LeasedAdmission:
         With `with_project`, a token whose project is deactivated counts as revoked.
         """
         self._streams, self._cut, self._cuts_with_project = streams, cut, with_project
+
+    def watch_sockets(
+        self, tokens: Callable[[], Iterable[str]], seen: Callable[[str, TokenSnapshot | None], None]
+    ) -> None:
+        """See `Admission`."""
+        self._socket_watches.append((tokens, seen))
 
     # -- a request ----------------------------------------------------------------------------------------------------
 
@@ -458,7 +466,8 @@ class LeasedAdmission:
         rows = self._beat_rows
         self._opened(rows)
         slots, streaming = list(self._slots.values()), set(self._streams())
-        ids = list(streaming.union(slot.token_id for slot in slots))
+        watches = [(set(tokens()), seen) for tokens, seen in self._socket_watches]
+        ids = list(streaming.union(*(watched for watched, _ in watches), (slot.token_id for slot in slots)))
         found = rows.read(ids) if ids else {}
         if self._health.is_down and not ids:
             rows.database_id()
@@ -468,6 +477,9 @@ class LeasedAdmission:
             row = found.get(token_id)
             if row is None or not row.is_active or (self._cuts_with_project and not row.project.is_active):
                 self._cut(token_id)
+        for watched, seen in watches:
+            for token_id in watched:
+                seen(token_id, found.get(token_id))
         for slot in sorted(slots, key=self._holds_nothing):  # units that others may take for lost come first
             self._beat_slot(slot, found.get(slot.token_id))
         if self._mates is not None:

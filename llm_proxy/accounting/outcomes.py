@@ -155,6 +155,7 @@ DENIED_LATER = _refused(
     30, "Budget passed (429), idle token (401), model without price (403)", AuditAction.TOKEN_ACCESS, is_use=False
 )
 REFUSED_LATER = _refused(30, "Not cached (504), no event bus (503), no room to check an upload (507)")
+WEBSOCKET = Row(31, "WebSocket ended; its turns are exchanges of their own", is_counted=False)
 
 TABLE: tuple[Row, ...] = (
     DELIVERED,
@@ -193,6 +194,7 @@ TABLE: tuple[Row, ...] = (
     CUT,
     DENIED_LATER,
     REFUSED_LATER,
+    WEBSOCKET,
 )
 
 # Each ending is called as its constant here.
@@ -236,7 +238,8 @@ class Ending:
         failure: What ended it, other than the provider's own end; None for a clean one.
         is_client_gone: Whether the client's connection had been lost when it ended.
         is_token_known: Whether token and project had been looked up.
-        served: HIT, LOCAL_304 or REVALIDATED, where the answer was a stored one; it cannot fail any more.
+        served: HIT, LOCAL_304 or REVALIDATED, where the answer was a stored one, and WEBSOCKET after a 101; it cannot
+            fail any more.
         is_stale_served: A stale answer stood in for a provider that failed (stale-if-error): for the client no error.
     """
 

@@ -57,7 +57,8 @@ class Container(Proxy):
             threading.Thread(target=self._beat_in_a_thread, daemon=True).start()
         runtime_metrics.watch()
         watch = metrics.SAMPLER.watch
-        watch(metrics.INFLIGHT, lambda: len(self.exchanges.live))
+        watch(metrics.INFLIGHT, lambda: len(self.exchanges.live) - self.exchanges.open_sockets)
+        watch(metrics.WS_OPEN, lambda: self.exchanges.open_sockets)
         watch(metrics.STREAMS_OPEN, lambda: self.exchanges.open_streams)
         watch(metrics.EVENTS_QUEUED, lambda: self.publisher.queued)
         watch(metrics.EVENT_SPOOL_BYTES, lambda: self.publisher.spool_bytes)

@@ -18,6 +18,7 @@ from llm_proxy.forwarding.build import (
     build_inspector,
     build_lane,
     build_request_fields,
+    build_sockets,
     build_timeouts,
     build_upstream,
 )
@@ -30,6 +31,9 @@ from llm_proxy.forwarding.reporters import AccessReporter, UsageRecorder, report
 from llm_proxy.forwarding.response_cache import CacheSource, NoCache, ResponseSource
 from llm_proxy.forwarding.router import Router
 from llm_proxy.forwarding.settlement import Reporter, Settlement
+from llm_proxy.forwarding.sockets import Sockets
+from llm_proxy.forwarding.token_steps import TokenSteps
+from llm_proxy.forwarding.turns import TurnDesk
 from llm_proxy.housekeeping import Housekeeper
 from llm_proxy.operations.streams import Streams
 from llm_proxy.operations.tail import Tails
@@ -177,7 +181,7 @@ class Proxy(Storage):
         return Router(pipelines[default], [(lane.provider, pipelines[lane]) for lane in others])
 
     def _build_pipeline(self, lane: Lane) -> Pipeline:
-        settings, provider = self.settings, lane.provider
+        settings, provider, steps = self.settings, lane.provider, self._build_steps(lane)
         return Pipeline(
             lane,
             registry=self.exchanges,
@@ -186,7 +190,7 @@ class Proxy(Storage):
             is_draining=lambda: self.phase() == "draining",
             inspector=build_inspector(provider, settings),
             limits=self.limits,
-            directory=self.directory,
+            steps=steps,
             admission=self.admission,
             budgets=self.budgets,
             cache=self._response_source(lane),
@@ -197,9 +201,40 @@ class Proxy(Storage):
             cors=build_cors(provider, settings),
             render=partial(self._render, shape=provider.error_shape),
             max_request_bytes=settings.max_request_size_bytes,
-            enforce_project_active=settings.enforce_project_active,
+            sockets=self._build_sockets(lane, steps),
             refuses_unseen=settings.budgets_refuse_unseen,
         )
+
+    def _build_steps(self, lane: Lane) -> TokenSteps:
+        return TokenSteps(
+            lane,
+            directory=self.directory,
+            admission=self.admission,
+            limits=self.limits,
+            budgets=self.budgets,
+            enforces_project=self.settings.enforce_project_active,
+        )
+
+    def _build_sockets(self, lane: Lane, steps: TokenSteps) -> Sockets | None:
+        """Return what opens WebSockets to a provider; None where the provider file opens no path."""
+        settings, provider = self.settings, lane.provider
+        if not provider.websocket_paths:
+            return None
+        desk = TurnDesk(
+            registry=self.exchanges,
+            settlement=self.settlement,
+            steps=steps,
+            admission=self.admission,
+            budgets=self.budgets,
+            inspector=build_inspector(provider, settings),
+            tap_factories=(self.recorder.tap, self.usage_recorder.tap),
+            refuses_unseen=settings.budgets_refuse_unseen,
+        )
+        sockets = build_sockets(
+            provider, settings, desk, is_draining=lambda: self.phase() == "draining", now=self.health.now
+        )
+        self.admission.watch_sockets(sockets.tokens, sockets.seen)
+        return sockets
 
     @cached_property
     def housekeeper(self) -> Housekeeper:

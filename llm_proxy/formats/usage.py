@@ -83,7 +83,7 @@ SPELLINGS = (
     Spelling(  # OpenAI's responses, images, transcriptions; Anthropic's messages, which count caches beside the input
         prompt="input_tokens",
         completion=("output_tokens",),
-        cached=(("input_tokens_details", "cached_tokens"), _CACHE_READ),
+        cached=(("input_tokens_details", "cached_tokens"), ("input_token_details", "cached_tokens"), _CACHE_READ),
         reasoning=(("output_tokens_details", "reasoning_tokens"),),
         beside_prompt=(_CACHE_READ, _CACHE_WRITTEN),
     ),

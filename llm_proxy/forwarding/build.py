@@ -1,6 +1,8 @@
 """Building the pipeline's parts from the settings and the provider file."""
 
 import math
+from collections.abc import Callable
+from datetime import datetime
 
 from llm_proxy import __version__
 from llm_proxy.forwarding.breaker import BreakerLimits, CircuitBreaker, ConcurrencyLimit, slot_limit
@@ -8,7 +10,12 @@ from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
 from llm_proxy.forwarding.lane import Lane
+from llm_proxy.forwarding.socket import SocketLimits
+from llm_proxy.forwarding.sockets import Sockets
+from llm_proxy.forwarding.turns import TurnDesk
+from llm_proxy.limits.seats import Seats
 from llm_proxy.providers import ParameterRules, Provider
+from llm_proxy.runtime import shared_dir
 from llm_proxy.settings import Settings
 from llm_proxy.transport import Options, Timeouts, Upstream
 
@@ -86,4 +93,30 @@ def build_request_fields(provider: Provider, settings: Settings) -> RequestField
         proxy_version=__version__ if settings.upstream_proxy_headers else None,
         client_auth=provider.client_auth,
         is_beside=provider.is_beside,
+    )
+
+
+def build_sockets(
+    provider: Provider,
+    settings: Settings,
+    desk: TurnDesk,
+    *,
+    is_draining: Callable[[], bool],
+    now: Callable[[], datetime],
+) -> Sockets:
+    """Return what opens WebSockets."""
+    return Sockets(
+        Seats(shared_dir.shared(), settings.ws_max_sockets, settings.ws_max_sockets_per_token),
+        desk,
+        SocketLimits(
+            settings.ws_idle_timeout_s,
+            settings.ws_max_age_s,
+            settings.ws_message_limit_bytes,
+            settings.ws_ping_interval_s,
+        ),
+        allows_streams=settings.enable_streaming,
+        allows_subprotocol=settings.ws_allow_subprotocol_auth,
+        has_rules=bool(provider.param_whitelist),
+        is_draining=is_draining,
+        now=now,
     )

@@ -1,7 +1,7 @@
 """The state of one exchange and its transitions, and the registry of those that run. Nothing is decided here."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from llm_proxy.accounting.admission import Unit
 from llm_proxy.accounting.outcomes import Row
@@ -27,6 +27,13 @@ class Cuttable(Protocol):
 
     def cut(self, reason: str) -> None:
         """End it in any phase; safe in the hub, any number of times."""
+
+
+class Seat(Protocol):
+    """A place that is held as long as the exchange lasts."""
+
+    def release(self) -> None:
+        """Give it back."""
 
 
 class Sender(Protocol):
@@ -66,13 +73,16 @@ class Exchange:
         relay: What sends the body, while it does.
         timing: When it passed each point.
         cut_reason: Why it was cut; the first reason counts.
+        kind: `request`, `websocket` for a handshake and what follows it, or `turn` of one.
+        seat: Its place among the open WebSockets; released at the end.
+        details: Further fields of its access line.
     """
 
     __slots__ = (
-        "_upstream", "bearer_hint", "body", "cache_fields", "cut_reason", "directives", "event", "final_status",
-        "has_slot", "is_client_gone", "is_dispatched", "is_settled", "is_stale_served", "is_stream", "is_usable",
-        "lane", "lookup", "probe", "relay", "request", "response_bytes", "scope", "sent_status", "served", "status",
-        "taps", "timing", "token", "unit", "usage",
+        "_upstream", "bearer_hint", "body", "cache_fields", "cut_reason", "details", "directives", "event",
+        "final_status", "has_slot", "is_client_gone", "is_dispatched", "is_settled", "is_stale_served", "is_stream",
+        "is_usable", "kind", "lane", "lookup", "probe", "relay", "request", "response_bytes", "scope", "seat",
+        "sent_status", "served", "status", "taps", "timing", "token", "unit", "usage",
     )  # fmt: skip
 
     def __init__(self, request: ProxyRequest, lane: Lane) -> None:
@@ -93,6 +103,9 @@ class Exchange:
         self.status: int | None = None
         self.sent_status: int | None = None
         self.cut_reason: str | None = None
+        self.kind = "request"
+        self.seat: Seat | None = None
+        self.details: dict[str, Any] | None = None
         self.timing = Timing(int(request.received_at * 1e9))
         self.response_bytes = self.final_status = 0
         self.is_usable = self.is_dispatched = self.has_slot = False
@@ -144,6 +157,14 @@ class Exchange:
         if self._upstream is not None:
             self._upstream.cut(reason)
 
+    def switched(self, upstream: Cuttable) -> None:
+        """The connection has become a WebSocket, whose own end tells when the client has left."""
+        self._upstream = upstream
+        if self.request.client is not None:
+            self.request.client.unwatch()
+        if self.cut_reason is not None:
+            upstream.cut(self.cut_reason)
+
     def _client_gone(self) -> None:
         self.is_client_gone = True
         self.cut(CLIENT_GONE)
@@ -165,11 +186,12 @@ class ExchangeRegistry:
     Attributes:
         live: All of them.
         open_streams: How many relay an event stream.
+        open_sockets: How many are WebSockets.
     """
 
     def __init__(self) -> None:
         self.live: set[Exchange] = set()
-        self.open_streams = 0
+        self.open_streams = self.open_sockets = 0
 
     def cut(self, reason: str) -> None:
         """End every exchange that runs; `drain` at the drain's end. Each is settled as its wait ends."""

@@ -6,6 +6,7 @@ refuses raises the error that is rendered.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -17,9 +18,6 @@ from llm_proxy.errors import (
     Draining,
     EndpointNotBudgeted,
     LlmProxyError,
-    ProjectInactive,
-    ProviderNotAllowed,
-    ProviderNotConfigured,
     UpgradeNotSupported,
     UpstreamAuthError,
     UpstreamCut,
@@ -35,6 +33,7 @@ from llm_proxy.forwarding.fields import (
     RequestFields,
     response_fields,
 )
+from llm_proxy.forwarding.handshake import SWITCHING, outgoing, upgraded
 from llm_proxy.forwarding.inspection import Body, Incoming, Inspector
 from llm_proxy.forwarding.lane import Lane
 from llm_proxy.forwarding.relay import Relay
@@ -42,13 +41,12 @@ from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.request_checks import wants_websocket
 from llm_proxy.forwarding.response_cache import ResponseSource, row_of_hit
 from llm_proxy.forwarding.settlement import Settlement
+from llm_proxy.forwarding.sockets import Sockets
 from llm_proxy.forwarding.taps import Sendable, Tap, response_taps, tapped
+from llm_proxy.forwarding.token_steps import TokenSteps
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.logs import AccessLog
-from llm_proxy.model.project import ProjectSnapshot
 from llm_proxy.model.token import TokenSnapshot
-from llm_proxy.tokens.bearer import hint_of_unknown
-from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
 from llm_proxy.usage.budgets import Budgets
 
@@ -78,7 +76,7 @@ class Pipeline:
         is_draining: Whether new requests are refused.
         inspector: Reads request bodies and knows the parameter rules.
         limits: The windows of requests.
-        directory: Knows tokens.
+        steps: Steps 9 to 12.
         admission: Charges requests.
         budgets: Budgets of model tokens and money.
         cache: Stored responses.
@@ -89,7 +87,7 @@ class Pipeline:
         cors: The fields that browsers need.
         render: From an error to a response's status, fields and body.
         max_request_bytes: MAX_REQUEST_SIZE; 0 = no limit.
-        enforce_project_active: LLM_PROXY_ENFORCE_PROJECT_ACTIVE.
+        sockets: WebSockets; None where the provider file opens none.
         refuses_unseen: BUDGETS_REFUSE_UNSEEN.
     """
 
@@ -103,7 +101,7 @@ class Pipeline:
         is_draining: Callable[[], bool],
         inspector: Inspector,
         limits: LimitGate,
-        directory: TokenDirectory,
+        steps: TokenSteps,
         admission: Admission,
         budgets: Budgets,
         cache: ResponseSource,
@@ -114,7 +112,7 @@ class Pipeline:
         cors: Cors,
         render: Callable[[LlmProxyError], tuple[str, Fields, bytes]],
         max_request_bytes: int = 0,
-        enforce_project_active: bool = True,
+        sockets: Sockets | None = None,
         refuses_unseen: bool = False,
     ) -> None:
         provider = lane.provider
@@ -122,12 +120,12 @@ class Pipeline:
         self._origin, self._base_path = provider.origin, provider.base_path.encode("latin-1")
         self._registry, self._settlement, self._access = registry, settlement, access
         self._is_draining, self._inspector, self._limits = is_draining, inspector, limits
-        self._directory, self._admission, self._budgets = directory, admission, budgets
+        self._steps, self._admission, self._budgets, self._sockets = steps, admission, budgets, sockets
         self._cache = cache
         self._tap_factories, self._request_fields = tuple(tap_factories), request_fields
         self._upstream, self._timeouts = upstream, timeouts
         self._cors, self._render = cors, render
-        self._max_request_bytes, self._enforces_project = max_request_bytes, enforce_project_active
+        self._max_request_bytes = max_request_bytes
         self._refuses_unseen = refuses_unseen
 
     def handle(self, request: ProxyRequest) -> Reply:
@@ -144,6 +142,8 @@ class Pipeline:
         settle = self._settlement.settle
         try:
             body = self._admit(exchange)
+            if exchange.kind == "websocket":
+                return self._switch(exchange)
             return self._look_up(exchange, body) or self._forward(exchange, body)
         except ClientConnectionError as error:
             settle(exchange, error)
@@ -191,30 +191,26 @@ class Pipeline:
         request, allowed, budgets = exchange.request, self._allowed, self._budgets
         if self._is_draining():  # 2
             raise Draining
-        if "UPGRADE" in request.values and wants_websocket(request.all("UPGRADE")):
-            raise UpgradeNotSupported
-        allowed.check_method(request.method)  # 4
-        allowed.check_overrides(request.fields)
-        allowed.check_endpoint(request.path)  # 5
+        is_socket = "UPGRADE" in request.values and wants_websocket(request.all("UPGRADE"))
+        if is_socket:
+            sockets = self._check_socket(exchange)
+        else:
+            allowed.check_method(request.method)  # 4
+            allowed.check_overrides(request.fields)
+            allowed.check_endpoint(request.path)  # 5
         allowed.check_fields(request.fields)  # 6
         if request.query:
             self._credentials.check_query(request.query)
         check_declared(request.content_length, self._max_request_bytes)  # 7
         self._limits.admit_address(request.client_addr)  # 8
-        bearer = self._credentials.bearer(request)
-        token = self._authenticate(exchange, bearer)  # 9
-        if self._enforces_project and not token.project.is_active:  # 10
-            raise ProjectInactive
-        if self._lane.has_neighbours:
-            self._check_provider(token)
-        self._admission.peek(token)  # 11
-        budgets.check_token(token)
-        self._limits.admit_token(token, bearer)  # 12
-        budgets.check_project(token)
-        exchange.is_usable = True
-        named = self._check_price if budgets.needs_price(token) else None
+        bearer = sockets.bearer(request) if is_socket else self._credentials.bearer(request)
+        token = self._steps.admit(exchange, bearer)  # 9 to 12
+        named = self._steps.check_price if budgets.needs_price(token) else None
         if self._lane.models is not None:
             self._check_path_model(self._lane.models.readings(request.path), named)
+        if is_socket:
+            self._inspector.admit(replace(_incoming(request), method="POST"), named=named)
+            return None
         refuses_unseen = self._refuses_unseen and budgets.is_limited(token)
         if refuses_unseen and allowed.is_unseen(request.method, request.path):
             raise EndpointNotBudgeted
@@ -224,22 +220,15 @@ class Pipeline:
         )
         return body
 
-    def _check_provider(self, token: TokenSnapshot) -> None:
-        """Raise ProviderNotAllowed, or ProviderNotConfigured where the project has no key for it."""
-        if token.providers is not None and self._lane.provider.name not in token.providers:
-            raise ProviderNotAllowed
-        if self._key_of(token.project) == "":
-            raise ProviderNotConfigured
-
-    def _key_of(self, project: ProjectSnapshot) -> str | None:
-        """Return the project's key for the provider: empty where there is none, None where it does not open."""
-        if self._lane.is_default:
-            return project.api_key
-        return project.provider_keys.get(self._lane.provider.name, "")
-
-    def _check_price(self, model: str) -> None:
-        """Raise ModelNotPriced where the provider's model has no price."""
-        self._budgets.check_model(model, self._lane.provider.name)
+    def _check_socket(self, exchange: Exchange) -> Sockets:
+        """Steps 4 and 5 of a WebSocket handshake. Raises UpgradeNotSupported where there is none."""
+        request, sockets = exchange.request, self._sockets
+        if sockets is None or request.client is None:
+            raise UpgradeNotSupported
+        self._allowed.check_handshake(request.method, request.path)
+        exchange.kind = "websocket"
+        sockets.check(request)
+        return sockets
 
     def _check_path_model(self, readings: Sequence[str], named: Callable[[str], None] | None) -> None:
         """Check the model that a path names, in each of its readings, as if the body did."""
@@ -247,14 +236,6 @@ class Pipeline:
             self._inspector.check_model(model)
             if named is not None:
                 named(model)
-
-    def _authenticate(self, exchange: Exchange, bearer: str) -> TokenSnapshot:
-        try:
-            token = exchange.token = self._directory.authenticate(bearer)
-        except LlmProxyError:
-            exchange.bearer_hint = hint_of_unknown(bearer)
-            raise
-        return token
 
     def _look_up(self, exchange: Exchange, body: Body | None) -> Reply | None:
         """Step 14. A stored response costs no unit, but a token without any gets none."""
@@ -272,7 +253,7 @@ class Pipeline:
         token = exchange.known_token
         exchange.taps = [make(exchange) for make in self._tap_factories]
         enter(exchange)  # 15
-        api_key = self._key_of(token.project)
+        api_key = self._steps.key_of(token.project)
         if not api_key:
             raise UpstreamAuthError
         forward = self._outgoing(exchange, body, api_key)
@@ -286,16 +267,44 @@ class Pipeline:
             answer.close()
             raise
 
+    def _switch(self, exchange: Exchange) -> Reply:
+        """Steps 15 to 18 of a WebSocket handshake, which costs no unit; its turns do."""
+        sockets = self._sockets
+        assert sockets is not None  # `_check_socket` has passed
+        exchange.taps = [make(exchange) for make in self._tap_factories]
+        enter(exchange)
+        sockets.seat(exchange)
+        api_key = self._steps.key_of(exchange.known_token.project)
+        if not api_key:
+            raise UpstreamAuthError
+        forward = upgraded(self._outgoing(exchange, None, api_key))
+        exchange.dispatched()
+        answer = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)
+        forward.fields = []
+        try:
+            if answer.status != 101:
+                return self._respond(exchange, answer)
+            fields, answer.fields = response_fields(sockets.check_answer(answer.fields), _REPLACED).fields, []
+            body = sockets.open(exchange, answer)
+            self._add_own(exchange, fields, [])
+            return Reply(SWITCHING, [("Upgrade", "websocket"), *fields], body)
+        except BaseException:
+            answer.close()
+            raise
+
     def _outgoing(self, exchange: Exchange, body: Body | None, api_key: str) -> Forward:
         """Return the request as the provider gets it."""
         request = exchange.request
         conditions = self._cache.conditions(exchange)
         sendable: Sendable = tapped(body, exchange.taps)
+        fields = request.fields if exchange.kind == "request" else outgoing(request)
+        if conditions:
+            fields = [*fields, *conditions]
         return Forward(
             request.method,
             self._base_path + request.target.encode("latin-1"),
             self._request_fields(
-                [*request.fields, *conditions] if conditions else request.fields,
+                fields,
                 api_key=api_key,
                 request_id=request.request_id,
                 keeps_expect=isinstance(body, StreamedBody),
@@ -337,7 +346,8 @@ class Pipeline:
             answer.no_total_limit()
         exchange.response_started(answer.status, is_stream=is_stream)
         self._registry.open_streams += is_stream
-        self._admission.sent(exchange.unit)
+        if exchange.unit is not None:
+            self._admission.sent(exchange.unit)
 
     def _add_own(self, exchange: Exchange, fields: Fields, instants: Fields) -> None:
         """Add the proxy's own fields of a response."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from llm_proxy import metrics
-from llm_proxy.accounting.outcomes import HIT, LOCAL_304, Charge, Row, upstream_label
+from llm_proxy.accounting.outcomes import HIT, LOCAL_304, WEBSOCKET, Charge, Row, upstream_label
 from llm_proxy.errors import LlmProxyError, UpstreamCut, UpstreamError
 from llm_proxy.forwarding.exchange import Exchange
 from llm_proxy.forwarding.taps import Tap
@@ -15,6 +15,10 @@ KEY_REFUSED = frozenset((401, 403))  # a provider's: it is the project's key tha
 
 def report_metrics(exchange: Exchange, row: Row, failure: BaseException | None) -> None:
     """Count an exchange as its row says."""
+    if exchange.kind != "request":
+        _report_socket(exchange, row)
+        if row is WEBSOCKET:
+            return
     if row.is_counted:
         metrics.REQUESTS.inc()
         if row.is_error:
@@ -38,6 +42,17 @@ def report_metrics(exchange: Exchange, row: Row, failure: BaseException | None) 
         metrics.OWN_DURATION.observe(max(0.0, total_s - upstream_s))
         if timing.answered_s:
             metrics.FIRST_BYTE.observe(timing.answered_s - request.received_s)
+
+
+def _report_socket(exchange: Exchange, row: Row) -> None:
+    """Count a turn of a WebSocket, or what a WebSocket has carried."""
+    if exchange.kind == "turn":
+        is_cut = row.event not in (None, "ok", "upstream_error")
+        outcome = "refused" if row.event is None else "cut" if is_cut else "failed" if row.is_error else "ok"
+        metrics.ws_turns[outcome].inc()
+    elif row is WEBSOCKET:
+        metrics.ws_bytes["to_provider"].inc((exchange.details or {}).get("request_bytes", 0))
+        metrics.ws_bytes["to_client"].inc(exchange.response_bytes)
 
 
 class UsageRecorder:
@@ -68,7 +83,7 @@ class UsageRecorder:
 
     def report(self, exchange: Exchange, row: Row, failure: BaseException | None) -> None:
         """Have what a charged exchange used read later."""
-        if exchange.usage is not None and row.charge is Charge.KEPT:
+        if exchange.usage is not None and row.charge is Charge.KEPT and exchange.kind != "websocket":
             self._meter.ended(exchange.usage)
 
 
@@ -100,6 +115,8 @@ class AccessReporter:
             "ending": row.name,
             "row": row.number,  # deprecated
         }
+        if exchange.details is not None:
+            fields |= exchange.details
         self._access.completed(
             status=exchange.final_status,
             method=request.method,

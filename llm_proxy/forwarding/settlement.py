@@ -82,6 +82,8 @@ class Settlement:
 
     def _give_back(self, exchange: Exchange, row: Row) -> None:
         entrance.leave(exchange, breaker_verdict(row, exchange.status))
+        if exchange.seat is not None:
+            exchange.seat.release()
         self._registry.open_streams -= exchange.is_stream
         self._give_back_unit(exchange, row)
 

@@ -13,6 +13,7 @@ from llm_proxy.errors import (
     OriginNotAllowed,
     OriginRequired,
     RequiredHeaderMissing,
+    UpgradeNotSupported,
 )
 from llm_proxy.providers.schema import Provider
 
@@ -33,13 +34,23 @@ _DOT_SEGMENT = re.compile(r"/\.\.?(?:/|$)")
 class AllowList:
     """The rules of one provider about everything but parameters."""
 
-    __slots__ = ("_below", "_exact", "_methods", "_origins", "_required", "_wants_origin", "has_field_rules")
+    __slots__ = (
+        "_below",
+        "_exact",
+        "_methods",
+        "_origins",
+        "_required",
+        "_sockets",
+        "_wants_origin",
+        "has_field_rules",
+    )
 
     def __init__(self, provider: Provider) -> None:
         self._methods = frozenset(provider.allowed_methods)
         self._exact = frozenset(endpoint for endpoint in provider.allowed_endpoints if not endpoint.endswith("/"))
         self._below = tuple(e if e.endswith("/") else e + "/" for e in provider.allowed_endpoints)
         self._origins = frozenset(provider.allowed_origins)
+        self._sockets = frozenset(path.rstrip("/") for path in provider.websocket_paths)
         names = [(name.upper(), name) for name in provider.required_headers]
         self._wants_origin = any(upper == "ORIGIN" for upper, _ in names)
         self._required = tuple((upper, name) for upper, name in names if upper != "ORIGIN")
@@ -68,6 +79,14 @@ class AllowList:
             raise EndpointNotFound
         if path is not raw_path and (found := _SLASH.search(raw_path)) is not None:
             self._check_below(raw_path[: found.start()])
+
+    def check_handshake(self, method: str, raw_path: str) -> None:
+        """Check a WebSocket handshake: a GET of a path under `websockets`, spelled as there.
+
+        Raises UpgradeNotSupported: the client is to go on over HTTP.
+        """
+        if method != "GET" or raw_path.rstrip("/") not in self._sockets:
+            raise UpgradeNotSupported
 
     def endpoint_of(self, path: str) -> str:
         """Return the entry of the list that a path of the provider is at or below, the longest; empty for none."""
@@ -116,7 +135,8 @@ def mounts(provider: Provider) -> tuple[str, ...]:
 
     "/" when an endpoint allows everything. A prefix is meant as whole segments.
     """
-    firsts = dict.fromkeys("/" + endpoint.split("/")[1] for endpoint in provider.allowed_endpoints)
+    paths = (*provider.allowed_endpoints, *provider.websocket_paths)
+    firsts = dict.fromkeys("/" + path.split("/")[1] for path in paths)
     return (PROXY_PATH, *(first for first in firsts if first != PROXY_PATH))
 
 

@@ -79,6 +79,8 @@ class Provider:
     required_headers: tuple[str, ...] = ()
     auth_header: str = "Authorization"
     auth_scheme: str = "Bearer"
+    websocket_paths: tuple[str, ...] = ()
+    websocket_dialect: str = "openai"
     mount: str = ""
     hosts: tuple[str, ...] = ()
     client_auth: tuple[str, ...] = ("AUTHORIZATION",)
@@ -165,6 +167,7 @@ class _Reader:
         _warn_unknown(self._content, _PROVIDER_KEYS, self._path, self._findings)
         base_url = self._base_url()
         methods = tuple(dict.fromkeys(m.upper() for m in self.texts("allowed_methods", _method, required=True)))
+        sockets = self.child("websockets", ("paths", "dialect"))
         connection = self.child("connection", ("max_idle_conns", "max_idle_conns_per_host"))
         provider = Provider(
             name=name,
@@ -182,6 +185,8 @@ class _Reader:
             required_headers=self.texts("required_headers", _field_name),
             auth_header=self.text("auth_header", "Authorization", _field_name),
             auth_scheme=self.text("auth_scheme", "Bearer", _scheme),
+            websocket_paths=sockets.texts("paths", _endpoint),
+            websocket_dialect=sockets.text("dialect", "openai", _dialect),
             mount=self.text("mount", "", _mount),
             hosts=tuple(host.lower() for host in self.texts("hosts", _host)),
             client_auth=self._client_auth(),
@@ -323,6 +328,7 @@ class _Reader:
 
 BASE_URL_WANTED = "a URL such as https://api.openai.com, without user, query or fragment"
 DOUBLED_V1 = "ends in /v1, and so do the paths that are put behind it: requests go to /v1/v1/…"
+WEBSOCKET_DIALECTS = ("openai",)
 _TIMEOUT_KEYS = ("connect", "response_header", "idle", "request", "idle_connection", "flush_interval")
 _PROVIDER_KEYS = (
     "base_url",
@@ -335,6 +341,7 @@ _PROVIDER_KEYS = (
     "required_headers",
     "auth_header",
     "auth_scheme",
+    "websockets",
     "mount",
     "hosts",
     "client_auth",
@@ -396,6 +403,10 @@ def _field_name(value: str) -> str | None:
 
 def _scheme(value: str) -> str | None:
     return None if not value or _TOKEN.fullmatch(value) else "an authentication scheme such as Bearer, or nothing"
+
+
+def _dialect(value: str) -> str | None:
+    return None if value in WEBSOCKET_DIALECTS else f"one of {', '.join(WEBSOCKET_DIALECTS)}"
 
 
 def _mount(value: str) -> str | None:

@@ -14,7 +14,8 @@ from llm_proxy.server.body import RequestBody
 JOINED_BYTES = 65536  # head and first bytes up to this go out in one write; more goes in slices of this size
 _OF_THE_CONNECTION = frozenset({"keep-alive", "proxy-connection", "te", "transfer-encoding"})
 _LOOKED_AT = frozenset({"content-length", "date", "server", "connection", "upgrade"})
-_UPGRADE_REQUIRED = 426  # the one status that names protocols: RFC 9110 §15.5.22
+SWITCHING_STATUS = "101 Switching Protocols"  # with it, the connection is handed to the body
+_SWITCHING, _UPGRADE_REQUIRED = 101, 426  # statuses that name protocols: RFC 9110 §15.2.2, §15.5.22
 _KNOWN_NAMES = 2048  # an upstream chooses names: what is remembered about them is bounded
 _PLAIN, _DROPPED = "", "-"
 
@@ -66,7 +67,7 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
                 return False
             self.has_server = True
         elif kind == "upgrade":
-            return bool(self.status_code == _UPGRADE_REQUIRED)
+            return self.status_code in (_SWITCHING, _UPGRADE_REQUIRED)
         else:
             self.must_close = self.must_close or "close" in list_members(value)
             return False
@@ -95,6 +96,8 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
 
     def _connection(self) -> str:
         """Options of the Connection field; with a 426, `Upgrade` belongs to them (RFC 9110 §7.8)."""
+        if self.status_code == _SWITCHING:
+            return "Upgrade"
         is_upgrade = self.status_code == _UPGRADE_REQUIRED
         if self.should_close():
             return "close, Upgrade" if is_upgrade else "close"

@@ -16,7 +16,7 @@ from gunicorn.http.parser import RequestParser
 
 from llm_proxy.errors import ClientConnectionError, ClientGone, LlmProxyError
 from llm_proxy.server import refusals
-from llm_proxy.server.answer import Answer, ShortBody
+from llm_proxy.server.answer import SWITCHING_STATUS, Answer, ShortBody
 from llm_proxy.server.body import RequestBody
 from llm_proxy.server.check import check
 from llm_proxy.server.edge import Refusal
@@ -209,6 +209,9 @@ class Connection:
         try:
             body = self._host.wsgi(environ, answer.start_response)
             del environ
+            if answer.status == SWITCHING_STATUS:
+                self._switch(answer, body)
+                return
             for item in body:
                 answer.write(item)
             if answer.status is None:
@@ -218,6 +221,15 @@ class Connection:
             close = getattr(body, "close", None)
             if close is not None:
                 close()
+
+    def _switch(self, answer: Answer, body: Any) -> None:
+        """Hand the connection to a body that carries another protocol's bytes both ways, until it returns."""
+        answer.force_close()
+        answer.write(b"")
+        self._peer.unwatch()
+        self._sock.settimeout(None)
+        body.take_over(self._sock, self._unreader.take())
+        self._linger()
 
     def _fail(self, exc: BaseException, req: Any, answer: Answer) -> None:
         """The exchange did not end well: make that visible to the client."""

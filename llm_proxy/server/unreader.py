@@ -40,6 +40,12 @@ class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
         """Whether nothing has been read ahead."""
         return not self.buf.getbuffer().nbytes
 
+    def take(self) -> bytes:
+        """Return what has been read ahead, and hold it no more."""
+        held = self.buf.getvalue()
+        self.buf = io.BytesIO()
+        return held
+
     def append(self, data: bytes) -> None:
         """Put bytes behind what has been read ahead."""
         self.buf.seek(0, io.SEEK_END)

@@ -12,6 +12,7 @@ from llm_proxy.settings.sources import FROM_FILE
 _TITLES = (
     "Server",
     "Provider and upstream",
+    "WebSocket",
     "Database and keys",
     "Tokens",
     "Rate limits",

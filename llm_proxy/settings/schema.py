@@ -10,10 +10,12 @@ from llm_proxy.settings.operation import CommandSettings, OperationSettings
 from llm_proxy.settings.server import ServerSettings, UpstreamSettings
 from llm_proxy.settings.sign_in import SignInSettings
 from llm_proxy.settings.storage import StorageSettings, TokenSettings
+from llm_proxy.settings.websocket import WebSocketSettings
 
 PARTS = (
     ServerSettings,
     UpstreamSettings,
+    WebSocketSettings,
     StorageSettings,
     TokenSettings,
     LimitSettings,
@@ -31,6 +33,7 @@ PARTS = (
 class Settings(
     ServerSettings,
     UpstreamSettings,
+    WebSocketSettings,
     StorageSettings,
     TokenSettings,
     LimitSettings,
@@ -43,6 +46,11 @@ class Settings(
     CommandSettings,
 ):
     """All settings. Attribute names are the variables' in lower case with their unit; `None` means unset."""
+
+    @property
+    def ws_message_limit_bytes(self) -> int:
+        """Longest message of a WebSocket: WS_MAX_MESSAGE, else MAX_INSPECTED_BODY."""
+        return self.ws_max_message_bytes or self.max_inspected_body_bytes
 
     @property
     def driver(self) -> str:

@@ -143,7 +143,7 @@ class Adapter(BaseAdapter):
         deadline = monotonic() + x.timeouts.first_byte_s
         x.deadline = deadline if deadline < x.end else x.end
         try:
-            head, rest = read_head(x.recv, early, request.method)
+            head, rest = read_head(x.recv, early, request.method, is_upgrade=request.is_upgrade)
         except OSError as exc:
             raise exc from error
         x.phase = "body"

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 from requests import Response
 from requests.exceptions import RequestException
 from requests.structures import CaseInsensitiveDict
 
+from llm_proxy.errors import UpstreamCut
 from llm_proxy.transport.body import Raw
 from llm_proxy.transport.errors import ours
 from llm_proxy.transport.exchange import Exchange
@@ -67,6 +68,17 @@ class Answer(Response):
     def no_total_limit(self) -> None:
         """From here on only silence is limited: for event streams."""
         self.exchange.end = self.exchange.deadline = math.inf
+
+    def switched(self) -> tuple[Any, bytes]:
+        """Return the connection after a 101, and the bytes that have come on it; `close` ends it, and so does a cut.
+
+        Raises:
+            UpstreamCut: It was cut already.
+        """
+        self.no_total_limit()
+        if self.exchange.why is not None:
+            raise UpstreamCut(self.exchange.why).at("body", is_sent=True)
+        return cast(Raw, self.raw).detached()
 
     def close(self) -> None:
         """End it; content that was not read to its end costs the connection."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from time import monotonic
+from typing import Any
 
 from httptools import HttpParserError
 
@@ -62,6 +63,11 @@ class Raw:
         except BaseException:  # the greenlet is being killed
             self.close()
             raise
+
+    def detached(self) -> tuple[Any, bytes]:
+        """Return the connection after a 101, and what has come on it already."""
+        rest, self._rest = self._rest, b""
+        return self._x.sock, rest
 
     def stream(self, amt: int | None = None, decode_content: bool | None = None) -> Iterator[bytes]:
         """The same as an iterator, for requests' `iter_content`; sizes and decoding are not its business."""

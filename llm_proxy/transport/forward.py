@@ -31,6 +31,9 @@ class Forward(PreparedRequest):
         origin: `scheme://host:port`; the key of the pool.
         body: None, the bytes, or a reader. With `Transfer-Encoding: chunked` among the fields the chunks are written
             here; else it is as long as its `Content-Length`.
+
+    Attributes:
+        is_upgrade: Whether the response may be 101; the connection is the caller's then.
     """
 
     # The library types these for what `prepare()` makes; ours are the wire's own forms.
@@ -53,6 +56,7 @@ class Forward(PreparedRequest):
         self.is_chunked = False
         self.content_length = 0
         self.expects_continue = False
+        self.is_upgrade = False
 
     @property
     def url(self) -> str:  # type: ignore[override]

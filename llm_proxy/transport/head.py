@@ -73,8 +73,11 @@ class Head:
 
     # -- ours -------------------------------------------------------------------------------------------------------
 
-    def parse(self, data: bytes, method: str) -> None:
+    def parse(self, data: bytes, method: str, *, is_upgrade: bool = False) -> None:
         """Read `data`, exactly one header section with its empty line, as an answer to `method`.
+
+        Args:
+            is_upgrade: Whether 101 was asked for.
 
         Raises:
             Broken: Refused by llhttp or by us.
@@ -85,12 +88,15 @@ class Head:
         self.minor = 1 if line[1] == b"1" else 0
         self.status = int(line[2])
         self.reason = line[3] or b""
-        if self.status == 101:
+        if self.status == 101 and not is_upgrade:
             raise Broken("switching protocols was not asked for")
         parser = self.parser = HttpResponseParser(self)
         try:
             parser.feed_data(data)
-        except (HttpParserError, HttpParserUpgrade) as exc:
+        except HttpParserUpgrade as exc:
+            if self.status != 101:
+                raise Broken(f"header section refused: {exc}") from None
+        except HttpParserError as exc:
             raise Broken(f"header section refused: {exc}") from None
         if len(self.fields) > FIELDS:
             raise Broken("too many fields")
@@ -123,7 +129,9 @@ class Head:
         if length is not None and not (length.isdigit() and len(length) <= 18):
             raise Broken("Content-Length is no number")
         self.keeps = not closes and (self.minor == 1 or keeps)
-        if method == "HEAD" or self.status in (204, 304):
+        if self.status == 101:
+            self.keeps = False  # what follows is no HTTP, and ends with the connection
+        elif method == "HEAD" or self.status in (204, 304):
             self.length = 0
         elif coding is not None:
             self.is_chunked = True
@@ -133,12 +141,13 @@ class Head:
             self.keeps = False  # until the upstream closes
 
 
-def read_head(recv: Callable[[], bytes], buffer: bytes, method: str) -> tuple[Head, bytes]:
+def read_head(recv: Callable[[], bytes], buffer: bytes, method: str, *, is_upgrade: bool = False) -> tuple[Head, bytes]:
     """The final answer's head, interim ones skipped, and the bytes that came behind it.
 
     Args:
         recv: Brings at least one more byte or raises.
         buffer: What has come already.
+        is_upgrade: Whether 101 is a final answer.
 
     Raises:
         Broken: Not acceptable as HTTP, or beyond a bound.
@@ -157,12 +166,12 @@ def read_head(recv: Callable[[], bytes], buffer: bytes, method: str) -> tuple[He
             raise Broken("header section too large")
         head = Head()
         if end == len(buffer):
-            head.parse(buffer, method)
+            head.parse(buffer, method, is_upgrade=is_upgrade)
             rest = b""
         else:
-            head.parse(buffer[:end], method)
+            head.parse(buffer[:end], method, is_upgrade=is_upgrade)
             rest = buffer[end:]
-        if head.status >= 200:
+        if head.status >= 200 or head.status == 101:
             return head, rest
         interim += 1
         if interim > INTERIM_ANSWERS:

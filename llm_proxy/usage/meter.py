@@ -33,7 +33,7 @@ _SLICE_S = 0.001  # of reading, before others get their turn
 _MAX_PRICED = 1000  # names of models whose price is remembered
 _GENERATES = re.compile(
     r"(?:^|/)(?:v[0-9]+[a-z0-9]*|openai|deployments/[^/]+)/"
-    r"(?:chat/completions|completions|responses|messages|embeddings|complete)$"
+    r"(?:chat/completions|completions|responses|realtime|messages|embeddings|complete)$"
     r"|/chat/completions$"
     r"|(?::|%3A)(?:generateContent|streamGenerateContent|embedContent|batchEmbedContents)$",
     re.IGNORECASE,

@@ -16,6 +16,7 @@ from llm_proxy.forwarding.pipeline import Pipeline, Reply
 from llm_proxy.forwarding.relay import Relay
 from llm_proxy.forwarding.request import from_environ
 from llm_proxy.forwarding.router import Router, host_of
+from llm_proxy.forwarding.socket import Socket
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Environ = dict[str, Any]
@@ -49,7 +50,7 @@ def _begin(reply: Reply, start_response: Any) -> Iterable[bytes]:
     try:
         start_response(reply.status, reply.fields)
     except BaseException as failure:
-        if isinstance(reply.body, Relay):
+        if isinstance(reply.body, Relay | Socket):
             reply.body.abandon(failure)
         raise
     return reply.body

@@ -80,6 +80,11 @@ class Provider:
         found: list[dict[str, Any]] = self._control("GET", "/exchanges")
         return found
 
+    def websockets(self) -> list[dict[str, Any]]:
+        """What each WebSocket was asked (`turns`), and the code and reason that the client closed it with."""
+        found: list[dict[str, Any]] = self._control("GET", "/websockets")
+        return found
+
     def set_rules(self, *rules: dict[str, Any]) -> None:
         """Replace the rules: plans with `method`, `path`, `nth`, `every`, `times`. No rules: all as usual."""
         self._control("PUT", "/rules", list(rules))

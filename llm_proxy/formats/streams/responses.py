@@ -4,7 +4,7 @@ from typing import Any
 
 from llm_proxy.formats.streams.base import Chunk, Merged, as_dict, as_index, as_list, as_text
 
-_FINAL = ("response.completed", "response.incomplete", "response.failed")
+_FINAL = ("response.completed", "response.incomplete", "response.failed", "response.done")  # the last: Realtime
 _TEXT_DELTAS = {"response.output_text.delta": ("output_text", "text"), "response.refusal.delta": ("refusal", "refusal")}
 _ARGUMENT_DELTAS = {
     "response.function_call_arguments.delta": "arguments",

@@ -10,6 +10,7 @@ import gevent
 from integration.transport.scripted import HOST, Connection, Proxy, Script, Server, answering, found
 
 from llm_proxy.transport import Answer, Forward, Options, Timeouts, Upstream
+from llm_proxy.transport.origin import is_quiet
 
 SWEEP_S = 0.05
 PATIENT = Timeouts(connect_s=10, first_byte_s=10, idle_s=10, total_s=math.inf)
@@ -71,6 +72,12 @@ class Lab:
         """Status and whole content."""
         answer = self.send(*args, **more)
         return answer.status, b"".join(answer.chunks())
+
+    @property
+    def quiet_connections(self) -> list[Any]:
+        """Idle connections on which nothing has come."""
+        origins = self.upstream._adapter()._origins.values()
+        return [sock for origin in origins for sock, _ in origin.idle if is_quiet(sock)]
 
     @property
     def connections(self) -> list[Connection]:

@@ -1,8 +1,7 @@
 """Where an answer ends, and whether its connection may be used for another one."""
 
-import gevent
 import pytest
-from integration.transport.lab import Lab
+from integration.transport.lab import Lab, wait_until
 from integration.transport.scripted import OK, Connection, answering
 
 START = b"HTTP/1.1 200 OK\r\n"
@@ -75,6 +74,6 @@ def test_surplus_bytes_cost_the_connection(
     assert lab.fetch(method)[1] == content
     if together:
         assert lab.upstream.open_count == 0
-    gevent.sleep(0.01)
+    wait_until(lambda: not lab.quiet_connections)  # what comes after the next request is its answer
     assert lab.fetch() == (200, b"ok")
     assert len(lab.connections) == 2

@@ -23,6 +23,7 @@ from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.request_checks import bearer_of
 from llm_proxy.forwarding.response_cache import NoCache
 from llm_proxy.forwarding.settlement import Settlement
+from llm_proxy.forwarding.token_steps import TokenSteps
 from llm_proxy.model.project import ProjectSnapshot
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.providers import ParameterRules, load_provider
@@ -202,7 +203,13 @@ class World:
             is_draining=lambda: self.is_draining,
             inspector=Inspector(ParameterRules(self.provider.param_whitelist), max_inspected_bytes=1 << 20),
             limits=NoLimits(),  # type: ignore[arg-type]
-            directory=self.directory,  # type: ignore[arg-type]
+            steps=TokenSteps(
+                self.lane,
+                directory=self.directory,  # type: ignore[arg-type]
+                admission=self.admission,  # type: ignore[arg-type]
+                limits=NoLimits(),  # type: ignore[arg-type]
+                budgets=NoBudgets(),  # type: ignore[arg-type]
+            ),
             admission=self.admission,  # type: ignore[arg-type]
             budgets=NoBudgets(),  # type: ignore[arg-type]
             cache=NoCache(),

@@ -1,0 +1,82 @@
+"""Steps 9 to 12: what a token, its project, their quota, budgets and windows allow. Requests and turns share them."""
+
+from llm_proxy.accounting.admission import Admission
+from llm_proxy.errors import LlmProxyError, ProjectInactive, ProviderNotAllowed, ProviderNotConfigured
+from llm_proxy.forwarding.exchange import Exchange
+from llm_proxy.forwarding.lane import Lane
+from llm_proxy.limits.gate import LimitGate
+from llm_proxy.model.project import ProjectSnapshot
+from llm_proxy.model.token import TokenSnapshot
+from llm_proxy.tokens.bearer import hint_of_unknown
+from llm_proxy.tokens.directory import TokenDirectory
+from llm_proxy.usage.budgets import Budgets
+
+
+class TokenSteps:
+    """The steps, for all exchanges of one provider.
+
+    Args:
+        lane: The provider's.
+        enforces_project: LLM_PROXY_ENFORCE_PROJECT_ACTIVE.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        *,
+        directory: TokenDirectory,
+        admission: Admission,
+        limits: LimitGate,
+        budgets: Budgets,
+        enforces_project: bool = True,
+    ) -> None:
+        self._lane = lane
+        self._directory, self._admission, self._limits, self._budgets = directory, admission, limits, budgets
+        self.enforces_project = enforces_project
+
+    def admit(self, exchange: Exchange, bearer: str) -> TokenSnapshot:
+        """Note the token in the exchange and return it. Raises what refuses it."""
+        try:
+            token = exchange.token = self._directory.authenticate(bearer)  # 9
+        except LlmProxyError:
+            exchange.bearer_hint = hint_of_unknown(bearer)
+            raise
+        if self.enforces_project and not token.project.is_active:  # 10
+            raise ProjectInactive
+        if self._lane.has_neighbours:
+            self._check_provider(token)
+        self._admission.peek(token)  # 11
+        self._budgets.check_token(token)
+        self._limits.admit_token(token, bearer)  # 12
+        self._budgets.check_project(token)
+        exchange.is_usable = True
+        return token
+
+    def look(self, bearer: str) -> TokenSnapshot:
+        """Return the token if it could be used now; no window counts that. Raises what refuses it."""
+        token = self._directory.authenticate(bearer)
+        if self.enforces_project and not token.project.is_active:
+            raise ProjectInactive
+        if self._lane.has_neighbours:
+            self._check_provider(token)
+        self._admission.peek(token)
+        self._budgets.check_token(token)
+        self._budgets.check_project(token)
+        return token
+
+    def check_price(self, model: str) -> None:
+        """Raise ModelNotPriced where the provider's model has no price."""
+        self._budgets.check_model(model, self._lane.provider.name)
+
+    def key_of(self, project: ProjectSnapshot) -> str | None:
+        """Return the project's key for the provider: empty where there is none, None where it does not open."""
+        if self._lane.is_default:
+            return project.api_key
+        return project.provider_keys.get(self._lane.provider.name, "")
+
+    def _check_provider(self, token: TokenSnapshot) -> None:
+        """Raise ProviderNotAllowed, or ProviderNotConfigured where the project has no key for it."""
+        if token.providers is not None and self._lane.provider.name not in token.providers:
+            raise ProviderNotAllowed
+        if self.key_of(token.project) == "":
+            raise ProviderNotConfigured

@@ -1,0 +1,1 @@
+"""What the messages of an API mean for accounting."""

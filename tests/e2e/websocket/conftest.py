@@ -1,0 +1,31 @@
+"""A provider that speaks WebSocket, and a proxy before it; each test brings tokens of its own."""
+
+from collections.abc import Iterator
+
+import pytest
+from support.gateway import Gateway, Token, running_gateway
+from support.provider import Provider, running_provider
+from support.sockets import provider_file
+
+
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
+    """The simulated provider."""
+    with running_provider(tmp_path_factory.mktemp("provider"), "--interval", "0") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[Gateway]:
+    """The proxy with one worker."""
+    folder = tmp_path_factory.mktemp("gateway")
+    variables = {"API_CONFIG_PATH": provider_file(folder), "FILE_EVENT_LOG": "events.jsonl"}
+    variables |= {"WS_MAX_SOCKETS_PER_TOKEN": "12", "WS_MAX_MESSAGE": "1MB", "WS_ALLOW_SUBPROTOCOL_AUTH": "true"}
+    with running_gateway(folder, provider.url, **variables) as running:
+        yield running
+
+
+@pytest.fixture
+def token(gateway: Gateway) -> Token:
+    """A token without limits, of a project of its own."""
+    return gateway.token()

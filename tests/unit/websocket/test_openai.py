@@ -1,0 +1,123 @@
+"""Which messages of OpenAI's WebSockets begin, carry and end turns."""
+
+import json
+from typing import Any
+
+import pytest
+
+from llm_proxy.errors import InvalidJson, QuotaExhausted
+from llm_proxy.websocket.dialects.openai import ClientMessage, OpenAI, ServerMessage, Unreadable, with_model
+from llm_proxy.websocket.turns import Step, TurnBook
+
+RESPONSES, REALTIME = OpenAI("/v1/responses"), OpenAI("/v1/realtime")
+
+
+def written(**members: Any) -> bytes:
+    """A message."""
+    return json.dumps(members).encode()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"type":"response.create","model":"m"}',
+        b' {"a":1,"type":"response.create"}\n',
+        b'{"type":"response\\u002ecreate"}',
+        b'{"\\u0074ype":"response.create"}',
+        b'{"Type":"response.create"}',
+    ],
+)
+def test_turns_are_found_however_they_are_spelled(message: bytes) -> None:
+    """Escapes, blanks, order and case hide no turn."""
+    assert RESPONSES.client(message).is_turn
+
+
+@pytest.mark.parametrize("message", [b'{"type":"response.steer"}', b'{"type":"x","text":"response.create"}', b"{}"])
+def test_other_messages_are_no_turns(message: bytes) -> None:
+    """Only the type counts, and a steer belongs to the turn that runs."""
+    assert not RESPONSES.client(message).is_turn
+
+
+@pytest.mark.parametrize(
+    "message", [b"", b"text", b"[]", b'"response.create"', b'{"type":"response.create"', b"\xff\\"]
+)
+def test_what_is_no_object_is_unreadable(message: bytes) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(Unreadable):
+        RESPONSES.client(message)
+
+
+def test_a_member_twice_is_refused() -> None:
+    """One reader takes the first, another the last."""
+    with pytest.raises(InvalidJson):
+        RESPONSES.client(b'{"type":"response.create","type":"x"}')
+
+
+def test_realtimes_parameters_stand_deeper() -> None:
+    """Rules are for the response's or the session's members."""
+    asked = REALTIME.client(written(type="response.create", event_id="e", response={"model": "m"}))
+    assert (asked.is_turn, asked.event_id, asked.model) == (True, "e", "m")
+    assert json.loads(asked.parameters or b"") == {"model": "m"}
+    session = REALTIME.client(written(type="session.update", session={"model": "n"}))
+    assert (session.is_turn, json.loads(session.parameters or b"")) == (False, {"model": "n"})
+
+
+@pytest.mark.parametrize("message", [b"{}", b' { "a" : 1 } ', b'{"model":"other"}'])
+def test_the_sessions_model_is_the_last_word(message: bytes) -> None:
+    """A client cannot have its turns counted as another model's."""
+    assert json.loads(with_model(message, "gpt-realtime"))["model"] == "gpt-realtime"
+
+
+def test_errors_have_the_apis_form() -> None:
+    """Responses shows the status, Realtime the event that failed."""
+    told = json.loads(RESPONSES.error(QuotaExhausted(), ClientMessage(stream_id="s"), "event_1"))
+    assert (told["type"], told["status"], told["stream_id"]) == ("error", 429, "s")
+    assert told["error"]["code"] == "rate_limit_exceeded"
+    told = json.loads(REALTIME.error(QuotaExhausted(), ClientMessage(event_id="e"), "event_1"))
+    assert (told["event_id"], told["error"]["event_id"]) == ("event_1", "e")
+
+
+def server(dialect: OpenAI = RESPONSES, **members: Any) -> ServerMessage:
+    """A provider's message, read."""
+    return dialect.server(written(**members), is_alone=False)
+
+
+def test_turns_are_matched_in_order() -> None:
+    """Without a stream's id the oldest turn comes first; its response's id binds the end to it."""
+    book: TurnBook[str] = TurnBook(is_realtime=False)
+    book.begin("a", ClientMessage())
+    book.begin("b", ClientMessage())
+    assert book.take(server(type="response.created", response={"id": "1"})) == (Step.BEGUN, "a")
+    assert book.take(server(type="response.output_text.delta", delta="x")) == (Step.PART, "a")
+    assert book.take(server(type="response.created", response={"id": "2"})) == (Step.BEGUN, "b")
+    assert book.take(server(type="response.completed", response={"id": "2"})) == (Step.ENDED, "b")
+    assert book.take(server(type="response.failed", response={"id": "1"})) == (Step.ENDED, "a")
+    assert book.running == []
+
+
+def test_streams_are_matched_by_their_ids() -> None:
+    """A stream's id decides, whatever the order."""
+    book: TurnBook[str] = TurnBook(is_realtime=False)
+    for name in "ab":
+        book.begin(name, ClientMessage(stream_id=name))
+    assert book.take(server(type="response.created", stream_id="b", response={"id": "1"})) == (Step.BEGUN, "b")
+    assert book.take(server(type="error", stream_id="a", status=404)) == (Step.FAILED, "a")
+    assert book.take(server(type="response.completed", response={"id": "1"})) == (Step.ENDED, "b")
+
+
+def test_realtimes_errors_name_their_turn() -> None:
+    """An error of something else ends no turn; a response that nobody asked for is strange."""
+    book: TurnBook[str] = TurnBook(is_realtime=True)
+    book.begin("a", ClientMessage(event_id="e"))
+    assert book.take(server(type="error", error={"code": "x", "event_id": "other"})) == (Step.NONE, None)
+    assert book.take(server(type="error", error={"code": "x"})) == (Step.NONE, None)
+    assert book.take(server(type="error", error={"code": "x", "event_id": "e"})) == (Step.FAILED, "a")
+    assert book.take(server(type="response.created", response={"id": "1"})) == (Step.STRANGE, None)
+
+
+def test_deltas_of_the_only_turn_are_not_parsed() -> None:
+    """Most messages are deltas: a look at their type is enough."""
+    sniffed = RESPONSES.server(b'{"type":"response.output_text.delta","delta":"x', is_alone=True)
+    assert sniffed.kind == "response.output_text.delta"
+    with pytest.raises(Unreadable):
+        RESPONSES.server(b'{"type":"response.output_text.delta","delta":"x', is_alone=False)
