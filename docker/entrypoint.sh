@@ -55,7 +55,8 @@ case "${1:-}" in
         ;;
 esac
 
-if [ $# -gt 0 ] && [ "${1#-}" = "$1" ] && command -v "$1" > /dev/null 2>&1; then
+# `whoami` is a command of llm-proxy as well: the one of coreutils is /usr/bin/whoami.
+if [ $# -gt 0 ] && [ "$1" != whoami ] && [ "${1#-}" = "$1" ] && command -v "$1" > /dev/null 2>&1; then
     exec "$@"
 fi
 exec llm-proxy "$@"

@@ -230,13 +230,14 @@ def test_any_user_will_do_whose_folders_can_be_written(pod: containers.Pod | Non
 
 
 def test_no_executable_has_the_name_of_a_command(pod: containers.Pod | None) -> None:
-    """The entrypoint tells commands from executables by looking for the latter first."""
+    """The entrypoint tells commands from executables by looking for the latter first, but for `whoami`."""
     if pod is None:
         return
     from llm_proxy.cli import COMMANDS
 
     script = 'for c; do if command -v "$c"; then :; fi; done'
-    assert pod.run("sh", "-c", script, "sh", *COMMANDS).stdout == ""
+    assert pod.run("sh", "-c", script, "sh", *COMMANDS).stdout == "/usr/bin/whoami\n"
+    assert pod.run("/app/entrypoint.sh", "whoami", "--help").stdout.startswith("Usage: llm-proxy whoami")
 
 
 def test_the_entrypoint_is_clean_shell() -> None:
