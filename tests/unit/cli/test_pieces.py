@@ -184,7 +184,7 @@ def test_pid_files(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="already running"):
         daemon.claim(path)
     path.write_text("my notes")
-    with pytest.raises(CommandError, match="no pid file"):
+    with pytest.raises(CommandError, match="not an llm-proxy pid file"):
         daemon.claim(path)
     assert path.read_text() == "my notes"
 
