@@ -18,7 +18,7 @@ from llm_proxy.web import admin, context, errors, health, management, measured, 
 
 
 class LlmProxyFlask(Flask):
-    """Flask with a lane of its own for the proxy, and an edge for the server layer.
+    """Flask with its own lane for the proxy, and an edge for the server layer.
 
     Attributes:
         services: The process's parts.

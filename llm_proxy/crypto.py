@@ -1,7 +1,7 @@
 """Provider keys at rest, hashes of bearers, comparisons that take the same time whatever they find.
 
 A sealed value is `enc:v2:<key id>:` and base64 of nonce, ciphertext and tag (AES-256-GCM); the row's id is its
-associated data. `enc:v1:` values, which name no key and are tied to no row, are read for ever and never written.
+associated data. `enc:v1:` values, which name no key and are tied to no row, are read permanently and never written.
 """
 
 import base64

@@ -24,7 +24,7 @@ class LlmProxyError(Exception):
     code: str | None = "internal_error"  # None: the flat form of /manage leaves it out
     message: str = "Internal server error"
     description: str | None = None
-    fields: tuple[tuple[str, str], ...] = ()  # response fields that belong to this answer
+    fields: tuple[tuple[str, str], ...] = ()  # response fields that belong to this response
 
     def __init__(
         self,

@@ -64,7 +64,7 @@ _descriptors = configuration.raise_descriptor_limit()
 worker_connections = configuration.worker_connections(_descriptors)
 worker_tmp_dir = configuration.heartbeat_folder()
 graceful_timeout = configuration.stop_limit_s(_settings)
-keepalive = 2  # anything but 0; the worker has limits of its own
+keepalive = 2  # anything but 0; the worker has its own limits
 preload_app = False
 control_socket_disable = True
 

@@ -22,7 +22,7 @@ from llm_proxy.runtime.line_writer import LineWriter
 from llm_proxy.settings import Settings
 from llm_proxy.texts import wants_colour
 
-QUEUE_BOUND = 50_000  # lines; beyond it the oldest are dropped and counted in a line of their own
+QUEUE_BOUND = 50_000  # lines; beyond it the oldest are dropped and counted in their own line
 FILE_MODE = 0o640
 FLUSH_S = 0.2
 QUEUE_BYTES = 64 * 1024 * 1024  # of lines
@@ -47,7 +47,7 @@ class Sink(Protocol):
 
 
 class StreamSink:
-    """Standard output; a file descriptor, so that nobody's buffer stands between."""
+    """Standard output; a file descriptor, so that no buffer stands between."""
 
     def __init__(self, descriptor: int = 1) -> None:
         self._descriptor = descriptor
@@ -58,7 +58,7 @@ class StreamSink:
         while view:
             try:
                 view = view[os.write(self._descriptor, view) :]
-            except BlockingIOError:  # somebody made the shared pipe non-blocking
+            except BlockingIOError:  # another process made the shared pipe non-blocking
                 time.sleep(0.01)
 
     def reopen(self) -> None:
@@ -176,7 +176,7 @@ class Handler(logging.Handler):
 
 
 class AccessLog:
-    """The access line: one a request, whoever answers it.
+    """The access line: one for each request, whichever part responds.
 
     Args:
         level: LOG_LEVEL's word; lines below it are not made at all.
@@ -291,7 +291,7 @@ def fault(settings: Settings) -> str | None:
 
 
 def adopt(name: str) -> None:
-    """Take a library's logger away from handlers of its own, so that its records pass the redaction like all others."""
+    """Take a library's logger away from its own handlers, so that its records pass the redaction like all others."""
     logger = logging.getLogger(name)
     logger.handlers[:] = []
     logger.propagate = True
@@ -320,6 +320,6 @@ def flush() -> None:
 
 
 def reopen() -> None:
-    """SIGUSR1: somebody else rotated the file."""
+    """SIGUSR1: another program rotated the file."""
     with contextlib.suppress(OSError):
         _writer.sink.reopen()

@@ -110,8 +110,8 @@ ERRORS = Counter(
     registry=REGISTRY,
 )
 CACHE_HITS = Counter("llm_proxy_cache_hits_total", "Answers served from the cache.", registry=REGISTRY)
-CACHE_MISSES = Counter("llm_proxy_cache_misses_total", "Look-ups without a usable stored answer.", registry=REGISTRY)
-CACHE_BYPASS = Counter("llm_proxy_cache_bypass_total", "Requests that no stored answer may serve.", registry=REGISTRY)
+CACHE_MISSES = Counter("llm_proxy_cache_misses_total", "Look-ups without a usable stored response.", registry=REGISTRY)
+CACHE_BYPASS = Counter("llm_proxy_cache_bypass_total", "Requests that no stored response may serve.", registry=REGISTRY)
 CACHE_STORES = Counter("llm_proxy_cache_stores_total", "Answers written to the cache.", registry=REGISTRY)
 MODEL_TOKENS = Counter(
     "llm_proxy_model_tokens_total", "Model tokens that the provider reported, by kind.", ["kind"], registry=REGISTRY
@@ -122,7 +122,7 @@ UNPRICED = Counter(
 )
 RATELIMIT_FALLBACK = Gauge(
     "llm_proxy_ratelimit_fallback",
-    "1 while limits are counted on each machine because Redis is away.",
+    "1 while limits are counted on each machine because Redis is unavailable.",
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
@@ -210,7 +210,7 @@ EVENT_SPOOL_BYTES = Gauge(
 )
 REQUEST_DURATION = Histogram(
     "llm_proxy_request_duration_seconds",
-    "Time of a request from its first byte to the end of its answer.",
+    "Time of a request from its first byte to the end of its response.",
     ["method", "status_class"],
     buckets=_SECONDS,
     registry=REGISTRY,
@@ -229,7 +229,7 @@ OWN_DURATION = Histogram(
 )
 FIRST_BYTE = Histogram(
     "llm_proxy_time_to_first_byte_seconds",
-    "Time to the head of the provider's answer.",
+    "Time to the head of the provider's response.",
     buckets=_SECONDS,
     registry=REGISTRY,
 )
@@ -313,7 +313,7 @@ def provider_requests(provider: str, outcome: str) -> Counter:
 
 
 def rejected(code: str) -> Counter:
-    """The child of REJECTED for a code of ours; codes are a closed set, so children are kept."""
+    """Return the child of REJECTED for an error code; codes are a closed set, so children are kept."""
     child = _rejected.get(code)
     if child is None:
         child = _rejected[code] = REJECTED.labels(code)
@@ -388,7 +388,7 @@ def _without_suffix(text: bytes) -> bytes:
 
 
 def totals() -> dict[str, float | int]:
-    """The JSON form of DP-205, summed over the workers."""
+    """Return the counts of `GET /metrics` with JSON, summed over the workers."""
     found: dict[str, float | int] = {"uptime_seconds": _uptime_s()} | dict.fromkeys(_JSON_NAMES.values(), 0)
     with _locked(_folder(), fcntl.LOCK_SH):
         for metric in _scrape().collect():

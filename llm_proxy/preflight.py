@@ -125,7 +125,7 @@ def _record(migrated: list[str], engine: Engine, settings: Settings) -> None:
 
 
 class _Later(Exception):
-    """The database is away; not a fault yet."""
+    """The database is unavailable; not a fault yet."""
 
 
 @contextlib.contextmanager
@@ -139,7 +139,7 @@ def _refusing() -> Iterator[None]:
 
 
 class Preparation:
-    """`prepare` in a process of its own while the server runs: the master's loop must not wait for a database.
+    """`prepare` in its own process while the server runs: the master's loop must not wait for a database.
 
     The child gets the settings over a pipe, not from the environment, and ends when the master does.
     """
@@ -184,7 +184,7 @@ def _main() -> None:
         _require_admin(engine, settings)
     except DatabaseFault as exc:
         said = str(exc).encode()
-    with contextlib.suppress(BrokenPipeError):  # the master has ended: nobody wants to know
+    with contextlib.suppress(BrokenPipeError):  # the master has ended and does not read it
         os.write(3, said)
 
 

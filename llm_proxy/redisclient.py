@@ -1,6 +1,6 @@
 """The one place that makes redis-py clients from Settings; bus, cache, limits and the dispatcher share it.
 
-A client of ours never retries by itself: redis-py's default waits and tries again for seconds, and each user here has
+These clients never retry: redis-py's default waits and tries again for seconds, and each user here has
 a policy of its own (spool, skip, fall back). Under gevent's patched sockets a client parks its greenlet, not the loop.
 """
 
@@ -17,7 +17,7 @@ from llm_proxy.settings.redis_address import RedisTarget, parse_address
 
 __all__ = ["UNREACHABLE", "RedisTarget", "command", "connect", "parse_address", "target"]
 
-UNREACHABLE = (RedisError, OSError)  # what a call may raise when Redis is away, full, loading or refuses us
+UNREACHABLE = (RedisError, OSError)  # what a call may raise when Redis is unavailable, full, loading or refuses us
 _TIMEOUT_S = 0.25
 
 

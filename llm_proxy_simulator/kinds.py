@@ -13,7 +13,7 @@ from llm_proxy_simulator.wire import Request
 
 
 class Answering(Protocol):
-    """The usual answers of a kind."""
+    """The usual responses of a kind."""
 
     def answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
         """Return the usual answer to a request."""
@@ -38,7 +38,7 @@ class Kind:
     """One kind.
 
     Attributes:
-        answers: Makes its answers.
+        answers: Makes its responses.
         error: From status, message, code and type to its error.
         key_field: The field that it reads the key from.
         scheme: What stands before the key in it.

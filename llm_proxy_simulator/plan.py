@@ -38,7 +38,7 @@ class Plan:
     garbage: bool = False  # something that is not HTTP
     redirect: str | None = None  # 307 to this place
     drip_s: float = 0.0  # each byte of the body on its own, so far apart
-    events: int | None = None  # words of the answer, and events of a stream
+    events: int | None = None  # words of the response, and events of a stream
     interval_s: float | None = None  # between a stream's events
     size: int | None = None  # a body of so many bytes, whatever was asked for
     body: str | None = None  # this body
@@ -51,7 +51,7 @@ class Plan:
     interim: tuple[int, ...] = ()  # 1xx answers before the head
     trailers: Pairs = ()
     close: bool = False  # Connection: close
-    drop: bool = False  # close after the answer without having said so
+    drop: bool = False  # close after the response without having said so
     done: bool = True  # end streams with [DONE]
     tool: bool = False  # answer with a call of the first tool of the request
     usage: Mapping[str, int] | None = None  # replaces the counts: prompt, completion, cached, reasoning

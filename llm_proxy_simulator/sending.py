@@ -1,4 +1,4 @@
-"""An answer onto the wire, with the plan's faults at the exact byte."""
+"""A response onto the wire, with the plan's faults at the exact byte."""
 
 import zlib
 from collections.abc import Iterable, Iterator
@@ -22,12 +22,12 @@ class Fault(Exception):
 
 
 class Sender:
-    """Sends one answer. `interval_s` lies between a stream's events."""
+    """Sends one response. `interval_s` lies between a stream's events."""
 
     def __init__(self, wire: Wire, request: Request, plan: Plan, exchange: Exchange, interval_s: float) -> None:
         self._wire, self._request, self._plan, self._exchange = wire, request, plan, exchange
         self._interval_s = interval_s if plan.interval_s is None else plan.interval_s
-        self.is_last = False  # whether the answer ends with the connection
+        self.is_last = False  # whether the response ends with the connection
 
     def send(self, answer: Answer) -> None:
         """Send head and body. Raises Fault where the plan breaks off, OSError when the client is gone."""

@@ -96,7 +96,7 @@ class Simulator:
             wire.close(reset=is_reset)
 
     def _refuse(self, wire: Wire) -> None:
-        with contextlib.suppress(OSError):  # nobody may be left to tell
+        with contextlib.suppress(OSError):  # the client may be gone
             wire.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
     def _exchange(self, wire: Wire, request: Request) -> bool:

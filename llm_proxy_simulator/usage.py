@@ -1,4 +1,4 @@
-"""What an answer says and what it costs, decided by the request alone."""
+"""What a response says and what it costs, decided by the request alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ def words_of(value: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The words of an answer and the counts that its usage shows."""
+    """The words of a response and the counts that its usage shows."""
 
     words: tuple[str, ...]
     prompt: int
@@ -56,7 +56,7 @@ class Counts:
 
     @property
     def text(self) -> str:
-        """The whole answer."""
+        """The whole response."""
         return "".join(self.words).rstrip()
 
     @property

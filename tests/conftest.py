@@ -1,4 +1,4 @@
-"""What holds for every test: nothing of this machine's settings, no network but loopback, a folder of its own."""
+"""What holds for every test: nothing of this machine's settings, no network but loopback, its own folder."""
 
 import ipaddress
 import os

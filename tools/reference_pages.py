@@ -38,7 +38,7 @@ _ERROR_COLUMNS = "| Status | Code | Type | Message | Meaning | Retry |\n|---|---
 _METRICS = """# Metrics
 
 `GET /metrics` returns these metrics in the Prometheus text format, added up over all workers of the server. No metric
-carries a token, a project or a path. The dispatcher has metrics of its own on its own port
+carries a token, a project or a path. The dispatcher has its own metrics on its own port
 ([events](../events.md)).
 
 This page is made from `llm_proxy/metrics.py` and `llm_proxy/runtime_metrics.py` by

@@ -36,7 +36,7 @@ class Caller:
         return self.projects is None
 
     def sees(self, project_id: str) -> bool:
-        """Whether the project is one of its own."""
+        """Whether the project is its own one."""
         return self.projects is None or project_id in self.projects
 
     def covers(self, role: Role, projects: Projects) -> bool:

@@ -85,7 +85,7 @@ def stored_projects(projects: Projects) -> str | None:
 class NewKey:
     """A creation that is allowed, as far as it can be told without the database.
 
-    `says_expiry` tells a key that is asked to live for ever from one whose creation says nothing of it.
+    `says_expiry` tells a key that is asked to live permanently from one whose creation says nothing of it.
     """
 
     name: str

@@ -30,7 +30,7 @@ from llm_proxy.settings import Settings
 _LOG = logging.getLogger(__name__)
 _TABLE = SignInRow.__table__.c
 SIGN_IN_LASTS = timedelta(minutes=10)
-MOST_SIGN_INS = 10_000  # under way at once: whoever asks begins one
+MOST_SIGN_INS = 10_000  # in progress at once: any visitor can begin one
 METADATA_S, KEYS_AGAIN_S = 600.0, 30.0
 TIMEOUT_S = 5.0
 LEEWAY_S = 60  # between the clocks of the provider and this server

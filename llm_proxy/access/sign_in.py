@@ -44,7 +44,7 @@ def fault_lines(settings: Settings) -> list[str]:
     issuer, faults = settings.admin_oidc_issuer, list[str]()
     if issuer is None:
         if settings.admin_oidc_only:
-            faults.append("ADMIN_OIDC_ONLY=true: expected ADMIN_OIDC_ISSUER to be set, else nobody can sign in")
+            faults.append("ADMIN_OIDC_ONLY=true: expected ADMIN_OIDC_ISSUER to be set, else no person can sign in")
         return faults
     if not is_safe_issuer(issuer):
         faults.append(f"ADMIN_OIDC_ISSUER={issuer}: expected an https URL without a query, or http on this machine")

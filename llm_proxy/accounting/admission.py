@@ -16,7 +16,7 @@ class Admission(Protocol):
     """Charges requests; every implementation counts exactly."""
 
     def peek(self, token: TokenSnapshot) -> None:
-        """Raises QuotaExhausted when the quota is known to be used up; charges nothing and asks nobody."""
+        """Raises QuotaExhausted when the quota is known to be used up; charges nothing and asks no database."""
 
     def take(self, token: TokenSnapshot) -> Unit:
         """Charge one unit. May wait for units that others still hold.

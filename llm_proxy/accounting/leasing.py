@@ -44,7 +44,7 @@ IDLE_S = 5.0  # then a lease is closed
 WAIT_S = 3.0  # for units that others hold
 POLL_S = 0.05  # while waiting
 STATEMENT_S = 0.25
-_LOST_PAUSE_S = 0.01  # at most, after a swap that somebody else was faster with
+_LOST_PAUSE_S = 0.01  # at most, after a swap that another worker won
 _ATTEMPTS = 20
 WARM_S = 0.9  # a token that comes back so soon after its lease was closed is in use
 _SocketWatch = tuple[Callable[[], Iterable[str]], Callable[[str, TokenSnapshot | None], None]]
@@ -315,7 +315,7 @@ class LeasedAdmission:
             if slot.refusal is not None and self._is_fresh(slot):
                 raise slot.refusal
             if self._clock() - slot.dry_at < POLL_S:
-                return None  # somebody else has just asked
+                return None  # another request has just asked
             if not self._sync_wanted(slot, token):
                 return SlotUnit(slot)  # the outage is young
             if self._note(slot, is_synced=True):
@@ -344,7 +344,7 @@ class LeasedAdmission:
         return slot.limit == math.inf and age_s < self._fresh_s + self._grace_s and self._note(slot, is_synced=True)
 
     def _close_idlest(self) -> None:
-        """All slots are taken: close one that nobody uses."""
+        """All slots are taken: close an unused one."""
         for slot in sorted(self._slots.values(), key=lambda slot: slot.used_at)[:10]:
             if not slot.pending and not slot.waiters and slot.lock.acquire(blocking=False):
                 try:
@@ -395,7 +395,7 @@ class LeasedAdmission:
             if not is_unlimited:
                 slot.limit = min(slot.limit, plan.granted)  # lowered before asking
             if is_closing:
-                slot.granted = spent  # if the answer is lost and the key gone, nothing is owed
+                slot.granted = spent  # if the response is lost and the key gone, nothing is owed
             slot.version, slot.synced_at = row.lease_version, max(slot.synced_at, row.read_at)
             slot.expires_s = math.inf if row.expires_at is None else row.expires_at.timestamp()
             slot.refusal = death or slot.refusal
@@ -499,7 +499,7 @@ class LeasedAdmission:
                 self._sync(slot, self._beat_rows, row, is_closing=self._resize(slot))
         except Exception as error:
             if is_unavailable(error):
-                self._beat_rows.database_id()  # raises where it is the database, and not this row that somebody locks
+                self._beat_rows.database_id()  # raises where it is the database, and not this locked row
                 _LOG.warning("token %s could not be settled in time", slot.token_id)
                 return
             _LOG.exception("token %s could not be settled", slot.token_id)
@@ -614,5 +614,5 @@ class LeasedAdmission:
 
 
 def _is_odd(error: BaseException) -> bool:
-    """Whether a log line should say where it comes from: nothing that is expected when a database is away."""
+    """Whether a log line should say where it comes from: nothing that is expected when a database is unavailable."""
     return not isinstance(error, LlmProxyError) and not is_unavailable(error)

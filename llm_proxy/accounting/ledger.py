@@ -2,7 +2,7 @@
 
 `root/<database id>/<boot id>/<uuid>.ledger`: a header, then slots of 64 bytes: token id (ASCII, 40), lease id (8,
 0 = free), units spent (8), time of the last use (8, seconds since 1970). The owner holds the file's lock for as long as
-it lives; whoever gets the lock has the kernel's word that the owner is dead. Local folders only: locks over NFS lie.
+it lives; a process that gets the lock knows that the owner is dead. Local folders only: NFS locks lie.
 """
 
 import contextlib
@@ -80,7 +80,7 @@ class _Mapped:
         self._descriptor = -1
 
     def remove(self) -> None:
-        """Unlink, then let go: nobody finds it who could lock it."""
+        """Unlink, then release: no process can find and lock it."""
         self.path.unlink(missing_ok=True)
         self.let_go()
 
@@ -136,7 +136,7 @@ class DeadLedger(_Mapped):
 
     @classmethod
     def take(cls, path: Path) -> Self | None:
-        """None when its owner lives, somebody else settles it, it is gone, or it has another layout."""
+        """None when its owner lives, another process settles it, it is gone, or it has another layout."""
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:

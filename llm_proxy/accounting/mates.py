@@ -1,4 +1,4 @@
-"""Dead workers' ledgers, settled by whoever finds them, exactly once."""
+"""Recover the ledgers of dead workers. Any worker may run this; each ledger is settled exactly once."""
 
 import logging
 from collections.abc import Iterator

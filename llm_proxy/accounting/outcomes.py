@@ -155,7 +155,7 @@ DENIED_LATER = _refused(
     30, "Budget passed (429), idle token (401), model without price (403)", AuditAction.TOKEN_ACCESS, is_use=False
 )
 REFUSED_LATER = _refused(30, "Not cached (504), no event bus (503), no room to check an upload (507)")
-WEBSOCKET = Row(31, "WebSocket ended; its turns are exchanges of their own", is_counted=False)
+WEBSOCKET = Row(31, "WebSocket ended; its turns are their own exchanges", is_counted=False)
 
 TABLE: tuple[Row, ...] = (
     DELIVERED,
@@ -238,9 +238,9 @@ class Ending:
         failure: What ended it, other than the provider's own end; None for a clean one.
         is_client_gone: Whether the client's connection had been lost when it ended.
         is_token_known: Whether token and project had been looked up.
-        served: HIT, LOCAL_304 or REVALIDATED, where the answer was a stored one, and WEBSOCKET after a 101; it cannot
+        served: HIT, LOCAL_304 or REVALIDATED, where the response was a stored one, and WEBSOCKET after a 101; it cannot
             fail any more.
-        is_stale_served: A stale answer stood in for a provider that failed (stale-if-error): for the client no error.
+        is_stale_served: A stale response stood in for a provider that failed (stale-if-error): for the client no error.
     """
 
     is_dispatched: bool = False
@@ -274,7 +274,7 @@ def _decide(ending: Ending) -> Row:
         return FAULT_BEFORE_DISPATCH  # the transport refused to write it: nothing has begun
     if isinstance(failure, errors.UpstreamCut):
         return _client_gone(ending, failure) if failure.reason == "client gone" else _CUTS.get(failure.reason, FAULT)
-    if ending.is_client_gone:  # both ends broke; the client left first, or nobody is left to tell
+    if ending.is_client_gone:  # both ends broke; the client left first, or no peer is left
         return _client_gone(ending, failure)
     if isinstance(failure, errors.UpstreamError):
         return _upstream_failed(ending, failure)

@@ -104,7 +104,7 @@ def compare(
     Args:
         ledgers: What was `noted` before the rows were read.
         witness: Requests by token id, in full; a token that is not in it was never seen.
-        now_s: The database's time; None: nobody is taken for silent.
+        now_s: The database's time; None: no worker counts as silent.
     """
     found = [_line(row, ledgers.get(row.id, []), witness, now_s) for row in rows]
     return sorted(found, key=lambda line: line.token_id)

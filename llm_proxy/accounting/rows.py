@@ -19,7 +19,7 @@ _LATER = "last_used_at = CASE WHEN last_used_at IS NULL OR last_used_at < ? THEN
 _SWAP = f"""\
 UPDATE tokens SET lease_version = lease_version + 1, request_count = ?, leases = ?, {_LATER}
  WHERE id = ? AND lease_version = ?"""  # noqa: S608
-_COUNT_HITS = "UPDATE tokens SET cache_hit_count = cache_hit_count + ? WHERE id = ?"  # the one that MP-86a exempts
+_COUNT_HITS = "UPDATE tokens SET cache_hit_count = cache_hit_count + ? WHERE id = ?"  # a counter alone
 _COUNT_USE = f"""\
 UPDATE tokens SET cache_hit_count = cache_hit_count + ?, lease_version = lease_version + 1, {_LATER}
  WHERE id = ?"""  # noqa: S608
@@ -51,7 +51,7 @@ class Rows(Protocol):
         """Tokens by id; what is not there does not exist."""
 
     def swap(self, swap: Swap) -> bool:
-        """Whether the row was changed; False: somebody else was first, and nothing was done."""
+        """Whether the row was changed; False: another writer was first, and nothing was done."""
 
     def add(self, uses: Mapping[str, Use]) -> None:
         """Add hits and times of use; all or nothing. Tokens that are gone do not matter."""

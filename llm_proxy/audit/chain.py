@@ -1,7 +1,7 @@
 """Chains of audit records: each hash covers the record and the hash of the one before it.
 
-A writer is whoever gives out the numbers of one chain. A chain proves that no record between two known ones was
-changed, left out or put in; somebody who may write everywhere can still make a new one (docs/security.md).
+A writer is the process that assigns the numbers of one chain. A chain proves that no record between two known ones was
+changed, left out or inserted; an attacker with full write access can still make a new one (docs/security.md).
 """
 
 import hashlib

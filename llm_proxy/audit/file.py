@@ -1,7 +1,7 @@
 """The audit file: JSON lines that several workers append to, one chain for all of them.
 
 Who appends holds a lock, on a small file beside (`.<name>.chain`) that remembers where the chain is: which worker wrote
-the last line is of no matter, and the chain goes on after a restart and in the next file, whoever rotated.
+the last line is of no matter, and the chain goes on after a restart and in the next file, whichever program rotated.
 """
 
 import contextlib
@@ -81,7 +81,7 @@ class AuditFile:
 
     @property
     def place(self) -> str | None:
-        """The file's path when its chain outlives this process; None when nobody could expect it to go on."""
+        """The file's path when its chain outlives this process; None when it cannot continue."""
         return None if self._memo is None else str(self._path.absolute())
 
     def append(self, events: Sequence[AuditEvent]) -> None:
@@ -227,7 +227,7 @@ def _recall(memo: int | None) -> Position | None:
 
 
 def _caught_up(position: Position, descriptor: int) -> Position:
-    """The position after lines that were appended without being remembered: by somebody who was killed then."""
+    """The position after lines that were appended without being remembered: by a process that was killed then."""
     found = os.fstat(descriptor)
     if found.st_ino != position.inode or found.st_size <= position.size:
         return position

@@ -31,7 +31,7 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Raced(Exception):
-    """Somebody else changed the chain meanwhile."""
+    """Another process changed the chain meanwhile."""
 
 
 @dataclass(slots=True)

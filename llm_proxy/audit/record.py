@@ -33,7 +33,7 @@ _WIDTHS = {  # characters, by column
     "reason": 16_000,
     "token_id": 36,
 }
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL takes no NUL, nobody takes half a pair
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL takes no NUL, and no database takes half a pair
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from llm_proxy.audit.chain import START, Link, chained_row
 from llm_proxy.db.models import AuditRow, AuditWriterRow
 
-_UNCOMMITTED_S = 30.0  # no transaction of ours is open for longer
+_UNCOMMITTED_S = 30.0  # no transaction of this program is open for longer
 
 
 class TableChain:
@@ -62,7 +62,7 @@ class TableChain:
         connection.execute(update(AuditWriterRow).where(AuditWriterRow.writer == writer).values(values))
 
     def is_spent(self, connection: Connection) -> bool:
-        """Whether the numbers that come next are there already, because somebody has changed the writer's row."""
+        """Whether the numbers that come next are there already, because the writer's row was changed."""
         last_seq = select(AuditWriterRow.last_seq).where(AuditWriterRow.writer == self.writer).scalar_subquery()
         query = select(AuditRow.seq).where(AuditRow.writer == self.writer, AuditRow.seq > last_seq).limit(1)
         return connection.execute(query).first() is not None

@@ -2,7 +2,7 @@
 
 Records are read in the order of their chain, some at a time, a short transaction each, so that servers go on writing.
 What is read first can only be overtaken in the harmless direction: a record is there before the row that counts it is
-read, and a gap is a fault only if nobody has pruned it meanwhile.
+read, and a gap is a fault only if it was not pruned meanwhile.
 """
 
 from dataclasses import dataclass, field
@@ -97,7 +97,7 @@ class _Chain:
         return self._anchor(found) or self._walk(found)
 
     def _no_number(self, found: Head, bounds: tuple[Any, Any] | None) -> Fault | None:
-        """Numbers that nobody gave out: below the first, or (SQLite stores anything) none at all."""
+        """Numbers that were never assigned: below the first, or (SQLite stores anything) none at all."""
         if not all(isinstance(seq, int) for seq in (found.last.seq, found.removed.seq)):
             return Fault("changed writer", self._writer, 1, "its row holds something else than numbers")
         if bounds is None:

@@ -14,7 +14,7 @@ from llm_proxy.audit.file import remembered
 from llm_proxy.audit.notes import Note, place_of
 from llm_proxy.audit.verify import FAULTS, Report
 
-_LOOKS, _PAUSE_S = 5, 0.1  # at a last line that somebody may be writing just now
+_LOOKS, _PAUSE_S = 5, 0.1  # at a last line that may be being written
 
 
 def verify_file(paths: Sequence[Path], noted: Mapping[str, Note] | None, *, is_part: bool = False) -> Report:
@@ -110,7 +110,7 @@ class _Reader:
         chain = self._chains.pop(entry.writer, None)
         if chain is None:
             chain = _Chain(_anchored(entry, members))
-        self._chains[entry.writer] = chain  # last in the order: whoever wrote last is whose line may be cut off
+        self._chains[entry.writer] = chain  # last in the order: the last writer's line may be cut off
         if chain.fault is not None:
             return
         fault = follow(entry, chain.at) or self._differs(entry)

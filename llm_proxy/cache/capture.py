@@ -1,4 +1,4 @@
-"""What becomes of a provider's answer, and its body on its way into the store."""
+"""What becomes of a provider's response, and its body on its way into the store."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from llm_proxy.cache.streams import is_finished
 
 
 class Capture:
-    """Collects an answer's body while it passes, and stores it when it has come to its end.
+    """Collects a response's body while it passes, and stores it when it has come to its end.
 
     Args:
         entry: The entry without its content.
@@ -76,12 +76,12 @@ class Capture:
 
 
 class Answered(NamedTuple):
-    """What became of a provider's answer.
+    """What became of a provider's response.
 
     Attributes:
-        entry: To be served in its place: validated, or stale for want of better; None: the answer itself is passed on.
+        entry: To be served in its place: validated, or stale without a better one; None: pass the response on.
         result: `fresh`, `changed` or `failed` where an entry was to be validated, else None.
-        capture: Collects the answer's body, to be stored; None: it is not.
+        capture: Collects the response's body, to be stored; None: it is not.
         reason: Why it is not.
     """
 

@@ -1,7 +1,7 @@
 """One of several identical misses goes to the provider, the others wait for what it stores.
 
 Inside a worker the first is the leader. Among the workers of a machine the leaders compete for a lock on one byte of a
-file, whose offset is the key's hash: the kernel keeps such locks in no file content, and lets go of a dead worker's.
+file, whose offset is the key's hash: the kernel keeps such locks in no file content, and releases a dead worker's.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.near import Generation, Generations
 
 WAIT_S: Final = 60.0  # longest wait; then each goes on its own
-NOT_STORED_FOR_S: Final = 10.0  # so long nobody waits for a key whose answer was not to be stored
+NOT_STORED_FOR_S: Final = 10.0  # how long no request waits for a key whose response was not stored
 _REMEMBERED: Final = 4096
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.03
 
@@ -57,7 +57,7 @@ class Flight:
             self._woken.set()
 
     def bring(self, entry: Entry) -> None:
-        """A leader has the whole answer: who waits in this worker need not wait until it is stored."""
+        """A leader has the whole response: who waits in this worker need not wait until it is stored."""
         if self.is_leader and not self._is_over:
             self.brought = entry
             for follower in self._waiting:
@@ -105,7 +105,7 @@ class Flights:
         return None if self._landings is None else self._landings.of(primary)
 
     def board(self, key: str) -> Flight | None:
-        """Lead a flight, or join one; None where nobody need wait, because the answer is not one that is stored."""
+        """Lead a flight, or join one; None where waiting is useless, because the response is not stored."""
         if self._not_stored:
             until = self._not_stored.get(key)
             if until is not None:

@@ -7,7 +7,7 @@ from llm_proxy.cache import directives as parse
 from llm_proxy.cache.entry import Entry
 
 CONDITIONALS: Final = frozenset(("IF-NONE-MATCH", "IF-MODIFIED-SINCE", "IF-MATCH", "IF-UNMODIFIED-SINCE", "IF-RANGE"))
-_STRONG_AFTER_S: Final = 60.0  # RFC 9110 §8.8.2.2: a date so much older than the answer is a strong validator
+_STRONG_AFTER_S: Final = 60.0  # RFC 9110 §8.8.2.2: a date so much older than the response is a strong validator
 
 
 def is_not_modified(entry: Entry, if_none_match: Sequence[str], if_modified_since: str | None) -> bool:

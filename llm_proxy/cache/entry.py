@@ -145,7 +145,7 @@ def from_json(text: bytes) -> Entry:
 
 
 def _check(entry: Entry) -> None:
-    """Raises TypeError: somebody else has written this."""
+    """Raises TypeError: another program has written this."""
     texts = (entry.key, entry.target, entry.reason, *(text for field in entry.fields for text in field))
     numbers = (entry.requested_at, entry.initial_age_s, entry.lifetime_s, entry.while_revalidating_s, entry.if_error_s)
     optional = (entry.etag, entry.last_modified)

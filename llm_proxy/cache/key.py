@@ -25,7 +25,7 @@ _CASELESS: Final = frozenset(("ACCEPT", "ACCEPT-ENCODING", "ACCEPT-LANGUAGE"))
 def canonical_query(query: str) -> str:
     """The query with its parameters sorted by name; those of one name keep their order.
 
-    Names count as decoded, and `a[1]` as `a`: whoever reads them so must see their order unchanged. A query with `;`
+    Names count as decoded, and `a[1]` as `a`: such servers must see their order unchanged. A query with `;`
     is left alone, because some servers take it for a separator.
     """
     if "&" not in query or ";" in query:
@@ -44,7 +44,7 @@ def canonical_target(method: str, path: str, query: str) -> str:
 
 
 def project_part(project: str) -> str:
-    """The project as it stands in keys; ids of ours stay as they are."""
+    """Return the project as it stands in keys; valid ids stay unchanged."""
     return quote(project, safe="")
 
 
@@ -105,7 +105,7 @@ def _normal(name: str, value: str) -> str:
 
 
 def vary_names(lines: Sequence[str]) -> tuple[str, ...] | None:
-    """The names that an answer varies by, in upper case and sorted; None for `*`. Empty: it has no Vary.
+    """The names that a response varies by, in upper case and sorted; None for `*`. Empty: it has no Vary.
 
     Origin is left out: what varies by it are the Access-Control fields, which are not stored.
     """

@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class StoredResponse(NamedTuple):
-    """An answer made from an entry. `is_conditional`: it is a 304 that we decided on."""
+    """A response made from an entry. `is_conditional`: it is a 304 that we decided on."""
 
     status: int
     reason: str
@@ -67,7 +67,7 @@ class Inquiry:
     Attributes:
         capture: Collects the response that will be stored; None: it is not stored.
         is_framed: Whether the end of the response's body is marked by more than the connection's.
-        flight: The exchange that others wait for; None where nobody does.
+        flight: The exchange that others wait for; None where none waits.
         number: The last purge that is known; None: purges are not known, so nothing is served or stored.
     """
 
@@ -185,7 +185,7 @@ class Inquiry:
     # -- sharing one exchange -----------------------------------------------------------------------------------------
 
     def board(self) -> Flight | None:
-        """Lead or join the exchange of others who ask the same; None where this request needs one of its own."""
+        """Lead or join the exchange of others who ask the same; None where this request needs its own one."""
         entry = self.found.entry
         if self._method == "HEAD" or self._conditionals or self.is_partial or self.number is None:
             return None
@@ -210,23 +210,23 @@ class Inquiry:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether somebody's exchange of this kind has ended since the look-up, so that another may find its answer."""
+        """Whether another exchange of this kind has ended since the look-up, so that another may find its response."""
         return self._landings != self._cache.flights.landings(self._primary)
 
     def land(self, *, is_storable: bool = True, is_abandoned: bool = False) -> None:
-        """The exchange is over, or its answer is not one that is stored: the others go on. Repeats do nothing."""
+        """The exchange is over, or its response is not one that is stored: the others go on. Repeats do nothing."""
         if self.flight is not None:
             self.flight.land(is_storable=is_storable, is_abandoned=is_abandoned)
 
-    # -- the provider's answer ----------------------------------------------------------------------------------------
+    # -- the provider's response ---------------------------------------------------------------------------------------
 
     def conditions(self) -> Pairs:
-        """Fields to add to the request that is sent, in upper case; none where the client has conditions of its own."""
+        """Fields to add to the request that is sent, in upper case; none where the client has its own conditions."""
         entry = self.found.entry
         return conditions(entry) if entry is not None and not self._conditionals and not self.is_partial else []
 
     def failed(self) -> Entry | None:
-        """There was no answer: the stale entry that may be served instead (RFC 5861)."""
+        """There was no response: the stale entry that may be served instead (RFC 5861)."""
         entry = self.found.entry
         is_allowed = entry is not None and may_serve_on_error(entry, self._wishes, None, self._cache.clock())
         return entry if is_allowed else None
@@ -272,7 +272,7 @@ class Inquiry:
             _log.exception("a response was not stored")
 
     def keep(self, entry: Entry) -> bool:
-        """Store an answer that came whole, and let those go on who wait for it."""
+        """Store a response that came whole, and let those go on who wait for it."""
         if self.flight is not None:
             self.flight.bring(entry)
         try:

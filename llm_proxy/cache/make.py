@@ -37,7 +37,7 @@ def make_cache(settings: Settings, engine: Engine, provider: str) -> ResponseCac
     kept = store
 
     def apply(purges: Sequence[tuple[int, Scope]]) -> None:
-        for number, scope in purges if kept.is_local else ():  # Redis was cleared by whoever purged
+        for number, scope in purges if kept.is_local else ():  # the purging worker cleared Redis
             kept.remove(scope, number)
 
     return ResponseCache(
@@ -66,7 +66,7 @@ def _redis_store(settings: Settings) -> RedisStore | None:
         _log.warning("the cache's Redis address is none, answers are kept on this machine: expected %s", error)
         return None
     connect = partial(redisclient.connect, target, max_connections=settings.redis_cache_pool_size)
-    # The whole look-up has a bound of its own where sockets are gevent's; elsewhere each of its two reads gets a half.
+    # The whole look-up has its own bound where sockets are gevent's; elsewhere each of its two reads gets a half.
     quick_s = LOOK_UP_LIMIT_S if monkey.is_module_patched("socket") else LOOK_UP_LIMIT_S / 2
     return RedisStore(
         connect(timeout_s=quick_s),

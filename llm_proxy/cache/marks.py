@@ -49,7 +49,7 @@ class Marks:
             _log.error("no room on the disk for the cache's table of writes: nothing is served from the cache")
 
     def arm(self) -> None:
-        """An answer is about to be fetched that may be stored: from now on writes are noted."""
+        """A response is about to be fetched that may be stored: from now on writes are noted."""
         table = self._file.content_if_room()
         if table is not None and not table[_ARMED]:
             table[_ARMED] = 1

@@ -197,7 +197,7 @@ class MemoryStore:
         where, values = _where(scope)
         removed = 0
         with self._failing, self._writing() as execute:
-            execute(_FREE_OLD, (self._clock(),))  # nobody would have been served these: they do not count
+            execute(_FREE_OLD, (self._clock(),))  # these could not be served any more: they do not count
             removed = int(execute(f"DELETE FROM entries WHERE number < ? AND {where}", (number, *values)).rowcount)  # noqa: S608
         if removed:
             self._near.generations.all_changed()

@@ -1,7 +1,7 @@
 """Copies of a worker's own in front of the machine's store: what is asked for again and again is not read again.
 
 A copy is good as long as nothing was stored under its primary key, and nothing taken out of the store, by any worker:
-each has a mark in a memory-mapped table that whoever changes it overwrites with something that was never there. An
+each has a mark in a memory-mapped table that each writer overwrites with a value that was never there. An
 entry that merely went for lack of room may still be served; whether it is fresh, purged or outdated by a write is asked
 of every entry anyway.
 """

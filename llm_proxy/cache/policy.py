@@ -27,7 +27,7 @@ _HOP_BY_HOP: Final = frozenset(
 _OF_ONE_EXCHANGE: Final = frozenset(
     ("set-cookie", "age", "cache-status", "x-accel-buffering", "x-request-id", "x-correlation-id")
 ) | frozenset(("x-upstream-request-id", "x-llm-proxy-remote-duration", "x-llm-proxy-remote-duration-ms"))
-NEVER_STORED: Final = _HOP_BY_HOP | _OF_ONE_EXCHANGE  # RFC 9111 §3.1, DP-148; names in lower case
+NEVER_STORED: Final = _HOP_BY_HOP | _OF_ONE_EXCHANGE  # RFC 9111 §3.1; names in lower case
 _NEVER_STORED_BEGIN: Final = ("access-control-", "x-proxy", "x-upstream-request-", "x-cache-debug")
 _NOT_FRESHENED: Final = frozenset(("content-length", "content-encoding", "content-md5", "content-range", "etag"))
 
@@ -99,7 +99,7 @@ def wishes(cache_control: Sequence[str], pragma: Sequence[str] = ()) -> Wishes:
 
 
 def _forced(found: Directives) -> tuple[int, str]:
-    """DP-132, DP-139: `public` and s-maxage, then max-age."""
+    """Return the forced directives: `public` and s-maxage, then max-age."""
     if "public" not in found:
         return 0, ""
     for name, mark in (("s-maxage", "smax"), ("max-age", "max")):
@@ -194,7 +194,7 @@ def _forbidden(heard: Heard, found: Directives, rules: Rules) -> str | None:
         if name in found:
             return f"ttl-zero-{name}"
     if "no-store" in parse.directives(parse.values(heard.fields, "surrogate-control")):
-        return "ttl-zero-no-store"  # a word to caches like this one; the rest of that field is nobody's standard
+        return "ttl-zero-no-store"  # a word to caches like this one; the rest of that field is not standardized
     if is_event_stream(heard.fields) and not (rules.stores_streams and heard.wishes.forced_s):
         return "streaming-response"
     length = next(iter(parse.values(heard.fields, "content-length")), "")
@@ -202,7 +202,7 @@ def _forbidden(heard: Heard, found: Directives, rules: Rules) -> str | None:
 
 
 def is_event_stream(fields: Fields) -> bool:
-    """DP-98."""
+    """Return whether the fields announce an event stream."""
     return any("text/event-stream" in value.lower() for value in parse.values(fields, "content-type"))
 
 
@@ -212,7 +212,7 @@ def _may_share(found: Directives) -> bool:
 
 
 def _may_be_stale(found: Directives, is_allowed: bool) -> bool:
-    """RFC 9111 §4.2.4. An s-maxage forbids it too, unless the same answer allows it in so many words (RFC 5861)."""
+    """RFC 9111 §4.2.4. An s-maxage forbids it too, unless the same response allows it in so many words (RFC 5861)."""
     if any(name in found for name in ("no-cache", "must-revalidate", "proxy-revalidate")):
         return False
     return "s-maxage" not in found or is_allowed
@@ -338,7 +338,7 @@ def is_for_others(entry: Entry) -> bool:
 
 
 def may_serve_on_error(entry: Entry, asked: Wishes, status: int | None, now: float) -> bool:
-    """RFC 5861 §4; `status` None: there was no answer at all."""
+    """RFC 5861 §4; `status` None: there was no response at all."""
     if status is not None and status not in _STALE_STATUSES:
         return False
     if asked.no_cache or not entry.may_be_stale:
@@ -375,6 +375,6 @@ def freshened(entry: Entry, heard: Heard, rules: Rules) -> Entry:
         ],
     )
     judged = storable(merged, replace(rules, stores_streams=rules.stores_streams or entry.is_stream))
-    if isinstance(judged, Refused):  # it says now that it must not be kept: of no use after this answer
+    if isinstance(judged, Refused):  # it says now that it must not be kept: of no use after this response
         return replace(entry, fields=tuple(fields), received_at=heard.received_at, lifetime_s=0.0, may_be_stale=False)
     return replace(judged, key=entry.key, target=entry.target, vary=entry.vary, content=entry.content)

@@ -138,7 +138,7 @@ class Purges:
         """Whether what is known is recent enough to serve by; looks at the list when it is not. Never raises.
 
         Args:
-            at_least: A number that somebody has heard of: knowledge below it is old, whatever its age.
+            at_least: A number that a worker has heard of: knowledge below it is old, whatever its age.
         """
         if self._clock() - self._looked_at < KNOWN_FOR_S and max(self.number, self._refuted) >= at_least:
             return True
@@ -146,9 +146,9 @@ class Purges:
             return False
         with self._lock:
             if self._clock() - self._looked_at < KNOWN_FOR_S and max(self.number, self._refuted) >= at_least:
-                return True  # somebody else has looked meanwhile
+                return True  # another request has looked meanwhile
             is_known = self._look()
-            self._refuted = at_least if is_known else 0  # a number that the database has not is nobody's purge
+            self._refuted = at_least if is_known else 0  # a number that the database does not have is no purge
             return is_known
 
     def _look(self) -> bool:

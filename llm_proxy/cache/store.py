@@ -43,7 +43,7 @@ class Store(Protocol):
         """Write down what is written behind."""
 
     def stored_bytes(self) -> float:
-        """What it holds; 0 where somebody else counts that."""
+        """What it holds; 0 where the backend counts that."""
 
     def close(self) -> None:
         """Let go of files and connections."""

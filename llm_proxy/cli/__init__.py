@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
 COMMANDS = {
-    "admin": ("llm_proxy.cli.admin:admin", "Serve the admin UI in a process of its own."),
+    "admin": ("llm_proxy.cli.admin:admin", "Serve the admin UI in its own process."),
     "audit": ("llm_proxy.cli.audit:audit", "The audit trail."),
     "benchmark": ("llm_proxy.cli.benchmark:benchmark", "Measure requests through a proxy."),
     "completion": ("llm_proxy.cli.completion:completion", "Print a shell's completion script."),

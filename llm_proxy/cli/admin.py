@@ -1,4 +1,4 @@
-"""`llm-proxy admin`: the admin UI in a process of its own, over the management API of a proxy."""
+"""`llm-proxy admin`: the admin UI in its own process, over the management API of a proxy."""
 
 import signal
 import socket
@@ -26,7 +26,7 @@ _TIMEOUT_S = 10.0  # of connecting, and of each silence
 @click.option("--api-base-url", metavar="URL", help="Proxy to talk to (ADMIN_UI_API_BASE_URL).")
 @click.option("--management-token", metavar="TOKEN|-|@FILE", help="Its bearer (MANAGEMENT_TOKEN).")
 def admin(listen: str | None, api_base_url: str | None, management_token: str | None) -> None:
-    """Serve the admin UI in a process of its own."""
+    """Serve the admin UI in its own process."""
     found = settings(ADMIN_UI_LISTEN_ADDR=listen, ADMIN_UI_API_BASE_URL=api_base_url)
     credential = (read_secret("--management-token", management_token) or found.management_token or "").strip()
     if not credential:

@@ -73,7 +73,7 @@ def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @plain_option("--page", type=click.IntRange(1), metavar="N", help="Page (1).")
 @plain_option("--page-size", type=click.IntRange(1, 100), metavar="N", help="Records a page (20).")
 @plain_option("--limit", type=click.IntRange(1, 100), metavar="N", help="Records, by cursor in place of pages.")
-@click.option("--cursor", metavar="TEXT", help="Where the last answer ended.")
+@click.option("--cursor", metavar="TEXT", help="Where the last response ended.")
 @output.wide_option
 @click.option("--oldest-first", is_flag=True, help="In the order in which things happened.")
 def list_events(

@@ -44,9 +44,9 @@ _HITS = ("hit", "conditional-hit")
 @plain_option("--concurrency", "-c", type=click.IntRange(1), metavar="N", default=1, help="Requests at once (1).")
 @click.option("--json", "body", metavar="BODY", help="JSON body of each request; @FILE reads a file.")
 @click.option("--method", default="POST", metavar="METHOD", help="Method (POST).")
-@click.option("--cache", is_flag=True, help="Let the proxy store the answers.")
+@click.option("--cache", is_flag=True, help="Let the proxy store the responses.")
 @plain_option("--cache-ttl", type=click.IntRange(0), metavar="S", default=0, help="For so long; 0 = 86400.")
-@click.option("--debug", is_flag=True, help="Show each answer's status and fields on stderr.")
+@click.option("--debug", is_flag=True, help="Show each response's status and fields on stderr.")
 @output.form_option
 def benchmark(
     base_url: str,
@@ -158,7 +158,7 @@ class Load:
 
 
 def upstream_s(answer: http.client.HTTPResponse) -> float | None:
-    """What the answer's fields say about the provider's time; None when they say nothing."""
+    """What the response's fields say about the provider's time; None when they say nothing."""
     start, stop = answer.getheader("X-UPSTREAM-REQUEST-START"), answer.getheader("X-UPSTREAM-REQUEST-STOP")
     try:
         if start and stop:

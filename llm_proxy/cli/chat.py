@@ -32,7 +32,7 @@ def openai() -> None:
 @click.option("--temperature", type=click.FloatRange(0, 2), metavar="X", default=0.7, help="Temperature (0.7).")
 @plain_option("--max-tokens", type=click.IntRange(0), metavar="N", default=0, help="Longest answer; 0 = no limit.")
 @click.option("--system", default="You are a helpful assistant.", metavar="TEXT", help="System prompt.")
-@click.option("--stream/--no-stream", default=True, help="Show the answer as it comes (on).")
+@click.option("--stream/--no-stream", default=True, help="Show the response as it comes (on).")
 @click.option("--verbose", "-v", is_flag=True, help="Print ids and token counts to stderr.")
 def chat(
     proxy: str | None,
@@ -90,7 +90,7 @@ class Talk:
     _session: requests.Session = field(default_factory=requests.Session)
 
     def turn(self, line: str) -> None:
-        """Send one message and show the answer. Raises CommandError."""
+        """Send one message and show the response. Raises CommandError."""
         messages = [*self.messages, {"role": "user", "content": line}]
         try:
             with self._post(messages) as answer:
@@ -132,7 +132,7 @@ def _whole(answer: requests.Response) -> Iterator[str]:
     try:
         yield answer.json()["choices"][0]["message"]["content"] or ""
     except (ValueError, KeyError, IndexError, TypeError):
-        raise CommandError("the answer is no chat completion") from None
+        raise CommandError("the response is no chat completion") from None
 
 
 def _streamed(answer: requests.Response) -> Iterator[str]:

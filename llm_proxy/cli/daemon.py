@@ -1,4 +1,4 @@
-"""A server in the background: its pid file, and letting go of the terminal."""
+"""A server in the background: its pid file, and releasing the terminal."""
 
 import os
 import time
@@ -19,7 +19,7 @@ def claim(pid_path: Path) -> None:
     except FileNotFoundError:
         pid = 0
     except (OSError, ValueError):
-        raise CommandError(f"{pid_path} is there and is no pid file of ours") from None
+        raise CommandError(f"{pid_path} exists but is not an llm-proxy pid file") from None
     if pid and _is_alive(pid):
         raise CommandError(f"already running with pid {pid} ({pid_path})")
     try:
@@ -58,7 +58,7 @@ def start(
 
 
 def _become_daemon(command: list[str], variables: Mapping[str, str], log: int, writer: int) -> None:
-    """A session of its own and a second fork, so that no terminal can come back; never returns."""
+    """Its own session and a second fork, so that no terminal can come back; never returns."""
     try:
         os.setsid()
         if os.fork():
@@ -85,7 +85,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _is_zombie(pid: int) -> bool:
-    """Ended, but nobody has collected it (an init that does not reap)."""
+    """Whether it has ended without being collected (an init that does not reap)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:

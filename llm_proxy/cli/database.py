@@ -48,7 +48,7 @@ _SEALING = {
         "llm_proxy.cli.sealing:encrypt_status",
         "Count provider keys by key, and tokens by form.",
     ),
-    "re-encrypt": ("llm_proxy.cli.sealing:re_encrypt", "Seal provider keys anew under ENCRYPTION_KEY."),
+    "re-encrypt": ("llm_proxy.cli.sealing:re_encrypt", "Seal provider keys again under ENCRYPTION_KEY."),
     "decrypt": ("llm_proxy.cli.sealing:decrypt", "Store provider keys in clear again."),
 }
 

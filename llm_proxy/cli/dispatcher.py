@@ -35,7 +35,7 @@ _OPEN_S = 1.5  # for it to reach the bus afterwards: one that is unavailable is 
 
 
 class _Runner(Group):
-    """A group that is a command of its own when no subcommand is named."""
+    """A group that is its own command when no subcommand is named."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Without arguments it runs; it does not show its help."""
@@ -158,7 +158,7 @@ def _variables(flags: dict[str, str]) -> dict[str, str]:
 
 
 def _detach(command: list[str], variables: dict[str, str], log_file: Path, pid_file: str | None) -> int:
-    """A session of its own; its output goes to the log file. Raises CommandError when it ends at once."""
+    """Its own session; its output goes to the log file. Raises CommandError when it ends at once."""
     pid_path = Path(pid_file) if pid_file else None
     if pid_path is not None:
         daemon.claim(pid_path)

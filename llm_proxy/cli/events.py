@@ -19,7 +19,7 @@ from llm_proxy.settings import Settings
 
 _COLOURS = {1: "white", 2: "green", 3: "cyan", 4: "yellow", 5: "red"}
 _NO_SOURCE = (
-    "the in-memory bus shows its events to nobody outside the server: set FILE_EVENT_LOG (or name it with --file), or "
+    "the in-memory bus shows its events only inside the server: set FILE_EVENT_LOG (or name it with --file), or "
     "use a Redis bus"
 )
 

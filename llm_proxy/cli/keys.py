@@ -24,7 +24,10 @@ def key() -> None:
 
 def _grant_options(command: Any) -> Any:
     for names, options in (
-        (["--duration"], {"metavar": "TIME|none", "help": "Lives so long: minutes, or 90m, 24h, 7d; none = for ever."}),
+        (
+            ["--duration"],
+            {"metavar": "TIME|none", "help": "Lifetime: minutes, or 90m, 24h, 7d; none = no end."},
+        ),
         (["--all-projects"], {"is_flag": True, "help": "All projects, those that are made later too."}),
         (
             ["--project-id", "--project", "project_ids"],

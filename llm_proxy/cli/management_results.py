@@ -16,7 +16,7 @@ def result(status: int, content: bytes) -> Any:
     except ValueError:
         value = None
         if status < 300:
-            raise CommandError("the server's answer is no JSON; is this an llm-proxy?") from None
+            raise CommandError("the server's response is no JSON; is this an llm-proxy?") from None
     if status < 300:
         return value
     about = value if isinstance(value, dict) else {}

@@ -20,7 +20,7 @@ _POLL_S = 0.02
 
 
 class Children:
-    """Processes by name. Each has a session of its own: a Ctrl-C reaches the parent alone, which then stops them."""
+    """Processes by name. Each has its own session: a Ctrl-C reaches the parent alone, which then stops them."""
 
     def __init__(self) -> None:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}

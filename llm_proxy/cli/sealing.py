@@ -100,7 +100,7 @@ def _name(key: str, ring: KeyRing) -> str:
 @_dry_run
 @output.output_options
 def re_encrypt(db: str | None, dry_run: bool) -> None:
-    """Seal provider keys anew under ENCRYPTION_KEY.
+    """Seal provider keys again under ENCRYPTION_KEY.
 
     To rotate: give every server the new key as ENCRYPTION_KEY and the old one in ENCRYPTION_KEY_PREVIOUS, run this,
     then take the old one away. A run that was broken off is repeated.
@@ -133,7 +133,7 @@ class _Action(Protocol):
 
 
 def _with_bar(action: _Action, engine: Engine, ring: KeyRing, dry_run: bool) -> sealing.Done:
-    """Run it under a progress bar on stderr; where nobody looks, without one."""
+    """Run it under a progress bar on stderr if it is a terminal."""
     if not output.is_terminal():
         return action(engine, ring, dry_run=dry_run, progress=lambda _: None)
     total, errors = sealing.count(engine), sys.stderr
@@ -145,7 +145,7 @@ def _tell(done: sealing.Done, verb: str, skipped: str, dry_run: bool) -> None:
     value = {verb.replace("-", "_"): done.changed, "skipped": done.skipped, "broken": done.broken, "dry_run": dry_run}
     output.emit(value, lambda: f"API keys: {done.changed} {verb}, {done.skipped} {skipped}")
     if done.broken:
-        raise CommandError("\n".join(f"the key of project {row} does not open: set it anew" for row in done.broken))
+        raise CommandError("\n".join(f"the key of project {row} does not open: set it again" for row in done.broken))
 
 
 def _record(engine: Engine, settings: Settings, dry_run: bool, **counts: int) -> None:

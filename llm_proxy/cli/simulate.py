@@ -1,4 +1,4 @@
-"""`llm-proxy simulate-provider`: the simulated provider as a process of its own."""
+"""`llm-proxy simulate-provider`: the simulated provider as its own process."""
 
 import signal
 import sys
@@ -31,9 +31,9 @@ from llm_proxy_simulator.plan import Plan, read_rules_file
 @click.option("--log", type=click.Path(dir_okay=False, path_type=Path), help="File for a JSON line per request.")
 @click.option("--faults", type=click.Path(dir_okay=False, path_type=Path), help="Rules file, YAML or JSON.")
 @click.option("--key", metavar="KEY|-|@FILE", help="Demand this provider key; - reads stdin, @ a file.")
-@plain_option("--events", type=click.IntRange(0), metavar="N", help="Words of an answer, events of a stream.")
+@plain_option("--events", type=click.IntRange(0), metavar="N", help="Words of a response, events of a stream.")
 @click.option("--interval", "interval_s", cls=DurationOption, default="20ms", help="Between events (20ms).")
-@click.option("--delay", "delay_s", cls=DurationOption, default="0", help="Before each answer (0).")
+@click.option("--delay", "delay_s", cls=DurationOption, default="0", help="Before each response (0).")
 @click.option("--tls-cert", type=click.Path(dir_okay=False, path_type=Path), help="Serve HTTPS with this chain.")
 @click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="The chain's private key.")
 def simulate_provider(

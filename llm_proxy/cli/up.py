@@ -158,7 +158,7 @@ def _make_env_file() -> None:
 
 
 def _load() -> Loaded:
-    """The settings, on loopback unless somebody said otherwise. Raises CommandError naming every fault."""
+    """The settings, on loopback unless an address is set. Raises CommandError naming every fault."""
     loaded = load_settings()
     if "LISTEN_ADDR" not in loaded.sources:
         loaded = load_settings(LISTEN_ADDR=_ADDRESS)

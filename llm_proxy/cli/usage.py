@@ -77,7 +77,7 @@ def usage() -> None:
 @click.option("--token-id", metavar="ID", help="Only this token.")
 @click.option("--model", metavar="NAME", help="Only this model.")
 @plain_option("--limit", type=click.IntRange(1, 100), metavar="N", help="Rows at most; without it, all.")
-@click.option("--cursor", metavar="TEXT", help="Where the last answer ended.")
+@click.option("--cursor", metavar="TEXT", help="Where the last response ended.")
 def show(
     since: str | None,
     until: str | None,

@@ -53,7 +53,7 @@ class Container(Proxy):
             self._meet_peers()
             self._keeping = gevent.spawn(self._keep_house)
             self._watching_loop = runtime_metrics.watch_loop()
-        else:  # a development server with threads: nobody turns gevent's loop
+        else:  # a development server with threads: gevent's loop does not run
             threading.Thread(target=self._beat_in_a_thread, daemon=True).start()
         runtime_metrics.watch()
         watch = metrics.SAMPLER.watch

@@ -1,4 +1,4 @@
-"""Statements of the hot path: driver cursors on a few connections of their own, autocommit, no ORM.
+"""Statements of the hot path: driver cursors on a few their own connections, autocommit, no ORM.
 
 SQL is written once, with `?` for parameters; times are bound by `time()` and read by `types.from_column`.
 """
@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 CONNECTIONS = 4
 _TRUSTED_S = 1.0  # a connection that was idle for longer is looked at before it is used
 LIMIT_S = 1.0  # of a statement, its connection included
-WARM_LIMIT_S = 1.0  # of a connection that nobody waits for
+WARM_LIMIT_S = 1.0  # of a connection that no request waits for
 BATCH_LIMIT_S = 5.0
 WAIT_S = 1.0  # for a connection, before the database counts as away
 _STEPS = 5
@@ -32,7 +32,7 @@ _UNLIMITED = nullcontext()
 
 
 class _Patience:
-    """Raises DatabaseAway in its block after so many seconds in which this worker could have taken an answer.
+    """Raises DatabaseAway in its block after so many seconds in which this worker could have taken a response.
 
     Counted in steps, of which a turn of the event loop takes one at most: what a busy loop, or a process that gets no
     processor, did not come round to read is not the database's silence.
@@ -56,7 +56,7 @@ class _Patience:
 
 
 class BareStatements:
-    """Runs single statements, each a transaction of its own, and small batches in one transaction.
+    """Runs single statements, each its own transaction, and small batches in one transaction.
 
     Connections are opened when first needed, at most `connections` at once, and kept. One whose statement failed is
     closed and never used again. Drivers' errors are let through; `db.errors.is_unavailable` judges them.

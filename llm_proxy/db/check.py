@@ -34,7 +34,7 @@ def readiness(engine: Engine, meets: Callable[[], None] = lambda: None) -> str |
     asked_at, found = _KNOWN.get(engine, (-FRESH_S, None))
     if now - asked_at < FRESH_S:
         return found
-    _KNOWN[engine] = (now, found)  # whoever comes meanwhile gets the last answer
+    _KNOWN[engine] = (now, found)  # callers meanwhile get the last result
     found = _ask(engine, meets)
     if found == "database":
         found = _ask(engine, meets)

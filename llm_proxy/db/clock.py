@@ -33,7 +33,7 @@ def database_now(connection: Connection) -> datetime:
 
 
 def now_of(engine: Engine) -> datetime:
-    """Return the database's time, read on a connection of its own."""
+    """Return the database's time, read on its own connection."""
     with reading(engine) as connection:
         return database_now(connection)
 

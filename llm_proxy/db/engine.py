@@ -12,7 +12,7 @@ from llm_proxy.db.connector import Connector, connector_of, remember
 from llm_proxy.db.urls import UrlFault, parse
 from llm_proxy.settings import Settings
 
-_TWO_PASSWORDS = "DATABASE_PASSWORD has no effect: DATABASE_URL has a password of its own"
+_TWO_PASSWORDS = "DATABASE_PASSWORD has no effect: DATABASE_URL has its own password"
 READS = "llm_proxy_reads"  # execution option: the transaction writes nothing
 
 
@@ -40,7 +40,7 @@ def connector_of_settings(settings: Settings) -> Connector:
 
 
 def engine_of(connector: Connector, settings: Settings) -> Engine:
-    """An engine over a connector, pooled as MP-101 says."""
+    """An engine over a connector, with a bounded pool (docs/databases.md, Connections)."""
     engine = sqlalchemy.create_engine(
         connector.url, creator=connector.connect, hide_parameters=True, **_pool_options(connector, settings)
     )

@@ -54,7 +54,7 @@ class WouldLoseData(MigrationError):
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the database is away, overloaded or being restarted, so that the same call may work a moment later.
+    """Whether the database is unavailable, overloaded or restarting, so that the same call may work a moment later.
 
     Knows the errors of SQLAlchemy, of the three drivers, and ours. False for what a retry does not cure.
     """
@@ -99,7 +99,7 @@ def is_lost_race(error: BaseException) -> bool:
 
 
 def in_words(error: BaseException) -> str:
-    """What is wrong, for an operator: a few words of ours, never the driver's, which may repeat the address or user."""
+    """Say what is wrong, for an operator, without the driver's words, which may repeat the address or user."""
     cause = error.orig if isinstance(error, sa.DBAPIError) and error.orig is not None else error
     if isinstance(cause, pymysql.err.MySQLError) and cause.args:
         refusal = getattr(cause, "original_exception", None)  # PyMySQL wraps a failed handshake as 2003
@@ -123,7 +123,7 @@ def _tls_words(cause: object) -> str | None:
 
 
 def _otherwise(error: BaseException) -> str:
-    """For what has no words of its own."""
+    """For what has no its own words."""
     if is_unavailable(error):
         return "it does not answer"
     cause = error.orig if isinstance(error, sa.DBAPIError) and error.orig is not None else error

@@ -52,7 +52,7 @@ class Claim:
 
 
 class IdempotencyKeys:
-    """Keys and their answers, for a day; secrets in them for ten minutes, and only where they can be sealed."""
+    """Keys and their responses, for a day; secrets in them for ten minutes, and only where they can be sealed."""
 
     def __init__(self, engine: Engine, ring: KeyRing, now: Clock = database_now) -> None:
         self._engine, self._ring, self._now = engine, ring, now
@@ -91,7 +91,7 @@ class IdempotencyKeys:
         raise Conflict("the first call with this idempotency key still runs", code="idempotency_in_progress")
 
     def store(self, connection: Connection | None, path: str, key: str, answer: Answer) -> None:
-        """Write the answer, in the given transaction or one of its own."""
+        """Write the response, in the given transaction or its own one."""
         if connection is None:
             with writing(self._engine) as own:
                 self.store(own, path, key, answer)
@@ -125,7 +125,7 @@ class IdempotencyKeys:
         try:
             stored = json.loads(self._ring.open(found["answer"], _bound_to(found["path"], found["key"])))
         except UnopenableValue:
-            raise Conflict("the first answer can't be read any more", code="secret_already_shown") from None
+            raise Conflict("the first response can't be read any more", code="secret_already_shown") from None
         secret, body = stored["secret"], stored["body"]
         if secret is not None and (body.get(secret) is None or now - found["created_at"] >= SECRET_KEPT):
             shown = Conflict("the secret was shown already", code="secret_already_shown")

@@ -31,7 +31,7 @@ def migration_lock(engine: Engine, timeout_s: float) -> Iterator[None]:
         with _file_lock(Path(connector.where), timeout_s):
             yield
     else:
-        # A connection of its own for the whole run: these locks belong to the session that took them.
+        # Its own connection for the whole run: these locks belong to the session that took them.
         with engine.connect() as connection:
             connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             with _session_lock(connection, timeout_s):
@@ -55,7 +55,7 @@ def _file_lock(database: Path, timeout_s: float) -> Iterator[None]:
         _wait(take, timeout_s)
         yield
     finally:
-        os.close(descriptor)  # frees the lock; the file stays, so that nobody locks an unlinked one
+        os.close(descriptor)  # frees the lock; the file stays, so that no process locks an unlinked one
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def status(engine: Engine) -> Status:
 
 
 def version(connection: Connection) -> int:
-    """The version written in the database; 0 = never migrated. Raises MigrationError for what is no version of ours."""
+    """The version written in the database; 0 = never migrated. Raises MigrationError for an unknown version."""
     if "alembic_version" not in inspect(connection).get_table_names():
         return 0
     query = select(column("version_num", String())).select_from(table("alembic_version"))

@@ -1,4 +1,4 @@
-"""Provider keys sealed, sealed anew, opened; tokens hashed: in batches, while servers serve.
+"""Provider keys sealed, sealed again, opened; tokens hashed: in batches, while servers serve.
 
 Each row is changed only if it is still what was read, so that a key that is set meanwhile is never overwritten. A run
 that was broken off is repeated: what is done is skipped.

@@ -16,7 +16,7 @@ def to_column(dialect: str, instant: datetime) -> Any:
     """An aware instant in the form in which the driver of `dialect` (SQLAlchemy's name) binds it.
 
     Raises:
-        ValueError: The datetime is naive: nobody can tell which instant it means.
+        ValueError: The datetime is naive, so its instant is unknown.
     """
     if instant.tzinfo is None:
         raise ValueError("an aware datetime is needed")
@@ -80,7 +80,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 def ascii_text(length: int) -> String:
-    """Ids, hashes and words of ours: compared byte by byte on every database."""
+    """Ids, hashes and words of the program: compared byte by byte on every database."""
     return _exact(String(length), mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), length)
 
 
@@ -100,7 +100,7 @@ def exact_text(length: int) -> String:
 
 
 def long_text() -> Text:
-    """Text without a length of its own, compared exactly."""
+    """Text without its own length, compared exactly."""
     return Text().with_variant(mysql.TEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 
 

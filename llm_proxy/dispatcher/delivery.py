@@ -93,7 +93,7 @@ class Delivery:
                 self._send_all(items)
 
     def _try_deferred(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Once, without pauses: they hold up nobody. Returns the entries that are still to be sent.
+        """Once, without pauses, so that no other entry waits. Returns the entries that are still to be sent.
 
         Where none gets through, a fresh entry tells whether they are at fault themselves.
         """
@@ -133,7 +133,7 @@ class Delivery:
     # -- sending -----------------------------------------------------------------------------------------------------
 
     def _send_all(self, items: list[Item]) -> None:
-        """Until each is settled. During an outage that means for ever; a stop ends it."""
+        """Until each is settled. During an outage that means permanently; a stop ends it."""
         count, attempt, holds, recovered_before = len(items), 0, 0, self._recovered
         while True:
             items = self._attempt(items)
@@ -228,7 +228,7 @@ class Delivery:
         """They wait while others go on. Failing too often while others are delivered, an event is given up.
 
         Args:
-            has_progress: Whether others were delivered meanwhile; in an outage nobody is blamed.
+            has_progress: Whether others were delivered meanwhile; in an outage no event is blamed.
             is_flaky: Others failed, too, and were then delivered: failing says little about an event.
         """
         kept = []

@@ -169,7 +169,7 @@ class Loop:
         return found
 
     def _lost(self, exc: Exception) -> None:
-        """Redis is away: say so once, look for our own entries again when it is back."""
+        """Redis is unavailable: say so once, look for our own entries again when it is back."""
         if self._state.unreadiness != "redis":
             log.warning("Redis does not answer (%s); trying again", type(exc).__name__)
         self._state.redis_is_down(type(exc).__name__)

@@ -1,4 +1,4 @@
-"""The dispatcher's metrics. It is one process with a registry of its own, so nothing is folded."""
+"""The dispatcher's metrics. It is one process with its own registry, so nothing is folded."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 

@@ -40,10 +40,10 @@ class Transformer:
     """Makes payloads.
 
     Args:
-        key: The bus's key; with an entry's id it names events of producers that give no id of their own.
+        key: The bus's key; with an entry's id it names events of producers that give no their own id.
         methods: Those whose events are forwarded.
         estimator: None: unknown usage stays unknown.
-        is_verbose: Adds the answer's fields to the metadata.
+        is_verbose: Adds the response's fields to the metadata.
         keeps_binary: Adds binary bodies as base64.
     """
 

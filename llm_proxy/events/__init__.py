@@ -1,1 +1,1 @@
-"""Every exchange as one event: captured in passing, queued, and carried to whoever wants it (docs/events.md)."""
+"""Every exchange as one event: captured in passing, queued, and carried to its consumers (docs/events.md)."""

@@ -1,4 +1,4 @@
-"""What a bus is to its two ends: the worker's publisher, and whoever consumes (docs/events.md, "Buses")."""
+"""What a bus is to its two ends: the worker's publisher and its consumers (docs/events.md, "Buses")."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ class Bus(Protocol):
     """The producer's end. One greenlet of a worker uses it; every call is bounded and may raise BusUnavailable."""
 
     def reserve(self, count: int) -> int:
-        """The first of `count` numbers for LogID that nobody else gets."""
+        """The first of `count` numbers for LogID that no other caller gets."""
 
     def room(self) -> float:
         """How many events may still go before it is asked again; 0 or less while consumers are too far behind."""

@@ -121,7 +121,7 @@ class _Tap:
 
 
 class _Joined:
-    """Fields that wait for the end of a long answer: as one text they take a third of the memory, 3 KiB less each."""
+    """Fields that wait for the end of a long response: as one text they take a third of the memory, 3 KiB less each."""
 
     __slots__ = ("_text",)
 
@@ -202,7 +202,7 @@ class Capture:
         self._request.append(chunk)
 
     def request_rest(self, size: int) -> None:
-        """So many more bytes of the request's content went there, which nobody wants to keep."""
+        """So many more bytes of the request's content went there, which no tap keeps."""
         self._request.total += size
 
     @property
@@ -227,7 +227,7 @@ class Capture:
                 return
 
     def response_data(self, chunk: bytes) -> None:
-        """A piece of the answer's content went to the client."""
+        """A piece of the response's content went to the client."""
         self._response.append(chunk)
 
     def finish(
@@ -246,12 +246,12 @@ class Capture:
         event_id: str = "",
         usage: Callable[[], dict[str, int] | None] | None = None,
     ) -> None:
-        """The exchange is over: note its facts, mask what was kept, let go of the rest.
+        """The exchange is over: note its facts, mask what was kept, release the rest.
 
         Args:
             status: As sent to the client, or as the accounting table says for one that left.
             secrets: The caller's token and the provider's key, in clear.
-            is_complete: False when the answer was broken off: `ResponseTruncated`.
+            is_complete: False when the response was broken off: `ResponseTruncated`.
             error: Why the provider was not reached: host and cause.
             event_id: Default: a new UUIDv7.
             usage: Tells what the exchange used, when the event is made.

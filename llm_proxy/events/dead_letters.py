@@ -1,4 +1,4 @@
-"""Events that cannot be delivered, kept with the reason until somebody looks at them."""
+"""Events that cannot be delivered, kept with the reason until an operator looks at them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -110,7 +110,7 @@ def _snake(name: str) -> str:
 def from_line(line: bytes) -> Event:
     """The event of a line that `to_line` made, for replaying it. Raises ValueError when it is none.
 
-    Bodies are what the line has: text and JSON, streams already merged, so the answer's coding no longer applies.
+    Bodies are what the line has: text and JSON, streams already merged, so the response's coding no longer applies.
     """
     found = orjson.loads(line)
     if not isinstance(found, dict) or "request_id" not in found or "path" not in found:

@@ -26,7 +26,7 @@ def parse(line: bytes) -> Event | None:
         if isinstance(found, dict):
             return Event.from_wire(line) if "RequestID" in found else from_line(line)
     except ValueError:
-        pass  # a line that somebody else wrote, or half of one
+        pass  # a line of another writer, or half of one
     return None
 
 

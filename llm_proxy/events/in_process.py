@@ -9,7 +9,7 @@ from llm_proxy.events.usage import wire_of
 
 
 class InProcess:
-    """Empties a queue; nothing here can be away, so nothing is tried again or spooled.
+    """Empties a queue; nothing here can be unavailable, so nothing is tried again or spooled.
 
     Attributes:
         unseen: Exchanges that were not captured, and are not counted yet.

@@ -1,6 +1,6 @@
 """The `redis` bus, a list: the consumer's end (docs/events.md, "Redis list"; docs/adr/0082).
 
-A consumer moves elements from the list's right end to a processing list of its own, and removes them from there when
+A consumer moves elements from the list's right end to a processing its own list, and removes them from there when
 they are delivered. A key that expires says that it lives; who finds a processing list without one puts it back.
 """
 
@@ -69,7 +69,7 @@ class ListSource:
         self._reader.close()
 
     def tidy(self) -> None:
-        """Register processing lists that nobody has registered, once; `claim` looks after all that are."""
+        """Register unregistered processing lists, once; `claim` looks after all that are."""
         if self._has_scanned:
             return
         self._has_scanned = True

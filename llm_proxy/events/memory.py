@@ -85,7 +85,7 @@ class MemoryBus:
         return bool(self._subscriptions)
 
     def subscribe(self, most: int = 1000) -> Subscription:
-        """A queue of its own for at most so many events."""
+        """Its own queue for at most so many events."""
         subscription = Subscription(self, most)
         self._subscriptions.append(subscription)
         return subscription
@@ -102,7 +102,7 @@ class MemoryBus:
         return first
 
     def room(self) -> float:
-        """No bound: nobody's slowness holds the bus up."""
+        """No bound: a slow subscriber does not delay the bus."""
         return math.inf
 
     def publish(self, wires: Sequence[bytes]) -> None:
@@ -116,7 +116,7 @@ class MemoryBus:
                 subscription.put(wire)
 
     def count(self, events: int) -> None:
-        """Events that nobody subscribed to."""
+        """Events without a subscriber."""
         self._published += events
 
     def stats(self) -> MemoryStats:

@@ -149,7 +149,7 @@ class Publisher:
             self._greenlet = gevent.spawn(self._run)
 
     def reopen(self) -> None:
-        """SIGUSR1: the file sink lets go of its file."""
+        """SIGUSR1: the file sink releases its file."""
         self._lines.reopen()
 
     def close(self, *, cut: bool = False) -> None:
@@ -203,7 +203,7 @@ class Publisher:
         return not has_backlog or not self._link.is_up or self._link.is_behind
 
     def _pause_s(self) -> float | None:
-        """How long nothing needs doing unless an event comes; None: for ever."""
+        """How long nothing needs doing unless an event comes; None: permanently."""
         if self._in_process is not None:
             return None
         now = time.monotonic()

@@ -40,7 +40,7 @@ class ListBus:
 
     def __init__(self, client: Redis, key: str, max_len: int, count_lost: Callable[[int], None]) -> None:
         self._client, self._keys, self._max_len, self._count_lost = client, ListKeys(key), max_len, count_lost
-        self._has_consumers = True  # nothing is trimmed before it is known that nobody needs it
+        self._has_consumers = True  # nothing is trimmed before it is known that no consumer needs it
 
     def reserve(self, count: int) -> int:
         """Numbers from the counter beside the list."""

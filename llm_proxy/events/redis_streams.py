@@ -41,7 +41,7 @@ class StreamBus:
 
     def __init__(self, client: Redis, key: str, max_len: int) -> None:
         self._client, self._key, self._max_len = client, key, max_len
-        self._has_groups = True  # nothing is trimmed before it is known that nobody needs it
+        self._has_groups = True  # nothing is trimmed before it is known that no consumer needs it
 
     def reserve(self, count: int) -> int:
         """Numbers from the counter beside the stream."""

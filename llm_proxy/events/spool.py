@@ -1,8 +1,8 @@
 """Events on disk while the bus cannot take them (docs/adr/0081).
 
-A folder for the machine. Each worker appends to segments of its own and keeps a lock on a file of its own for as long
-as it lives; a lock that can be had is a dead worker's, and its segments are taken up by whoever gets it. The kernel
-lets go of locks however a process ends, so nothing needs to be told that it died.
+A folder for the machine. Each worker appends to its own segments and keeps a lock on its own file for as long
+as it lives; a lock that can be had is a dead worker's, and the process that gets it takes over its segments. The kernel
+releases locks however a process ends, so nothing needs to be told that it died.
 
 A segment is created at its full size, under the machine's lock, so the sum of all sizes is what is in use or promised,
 and the bound holds whatever the workers do at once. Within a segment come a head (magic, position of the next record
@@ -180,7 +180,7 @@ class Spool:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits for replay, of ours or of adopted ones."""
+        """Return whether nothing waits for replay, own or adopted."""
         return not self._adopted and (self._own is None or not self._own.pending_bytes)
 
     @property

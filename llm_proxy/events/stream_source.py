@@ -217,7 +217,7 @@ class StreamSource:
         return len(self._held)
 
     def keep(self) -> None:
-        """Reset the idle time of those that are still ours, so that nobody claims them."""
+        """Reset the idle time of those that are still ours, so that no other consumer claims them."""
         if not self._held:
             return
         ids = sorted(self._held, key=id_order)

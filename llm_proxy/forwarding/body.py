@@ -1,6 +1,6 @@
 """A request's body on its way to the provider: streamed through, or held so that it can be looked at first.
 
-Data-plane decision 3 and DP-86. Whatever becomes of it, the bytes that leave are the bytes that came. A body object has
+Bodies pass unread where no rule needs them, else they are held within limits. The bytes never change. A body object has
 `read1(n)`, `close()` and `received_bytes`; plain `bytes` are a whole body that was here at once.
 """
 
@@ -81,14 +81,14 @@ class StreamedBody:
 
 
 def open_body(source: Source, length: int | None, *, max_bytes: int = 0, waits: bool = False) -> bytes | StreamedBody:
-    """A body that nobody needs to look at.
+    """A body that no rule needs to read.
 
     `bytes` when all of it came with the first read: head and body can then leave in one piece. Without a byte of it
     nothing is dispatched: a client that stops behind its head, or whose first chunk is malformed, is charged nothing.
 
     Args:
         length: Content-Length; None when chunked.
-        waits: The client asked to be told when to go on (Expect), so reading is left to whoever forwards that.
+        waits: The client asked to be told when to go on (Expect), so reading is left to the part that forwards that.
     """
     check_declared(length, max_bytes)
     if waits:
@@ -193,7 +193,7 @@ class HeldBody:
                 view = view[self._file.write(view) :]
 
     def content(self) -> bytes:
-        """All of it, in memory; bounded by whoever filled it."""
+        """Return all of it, in memory; its writer bounds the size."""
         if self._file is None:
             return bytes(self._memory)
         self._file.seek(0)

@@ -185,7 +185,7 @@ def _remember(fates: dict[str, bytes], name: str, fate: bytes) -> None:
 
 # -- provider → client ------------------------------------------------------------------------------------------------
 
-# Ours on every answer: a provider that is a proxy of this kind itself sends them as well.
+# Ours on every response: a provider that is a proxy of this kind itself sends them as well.
 REPLACED: Final = (
     frozenset(
         (
@@ -199,7 +199,7 @@ REPLACED: Final = (
     | frozenset(("X-UPSTREAM-REQUEST-START", "X-UPSTREAM-REQUEST-STOP", "X-LLM-PROXY-REMOTE-DURATION-MS"))
     | {"X-LLM-PROXY-REMOTE-DURATION", "X-PROXY-CACHE", "X-PROXY-CACHE-KEY", "X-CACHE-DEBUG"}
 )
-REPLACED_WITH_ORIGIN: Final = "ACCESS-CONTROL-ALLOW-ORIGIN"  # two of them and no browser takes the answer
+REPLACED_WITH_ORIGIN: Final = "ACCESS-CONTROL-ALLOW-ORIGIN"  # two of them and no browser takes the response
 REPLACED_WITH_CORRELATION: Final = "X-CORRELATION-ID"
 
 _DROPPED_ANSWER: Final = HOP_BY_HOP | REPLACED | {"SET-COOKIE", "SET-COOKIE2"}

@@ -260,7 +260,10 @@ class Pipeline:
         exchange.unit = self._admission.take(token)  # 16
         exchange.dispatched()
         answer = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)  # 17
-        forward.fields, forward.body = [], None  # the answer refers to its request: a long one need not hold all of it
+        forward.fields, forward.body = (
+            [],
+            None,
+        )  # a long response must not hold its request
         try:
             return self._respond(exchange, answer)  # 18
         except BaseException:
@@ -319,7 +322,7 @@ class Pipeline:
         """Step 18: the header section for the client, and the relay of the body."""
         is_for_browser = bool(exchange.request.values.get("ORIGIN"))
         passed = response_fields(answer.fields, _REPLACED_FOR_BROWSERS if is_for_browser else _REPLACED)
-        answer.fields = []  # a long answer need not hold them twice
+        answer.fields = []  # a long response need not hold them twice
         self._response_started(exchange, answer, passed.is_event_stream)
         fields = passed.fields
         found = self._cache.on_response(exchange, answer.status, answer.reason, fields, is_framed=passed.is_framed)

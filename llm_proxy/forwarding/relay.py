@@ -24,10 +24,10 @@ class Relay:
     once), where a bare generator's `finally` would not run.
 
     Args:
-        answer: The provider's answer.
+        answer: The provider's response.
         settle: Gets what ended the body (None for the provider's own end), the bytes that the server took, and whether
             the body had come to its own end; must not raise.
-        has_content: False for HEAD, 204 and 304 (RFC 9110 §6.4.1): a body that nobody iterates is whole.
+        has_content: False for HEAD, 204 and 304 (RFC 9110 §6.4.1): a body that is not iterated is complete.
         is_stream: Yield b"" first: the server then sends the head at once instead of with the first piece.
         taps: Each gets every piece before the client does; taps keep references and parse after the end.
 

@@ -97,7 +97,7 @@ class ProxyRequest:
         self.received_at = time.time() - (now - self.received_s)
 
     def again(self, without: Collection[str]) -> "ProxyRequest":
-        """A GET of the same target in the client's name, without these fields, body and client; with ids of its own."""
+        """A GET of the same target in the client's name, without these fields, body and client; with its own ids."""
         fields = [field for field in self.fields if field[0] not in without]
         return ProxyRequest("GET", self.target, fields, client_addr=self.client_addr)
 
@@ -117,7 +117,7 @@ def client_address(peer: str | None, forwarded_for: Iterable[str], trusted: Sequ
     """The client's address.
 
     The peer, unless it is a trusted proxy: then the right-most entry of X-Forwarded-For that is none. An entry that is
-    no address ends the search: what is left of it was written by nobody we trust.
+    no address ends the search: what is left of it comes from no trusted proxy.
 
     Args:
         peer: Address of the connection's other end; empty or None on a Unix socket, whose peer is a local proxy.

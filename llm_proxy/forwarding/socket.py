@@ -285,7 +285,7 @@ class Socket:
             self._write_provider(b"".join(out))
 
     def _add_control(self, piece: Piece, out: list[bytes]) -> None:
-        """Let a control frame pass once it is whole, but for the answer to a ping of the proxy's own."""
+        """Let a control frame pass once it is whole, but for the response to a ping of the proxy's own."""
         self._control.append(piece)
         if not piece.ends_frame:
             return

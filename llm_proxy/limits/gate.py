@@ -1,4 +1,4 @@
-"""Which windows apply to a request, and what happens while Redis is away."""
+"""Which windows apply to a request, and what happens while Redis is unavailable."""
 
 import hashlib
 import hmac
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class Shared(Store, Protocol):
-    """A store that may be away."""
+    """A store that may be unavailable."""
 
     def ping(self) -> None:
         """Raises redisclient.UNREACHABLE."""
@@ -63,7 +63,7 @@ class LimitGate:
 
     @property
     def is_in_fallback(self) -> bool:
-        """Whether Redis is away and this machine's own counts are used."""
+        """Whether Redis is unavailable and this machine's own counts are used."""
         return self._down_since is not None and self._falls_back
 
     def admit_address(self, address: str | None) -> None:
@@ -125,7 +125,7 @@ class LimitGate:
                 self._lost(exc)
 
     def readiness(self) -> str | None:
-        """`redis` once it has been away for 10 s and nothing stands in for it."""
+        """`redis` once it has been unavailable for 10 s and nothing stands in for it."""
         if self._shared is None or self._falls_back:
             return None
         now = self._clock()
@@ -207,7 +207,7 @@ class LimitGate:
         if self._down_since is None:
             self._down_since = now
             instead = "each machine limits by itself" if self._falls_back else "requests are refused"
-            _log.warning("Redis is away (%s): %s", type(exc).__name__, instead)
+            _log.warning("Redis is unavailable (%s): %s", type(exc).__name__, instead)
 
 
 def refusal(window: Window, count: Count) -> RateLimitExceeded:

@@ -75,7 +75,7 @@ def _add(table: mmap.mmap, windows: Sequence[Window], now: float) -> None:
     for window in windows:
         if window.amount:
             start, _ = bucket(now, window.window_s)
-            place, current, previous = _find(table, window, start)  # anew: two new windows may share a group
+            place, current, previous = _find(table, window, start)  # again: two new windows may share a group
             values = (start, current + window.amount, previous, window.window_s)
             _SLOT.pack_into(table, place, _digest(window), *values)
 

@@ -68,11 +68,11 @@ class RedisTooSlow(RedisError):
 
 
 class RedisStore:
-    """See `window.Store`. Every call ends within CALL_S, by `redisclient.UNREACHABLE` when Redis is away.
+    """See `window.Store`. Every call ends within CALL_S, by `redisclient.UNREACHABLE` when Redis is unavailable.
 
     Args:
         prefix: DISTRIBUTED_RATE_LIMIT_PREFIX.
-        observe: Gets the seconds of each answer.
+        observe: Gets the seconds of each response.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ class Verdict(NamedTuple):
 
 
 class Store(Protocol):
-    """Counts of windows, shared by whoever shares the store."""
+    """Counts of windows, shared by all users of the store."""
 
     def take(self, windows: Sequence[Window]) -> Verdict:
         """Add to all of them, or, when one is full, to none."""
@@ -76,7 +76,7 @@ def has_room(count: Count, window: Window) -> bool:
 
 
 def free_after_s(count: Count, window: Window) -> float:
-    """Seconds until a unit fits, if nobody else takes it; at most two windows."""
+    """Seconds until a unit fits, if no other request takes it; at most two windows."""
     size, wanted = float(window.window_s), window.limit - max(1, window.amount)
     left = size - count.elapsed_s
     if count.current <= wanted:  # the part that goes is the previous bucket's

@@ -69,7 +69,7 @@ class AllowList:
 
     @staticmethod
     def is_unseen(method: str, raw_path: str) -> bool:
-        """Return whether a request starts what no budget sees: jobs that run later, with models of their own."""
+        """Return whether a request starts what no budget sees: jobs that run later, with their own models."""
         return method.upper() not in ("GET", "HEAD") and not _UNSEEN.isdisjoint(unquote(raw_path).lower().split("/"))
 
     def check_endpoint(self, raw_path: str) -> None:

@@ -1,6 +1,6 @@
 """The provider file's content → frozen `Provider`s; every fault and every doubt in one go.
 
-A fault or warning is one line that starts with the key's path (`apis.openai.timeouts.idle: …`); whoever read the file
+A fault or warning is one line that starts with the key's path (`apis.openai.timeouts.idle: …`); the reader of the file
 puts its name in front.
 """
 

@@ -142,7 +142,7 @@ def fold(folder: str, pid: int) -> None:
             for kind in _SUMMED:
                 _fold(os.path.join(folder, f"{kind}_{each}.db"), os.path.join(folder, f"{kind}_0.db"))
         except OSError as exc:
-            _log.warning("the metrics of worker %s stay in a file of their own: %s", each, exc.strerror)
+            _log.warning("the metrics of worker %s stay in their own file: %s", each, exc.strerror)
         else:
             _unfolded.discard(each)
 

@@ -29,7 +29,7 @@ _locks: dict[str, int] = {}  # by folder; inherited over a fork, so that workers
 
 def make(prefix: str = CACHE_PREFIX) -> str:
     """Return a new folder of mode 0700 that this process and its children hold. Raises OSError."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # else one between the two leaves the folder for ever
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # else a signal here leaves the folder
     try:
         folder = tempfile.mkdtemp(prefix=prefix)
         hold(folder)

@@ -30,7 +30,7 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's `Response`, but the application's `Date`, `Server` and `Connection: close` count.
 
     What goes wrong on the client's socket is `ClientGone`, so that it is not taken for an OSError of the application.
-    `body` is the request's: an answer that leaves much of it unread says that the connection closes.
+    `body` is the request's: a response that leaves much of it unread says that the connection closes.
     """
 
     body: RequestBody | None = None
@@ -90,7 +90,7 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
         if self.chunked:
             lines.append("Transfer-Encoding: chunked\r\n")
         lines += [f"{name}: {value}\r\n" for name, value in self.headers]
-        self.headers = []  # a long answer need not hold them
+        self.headers = []  # a long response need not hold them
         lines.append("\r\n")
         return "".join(lines).encode("latin-1")
 

@@ -184,7 +184,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for pid in self.WORKERS:
             state = self._report(pid)
             self.served = self.served or state != BOOTING
-            if state == LEAVING:  # whoever told it to: it is replaced now
+            if state == LEAVING:  # for whatever reason: it is replaced now
                 self.retired.add(pid)
 
     def _current(self) -> list[int]:

@@ -51,9 +51,9 @@ def _is_v6_only_by_default() -> bool:
 def busy_address(address: Any) -> str | None:
     """Why an address can't be listened on, in a few words; None when it can.
 
-    gunicorn would try for five seconds, and take a Unix socket away from whoever serves it.
+    gunicorn would try for five seconds, and take a Unix socket away from its server.
     """
-    if isinstance(address, int):  # a descriptor that somebody has bound
+    if isinstance(address, int):  # an inherited descriptor
         return None
     if isinstance(address, str):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

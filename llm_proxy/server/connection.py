@@ -92,7 +92,7 @@ class Host(Protocol):
 
 
 class Connection:
-    """Runs in a greenlet of its own.
+    """Runs in its own greenlet.
 
     Attributes:
         is_idle: No byte of a next request has come, so it may be closed at any time.
@@ -123,9 +123,9 @@ class Connection:
                 if not self._serve_one(parser):
                     break
         except OSError:
-            pass  # the client's socket: nobody is left to be told
+            pass  # the client's socket is gone
         except Exception:
-            self._host.log.exception("A connection ended by a fault of ours")
+            self._host.log.exception("A connection ended by a fault of the server")
         finally:
             self._host.leave(self)
             self._peer.close()
@@ -204,7 +204,7 @@ class Connection:
         return self._is_kept(answer, body)
 
     def _run(self, environ: dict[str, Any], answer: Answer) -> None:
-        """Nobody here keeps the environment: 2 KiB that a long answer would hold for nothing."""
+        """Drop the environment: 2 KiB that a long response would hold for nothing."""
         body = _NO_BODY
         try:
             body = self._host.wsgi(environ, answer.start_response)
@@ -243,7 +243,7 @@ class Connection:
                 self._log_fault(exc, req)
             if isinstance(exc, ClientGone) or not answer.is_framed:
                 self._reset()
-        elif isinstance(exc, ClientConnectionError):  # the application has settled it: no access line of ours
+        elif isinstance(exc, ClientConnectionError):  # the application has settled it: no access line of the server
             if isinstance(exc, LlmProxyError):
                 self._answer_error(exc, req, refusals.request_id_of(req))
         elif not isinstance(exc, gevent.GreenletExit):
@@ -306,14 +306,14 @@ class Connection:
         self._linger()
 
     def _linger(self) -> None:
-        """Read away what the client still sends, or our answer could be lost to the reset that unread bytes cause."""
+        """Read away what the client still sends, or our response could be lost to the reset that unread bytes cause."""
         self._host.leave(self)
         until = monotonic() + LINGER_S
         with contextlib.suppress(OSError):
             self._sock._sock.shutdown(socket.SHUT_WR)  # TLS stays as it is: a peer must not take it for a plain socket
             while (left := until - monotonic()) > 0:
                 self._sock.settimeout(min(left, LINGER_SILENCE_S))
-                if not gevent.socket.socket.recv(self._sock, 65536):  # below TLS: nobody wants to know
+                if not gevent.socket.socket.recv(self._sock, 65536):  # below TLS: the content does not matter
                     break
 
     def _close_notify(self) -> None:

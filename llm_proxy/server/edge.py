@@ -32,7 +32,7 @@ class Edge(Protocol):
         """SIGTERM was seen; exchanges go on."""
 
     def cut(self) -> None:
-        """Running exchanges are about to be cut: the drain's time is over, or somebody is in a hurry."""
+        """Running exchanges are about to be cut: the drain's time is over, or a second signal came."""
 
     def refused(self, refusal: Refusal) -> None:
         """The server answered in the application's place."""

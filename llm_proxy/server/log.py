@@ -1,4 +1,4 @@
-"""gunicorn's log goes through ours: one form, one redaction, no access line of its own."""
+"""gunicorn's log goes through ours: one form, one redaction, no access its own line."""
 
 import logging
 from typing import Any
@@ -29,7 +29,7 @@ class Log(Logger):  # type: ignore[misc]  # gunicorn has no types
         return False
 
     def reopen_files(self) -> None:
-        """Let go of a file that was rotated by somebody else."""
+        """Release a file that another program rotated."""
         logs.reopen()
 
     def close_on_exec(self) -> None:

@@ -25,7 +25,7 @@ _OURS: tuple[tuple[type[Exception], type[LlmProxyError]], ...] = (
 
 
 def as_error(exc: BaseException) -> LlmProxyError:
-    """The answer to what went wrong; anything unknown is a failure of ours, 500."""
+    """The answer to what went wrong; anything unknown is a failure of the server, 500."""
     if isinstance(exc, LlmProxyError):
         return exc
     for theirs, ours in _OURS:

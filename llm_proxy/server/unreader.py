@@ -33,7 +33,7 @@ class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
         self._head_bytes, self._head_tail = 0, b""  # of the header section that is being read
         self.deadline: float | None = None
         self.silence_s: float | None = None
-        self.write_silence_s: float | None = None  # the socket's time limit between reads: writing has one of its own
+        self.write_silence_s: float | None = None  # the socket's time limit between reads: writing has its own one
 
     @property
     def is_empty(self) -> bool:

@@ -270,7 +270,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         return bool(self.connections)
 
     def _close(self, *, take_queue: bool = False) -> None:
-        """Close the listeners, after taking what the kernel has accepted already; nobody else would answer it."""
+        """Close the listeners, after taking what the kernel has accepted already; no other process would serve it."""
         for server in self._servers:
             if take_queue:
                 with contextlib.suppress(OSError):

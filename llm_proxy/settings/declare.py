@@ -274,7 +274,7 @@ def folder(value: str) -> Path:
 
 
 def file_path(value: str) -> Path:
-    """A file's path; whether it can be used is found out by whoever uses it."""
+    """A file's path; its user finds out whether it can be used."""
     return Path(value)
 
 

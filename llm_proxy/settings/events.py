@@ -38,7 +38,7 @@ class EventSettings:
         "EVENT_SPOOL_DIR",
         text,
         None,
-        "Folder for events while Redis is away; empty = none.",
+        "Folder for events while Redis is unavailable; empty = none.",
         empty="",
     )
     event_spool_max_bytes: int = setting(

@@ -35,7 +35,7 @@ class LimitSettings:
         "Requests per window, for each token; 60 when enabled and unset.",
     )
     distributed_rate_limit_fallback: bool = setting(
-        "DISTRIBUTED_RATE_LIMIT_FALLBACK", boolean, "true", "Limit on each machine while Redis is away."
+        "DISTRIBUTED_RATE_LIMIT_FALLBACK", boolean, "true", "Limit on each machine while Redis is unavailable."
     )
 
 

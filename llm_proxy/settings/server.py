@@ -78,7 +78,7 @@ class ServerSettings:
     max_concurrent_requests: int = setting(
         "MAX_CONCURRENT_REQUESTS", integer(0, 1_000_000), "0", "Exchanges at once over all workers; 0 = no limit."
     )
-    enable_streaming: bool = setting("ENABLE_STREAMING", boolean, "true", "Whether streamed answers are allowed.")
+    enable_streaming: bool = setting("ENABLE_STREAMING", boolean, "true", "Whether streamed responses are allowed.")
     fast_lane: bool = setting(
         "LLM_PROXY_FAST_LANE", boolean, "true", "Serve /v1 in front of Flask's own dispatch (false: through it)."
     )
@@ -134,10 +134,13 @@ class UpstreamSettings:
         "UPSTREAM_CONNECT_TIMEOUT", duration("0s"), "10s", "To connect, TLS included; 0 = none."
     )
     upstream_first_byte_timeout_s: float = setting(
-        "UPSTREAM_FIRST_BYTE_TIMEOUT", duration("0s"), "600s", "From the request's end to the answer's head; 0 = none."
+        "UPSTREAM_FIRST_BYTE_TIMEOUT",
+        duration("0s"),
+        "600s",
+        "From the request's end to the response's head; 0 = none.",
     )
     upstream_idle_timeout_s: float = setting(
-        "UPSTREAM_IDLE_TIMEOUT", duration("0s"), "300s", "Longest silence inside an answer; 0 = none."
+        "UPSTREAM_IDLE_TIMEOUT", duration("0s"), "300s", "Longest silence inside a response; 0 = none."
     )
     circuit_breaker_failures: int = setting(
         "CIRCUIT_BREAKER_FAILURES",

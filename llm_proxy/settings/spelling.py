@@ -1,4 +1,4 @@
-"""Names in the environment that look like mistyped ones of ours."""
+"""Names in the environment that look like misspelled settings."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ _TYPING_ERRORS = 2
 
 
 def strangers(names: Iterable[str]) -> list[str]:
-    """Unknown names that look like a mistyped one of ours: edit distance 1 or 2."""
+    """Return unknown names that look like a misspelled setting: edit distance 1 or 2."""
     known = {v.env for v in variables().values()} | _OTHER_NAMES
     found = []
     for name in names:
@@ -19,7 +19,7 @@ def strangers(names: Iterable[str]) -> list[str]:
             continue
         near = min((k for k in known if _may_be_near(name, k)), key=lambda k: (_distance(name, k), k), default=None)
         if near is not None and _distance(name, near) <= _TYPING_ERRORS:
-            found.append(f"{name} is not a variable of ours; did you mean {near}?")
+            found.append(f"{name} is not a setting; did you mean {near}?")
     return found
 
 

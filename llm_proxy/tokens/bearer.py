@@ -19,7 +19,7 @@ def new_bearer() -> str:
 
 
 def is_well_formed(bearer: str) -> bool:
-    """Whether it can be one of ours at all; if not, no database is asked."""
+    """Return whether the text has the form of a token; if not, the database is not asked."""
     return _FORM.fullmatch(bearer) is not None
 
 

@@ -42,7 +42,7 @@ class Issued:
     token: Token
     bearer: str
 
-    def __repr__(self) -> str:  # the bearer belongs to the answer alone
+    def __repr__(self) -> str:  # the bearer belongs to the response alone
         return f"Issued(token={self.token.id})"
 
 

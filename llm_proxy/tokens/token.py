@@ -68,7 +68,7 @@ class NewToken:
     """A creation that is allowed, as far as it can be told without the database.
 
     Attributes:
-        lifetime: None = for ever.
+        lifetime: None = permanently.
         fields: Values of `TOKEN_FIELDS` by attribute.
     """
 

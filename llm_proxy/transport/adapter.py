@@ -1,4 +1,4 @@
-"""The requests adapter: one request out, the head of one answer in, on a connection of its own."""
+"""The requests adapter: one request out, the head of one answer in, on its own connection."""
 
 from collections.abc import Mapping
 from time import monotonic
@@ -24,7 +24,7 @@ _REPEATABLE = ("GET", "HEAD")
 class Adapter(BaseAdapter):
     """Sends `Forward`s; belongs to the hub (so the thread) that first used it.
 
-    No redirects, cookies, `.netrc` or fields of its own; certificates are always verified; proxies are the
+    No redirects, cookies, `.netrc` or its own fields; certificates are always verified; proxies are the
     environment's as it was when an origin was first used.
 
     Args:
@@ -63,7 +63,7 @@ class Adapter(BaseAdapter):
         return self._origins.get(origin) or self._new_origin(origin)
 
     def begin(self, origin: str, timeouts: Timeouts) -> Exchange:
-        """An exchange that nothing has been done for yet: hand it to whoever may cut it, then `send` with it.
+        """An exchange that nothing has been done for yet: hand it to what may cut it, then `send` with it.
 
         Raises:
             InvalidURL, ProxyError, SSLError: See `Origin`.
@@ -84,7 +84,7 @@ class Adapter(BaseAdapter):
         *,
         exchange: Exchange | None = None,
     ) -> Answer:
-        """Send it and wait for the head of the answer; the library's own arguments are not heeded.
+        """Send it and wait for the head of the response; the library's own arguments are not heeded.
 
         Raises:
             RequestException: ConnectTimeout, ReadTimeout, SSLError, ProxyError, ConnectionError, `Broken`, `Aborted`,
@@ -160,7 +160,7 @@ class Adapter(BaseAdapter):
 
     @property
     def live_count(self) -> int:
-        """Exchanges between `begin` and the end of their answer."""
+        """Exchanges between `begin` and the end of their response."""
         return len(self._live)
 
     @property

@@ -1,4 +1,4 @@
-"""The upstream's answer as the application sees it."""
+"""The upstream's response as the application sees it."""
 
 import math
 from collections.abc import Iterator

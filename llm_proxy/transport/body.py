@@ -1,4 +1,4 @@
-"""An answer's content as it arrives: still encoded, framing taken off, its true end told from a cut."""
+"""A response's content as it arrives: still encoded, framing taken off, its true end told from a cut."""
 
 import math
 from collections.abc import Iterator

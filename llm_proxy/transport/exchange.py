@@ -18,12 +18,12 @@ RECV_BYTES = 65536
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Limits of data-plane decision 10 in seconds; `math.inf` is none. They may be up to one sweep (0.5 s) late."""
+    """Time limits of an exchange in seconds; `math.inf` is none. They may be up to one sweep (0.5 s) late."""
 
     connect_s: float = 10.0
     """Look-up, every address, proxy and TLS together."""
     first_byte_s: float = 600.0
-    """From the end of the request to the end of the answer's head."""
+    """From the end of the request to the end of the response's head."""
     idle_s: float = 300.0
     """Longest silence between two bytes, in both directions."""
     total_s: float = math.inf
@@ -91,11 +91,11 @@ class Exchange:
         self._waiter: Any = None  # this greenlet, while it waits for something else
         self.end = now + timeouts.total_s
         self.deadline = self.end
-        self.live: set[Exchange] | None = live  # None once over: the socket may be somebody else's by then
+        self.live: set[Exchange] | None = live  # None once over: the socket may have another owner by then
         live.add(self)
 
     def cut(self, reason: str) -> None:
-        """End it now: whoever waits on it is woken, the upstream sees the connection end. Never waits or raises.
+        """End it now: the waiting greenlet is woken, the upstream sees the connection end. Never waits or raises.
 
         Does nothing after the end, or after another cut: the first reason counts.
         """

@@ -1,4 +1,4 @@
-"""An answer's header section: found by ourselves, bounded, parsed by llhttp, and refused where llhttp is too kind."""
+"""A response's header section: found by ourselves, bounded, parsed by llhttp, and refused where llhttp is too kind."""
 
 import re
 from collections.abc import Callable
@@ -65,7 +65,7 @@ class Head:
         self.fields.append((name, value.rstrip(b" \t")))
 
     def on_body(self, data: bytes) -> None:
-        if not self.done:  # a second answer in the same packet is none of ours
+        if not self.done:  # a second answer in the same packet belongs to no request
             self.parts.append(data)
 
     def on_message_complete(self) -> None:
@@ -74,7 +74,7 @@ class Head:
     # -- ours -------------------------------------------------------------------------------------------------------
 
     def parse(self, data: bytes, method: str, *, is_upgrade: bool = False) -> None:
-        """Read `data`, exactly one header section with its empty line, as an answer to `method`.
+        """Read `data`, exactly one header section with its empty line, as a response to `method`.
 
         Args:
             is_upgrade: Whether 101 was asked for.
@@ -142,12 +142,12 @@ class Head:
 
 
 def read_head(recv: Callable[[], bytes], buffer: bytes, method: str, *, is_upgrade: bool = False) -> tuple[Head, bytes]:
-    """The final answer's head, interim ones skipped, and the bytes that came behind it.
+    """The final response's head, interim ones skipped, and the bytes that came behind it.
 
     Args:
         recv: Brings at least one more byte or raises.
         buffer: What has come already.
-        is_upgrade: Whether 101 is a final answer.
+        is_upgrade: Whether 101 is a final response.
 
     Raises:
         Broken: Not acceptable as HTTP, or beyond a bound.
@@ -180,7 +180,7 @@ def read_head(recv: Callable[[], bytes], buffer: bytes, method: str, *, is_upgra
 
 
 def _check_beginning(buffer: bytes) -> None:
-    """Refuse early what will never be a header section, so that nobody waits for its end."""
+    """Refuse early what will never be a header section, instead of waiting for its end."""
     if len(buffer) > HEAD_BYTES:
         raise Broken("header section too large")
     if not buffer.startswith(_START[: len(buffer)]):

@@ -18,7 +18,7 @@ _poll: Any = monkey.get_original("select", "poll")  # gevent's own would wait in
 
 
 def is_quiet(sock: Any) -> bool:
-    """False when an idle connection has ended or bytes wait on it: the next answer would begin with them.
+    """False when an idle connection has ended or bytes wait on it: the next response would begin with them.
 
     Asks the system: over TLS too, where any record counts. Half the price of a `recv` that finds nothing.
     """

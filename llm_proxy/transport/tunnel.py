@@ -12,7 +12,7 @@ def open_tunnel(x: Exchange, proxy: Proxy, host: str, port: int) -> None:
     """Have the proxy connect the exchange's socket to the origin.
 
     Raises:
-        ProxyError: It will not. Nothing of its answer is shown to anybody.
+        ProxyError: It will not. Nothing of its response is shown to anybody.
     """
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     request = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n".encode("ascii")
@@ -20,8 +20,8 @@ def open_tunnel(x: Exchange, proxy: Proxy, host: str, port: int) -> None:
         x.sock.sendall(request + proxy.authorization + b"\r\n")
         head, rest = read_head(x.recv, b"", "CONNECT")
     except (Broken, OSError) as exc:
-        raise ProxyError(f"no answer to CONNECT: {exc}") from exc
+        raise ProxyError(f"no response to CONNECT: {exc}") from exc
     if not 200 <= head.status < 300:
         raise ProxyError(f"the proxy answered {head.status} to CONNECT")
     if rest:
-        raise ProxyError("the proxy sent bytes behind its answer to CONNECT")
+        raise ProxyError("the proxy sent bytes behind its response to CONNECT")

@@ -14,7 +14,7 @@ from llm_proxy.transport.exchange import RECV_BYTES, Exchange
 from llm_proxy.transport.forward import Forward
 
 ONE_PIECE_BYTES = 65536
-CONTINUE_WAIT_S = 1.0  # RFC 9110 §10.1.1: a client must not wait for ever
+CONTINUE_WAIT_S = 1.0  # RFC 9110 §10.1.1: a client must not wait permanently
 EARLY_BYTES = 65536
 _PENDING = (BlockingIOError, SSLWantReadError, SSLWantWriteError)
 
@@ -42,7 +42,7 @@ def send_whole(x: Exchange, head: bytes, body: bytes) -> OSError | None:
     """Head and small body in one piece.
 
     Returns:
-        The error after which an answer may still be waiting in the receive buffer; None when all went well.
+        The error after which a response may still be waiting in the receive buffer; None when all went well.
     """
     x.phase = "send"
     deadline = monotonic() + x.timeouts.idle_s
@@ -57,10 +57,10 @@ def send_whole(x: Exchange, head: bytes, body: bytes) -> OSError | None:
 
 
 class Upload:
-    """A body that takes time to send. Ends early for an answer of 4xx or 5xx, an EOF, or a final answer to Expect.
+    """A body that takes time to send. Ends early for a response of 4xx or 5xx, an EOF, or a final response to Expect.
 
     Attributes:
-        early: What arrived meanwhile; the answer's first bytes.
+        early: What arrived meanwhile; the response's first bytes.
         is_stopped: The request was not sent to its end, so the connection is of no further use.
     """
 
@@ -166,7 +166,7 @@ class Upload:
             watcher.close()
 
     def _arrived(self) -> None:
-        """In the hub: take what is there without waiting, and stop the sending if that is an answer that ends it."""
+        """In the hub: take what is there without waiting, and stop the sending if that is a response that ends it."""
         x = self._x
         sock = x.sock
         if x.why is not None or sock is None:
@@ -188,7 +188,7 @@ class Upload:
             self._arrival.set()
 
     def _is_final(self) -> bool:
-        """An answer that makes the rest of the body pointless, be it behind interim ones."""
+        """A response that makes the rest of the body pointless, be it behind interim ones."""
         early, start = self.early, 0
         while early.startswith(b"HTTP/1.", start):
             status = early[start + 9 : start + 10]
@@ -210,7 +210,7 @@ class Upload:
         x.wake()
 
     def _wait_for_continue(self) -> None:
-        """At most a second for 100 (or any interim answer), silence, or the final answer."""
+        """At most a second for 100 (or any interim answer), silence, or the final response."""
         x = self._x
         x.deadline = x.end
         self._waits_for_continue = True

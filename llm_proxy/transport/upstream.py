@@ -1,4 +1,4 @@
-"""The package's face: our requests in, our answers and our errors out."""
+"""The package's face: our requests in, our responses and our errors out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Options:
 class Upstream:
     """Sends requests to providers; the same object serves all origins.
 
-    gevent's sockets belong to a thread's hub, so each thread has connections of its own: one set in a gevent worker,
+    gevent's sockets belong to a thread's hub, so each thread has its own connections: one set in a gevent worker,
     one a thread under a threaded development server.
     """
 
@@ -42,7 +42,7 @@ class Upstream:
     def send(
         self, forward: Forward, *, timeouts: Timeouts, begun: Callable[[Exchange], object] | None = None
     ) -> Answer:
-        """Send it and wait for the head of the answer.
+        """Send it and wait for the head of the response.
 
         Args:
             begun: Gets the exchange before the first wait, so that it can be cut in every phase.
@@ -50,7 +50,7 @@ class Upstream:
         Raises:
             UpstreamConnectError: Look-up, TCP, proxy or TLS failed.
             UpstreamTimeout: A limit passed; `phase` tells which.
-            UpstreamBroken: The connection broke, or the answer is no acceptable HTTP.
+            UpstreamBroken: The connection broke, or the response is no acceptable HTTP.
             UpstreamCut: `exchange.cut` was called.
             UpstreamRequestInvalid: The request cannot be written as one well-framed message; nothing was sent.
             ClientConnectionError: From the body's reader, let through; the upstream's connection is closed.

@@ -1,1 +1,1 @@
-"""Model tokens and money: read from the provider's own answers after they have passed, priced, and summed by day."""
+"""Model tokens and money: read from the provider's own responses after they have passed, priced, and summed by day."""

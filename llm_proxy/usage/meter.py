@@ -204,7 +204,7 @@ class Meter:
             self._urgent_writes.set()
 
     def settle(self) -> None:
-        """Read everything that has ended so far, for whoever decides by it."""
+        """Read everything that has ended so far, for decisions that need it."""
         while self._ended:
             self._read_next()
         self._sums.end(self._today())

@@ -44,7 +44,7 @@ class Charged(Protocol):
 class Held:
     """A token that a worker of another machine holds, or held when it was lost with its ledger.
 
-    If it was lost, the count is not exact, and nobody can tell by how much: of a limited token its slice counts as
+    If it was lost, the count is not exact, by an unknown amount: of a limited token its slice counts as
     spent; of another, what it admitted after `since` is missing, half a second's at most.
     """
 
@@ -151,7 +151,7 @@ def compare(
     Args:
         tokens: From `token_rows`.
         charged: Units by token.
-        all_usage, period: From `usage_sums`, for ever and for the period.
+        all_usage, period: From `usage_sums`, permanently and for the period.
         events: Charged exchanges by token in the period; None: not asked.
         kept_since: First day whose usage is kept for sure; None: all is.
     """

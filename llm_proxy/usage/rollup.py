@@ -1,6 +1,6 @@
 """Sums on their way to the database: added up in memory, written behind in batches, each exactly once.
 
-A batch carries a mark of its own into the transaction that writes it. When an answer to COMMIT is lost, the next
+A batch carries a mark of its own into the transaction that writes it. When a response to COMMIT is lost, the next
 attempt finds the mark, or does not, and knows.
 """
 
@@ -110,7 +110,7 @@ class _Batch:
         return next(iter(self.sums)).token_id if self.sums else self.once[0][1].token_id
 
     def halves(self) -> "list[_Batch]":
-        """Return the same in two batches with marks of their own; nothing where it is one part."""
+        """Return the same in two batches with their own marks; nothing where it is one part."""
         if self.size < 2:
             return []
         parts = [*self.sums.items(), *self.once]
@@ -180,7 +180,7 @@ class Rollup:
 
     @contextmanager
     def at_rest(self) -> Iterator[bool]:
-        """While no batch is being written; False after a quarter of a second: a slow database holds nobody up."""
+        """While no batch is being written; False after a quarter of a second: a slow database delays no request."""
         is_held = self._writes.acquire(timeout=_REST_LIMIT_S)
         try:
             yield is_held
@@ -234,7 +234,7 @@ class Rollup:
             if self._last_mark is not None:
                 _forget(connection, self._last_mark)
             if not _noted(connection, "", batch.mark, now):
-                return  # it was written, and the answer to that was lost
+                return  # it was written, and the response to that was lost
             sums: dict[Key, Sums] = defaultdict(Sums)
             for key, found in batch.sums.items():
                 sums[key].add(found)

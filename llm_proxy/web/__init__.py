@@ -1,1 +1,1 @@
-"""The Flask edge: parse, call one service, shape the answer."""
+"""The Flask edge: parse, call one service, shape the response."""

@@ -26,7 +26,7 @@ def services() -> Container:
 
 
 def request_id() -> str:
-    """The client's X-Request-ID where it has the form of DP-40, else one made for this request."""
+    """The client's X-Request-ID where it is 1 to 128 safe characters, else one made for this request."""
     if "request_id" not in g:
         g.request_id = accepted_id(request.headers.get("X-Request-ID")) or uuid7()
     return cast(str, g.request_id)
@@ -91,7 +91,7 @@ def _actor() -> dict[str, str]:
 
 
 def register(app: Flask, access: logs.AccessLog, metrics_path: str) -> None:
-    """Ids on every answer, and one access line a request. The proxy's exchanges see to both themselves."""
+    """Ids on every response, and one access line a request. The proxy's exchanges see to both themselves."""
     quiet = (*QUIET_PATHS, metrics_path, f"{metrics_path}/prometheus")
 
     @app.before_request

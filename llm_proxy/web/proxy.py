@@ -1,4 +1,4 @@
-"""The proxy's endpoint, on two lanes with the same answers.
+"""The proxy's endpoint, on two lanes with the same responses.
 
 The fast lane is a WSGI callable in front of Flask's dispatch, which costs half as much as all of the proxying
 (docs/adr/0060). The slow lane is a Flask view over the same object; LLM_PROXY_FAST_LANE=false chooses it.
@@ -46,7 +46,7 @@ class ProxyEndpoint:
 
 
 def _begin(reply: Reply, start_response: Any) -> Iterable[bytes]:
-    """Hand over head and body. A field that the server will not send ends the exchange as a fault of ours."""
+    """Hand over head and body. A field that the server will not send ends the exchange as the proxy's fault."""
     try:
         start_response(reply.status, reply.fields)
     except BaseException as failure:
@@ -123,5 +123,5 @@ class FastLane:
 
 
 def exempt_from_merging(app: Flask) -> None:
-    """`//` in a path stays what it is: the proxy forwards or refuses it, nobody redirects."""
+    """`//` in a path stays what it is: the proxy forwards or refuses it and never redirects."""
     app.url_map.merge_slashes = False

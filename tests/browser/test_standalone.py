@@ -1,4 +1,4 @@
-"""The admin UI in a process of its own: the same pages over HTTP, with the viewer's own rights."""
+"""The admin UI in its own process: the same pages over HTTP, with the viewer's own rights."""
 
 import os
 import re
@@ -20,7 +20,7 @@ Contexts = Callable[..., BrowserContext]
 
 @pytest.fixture(scope="module")
 def alone(ui: Ui, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Callable[[str], None]]]:
-    """Address of the process, and a function that starts it anew before another proxy."""
+    """Address of the process, and a function that starts it again before another proxy."""
     folder, running = tmp_path_factory.mktemp("alone"), list[subprocess.Popen[bytes]]()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

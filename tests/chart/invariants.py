@@ -52,7 +52,7 @@ def check_schemas(rendering: Rendering, versions: tuple[str, ...]) -> None:
 
 @cache
 def _validator(kind: str, api_version: str, version: str) -> Draft202012Validator:
-    """As kubernetes_validate.validate(strict=True), which reads megabytes of schemas anew for each object."""
+    """As kubernetes_validate.validate(strict=True), which reads megabytes of schemas again for each object."""
     group = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api_version)
     return Draft202012Validator(_schema(version, f"{kind.lower()}-{group}"), registry=_definitions(version))
 

@@ -97,7 +97,7 @@ _POSTGRESQL = sets("env.DB_DRIVER=postgres", "postgresql.enabled=true", "postgre
 
 
 def stable(rendering: Rendering) -> dict[str, Any]:
-    """Objects and notes, with what each rendering makes up anew (certificates, generated secrets) masked."""
+    """Objects and notes, with what each rendering makes up again (certificates, generated secrets) masked."""
     objects: dict[str, Any] = {}
     for obj in rendering.objects:
         is_generated = obj["kind"] == "Secret" and (

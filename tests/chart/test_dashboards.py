@@ -140,7 +140,7 @@ def test_the_dashboard_has_the_promised_rows_panels_and_variables() -> None:
 
 
 def test_queries_aggregate_over_pods_and_use_grafanas_interval() -> None:
-    """No lifetime counter is divided by another, and no rate has an interval of its own."""
+    """No lifetime counter is divided by another, and no rate has its own interval."""
     for where, expression in EXPRESSIONS:
         if ":" not in where:
             continue

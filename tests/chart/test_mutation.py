@@ -97,7 +97,7 @@ PROFILES: dict[str, Values] = {
     "external": EXTERNAL,
     "job": JOB,
     "routes": ROUTES,
-    "everything, networks of its own": merged([EVERYTHING, sets("secrets.encryptionKey.existingSecret.name=")]),
+    "everything, its own networks": merged([EVERYTHING, sets("secrets.encryptionKey.existingSecret.name=")]),
     "chart-secret": CHART_SECRET,
 }
 

@@ -1,4 +1,4 @@
-"""Golden renderings of every profile: a change shows as a diff in review (`--update` writes them anew)."""
+"""Golden renderings of every profile: a change shows as a diff in review (`--update` writes them again)."""
 
 import os
 from pathlib import Path

@@ -137,7 +137,7 @@ def test_the_proxies_that_are_believed(assignments: list[str], wanted: str | Non
 
 
 def test_the_in_cluster_urls_hold_no_password_and_name_the_service() -> None:
-    """User and database are percent-encoded, the host is the Service, the password is a variable of its own."""
+    """User and database are percent-encoded, the host is the Service, the password is its own variable."""
     values = sets(
         "env.DB_DRIVER=postgres",
         "postgresql.enabled=true",

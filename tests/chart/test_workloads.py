@@ -48,7 +48,7 @@ def test_what_a_workload_does_not_set_is_the_proxys(workload: str) -> None:
 
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_what_a_workload_sets_replaces_the_proxys(workload: str) -> None:
-    """A mesh's annotation for the Job alone, a pool of its own for the dispatcher."""
+    """A mesh's annotation for the Job alone, its own pool for the dispatcher."""
     values, kind, name = WORKLOADS[workload]
     own = {
         workload: {

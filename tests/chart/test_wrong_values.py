@@ -57,7 +57,7 @@ def test_every_level_of_the_charts_own_is_closed() -> None:
     """A misspelt name is refused at every depth, free maps aside."""
 
     def walk(node: dict[str, Any], path: str) -> None:
-        if "properties" in node and path not in ("/env", "/global"):  # a parent chart has values of its own there
+        if "properties" in node and path not in ("/env", "/global"):  # a parent chart has its own values there
             assert node["additionalProperties"] is False, path
         for name, below in node.get("properties", {}).items():
             walk(below, f"{path}/{name}")

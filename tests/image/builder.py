@@ -1,4 +1,4 @@
-"""Runs a Dockerfile's steps without Docker: each stage in a root of its own, laid over this machine's by overlayfs.
+"""Runs a Dockerfile's steps without Docker: each stage in its own root, laid over this machine's by overlayfs.
 
 The machine stands in for the base image: its Debian, with the Python 3.11 that runs the tests at /usr/local, where the
 base image has its own. What a stage writes goes into memory and is gone afterwards. Packages of apt-get are looked for,
@@ -34,7 +34,7 @@ def missing() -> str | None:
         if shutil.which(command) is None:
             return command
     if sys.version_info[:2] != (3, 11) or sys.version_info < (3, 11, 3) or sys.base_prefix == "/usr":
-        return "a Python 3.11.3 or newer in a folder of its own"
+        return "a Python 3.11.3 or newer in its own folder"
     tried = subprocess.run(
         ["unshare", "-m", "sh", "-c", f"mount -t tmpfs t {_BASE} && mkdir {_BASE}/u {_BASE}/w {_BASE}/m && {_OVERLAY}"],
         capture_output=True,

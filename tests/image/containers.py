@@ -1,4 +1,4 @@
-"""Containers of the built image: processes in its root, on a network of their own that has nothing but loopback."""
+"""Containers of the built image: processes in its root, on their own network that has nothing but loopback."""
 
 import contextlib
 import json

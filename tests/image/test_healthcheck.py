@@ -33,7 +33,7 @@ class _Health(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the test looks at the answer."""
+        """Nothing: the test looks at the response."""
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def missing(tell: Callable[[str], object], *programs: str) -> bool:
 
 
 def test_the_default_pod_migrates_serves_and_drains(pod: containers.Pod | None) -> None:
-    """SQLite, on a port of its own: init container, probes, preStop, `helm test`, SIGTERM."""
+    """SQLite, on its own port: init container, probes, preStop, `helm test`, SIGTERM."""
     if pod is None:
         return
     rendering = render(merged([NAMED, sets("service.port=8080", "service.targetPort=9000")]))

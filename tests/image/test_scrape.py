@@ -110,7 +110,7 @@ for expression in json.load(sys.stdin):
 
 
 def unanswered(pod: containers.Pod, asked: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The queries to which Prometheus has no answer yet; asked by one process, for most of the time is starting it."""
+    """The queries to which Prometheus has no response yet, asked by one process to save starts."""
     command = pod.inside(["/usr/bin/python3", "-c", _ASK])
     expressions = json.dumps([expression for _, expression in asked])
     done = subprocess.run(command, input=expressions, capture_output=True, text=True, timeout=60, env={})

@@ -1,4 +1,4 @@
-"""A worker's accounting as a process of its own: gevent, the real database and ledger, a file as the provider's log.
+"""A worker's accounting as its own process: gevent, the real database and ledger, a file as the provider's log.
 
 Told by lines of JSON on its input, answers by lines on its output; see `tests/support/crew.py`.
 """

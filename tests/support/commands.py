@@ -1,4 +1,4 @@
-"""Commands through both doors, as processes of their own."""
+"""Commands through both doors, as their own processes."""
 
 import os
 import subprocess

@@ -101,7 +101,7 @@ class Worker:
 
 @dataclass
 class Crew:
-    """Workers, as replicas: each of `replicas` has a ledger folder of its own."""
+    """Workers, as replicas: each of `replicas` has a ledger its own folder."""
 
     database: Database
     folder: Path

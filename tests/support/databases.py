@@ -108,7 +108,7 @@ class Server:
         self._tell_all(signal.SIGCONT)
 
     def _tell_all(self, number: int) -> None:
-        """Signal the server and its children; PostgreSQL's are process groups of their own."""
+        """Signal the server and its children; PostgreSQL's are process their own groups."""
         assert self._process is not None
         pids = [self._process.pid]
         with contextlib.suppress(FileNotFoundError):
@@ -212,7 +212,7 @@ class MariaDb(Server):
 
 @dataclass
 class Database:
-    """One empty database of its own.
+    """One empty its own database.
 
     Attributes:
         driver: `sqlite`, `postgres` or `mysql`.
@@ -254,7 +254,7 @@ class Database:
 
 @contextlib.contextmanager
 def running(kind: type[Server]) -> Iterator[Server]:
-    """A started server for the length of a `with`, in a folder of its own."""
+    """A started server for the length of a `with`, in its own folder."""
     folder = Path(tempfile.mkdtemp(prefix="llm-proxy-tests-"))
     if os.geteuid() == 0:
         user = pwd.getpwnam("nobody")

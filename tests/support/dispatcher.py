@@ -1,4 +1,4 @@
-"""The dispatcher as a process of its own, and events for it."""
+"""The dispatcher as its own process, and events for it."""
 
 import contextlib
 import json

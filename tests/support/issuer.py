@@ -139,7 +139,7 @@ def _handler(issuer: Issuer) -> type[BaseHTTPRequestHandler]:
 
 @contextlib.contextmanager
 def running_issuer() -> Iterator[Issuer]:
-    """A provider that answers until the block ends."""
+    """A provider that responses until the block ends."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     issuer = Issuer(f"http://127.0.0.1:{server.server_address[1]}")
     server.RequestHandlerClass = _handler(issuer)

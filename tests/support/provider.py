@@ -1,4 +1,4 @@
-"""The simulated provider as a process of its own, and what it witnessed."""
+"""The simulated provider as its own process, and what it witnessed."""
 
 import json
 import subprocess

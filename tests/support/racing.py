@@ -1,4 +1,4 @@
-"""What runs in processes of their own: importable from anywhere, unlike a test module."""
+"""What runs in their own processes: importable from anywhere, unlike a test module."""
 
 from typing import Any
 

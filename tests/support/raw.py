@@ -1,4 +1,4 @@
-"""A client that sends exactly the bytes it is given, and tells how an answer ended."""
+"""A client that sends exactly the bytes it is given, and tells how a response ended."""
 
 import socket
 import ssl
@@ -84,7 +84,7 @@ class Client:
         return self
 
     def get(self, target: str = "/", *fields: str, method: str = "GET", body: bytes | None = None) -> Answer:
-        """Send one simple request and read its answer."""
+        """Send one simple request and read its response."""
         self.send(request(target, *fields, method=method, body=body))
         return self.answer(method)
 
@@ -192,7 +192,7 @@ def request(target: str = "/", *fields: str, method: str = "GET", body: bytes | 
 
 
 def exchange(address: Address, data: bytes, method: str = "GET") -> Answer:
-    """Send `data` on a connection of its own and read one response."""
+    """Send `data` on its own connection and read one response."""
     with Client(address) as client:
         return client.send(data).answer(method)
 

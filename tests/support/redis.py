@@ -135,6 +135,6 @@ def aof_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def shared_redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One server for all tests that only need one: they use keys or databases of their own and never stop it."""
+    """One server for all tests that only need one: they use keys or their own databases and never stop it."""
     with running_redis(tmp_path_factory.mktemp("redis")) as server:
         yield server

@@ -71,7 +71,7 @@ class Server:
         return [line.partition(" ")[2] for line in self.edge_path.read_text().splitlines()]
 
     def wait_ready(self) -> None:
-        """Until every worker has told its edge that it starts, and one answers."""
+        """Until every worker has told its edge that it starts, and one responses."""
 
         def is_ready() -> bool:
             assert self.process.poll() is None, self.log
@@ -87,12 +87,12 @@ class Server:
         return Client(self.address, **options)
 
     def get(self, target: str = "/", *fields: str) -> Answer:
-        """One request on a connection of its own."""
+        """One request on its own connection."""
         with self.client() as client:
             return client.get(target, "Connection: close", *fields)
 
     def pids(self) -> set[int]:
-        """The workers that answer now: asked a few times."""
+        """The workers that response now: asked a few times."""
         return {int(self.get("/ready").body.split()[0]) for _ in range(24)}
 
     def signal(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""A small disk that can be full: a tmpfs of its own, mounted for one test."""
+"""A small disk that can be full: its own tmpfs, mounted for one test."""
 
 import contextlib
 import os

@@ -35,7 +35,7 @@ def test_the_key_id_is_as_the_format_says() -> None:
 
 
 def test_equal_values_are_sealed_differently() -> None:
-    """A nonce of its own for each value."""
+    """Its own nonce for each value."""
     ring = KeyRing(NEW)
     assert ring.seal("same", "r") != ring.seal("same", "r")
 

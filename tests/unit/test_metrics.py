@@ -57,7 +57,7 @@ CLEAR = "import sys; from llm_proxy import metrics; metrics.clear_folder(sys.arg
 
 
 def run(folder: Path, code: str, *arguments: str) -> str:
-    """Run in a process of its own, as a worker or master of a server with that folder."""
+    """Run in its own process, as a worker or master of a server with that folder."""
     env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, check=False
@@ -73,7 +73,7 @@ def scrape(folder: Path) -> tuple[dict[str, float], str]:
 
 
 def test_forked_processes_count_apart_and_sum_up(tmp_path: Path) -> None:
-    """What the master counted is not counted again by its workers, which write files of their own."""
+    """What the master counted is not counted again by its workers, which write their own files."""
     run(tmp_path, FORK)
     totals, text = scrape(tmp_path)
     assert totals["request_count"] == 22
@@ -99,7 +99,7 @@ def test_dead_workers_are_folded(tmp_path: Path) -> None:
 
 
 def test_a_start_empties_the_folder(tmp_path: Path) -> None:
-    """What an earlier server counted is gone; uptime begins anew."""
+    """What an earlier server counted is gone; uptime begins again."""
     run(tmp_path, CLEAR, str(tmp_path))
     run(tmp_path, COUNT)
     os.utime(tmp_path / "boot", (1, 1))

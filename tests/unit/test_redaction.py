@@ -14,7 +14,7 @@ KEY = "sk-proj-0123456789_abcdefghij-KLMN"
     [("", ""), ("abcd", "****"), ("abcde", "ab***"), ("abcdefghijkl", "ab**********"), (BEARER, "sk-AbCdE...StUv")],
 )
 def test_obfuscation_has_three_lengths(secret: str, shown: str) -> None:
-    """DP-110."""
+    """The length decides how much is shown."""
     assert obfuscate(secret) == shown
 
 

@@ -80,7 +80,7 @@ class Sizes:
 
 
 INTERVAL_MS = {FEW: 50.0, MANY: 250.0}  # between two events of a stream
-GAP_MS = {FEW: 5.25, MANY: 1.75}  # between two streams' beginnings: their events then fall on slots of their own
+GAP_MS = {FEW: 5.25, MANY: 1.75}  # between two streams' beginnings: their events then fall on their own slots
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:

@@ -94,8 +94,8 @@ def start_nginx(folder: Path, cores: tuple[int, ...], http: str, connections: in
 class Upstream:
     """The canned provider (nginx), its own count of what it saw, and the streaming one beside it.
 
-    The direct path has a streaming provider of its own on the contestants' core: on the client's core each of the two
-    would wait for the other to let go of it, and no contestant's last step has to.
+    The direct path has a streaming its own provider on the contestants' core: on the client's core each of the two
+    would wait for the other to release it, and no contestant's last step has to.
     """
 
     def __init__(self, folder: Path, cores: tuple[int, ...], serving: tuple[int, ...]) -> None:

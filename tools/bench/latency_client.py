@@ -12,7 +12,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 
 
 def run(port: int, token: str, requests: int) -> list[float]:
-    """Time from the send to the last byte of each answer. Raises RuntimeError for one that is not 200."""
+    """Time from the send to the last byte of each response. Raises RuntimeError for one that is not 200."""
     request = raw_request(port, token)
     found = []
     with socket.create_connection(("127.0.0.1", port)) as connection:

@@ -135,7 +135,7 @@ def gunicorn(application: str, folder: Path, env: dict[str, str]) -> Iterator[st
 
 
 def wait_for_http(url: str, running: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Until any answer comes."""
+    """Until any response comes."""
     deadline = time.monotonic() + START_LIMIT_S
     while True:
         try:
@@ -166,7 +166,7 @@ def authorized(behind: str, folder: Path) -> Iterator[tuple[str, dict[str, str]]
 
 @contextmanager
 def through_the_proxy(behind: str, folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """The whole proxy, with a token of a project of its own."""
+    """The whole proxy, with a token of its own project."""
     provider = {"base_url": behind, "allowed_endpoints": ["/test/", "/config/", "/state/"]}
     provider["allowed_methods"] = list(METHODS)
     file = folder / "provider.yaml"

@@ -58,7 +58,7 @@ class Prometheus:
     url: str
 
     def ask(self, path: str, **query: str) -> Any:
-        """The `data` of an answer of its API."""
+        """The `data` of a response of its API."""
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
         with urllib.request.urlopen(url, timeout=30) as answer:
             return json.loads(answer.read())["data"]

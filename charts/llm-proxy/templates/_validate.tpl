@@ -26,7 +26,7 @@ reported at once, from the proxy's Deployment, so that the order of the template
 {{- define "llm-proxy.faults.replicas" -}}
 {{- $scaling := .Values.autoscaling -}}
 {{- if and (eq (include "llm-proxy.database.driver" .) "sqlite") (gt (include "llm-proxy.replicas.most" . | atoi) 1) }}
-env.DB_DRIVER=sqlite with {{ ternary "autoscaling.maxReplicas" "replicaCount" (eq "yes" (include "llm-proxy.replicas.scaled" .)) }}={{ include "llm-proxy.replicas.most" . }}: SQLite is not supported for multi-pod deployments, as each pod would have a database of its own; set env.DB_DRIVER to postgres or mysql, or one replica
+env.DB_DRIVER=sqlite with {{ ternary "autoscaling.maxReplicas" "replicaCount" (eq "yes" (include "llm-proxy.replicas.scaled" .)) }}={{ include "llm-proxy.replicas.most" . }}: SQLite is not supported for multi-pod deployments, as each pod would have its own database; set env.DB_DRIVER to postgres or mysql, or one replica
 {{- end }}
 {{- if $scaling.enabled }}
 {{- if not (or $scaling.targetCPUUtilizationPercentage $scaling.targetMemoryUtilizationPercentage) }}

@@ -29,7 +29,7 @@
     kubectl get secret {{ $full }} --namespace {{ .Release.Namespace }} -o jsonpath='{.data.MANAGEMENT_TOKEN}' | base64 -d
 {{- end }}
 {{- if and (gt $most 1) (has (.Values.env.LLM_PROXY_EVENT_BUS | default "in-memory") (list "in-memory" "memory")) }}
-* The in-memory event bus with more than one replica: each pod has a bus of its own, and no dispatcher sees any.
+* The in-memory event bus with more than one replica: each pod has its own bus, and no dispatcher sees any.
   Set redis.external.addr and env.LLM_PROXY_EVENT_BUS=redis-streams.
 {{- end }}
 {{- if eq $driver "sqlite" }}

@@ -115,7 +115,7 @@ def _connected(engine: Engine, patient: Patient) -> Iterator[Finding]:
 
 
 def _take_write_lock(path: str) -> None:
-    """Take it for a moment. Raises sqlite3.OperationalError when somebody keeps it for longer than a server would."""
+    """Take it for a moment. Raises sqlite3.OperationalError when a process keeps it for longer than a server would."""
     with closing(sqlite3.connect(path, timeout=_LOCK_WAIT_S, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
@@ -157,7 +157,7 @@ def _keys(engine: Engine, ring: KeyRing) -> Iterator[Finding]:
     if line is not None:
         code = "keys.missing" if ring.is_empty else "keys.unknown"
         yield fault(
-            code, line, "without that key these provider keys are lost: set them anew with manage project update"
+            code, line, "without that key these provider keys are lost: set them again with manage project update"
         )
         return
     with reading(engine) as connection:

@@ -30,7 +30,7 @@ class LockRow(Base):
 
 
 class IdempotencyRow(Base):
-    """A creation that carried an Idempotency-Key: running while `status` is null, else its answer, sealed."""
+    """A creation that carried an Idempotency-Key: running while `status` is null, else its response, sealed."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (Index("idx_idempotency_keys_created_at", "created_at"), MYSQL_TABLE)

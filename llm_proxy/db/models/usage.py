@@ -12,7 +12,7 @@ from llm_proxy.db.types import UtcTime, ascii_text, big_integer, exact_text
 class UsageRow(Base):
     """Sums of a UTC day, project, token and model. Money is in 10⁻⁹ USD; null: the model has no price.
 
-    `estimated` counts the exchanges whose tokens nobody reported. Rows outlive their token and project.
+    `estimated` counts the exchanges whose tokens the provider did not report. Rows outlive their token and project.
     """
 
     __tablename__ = "usage_daily"

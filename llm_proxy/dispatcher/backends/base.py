@@ -14,7 +14,7 @@ class Verdict(enum.Enum):
     DELIVERED = "delivered"
     TRANSIENT = "transient"  # network, timeout, 408, 425, 429, 5xx: the same again may work
     PERMANENT = "permanent"  # 400, 413, 415, 422: this event will never be taken
-    CONFIGURATION = "configuration"  # 401, 402, 403, 404, 3xx: no event will be, until somebody mends it
+    CONFIGURATION = "configuration"  # 401, 402, 403, 404, 3xx: no event will be, until an operator corrects it
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Backend(Protocol):
         """Deliver in order; one result a payload, in the same order. No payloads, no call."""
 
     def reopen(self) -> None:
-        """SIGHUP: let go of files that somebody has moved."""
+        """SIGHUP: release files that were moved."""
 
     def close(self) -> None:
         """Let go of everything. Safe to call twice."""

@@ -1,6 +1,6 @@
 """Back end `helicone`: Helicone's custom model log, a call an event (docs/events.md, "Helicone").
 
-Built from its published API: `POST /custom/v1/log` with the request, the answer and their times.
+Built from its published API: `POST /custom/v1/log` with the request, the response and their times.
 """
 
 import json
@@ -60,7 +60,7 @@ class HeliconeBackend:
         if reply.is_success:
             return DELIVERED if not _says_error(reply) else Result(Verdict.TRANSIENT, "the service's store failed")
         found = reply.result(is_whole=False)
-        if reply.status == 500:  # its answer to malformed logs, and to its own faults
+        if reply.status == 500:  # its response to malformed logs, and to its own faults
             return Result(Verdict.TRANSIENT, found.error, found.retry_after_s, is_own_fault=True)
         return found
 
@@ -90,7 +90,7 @@ def body_of(payload: Payload) -> bytes:
     response = log["providerResponse"]
     response.pop("base64", None)
     text = json.dumps(response["json"], ensure_ascii=False)[:_CUT_CHARACTERS]
-    response |= {"json": {}, "note": "the answer was too long and is cut", "textBody": text}
+    response |= {"json": {}, "note": "the response was too long and is cut", "textBody": text}
     return to_json(log)
 
 
@@ -126,7 +126,7 @@ def _answer(payload: Payload) -> dict[str, Any]:
         return {"json": {"data": payload.output}}
     found: dict[str, Any] = {
         "json": {},
-        "note": "the answer is no JSON" if payload.has_output else "no answer was kept",
+        "note": "the response is no JSON" if payload.has_output else "no response was kept",
     }
     if payload.output_base64 is not None:
         found["base64"] = payload.output_base64
@@ -136,7 +136,7 @@ def _answer(payload: Payload) -> dict[str, Any]:
 
 
 def _with_usage(answer: dict[str, Any], payload: Payload) -> dict[str, Any]:
-    """Ours where the answer has none."""
+    """Ours where the response has none."""
     if payload.usage is None or answer.get("usage"):
         return answer
     counted = payload.usage

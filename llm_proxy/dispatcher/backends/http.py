@@ -1,6 +1,6 @@
-"""One HTTP call to a service, and what its answer means for the events in it.
+"""One HTTP call to a service, and what its response means for the events in it.
 
-The dispatcher is a plain client of other people's APIs, in a process of its own: requests does that well, with proxies
+The dispatcher is a plain client of other people's APIs, in its own process: requests does that well, with proxies
 and CA bundles from the environment. The proxy's transport package, made for fidelity, is not meant for it.
 """
 
@@ -46,7 +46,7 @@ class Reply:
 
 
 def verdict_of(status: int) -> Verdict:
-    """The class of a status that is no success; 0 is no answer."""
+    """The class of a status that is no success; 0 is no response."""
     if status in _CONFIGURATION or 300 <= status < 400:
         return Verdict.CONFIGURATION
     if status < 400 or status in _TRANSIENT or status >= 500:
@@ -97,7 +97,7 @@ class HttpClient:
         self._timeout_s = timeout_s
 
     def post(self, url: str, body: bytes, content_type: str = "application/json") -> Reply:
-        """Post once. Never raises: no answer is a Reply, too."""
+        """Post once. Never raises: no response is a Reply, too."""
         try:
             with gevent.Timeout(self._timeout_s, TimeoutError("no answer in time")):
                 return self._post(url, body, content_type)

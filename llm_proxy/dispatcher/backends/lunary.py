@@ -76,7 +76,7 @@ class LunaryBackend:
 
 
 def _refused_runs(reply: Reply) -> set[str]:
-    """Ids that the answer says failed; a run that is there already has been delivered before."""
+    """Ids that the response says failed; a run that is there already has been delivered before."""
     try:
         results = as_list(as_dict(orjson.loads(reply.body)).get("results"))
     except ValueError:

@@ -58,7 +58,7 @@ class _Witness(requests.Session):
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         """Send, remember, and raise for what is no success."""
-        self.last = Reply(0, error="no answer")
+        self.last = Reply(0, error="no response")
         options["allow_redirects"] = False  # the exporter's default differs by version; prompts stay with the endpoint
         request.headers["User-Agent"] = f"llm-proxy-dispatcher/{__version__}"
         try:

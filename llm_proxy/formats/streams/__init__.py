@@ -19,7 +19,7 @@ def merge(body: bytes, tail: bytes | None = None) -> Merged | None:
     """The merged answer of a stream's bytes; None when no family is recognised in it.
 
     Args:
-        tail: The stream's last bytes, where something between `body` and them is missing. Only what ends an answer is
+        tail: The stream's last bytes, where something between `body` and them is missing. Only what ends a response is
             taken from it: usage, reasons, a final object.
     """
     found = list(chunks(body))

@@ -34,7 +34,7 @@ _OPEN = {"sign_in", "sign_in_submit", "oidc_login", "oidc_callback", "sign_out_p
 
 
 def blueprint(path: str) -> Blueprint:
-    """Return the blueprint, with the admin UI's path as its prefix; empty for a process of its own."""
+    """Return the blueprint, with the admin UI's path as its prefix; empty for its own process."""
     bp = Blueprint("admin", __name__, url_prefix=path or None, template_folder="templates", static_folder="static")
     frame.register(bp)
     for part in (oidc, sign_out):

@@ -1,4 +1,4 @@
-"""The management API over HTTP, for an admin UI in a process of its own."""
+"""The management API over HTTP, for an admin UI in its own process."""
 
 from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException

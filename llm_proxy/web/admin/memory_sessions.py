@@ -1,4 +1,4 @@
-"""Sessions of an admin UI in a process of its own: in memory, so that a restart ends them."""
+"""Sessions of an admin UI in its own process: in memory, so that a restart ends them."""
 
 import secrets
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The admin UI as an application of its own, before a proxy that it reaches by HTTP alone."""
+"""The admin UI as its own application, before a proxy that it reaches by HTTP alone."""
 
 import logging
 from typing import Any

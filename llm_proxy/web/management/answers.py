@@ -26,7 +26,7 @@ def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = No
 
 
 def raw(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer whose JSON is already written."""
+    """A response whose JSON is already written."""
     return Response(body, status=status, headers=dict(headers or {}), content_type="application/json")
 
 

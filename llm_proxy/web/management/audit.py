@@ -50,7 +50,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
 
 def event_json(row: RowMapping) -> dict[str, Any]:
-    """MP-56."""
+    """Return an audit record as the API shows it."""
     shown = {
         "id": row["id"],
         "timestamp": answers.time_of(row["timestamp"]),

@@ -107,7 +107,7 @@ class Call:
 class Attempt:
     """An action from its first check to its record; a failure is recorded on the way out.
 
-    An error of the database becomes 503, one that nobody foresaw 500 with the text `fault`.
+    An error of the database becomes 503, an unexpected one 500 with the text `fault`.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Attempt:
             self._failed(outcome, details or {"error": error.message})
             return
         if is_unavailable(error):
-            _LOG.warning("%s: the database is away: %s", self._action, type(error).__name__)
+            _LOG.warning("%s: the database is unavailable: %s", self._action, type(error).__name__)
             answer: ManagementError = DatabaseUnavailable()
         else:
             _LOG.error("%s failed", self._action, exc_info=error)
@@ -155,7 +155,7 @@ class Attempt:
         raise answer from error
 
     def _failed(self, outcome: str, details: Mapping[str, Any]) -> None:
-        # Queued: when the database is away, its part of the record must not hold up the answer.
+        # Queued: when the database is unavailable, its part of the record must not hold up the response.
         event = self._call.event(self._action, outcome, {**self._details, **details}, project_id=self.project_id)
         if outcome == "error":
             self._audit.offer(event)

@@ -23,7 +23,7 @@ Keep = Callable[[Connection, Answer], None]
 def once(keys: IdempotencyKeys, attempt: Attempt, create: Callable[[Keep], Answer]) -> Response:
     """Run `create`, or answer as the first time.
 
-    `create` hands its answer to what it is given, inside its transaction, so that there is never one without the other.
+    `create` hands its response to what it is given, inside its transaction, so that neither exists without the other.
     """
     key = request.headers.get(HEADER)
     if key is None:

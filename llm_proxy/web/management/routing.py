@@ -126,7 +126,7 @@ def _elsewhere(rest: str = "") -> Response:
 
 
 def _allowed(path: str) -> list[str]:
-    """Methods that have a view of their own at this path."""
+    """Methods that have their own view at this path."""
     adapter = current_app.url_map.bind("")
     allowed = []
     for method in _METHODS:

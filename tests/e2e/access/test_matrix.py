@@ -105,7 +105,7 @@ class World:
 
 @pytest.fixture
 def world(ready_database: Database, tmp_path: Path) -> Iterator[World]:
-    """A gateway on a database of its own."""
+    """A gateway on its own database."""
     with running_gateway(tmp_path, UPSTREAM, **ready_database.environ()) as gateway:
         yield World(Api(gateway))
 

@@ -58,7 +58,7 @@ def test_servers_that_write_are_whole(ready_database: Database, tmp_path: Path) 
         env = served.env
         live = _json(env)
         assert (live["whole"], live["without_chain"]) == (True, 0)
-        assert live["writers"] >= 2, "each worker has a chain of its own"
+        assert live["writers"] >= 2, "each worker has its own chain"
     if ready_database.driver == "sqlite":  # what is named is the same on all, see the integration tests
         _tampering_is_named(env, engine, log)
 

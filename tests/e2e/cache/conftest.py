@@ -24,7 +24,7 @@ class Origin:
     url: str = ""
     status: int = 200
     fields: tuple[tuple[str, str], ...] = PUBLIC
-    pieces: tuple[bytes, ...] = (b"the answer",)
+    pieces: tuple[bytes, ...] = (b"the response",)
     pause_s: float = 0.0
     is_cut: bool = False
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)

@@ -13,14 +13,14 @@ from support.redis import RedisServer
 
 
 def test_a_stored_answer_is_served_by_every_worker(gateway: Gateway, origin: Origin, path: str) -> None:
-    """One question to the provider; hits have Age, ids of their own and Cache-Status, and cost no unit."""
+    """One question to the provider; hits have Age, their own ids and Cache-Status, and cost no unit."""
     token = gateway.token()
     origin.fields = (*PUBLIC, ("X-Kept", "1"), ("Set-Cookie", "a=b"), ("x-request-id", "theirs"))
     first = gateway.ask("GET", path, token=token)
     assert (state(first), first[1]["Cache-Status"]) == ("stored", "llm-proxy; stored")
     hits = [gateway.ask("GET", path, token=token) for _ in range(12)]
     assert {(status, state((status, fields, body)), body) for status, fields, body in hits} == {
-        (200, "hit", b"the answer")
+        (200, "hit", b"the response")
     }
     assert origin.count(path) == 1
     fields = hits[0][1]
@@ -101,7 +101,7 @@ def test_a_stale_answer_is_validated_and_served(gateway: Gateway, origin: Origin
     token = gateway.token()
     gateway.ask("GET", path, token=token)
     status, fields, body = gateway.ask("GET", path, token=token)
-    assert (status, body, fields["X-PROXY-CACHE"]) == (200, b"the answer", "revalidated")
+    assert (status, body, fields["X-PROXY-CACHE"]) == (200, b"the response", "revalidated")
     assert origin.asked[-1][2]["if-none-match"] == '"v1"'
     eventually(lambda: gateway.request_count(token) == 2)
 
@@ -144,12 +144,12 @@ def test_a_dead_or_spent_token_gets_nothing_stored(gateway: Gateway, origin: Ori
 
 
 def test_identical_misses_are_one_question(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Single flight over both workers; all get the answer."""
+    """Single flight over both workers; all get the response."""
     origin.pause_s = 0.5
     token = gateway.token()
     with ThreadPoolExecutor(60) as pool:
         answers = list(pool.map(lambda _: gateway.ask("GET", path, token=token), range(60)))
-    assert {(status, body) for status, _, body in answers} == {(200, b"the answer")}
+    assert {(status, body) for status, _, body in answers} == {(200, b"the response")}
     assert origin.count(path) == 1
 
 
@@ -160,7 +160,7 @@ def test_identical_misses_that_cannot_be_stored_all_get_their_own(gateway: Gatew
     began = time.monotonic()
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: gateway.ask("GET", path, token=token), range(20)))
-    assert {(status, body) for status, _, body in answers} == {(200, b"the answer")}
+    assert {(status, body) for status, _, body in answers} == {(200, b"the response")}
     assert origin.count(path) == 20
     assert time.monotonic() - began < 10
 
@@ -206,7 +206,7 @@ def test_counters_tell_hits_misses_bypass_and_stores(gateway: Gateway, origin: O
 
 
 def test_replicas_without_redis_learn_of_a_purge_by_the_database(tmp_path: Path, origin: Origin, path: str) -> None:
-    """Two servers with stores of their own on one database: within a second neither serves what was purged."""
+    """Two servers with their own stores on one database: within a second neither serves what was purged."""
     database, key = str(tmp_path / "shared.db"), "0" * 43 + "="
     with (
         running_gateway(tmp_path / "a", origin.url, DATABASE_PATH=database, ENCRYPTION_KEY=key) as one,
@@ -269,7 +269,7 @@ def test_a_cache_that_is_off_is_not_seen(tmp_path: Path, origin: Origin, path: s
 def test_why_an_answer_is_not_kept_is_told_at_debug_level_alone(
     tmp_path: Path, gateway: Gateway, origin: Origin, path: str
 ) -> None:
-    """DP-63."""
+    """The fields of a cached response are the promised ones."""
     origin.fields = (("Cache-Control", "public, no-store"),)
     assert "X-CACHE-DEBUG" not in gateway.ask("GET", path, token=gateway.token())[1]
     with running_gateway(tmp_path, origin.url, LOG_LEVEL="debug") as talkative:

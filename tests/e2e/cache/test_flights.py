@@ -18,13 +18,13 @@ MANY = 2000
 
 
 def ask(token: Token, path: str) -> bytes:
-    """A request whose connection is closed behind its answer; it varies by nothing from those of Gateway.ask."""
+    """A request whose connection is closed behind its response; it varies by nothing from those of Gateway.ask."""
     fields = f"Host: x\r\nAuthorization: Bearer {token.bearer}\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
     return f"GET {path} HTTP/1.1\r\n{fields}\r\n".encode()
 
 
 def together(address: tuple[str, int], request: bytes, number: int, within_s: float) -> Counter[bytes]:
-    """Send it on so many connections before any answer is read; status lines with bodies, counted."""
+    """Send it on so many connections before any response is read; status lines with bodies, counted."""
     waiting = selectors.DefaultSelector()
     for _ in range(number):
         connection = socket.create_connection(address)
@@ -46,11 +46,11 @@ def together(address: tuple[str, int], request: bytes, number: int, within_s: fl
 
 
 def test_two_thousand_identical_misses_are_one_question(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Over two workers: the provider sees one, all get its answer, one unit is charged."""
+    """Over two workers: the provider sees one, all get its response, one unit is charged."""
     origin.pause_s = 2.0
     token = gateway.token()
     found = together(gateway.address, ask(token, path), MANY, within_s=60)
-    assert found == {b"HTTP/1.1 200 OK the answer": MANY}
+    assert found == {b"HTTP/1.1 200 OK the response": MANY}
     assert origin.count(path) == 1
     eventually(lambda: gateway.request_count(token) == 1)
 
@@ -59,12 +59,12 @@ def test_the_provider_fails_and_each_goes_on_its_own(gateway: Gateway, origin: O
     """An error is nobody else's answer."""
     origin.status, origin.fields, origin.pause_s = 400, (), 0.5
     found = together(gateway.address, ask(gateway.token(), path), 40, within_s=30)
-    assert found == {b"HTTP/1.1 400 Bad Request the answer": 40}
+    assert found == {b"HTTP/1.1 400 Bad Request the response": 40}
     assert origin.count(path) == 40
 
 
 def test_who_leaves_while_waiting_costs_nothing(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Row 9: no question, no unit; those who stay get the answer."""
+    """Row 9: no question, no unit; those who stay get the response."""
     origin.pause_s = 2.0
     token = gateway.token()
     request = ask(token, path)
@@ -81,7 +81,7 @@ def test_who_leaves_while_waiting_costs_nothing(gateway: Gateway, origin: Origin
         staying = pool.submit(gateway.ask, "GET", path, token=token)
         for client in clients:
             client.sock.close()
-        assert (leader.result()[2], staying.result()[2]) == (b"the answer", b"the answer")
+        assert (leader.result()[2], staying.result()[2]) == (b"the response", b"the response")
     assert origin.count(path) == 1
     eventually(lambda: gateway.metric('llm_proxy_client_disconnects_total{phase="before_dispatch"}') >= gone + 9)
     eventually(lambda: gateway.request_count(token) == 1)
@@ -98,11 +98,11 @@ def test_a_leader_that_leaves_lets_another_lead(gateway: Gateway, origin: Origin
         others = [pool.submit(gateway.ask, "GET", path, token=token) for _ in range(8)]
         time.sleep(0.3)
         leader.sock.close()
-        assert {other.result()[2] for other in others} == {b"the answer"}
+        assert {other.result()[2] for other in others} == {b"the response"}
 
 
 def test_a_dead_worker_holds_up_nobody(tmp_path: Path, origin: Origin, path: str) -> None:
-    """The kernel lets go of its lock: the other worker's clients are answered as soon as it is gone."""
+    """The kernel releases its lock: the other worker's clients are answered as soon as it is gone."""
     origin.pause_s = 4.0
     with running_gateway(tmp_path, origin.url, WEB_CONCURRENCY="2") as gateway:
         token = gateway.token()
@@ -116,14 +116,14 @@ def test_a_dead_worker_holds_up_nobody(tmp_path: Path, origin: Origin, path: str
         origin.pause_s = 0.0
         killed_at = time.monotonic()
         os.kill(leading, signal.SIGKILL)
-        assert {client.answer().body for client in spared} == {b"the answer"}
+        assert {client.answer().body for client in spared} == {b"the response"}
         assert time.monotonic() - killed_at < 3
         for client in (leader, *waiting):
             client.sock.close()
 
 
 def _waiting(gateway: Gateway, token: Token, path: str) -> list[Client]:
-    """Clients that wait for the same answer, at each worker at least one."""
+    """Clients that wait for the same response, at each worker at least one."""
     clients: list[Client] = []
     while len({_worker_of(gateway, client) for client in clients} - {0}) < 2:
         assert len(clients) < 300
@@ -152,7 +152,7 @@ def _worker_of(gateway: Gateway, client: Client) -> int:
 def test_the_next_question_always_finds_what_was_stored(
     gateway: Gateway, origin: Origin, path: str, pause_s: float
 ) -> None:
-    """Whichever worker it comes to, right behind the answer: GET and HEAD are hits."""
+    """Whichever worker it comes to, right behind the response: GET and HEAD are hits."""
     origin.pause_s = pause_s
     token = gateway.token()
     for number in range(25):

@@ -1,4 +1,4 @@
-"""Purges beside stores, poisoned requests, stale answers, and the sums of the accounting table."""
+"""Purges beside stores, poisoned requests, stale responses, and the sums of the accounting table."""
 
 import json
 import threading
@@ -136,7 +136,7 @@ def test_accounts_of_one_key_share_no_answer(gateway: Gateway, origin: Origin, p
 
 
 def test_stale_while_revalidate_answers_at_once_and_fetches_behind(gateway: Gateway, origin: Origin, path: str) -> None:
-    """RFC 5861 §3: the client does not wait; the fetch is a request of its token's, with an id of its own."""
+    """RFC 5861 §3: the client does not wait; the fetch is a request of its token's, with its own id."""
     origin.fields = (("Cache-Control", "public, max-age=1, stale-while-revalidate=60"),)
     token = gateway.token()
     assert state(gateway.ask("GET", path, token=token)) == "stored"
@@ -145,7 +145,7 @@ def test_stale_while_revalidate_answers_at_once_and_fetches_behind(gateway: Gate
     began = time.monotonic()
     answers = [gateway.ask("GET", path, token=token) for _ in range(5)]
     assert time.monotonic() - began < 0.45
-    assert {(state(answer), answer[2]) for answer in answers} == {("hit", b"the answer")}
+    assert {(state(answer), answer[2]) for answer in answers} == {("hit", b"the response")}
     eventually(lambda: gateway.ask("GET", path, token=token)[2] == b"newer")
     assert origin.count(path) == 2
     eventually(lambda: gateway.request_count(token) == 2)
@@ -157,7 +157,7 @@ def test_stale_while_revalidate_answers_at_once_and_fetches_behind(gateway: Gate
 def test_stale_if_error_answers_for_a_provider_that_fails(
     gateway: Gateway, origin: Origin, path: str, failure: str
 ) -> None:
-    """RFC 5861 §4: a stale answer, which is no error of the client's; without leave the failure is passed on."""
+    """RFC 5861 §4: a stale response, which is no error of the client's; without leave the failure is passed on."""
     origin.fields = (("Cache-Control", "public, max-age=1, stale-if-error=60"),)
     token = gateway.token()
     gateway.ask("GET", path, token=token)
@@ -167,7 +167,7 @@ def test_stale_if_error_answers_for_a_provider_that_fails(
     errors = gateway.metric("llm_proxy_errors_total")
     origin.status, origin.fields = (503, ()) if failure == "503" else (-1, ())
     answer = gateway.ask("GET", path, token=token)
-    assert (answer[0], answer[2], state(answer)) == (200, b"the answer", "hit")
+    assert (answer[0], answer[2], state(answer)) == (200, b"the response", "hit")
     assert int(answer[1]["Age"]) >= 1
     assert gateway.metric("llm_proxy_errors_total") == errors
     assert gateway.ask("GET", f"{path}-plain", token=token)[0] == (503 if failure == "503" else 502)

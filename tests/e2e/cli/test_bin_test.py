@@ -40,7 +40,7 @@ def _script(path: Path, text: str) -> None:
 
 
 def _run(folder: Path, *words: str, answer: str | None = None) -> int:
-    """Run it; with an answer, at a terminal."""
+    """Run it; with a response, at a terminal."""
     command = ["bash", str(folder / "bin" / "test"), *words]
     env = {"PATH": str(folder.parent / "programs"), "HOME": str(folder)}
     if answer is None:

@@ -340,7 +340,7 @@ def test_the_end_publishes_and_a_cut_spools(tmp_path: Path, provider: Provider, 
 
 
 def test_a_killed_workers_spool_is_taken_up(tmp_path: Path, provider: Provider, own_redis: RedisServer) -> None:
-    """kill -9 of the worker while Redis is away: its successor replays what it had spooled."""
+    """kill -9 of the worker while Redis is unavailable: its successor replays what it had spooled."""
     with proxy(tmp_path / "proxy", provider, own_redis) as world:
         token = world.gateway.token()
         own_redis.stop()

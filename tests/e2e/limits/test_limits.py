@@ -69,7 +69,7 @@ def test_addresses_and_everybody_have_windows_over_all_workers(tmp_path: Path, p
 
 
 def test_a_stock_client_waits_as_long_as_it_is_told(tmp_path: Path, provider: Provider) -> None:
-    """OpenAI's client asks again after Retry-After, once, and gets its answer; a quota that is used up it leaves be."""
+    """OpenAI's client asks again after Retry-After, once, and gets its response; it accepts a used-up quota."""
     window = {"DISTRIBUTED_RATE_LIMIT_MAX": "2", "DISTRIBUTED_RATE_LIMIT_WINDOW": "2s"}
     with running_gateway(tmp_path, provider.url, **window, HTTP_CACHE_ENABLED="false") as gateway:
         token = gateway.token(max_requests=3)

@@ -1,4 +1,4 @@
-"""A provider and a proxy before it, shared by the tests of a module; each test brings tokens of its own."""
+"""A provider and a proxy before it, shared by the tests of a module; each test brings its own tokens."""
 
 import json
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def both_lanes(lane_gateway: Gateway) -> Gateway:
 
 @pytest.fixture
 def token(gateway: Gateway) -> Token:
-    """A token without limits, of a project of its own."""
+    """A token without limits, of its own project."""
     return gateway.token()
 
 

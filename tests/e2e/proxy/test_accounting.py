@@ -169,7 +169,7 @@ def test_row_7_a_broken_answer_looks_broken(
     with Client(both_lanes.address) as client:
         answer = client.send(post(CHAT, token, simulate(framing=framing, **plan))).answer("POST")
     if framing == "close" and label == "aborted":
-        assert answer.end == "whole"  # a FIN is the end of such an answer: nobody can tell a break from it
+        assert answer.end == "whole"  # a FIN is the end of such a response: nobody can tell a break from it
         return
     assert (answer.status, answer.end == "whole") == (200, False)
     assert moved(both_lanes, before) == {"requests": 1, "errors": 1, f"upstream_requests{{{label}}}": 1}
@@ -227,7 +227,7 @@ def test_row_10_a_client_that_leaves_in_mid_stream_frees_the_provider(both_lanes
 
 
 def test_row_16_an_inactive_project_is_refused_and_audited(gateway: Gateway) -> None:
-    """403, no charge, an audit record with everything that DP-73 names."""
+    """403, no charge, an audit record with everything that identifies the request."""
     token, before = gateway.token(gateway.project(is_active=False), max_requests=5), snapshot(gateway)
     status, fields, body = gateway.ask("POST", "/v1/chat/completions", CHAT, token=token)
     assert (status, json.loads(body)["code"]) == (403, "project_inactive")

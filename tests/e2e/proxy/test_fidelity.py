@@ -119,7 +119,7 @@ def proxy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def ask(proxy: Gateway, wire: Wire) -> Callable[..., Answer]:
-    """Send a request with a token of its own and get the answer; the provider's answer is one of two bytes."""
+    """Send a request with its own token and get the response; the provider's response is one of two bytes."""
     bearer = proxy.token().bearer
     wire.answer, wire.closes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", False
 
@@ -337,6 +337,6 @@ def test_two_authorization_lines_are_refused(ask: Callable[..., Answer], wire: W
 
 
 def test_streams_of_http_1_0_end_with_a_reset_when_broken(ask: Callable[..., Answer], wire: Wire) -> None:
-    """Nothing but a reset tells an HTTP/1.0 client that an answer is incomplete."""
+    """Nothing but a reset tells an HTTP/1.0 client that a response is incomplete."""
     wire.answer, wire.closes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", True
     assert ask(version="1.0").end == "reset"

@@ -107,7 +107,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 class _Elsewhere(Gateway):
-    """A gateway whose database lies on a disk of its own."""
+    """A gateway whose database lies on its own disk."""
 
     @property
     def database(self) -> Path:

@@ -197,7 +197,7 @@ def test_two_hundred_megabytes_take_no_memory(four: Gateway, provider: Provider,
 
 
 def swallow(client: Client) -> int:
-    """Read an answer of known length and throw it away; how many bytes it had."""
+    """Read a response of known length and throw it away; how many bytes it had."""
     client.until(b"\r\n\r\n")
     received = len(client.held)
     client.held = b""

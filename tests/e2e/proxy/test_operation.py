@@ -46,7 +46,7 @@ def test_probes(both_lanes: Gateway, path: str, content: str, content_type: str,
 
 
 def test_the_scrape_is_of_the_text_format(gateway: Gateway) -> None:
-    """Exactly the content type of DP-205, HELP and TYPE of each required name, no labels on them, no _created."""
+    """Exactly the documented content type, HELP and TYPE of each required name, no labels on them, no _created."""
     with Client(gateway.address) as client:
         answer = client.send(request("/metrics/prometheus")).answer()
     assert answer.value("Content-Type") == "text/plain; version=0.0.4; charset=utf-8"

@@ -37,7 +37,7 @@ TEAM = {"X-Team": "a", "Content-Type": "application/json"}
 
 
 def test_a_value_outside_the_list_is_named(gateway: Gateway, token: Token) -> None:
-    """DP-19, to the letter."""
+    """The message names parameter, value and patterns."""
     status, _, body = gateway.ask("POST", "/v1/chat/completions", b'{"model":"gpt-3.5"}', token=token, headers=TEAM)
     said = "Parameter 'model' value 'gpt-3.5' is not allowed. Allowed patterns: [gpt-4o gpt-4.1-*]"
     assert (status, json.loads(body)) == (
@@ -70,7 +70,7 @@ def test_an_allowed_value_passes_with_the_body_as_it_came(gateway: Gateway, toke
     ],
 )
 def test_fields_are_checked_before_the_token(gateway: Gateway, headers: dict[str, str], code: str) -> None:
-    """Without a token, the earlier step answers; a refused origin may not read the answer."""
+    """Without a token, the earlier step answers; a refused origin may not read the response."""
     _, fields, body = gateway.ask("GET", "/v1/models", headers=headers)
     assert json.loads(body)["code"] == code
     assert "Access-Control-Allow-Origin" not in fields

@@ -41,7 +41,7 @@ def test_each_event_is_written_as_it_arrives(both_lanes: Gateway) -> None:
 
 
 def test_a_total_limit_spares_streams(tmp_path: Path, provider: Provider) -> None:
-    """REQUEST_TIMEOUT bounds whole answers and the wait for a stream's head, not the stream."""
+    """REQUEST_TIMEOUT bounds whole responses and the wait for a stream's head, not the stream."""
     with running_gateway(tmp_path, provider.url, REQUEST_TIMEOUT="1s") as gateway, ThreadPoolExecutor() as pool:
         token = gateway.token()
 

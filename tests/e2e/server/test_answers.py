@@ -194,7 +194,7 @@ def test_a_client_that_had_gone_before_the_watch_is_noticed_too(server):
 
 
 def test_the_watch_does_not_outlive_its_exchange(server):
-    """A second exchange on the same connection is watched anew; one without a watch is not disturbed."""
+    """A second exchange on the same connection is watched again; one without a watch is not disturbed."""
     with Client(server.address) as client:
         assert client.get("/").status == 200
         assert client.get("/length").status == 200

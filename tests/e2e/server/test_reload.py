@@ -14,7 +14,7 @@ import llm_proxy
 
 
 def values(server):
-    """What the workers that answer now have for API_ENV."""
+    """What the workers that response now have for API_ENV."""
     return {server.get("/value").body.split()[1].decode() for _ in range(12)}
 
 

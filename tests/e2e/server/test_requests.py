@@ -168,7 +168,7 @@ def test_connect_is_405(server, target):
 
 
 def test_a_later_minor_version_is_answered_as_1_1(server):
-    """RFC 9110 §2.5: the connection stays open, and the answer says what is spoken."""
+    """RFC 9110 §2.5: the connection stays open, and the response says what is spoken."""
     with Client(server.address) as client:
         for _ in range(2):
             answer = client.send(b"GET /echo HTTP/1.2\r\n" + H + b"\r\n").answer()

@@ -316,7 +316,7 @@ def test_who_leaves_a_stream_has_used_what_had_come(gateway: Gateway) -> None:
 
 
 def test_a_drain_writes_everything_down(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> None:
-    """SIGTERM right behind the last answer: its usage is in the database, and agrees with counters and events."""
+    """SIGTERM right behind the last response: its usage is in the database, and agrees with counters and events."""
     folder = tmp_path_factory.mktemp("drained")
     events = str(folder / "events.jsonl")
     with running_gateway(folder, provider.url, FILE_EVENT_LOG=events) as gateway:

@@ -1,4 +1,4 @@
-"""A provider that speaks WebSocket, and a proxy before it; each test brings tokens of its own."""
+"""A provider that speaks WebSocket, and a proxy before it; each test brings its own tokens."""
 
 from collections.abc import Iterator
 
@@ -27,5 +27,5 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Ite
 
 @pytest.fixture
 def token(gateway: Gateway) -> Token:
-    """A token without limits, of a project of its own."""
+    """A token without limits, of its own project."""
     return gateway.token()

@@ -131,7 +131,7 @@ def test_deleted_records_are_named(engine: Engine, gone: list[int], kind: str, f
 
 
 def test_a_record_with_a_new_hash_is_named(engine: Engine) -> None:
-    """Changed and hashed anew: the record after it, or the writer's row, knows another hash."""
+    """Changed and hashed again: the record after it, or the writer's row, knows another hash."""
     writer = _filled(engine)
     for seq in (1, 3, 5):
         with reading(engine) as connection:
@@ -266,7 +266,7 @@ def _race(database: Database, *workers: tuple[Any, ...]) -> list[Any]:
 
 
 def test_eight_processes_write_whole_chains(ready_database: Database) -> None:
-    """Each has a chain of its own; what they roll back is no gap, and verifying meanwhile raises no false alarm."""
+    """Each has its own chain; what they roll back is no gap, and verifying meanwhile raises no false alarm."""
     values = {**ready_database.values, "audit_log_file": ""}
     found = _race(ready_database, *[(write_records, values, 30)] * 8)
     report = verify_table(ready_database.engine())

@@ -45,7 +45,7 @@ def store(
 
 
 def entry(path: str = "/v1/models", *, project: str = "p", query: str = "", content: bytes = b"body") -> Entry:
-    """A stored answer of a GET."""
+    """A stored response of a GET."""
     target = canonical_target("GET", path, query)
     return Entry(
         key=variant_key(primary_key(project, "openai", target, ()), DEFAULT_VARY, ()),
@@ -309,7 +309,7 @@ def test_copies_of_one_worker_follow_what_another_stores_and_removes(tmp_path: P
 
 
 def test_copies_know_each_list_of_selecting_fields(tmp_path: Path, clock: Clock) -> None:
-    """An answer that varies by something else joins those that were read before; the latest that fits comes first."""
+    """A response that varies by something else joins those that were read before; the latest that fits comes first."""
     one, other = (MemoryStore(tmp_path, most_bytes=1 << 20, clock=lambda: clock[0]) for _ in range(2))
     first = entry()
     one.put(first, 60)

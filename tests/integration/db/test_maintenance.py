@@ -20,7 +20,7 @@ NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 def _fill(database: Database) -> None:
-    """Two projects, one of them inactive; five tokens: live, for ever, expired, revoked, unused for too long."""
+    """Two projects, one of them inactive; five tokens: live, permanently, expired, revoked, unused for too long."""
     projects = [
         {
             "id": f"p{number}",

@@ -1,4 +1,4 @@
-"""Sealing, sealing anew, opening and hashing stored secrets, on each engine, while others write."""
+"""Sealing, sealing again, opening and hashing stored secrets, on each engine, while others write."""
 
 import pytest
 from sqlalchemy import Engine, text

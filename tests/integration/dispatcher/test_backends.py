@@ -346,7 +346,7 @@ def test_a_line_is_the_documented_object(make_file: Callable[..., FileBackend], 
 
 
 def test_an_incomplete_last_line_is_ended(make_file: Callable[..., FileBackend], tmp_path: Path) -> None:
-    """A crash left half a line: what follows starts on one of its own."""
+    """A crash left half a line: what follows starts on its own one."""
     (tmp_path / "events.jsonl").write_bytes(b'{"a":1}\n{"half')
     make_file().send(payloads(1))
     lines = (tmp_path / "events.jsonl").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""One contract for the two buses that cross processes, on a real Redis; and what each has of its own."""
+"""One contract for the two buses that cross processes, on a real Redis; and what each its own has."""
 
 import itertools
 import os
@@ -28,7 +28,7 @@ _numbers = itertools.count()
 
 
 class World:
-    """One bus of a kind under a key of its own."""
+    """One bus of a kind under its own key."""
 
     def __init__(self, kind: str, server: RedisServer, max_len: int = 1000) -> None:
         self.kind, self.server, self.key, self.max_len = kind, server, f"bus-{next(_numbers)}", max_len
@@ -258,7 +258,7 @@ def test_a_read_whose_answer_is_lost_leaves_nothing_behind(world: World, monkeyp
     with monkeypatch.context() as patch:
 
         def lost(self: object, *_: object, **__: object) -> None:
-            raise RedisGone("the answer is lost")
+            raise RedisGone("the response is lost")
 
         real = Redis.execute_command
 
@@ -337,7 +337,7 @@ def test_entries_trimmed_before_they_were_read_are_counted(streams: World) -> No
 
 
 def test_pending_entries_that_were_trimmed_are_counted_and_forgotten(streams: World) -> None:
-    """They cannot be delivered any more, and must not be claimed for ever."""
+    """They cannot be delivered any more, and must not be claimed permanently."""
     source = streams.source()
     source.open()
     streams.bus().publish(wires("a", "b"))

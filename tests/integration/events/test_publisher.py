@@ -243,7 +243,7 @@ def test_a_worker_that_died_is_inherited(world: World) -> None:
 
 @pytest.mark.parametrize("cut", [False, True])
 def test_the_end_flushes_or_spools(world: World, cut: bool) -> None:
-    """A clean end publishes what is queued; a cut, or a Redis that is away, leaves it on the disk for the next."""
+    """A clean end publishes what is queued; a cut, or an unavailable Redis, leaves it on the disk for the next."""
     publisher = world.publisher()
     for n in range(200):
         publisher.offer(event(n))

@@ -67,7 +67,7 @@ def test_a_window_slides_free(store: Store) -> None:
 
 
 def test_redis_keys_have_the_documented_form_and_a_lifetime(shared_redis_server: RedisServer) -> None:
-    """DP-90, DP-91: `{prefix}{id}:{windowStart}`, TTL 2·window + 1 s."""
+    """`{prefix}{id}:{windowStart}`, TTL 2·window + 1 s."""
     client = shared_redis_server.client()
     client.flushall()
     store = RedisStore(parse_address(shared_redis_server.addr), "ratelimit:")

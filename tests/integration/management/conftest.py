@@ -16,7 +16,7 @@ PROVIDER_KEY = "sk-provider-0123456789abcdefghij"
 
 
 class Manager:
-    """Calls /manage as an operator; remembers every answer, so that a test can look for secrets in all of them."""
+    """Calls /manage as an operator; remembers every response, so that a test can look for secrets in all of them."""
 
     def __init__(self, app: LlmProxyFlask, audit_file: Path) -> None:
         self.app, self.audit_file = app, audit_file

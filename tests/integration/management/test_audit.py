@@ -27,7 +27,7 @@ def _events(manage: Manager, **query: Any) -> list[dict[str, Any]]:
 
 
 def test_a_call_leaves_one_record_with_who_and_how(manage: Manager) -> None:
-    """Ids, address, method, path and agent are columns of their own; metadata is a JSON string."""
+    """Ids, address, method, path and agent are their own columns; metadata is a JSON string."""
     headers = {"X-Request-ID": "req-1", "X-Correlation-ID": "cor-1", "User-Agent": "tests/1"}
     project = manage.call("POST", "/projects", {"name": "a", "api_key": "k" * 20}, headers=headers).get_json()
     [event] = manage.call("GET", "/audit?action=project.create").get_json()["events"]
@@ -260,7 +260,7 @@ class TestWithoutACache:
     ],
 )
 def test_a_purge_that_cannot_be_understood_is_400(manage: Manager, body: Any, error: str) -> None:
-    """DP-155's texts, in their order; several scopes at once are refused."""
+    """Each fault has its text, in a fixed order; several scopes at once are refused."""
     response = manage.call("POST", "/cache/purge", body)
     assert response.status_code == 400
     assert response.get_json()["error"].startswith(error)

@@ -24,7 +24,7 @@ def test_an_unforeseen_failure_is_500_with_the_rows_text(
 
 
 def test_no_answer_or_record_holds_a_secret(manage: Manager) -> None:
-    """Provider key, management token and bearer are in no answer, audit line or row but the creation's."""
+    """Provider key, management token and bearer are in no response, audit line or row but the creation's."""
     project = manage.project()
     token = manage.token(project["id"])
     bearer = token["token"]

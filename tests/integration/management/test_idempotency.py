@@ -62,7 +62,7 @@ class TestWithoutAKey:
         return {"encryption_key": None}
 
     def test_a_secret_is_not_stored_in_clear(self, manage: Manager) -> None:
-        """The second answer is 409 with the id, at once."""
+        """The second response is 409 with the id, at once."""
         wanted = {"project_id": manage.project()["id"], "duration_minutes": 5}
         first = _create(manage, "/tokens", wanted).get_json()
         again = _create(manage, "/tokens", wanted)
@@ -81,7 +81,7 @@ def test_another_body_is_refused(manage: Manager) -> None:
 
 
 def test_a_refusal_comes_again_too(manage: Manager) -> None:
-    """The first answer was 409 for a taken name: it stays that, also when the name is free again."""
+    """The first response was 409 for a taken name: it stays that, also when the name is free again."""
     taken = manage.project("once")
     first = _create(manage, "/projects", PROJECT)
     manage.call("PATCH", f"/projects/{taken['id']}", {"name": "moved"})
@@ -91,7 +91,7 @@ def test_a_refusal_comes_again_too(manage: Manager) -> None:
 
 
 def test_a_key_is_forgotten_after_a_day(manage: Manager) -> None:
-    """The same key creates anew."""
+    """The same key creates again."""
     _create(manage, "/projects", PROJECT)
     _age(manage, timedelta(hours=24, seconds=1))
     assert _create(manage, "/projects", {**PROJECT, "name": "new"}).status_code == 201
@@ -118,7 +118,7 @@ def test_a_failure_of_ours_gives_the_key_back(manage: Manager, monkeypatch: pyte
 
 
 def test_many_at_once_create_one(manage: Manager) -> None:
-    """Eight calls with one key at once: one project, and every other answer is its replay or `in progress`."""
+    """Eight calls with one key at once: one project, and every other response is its replay or `in progress`."""
     found: list[tuple[int, str]] = []
 
     def call() -> None:

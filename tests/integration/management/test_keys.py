@@ -205,7 +205,7 @@ def test_wrong_keys_are_throttled(manage: Manager) -> None:
 
 
 def test_an_expired_key_is_told_so(manage: Manager) -> None:
-    """401 with a code of its own."""
+    """401 with its own code."""
     made = _made(manage, duration_minutes=5)
     with manage.app.services.engine.begin() as connection:
         values = {"at": to_column(connection.dialect.name, datetime.now(UTC))}

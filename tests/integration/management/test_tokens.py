@@ -185,7 +185,7 @@ class TestEndless:
 
 
 def test_a_list_is_newest_first_and_filtered(manage: Manager) -> None:
-    """All filters of MP-3 and MP-50 work, under each of their names; an unknown project is an empty list."""
+    """All documented filters work, under each of their names; an unknown project is an empty list."""
     a, b = manage.project("a"), manage.project("b")
     one, two, three, four = (manage.token(a["id"])["id"] for _ in range(4))
     other = manage.token(b["id"], max_requests=1)["id"]

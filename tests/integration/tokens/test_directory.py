@@ -262,7 +262,7 @@ def test_a_database_that_fails_is_503(lab: Lab) -> None:
 
 
 def test_a_read_that_a_change_overtook_is_not_remembered(lab: Lab) -> None:
-    """A change of this process during the read: the answer is given, but not kept."""
+    """A change of this process during the read: the response is given, but not kept."""
     bearer = lab.token()
     read = lab.statements.read
 

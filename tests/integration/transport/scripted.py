@@ -88,7 +88,7 @@ class Connection:
         return head, self.read(int(length or 0))
 
     def send(self, *parts: bytes, pause_s: float = 0.002) -> None:
-        """Each part in a packet of its own."""
+        """Each part in its own packet."""
         for number, part in enumerate(parts):
             if number:
                 gevent.sleep(pause_s)
@@ -124,7 +124,7 @@ Script = Callable[[Connection], object]
 
 
 def answering(*answers: bytes) -> Script:
-    """Read a request, send an answer, for ever; each request gets the next answer, then the last one again."""
+    """Read a request, send a response, permanently; each request gets the next response, then the last one again."""
 
     def script(c: Connection) -> None:
         number = 0
@@ -310,7 +310,7 @@ def found(host: str, port: int) -> list[Any]:
 
 
 class FullBacklog:
-    """A port on which a connection attempt waits for ever: nobody accepts, and the queue is full."""
+    """A port on which a connection attempt waits permanently: nobody accepts, and the queue is full."""
 
     def __init__(self) -> None:
         self._listener = native.socket()

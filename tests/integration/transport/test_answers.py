@@ -36,7 +36,7 @@ def test_fields_come_as_sent(lab: Lab) -> None:
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_cut_into_packets_at_every_offset(plain: Lab, framing: str) -> None:
-    """An answer behind a 103, cut in two at any byte, comes out the same, and the connection is kept each time."""
+    """A response behind a 103, cut in two at any byte, comes out the same, and the connection is kept each time."""
     body = (
         b"Content-Length: 5\r\n\r\nhello"
         if framing == "length"
@@ -58,7 +58,7 @@ def test_cut_into_packets_at_every_offset(plain: Lab, framing: str) -> None:
 
 
 def test_cut_at_every_offset_over_tls(lab: Lab) -> None:
-    """Byte by byte, each in a packet (and record) of its own, it is the same answer."""
+    """Byte by byte, each in a packet (and record) of its own, it is the same response."""
     whole = CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"
     lab.script(once(*(whole[n : n + 1] for n in range(len(whole)))))
     assert lab.fetch() == (200, b"hello")
@@ -247,13 +247,13 @@ def test_bad_fields_are_refused(lab: Lab, fields: bytes) -> None:
     ],
 )
 def test_bad_start_lines_are_refused(lab: Lab, line: bytes) -> None:
-    """Only HTTP/1.0 and 1.1 with a status of 100 to 999 is an answer."""
+    """Only HTTP/1.0 and 1.1 with a status of 100 to 999 is a response."""
     lab.answer(line + b"\r\n" + _LENGTH_2 + b"\r\nok")
     expect_refusal(lab)
 
 
 def test_switching_protocols_is_no_interim_answer(lab: Lab) -> None:
-    """After a 101 the connection would be another protocol's: what follows is not read as an answer."""
+    """After a 101 the connection would be another protocol's: what follows is not read as a response."""
     lab.answer(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK)
     expect_refusal(lab)
 

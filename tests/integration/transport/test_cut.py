@@ -50,7 +50,7 @@ def expect_cut(lab: Lab, phase: str, *args: Any, is_sent: bool, **more: Any) -> 
 
 
 def test_in_the_look_up(make_lab: Any) -> None:
-    """A running look-up is left to itself, and its answer serves the next request."""
+    """A running look-up is left to itself, and its response serves the next request."""
 
     def look_up(host: str, port: int) -> list[Any]:
         gevent.sleep(0.4)
@@ -128,7 +128,7 @@ def test_while_the_client_is_read(lab: Lab) -> None:
 
 
 def test_while_100_is_waited_for(lab: Lab) -> None:
-    """And the wait for an answer to Expect; the body stays unread."""
+    """And the wait for a response to Expect; the body stays unread."""
 
     class Untouched:
         def read1(self, n: int) -> bytes:

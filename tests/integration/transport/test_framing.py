@@ -1,4 +1,4 @@
-"""Where an answer ends, and whether its connection may be used for another one."""
+"""Where a response ends, and whether its connection may be used for another one."""
 
 import pytest
 from integration.transport.lab import Lab, wait_until
@@ -47,7 +47,7 @@ def test_right_content_and_right_pooling(lab: Lab, method: str, answer: bytes, c
     assert len(lab.connections) == (1 if kept else 2)
 
 
-@pytest.mark.parametrize("surplus", [b"x", OK, b"\r\n"], ids=["a byte", "an answer", "an empty line"])
+@pytest.mark.parametrize("surplus", [b"x", OK, b"\r\n"], ids=["a byte", "a response", "an empty line"])
 @pytest.mark.parametrize("together", [True, False], ids=["same packet", "next packet"])
 @pytest.mark.parametrize(
     ("method", "answer", "content"),
@@ -63,7 +63,7 @@ def test_right_content_and_right_pooling(lab: Lab, method: str, answer: bytes, c
 def test_surplus_bytes_cost_the_connection(
     lab: Lab, method: str, answer: bytes, content: bytes, together: bool, surplus: bytes
 ) -> None:
-    """Bytes behind the answer's end are nobody's: the content is exact and the next request has a fresh connection."""
+    """Bytes behind the response's end are dropped: the content is exact and the next request has a fresh connection."""
 
     def script(c: Connection) -> None:
         c.request()
@@ -74,6 +74,6 @@ def test_surplus_bytes_cost_the_connection(
     assert lab.fetch(method)[1] == content
     if together:
         assert lab.upstream.open_count == 0
-    wait_until(lambda: not lab.quiet_connections)  # what comes after the next request is its answer
+    wait_until(lambda: not lab.quiet_connections)  # what comes after the next request is its response
     assert lab.fetch() == (200, b"ok")
     assert len(lab.connections) == 2

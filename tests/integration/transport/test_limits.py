@@ -170,7 +170,7 @@ def test_blocked_send(lab: Lab) -> None:
 
 
 def test_slow_steady_stream_is_not_cut(lab: Lab) -> None:
-    """An answer may take many times the idle limit, as long as it is never silent for so long."""
+    """A response may take many times the idle limit, as long as it is never silent for so long."""
 
     def script(c: Connection) -> None:
         c.request()
@@ -184,7 +184,7 @@ def test_slow_steady_stream_is_not_cut(lab: Lab) -> None:
 
 
 def test_pausing_client_is_not_the_upstreams_silence(lab: Lab) -> None:
-    """A client that takes its time with the answer uses up no limit of the upstream's."""
+    """A client that takes its time with the response uses up no limit of the upstream's."""
 
     def script(c: Connection) -> None:
         c.request()
@@ -235,7 +235,7 @@ def endless(c: Connection) -> None:
 
 
 def test_total_limit_ends_a_steady_stream(lab: Lab) -> None:
-    """A total limit, where somebody sets one, ends an answer that would go on."""
+    """A total limit, where somebody sets one, ends a response that would go on."""
     lab.script(endless)
     with expect_timeout(0.5, "body"):
         lab.fetch(timeouts=limits(total_s=0.5))

@@ -40,7 +40,7 @@ WAYS = ["read, closed", "read, reset", "half read, closed"]
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_get_on_a_dying_connection_is_sent_once_more(lab: Lab, method: str, how: str) -> None:
-    """A GET or HEAD whose kept connection ends without a byte of an answer is sent again, on a fresh one."""
+    """A GET or HEAD whose kept connection ends without a byte of a response is sent again, on a fresh one."""
     lab.script(dies_at_second(how), answering(OK.removesuffix(b"ok") if method == "HEAD" else OK))
     lab.fetch()
     assert lab.fetch(method)[0] == 200
@@ -61,7 +61,7 @@ def test_others_are_never_sent_twice(lab: Lab, method: str, how: str) -> None:
 
 
 def test_get_is_not_sent_again_after_a_byte(lab: Lab) -> None:
-    """A part of an answer is an answer: nothing is sent again."""
+    """A part of a response is a response: nothing is sent again."""
     lab.script(dies_at_second("read, part of a head"), answering(OK))
     lab.fetch()
     with pytest.raises(errors.UpstreamBroken):
@@ -70,7 +70,7 @@ def test_get_is_not_sent_again_after_a_byte(lab: Lab) -> None:
 
 
 def test_second_failure_is_final(lab: Lab) -> None:
-    """The re-sent GET fails too: that is the answer."""
+    """The re-sent GET fails too: that is the response."""
     lab.script(dies_at_second("read, closed"), lambda c: c.head(), answering(OK))
     lab.fetch()
     with pytest.raises(errors.UpstreamBroken):

@@ -341,7 +341,7 @@ def test_expecting_request_sends_its_body_after(lab: Lab, interim: bytes) -> Non
 
 @pytest.mark.parametrize("status", [b"401 No", b"200 OK", b"307 Elsewhere"])
 def test_refused_expectation_leaves_the_body_unread(lab: Lab, status: bytes) -> None:
-    """A final answer is handed on at once; the client's body is never read, the connection not kept."""
+    """A final response is handed on at once; the client's body is never read, the connection not kept."""
 
     def script(c: Connection) -> None:
         c.head()

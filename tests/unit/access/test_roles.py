@@ -71,7 +71,7 @@ def test_a_grant_is_within_what_is_held(
 
 
 def test_a_refusal_names_the_role_that_would_do() -> None:
-    """In its text and in a member of its own."""
+    """In its text and in its own member."""
     with pytest.raises(Forbidden, match="needs the role operator") as refused:
         Caller("key:x", Role.VIEWER).require(operation("PATCH", "/manage/tokens/{id}"))
     assert refused.value.more == {"needed_role": "operator"}

@@ -105,7 +105,7 @@ def test_a_wait_ends(world: World) -> None:
 
     def keep(where: str) -> None:
         if where == "pauses":
-            slot.waiters = 10  # calls of its own
+            slot.waiters = 10  # its own calls
             holder.beat()
 
     while waiting.spent() < 1 and world.held() and waiting.call():
@@ -283,7 +283,7 @@ def test_a_closing_that_is_not_answered_is_repeated(world: World, fails: str, li
 
 
 def test_a_call_in_the_midst_of_a_closing_gets_a_new_lease(world: World) -> None:
-    """It writes nothing into the slot that is being freed, and is counted by a lease of its own."""
+    """It writes nothing into the slot that is being freed, and is counted by its own lease."""
     world.token(None)
     worker = Worker(world)
     worker.calls(2)
@@ -472,7 +472,7 @@ def test_a_token_that_comes_back_at_once_holds_units_again(world: World) -> None
 
 
 def test_a_locked_row_is_no_outage(world: World) -> None:
-    """A swap that gets no answer while other statements do: the others are settled, requests go on."""
+    """A swap that gets no response while other statements do: the others are settled, requests go on."""
     world.token(None, "locked")
     world.token(None, "good")
     worker = Worker(world)

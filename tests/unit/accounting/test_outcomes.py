@@ -105,7 +105,7 @@ def test_each_counted_row_is_in_exactly_one_sum() -> None:
 
 @pytest.mark.parametrize("served", [outcomes.HIT, outcomes.LOCAL_304, outcomes.REVALIDATED])
 def test_a_stored_answer_is_its_own_row_whatever_follows(served: outcomes.Row) -> None:
-    """Rows 11 to 13 are decided where the answer is served; a client that leaves then changes nothing."""
+    """Rows 11 to 13 are decided where the response is served; a client that leaves then changes nothing."""
     assert decide(Ending(served is outcomes.REVALIDATED, 304, None, is_client_gone=True, served=served)) is served
 
 
@@ -126,7 +126,7 @@ def test_only_what_was_sent_is_charged() -> None:
     ("status", "verdict"), [(500, "reset"), (501, "reset"), (502, "fail"), (503, "fail"), (504, "fail"), (599, "reset")]
 )
 def test_of_the_providers_errors_three_fail_the_circuit(status: int, verdict: str) -> None:
-    """DP-104."""
+    """502, 503 and 504 count as failures of the provider."""
     assert breaker_verdict(outcomes.UPSTREAM_5XX, status) == verdict
 
 

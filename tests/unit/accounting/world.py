@@ -1,4 +1,4 @@
-"""Accounting with a clock and a row of ours: every yield is a hook, every process an object that can be let go."""
+"""Accounting with a clock and a row of ours: every yield is a hook, every process an object that can be released."""
 
 import random
 from collections import Counter
@@ -53,7 +53,7 @@ class World:
         now: Monotonic seconds.
         skew_s: Added to the database's clock.
         hook: Called with a word wherever a real worker would yield or could be killed.
-        swap_fails: `lost` (the request), `unanswered` (the answer), for the next swap alone.
+        swap_fails: `lost` (the request), `unanswered` (the response), for the next swap alone.
         is_down: Every statement fails.
     """
 

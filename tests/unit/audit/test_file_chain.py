@@ -102,7 +102,7 @@ def _spaced(lines: list[bytes]) -> list[bytes]:
         (lambda lines: [*lines[:4], lines[4][:-1]], None),
         (lambda lines: [b"junk from before\n", b'{"action":"from before"}\n', *lines], None),
     ],
-    ids=["changed", "made anew", "written anew", "junk", "unchained", "gone", "first gone", "swapped", "twice",
+    ids=["changed", "made again", "written again", "junk", "unchained", "gone", "first gone", "swapped", "twice",
          "tail", "emptied", "cut off", "without its end", "older lines before"],
 )  # fmt: skip
 def test_each_tampering_is_named(
@@ -283,7 +283,7 @@ def test_threads_append_whole_lines(path: Path) -> None:
 
 
 def test_a_lock_that_is_held_for_long_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that was stopped while it wrote holds nobody up for ever."""
+    """A process that was stopped while it wrote holds nobody up permanently."""
     monkeypatch.setattr("llm_proxy.audit.file._LOCK_LIMIT_S", 0.05)
     with AuditFile(path)._alone(), pytest.raises(OSError, match="lock"):
         AuditFile(path).append([_event()])

@@ -19,7 +19,7 @@ NOW = 1_800_000_000.0
 
 
 class Store(MemoryStore):
-    """One that can be away, and then keeps nothing, as Redis' would."""
+    """One that can be unavailable, and then keeps nothing, as Redis' would."""
 
     is_away = False
 
@@ -75,7 +75,7 @@ def lead(asked: Inquiry) -> Inquiry:
 
 
 def answer(leader: Inquiry, cache_control: str = "public, max-age=60", **more: str) -> None:
-    """A whole answer, taken in as it passes."""
+    """A whole response, taken in as it passes."""
     fields = [("Cache-Control", cache_control), ("Content-Length", "4"), *more.items()]
     capture = leader.answered(200, "OK", fields, requested_at=NOW).capture
     assert capture is not None

@@ -26,7 +26,7 @@ def heard(
 
 
 def entry(*cache_control: str, **about: object) -> Entry:
-    """What such an answer becomes."""
+    """What such a response becomes."""
     made = storable(heard(*cache_control, **about), RULES)  # type: ignore[arg-type]
     assert isinstance(made, Entry), made
     return made
@@ -74,7 +74,7 @@ def test_a_client_can_ask_for_a_lifetime_only_where_the_answer_names_none() -> N
 
 
 def test_an_event_stream_is_stored_only_when_the_operator_and_the_client_want_it() -> None:
-    """DP-150."""
+    """Both settings are needed."""
     fields = (("Content-Type", "text/event-stream"),)
     answer = heard(fields=fields, asks="public, max-age=60", is_opted_in=True)
     assert isinstance(storable(answer, RULES), Refused)
@@ -106,7 +106,7 @@ def test_what_belongs_to_one_exchange_is_not_stored() -> None:
     ],
 )
 def test_a_request_says_how_old_an_answer_may_be(asks: str, after_s: float, verdict: Verdict) -> None:
-    """RFC 9111 §5.2.1, against an answer that is fresh for 60 s."""
+    """RFC 9111 §5.2.1, against a response that is fresh for 60 s."""
     asked = wishes([asks]) if asks else policy.NO_WISHES
     assert judge(entry("public, max-age=60"), asked, NOW + after_s) is verdict
 
@@ -185,7 +185,7 @@ def test_an_age_is_its_first_number(lines: list[str], age_s: int | None) -> None
     [("public, max-age=9", True), ("public, max-age=0", False), ("public, max-age=0, stale-while-revalidate=9", True)],
 )
 def test_nobody_waits_for_what_he_could_not_have(cache_control: str, is_for_others: bool) -> None:
-    """An answer that is stored to be validated is of no use to those who ask at the same time."""
+    """A response that is stored to be validated is of no use to those who ask at the same time."""
     assert policy.is_for_others(entry(cache_control, fields=(("ETag", '"a"'),))) is is_for_others
 
 
@@ -199,7 +199,7 @@ def test_a_304_makes_the_stored_answer_fresh_again() -> None:
 
 
 def test_an_answer_that_varies_by_everything_is_not_stored() -> None:
-    """DP-136: `*`, on whichever line."""
+    """`Vary: *` forbids it, on any of several lines."""
     varies = (("Vary", "Accept"), ("Vary", "*"))
     assert isinstance(storable(heard("public, max-age=60", fields=varies), RULES), Refused)
 
@@ -222,7 +222,7 @@ def test_the_three_forms_of_a_date(date: str) -> None:
      "Thu, 18 Aug 2050 24:01:18 GMT", "Thu, 18 Aug 2050 02:01:18 +0000", "2050-08-18T02:01:18Z", "Thu, 18 Aug 2050"],
 )  # fmt: skip
 def test_other_dates_are_in_the_past(date: str) -> None:
-    """RFC 9111 §5.3: an answer with such an Expires is stale at once."""
+    """RFC 9111 §5.3: a response with such an Expires is stale at once."""
     assert instant(date) is None
     stored = entry("public", fields=(("Expires", date), ("ETag", '"a"')))
     assert stored.lifetime_s == 0

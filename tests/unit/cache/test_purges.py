@@ -25,7 +25,7 @@ ENTRY = Entry(
 
 
 class Table(PurgesInMemory):
-    """A list that can be away, and is counted."""
+    """A list that can be unavailable, and is counted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def test_a_number_that_was_heard_of_is_looked_up_at_once(table: Table, clock: Cl
 
 
 def test_nothing_is_served_while_purges_are_not_known(table: Table, clock: Clock) -> None:
-    """The database is away: the list is asked twice a second, not by each request."""
+    """The database is unavailable: the list is asked twice a second, not by each request."""
     worker = Purges(table, clock=clock)
     worker.is_known()
     table.is_away = True
@@ -166,7 +166,7 @@ def test_new_purges_are_applied_once_with_their_numbers(table: Table, clock: Clo
 
 
 def test_another_database_empties_the_store(table: Table, clock: Clock) -> None:
-    """Numbers begin anew, so nothing can be said of what was stored before."""
+    """Numbers begin again, so nothing can be said of what was stored before."""
     applied: list[Scope] = []
     worker = Purges(table, lambda found: applied.extend(scope for _, scope in found), clock)
     table.add(Scope(project="x"))

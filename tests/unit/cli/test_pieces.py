@@ -162,7 +162,7 @@ def test_free_and_taken_addresses() -> None:
 
 
 def test_unix_socket_addresses(tmp_path: Path) -> None:
-    """A socket that answers is taken, one that a dead server left is not."""
+    """A socket that responses is taken, one that a dead server left is not."""
     place = address(f"unix:{tmp_path / 'a'}")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(place.path or "")
@@ -184,7 +184,7 @@ def test_pid_files(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="already running"):
         daemon.claim(path)
     path.write_text("my notes")
-    with pytest.raises(CommandError, match="no pid file"):
+    with pytest.raises(CommandError, match="not an llm-proxy pid file"):
         daemon.claim(path)
     assert path.read_text() == "my notes"
 

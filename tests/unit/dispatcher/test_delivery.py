@@ -251,7 +251,7 @@ def test_redis_away_at_an_acknowledgement_means_trying_again() -> None:
 
 
 def test_a_dead_letter_that_cannot_be_written_is_not_acknowledged() -> None:
-    """While Redis is away until the stop: neither lost nor acknowledged."""
+    """While Redis is unavailable until the stop: neither lost nor acknowledged."""
     world = World()
     world.redis_failures, world.is_stopping = 1000, True
     world.delivery.deliver([Entry("1", b"nonsense")])

@@ -35,7 +35,7 @@ def payload(event: Event, **options: Any) -> Payload:
 
 
 def test_the_documented_keys_in_their_order() -> None:
-    """Names, order, values and the run's id; the provider's own usage, the answer itself, no wrapper."""
+    """Names, order, values and the run's id; the provider's own usage, the response itself, no wrapper."""
     found = payload(make_event(5)).to_dict()
     assert [name for name in found if name in ORDER] == [name for name in ORDER if name in found]
     assert list(found)[-1] == "log_id"
@@ -159,7 +159,7 @@ def test_encodings_by_model(model: str, expected: str) -> None:
 
 
 def test_who_asked_and_how_it_failed() -> None:
-    """`user` or `safety_identifier`; the answer's own error message, else the status or outcome."""
+    """`user` or `safety_identifier`; the response's own error message, else the status or outcome."""
     asked = {"model": "m", "safety_identifier": "u1", "tools": [1], "stream": True, "seed": 5}
     found = payload(make_event(1, request_body=json.dumps(asked).encode()))
     assert (found.user_id, found.extra) == ("u1", {"safety_identifier": "u1", "seed": 5})

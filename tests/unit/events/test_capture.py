@@ -158,7 +158,7 @@ def test_fields_that_may_hold_secrets_are_left_out() -> None:
 
 
 def test_privacy_metadata_keeps_no_body() -> None:
-    """Bodies are null, their lengths known, and the end of the answer is kept for its usage alone."""
+    """Bodies are null, their lengths known, and the end of the response is kept for its usage alone."""
     found = full(captured(privacy="metadata", request=[b"{}"], response=[b'{"usage":{}}']))
     assert (found.request_body, found.response_body, found.request_bytes, found.response_bytes) == (None, None, 2, 12)
     assert found.usage_source == b'{"usage":{}}'

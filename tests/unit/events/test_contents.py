@@ -29,7 +29,7 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def event(body: bytes | None, media_type: str = "application/json", encoding: str = "", **more: object) -> Event:
-    """An event with that answer."""
+    """An event with that response."""
     headers = {"content-TYPE": [media_type], "content-encoding": [encoding]}
     facts: dict[str, object] = {"request_id": "r", "method": "POST", "path": "/", "status": 200}
     return Event(**{**facts, "response_headers": headers, "response_body": body, **more})  # type: ignore[arg-type]

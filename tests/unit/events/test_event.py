@@ -82,7 +82,7 @@ def test_odd_types_count_as_absent() -> None:
 
 
 def test_an_oversized_event_is_cut_and_keeps_the_end() -> None:
-    """Odd caps: at most 1 MiB, marked as truncated, with the last 16 KiB of the answer."""
+    """Odd caps: at most 1 MiB, marked as truncated, with the last 16 KiB of the response."""
     body = bytes(range(256)) * 8000
     found = Event.from_wire(event(request_body=b"q" * 400_000, response_body=body).to_wire())
     assert len(found.to_wire()) <= MAX_WIRE_BYTES

@@ -82,7 +82,7 @@ def test_the_bound_holds_for_all_workers_together(tmp_path: Path) -> None:
 
 
 def test_room_is_there_again_after_a_replay(tmp_path: Path) -> None:
-    """Full is not for ever."""
+    """Full is not permanently."""
     spool = Spool(tmp_path, MB)
     for record in records(900, 1000):
         spool.append(record)

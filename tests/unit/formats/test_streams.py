@@ -46,7 +46,7 @@ def test_the_standards_line_endings_comments_and_joins() -> None:
 
 @pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r"], ids=["lf", "crlf", "cr"])
 def test_a_chat_stream_becomes_a_completion(end: str) -> None:
-    """Text joined, reason, usage, ids, and the object's name of a whole answer; without [DONE], too."""
+    """Text joined, reason, usage, ids, and the object's name of a whole response; without [DONE], too."""
     chunks = [*chat({"role": "assistant", "content": "Hel"}, {"content": "lo"}), {"choices": [], "usage": {"a": 1}}]
     expected = {
         "id": "c1",

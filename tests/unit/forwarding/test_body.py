@@ -132,14 +132,14 @@ def test_a_full_disk_is_507(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_temporary_folder_is_507(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The same answer where no file can be made at all."""
+    """The same response where no file can be made at all."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(InsufficientStorage):
         HeldBody().write(b"x" * (MEMORY_BYTES + 1))
 
 
 def test_plain_input_is_never_read_beyond_its_length() -> None:
-    """A development server's input has no end: the next read would wait for ever."""
+    """A development server's input has no end: the next read would wait permanently."""
     reading = io.BytesIO(b"abcdef-the next request")
     assert whole(Plain(reading, 6), 4) == b"abcdef"
     assert reading.read(1) == b"-"

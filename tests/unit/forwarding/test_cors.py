@@ -27,7 +27,7 @@ def test_a_preflight_grants_the_fields_that_it_asks_for() -> None:
 
 
 def test_a_listed_origin_is_echoed_and_others_get_no_permission() -> None:
-    """With a list the answer depends on Origin, and says so."""
+    """With a list the response depends on Origin, and says so."""
     cors = Cors((ORIGIN,))
     assert ("Access-Control-Allow-Origin", ORIGIN) in cors.preflight(ORIGIN, None)
     assert "Access-Control-Allow-Origin" not in dict(cors.preflight("https://evil.example", None))

@@ -69,7 +69,7 @@ class World:
         return found
 
     def end(self, exchange: Exchange) -> None:
-        """Let the provider answer 200 and the exchange end."""
+        """Let the provider response 200 and the exchange end."""
         exchange.dispatched()
         exchange.response_started(200, is_stream=False)
         row = decide(Ending(True, 200, None, False, True, None, False))

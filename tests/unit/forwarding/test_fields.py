@@ -198,7 +198,7 @@ def test_an_event_stream_says_once_that_it_must_not_be_buffered(sent_buffering: 
 
 
 def test_fields_of_the_same_name_that_we_add_replace_the_provider_s() -> None:
-    """Two Access-Control-Allow-Origin and no browser takes the answer; without ours the provider's passes."""
+    """Two Access-Control-Allow-Origin and no browser takes the response; without ours the provider's passes."""
     given = [(b"access-control-allow-origin", b"*"), (b"X-Correlation-ID", b"theirs")]
     assert len(response_fields(given).fields) == 2
     assert response_fields(given, (REPLACED_WITH_ORIGIN, REPLACED_WITH_CORRELATION)).fields == []

@@ -135,7 +135,7 @@ class Answer:
 
 
 class Upstream:
-    """Gives the answer, or raises."""
+    """Gives the response, or raises."""
 
     def __init__(self) -> None:
         self.answer: Answer | BaseException = Answer()
@@ -274,7 +274,7 @@ def _inactive() -> TokenSnapshot:
 
 @pytest.mark.parametrize("first", range(len(BROKEN)), ids=[name for name, _ in BROKEN])
 def test_the_first_step_that_refuses_is_answered(world: World, first: int) -> None:
-    """With everything wrong from one step on, that step's error is the answer, and nothing is sent (data-plane 2.1)."""
+    """With everything wrong from one step on, that step's error is the response, and nothing is sent."""
     asked: dict[str, Any] = {}
     for name, spoil in BROKEN[first:]:
         if name != "request_too_large" or first <= 4:
@@ -364,7 +364,7 @@ def test_whatever_fails_after_the_token_was_good_counts_as_use(world: World, spo
 
 
 def test_an_unknown_project_state_is_audited(world: World) -> None:
-    """Row 16 by DP-74: 503, result error."""
+    """503, and an audit record with the result error."""
     world.directory.facts = errors.ServiceUnavailable()
     reply = world.ask()
     assert (reply.status[:3], code(reply), ("Retry-After", "1") in reply.fields) == ("503", "service_unavailable", True)
@@ -397,7 +397,7 @@ def test_a_connect_failure_returns_the_unit(world: World) -> None:
 
 
 def test_a_client_that_leaves_while_connecting_is_charged_nothing(world: World) -> None:
-    """Row 9 by A2; the server closes without an answer."""
+    """Row 9 by A2; the server closes without a response."""
     world.upstream.answer = errors.UpstreamCut("client gone").at("connect", is_sent=False)
     with pytest.raises(errors.ClientGone):
         world.ask()
@@ -449,7 +449,7 @@ def test_a_neutral_probe_frees_the_way_for_the_next(world: World) -> None:
 
 
 def test_the_base_path_stands_before_the_target(world: World) -> None:
-    """DP-12, with the query as it came."""
+    """The base path comes first, and the query is unchanged."""
     world.pipeline._base_path = b"/base"
     world.ask(target="/v1/chat/completions?a=%2F")
     assert world.upstream.sent[0].target == b"/base/v1/chat/completions?a=%2F"
@@ -461,7 +461,7 @@ def test_the_base_path_stands_before_the_target(world: World) -> None:
     ids=["none", "bare", "empty", "basic", "raw", "twice"],
 )
 def test_what_is_no_bearer(lines: list[str]) -> None:
-    """DP-48, DP-68."""
+    """Several lines, other schemes and empty values are no bearer."""
     with pytest.raises(errors.InvalidToken) as caught:
         bearer_of(lines)
     assert caught.value.description == "missing or invalid authorization header"

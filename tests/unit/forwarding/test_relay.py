@@ -10,7 +10,7 @@ from llm_proxy.forwarding.relay import Relay
 
 
 class Answer:
-    """An answer of given pieces; an exception among them is raised."""
+    """A response of given pieces; an exception among them is raised."""
 
     def __init__(self, *pieces: bytes | BaseException) -> None:
         self.pieces, self.closed = pieces, 0

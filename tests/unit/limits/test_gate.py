@@ -1,4 +1,4 @@
-"""Which windows apply, and what happens while Redis is away."""
+"""Which windows apply, and what happens while Redis is unavailable."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +33,7 @@ class Token:
 
 
 class Store:
-    """Counts without sliding; can be away."""
+    """Counts without sliding; can be unavailable."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}

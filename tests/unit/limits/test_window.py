@@ -19,7 +19,7 @@ WINDOW = Window("k", 10, 60, "token")
     ],
 )
 def test_the_bucket_before_counts_as_far_as_the_window_overlaps_it(count: Count, is_used: float) -> None:
-    """DP-91."""
+    """The share of the previous bucket falls evenly."""
     assert used(count, 60) == is_used
 
 

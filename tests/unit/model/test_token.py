@@ -13,7 +13,7 @@ MINUTE, TICK = timedelta(minutes=1), timedelta(microseconds=1)
 
 
 def token(**values: Any) -> TokenRecord:
-    """Return a record that lives for ever, but for `values`."""
+    """Return a record that lives permanently, but for `values`."""
     plain: dict[str, Any] = {"expires_at": None, "max_requests": None, "request_count": 0, "created_at": NOW - MINUTE}
     return TokenRecord(**{"id": "t", "hint": "", "project_id": "p", "is_active": True, **plain, **values})
 

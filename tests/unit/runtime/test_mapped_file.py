@@ -16,7 +16,7 @@ Pair = tuple[MappedFile, MappedFile]
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
-    """One file, opened twice: each has a descriptor of its own, as two processes have."""
+    """One file, opened twice: each has its own descriptor, as two processes have."""
     one, other = MappedFile(tmp_path / "a", 64), MappedFile(tmp_path / "a", 64)
     yield one, other
     one.close()

@@ -43,7 +43,7 @@ def test_no_host_means_all_addresses(monkeypatch, has_v6, v6_only, bind):
     ("descriptors", "connections"), [(1024, 412), (20_000, 9_900), (65_536, 20_000), (10**6, 20_000), (50, 10)]
 )
 def test_two_descriptors_a_connection(descriptors, connections):
-    """DP-94."""
+    """A connection needs two descriptors."""
     assert worker_connections(descriptors) == connections
 
 

@@ -41,6 +41,6 @@ def test_every_refusal_can_be_rendered():
 
 @pytest.mark.parametrize(("value", "is_kept"), [("a.B_1:-", True), ("", False), ("a b", False), ("a" * 129, False)])
 def test_a_good_request_id_is_kept(value, is_kept):
-    """DP-40."""
+    """1 to 128 safe characters are kept."""
     found = refusals.request_id_of(SimpleNamespace(headers=[("X-REQUEST-ID", value)]))
     assert (found == value) is is_kept

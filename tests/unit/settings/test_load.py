@@ -131,7 +131,7 @@ def test_generic_names_are_not_read(name: str) -> None:
 )
 def test_mistyped_names_are_warned_about(name: str, meant: str) -> None:
     """Two typing errors away is near enough to ask."""
-    assert f"{name} is not a variable of ours; did you mean {meant}?" in load({name: "x"}).warnings
+    assert f"{name} is not a setting; did you mean {meant}?" in load({name: "x"}).warnings
 
 
 @pytest.mark.parametrize("name", ["HOSTNAME", "LC_MESSAGES", "POSTGRES_PASSWORD", "MYSQL_DATABASE", "HELICONE_API_KEY"])

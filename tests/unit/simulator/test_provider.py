@@ -34,14 +34,14 @@ def exchange(provider: Provider, request: bytes) -> bytes:
 
 
 def get(plan: str, *, version: str = "1.1") -> bytes:
-    """A GET with a plan, on a connection of its own."""
+    """A GET with a plan, on its own connection."""
     return (
         f"GET /v1/models/gpt-4o HTTP/{version}\r\nHost: a\r\nConnection: close\r\nX-Simulate: {plan}\r\n\r\n".encode()
     )
 
 
 def test_whole_and_streamed_answers_agree(client: OpenAI) -> None:
-    """A stream's words and counts are those of the whole answer."""
+    """A stream's words and counts are those of the whole response."""
     whole = client.chat.completions.create(model="gpt-4o", messages=HELLO)
     chunks = list(
         client.chat.completions.create(

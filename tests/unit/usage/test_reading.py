@@ -24,7 +24,7 @@ COUNTS = {
 
 
 def reading(body: bytes, media_type: str = "application/json", encoding: str = "", piece_bytes: int = 7) -> Reading:
-    """An answer that came in pieces."""
+    """A response that came in pieces."""
     tap = Tap(encoding)
     for start in range(0, len(body), piece_bytes):
         tap(body[start : start + piece_bytes])

@@ -20,7 +20,7 @@ def made(kind: type[errors.LlmProxyError]) -> errors.LlmProxyError:
 
 
 def test_openai_form() -> None:
-    """Data-plane decision 1, with the newline at the end."""
+    """OpenAI's error object, with the newline at the end."""
     status, fields, body = render(errors.TokenExpired())
     assert body == (
         b'{"error":{"message":"Token has expired","type":"authentication_error","param":null,"code":"token_expired"},'
@@ -48,7 +48,7 @@ def test_flat_form() -> None:
 
 
 def test_fields_of_an_error() -> None:
-    """Allow, Retry-After and Connection are the answer's own."""
+    """Allow, Retry-After and Connection are the response's own."""
     assert ("Allow", "GET, POST") in render(errors.MethodNotAllowed(allow=("GET", "POST")))[1]
     assert {("Connection", "close"), ("Retry-After", "1")} <= set(render(errors.Draining())[1])
 
