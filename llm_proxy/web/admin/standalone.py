@@ -49,14 +49,15 @@ class RemoteSignIn:
         if not secret.isascii():
             raise Unauthorized("invalid management token")
         try:
-            found = self._api.whoami(secret).data
+            response = self._api.whoami(secret)
         except ApiRefused as refused:
             if refused.status == TooManyFailures.status:
                 raise TooManyFailures(retry_after_s=refused.retry_after_s) from refused
             if refused.status == Unauthorized.status:
                 raise Unauthorized(refused.message) from refused
             raise
-        projects, key_id = found["projects"], found["key_id"]
+        found, key_id = response.data, response.headers.get("x-management-key-id")
+        projects = found["projects"]
         caller = Caller(
             found["actor"],
             Role(found["role"]),

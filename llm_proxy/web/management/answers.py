@@ -102,7 +102,6 @@ def caller_json(caller: Caller) -> dict[str, Any]:
         "role": caller.role.value,
         "projects": None if caller.projects is None else sorted(caller.projects),
         "expires_at": time_of(caller.expires_at),
-        "key_id": caller.key_id,
     }
 
 

@@ -93,7 +93,9 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def whoami() -> Response:
         """Return 200 with the caller's name, role, projects and end."""
-        return answers.answer(answers.caller_json(current().caller))
+        caller = current().caller
+        headers = {} if caller.key_id is None else {"X-Management-Key-Id": caller.key_id}
+        return answers.answer(answers.caller_json(caller), headers=headers)
 
     add(bp, "/keys", "GET", index)
     add(bp, "/keys", "POST", create)
