@@ -62,7 +62,7 @@ def test_other_methods_are_405_with_the_real_ones(manage: Manager, path: str, al
     assert response.headers["Allow"] == allow
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/cache", "/audit/a/b", "", "/"])
+@pytest.mark.parametrize("path", ["/nowhere", "/cache/entries", "/audit/a/b", "", "/"])
 def test_unknown_paths_are_404_as_json(manage: Manager, path: str) -> None:
     """404 `not found`."""
     response = manage.call("GET", path)
