@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from support.commands import plain_environment
 
-FASTER_THAN_S = 3.0
+FASTER_THAN_S = 6.0  # an installation takes 20 s and more; a second start on a quiet machine under 3
 PROVIDER_KEY = "sk-provider-key-of-the-environment-01"
 
 
