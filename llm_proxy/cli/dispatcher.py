@@ -22,6 +22,7 @@ from llm_proxy.cli.options import complete_services, confirm, read_secret, yes_o
 from llm_proxy.cli.output import emit, note, output_options, second, table, wide_option
 from llm_proxy.cli.tree import Command, Group
 from llm_proxy.dispatcher.readiness import ARGUMENT, OPENED
+from llm_proxy.operations.bus_state import facts_of
 
 _KEY = "LLM_PROXY_API_KEY"
 _EXAMPLES = (
@@ -228,19 +229,6 @@ def _letters(ctx: click.Context) -> Iterator[Any]:
         raise NetworkError(f"Redis does not answer: {type(exc).__name__}") from None
 
 
-def _facts(letter: Any) -> dict[str, Any]:
-    return {
-        "id": letter.id,
-        "at": letter.at,
-        "reason": letter.reason,
-        "error": letter.error,
-        "service": letter.service,
-        "attempts": letter.attempts,
-        "original_id": letter.original_id,
-        "bytes": len(letter.data),
-    }
-
-
 @dead_letters.command("list", cls=Command)
 @_reason
 @_since
@@ -251,7 +239,7 @@ def _facts(letter: Any) -> dict[str, Any]:
 def list_letters(ctx: click.Context, reason: str | None, since: datetime | None, limit: int | None) -> None:
     """List them, the oldest first, without their contents."""
     with _letters(ctx) as letters:
-        found = [_facts(letter) for letter in letters.find(reason=reason, since_s=_seconds(since), limit=limit)]
+        found = [facts_of(letter) for letter in letters.find(reason=reason, since_s=_seconds(since), limit=limit)]
     columns = ("id", "at", "reason", "service", "attempts", "error")
 
     def as_text() -> str:
@@ -277,7 +265,7 @@ def show_letter(ctx: click.Context, letter_id: str) -> None:
         data = json.loads(letter.data)
     except ValueError:
         data = letter.data.decode("utf-8", "replace")
-    found = {**_facts(letter), "data": data}
+    found = {**facts_of(letter), "data": data}
     emit(found, lambda: json.dumps(found, indent=2, ensure_ascii=False))
 
 
