@@ -255,6 +255,8 @@ def test_no_canary_is_seen_elsewhere(world: World) -> None:
         assert world.token not in witness
         others = [other for other in world.side.providers if other != name]
         assert not any(f"canary-key-of-{other}-" in witness for other in others)
-    written = world.side.gateway.output() + (world.side.gateway.folder / "events.jsonl").read_text()
+    events = world.side.gateway.folder / "events.jsonl"
+    eventually(lambda: events.exists() and events.stat().st_size > 0)
+    written = world.side.gateway.output() + events.read_text()
     assert "canary-key-of-" not in written
     assert world.token not in written

@@ -53,7 +53,9 @@ def test_each_vendors_own_field_and_path_reaches_its_provider_with_its_key(world
         witness = world.providers[name].log.read_text()
         assert token not in witness
         assert [other for other in NAMES if canary(other) in witness] == [name]
-    events = (world.gateway.folder / "events.jsonl").read_text()
+    event_log = world.gateway.folder / "events.jsonl"
+    eventually(lambda: event_log.exists() and len(event_log.read_text().splitlines()) >= len(ASKED))
+    events = event_log.read_text()
     assert not any(canary(name) in text for name in NAMES for text in (events, world.gateway.output()))
     lines = world.gateway.wait_for_access(len(ASKED), token=f"{token[:7]}{'*' * 14}{token[-4:]}")
     assert [line["provider"] for line in lines] == list(ASKED)
