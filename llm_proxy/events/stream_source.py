@@ -14,11 +14,10 @@ from llm_proxy.events.bus import FIELD, Entry, SourceStats, is_dead_here
 from llm_proxy.events.redis_streams import (
     GroupState,
     group_states,
-    id_order,
     trim_acknowledged,
     undelivered,
 )
-from llm_proxy.redisclient import command, text
+from llm_proxy.redisclient import command, id_order, text
 
 log = logging.getLogger(__name__)
 
