@@ -11,8 +11,10 @@ from typing import Any, Final, NamedTuple
 
 import gevent
 
+from llm_proxy.formats.content_coding import decoded
 from llm_proxy.formats.prompt import Prompt, read_prompt
 from llm_proxy.formats.reading import Reading, read
+from llm_proxy.formats.request_body import model_of
 from llm_proxy.formats.tokens import Estimator, by_size
 from llm_proxy.formats.usage import MAX_COUNT, Usage
 from llm_proxy.model.token import TokenSnapshot
@@ -39,8 +41,6 @@ _GENERATES = re.compile(
     re.IGNORECASE,
 )
 _NO_TEXT = re.compile(r"\s*(?:(?:audio|image|video|font)/|application/(?:octet-stream|pdf|zip|gzip))", re.IGNORECASE)
-_FORM_MODEL = re.compile(rb'[;\s]name="?model(?![^";\s])', re.IGNORECASE)
-_FORM_PARTS, _MODEL_BYTES = 1000, 255  # looked at
 _log = logging.getLogger(__name__)
 
 
@@ -131,6 +131,12 @@ class Metered:
     def kept(self) -> bytes:
         """The request's first bytes."""
         return self.asked[0] if len(self.asked) == 1 else b"".join(self.asked)
+
+    @property
+    def ends(self) -> bytes:
+        """What is kept of the request, its content coding undone."""
+        kept = self.kept + self.last
+        return decoded(kept, self.request_encoding, REQUEST_BYTES) or b"" if self.request_encoding else kept
 
     def model(self) -> str | None:
         """Return the model that the request names, as far as its body is kept; None where it names none."""
@@ -365,24 +371,4 @@ def _asked_model(metered: Metered, asked: Callable[[], Prompt]) -> str | None:
         return metered.path_model
     if metered.method in ("GET", "HEAD") or not metered.asked:
         return None
-    if metered.request_type.lower().startswith("multipart/"):
-        return _form_model(metered.kept + metered.last)
-    return asked().model
-
-
-def _form_model(form: bytes) -> str | None:
-    """Return the model that a multipart form names, whose first line is its delimiter. Linear."""
-    mark = form[:256].partition(b"\r\n")[0]
-    if not mark.startswith(b"--"):
-        return None
-    start = 0
-    for _ in range(_FORM_PARTS):
-        start += len(mark)
-        end = form.find(b"\r\n" + mark, start)
-        if end < 0:
-            return None
-        head_end = form.find(b"\r\n\r\n", start, end)
-        if head_end >= 0 and _FORM_MODEL.search(form, start, head_end):
-            return form[head_end + 4 : min(end, head_end + 4 + _MODEL_BYTES)].decode("utf-8", "replace") or None
-        start = end + 2
-    return None
+    return asked().model or model_of(metered.request_type, metered.ends)

@@ -19,14 +19,14 @@ from llm_proxy.formats.lenient_json import loads_object
 from llm_proxy.formats.multipart import boundary_of
 from llm_proxy.formats.names import is_readable
 from llm_proxy.formats.reading import read
-from llm_proxy.formats.request_body import SLICE_BYTES, reader_of
+from llm_proxy.formats.request_body import SLICE_BYTES, model_of, reader_of
 from llm_proxy.formats.sse import blocks, events, whole_events
 from llm_proxy.redaction import Redactor
-from llm_proxy.usage import meter
 
 _ROUNDS, _GROWTH, _MOST = 4, 4, 8
 _LEAST_S = 0.0005  # below this the clock measures itself
 
+_FORM_TYPE = "multipart/form-data; boundary=b"
 Case = tuple[Callable[[int], object], Callable[[object], object], int]
 
 
@@ -39,8 +39,12 @@ def _repeated(piece: str, end: str = "", clue: str = "@") -> Callable[[int], str
     return lambda size: clue + piece * (size // len(piece)) + end
 
 
-def _form_model(piece: bytes, start: bytes = b"--b\r\n") -> Case:
-    return (lambda size: start + piece * (size // len(piece)), lambda form: meter._form_model(form), 65536)  # type: ignore[arg-type]
+def _model(content_type: str, piece: bytes, start: bytes = b"") -> Case:
+    return (
+        lambda size: start + piece * (size // len(piece)),
+        lambda body: model_of(content_type, body),  # type: ignore[arg-type]
+        65536,
+    )
 
 
 def _body(content_type: str, piece: bytes, start: bytes = b"", end: bytes = b"", size: int = 65536) -> Case:
@@ -130,10 +134,11 @@ CASES: dict[str, Case] = {
     "boundaries: parameters": (lambda n: ";boundary=" * (n // 10), lambda t: _suppressed(boundary_of, str(t)), 4096),
     "boundaries: quotes": (lambda n: ';a="' + "\\a" * (n // 2), lambda t: _suppressed(boundary_of, str(t)), 4096),
     "charsets": (lambda n: "a" + ";charset" * (n // 8), lambda t: is_readable(str(t)), 4096),
-    "a form's model: names": _form_model(b"name=model\r\n"),
-    "a form's model: heads": _form_model(b"\r\n\r\n"),
-    "a form's model: parts": _form_model(b"\r\n--b\r\n;name=models\r\n\r\n"),
-    "a form's model: short marks": _form_model(b"\r\n--", b"--\r\n"),
+    "a form's model: names": _model(_FORM_TYPE, b"name=model\r\n", b"--b\r\n"),
+    "a form's model: heads": _model(_FORM_TYPE, b"\r\n\r\n", b"--b\r\n"),
+    "a form's model: parts": _model(_FORM_TYPE, b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\na\r\n'),
+    "a form's model: short marks": _model("multipart/form-data; boundary=-", b"\r\n--", b"---\r\n"),
+    "a model beside nested values": _model("application/json", b'{"a":[{"a":[0]}]},', b'{"a":['),
     "secrets: escapes": _bytes(SECRETS.hide_spelled, b"\\u002d"),
     "secrets: percent signs": _bytes(SECRETS.hide_spelled, b"%73"),
     "secrets: backslashes": _bytes(SECRETS.hide_spelled, b"\\", b"%73"),
