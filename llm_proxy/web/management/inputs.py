@@ -157,12 +157,15 @@ def _instant(text: str, *, is_end: bool) -> datetime:
     return at + timedelta(microseconds=999_999) if is_end and fraction is None else at
 
 
-def if_match(tag_of: Callable[[Any], str]) -> Callable[[Any], None]:
-    """A check of `If-Match` against what is stored; without the field it lets everything pass (RFC 9110 §13.1.1)."""
+def if_match(tag_of: Callable[[Any], str] | None) -> Callable[[Any], None]:
+    """Return a check of `If-Match` against the stored object (RFC 9110 §13.1.1).
+
+    Without the field, and for objects without a tag (`tag_of` is None), it accepts everything.
+    """
     wanted = request.headers.get("If-Match")
 
     def check(stored: Any) -> None:
-        if wanted is None or wanted.strip() == "*":
+        if tag_of is None or wanted is None or wanted.strip() == "*":
             return
         if tag_of(stored) not in _tags(wanted):
             raise PreconditionFailed
