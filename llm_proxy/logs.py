@@ -230,7 +230,7 @@ class AccessLog:
             _writer.line("debug" if is_quiet else "info", "request completed", line)
 
     def started(self, *, method: str, path: str, client_ip: str | None, user_agent: str | None) -> None:
-        """The line at a request's begin, at debug only. The caller looks at `is_debug` first."""
+        """Write the line at a request's begin, at debug only. The caller looks at `is_debug` first."""
         fields = {"method": method, "path": REDACTOR.text(path)[:_PATH_CHARS], "client_ip": client_ip}
         fields["user_agent"] = None if user_agent is None else REDACTOR.text(user_agent)[:_PATH_CHARS]
         _writer.line("debug", "request started", {"component": "access"} | fields)

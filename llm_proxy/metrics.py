@@ -305,7 +305,7 @@ _JSON_NAMES = {
 
 
 def provider_requests(provider: str, outcome: str) -> Counter:
-    """The child of PROVIDER_REQUESTS for a provider that is served and an outcome: both are closed sets."""
+    """Return the child of PROVIDER_REQUESTS for a provider that is served and an outcome: both are closed sets."""
     child = _provider_requests.get((provider, outcome))
     if child is None:
         child = _provider_requests[provider, outcome] = PROVIDER_REQUESTS.labels(provider, outcome)
@@ -321,7 +321,7 @@ def rejected(code: str) -> Counter:
 
 
 def request_duration(method: str, status: int) -> Histogram:
-    """The child of REQUEST_DURATION for a method (unknown ones count as `other`) and a status."""
+    """Return the child of REQUEST_DURATION for a method (unknown ones count as `other`) and a status."""
     key = (method, status // 100)
     child = _durations.get(key)
     if child is None:

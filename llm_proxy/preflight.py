@@ -114,7 +114,7 @@ def _require_admin(engine: Engine, settings: Settings) -> None:
 
 
 def _record(migrated: list[str], engine: Engine, settings: Settings) -> None:
-    """A migration belongs into the audit trail."""
+    """Write a migration into the audit trail."""
     if not migrated:
         return
     try:

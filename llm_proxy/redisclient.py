@@ -22,7 +22,7 @@ _TIMEOUT_S = 0.25
 
 
 def target(settings: Settings) -> RedisTarget:
-    """The Redis of REDIS_ADDR. Raises ValueError, worded as what is accepted and without the value.
+    """Return the Redis of REDIS_ADDR. Raises ValueError, worded as what is accepted and without the value.
 
     A URL supplies what no variable of its own sets: REDIS_DB, REDIS_USERNAME, REDIS_PASSWORD and REDIS_TLS win over
     it when they differ from their defaults.
@@ -47,7 +47,7 @@ def connect(
     max_connections: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Redis:
-    """A client; nothing is opened before the first command.
+    """Return a client; nothing is opened before the first command.
 
     Args:
         timeout_s: Longest wait of one read or write on the socket. A blocking command needs more than it blocks for.

@@ -77,7 +77,7 @@ def parse(stored: str | None) -> dict[int, Entry]:
 
 
 def render(leases: Mapping[int, Entry]) -> str | None:
-    """The form that is stored; None when no worker holds or counts anything."""
+    """Return the form that is stored; None when no worker holds or counts anything."""
     if not leases:
         return None
     return json.dumps({str(lease): list(entry) for lease, entry in leases.items()}, separators=(",", ":"))

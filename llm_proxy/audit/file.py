@@ -64,7 +64,7 @@ class AuditFile:
 
     @classmethod
     def of(cls, settings: Settings) -> "AuditFile | None":
-        """The file that the settings ask for; None for none. Raises OSError when it cannot be opened."""
+        """Return the file that the settings ask for; None for none. Raises OSError when it cannot be opened."""
         if not settings.audit_enabled or not settings.audit_log_file:
             return None
         path = Path(settings.audit_log_file)
@@ -137,7 +137,7 @@ class AuditFile:
         return self._continued(position)
 
     def _at_end(self, position: Position) -> Position:
-        """The position at the end of the open file, a line that was cut off ended."""
+        """Return the position at the end of the open file, a line that was cut off ended."""
         found = os.fstat(self._file.descriptor)
         size = found.st_size
         if size and os.pread(self._file.descriptor, 1, size - 1) != b"\n":
@@ -145,7 +145,7 @@ class AuditFile:
         return replace(position, inode=found.st_ino, size=size)
 
     def _continued(self, position: Position) -> Position:
-        """The position after the anchor that begins this file; it needs none when nothing was written before."""
+        """Return the position after the anchor that begins this file; it needs none when nothing was written before."""
         position = self._at_end(position)
         if position.seq == 0:
             return position
@@ -195,7 +195,7 @@ def remembered(path: Path) -> Position | None:
 
 
 def memo_of(path: Path) -> Path:
-    """The file that remembers; hidden, so that who rotates or removes `audit.log*` leaves it alone."""
+    """Return the file that remembers; hidden, so that who rotates or removes `audit.log*` leaves it alone."""
     return path.with_name(f".{path.name}.chain")
 
 
@@ -214,7 +214,7 @@ def _open_memo(path: Path) -> int | None:
 
 
 def _recall(memo: int | None) -> Position | None:
-    """What is remembered of the chain; None when nothing is, or what there is can't be read."""
+    """Return what is remembered of the chain; None when nothing is, or when it can't be read."""
     if memo is None:
         return None
     try:
@@ -227,7 +227,7 @@ def _recall(memo: int | None) -> Position | None:
 
 
 def _caught_up(position: Position, descriptor: int) -> Position:
-    """The position after lines that were appended without being remembered: by a process that was killed then."""
+    """Return the position after lines that were appended without being remembered, by a process that was killed."""
     found = os.fstat(descriptor)
     if found.st_ino != position.inode or found.st_size <= position.size:
         return position

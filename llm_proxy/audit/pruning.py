@@ -174,7 +174,7 @@ class Pruner:
         return prefix.rows > 0 and not prefix.is_end
 
     def _recheck(self, known: Head) -> None:
-        """Raises _Raced when another process has pruned the chain between two looks at it."""
+        """Raise _Raced when another process has pruned the chain between two looks at it."""
         with reading(self._engine) as connection:
             now = head(connection, known.writer)
         if now is None or now.removed != known.removed:

@@ -57,7 +57,7 @@ class Flight:
             self._woken.set()
 
     def bring(self, entry: Entry) -> None:
-        """A leader has the whole response: who waits in this worker need not wait until it is stored."""
+        """Give the whole response to the requests that wait in this worker, before it is stored."""
         if self.is_leader and not self._is_over:
             self.brought = entry
             for follower in self._waiting:
@@ -69,7 +69,7 @@ class Flight:
         self.wake()
 
     def land(self, *, is_storable: bool = True, is_abandoned: bool = False) -> None:
-        """A leader's is over, or will never be stored: all others go on. Repeats do nothing."""
+        """End a leader's request, or one that will never be stored: all others go on. Repeats do nothing."""
         if self.is_leader and not self._is_over:
             self._is_over = True
             self._flights.landed(self, is_storable)
@@ -101,7 +101,7 @@ class Flights:
         return len(self._air)
 
     def landings(self, primary: str) -> Generation | None:
-        """What differs from now on once a flight under this primary key has landed, in any worker of the machine."""
+        """Return what differs once a flight under this primary key has landed, in any worker of the machine."""
         return None if self._landings is None else self._landings.of(primary)
 
     def board(self, key: str) -> Flight | None:

@@ -49,7 +49,7 @@ class Marks:
             _log.error("no room on the disk for the cache's table of writes: nothing is served from the cache")
 
     def arm(self) -> None:
-        """A response is about to be fetched that may be stored: from now on writes are noted."""
+        """Note writes from now on: a response is about to be fetched that may be stored."""
         table = self._file.content_if_room()
         if table is not None and not table[_ARMED]:
             table[_ARMED] = 1
@@ -61,7 +61,10 @@ class Marks:
         return table is not None and bool(table[_ARMED])
 
     def mark(self, project: str, path: str) -> None:
-        """A write to `path` of `project` succeeded now. Very long paths are not remembered, so cost a little more."""
+        """Record that a write to `path` of `project` succeeded now.
+
+        Very long paths are not remembered, so cost a little more.
+        """
         now, table, pack = time.time(), self._file.content_if_room(), _INSTANT.pack_into
         if table is None:  # no worker of the machine has room for it, so none serves what it stored
             return

@@ -78,7 +78,7 @@ NO_WISHES: Final = Wishes()
 
 
 def wishes(cache_control: Sequence[str], pragma: Sequence[str] = ()) -> Wishes:
-    """A request's directives (RFC 9111 §5.2.1); Pragma counts where there is no Cache-Control (§5.4)."""
+    """Return a request's directives (RFC 9111 §5.2.1); Pragma counts where there is no Cache-Control (§5.4)."""
     if not cache_control:
         if pragma and "no-cache" in parse.directives(pragma):
             return Wishes(no_cache=True)
@@ -137,7 +137,7 @@ class Heard:
 
 
 def storable(heard: Heard, rules: Rules) -> Entry | Refused:
-    """The entry that a response becomes once its body is whole (without key, target, number), or why it does not."""
+    """Return the entry of a response whose body is whole (without key, target, number), or why it is not stored."""
     found, is_targeted = response_directives(heard.fields)
     reason = _forbidden(heard, found, rules)
     if reason is not None:
@@ -248,7 +248,7 @@ def _explicit_lifetime(heard: Heard, found: Directives, date: float, *, is_targe
 
 
 def _heuristic(heard: Heard, found: Directives, date: float) -> float | None:
-    """A tenth of the time since it was modified; 0, to be validated, where no such guess is allowed."""
+    """Return a tenth of the time since it was modified; 0, to be validated, where no such guess is allowed."""
     lines = parse.values(heard.fields, "last-modified")
     has_validator = bool(lines or parse.values(heard.fields, "etag"))
     if not lines or not (heard.status in HEURISTIC_STATUSES or "public" in found):
@@ -274,7 +274,7 @@ def _initial_age(heard: Heard, date: float) -> float:
 
 
 def stored_fields(fields: Fields, found: Directives, forced_s: int, rules: Rules) -> Pairs:
-    """What of a response's fields is stored, with the synthetic Cache-Control of a forced lifetime."""
+    """Return what of a response's fields is stored, with the synthetic Cache-Control of a forced lifetime."""
     named = {name.strip().lower() for value in parse.values(fields, "connection") for name in value.split(",")}
     named |= {
         name.strip().lower()
@@ -354,7 +354,7 @@ def keep_s(entry: Entry) -> float:
 
 
 def freshened(entry: Entry, heard: Heard, rules: Rules) -> Entry:
-    """The stored response after a 304 (RFC 9111 §4.3.4): its fields, its age, its lifetime."""
+    """Return the stored response after a 304 (RFC 9111 §4.3.4): its fields, its age, its lifetime."""
     new = [
         (name, value)
         for name, value in stored_fields(heard.fields, NONE, 0, rules)

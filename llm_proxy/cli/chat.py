@@ -67,7 +67,7 @@ def chat(
 
 
 def _next_line(is_dialogue: bool) -> str | None:
-    """The next non-empty line; None at the end."""
+    """Return the next non-empty line; None at the end."""
     while True:
         if is_dialogue:
             click.echo("You: ", nl=False, err=True)
@@ -136,7 +136,7 @@ def _whole(answer: requests.Response) -> Iterator[str]:
 
 
 def _streamed(answer: requests.Response) -> Iterator[str]:
-    """The deltas of an event stream. Raises CommandError for an error event."""
+    """Yield the deltas of an event stream. Raises CommandError for an error event."""
     answer.encoding = "utf-8"
     for line in answer.iter_lines(chunk_size=None):
         data = line.removeprefix(b"data:").strip()

@@ -135,7 +135,7 @@ def _key(given: str | None, path: str | None) -> str | None:
 
 
 def _checked(flags: dict[str, str]) -> Any:
-    """The settings, good for a dispatcher. Raises CommandError."""
+    """Return the settings, good for a dispatcher. Raises CommandError."""
     from llm_proxy.dispatcher.options import OptionsError, options
 
     found = settings(**flags)
@@ -147,7 +147,7 @@ def _checked(flags: dict[str, str]) -> Any:
 
 
 def _variables(flags: dict[str, str]) -> dict[str, str]:
-    """The environment of the process: flags travel as variables, so that no key shows in its arguments."""
+    """Return the environment of the process: flags travel as variables, so that its arguments show no key."""
     variables = {name: value for name, value in environ().items() if name != "FLASK_RUN_FROM_CLI"}
     if _KEY in flags:
         variables.pop(f"{_KEY}_FILE", None)
@@ -215,7 +215,7 @@ _limit = click.option("--limit", type=click.IntRange(1), metavar="N", help="At m
 
 @contextmanager
 def _letters(ctx: click.Context) -> Iterator[Any]:
-    """The dead letters of the bus. Redis' errors become exit code 2."""
+    """Yield the dead letters of the bus. Redis' errors become exit code 2."""
     from llm_proxy.dispatcher.options import OptionsError, options
     from llm_proxy.dispatcher.process import make_dead_letters
     from llm_proxy.redisclient import UNREACHABLE

@@ -19,7 +19,7 @@ _ROLES = "viewer, operator, issuer or admin"
 
 @click.group("key", cls=ManageGroup)
 def key() -> None:
-    """Management keys of programs."""
+    """Manage the keys of programs for the management API."""
 
 
 def _grant_options(command: Any) -> Any:

@@ -40,7 +40,7 @@ def log_search(file: str | None, **said: Any) -> None:
 
 
 def _test(name: str, value: Any) -> Callable[[Line], bool] | None:
-    """What an option asks of a line; None when it was not given."""
+    """Return what an option asks of a line; None when it was not given."""
     if value is None or value is False:
         return None
     tests: dict[str, Callable[[Line], bool]] = {
@@ -57,7 +57,7 @@ def _test(name: str, value: Any) -> Callable[[Line], bool] | None:
 
 
 def _number(line: Line, name: str) -> float:
-    """A number of the line, -1 where it has none."""
+    """Return a number of the line, -1 where it has none."""
     value = line.get(name)
     return value if isinstance(value, int | float) else -1
 

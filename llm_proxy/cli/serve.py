@@ -86,13 +86,13 @@ def server(
 
 
 def gunicorn_command(pid_path: Path | None = None) -> list[str]:
-    """What serves: gunicorn with the shipped configuration, in this interpreter."""
+    """Return the command that serves: gunicorn with the shipped configuration, in this interpreter."""
     pid = [] if pid_path is None else ["--pid", str(pid_path)]
     return [sys.executable, "-m", "gunicorn", "-c", "python:llm_proxy.gunicorn_conf", *pid]
 
 
 def _variables(flags: Mapping[str, object], named_env_file: str | None) -> dict[str, str]:
-    """The environment of the server: flags travel as the variables that they stand for."""
+    """Return the environment of the server: flags travel as the variables that they stand for."""
     variables = {name: value for name, value in environ().items() if name != "FLASK_RUN_FROM_CLI"}
     variables |= {name: str(value) for name, value in flags.items() if value is not None}
     if named_env_file is not None:

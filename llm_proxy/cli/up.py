@@ -158,7 +158,7 @@ def _make_env_file() -> None:
 
 
 def _load() -> Loaded:
-    """The settings, on loopback unless an address is set. Raises CommandError naming every fault."""
+    """Return the settings, on loopback unless an address is set. Raises CommandError naming every fault."""
     loaded = load_settings()
     if "LISTEN_ADDR" not in loaded.sources:
         loaded = load_settings(LISTEN_ADDR=_ADDRESS)
@@ -192,7 +192,7 @@ def _ready_token(settings: Settings, is_simulated: bool, beside: Sequence[str]) 
 
 
 def _kept_token(client: DirectClient, project_id: str) -> _Token | None:
-    """The last run's token, when it is this project's and lives for another hour; None revokes it."""
+    """Return the last run's token, when it is this project's and lives for another hour; None revokes it."""
     state = _state()
     if state is None:
         return None
@@ -221,7 +221,7 @@ def _new_token(client: DirectClient, project_id: str) -> _Token:
 
 
 def _state() -> dict[str, str] | None:
-    """What the last run wrote; None when there was none, or nothing that can be used."""
+    """Return what the last run wrote; None when there was none, or nothing that can be used."""
     try:
         state = json.loads(_STATE_FILE.read_text())
         return {name: str(value) for name, value in state.items()} if state["token_id"] else None
@@ -230,7 +230,7 @@ def _state() -> dict[str, str] | None:
 
 
 def _keep_default(client: DirectClient, project: Mapping[str, Any] | None, key: str | None) -> None:
-    """The project of the real provider: its key follows OPENAI_API_KEY; inactive as long as there never was one."""
+    """Keep the project of the real provider: its key follows OPENAI_API_KEY; inactive until there is one."""
     if project is None:
         project = client.call("POST", "/manage/projects", body={"name": "default", "api_key": key or _NO_KEY})
         if key is None:
@@ -245,7 +245,7 @@ def _keep_default(client: DirectClient, project: Mapping[str, Any] | None, key: 
 
 
 def _stored_key(client: DirectClient, project_id: str) -> str | None:
-    """The project's key in clear; None when it does not open."""
+    """Return the project's key in clear; None when it does not open."""
     services = client.services
     with reading(services.engine) as connection:
         sealed = connection.execute(select(ProjectRow.api_key).where(ProjectRow.id == project_id)).scalar_one()

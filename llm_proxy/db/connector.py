@@ -57,7 +57,7 @@ def remember(engine: Engine, connector: Connector) -> None:
 
 
 def connector_of(engine: Engine) -> Connector:
-    """The connector that the engine was made from. Raises KeyError for engines of others."""
+    """Return the connector that the engine was made from. Raises KeyError for engines of others."""
     return _CONNECTORS[engine]
 
 

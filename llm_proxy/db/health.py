@@ -31,7 +31,7 @@ class DatabaseHealth:
         self.is_down = True
 
     def answered(self) -> None:
-        """It does; the beat's to say."""
+        """Ignore a success: the background loop judges it."""
         self.is_down = False
 
     @property
@@ -44,9 +44,9 @@ class DatabaseHealth:
         self.offset_s = database_s - (sent_at + self.clock()) / 2
 
     def now_s(self) -> float:
-        """The database's time in seconds since 1970."""
+        """Return the database's time in seconds since 1970."""
         return self.clock() + self.offset_s
 
     def now(self) -> datetime:
-        """The database's time."""
+        """Return the database's time."""
         return datetime.fromtimestamp(self.now_s(), UTC)

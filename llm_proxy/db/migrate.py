@@ -35,7 +35,7 @@ class Status:
 
 
 def head() -> int:
-    """The version that this program works with."""
+    """Return the version that this program works with."""
     return int(_scripts().get_current_head() or 0)
 
 
@@ -50,7 +50,7 @@ def status(engine: Engine) -> Status:
 
 
 def version(connection: Connection) -> int:
-    """The version written in the database; 0 = never migrated. Raises MigrationError for an unknown version."""
+    """Return the version written in the database; 0 = never migrated. Raises MigrationError for an unknown version."""
     if "alembic_version" not in inspect(connection).get_table_names():
         return 0
     query = select(column("version_num", String())).select_from(table("alembic_version"))
@@ -102,7 +102,7 @@ def down(engine: Engine, lock_timeout_s: float, *, may_lose_data: bool = False) 
 
 
 def require_current(engine: Engine) -> None:
-    """Raises SchemaTooNew or SchemaBehind unless the schema is this program's."""
+    """Raise SchemaTooNew or SchemaBehind unless the schema is this program's."""
     now = status(engine)
     _refuse_newer(now)
     if now.pending:
@@ -125,7 +125,7 @@ def _status(at: int) -> Status:
 
 
 def _losses(engine: Engine, revision: str) -> list[str]:
-    """What of the revision's tables and columns holds data."""
+    """Return what of the revision's tables and columns holds data."""
     found = _scripts().get_revision(revision)
     holds: tuple[str, ...] = getattr(found.module, "HOLDS", ()) if found else ()
     lost = []

@@ -64,7 +64,7 @@ def status(engine: Engine) -> Sealed:
 
 
 def count(engine: Engine) -> int:
-    """Provider keys: what a progress bar goes by."""
+    """Return the number of provider keys, for a progress bar."""
     with reading(engine) as connection:
         counts = [connection.execute(text(f"SELECT count(*) FROM {table}")) for table in KEY_TABLES]  # noqa: S608  (ours)
         return sum(int(count.scalar_one()) for count in counts)

@@ -17,7 +17,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
 
 
 def connector(path: str) -> Connector:
-    """The connector of one SQLite file, or of `:memory:`.
+    """Return the connector of one SQLite file, or of `:memory:`.
 
     The file and its folder are made at the first connection, for the owner alone.
     """

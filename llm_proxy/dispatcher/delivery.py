@@ -261,7 +261,7 @@ class Delivery:
         return True
 
     def _give_up(self) -> None:
-        """A stop: what is left stays pending on the bus."""
+        """Stop: what is left stays pending on the bus."""
         self._is_giving_up = True
 
     @property
@@ -322,7 +322,7 @@ def _results(items: Sequence[Item]) -> list[Result]:
 
 
 def _chunks(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """Runs of entries of about 4 MiB, so that few are taken apart at the same time."""
+    """Yield runs of entries of about 4 MiB, so that few are taken apart at the same time."""
     chunk: list[Entry] = []
     size = 0
     for entry in entries:

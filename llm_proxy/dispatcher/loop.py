@@ -43,7 +43,7 @@ class StopClock:
             self._asked.set()
 
     def beat(self) -> None:
-        """The loop turns."""
+        """Note that the loop turns."""
         self._state.turned()
         self._heartbeat.beat()
 
@@ -220,7 +220,7 @@ class Loop:
     # -- beside it ---------------------------------------------------------------------------------------------------
 
     def keep_house(self) -> None:
-        """A greenlet's work: keeps what we hold ours, reads the figures, tidies up hourly."""
+        """Keep claimed entries, read the figures and tidy up hourly, in a greenlet of its own."""
         kept_at, read_at, tidied_at = time.monotonic(), -float("inf"), time.monotonic()
         while True:
             gevent.sleep(min(1.0, self._options.claim_s / 10))

@@ -80,7 +80,7 @@ class ListSource:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def own(self, most: int) -> list[Entry]:
-        """What our processing list holds and is not in our hands, the oldest first."""
+        """Return what the processing list holds beside the entries in hand, the oldest first."""
         held = sum(self._held.values())
         found = command(self._reader, "LRANGE", self._processing, -(most + held), -1)
         in_hand = self._held.copy()
@@ -93,7 +93,7 @@ class ListSource:
         return entries[:most]
 
     def read(self, most: int, block_s: float) -> list[Entry]:
-        """The first by a blocking move, the rest by plain ones in one pipeline."""
+        """Read the first by a blocking move, the rest by plain ones in one pipeline."""
         move = (self._keys.list, self._processing, "RIGHT", "LEFT")
         if block_s > 0:
             first = command(self._reader, "BLMOVE", *move, round(block_s, 3))
@@ -123,7 +123,7 @@ class ListSource:
         return []
 
     def _put_back(self, name: str) -> None:
-        """The newest first, so that the oldest is the next to be read; one atomic move each."""
+        """Put back the newest first, so that the oldest is the next to be read; one atomic move each."""
         processing = self._keys.processing(name)
         while command(self._reader, "LMOVE", processing, self._keys.list, "LEFT", "RIGHT") is not None:
             pass
@@ -183,5 +183,5 @@ def _holder() -> str:
 
 
 def _literal(name: str) -> str:
-    """The name with what SCAN would take for a pattern escaped."""
+    """Return the name with what SCAN would take for a pattern escaped."""
     return "".join(f"\\{letter}" if letter in "*?[]\\^" else letter for letter in name)

@@ -133,7 +133,7 @@ class StreamSource:
                 return found
 
     def read(self, most: int, block_s: float) -> list[Entry]:
-        """New entries. A group that is gone (FLUSHALL, a deleted key) is made again."""
+        """Return new entries. A group that is gone (FLUSHALL, a deleted key) is made again."""
         return self._entries(self._read_group(most, ">", block_s))
 
     def _read_group(self, most: int, after: str, block_s: float) -> list[Any]:
@@ -282,7 +282,7 @@ def _is_group_gone(exc: ResponseError) -> bool:
 
 
 def _data_of(fields: Any) -> bytes | None:
-    """The field `data` of an entry's flat list of names and values."""
+    """Return the field `data` of an entry's flat list of names and values."""
     pairs = dict(zip(fields[::2], fields[1::2], strict=False)) if isinstance(fields, list) else fields
     value = pairs.get(FIELD)
     return value if isinstance(value, bytes) else None

@@ -46,7 +46,7 @@ _USUAL_OPTIONS: Final = frozenset(("keep-alive", "close", "Keep-Alive", "Close")
 
 
 def connection_names(value: str) -> frozenset[str]:
-    """The names that a Connection field lists, in upper case, without its own options (RFC 9110 §7.6.1)."""
+    """Return the names that a Connection field lists, in upper case, without its own options (RFC 9110 §7.6.1)."""
     if value in _USUAL_OPTIONS:
         return _NONE
     names = frozenset(name.strip().upper() for name in value.split(","))
@@ -99,7 +99,7 @@ class RequestFields:
     def __call__(
         self, fields: Sequence[tuple[str, str]], *, api_key: str, request_id: str, keeps_expect: bool = False
     ) -> list[Field]:
-        """The fields to send, framing in its place.
+        """Return the fields to send, framing in its place.
 
         Args:
             fields: The client's, names in upper case, values as latin-1 text.
@@ -165,7 +165,10 @@ class RequestFields:
         return sent
 
     def _judge(self, name: str) -> bytes:
-        """A name met for the first time. Names with an underscore are dropped: WSGI cannot tell them from a dash's."""
+        """Judge a name met for the first time.
+
+        Names with an underscore are dropped: WSGI cannot tell them from a dash's.
+        """
         is_dropped = name in DROPPED or "_" in name or name.startswith(OURS)
         fate = _DROP if is_dropped else _spelling(name)
         _remember(self._fates, name, fate)
@@ -237,7 +240,7 @@ _answer_names: dict[bytes, tuple[str, int]] = {}  # as sent → (spelling, "" to
 
 
 def response_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> ResponseFields:
-    """The client's field list from the provider's, in its order.
+    """Return the client's field list from the provider's, in its order.
 
     Dropped: hop-by-hop fields, Set-Cookie, what REPLACED names, every Date and Server but the first. `x-request-id`
     becomes X-Upstream-Request-ID; an event stream has `X-Accel-Buffering: no`.

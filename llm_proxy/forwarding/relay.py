@@ -73,7 +73,7 @@ class Relay:
             self.close()
 
     def abandon(self, failure: BaseException) -> None:
-        """It cannot be sent: settle by what went wrong."""
+        """Settle by what went wrong: the response cannot be sent."""
         self._failure = failure
         self.close()
 

@@ -44,7 +44,7 @@ class ProjectFilter:
     ids: frozenset[str] | None = None
 
     def query(self) -> Select[Any]:
-        """The rows, unordered."""
+        """Return the rows, unordered."""
         query = select(ProjectRow.__table__)
         if self.search:
             query = query.where(listing.contains(_TABLE.name, self.search))
@@ -58,7 +58,7 @@ class ProjectFilter:
 
 
 def order_of(sort: str, *, descending: bool) -> Order:
-    """The order by one of `SORTS`."""
+    """Return the order by one of `SORTS`."""
     return Order(sort, _TABLE[sort], _TABLE.id, descending, is_unique=sort == "name")
 
 
@@ -107,7 +107,7 @@ class ProjectService:
         return self._shown(_row(tx.connection, project_id))
 
     def get(self, project_id: str) -> Project:
-        """Raises ResourceNotFound."""
+        """Return the project. Raises ResourceNotFound."""
         with reading(self._engine) as connection:
             return self._shown(_row(connection, project_id))
 

@@ -33,10 +33,10 @@ class Configuration(Protocol):
         """Put back what the last `keep` confirmed."""
 
     def keep(self) -> None:
-        """The renewed configuration serves."""
+        """Keep the renewed configuration: it serves."""
 
     def tick(self) -> None:
-        """Called about once a second. Raises HaltServer."""
+        """Do what is due about once a second. Raises HaltServer."""
 
 
 class Code(Protocol):
@@ -166,7 +166,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     # -- the number of workers ------------------------------------------------------------------------------------
 
     def manage_workers(self) -> None:
-        """Called at least once a second: advance a reload, replace who is missing, retire who is too many."""
+        """Advance a reload, replace missing workers, retire surplus ones; called at least once a second."""
         self.configuration.tick()
         self._take_stock()
         if self.swap is not None:
@@ -228,7 +228,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._note_end(pid, status, worker)
 
     def _end_late_starters(self) -> None:
-        """Called while the stop waits: who hangs in its start does not hear SIGTERM, and has nothing to finish."""
+        """End workers that hang in their start: they do not hear SIGTERM, and have nothing to finish."""
         if self.stop_began_at and time.monotonic() - self.stop_began_at > LATE_START_S:
             for pid in list(self.WORKERS):
                 if self._report(pid) == BOOTING:
@@ -252,7 +252,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._back_off(time.monotonic() - worker.spawned_at)
 
     def _back_off(self, lived_s: float) -> None:
-        """A worker that dies at once would be forked again without a pause."""
+        """Pause before a worker that dies at once is forked again."""
         if lived_s >= GOOD_SERVICE_S:
             self.back_off_s = 0.0
         else:

@@ -59,7 +59,7 @@ class RequestBody:
         return data
 
     def read1(self, size: int = 65536) -> bytes:
-        """What has arrived, at most `size` bytes, waiting for the first one only; b"" at the end."""
+        """Return what has arrived, at most `size` bytes, waiting for the first one only; b"" at the end."""
         data: bytes = self._guarded(lambda: self._arrived(size))
         return data
 

@@ -151,7 +151,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._tell("reopen")
 
     def handle_abort(self, sig: int, frame: object) -> None:
-        """The master misses our heartbeat: something blocks the loop. Show what, and end: nothing else can run."""
+        """Show what blocks the loop, and end: the master misses the heartbeat, and nothing else can run."""
         faulthandler.dump_traceback(file=sys.stderr, all_threads=False)
         self.cfg.worker_abort(self)
         os._exit(1)
@@ -205,7 +205,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._on_usr2(0, None)
 
     def leave(self, connection: Connection) -> None:
-        """The drain need not wait for this connection."""
+        """Let the drain end without this connection."""
         self.connections.discard(connection)
         if self.shared[0] == LEAVING and not self.connections:
             self._wake.set()

@@ -83,7 +83,7 @@ def _found_by(text: str) -> ColumnElement[bool]:
 
 
 def order_of(sort: str, *, descending: bool) -> Order:
-    """The order by one of `SORTS`."""
+    """Return the order by one of `SORTS`."""
     return Order(sort, _TABLE[sort], _TABLE.id, descending)
 
 

@@ -43,7 +43,7 @@ class AddressBook:
         self._until = math.inf
 
     def get(self, x: Exchange) -> list[Address]:
-        """The addresses in the order to try; waits for a look-up if need be, which a cut ends at once."""
+        """Return the addresses in the order to try; waits for a look-up if need be, which a cut ends at once."""
         if monotonic() < self._until:
             return list(self._known)
         box = x.box = AsyncResult()

@@ -135,7 +135,7 @@ class Exchange:
         self.phase = "connect"
 
     def recv(self) -> bytes:
-        """What has arrived, at most 64 KiB.
+        """Return what has arrived, at most 64 KiB.
 
         Raises:
             Broken: The upstream ended the connection.
@@ -173,7 +173,10 @@ class Exchange:
     # -- what a failure is called -----------------------------------------------------------------------------------
 
     def failure(self, exc: Exception) -> Exception:
-        """The requests exception for `exc`: by the reason of the cut alone if there was one, else by the phase."""
+        """Return the requests exception for `exc`.
+
+        By the reason of the cut alone if there was one, else by the phase.
+        """
         if exc is self.foreign:
             return exc
         if self.why == TIMEOUT:

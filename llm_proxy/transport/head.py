@@ -105,7 +105,7 @@ class Head:
             self.parser = None  # parser and callbacks hold each other: do not leave it to the collector
 
     def detach_fields(self) -> list[tuple[bytes, bytes]]:
-        """The header section's fields; what `on_header` brings from here on are trailers."""
+        """Return the header section's fields; what `on_header` brings from here on are trailers."""
         fields, self.fields = self.fields, []
         return fields
 
@@ -142,7 +142,7 @@ class Head:
 
 
 def read_head(recv: Callable[[], bytes], buffer: bytes, method: str, *, is_upgrade: bool = False) -> tuple[Head, bytes]:
-    """The final response's head, interim ones skipped, and the bytes that came behind it.
+    """Return the final response's head, interim ones skipped, and the bytes that came behind it.
 
     Args:
         recv: Brings at least one more byte or raises.

@@ -18,7 +18,7 @@ _poll: Any = monkey.get_original("select", "poll")  # gevent's own would wait in
 
 
 def is_quiet(sock: Any) -> bool:
-    """False when an idle connection has ended or bytes wait on it: the next response would begin with them.
+    """Return False when an idle connection has ended or bytes wait on it: the next response would begin with them.
 
     Asks the system: over TLS too, where any record counts. Half the price of a `recv` that finds nothing.
     """
@@ -40,7 +40,7 @@ class Origin:
     """
 
     def __init__(self, url: str, *, max_idle: int, idle_s: float, look_up: LookUp = look_up) -> None:
-        """Reads the environment's proxies and CA bundle, once.
+        """Read the environment's proxies and CA bundle, once.
 
         Raises:
             ValueError: `url` is no origin.
@@ -66,7 +66,7 @@ class Origin:
         self.is_closed = False
 
     def take(self) -> Any:
-        """An idle connection that is fit for use, or None."""
+        """Return an idle connection that is fit for use, or None."""
         idle = self.idle
         while idle:
             sock, since = idle.pop()

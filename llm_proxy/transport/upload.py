@@ -139,7 +139,7 @@ class Upload:
             self._send(piece)
 
     def _read(self, n: int) -> bytes:
-        """The client's next piece; b"" at its end, and when there is no more need of it."""
+        """Return the client's next piece; b"" at its end, and when there is no more need of it."""
         x = self._x
         if self.is_stopped:
             return b""
@@ -188,7 +188,7 @@ class Upload:
             self._arrival.set()
 
     def _is_final(self) -> bool:
-        """A response that makes the rest of the body pointless, be it behind interim ones."""
+        """Return whether a response makes the rest of the body pointless, be it behind interim ones."""
         early, start = self.early, 0
         while early.startswith(b"HTTP/1.", start):
             status = early[start + 9 : start + 10]

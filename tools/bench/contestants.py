@@ -130,7 +130,7 @@ class Upstream:
         return Process(command, cores, folder / f"streams-{port}.log", cwd=folder, env=os.environ)
 
     def seen(self) -> int:
-        """Requests seen so far, without the questions about it."""
+        """Return requests seen so far, without the questions about it."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/count", timeout=5) as answer:
             text = answer.read().decode()
         self._own_requests += 1
@@ -171,7 +171,7 @@ def nginx_proxy(folder: Path, cores: tuple[int, ...], upstream: Upstream) -> Con
 
 
 def _environment(folder: Path, port: int, **ours: str) -> dict[str, str]:
-    """This process's, without any setting of the proxy's but these."""
+    """Return this process's environment, without any setting of the proxy's but these."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return kept | {
         "LISTEN_ADDR": f"127.0.0.1:{port}",
@@ -250,18 +250,18 @@ class Gateway(Contestant):
         return found
 
     def request_count(self) -> int:
-        """What the token has been charged, as the management API tells it."""
+        """Return what the token has been charged, as the management API tells it."""
         return int(self._manage("GET", f"/manage/tokens/{self._token_id}")["request_count"])
 
     def round_trips(self) -> int:
-        """What `counted:app` has asked its database, over all workers."""
+        """Return what `counted:app` has asked its database, over all workers."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics/prometheus", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         return int(sum(float(line.split()[1]) for line in lines if line.startswith("bench_database_round_trips_total")))
 
 
 def streaming_gateway(folder: Path, cores: tuple[int, ...], upstream: Upstream, name: str) -> Gateway:
-    """A gateway in front of the streaming provider."""
+    """Return a gateway in front of the streaming provider."""
     return Gateway(folder, cores, upstream.stream_port, name)
 
 

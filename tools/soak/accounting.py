@@ -92,7 +92,7 @@ def offer(plan: dict[str, Any]) -> None:
 
 
 def _word(answer: Any) -> str:
-    """The status; what we refuse for other reasons than the quota by its code."""
+    """Return the status; a refusal for another reason than the quota by its code."""
     return str(json.loads(answer.body)["code"]) if answer.status == 503 else str(answer.status)
 
 
@@ -150,7 +150,7 @@ class Soak:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Provider and servers for the length of a `with`."""
+        """Run provider and servers for the length of a `with`."""
         from support.gateway import running_gateway
         from support.provider import running_provider
 
@@ -214,7 +214,7 @@ class Soak:
         os.kill(self.draw.choice(gateway.workers()), signal.SIGKILL)
 
     def _reload(self, gateway: Any) -> None:
-        """New workers take over, the old ones finish what they have."""
+        """Let new workers take over; the old ones finish what they have."""
         gateway.process.send_signal(signal.SIGHUP)
 
     def _use_up(self, part: Part, number: int) -> None:
@@ -250,12 +250,12 @@ class Soak:
         return [value for pairs in fields for name, value in pairs if name.lower() == "x-request-id"]
 
     def seen(self, part: Part) -> list[int]:
-        """Requests that the provider received, by token."""
+        """Return the requests that the provider received, by token."""
         found = Counter(name.rpartition(".")[0] for name in self.names_seen())
         return [found[f"{part.name}.{number}"] for number in range(len(part.tokens))]
 
     def charged_by_rows(self, part: Part) -> list[int]:
-        """What the accounting table charges for the access lines, by token."""
+        """Return what the accounting table charges for the access lines, by token."""
         found = Counter(line["token_id"] for line in self._charged_lines())
         return [found[token_id] for token_id in part.ids]
 

@@ -77,7 +77,7 @@ def answering(patient: Patient) -> Iterator[Finding]:
 
 
 def cause(error: BaseException, driver: str) -> Finding:
-    """A driver's error in our words; theirs may hold host, user and statement."""
+    """Return a driver's error in the project's words; the driver's may hold host, user and statement."""
     words = " ".join(str(part) for part in _chain(error)).lower()
     for pattern, code, what, remedy in _CAUSES:
         if re.search(pattern, words):
@@ -122,7 +122,7 @@ def _take_write_lock(path: str) -> None:
 
 
 def _now(connection: Connection, driver: str) -> float | None:
-    """The server's clock, seconds since 1970; None for SQLite, which has ours."""
+    """Return the server's clock, seconds since 1970; None for SQLite, which has this machine's."""
     statement = {"postgres": "SELECT extract(epoch FROM clock_timestamp())", "mysql": "SELECT unix_timestamp(now(6))"}
     return float(connection.execute(text(statement[driver])).scalar_one()) if driver in statement else None
 

@@ -62,7 +62,7 @@ def database_file(patient: Patient) -> Iterator[Finding]:
 
 
 def tls(patient: Patient) -> Iterator[Finding]:
-    """The server's own certificate and key."""
+    """Check the server's own certificate and key."""
     settings = patient.settings
     if not settings.enable_tls or not settings.tls_cert_file.is_file() or not settings.tls_key_file.is_file():
         return

@@ -9,7 +9,7 @@ MOST_S = 30.0
 
 
 def compare(whose: str, theirs_s: float, asked_at_s: float) -> Iterator[Finding]:
-    """A finding about another clock.
+    """Yield a finding about another clock.
 
     Args:
         whose: Its name in the code `clock.<whose>`.

@@ -136,7 +136,7 @@ def operation_of(path: str) -> str:
 
 
 def attributes_of(payload: Payload) -> dict[str, Any]:
-    """The span's attributes; what is unknown is left out."""
+    """Return the span's attributes; what is unknown is left out."""
     usage = payload.usage
     found: dict[str, Any] = {
         "gen_ai.operation.name": operation_of(payload.path),

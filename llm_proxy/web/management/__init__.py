@@ -43,7 +43,7 @@ def _on_behalf(own: Caller, services: Container) -> Caller:
 
 
 def blueprint(services: routing.Services) -> Blueprint:
-    """The blueprint, with its prefix.
+    """Return the blueprint, with its prefix.
 
     Args:
         services: Gives the process's services; only `settings` is looked at before the first request.

@@ -77,7 +77,7 @@ class Call:
         project_id: str | None = None,
         actor: str | None = None,
     ) -> AuditEvent:
-        """A record of this call."""
+        """Return a record of this call."""
         return AuditEvent(
             action,
             actor or (ANONYMOUS if self._caller is None else self._caller.actor),
@@ -102,7 +102,7 @@ class Call:
         project_id: str | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> "Attempt":
-        """What the view is about to do."""
+        """Return what the view is about to do."""
         return Attempt(self, self._audit, action, fault, project_id, dict(details or {}))
 
 
@@ -181,5 +181,5 @@ class Attempt:
 
 
 def current() -> Call:
-    """The call that this request is; made by the blueprint before its views."""
+    """Return the call that this request is; made by the blueprint before its views."""
     return g.management_call  # type: ignore[no-any-return]

@@ -107,6 +107,6 @@ def checked(project_id: str) -> str:
 
 
 def _with_id(project_id: str) -> dict[str, object]:
-    """The body; the path is judged first."""
+    """Return the body; the path is judged first."""
     checked(project_id)
     return inputs.json_object()

@@ -67,7 +67,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
 
 def _checked_body(project_id: str) -> dict[str, object]:
-    """The body; the path is judged first."""
+    """Return the body; the path is judged first."""
     checked(project_id)
     return inputs.json_object()
 
