@@ -96,7 +96,7 @@ def ssl_context(config: Any, default_factory: Callable[[], ssl.SSLContext]) -> s
 
 
 def on_starting(server: Any) -> None:
-    """Refuse what must not run, prepare what must be done once, and make the arbiter ours.
+    """Refuse what must not run, prepare what must be done once, and replace the arbiter's class.
 
     Raises:
         RuntimeError: gunicorn prints its text after `Error:` and ends with 1.

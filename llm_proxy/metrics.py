@@ -87,7 +87,7 @@ if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
 
 
 class Counter(LibraryCounter):
-    """The library's, without its look at labels that are missing and amounts below zero: ours never are."""
+    """The library's, without its look at labels that are missing and amounts below zero, which the proxy never uses."""
 
     def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
         """Count."""
@@ -180,7 +180,7 @@ QUOTA_WAITS = Counter(
 )
 UNITS_SETTLED = Counter(
     "llm_proxy_ledger_units_settled_total",
-    "Units added to tokens' counts: by their own worker, by a mate of a dead one, or for a silent one's slice.",
+    "Units added to tokens' counts: by their own worker, by another for a dead one, or for a silent one's slice.",
     ["by"],
     registry=REGISTRY,
 )

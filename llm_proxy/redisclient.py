@@ -17,7 +17,7 @@ from llm_proxy.settings.redis_address import RedisTarget, parse_address
 
 __all__ = ["UNREACHABLE", "RedisTarget", "command", "connect", "parse_address", "target"]
 
-UNREACHABLE = (RedisError, OSError)  # what a call may raise when Redis is unavailable, full, loading or refuses us
+UNREACHABLE = (RedisError, OSError)  # what a call may raise when Redis is unavailable, full or loading
 _TIMEOUT_S = 0.25
 
 
@@ -68,7 +68,7 @@ def connect(
         socket_connect_timeout=timeout_s if connect_timeout_s is None else connect_timeout_s,
         max_connections=max_connections,
         retry=Retry(NoBackoff(), 0),
-        protocol=2,  # one form of answers over all versions of redis-py that we accept
+        protocol=2,  # one form of results over all versions of redis-py that are supported
         **more,
     )
 

@@ -22,7 +22,7 @@ class Admission(Protocol):
         """Charge one unit. May wait for units that others still hold.
 
         Raises:
-            QuotaExhausted: No unit is left with anybody.
+            QuotaExhausted: No unit is left with any worker.
             TokenInactive, TokenExpired, TokenNotFound: It was so in the meantime.
             ServiceUnavailable: The database does not answer, or the quota could not be settled in time.
             Overloaded: More tokens are in use than can be noted.

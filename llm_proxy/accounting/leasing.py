@@ -1,7 +1,7 @@
 """Exact quotas by leases: units are reserved in slices, noted before dispatch, settled by a beat (accounting.md).
 
-A worker's side of each token in use is a `Slot`. A request notes its unit in the ledger, without asking anybody, while
-the slot's facts are fresh and its slice lasts; else it syncs with the row, or waits for what others hold.
+A worker's side of each token in use is a `Slot`. A request notes its unit in the ledger, without asking the database,
+while the slot's facts are fresh and its slice lasts; else it syncs with the row, or waits for what others hold.
 """
 
 import logging
@@ -578,7 +578,7 @@ class LeasedAdmission:
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """See `Admission`. Tries for at most 5 seconds; what cannot be settled then, a mate does from the ledger."""
+        """See `Admission`. Tries for at most 5 seconds; another worker settles the rest from the ledger."""
         self._is_closing = True
         self._wake.set()
         if self._beats is not None:

@@ -96,8 +96,8 @@ class Ledger(_Mapped):
     def create(cls, folder: Path) -> Self:
         """Create a new ledger in `folder`, for its owner alone. Raises OSError.
 
-        It gets its name when it is locked: a mate that found it before would take its owner for dead. Its room is
-        really there: a store into a hole on a full disk is SIGBUS.
+        It gets its name when it is locked: another worker that found it before would take its owner for dead. Its room
+        is really there: a store into a hole on a full disk is SIGBUS.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / f"{uuid.uuid4()}{_SUFFIX}"

@@ -303,7 +303,7 @@ def _before_dispatch(ending: Ending) -> Row:
 
 
 def _is_kill(failure: BaseException) -> bool:
-    """GreenletExit (the drain's cut) and SystemExit are no `Exception`s; nothing else of that kind reaches us."""
+    """GreenletExit (the drain's cut) and SystemExit are no `Exception`s; nothing else of that kind arrives here."""
     return not isinstance(failure, Exception)
 
 

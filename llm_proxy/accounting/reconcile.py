@@ -28,7 +28,7 @@ class Counted(Protocol):
 
     @property
     def leases(self) -> str | None:
-        """Who holds units."""
+        """The holders of units."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The audit file: JSON lines that several workers append to, one chain for all of them.
 
-Who appends holds a lock, on a small file beside (`.<name>.chain`) that remembers where the chain is: which worker wrote
-the last line is of no matter, and the chain goes on after a restart and in the next file, whichever program rotated.
+A process that appends holds a lock, on a small file beside (`.<name>.chain`) that remembers where the chain is: which
+worker wrote the last line is of no matter, and the chain goes on after a restart and in the next file, whichever
+program rotated.
 """
 
 import contextlib
@@ -99,7 +100,7 @@ class AuditFile:
             self._force()
 
     def reopen(self) -> None:
-        """Let go of a file that was renamed (SIGUSR1); at the next record if one is just being written."""
+        """Release a file that was renamed (SIGUSR1); at the next record if one is just being written."""
         if self._mutex.acquire(blocking=False):
             try:
                 self._file.open()
@@ -195,14 +196,14 @@ def remembered(path: Path) -> Position | None:
 
 
 def memo_of(path: Path) -> Path:
-    """Return the file that remembers; hidden, so that who rotates or removes `audit.log*` leaves it alone."""
+    """Return the file that remembers; hidden, so that rotation or removal of `audit.log*` leaves it alone."""
     return path.with_name(f".{path.name}.chain")
 
 
 def _open_memo(path: Path) -> int | None:
     try:
         memo = os.open(memo_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:  # a folder that is not ours to write in; `fault` let that pass
+    except OSError as error:  # a folder without the right to write; `fault` let that pass
         _LOG.warning(
             "%s cannot be opened (%s): a missing end of the audit file is not seen", memo_of(path), error.strerror
         )

@@ -38,7 +38,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL takes no NUL, and 
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """An action: who did what, with which outcome (one of `OUTCOMES`). `details` are JSON values."""
+    """An action: its actor, what was done, with which outcome (one of `OUTCOMES`). `details` are JSON values."""
 
     action: str
     actor: str

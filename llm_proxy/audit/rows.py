@@ -13,7 +13,7 @@ from llm_proxy.db.session import reading
 from llm_proxy.db.types import UtcTime
 
 Row = dict[str, Any]
-ANCHORS = 50  # of one writer that are looked at: those who prune may have clocks that differ
+ANCHORS = 50  # of one writer that are looked at: processes that prune may have clocks that differ
 
 _EVENTS, _WRITERS = AuditRow.__table__, AuditWriterRow.__table__
 

@@ -55,7 +55,7 @@ class Capture:
 
     @property
     def is_for_others(self) -> bool:
-        """Whether those who wait may have it."""
+        """Whether waiting requests may have it."""
         return is_for_others(self._entry)
 
     def finish(self, *, is_whole: bool, is_framed: bool = True) -> Callable[[], bool] | None:

@@ -26,7 +26,7 @@ class Flight:
 
     Attributes:
         is_leader: It is the caller's own to make and to land.
-        was_abandoned: It landed only because its leader's client left: those who waited need a new leader.
+        was_abandoned: It landed only because its leader's client left: the waiting requests need a new leader.
         brought: The answer, once its leader has it; it may not be stored yet.
     """
 
@@ -39,7 +39,7 @@ class Flight:
         self._has_lock = self._is_over = self.was_abandoned = False
         self.brought: Entry | None = None
         self._waiting: list[Flight] = []
-        self._woken: threading.Event | None = None  # most who lead never wait
+        self._woken: threading.Event | None = None  # most leaders never wait
         if leader is not None:
             self._woken = threading.Event()
             if leader.brought is not None:
@@ -52,7 +52,7 @@ class Flight:
         return self._leader is None
 
     def wake(self) -> None:
-        """Let the one who waits here look up; safe in the hub."""
+        """Let the waiting request look up; safe in the hub."""
         if self._woken is not None:
             self._woken.set()
 
@@ -165,7 +165,7 @@ class Flights:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _offset(flight.key))
 
     def close(self) -> None:
-        """Let go of the file, and with it of all locks."""
+        """Release the file, and with it all locks."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

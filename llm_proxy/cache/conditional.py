@@ -1,4 +1,4 @@
-"""Conditional requests: the client's against a stored response (RFC 9110 §13), and ours to validate it."""
+"""Conditional requests: the client's against a stored response (RFC 9110 §13), and the proxy's to validate it."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -123,7 +123,7 @@ class ResponseCache:
         return self.store.remove(scope, number)
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Release files and connections."""
         self.store.flush()
         self.store.close()
         self.flights.close()

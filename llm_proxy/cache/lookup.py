@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class StoredResponse(NamedTuple):
-    """A response made from an entry. `is_conditional`: it is a 304 that we decided on."""
+    """A response made from an entry. `is_conditional`: it is a 304 of the cache."""
 
     status: int
     reason: str
@@ -185,7 +185,7 @@ class Inquiry:
     # -- sharing one exchange -----------------------------------------------------------------------------------------
 
     def board(self) -> Flight | None:
-        """Lead or join the exchange of others who ask the same; None where this request needs its own one."""
+        """Lead or join the exchange of equal requests; None where this request needs an exchange by itself."""
         entry = self.found.entry
         if self._method == "HEAD" or self._conditionals or self.is_partial or self.number is None:
             return None
@@ -272,7 +272,7 @@ class Inquiry:
             _log.exception("a response was not stored")
 
     def keep(self, entry: Entry) -> bool:
-        """Store a response that came whole, and let those go on who wait for it."""
+        """Store a response that came whole, and let the requests that wait for it go on."""
         if self.flight is not None:
             self.flight.bring(entry)
         try:
@@ -310,7 +310,7 @@ class Inquiry:
         return Answered(None, result, capture)
 
     def _is_validated(self, entry: Entry) -> bool:
-        """Whether a 304 is about our entry: we asked, or the client asked by the same validator."""
+        """Whether a 304 is about the entry: the cache asked, or the client asked by the same validator."""
         return not self._conditionals or self._is_not_modified(entry)
 
     def _freshen(self, entry: Entry, heard: Heard) -> Entry:

@@ -262,7 +262,7 @@ class MemoryStore:
 
     @staticmethod
     def _patiently(write: Callable[[], Any]) -> None:
-        """Another worker may be writing: SQLite's own wait would stop every greenlet, ours lets them run."""
+        """Another worker may be writing: SQLite's own wait would stop every greenlet, this one lets them run."""
         until = time.monotonic() + _WRITE_LIMIT_S
         while True:
             try:

@@ -117,7 +117,7 @@ class NearCopies:
             self._bytes -= _bytes_of(near)
 
     def close(self) -> None:
-        """Let go of the table."""
+        """Release the table."""
         self._known.clear()
         self.generations.close()
 

@@ -1,4 +1,4 @@
-"""RFC 9111 for a shared cache, as functions of plain values: what may be stored, for how long, and who may have it."""
+"""RFC 9111 for a shared cache, as functions of plain values: what may be stored, how long, for which requests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from llm_proxy.cache.targeted import response_directives
 Fields = Sequence[tuple[str, str]]
 
 HEURISTIC_STATUSES: Final = frozenset((200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501))  # RFC 9110 §15.1
-OPTED_IN_STATUSES: Final = frozenset((200, 203))  # where the lifetime is ours or the client's wish
+OPTED_IN_STATUSES: Final = frozenset((200, 203))  # where the lifetime is the proxy's or the client's wish
 _KNOWN_STATUSES: Final = HEURISTIC_STATUSES | frozenset(
     (302, 303, 307, 400, 401, 403, 409, 421, 451, 500, 502, 503, 504)
 )

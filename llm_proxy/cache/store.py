@@ -46,4 +46,4 @@ class Store(Protocol):
         """Return what it holds; 0 where the backend counts that."""
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Release files and connections."""

@@ -98,7 +98,7 @@ def dispatcher(ctx: click.Context, /, **said: Any) -> None:
         click.echo(_detach(command, _variables(flags), found.log_file, said["pid_file"]))
         return
     sys.stdout.flush()
-    os.execve(command[0], command, _variables(flags))  # noqa: S606  (our own interpreter, no shell)
+    os.execve(command[0], command, _variables(flags))  # noqa: S606  (this interpreter, no shell)
 
 
 def _flags(said: dict[str, Any]) -> dict[str, str]:
@@ -167,7 +167,7 @@ def _detach(command: list[str], variables: dict[str, str], log_file: Path, pid_f
     try:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603  (our own interpreter)
+            process = subprocess.Popen(  # noqa: S603  (this interpreter)
                 [*command, f"{ARGUMENT}{writer}"],
                 env=variables,
                 stdin=subprocess.DEVNULL,

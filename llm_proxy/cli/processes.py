@@ -29,7 +29,7 @@ class Children:
     def start(self, name: str, command: list[str], variables: Mapping[str, str]) -> None:
         """Start one; what it prints goes to stderr, but for the first line that `first_line` wants."""
         wants_line = name != "server"
-        self._processes[name] = subprocess.Popen(  # noqa: S603  (our own interpreter)
+        self._processes[name] = subprocess.Popen(  # noqa: S603  (this interpreter)
             command,
             env=dict(variables),
             stdin=subprocess.DEVNULL,

@@ -82,7 +82,7 @@ def server(
         click.echo(daemon.start(command, variables, log_path, found.listen_addr, is_tls=found.enable_tls))
         return
     sys.stdout.flush()
-    os.execve(command[0], command, variables)  # noqa: S606  (our own interpreter, no shell)
+    os.execve(command[0], command, variables)  # noqa: S606  (this interpreter, no shell)
 
 
 def gunicorn_command(pid_path: Path | None = None) -> list[str]:

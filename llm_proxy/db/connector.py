@@ -44,7 +44,7 @@ class Connector:
             watch = select.poll()
             watch.register(self.descriptor(connection), select.POLLIN)
             return not watch.poll(0)
-        except Exception:  # closed on our side already: each driver says so with its own error
+        except Exception:  # closed on this side already: each driver says so with its own error
             return False
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 
 class DatabaseHealth:
-    """One a worker, shared by all who ask the database for requests.
+    """One a worker, shared by all parts that ask the database for requests.
 
     `is_down` is set by a connection that could not be made or a beat that failed, and cleared by the beat's next
     success alone: requests are refused at once meanwhile, and neither wait for it nor keep it set.

@@ -74,7 +74,7 @@ def up(engine: Engine, lock_timeout_s: float) -> list[str]:
     if not before.pending:
         return []
     with migration_lock(engine, lock_timeout_s):
-        before = status(engine)  # the holder before us may have done it
+        before = status(engine)  # the holder before may have done it
         _refuse_newer(before)
         if before.pending:
             _run(engine, "upgrade", "head")

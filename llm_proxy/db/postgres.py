@@ -53,7 +53,7 @@ def connector(address: Address, settings: Settings) -> Connector:
     words = _words(address, settings)
     hosts = _hosts(address, words)
     if is_cooperative():
-        extensions.set_wait_callback(_wait)  # process-wide; the first connection may be anybody's
+        extensions.set_wait_callback(_wait)  # process-wide; the first connection may be of any part
     limit_s = float(words["connect_timeout"])
 
     named = {name for name, _ in address.options}

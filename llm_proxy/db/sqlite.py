@@ -45,7 +45,7 @@ def make_file(path: Path) -> None:
 
 def _open(path: str) -> sqlite3.Connection:
     patient = is_cooperative()
-    # isolation_level=None: transactions are ours to begin. The pool hands a connection to one user at a time.
+    # isolation_level=None: transactions are begun here. The pool hands a connection to one user at a time.
     connection = sqlite3.connect(
         path,
         timeout=0.0 if patient else BUSY_LIMIT_S,

@@ -28,7 +28,7 @@ class Bus(Protocol):
         """Add the events in order, all or none. After BusUnavailable it is unknown which of the two."""
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Release connections."""
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class SourceStats:
 
 
 class Source(Protocol):
-    """The consumer's end: hands out entries, keeps them ours until they are acknowledged. Calls may raise UNREACHABLE.
+    """The consumer's end: hands out entries, holds them until they are acknowledged. Calls may raise UNREACHABLE.
 
     `keep`, `stats` and `tidy` may be called from another greenlet than the reader's.
     """
@@ -94,7 +94,7 @@ class Source(Protocol):
         """Remove what consumers that are long gone have left behind; called at the start and hourly."""
 
     def leave(self) -> None:
-        """Go, leaving nothing behind if nothing is pending for us."""
+        """Go, leaving nothing behind if nothing is pending for this consumer."""
 
 
 class NameTaken(Exception):

@@ -347,7 +347,7 @@ def _canonical(raw: str) -> str | None:
     lowered = raw.lower()
     is_secret = lowered in _DROPPED or (_SECRET_NAME.search(lowered) is not None and "-ratelimit-" not in lowered)
     name = None if is_secret else "-".join(part.capitalize() for part in lowered.split("-"))
-    if len(_names) < _MAX_NAMES:  # names are the provider's: few, but not ours to bound
+    if len(_names) < _MAX_NAMES:  # names are the provider's: few, but not bounded by the proxy
         _names[raw] = name
     return name
 

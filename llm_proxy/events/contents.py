@@ -1,6 +1,6 @@
 """What captured bytes say: content coding undone, kind found out, event streams merged (docs/events.md, "Bodies").
 
-Nothing here raises, whatever the bytes are: captured bodies end anywhere, and producers are not all ours.
+Nothing here raises, whatever the bytes are: captured bodies end anywhere, and other programs produce events, too.
 """
 
 import re

@@ -1,7 +1,7 @@
 """The `redis` bus, a list: the consumer's end (docs/events.md, "Redis list"; docs/adr/0082).
 
-A consumer moves elements from the list's right end to a processing its own list, and removes them from there when
-they are delivered. A key that expires says that it lives; who finds a processing list without one puts it back.
+A consumer moves elements from the list's right end to a processing its own list, and removes them from there when they
+are delivered. A key that expires says that it lives; a consumer that finds a processing list without one puts it back.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ class ListSource:
         command(self._reader, "SADD", self._keys.consumers, EVER_JOINED, self.consumer)
 
     def leave(self) -> None:
-        """Give up the name; what is still in our processing list is put back by the others."""
+        """Give up the name; what is still in its processing list is put back by the others."""
         command(self._side, "DEL", self._alive)
         if not command(self._side, "LLEN", self._processing):
             command(self._side, "SREM", self._keys.consumers, self.consumer)
@@ -141,13 +141,13 @@ class ListSource:
         return sum(self._held.values())
 
     def keep(self) -> None:
-        """Say that we live; the processing list is ours for as long."""
+        """Renew the sign of life; the processing list belongs to this consumer for as long."""
         mine = _holder()
         command(self._side, "SET", self._alive, mine, "PX", self._lease_ms)
         command(self._side, "SADD", self._keys.consumers, EVER_JOINED, self.consumer)
 
     def ack(self, entries: Sequence[Entry]) -> None:
-        """Remove each from our processing list, the oldest of equal ones."""
+        """Remove each from the processing list, the oldest of equal ones."""
         elements = [entry.data for entry in entries if entry.data is not None]
         with self._side.pipeline(transaction=False) as pipe:
             for element in elements:
@@ -171,7 +171,7 @@ class ListSource:
 
 
 def _is_dead(holder: str) -> bool:
-    """Whether the holder `host|pid|life` was of this machine and is no more: its pid may be ours by now."""
+    """Whether the holder `host|pid|life` was of this machine and is no more: its pid may be this process's by now."""
     host, pid, life = [*holder.split("|"), "", ""][:3]
     if host == socket.gethostname() and pid == str(os.getpid()):
         return life != _LIFE

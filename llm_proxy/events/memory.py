@@ -81,7 +81,7 @@ class MemoryBus:
 
     @property
     def has_subscribers(self) -> bool:
-        """Whether publishing has anybody to reach; the publisher saves itself the JSON otherwise."""
+        """Whether publishing reaches any subscriber; the publisher saves itself the JSON otherwise."""
         return bool(self._subscriptions)
 
     def subscribe(self, most: int = 1000) -> Subscription:

@@ -141,7 +141,7 @@ class Owner:
         segment.path.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Let go: of the files, and of the lock; its file goes when nothing is left to take up."""
+        """Release the files and the lock; its file goes when nothing is left to take up."""
         for segment in self.segments:
             segment.close()
         if not self.segments:
@@ -276,7 +276,7 @@ class Spool:
             os.close(descriptor)
 
     def _mine(self) -> Owner:
-        """Our own place in the folder; made at the first event that needs it, so after any fork."""
+        """Return this worker's place in the folder; made at the first event that needs it, so after any fork."""
         if self._own is None:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             name = f"{os.getpid():x}-{time.time_ns():x}"

@@ -15,11 +15,11 @@ Field = tuple[bytes, bytes]
 HOP_BY_HOP: Final = frozenset(  # RFC 9110 §7.6.1, Proxy-Connection and Keep-Alive as older peers send them
     ("CONNECTION", "PROXY-CONNECTION", "KEEP-ALIVE", "TE", "TRAILER", "TRANSFER-ENCODING", "UPGRADE")
 ) | frozenset(("PROXY-AUTHENTICATE", "PROXY-AUTHORIZATION", "PROXY-AUTHENTICATION-INFO", "HTTP2-SETTINGS"))
-CLIENT_ADDRESS: Final = frozenset(  # where the client is stays between it and us
+CLIENT_ADDRESS: Final = frozenset(  # where the client is stays between it and the proxy
     ("X-FORWARDED-FOR", "X-FORWARDED-HOST", "X-FORWARDED-PROTO", "X-FORWARDED-PORT", "FORWARDED", "X-REAL-IP")
 ) | frozenset(("X-CLIENT-IP", "X-ORIGINAL-FORWARDED-FOR", "CF-CONNECTING-IP", "CF-IPCOUNTRY", "TRUE-CLIENT-IP"))
 KEY_FIELDS: Final = ("API-KEY", "X-API-KEY", "X-GOOG-API-KEY")  # where vendors' clients put their key
-OURS: Final = ("X-PROXY", "X-UPSTREAM-", "X-CACHE")  # names that only we may set
+OURS: Final = ("X-PROXY", "X-UPSTREAM-", "X-CACHE")  # names that only the proxy may set
 _NOT_FOR_PROVIDERS: Final = frozenset(  # the last two name another path to IIS and Symfony
     ("X-BODY-HASH", "X-REQUEST-START", "COOKIE", "COOKIE2", "X-ORIGINAL-URL", "X-REWRITE-URL")
 )
@@ -188,7 +188,7 @@ def _remember(fates: dict[str, bytes], name: str, fate: bytes) -> None:
 
 # -- provider → client ------------------------------------------------------------------------------------------------
 
-# Ours on every response: a provider that is a proxy of this kind itself sends them as well.
+# Set by the proxy on every response: a provider that is a proxy of this kind itself sends them as well.
 REPLACED: Final = (
     frozenset(
         (
@@ -208,7 +208,7 @@ REPLACED_WITH_CORRELATION: Final = "X-CORRELATION-ID"
 _DROPPED_ANSWER: Final = HOP_BY_HOP | REPLACED | {"SET-COOKIE", "SET-COOKIE2"}
 _CONNECTION, _CONTENT_TYPE, _DATE, _SERVER, _BUFFERING, _REPLACEABLE, _LENGTH, _CODING = (1 << n for n in range(8))
 _AGAIN = 256  # one of Date and Server has come before
-_LOOKED_AT: Final = {  # a bit for each name that says something to us
+_LOOKED_AT: Final = {  # a bit for each name that says something to the proxy
     "CONNECTION": _CONNECTION,
     "CONTENT-TYPE": _CONTENT_TYPE,
     "DATE": _DATE,

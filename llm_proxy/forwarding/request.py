@@ -168,7 +168,7 @@ def _is_within(address: str, networks: Sequence[Network]) -> bool:
 
 
 def from_environ(environ: Mapping[str, Any], trusted: Sequence[Network] = ()) -> ProxyRequest:
-    """Read a WSGI environment; our server's additions where they are, plain WSGI's joined fields elsewhere."""
+    """Read a WSGI environment; the proxy's server's additions where they are, plain WSGI's joined fields elsewhere."""
     fields = environ.get("llm_proxy.fields")
     if fields is None:
         fields = joined_fields(environ)

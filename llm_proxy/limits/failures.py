@@ -36,7 +36,7 @@ class Shared(Protocol):
 
 
 class Failures:
-    """Who failed, and when.
+    """Addresses that failed, and when.
 
     Args:
         folder: Local, writable, shared by all workers.

@@ -67,7 +67,7 @@ class LimitGate:
         return self._down_since is not None and self._falls_back
 
     def admit_address(self, address: str | None) -> None:
-        """Step 8: the client's address, then everybody. Raises RateLimitExceeded, ServiceUnavailable."""
+        """Step 8: the client's address, then all clients. Raises RateLimitExceeded, ServiceUnavailable."""
         if not self._ip and not self._global:
             return
         windows = []

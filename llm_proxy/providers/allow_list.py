@@ -144,7 +144,7 @@ def mounts(provider: Provider) -> tuple[str, ...]:
 
 
 def reserved_endpoints(provider: Provider, reserved: Sequence[str]) -> tuple[str, ...]:
-    """Endpoints of the file that never reach the provider, because a path of our own stands before them."""
+    """Endpoints of the file that never reach the provider, because a path of the proxy stands before them."""
     return tuple(
         endpoint
         for endpoint in provider.allowed_endpoints

@@ -55,7 +55,7 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
                 kept.append((name, value.strip(" \t")))
 
     def _passes(self, kind: str, value: str) -> bool:
-        """Whether a field that says something to us goes to the client as well."""
+        """Whether a field that says something to the proxy goes to the client as well."""
         if kind == "content-length":
             self._note_length(value)
         elif kind == "date":

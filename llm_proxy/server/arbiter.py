@@ -1,7 +1,7 @@
 """The master process: generations of workers, reload without losing one stream, and a stop that can be hurried.
 
-`on_starting` turns gunicorn's arbiter into this class (`adopt`), so that plain gunicorn behaves like our own command.
-By then `run`, `setup` and `start` are on the stack: they are not overridden.
+`on_starting` turns gunicorn's arbiter into this class (`adopt`), so that plain gunicorn behaves like the project's
+command. By then `run`, `setup` and `start` are on the stack: they are not overridden.
 """
 
 import os
@@ -221,7 +221,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 self.reexec_pid = 0
                 continue
             worker: Worker | None = self.WORKERS.get(pid)
-            if worker is None:  # an orphan that came to us as process 1
+            if worker is None:  # an orphan that process 1 inherits
                 continue
             self._take_stock()  # its last report still counts
             del self.WORKERS[pid]
@@ -260,7 +260,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.next_spawn_at = time.monotonic() + self.back_off_s
 
     def kill_worker(self, pid: int, sig: int) -> None:
-        """Signal one; who is dead already is noted when it is reaped."""
+        """Signal one; a dead one is noted when it is reaped."""
         try:
             os.kill(pid, sig)
         except ProcessLookupError:

@@ -66,7 +66,7 @@ class Head(Request):  # type: ignore[misc]  # gunicorn has no types
 
 
 class Parser(RequestParser):  # type: ignore[misc]
-    """gunicorn's parser, for our heads."""
+    """gunicorn's parser, for the proxy's heads."""
 
     mesg_class = Head
 
@@ -295,7 +295,7 @@ class Connection:
                 target=getattr(req, "uri", None),
                 duration_s=monotonic() - self._received,
             )
-        )  # before the client can know: who counts then, counts it
+        )  # before the client can know: a count that follows includes it
         self._answer_error(error, req, request_id)
 
     def _answer_error(self, error: LlmProxyError, req: Any, request_id: str) -> None:
@@ -306,7 +306,7 @@ class Connection:
         self._linger()
 
     def _linger(self) -> None:
-        """Read away what the client still sends, or our response could be lost to the reset that unread bytes cause."""
+        """Read away what the client still sends, or the response could be lost to the reset that unread bytes cause."""
         self._host.leave(self)
         until = monotonic() + LINGER_S
         with contextlib.suppress(OSError):

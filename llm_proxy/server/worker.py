@@ -137,7 +137,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._call_soon(self._wake.set)
 
     def _report_leaving(self) -> None:
-        if self.shared[0] == SERVING:  # who has never served is still seen to be booting: it has nothing to finish
+        if self.shared[0] == SERVING:  # one that has never served has nothing to finish
             self.shared[0] = LEAVING
 
     def _on_usr1(self, sig: int, frame: object) -> None:

@@ -54,7 +54,7 @@ _HASH_IT = "UPDATE tokens SET token = ?, token_hint = ?, lease_version = lease_v
 
 
 class _Read:
-    """A read that is under way; others who need the same wait for it."""
+    """A read that is under way; other requests that need the same wait for it."""
 
     __slots__ = ("done", "error", "facts")
 

@@ -19,7 +19,7 @@ class Raw:
     """The content. Each `read1` is one `recv`, handed on whole and at once; nothing is waited for or put together.
 
     When the end is known with the head (no content, or all of it in the same packet) the connection goes back to the
-    pool before anybody reads.
+    pool before the next read.
     """
 
     __slots__ = ("_head", "_left", "_paused_at", "_rest", "_silent", "_tail", "_x", "ended")

@@ -1,4 +1,4 @@
-"""What requests calls a failure → what we call it, by one table.
+"""What requests calls a failure → what the proxy calls it, by one table.
 
 Inside the package the library's own exceptions are raised. They are all `OSError`s, which a WSGI server takes for
 trouble with its client's socket, so none of them leaves `Upstream` or `Answer.chunks`.

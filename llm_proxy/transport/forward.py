@@ -36,7 +36,7 @@ class Forward(PreparedRequest):
         is_upgrade: Whether the response may be 101; the connection is the caller's then.
     """
 
-    # The library types these for what `prepare()` makes; ours are the wire's own forms.
+    # The library types these for what `prepare()` makes; these are the wire's own forms.
     method: str
     body: bytes | BodyReader | None  # type: ignore[assignment]
 

@@ -71,7 +71,7 @@ class Head:
     def on_message_complete(self) -> None:
         self.done = True
 
-    # -- ours -------------------------------------------------------------------------------------------------------
+    # -- checks of this module ------------------------------------------------------------------------------------
 
     def parse(self, data: bytes, method: str, *, is_upgrade: bool = False) -> None:
         """Read `data`, exactly one header section with its empty line, as a response to `method`.
@@ -80,7 +80,7 @@ class Head:
             is_upgrade: Whether 101 was asked for.
 
         Raises:
-            Broken: Refused by llhttp or by us.
+            Broken: Refused by llhttp or by this module.
         """
         line = _STATUS_LINE(data)
         if line is None:

@@ -44,7 +44,7 @@ class Origin:
 
         Raises:
             ValueError: `url` is no origin.
-            ProxyError: The environment's proxy is none that we speak to.
+            ProxyError: The environment names a kind of proxy that is not supported.
             SSLError: The environment's CA bundle cannot be read.
         """
         self._scheme, self._host, self._port = split_origin(url)

@@ -35,7 +35,7 @@ def proxy_for(origin: str) -> Proxy | None:
     """Return the proxy for an origin by the environment of now; None for a direct connection.
 
     Raises:
-        ValueError: The environment names one that we do not speak to; the text never shows its credentials.
+        ValueError: The environment names one that is not supported; the text never shows its credentials.
     """
     url = select_proxy(origin, get_environ_proxies(origin))
     if not url:

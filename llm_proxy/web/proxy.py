@@ -98,7 +98,7 @@ class FastLane:
 
     Args:
         mounts: Prefixes of whole segments.
-        reserved: Paths of our own that a mount must not shadow.
+        reserved: Paths of the proxy that a mount must not shadow.
         hosts: Values of Host whose requests are all a provider's.
     """
 

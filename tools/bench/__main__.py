@@ -45,8 +45,8 @@ from report import (
 from report import summary as summarise
 
 DESCRIPTION = """\
-Starts a canned provider and a streaming one, nginx as reverse proxy, our server layer around an
-application that asks nobody, the whole proxy (gunicorn, one worker, one unlimited token), the same
+Starts a canned provider and a streaming one, nginx as reverse proxy, the server layer around an
+application that calls no other server, the whole proxy (gunicorn, one worker, one unlimited token), the same
 without accounting, and with two workers, a limited token and its database's round trips counted; holds
 the contestants on one core and load and providers on another; measures them in random order, round
 by round. Besides the clock it checks the counts: what the load got answered, what the provider saw,

@@ -1,4 +1,4 @@
-"""The application of the contestant "server layer alone": reads the body, answers without asking anybody."""
+"""The application of the contestant "server layer alone": reads the body, answers without calling another server."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

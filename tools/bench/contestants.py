@@ -167,7 +167,7 @@ def nginx_proxy(folder: Path, cores: tuple[int, ...], upstream: Upstream) -> Con
     return found
 
 
-# -- ours -------------------------------------------------------------------------------------------------------------
+# -- the proxy ------------------------------------------------------------------------------------------------------
 
 
 def _environment(folder: Path, port: int, **ours: str) -> dict[str, str]:
@@ -193,7 +193,7 @@ def _gunicorn(folder: Path, cores: tuple[int, ...], app: str, env: Mapping[str, 
 
 
 def server_alone(folder: Path, cores: tuple[int, ...]) -> Contestant:
-    """Our server layer, one worker, around an application that asks nobody."""
+    """Start the server layer, one worker, around an application that calls no other server."""
     port = free_port()
     folder = folder / "server"
     env = _environment(folder, port, WEB_CONCURRENCY="1")

@@ -87,7 +87,7 @@ def serve(port: int) -> None:
                 continue
             connection.buffer += data
             if connection.is_asked():
-                if b"GET " in data[:4]:  # the bench asks whether anybody is there
+                if b"GET " in data[:4]:  # the bench asks whether the server is up
                     connection.socket.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                     continue
                 connection.socket.send(HEAD)

@@ -40,7 +40,7 @@ _JUDGED = ("required", "optimal")
 
 @dataclass(frozen=True)
 class Result:
-    """One test: how we did, and how the published columns did. `kind`: required, optimal, or check (no judgement)."""
+    """One test: the proxy's result and the published columns'. `kind`: required, optimal, or check (no judgement)."""
 
     id: str
     group: str
@@ -57,7 +57,7 @@ class Result:
 
     @property
     def is_worse(self) -> bool:
-        """Whether a published column passes what we do not, where the suite judges."""
+        """Whether a published column passes what the proxy does not, where the suite judges."""
         return self.kind in _JUDGED and self.ours not in GOOD and any(other in GOOD for other in self.others)
 
 
@@ -98,7 +98,7 @@ def process(
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Ours, without settings of this machine."""
+    """Return this process's environment, without settings of this machine."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return kept | variables
 
@@ -208,7 +208,7 @@ Reasons = dict[str, dict[str, str]]
 
 
 def judge(reports: dict[str, Report], reasons: Reasons) -> list[str]:
-    """Complaints: where we are worse than we may be without a reason for it, and reasons that are none any more."""
+    """Complaints: where the proxy is worse than allowed without a reason for it, and reasons that are none any more."""
     found = []
     if "alone" in reports:
         found += _unexplained("alone", [result for result in reports["alone"].results if result.is_worse], reasons)

@@ -20,10 +20,10 @@ from llm_proxy.db.errors import DatabaseFault, is_unavailable
 from llm_proxy.db.session import reading
 
 _LOCK_WAIT_S = 2.0
-_CAUSES = (  # a driver's words, code, our words, what to do
+_CAUSES = (  # a driver's words, code, the finding's words, what to do
     (r"not a database", "not-a-database", "the file is no SQLite database", "correct DATABASE_PATH"),
     (r"malformed|corrupt|disk image", "corrupt", "the database is damaged", "restore a backup"),
-    (r"locked|busy", "locked", "another process holds the write lock", "find who: fuser FILE; end long maintenance"),
+    (r"locked|busy", "locked", "another process holds the write lock", "see fuser FILE; end long maintenance"),
     (r"password|access denied|authentication|no pg_hba", "authentication", "user or password is not accepted",
      "correct DATABASE_URL or DATABASE_PASSWORD"),
     (r"database \S+ does not exist|unknown database", "no-such-database", "there is no such database", "create it"),

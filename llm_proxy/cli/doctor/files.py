@@ -40,7 +40,7 @@ def written(patient: Patient) -> Iterator[Finding]:
 
 
 def database_file(patient: Patient) -> Iterator[Finding]:
-    """Who owns and who can read the SQLite file, and whether there is room."""
+    """Check owner and readers of the SQLite file, and whether there is room."""
     settings = patient.settings
     path = Path(settings.database_path)
     if settings.driver != "sqlite" or settings.database_path == ":memory:":

@@ -136,7 +136,7 @@ def _answer(payload: Payload) -> dict[str, Any]:
 
 
 def _with_usage(answer: dict[str, Any], payload: Payload) -> dict[str, Any]:
-    """Ours where the response has none."""
+    """Estimated by the proxy where the response has none."""
     if payload.usage is None or answer.get("usage"):
         return answer
     counted = payload.usage

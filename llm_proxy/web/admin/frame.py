@@ -79,7 +79,7 @@ SECTIONS: tuple[tuple[str, tuple[Page, ...]], ...] = (
 
 
 def viewer() -> Caller:
-    """Return who looks at the page. Raises Unauthorized without a session."""
+    """Return the viewer of the page. Raises Unauthorized without a session."""
     session = cookies.session()
     if session is None:
         raise Unauthorized("sign in first")

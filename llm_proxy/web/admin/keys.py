@@ -144,7 +144,7 @@ def routes(bp: Blueprint) -> None:
 
 def _session_routes(bp: Blueprint) -> None:
     def people(form: str | None) -> Response:
-        """Show who is signed in."""
+        """Show the people who are signed in."""
         rows = frame.api("GET", "/manage/sessions").data
         if form is not None:
             return lists.file(form, "sessions", rows, tuple(rows[0]) if rows else ())
