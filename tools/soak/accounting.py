@@ -371,8 +371,8 @@ def soak(
     """Both parts; what was seen. Fails by an assertion.
 
     Args:
-        starved: Share of calls that may be refused because a statement missed its 250 ms, charged to no token; more on a busy
-            machine.
+        starved: Share of calls that may be refused because a statement missed its 250 ms, charged to no token; more on
+            a busy machine.
     """
     run, began = Soak(folder, variables, read, seed), time.monotonic()
     with run.running():
