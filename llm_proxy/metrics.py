@@ -109,10 +109,10 @@ ERRORS = Counter(
     "Proxied requests that ended with a status of 400 or above, or broken off.",
     registry=REGISTRY,
 )
-CACHE_HITS = Counter("llm_proxy_cache_hits_total", "Answers served from the cache.", registry=REGISTRY)
+CACHE_HITS = Counter("llm_proxy_cache_hits_total", "Responses served from the cache.", registry=REGISTRY)
 CACHE_MISSES = Counter("llm_proxy_cache_misses_total", "Look-ups without a usable stored response.", registry=REGISTRY)
 CACHE_BYPASS = Counter("llm_proxy_cache_bypass_total", "Requests that no stored response may serve.", registry=REGISTRY)
-CACHE_STORES = Counter("llm_proxy_cache_stores_total", "Answers written to the cache.", registry=REGISTRY)
+CACHE_STORES = Counter("llm_proxy_cache_stores_total", "Responses written to the cache.", registry=REGISTRY)
 MODEL_TOKENS = Counter(
     "llm_proxy_model_tokens_total", "Model tokens that the provider reported, by kind.", ["kind"], registry=REGISTRY
 )
@@ -128,7 +128,7 @@ RATELIMIT_FALLBACK = Gauge(
 )
 CACHE_REVALIDATIONS = Counter(
     "llm_proxy_cache_revalidations_total",
-    "Stored answers that the provider was asked about, by what came of it.",
+    "Stored responses that were validated with the provider, by result.",
     ["result"],
     registry=REGISTRY,
 )
@@ -136,7 +136,7 @@ CACHE_BACKEND_ERRORS = Counter(
     "llm_proxy_cache_backend_errors_total", "Failures of the store; each was a miss, or no store.", registry=REGISTRY
 )
 CACHE_EVICTIONS = Counter(
-    "llm_proxy_cache_evictions_total", "Stored answers that went for lack of room.", registry=REGISTRY
+    "llm_proxy_cache_evictions_total", "Stored responses evicted to stay within the size limit.", registry=REGISTRY
 )
 CACHE_STORED_BYTES = Gauge(
     "llm_proxy_cache_stored_bytes",
@@ -235,7 +235,7 @@ FIRST_BYTE = Histogram(
 )
 REDIS_DURATION = Histogram(
     "llm_proxy_redis_duration_seconds",
-    "Time of Redis' answers, by what it was used for.",
+    "Time of Redis' responses, by use.",
     ["use"],
     buckets=_OWN_SECONDS,
     registry=REGISTRY,

@@ -1,4 +1,4 @@
-"""OpenAI-shaped answers: for each endpoint family what a stock client can read, whole and streamed."""
+"""OpenAI-shaped responses: for each endpoint family what a stock client can read, whole and streamed."""
 
 import base64
 import fnmatch
@@ -93,7 +93,7 @@ class Answers:
         ]
 
     def answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
-        """Return the usual answer to a request."""
+        """Return the usual response to a request."""
         method = "GET" if request.method == "HEAD" else request.method
         path = request.path.rstrip("/")
         for wanted, pattern, view in self._routes:

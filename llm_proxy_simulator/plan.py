@@ -48,7 +48,7 @@ class Plan:
     framing: str | None = None  # `length`, `chunked` or `close`
     length: int | None = None  # a Content-Length that is not true
     version: str = "1.1"
-    interim: tuple[int, ...] = ()  # 1xx answers before the head
+    interim: tuple[int, ...] = ()  # 1xx responses before the head
     trailers: Pairs = ()
     close: bool = False  # Connection: close
     drop: bool = False  # close after the response without having said so

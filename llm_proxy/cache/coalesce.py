@@ -27,7 +27,7 @@ class Flight:
     Attributes:
         is_leader: It is the caller's own to make and to land.
         was_abandoned: It landed only because its leader's client left: the waiting requests need a new leader.
-        brought: The answer, once its leader has it; it may not be stored yet.
+        brought: The response, once its leader has it; it may not be stored yet.
     """
 
     __slots__ = (

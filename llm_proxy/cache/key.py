@@ -1,4 +1,4 @@
-"""Keys: the project first, at every tier, so that no request can name another project's answers.
+"""Keys: the project first, at every tier, so that no request can name another project's responses.
 
 A key is `v1:<project>:<request part>:<vary part>`, both parts SHA-256 over a JSON list, which no value can leave.
 """
@@ -15,7 +15,7 @@ from llm_proxy.cache.entry import FORMAT
 
 Fields = Sequence[tuple[str, str]]
 
-DEFAULT_VARY: Final = ("ACCEPT", "ACCEPT-ENCODING", "ACCEPT-LANGUAGE")  # of answers that name none
+DEFAULT_VARY: Final = ("ACCEPT", "ACCEPT-ENCODING", "ACCEPT-LANGUAGE")  # of responses that name none
 CHOSEN: Final = ("OPENAI-", "ANTHROPIC-")  # fields that choose account, version or behaviour, whatever Vary says
 _REMEMBERED_CHARS: Final = 512
 _BODY_FIELDS: Final = ("CONTENT-TYPE", "CONTENT-ENCODING")  # the same bytes may mean something else

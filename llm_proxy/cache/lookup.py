@@ -156,7 +156,7 @@ class Inquiry:
         return self._is_post or cache.marks.last(self._project, self._path) < entry.requested_at
 
     def serve(self, entry: Entry) -> StoredResponse:
-        """Return the answer that an entry gives to this request."""
+        """Return the response that an entry gives to this request."""
         now = self._cache.clock()
         age = str(int(entry.age_s(now)))
         if not self._is_post and self._conditionals and entry.status == 200 and self._is_not_modified(entry):

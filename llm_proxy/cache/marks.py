@@ -2,7 +2,7 @@
 
 A table of instants in a memory-mapped file. A write marks its path and the path's parents; a stored GET is used only
 if its request left after the last mark of its path. So an ordinary POST costs a few stores to memory, whatever is
-cached, and a stored answer that was fetched before a write but arrives after it is not used either. Each path has two
+cached, and a stored response that was fetched before a write but arrives after it is not used either. Each path has two
 places: only one that is marked in both was written to, or shares them with others that were, and is fetched again.
 """
 

@@ -56,11 +56,11 @@ class Wishes:
     Attributes:
         no_store: Neither look up nor store.
         no_cache: Ask before serving.
-        max_age_s: Oldest answer that will do; None: any.
+        max_age_s: Oldest response that will do; None: any.
         min_fresh_s: How long it must stay fresh.
         max_stale_s: How long it may have been stale; None: not at all.
         only_if_cached: Rather 504 than the provider.
-        forced_s: Lifetime for answers that name none (`public` with a lifetime); 0: no such wish.
+        forced_s: Lifetime for responses that name none (`public` with a lifetime); 0: no such wish.
         lifetime: The same as it stands in keys: `smax=N` or `max=N`; empty without.
     """
 

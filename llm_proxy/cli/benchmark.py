@@ -100,7 +100,7 @@ def _place(base_url: str) -> SplitResult:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer: seconds in all, seconds upstream (None: not told), and whether it came from the cache."""
+    """One response: seconds in all, seconds upstream (None: not told), and whether it came from the cache."""
 
     status: int
     total_s: float

@@ -30,7 +30,7 @@ def openai() -> None:
 @click.option("--token", metavar="TOKEN|-|@FILE", help="Withering token (PROXY_TOKEN).")
 @click.option("--model", default="gpt-4.1-mini", metavar="NAME", help="Model (gpt-4.1-mini).")
 @click.option("--temperature", type=click.FloatRange(0, 2), metavar="X", default=0.7, help="Temperature (0.7).")
-@plain_option("--max-tokens", type=click.IntRange(0), metavar="N", default=0, help="Longest answer; 0 = no limit.")
+@plain_option("--max-tokens", type=click.IntRange(0), metavar="N", default=0, help="Longest response; 0 = no limit.")
 @click.option("--system", default="You are a helpful assistant.", metavar="TEXT", help="System prompt.")
 @click.option("--stream/--no-stream", default=True, help="Show the response as it comes (on).")
 @click.option("--verbose", "-v", is_flag=True, help="Print ids and token counts to stderr.")

@@ -254,7 +254,7 @@ def list_letters(ctx: click.Context, reason: str | None, since: datetime | None,
 @output_options
 @click.pass_context
 def show_letter(ctx: click.Context, letter_id: str) -> None:
-    """Show one with its event. Prompts and answers are part of it."""
+    """Show one with its event. Prompts and responses are part of it."""
     import json
 
     with _letters(ctx) as letters:

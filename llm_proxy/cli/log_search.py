@@ -21,10 +21,10 @@ _SERVER_FAULT = 500
 @click.option("--request-id", metavar="ID", help="Lines of this request.")
 @click.option("--correlation-id", metavar="ID", help="Lines with this correlation id.")
 @click.option("--project", metavar="ID", help="Lines of this project.")
-@click.option("--errors", is_flag=True, help="Errors, and answers from 500 on.")
+@click.option("--errors", is_flag=True, help="Errors, and responses from 500 on.")
 @plain_option("--slow", type=click.IntRange(0), metavar="MS", help="Requests that took so long or longer.")
-@plain_option("--status", type=click.IntRange(100, 599), metavar="N", help="Answers with this status.")
-@plain_option("--status-min", type=click.IntRange(100, 599), metavar="N", help="Answers with this status or above.")
+@plain_option("--status", type=click.IntRange(100, 599), metavar="N", help="Responses with this status.")
+@plain_option("--status-min", type=click.IntRange(100, 599), metavar="N", help="Responses with this status or above.")
 @click.option("--path", metavar="TEXT", help="Requests whose path contains it.")
 @click.option("--file", type=click.Path(), metavar="PATH", help="The log (LOG_FILE); - reads stdin.")
 def log_search(file: str | None, **said: Any) -> None:

@@ -25,7 +25,7 @@ class ManagementClient(Protocol):
     """One call of the management API."""
 
     def call(self, method: str, path: str, *, body: Any = None, query: Query | None = None) -> Any:
-        """Return the answer's JSON, None when it is empty. Raises CommandError with the server's own words."""
+        """Return the response's JSON, None when it is empty. Raises CommandError with the server's own words."""
 
 
 def connect(

@@ -1,4 +1,4 @@
-"""What browsers are told: preflight answers and the fields of real ones."""
+"""What browsers are told: preflight responses and the fields of real ones."""
 
 from collections.abc import Sequence
 from typing import Final

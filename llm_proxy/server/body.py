@@ -18,7 +18,7 @@ class RequestBody:
     What goes wrong while reading is a `ClientConnectionError`, and is raised again by every later read.
 
     Args:
-        send_continue: Writes the interim answer; None when the client does not expect one. Raises ClientGone.
+        send_continue: Writes the interim response; None when the client does not expect one. Raises ClientGone.
     """
 
     def __init__(self, body: Any, unreader: Unreader, send_continue: Callable[[], None] | None) -> None:

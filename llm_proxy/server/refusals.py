@@ -1,4 +1,4 @@
-"""Answers that the server layer gives in the application's place: the same JSON error object."""
+"""Responses that the server layer gives in the application's place: the same JSON error object."""
 
 import json
 from typing import Any

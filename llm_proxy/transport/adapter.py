@@ -1,4 +1,4 @@
-"""The requests adapter: one request out, the head of one answer in, on its own connection."""
+"""The requests adapter: one request out, the head of one response in, on its own connection."""
 
 from collections.abc import Mapping
 from time import monotonic
@@ -125,7 +125,7 @@ class Adapter(BaseAdapter):
                     raise
             x.renew()
         origin.open(x)
-        x.has_answer = False  # a proxy's answer to CONNECT is none
+        x.has_answer = False  # a proxy's response to CONNECT is none
         return self._once(x, request, data)
 
     def _once(self, x: Exchange, request: Forward, data: bytes) -> tuple[Head, bytes]:

@@ -65,7 +65,7 @@ class Head:
         self.fields.append((name, value.rstrip(b" \t")))
 
     def on_body(self, data: bytes) -> None:
-        if not self.done:  # a second answer in the same packet belongs to no request
+        if not self.done:  # a second response in the same packet belongs to no request
             self.parts.append(data)
 
     def on_message_complete(self) -> None:
@@ -175,7 +175,7 @@ def read_head(recv: Callable[[], bytes], buffer: bytes, method: str, *, is_upgra
             return head, rest
         interim += 1
         if interim > INTERIM_ANSWERS:
-            raise Broken("too many interim answers")
+            raise Broken("too many interim responses")
         buffer, searched = rest, 0
 
 

@@ -76,12 +76,12 @@ class Origin:
         return None
 
     def remember(self, sock: Any) -> None:
-        """Learn from a connection whose answer is complete, whether it is kept or not."""
+        """Learn from a connection whose response is complete, whether it is kept or not."""
         if self._tls is not None and sock is not None:
             self._tls.remember(sock)
 
     def put(self, sock: Any) -> None:
-        """Keep a connection whose answer has been read to its clean end."""
+        """Keep a connection whose response has been read to its clean end."""
         if self.is_closed:
             sock.close()
             return

@@ -77,7 +77,7 @@ class Tls:
         self._look_at_certificate(x.sock)
 
     def remember(self, sock: Any) -> None:
-        """Keep the session of a connection whose answer is complete: TLS 1.3 sends tickets after the handshake."""
+        """Keep the session of a connection whose response is complete: TLS 1.3 sends tickets after the handshake."""
         if not sock.session_reused:
             self._session = sock.session
 

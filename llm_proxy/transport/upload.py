@@ -205,12 +205,12 @@ class Upload:
         self.is_stopped = True
         x = self._x
         with suppress(OSError):  # ENOTCONN after a reset: the writer is awake by then
-            # Wakes a writer. Not the TLS object's own method: that forgets the TLS state, and the answer with it.
+            # Wakes a writer. Not the TLS object's own method: that forgets the TLS state, and the response with it.
             gsocket.socket.shutdown(x.sock, gsocket.SHUT_WR)
         x.wake()
 
     def _wait_for_continue(self) -> None:
-        """At most a second for 100 (or any interim answer), silence, or the final response."""
+        """At most a second for 100 (or any interim response), silence, or the final response."""
         x = self._x
         x.deadline = x.end
         self._waits_for_continue = True

@@ -26,7 +26,7 @@ _CONFIGURATION = frozenset((401, 402, 403, 404))
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A service's answer. `status` 0: there was none, and `error` says why."""
+    """A service's response. `status` 0: there was none, and `error` says why."""
 
     status: int
     body: bytes = b""

@@ -1,4 +1,4 @@
-"""What the families of streams have in common: the merged answer, and looking at JSON that may be anything."""
+"""What the families of streams have in common: the merged response, and looking at JSON that may be anything."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ Chunk = dict[str, Any]
 
 @dataclass(slots=True)
 class Merged:
-    """One answer made of a stream. `text` is all that the assistant wrote, tool arguments included, for estimates."""
+    """One response made of a stream. `text` is all that the assistant wrote, tool arguments included, for estimates."""
 
     answer: dict[str, Any]
     text: str = ""
@@ -25,7 +25,7 @@ class Stream(Protocol):
         """Take a chunk from after a gap: only what needs no predecessor."""
 
     def merged(self) -> Merged:
-        """Return the answer so far."""
+        """Return the response so far."""
 
 
 def as_dict(value: object) -> dict[str, Any]:

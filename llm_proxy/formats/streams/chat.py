@@ -32,7 +32,7 @@ class _ToolCall:
 
 
 class _Choice:
-    """One of the answers that were asked for with `n`."""
+    """One of the responses that were asked for with `n`."""
 
     def __init__(self) -> None:
         self.finish_reason: Any = None

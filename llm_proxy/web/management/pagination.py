@@ -66,7 +66,7 @@ class Source(Protocol):
 
 
 def listed(source: Source, wanted: Any, asked: Cut, shape: Callable[[Any], dict[str, Any]]) -> tuple[Response, int]:
-    """Return the answer, a JSON array with its place in the header fields, and how many items are in it."""
+    """Return the response, a JSON array with its place in the header fields, and how many items are in it."""
     if asked.page is not None:
         items, total = source.page(wanted, asked.order, asked.page, asked.size)
         return answers.answer([shape(item) for item in items], headers=_numbered(asked, total)), len(items)
