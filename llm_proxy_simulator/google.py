@@ -1,4 +1,4 @@
-"""Gemini-shaped responses: generateContent whole and streamed, token counts, embeddings, models, the vendor's errors."""
+"""Gemini-shaped responses: generateContent whole and streamed, token counts, embeddings, models, errors."""
 
 import json
 import re

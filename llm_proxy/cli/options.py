@@ -73,7 +73,7 @@ def confirm(question: str, yes: bool) -> None:
     """Ask before something is destroyed, where a person sits at the terminal; scripts are not asked.
 
     Raises:
-        CommandError: The answer was no.
+        CommandError: The person said no.
     """
     if yes or not is_terminal():
         return

@@ -85,7 +85,7 @@ http {{
 def start_nginx(folder: Path, cores: tuple[int, ...], http: str, connections: int = 2048) -> Process:
     """One worker; it writes everything into `folder`."""
     folder.mkdir()
-    folder.chmod(0o777)  # started by root, its worker is nobody
+    folder.chmod(0o777)  # started by root, its worker runs as `nobody`
     (folder / "nginx.conf").write_text(_nginx_conf(folder, connections, http))
     command = [NGINX, "-e", str(folder / "start.log"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
     return Process(command, cores, folder / "output.log", cwd=folder, env=os.environ)
