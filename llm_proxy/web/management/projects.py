@@ -32,7 +32,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         attempt = current().attempt(AuditAction.PROJECT_CREATE, "failed to create project")
         with attempt, once(services().idempotency, attempt) as creation:
             if creation.is_due:
-                wants_sk, wants_key = services().wants_sk_keys, not services().settings.providers
+                wants_sk, wants_key = services().wants_sk_keys, not services().settings.upstream.providers
                 new = NewProject.from_json(inputs.json_object(), wants_sk=wants_sk, wants_key=wants_key)
                 with attempt.transaction() as tx:
                     creation.keep(tx, _created(services().projects.create(tx, new)))

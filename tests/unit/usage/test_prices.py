@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llm_proxy.formats.usage import Usage
-from llm_proxy.settings import Settings
+from llm_proxy.settings import Settings, TokenSettings
 from llm_proxy.usage.prices import Price, PricesFault, load_prices
 
 
@@ -28,6 +28,6 @@ def test_a_price_file_that_cannot_be_used_names_what_is_wrong(tmp_path: Path) ->
     path = tmp_path / "prices.yaml"
     path.write_text("date: 2026-01-01\nmodels:\n  a: {prompt: -1}\n  b: {prompt: lots}\n")
     with pytest.raises(PricesFault) as caught:
-        load_prices(Settings(prices_file=path))
+        load_prices(Settings(tokens=TokenSettings(prices_file=path)))
     assert "a" in str(caught.value)
     assert "prompt" in str(caught.value)
