@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from llm_proxy.redisclient import UNREACHABLE
+from llm_proxy.redisclient import unreachable
 
-__all__ = ["UNREACHABLE", "Bus", "BusUnavailable", "Entry", "Source", "SourceStats"]
+__all__ = ["FIELD", "Bus", "BusUnavailable", "Entry", "Source", "SourceStats", "unreachable"]
+
+FIELD = b"data"  # the only field of a stream's entry
 
 
 class BusUnavailable(Exception):
@@ -60,7 +62,13 @@ class SourceStats:
 
 
 class Source(Protocol):
+<<<<<<< HEAD
     """The consumer's end: hands out entries, holds them until they are acknowledged. Calls may raise UNREACHABLE.
+=======
+    """The consumer's end: hands out entries and keeps them until they are acknowledged.
+
+    Calls may raise one of `unreachable()`.
+>>>>>>> main
 
     `keep`, `stats` and `tidy` may be called from another greenlet than the reader's.
     """
