@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisTarget", "command", "connect", "id_order", "parse_address", "target", "text", "unreachable"]
 
-<<<<<<< HEAD
-UNREACHABLE = (RedisError, OSError)  # what a call may raise when Redis is unavailable, full or loading
-=======
->>>>>>> main
 _TIMEOUT_S = 0.25
 
 
@@ -101,6 +97,6 @@ def text(value: bytes | str) -> str:
 
 
 def id_order(entry_id: str) -> tuple[int, int]:
-    """An entry id as something that sorts."""
+    """Return an entry id as something that sorts."""
     milliseconds, _, sequence = entry_id.partition("-")
     return int(milliseconds), int(sequence or 0)

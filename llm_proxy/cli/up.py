@@ -259,17 +259,13 @@ def _keep_default(client: DirectClient, project: Mapping[str, Any] | None, key: 
 
 
 def _stored_key(client: DirectClient, project_id: str) -> str | None:
-<<<<<<< HEAD
     """Return the project's key in clear; None when it does not open."""
-=======
-    """The project's key in clear; None when it does not open."""
     from sqlalchemy import select
 
     from llm_proxy.crypto import UnopenableValue
     from llm_proxy.db.models import ProjectRow
     from llm_proxy.db.session import reading
 
->>>>>>> main
     services = client.services
     with reading(services.engine) as connection:
         sealed = connection.execute(select(ProjectRow.api_key).where(ProjectRow.id == project_id)).scalar_one()

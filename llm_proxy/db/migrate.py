@@ -32,11 +32,7 @@ class Status:
 
 
 def head() -> int:
-<<<<<<< HEAD
     """Return the version that this program works with."""
-    return int(_scripts().get_current_head() or 0)
-=======
-    """The version that this program works with."""
     return int(revisions()[-1])
 
 
@@ -45,7 +41,6 @@ def revisions() -> tuple[str, ...]:
     """Return all revisions, the oldest first, by the names of their files: Alembic takes long to import."""
     files = (resources.files("llm_proxy.db.migrations") / "versions").iterdir()
     return tuple(sorted({entry.name[:4] for entry in files if entry.name[:4].isdigit()}))
->>>>>>> main
 
 
 def status(engine: Engine) -> Status:
@@ -133,16 +128,10 @@ def _status(at: int) -> Status:
 
 
 def _losses(engine: Engine, revision: str) -> list[str]:
-<<<<<<< HEAD
     """Return what of the revision's tables and columns holds data."""
-    found = _scripts().get_revision(revision)
-    holds: tuple[str, ...] = getattr(found.module, "HOLDS", ()) if found else ()
-=======
-    """What of the revision's tables and columns holds data."""
     from llm_proxy.db.revisions import parts_of
 
     holds = parts_of(revision)
->>>>>>> main
     lost = []
     with reading(engine) as connection:
         for part in holds:

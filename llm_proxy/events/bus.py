@@ -62,13 +62,9 @@ class SourceStats:
 
 
 class Source(Protocol):
-<<<<<<< HEAD
-    """The consumer's end: hands out entries, holds them until they are acknowledged. Calls may raise UNREACHABLE.
-=======
-    """The consumer's end: hands out entries and keeps them until they are acknowledged.
+    """The consumer's end: hands out entries, holds them until they are acknowledged.
 
     Calls may raise one of `unreachable()`.
->>>>>>> main
 
     `keep`, `stats` and `tidy` may be called from another greenlet than the reader's.
     """

@@ -151,20 +151,6 @@ def trim_acknowledged(client: Redis, key: str, groups: Sequence[GroupState], *, 
     return int(command(client, "XTRIM", key, *bound))
 
 
-<<<<<<< HEAD
-def id_order(entry_id: str) -> tuple[int, int]:
-    """Return an entry id as something that sorts."""
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence or 0)
-
-
-def text(value: bytes | str) -> str:
-    """Redis' bytes as text."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-
-=======
->>>>>>> main
 def describe(exc: BaseException) -> str:
     """Class and message, for a log line."""
     return f"{type(exc).__name__}: {exc}"[:300]

@@ -26,11 +26,7 @@ class Shared(Store, Protocol):
     """A store that may be unavailable."""
 
     def ping(self) -> None:
-<<<<<<< HEAD
-        """Raise redisclient.UNREACHABLE."""
-=======
-        """Raises redisclient.unreachable()."""
->>>>>>> main
+        """Raise redisclient.unreachable()."""
 
     def close(self) -> None:
         """Close the connections."""

@@ -100,11 +100,7 @@ class RedisStore:
         return float(self._within(lambda: self._failures(keys=[self._prefix + key], args=[limit, window_s]))) / 1e6
 
     def ping(self) -> None:
-<<<<<<< HEAD
-        """Raise redisclient.UNREACHABLE."""
-=======
-        """Raises redisclient.unreachable()."""
->>>>>>> main
+        """Raise redisclient.unreachable()."""
         self._within(self._client.ping)
 
     def close(self) -> None:
