@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import gevent
 
+from llm_proxy import metrics
 from llm_proxy.formats.content_coding import decoded
 from llm_proxy.formats.prompt import Prompt, read_prompt
 from llm_proxy.formats.reading import Reading, read
@@ -21,6 +22,7 @@ from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.texts import printable
 from llm_proxy.usage.beat_sums import BeatSums
+from llm_proxy.usage.budgets import Budgets
 from llm_proxy.usage.model_names import ModelNames
 from llm_proxy.usage.prices import Price, Prices
 from llm_proxy.usage.rollup import Key, Rollup
@@ -188,6 +190,7 @@ class Meter:
         self._flushed_at = time.monotonic()
         self._is_closed = threading.Event()
         self._names = ModelNames()
+        self._told_unpriced: set[str] = set()
 
     def begin(
         self,
@@ -342,7 +345,19 @@ class Meter:
         model = printable(model)
         if price is None and model != UNKNOWN:
             model = self._names.bounded(model, metered.token.id, self._today())
+        if price is None and result.usage is not None and Budgets.needs_price(metered.token):
+            price = self._dearest(model, metered)
         return model, price
+
+    def _dearest(self, model: str, metered: Metered) -> Price | None:
+        """Return the price that counts where a budget of money applies and the model has none."""
+        metrics.UNPRICED.inc()
+        price = self._prices.dearest(metered.provider)
+        if model not in self._told_unpriced and len(self._told_unpriced) < _MAX_PRICED:
+            self._told_unpriced.add(model)
+            about = {"model": model, "token_id": metered.token.id, "path": metered.path[:200]}
+            _log.warning("a model without a price counts at the dearest price against a budget", extra=about)
+        return price
 
 
 def _content(fields: Iterable[tuple[str, str]]) -> tuple[str, str]:

@@ -1,11 +1,18 @@
-"""The model that a request names, where its response names none."""
+"""usage.meter: the model that a request names where its response names none, and what an exchange costs."""
 
+import datetime
+import logging
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from llm_proxy.usage.meter import Metered
+from llm_proxy import metrics
+from llm_proxy.formats.tokens import Estimator
+from llm_proxy.usage.meter import Meter, Metered
+from llm_proxy.usage.prices import Price, Prices
+from llm_proxy.usage.rollup import Key, Sums
 
 FORM, JSON = "multipart/form-data; boundary=b", "application/json"
 FILE = b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\nRIFF\r\n\r\nx'
@@ -53,3 +60,68 @@ def test_a_model_behind_a_long_file() -> None:
     for start in range(0, len(body), 65536):
         metered.request_data(body[start : start + 65536])
     assert metered.model() == "whisper"
+
+
+PRICES = Prices(
+    {
+        "gpt-4o": Price(Decimal(2), Decimal(10), Decimal(1)),
+        "in-dear": Price(Decimal(30), Decimal(1), Decimal(3)),
+        "vendor/own": Price(Decimal(4), Decimal(5), Decimal(4)),
+    },
+    datetime.date(2026, 1, 1),
+)
+USED = b'"usage":{"prompt_tokens":1000,"completion_tokens":100}}'
+
+
+def cost(
+    asked: bytes, answered: bytes, *, provider: str = "", token_limit: int | None = None, month: int | None = None
+) -> int | None:
+    """What one chat costs, in 10⁻⁹ USD; None: it has no price."""
+    told: list[tuple[Key, Sums]] = []
+    rollup: Any = SimpleNamespace(add=lambda key, sums, once=None: told.append((key, sums)))
+    project = SimpleNamespace(max_cost_nano_usd_per_month=month)
+    token: Any = SimpleNamespace(id="t", project_id="p", max_cost_nano_usd=token_limit, project=project)
+    meter = Meter(rollup, PRICES, Estimator(None))
+    metered = meter.begin(token, "POST", "/v1/chat/completions", JSON)
+    metered.provider = provider
+    metered.request_data(asked)
+    tap = metered.response_started(200, [("Content-Type", JSON)])
+    assert tap is not None
+    tap(answered)
+    meter.ended(metered)
+    meter.settle()
+    ((_, sums),) = told
+    return sums.cost_nano_usd
+
+
+@pytest.mark.parametrize("limit", [{"token_limit": 1}, {"month": 1}], ids=["token", "project"])
+@pytest.mark.parametrize(
+    ("asked", "answered", "provider", "expected"),
+    [
+        (b'{"model":"gpt-4o"}', b'{"model":"made-up",' + USED, "", 3_000_000),
+        (b'{"model":"none"}', b'{"model":"made-up",' + USED, "", 31_000_000),
+        (b"{}", b"{" + USED, "", 31_000_000),
+        (b"{}", b'{"model":"made-up",' + USED, "vendor", 4_500_000),
+        (b"{}", b'{"model":"made-up",' + USED, "other", 31_000_000),
+    ],
+    ids=["the asked model's", "the dearest", "no model at all", "the dearest of the provider", "of a provider without"],
+)
+def test_with_a_budget_of_money_no_exchange_is_free(
+    asked: bytes, answered: bytes, provider: str, expected: int, limit: dict[str, int]
+) -> None:
+    """A response whose model has no price counts at the asked model's, else at the dearest."""
+    assert cost(asked, answered, provider=provider, **limit) == expected
+
+
+def test_without_a_budget_of_money_an_unknown_price_stays_unknown() -> None:
+    """Sums say `null` and guess nothing."""
+    assert cost(b"{}", b'{"model":"made-up",' + USED) is None
+
+
+def test_what_counts_at_the_dearest_price_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A warning names the model; the metric counts it as without a price."""
+    before = metrics.UNPRICED._value.get()
+    with caplog.at_level(logging.WARNING, "llm_proxy.usage.meter"):
+        cost(b"{}", b'{"model":"made-up",' + USED, token_limit=1)
+    assert metrics.UNPRICED._value.get() == before + 1
+    assert [record.__dict__["model"] for record in caplog.records] == ["made-up"]
