@@ -171,7 +171,7 @@ def storable(heard: Heard, rules: Rules) -> Entry | Refused:
         fields=stored_fields(heard.fields, found, heard.wishes.forced_s if is_forced else 0, rules),
         requested_at=heard.requested_at,
         received_at=heard.received_at,
-        initial_age_s=_initial_age(heard, date),
+        initial_age_s=_initial_age(heard, date, is_forced=is_forced),
         lifetime_s=lifetime_s,
         etag=etag,
         last_modified=last_modified,
@@ -265,12 +265,15 @@ def _date(heard: Heard) -> float:
     return heard.received_at if date is None else date
 
 
-def _initial_age(heard: Heard, date: float) -> float:
-    """RFC 9111 §4.2.3: corrected_initial_age."""
+def _initial_age(heard: Heard, date: float, *, is_forced: bool) -> float:
+    """RFC 9111 §4.2.3: corrected_initial_age.
+
+    A lifetime that the request asked for begins with the response, however long the model took to give it.
+    """
     said = parse.age(parse.values(heard.fields, "age"))
-    delay_s = max(0.0, heard.received_at - heard.requested_at)
+    delay_s = max(0.0, heard.received_at - heard.requested_at) if said or not is_forced else 0.0
     apparent_s = max(0.0, float(int(heard.received_at)) - date)
-    return max(apparent_s, (said or 0) + (delay_s if said else 0.0))
+    return max(apparent_s, (said or 0) + delay_s)
 
 
 def stored_fields(fields: Fields, found: Directives, forced_s: int, rules: Rules) -> Pairs:
