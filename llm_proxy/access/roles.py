@@ -85,6 +85,7 @@ _TABLE = (
     Operation("GET", "/manage/tokens/{id}/refusals", "Read why a token was refused", _READ, Reach.PROJECT),
     Operation("GET", "/manage/stats", "Read totals", _READ, Reach.LISTED),
     Operation("GET", "/manage/outcomes", "Read how requests ended", _READ, Reach.LISTED),
+    Operation("GET", "/manage/traffic", "Read traffic by hour or day", _READ, Reach.LISTED),
     Operation("GET", "/manage/streams", "List running requests", _READ, Reach.LISTED),
     Operation("DELETE", "/manage/streams/{id}", "Cut a running request", _OPERATE, Reach.LISTED),
     Operation("GET", "/manage/events/tail", "Watch events as they come", _READ, Reach.LISTED),

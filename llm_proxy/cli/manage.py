@@ -85,5 +85,6 @@ manage = ManageGroup(
         "stats": ("llm_proxy.cli.watching:stats", "Totals of projects, tokens, requests, money."),
         "stream": ("llm_proxy.cli.watching:stream", "Requests that run now."),
         "token": ("llm_proxy.cli.tokens:token", "Withering tokens."),
+        "traffic": ("llm_proxy.cli.watching:traffic", "Traffic, errors, latency and money by hour or day."),
     },
 )

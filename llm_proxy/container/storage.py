@@ -36,6 +36,8 @@ from llm_proxy.operations.findings import Findings
 from llm_proxy.operations.outcome_log import OutcomeLog
 from llm_proxy.operations.outcomes import Outcomes
 from llm_proxy.operations.stats import Statistics
+from llm_proxy.operations.traffic import Traffic
+from llm_proxy.operations.traffic_log import TrafficLog
 from llm_proxy.projects.provider_keys import ProviderKeyService
 from llm_proxy.projects.service import ProjectService
 from llm_proxy.providers import LoadedProvider, Provider, load_provider
@@ -241,6 +243,7 @@ class Storage:
             self.prices,
             estimator,
             count_tokens=self.limits.count_tokens,
+            spent=self.traffic.spent,
             is_urgent=lambda token: self.budgets.is_close(token),
             today=self._today,
         )
@@ -272,7 +275,17 @@ class Storage:
     @cached_property
     def outcomes(self) -> Outcomes:
         """Counts how requests end."""
-        return Outcomes(self.engine)
+        return Outcomes(self.engine, also=self.traffic.flush)
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """Adds up traffic by hour."""
+        return Traffic(self.engine)
+
+    @cached_property
+    def traffic_log(self) -> TrafficLog:
+        """Reads traffic by hour and day."""
+        return TrafficLog(self.engine)
 
     @cached_property
     def outcome_log(self) -> OutcomeLog:

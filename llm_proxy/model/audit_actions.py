@@ -76,4 +76,5 @@ class AuditAction(StrEnum):
     TOKEN_REVOKE_BATCH = "token.revoke_batch", "All tokens of a project were revoked."
     TOKEN_ROLL = "token.roll", "A token was replaced by one with the same limits."
     TOKEN_UPDATE = "token.update", "A token was changed."
+    TRAFFIC_READ = "traffic.read", "Traffic was to be read, and could not be."
     USAGE_LIST = "usage.list", "Usage was read."

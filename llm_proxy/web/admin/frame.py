@@ -219,7 +219,9 @@ def _usd(value: object) -> str:
     if value is None:
         return "–"
     amount = Decimal(str(value))
-    return f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:.6f}"
+    if amount >= 1 or amount == 0:
+        return f"{amount:,.2f}"
+    return f"{amount:.4f}" if amount >= Decimal("0.01") else f"{amount:.6f}"
 
 
 def _hint(value: str) -> str:
@@ -227,4 +229,11 @@ def _hint(value: str) -> str:
     return re.sub(r"\*{3,}", "…", value)
 
 
-FILTERS = {"hint": _hint, "rfc3339": _as_rfc3339, "utc": _as_utc, "number": _number, "usd": _usd}
+def _latency(value: int | None) -> str:
+    """Return milliseconds as text: in seconds from one second on."""
+    if value is None:
+        return "–"
+    return f"{value:,} ms" if value < 1000 else f"{value / 1000:,.1f} s"
+
+
+FILTERS = {"latency": _latency, "hint": _hint, "rfc3339": _as_rfc3339, "utc": _as_utc, "number": _number, "usd": _usd}

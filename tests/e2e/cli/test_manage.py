@@ -319,6 +319,7 @@ def test_a_running_server_tells_of_itself(manages: dict[str, str]) -> None:
     assert made(manages, "session", "list") == []
     assert made(manages, "bus")["bus"] == "in-memory"
     assert made(manages, "outcomes", "--token-id", token["id"]) == []
+    assert made(manages, "traffic", "--by", "day") == []
     assert made(manages, "stats")["tokens"]["count"] >= 2
     shown = run("manage", "settings", variables=manages).stdout
     assert "MANAGEMENT_TOKEN" in shown
