@@ -95,6 +95,8 @@ _TABLE = (
     Operation("DELETE", "/manage/dispatcher/dead-letters/{id}", "Drop a dead letter", _OPERATE, Reach.ALL),
     Operation("GET", "/manage/usage", "Read usage", _READ, Reach.LISTED),
     Operation("GET", "/manage/audit", "List audit records", _READ, Reach.LISTED),
+    Operation("GET", "/manage/audit/verification", "Read when the audit trail was last verified", _READ, Reach.ALL),
+    Operation("POST", "/manage/audit/verification", "Verify the audit trail", _OPERATE, Reach.ALL),
     Operation("GET", "/manage/audit/{id}", "Show an audit record", _READ, Reach.LISTED),
     Operation("GET", "/manage/cache", "Read figures of the cache", _READ, Reach.ALL),
     Operation("POST", "/manage/cache/purge", "Remove stored responses", _OPERATE, Reach.NAMED),

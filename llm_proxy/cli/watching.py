@@ -1,5 +1,6 @@
 """`llm-proxy manage stream`, `session`, `stats`, `outcomes`, …: what a running server says of itself."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -90,6 +91,21 @@ def outcomes(group_by: str, project_id: str | None, token_id: str | None) -> Non
     found = client().call("GET", "/manage/outcomes", query=query)
     rows = found["data"]
     _emit_rows(rows, tuple(rows[0]) if rows else ("code", "requests"))
+
+
+@click.command("audit-chain", cls=ManageCommand)
+@click.option("--verify", is_flag=True, help="Verify it now; without it, the last verification is shown.")
+def audit_chain(verify: bool) -> None:
+    """Show whether the audit trail in the server's database is whole.
+
+    Exits with 1 if it is broken. `llm-proxy audit verify` reads the database, or files, itself.
+    """
+    found = client().call("POST" if verify else "GET", "/manage/audit/verification")
+    shown = {name.replace("_", " ").capitalize(): found[name] for name in found if name != "faults"}
+    faults = [json.dumps(fault, ensure_ascii=False) for fault in found["faults"] or ()]
+    output.emit(found, lambda: "\n".join([output.lines(shown), *(f"BROKEN: {fault}" for fault in faults)]))
+    if found["state"] == "broken":
+        raise click.exceptions.Exit(1)
 
 
 @click.command("traffic", cls=ManageCommand)

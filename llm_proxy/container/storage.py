@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from llm_proxy import metrics, redisclient
 from llm_proxy.access.directory import KeyDirectory
+from llm_proxy.access.flows import DatabaseFlows
 from llm_proxy.access.gate import Gate
 from llm_proxy.access.oidc import Config, OidcSignIn
 from llm_proxy.access.service import KeyService
@@ -31,6 +32,7 @@ from llm_proxy.limits.failures import Failures
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
 from llm_proxy.limits.redis import RedisStore as LimitsInRedis
+from llm_proxy.operations.audit_check import AuditCheck
 from llm_proxy.operations.bus_state import BusState
 from llm_proxy.operations.findings import Findings
 from llm_proxy.operations.outcome_log import OutcomeLog
@@ -173,7 +175,7 @@ class Storage:
     def sign_in(self) -> SignIn:
         """Begins sessions of people."""
         config = Config.of(self.settings)
-        oidc = None if config is None else OidcSignIn(config, self.engine)
+        oidc = None if config is None else OidcSignIn(config, DatabaseFlows(self.engine))
         return SignIn(self.gate, oidc, takes_secrets=not self.settings.admin_oidc_only)
 
     @cached_property
@@ -192,6 +194,11 @@ class Storage:
     def audit_log(self) -> AuditLog:
         """Reads the audit trail."""
         return AuditLog(self.engine)
+
+    @cached_property
+    def audit_check(self) -> AuditCheck:
+        """Verifies the audit trail."""
+        return AuditCheck(self.engine)
 
     @cached_property
     def idempotency(self) -> IdempotencyKeys:

@@ -1,13 +1,10 @@
 """What every page shares: viewer, navigation, addresses of assets, filters of templates, and how a page is rendered."""
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
 
@@ -21,6 +18,7 @@ from llm_proxy.runtime.clock import parse_rfc3339, rfc3339, utc_now
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies, messages
 from llm_proxy.web.admin.api import ApiResponse, LocalApi, ManagementApi
+from llm_proxy.web.admin.assets import asset
 
 API = "llm_proxy_admin_api"  # key of app.extensions: the ManagementApi of the pages
 
@@ -182,16 +180,6 @@ def with_query(**changes: object) -> str:
     kept = {name: value for name, value in request.args.items() if name not in changes}
     kept |= {name: str(value) for name, value in changes.items() if value not in (None, "")}
     return request.script_root + request.path + (f"?{urlencode(kept)}" if kept else "")
-
-
-def asset(name: str) -> str:
-    """Return the versioned address of a packaged file, so that browsers may keep it for long."""
-    return url_for("admin.static", filename=name, v=_digest(name))
-
-
-@lru_cache(maxsize=64)
-def _digest(name: str) -> str:
-    return hashlib.sha256(files("llm_proxy.web.admin").joinpath("static", name).read_bytes()).hexdigest()[:12]
 
 
 def _instant(value: object) -> datetime | None:

@@ -10,6 +10,7 @@ from flask import request
 
 from llm_proxy.access.caller import Caller
 from llm_proxy.access.delegation import FIELD, Viewer, sign
+from llm_proxy.access.sessions import Method
 from llm_proxy.errors import ManagementUnavailable
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies
@@ -45,7 +46,8 @@ class HttpApi:
         session = cookies.session()
         fields = {"Authorization": f"Bearer {self._credential}", **(headers or {})}
         if session is not None:
-            named = Viewer(viewer.key_id, session.fingerprint, viewer.role, viewer.projects)
+            person = viewer.actor if session.method is Method.OIDC else None
+            named = Viewer(viewer.key_id, session.fingerprint, viewer.role, viewer.projects, person)
             fields[FIELD] = sign(named, self._credential, method, path)
         return read(*self.send(method, path, query_string(query), body, fields))
 

@@ -22,6 +22,7 @@ from llm_proxy.web.management import (
     streams,
     tokens,
     usage,
+    verification,
 )
 from llm_proxy.web.management.call import Call
 from llm_proxy.web.management.services import ManagementServices
@@ -86,6 +87,7 @@ def blueprint(services: routing.Services) -> Blueprint:
         streams,
         dispatcher,
         audit,
+        verification,
         cache,
         sessions,
         installation,
