@@ -35,9 +35,9 @@ class Services:
         self.sessions = MemorySessions()
         config = Config.of(settings)
         oidc = None if config is None else OidcSignIn(config, MemoryFlows())
-        self.sign_in = RemoteSignIn(api, oidc, takes_secrets=not settings.admin_oidc_only)
+        self.sign_in = RemoteSignIn(api, oidc, takes_secrets=not settings.sign_in.oidc_only)
         self.audit = LoggedAudit()
-        self.access = logs.AccessLog(settings.log_level)
+        self.access = logs.AccessLog(settings.operation.log_level)
 
 
 class RemoteSignIn:
@@ -103,7 +103,7 @@ class StandaloneFlask(Flask):
 
     def wsgi_app(self, environ: Any, start_response: Any) -> Any:
         """Serve a request."""
-        context.apply_prefix(environ, self.extensions["llm_proxy"].settings.trusted_proxies)
+        context.apply_prefix(environ, self.extensions["llm_proxy"].settings.server.trusted_proxies)
         return super().wsgi_app(environ, start_response)
 
 
@@ -119,7 +119,7 @@ def create_app(settings: Settings, connect: Connect, root: str, credential: str)
     api = HttpApi(connect, root, credential)
     app.extensions["llm_proxy"] = services = Services(settings, api)
     app.extensions[frame.API] = api
-    context.register(app, services.access, settings.metrics_path)
+    context.register(app, services.access, settings.operation.metrics_path)
     app.register_blueprint(admin.blueprint(""))
     app.register_error_handler(HTTPException, _http)
     return app

@@ -35,7 +35,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """Return 200 with what was found, or 202 where it takes longer than two seconds; 409 where none is kept."""
         call = current()
         with call.attempt(AuditAction.AUDIT_VERIFY, "failed to verify the audit trail"):
-            settings = services().settings
+            settings = services().settings.operation
             if not (settings.audit_enabled and settings.audit_store_in_db):
                 raise Conflict("audit records are not kept in the database", code="audit_not_stored")
             event, audit = call.event(AuditAction.AUDIT_VERIFY, "success", {}), services().audit
