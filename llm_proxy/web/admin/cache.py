@@ -23,7 +23,7 @@ _SCOPES = [
 class PurgeForm(Form):
     """What is to be removed."""
 
-    scope = RadioField("Scope", choices=_SCOPES, default="project")
+    scope = RadioField("Scope", choices=forms.choices(_SCOPES), default="project")
     project_id = StringField("Project id", [Optional(), Length(max=36)])
     prefix = StringField("Prefix", [Optional(), Length(max=2048)])
     method = StringField("Method", [Optional(), Length(max=16)], default="GET")

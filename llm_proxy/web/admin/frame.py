@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from flask import Blueprint, Response, current_app, make_response, render_template, request, url_for
+from markupsafe import Markup, escape
 
 from llm_proxy import __version__
 from llm_proxy.access.caller import Caller
@@ -224,4 +225,23 @@ def _latency(value: int | None) -> str:
     return f"{value:,} ms" if value < 1000 else f"{value / 1000:,.1f} s"
 
 
-FILTERS = {"latency": _latency, "hint": _hint, "rfc3339": _as_rfc3339, "utc": _as_utc, "number": _number, "usd": _usd}
+def _compact(value: object) -> Markup:
+    """Return a number as a tile shows it: from ten million on in millions or billions, exact on hover."""
+    if value is None:
+        return Markup("–")
+    number = int(str(value))
+    if abs(number) < 10_000_000:
+        return Markup(escape(f"{number:,}"))  # noqa: S704  (escaped)
+    size, letter = (1_000_000_000, "B") if abs(number) >= 1_000_000_000 else (1_000_000, "M")
+    return Markup('<span title="{}">{}</span>').format(f"{number:,}", f"{number / size:,.1f} {letter}")
+
+
+FILTERS = {
+    "compact": _compact,
+    "latency": _latency,
+    "hint": _hint,
+    "rfc3339": _as_rfc3339,
+    "utc": _as_utc,
+    "number": _number,
+    "usd": _usd,
+}

@@ -69,7 +69,7 @@ class TokenForm(LimitsForm):
     project_id = StringField("Project", [InputRequired()])
     duration_minutes = SelectField(
         "Valid for",
-        choices=[*((str(each), in_words(each)) for each in DURATIONS), (_OTHER, "Other: see beside")],
+        choices=forms.choices([*((str(each), in_words(each)) for each in DURATIONS), (_OTHER, "Other: see beside")]),
         default="15",
         validate_choice=False,
     )

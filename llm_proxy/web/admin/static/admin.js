@@ -108,9 +108,9 @@
     const ink = resolve("var(--muted)"), line = resolve("var(--line)"), font = "12px system-ui, sans-serif";
     const unit = holder.dataset.unit || "", zone = holder.dataset.zone || undefined;
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1, size: 4 }, font, labelFont: font };
-    const isCounted = unit === "requests" || unit === "tokens";
+    const isCounted = unit === "requests" || unit === "tokens" || unit === "ms";
     const options = {
-      width: Math.max(200, holder.clientWidth), height: 220, padding: [12, 12, 0, 0], cursor: { y: false, points: { size: 7 } },
+      width: Math.max(200, holder.clientWidth), height: 220, padding: [12, 22, 0, 0], cursor: { y: false, points: { size: 7 } },
       tzDate: (seconds) => zone ? window.uPlot.tzDate(new Date(seconds * 1000), zone) : new Date(seconds * 1000),
       scales: { x: { time: true }, y: { range: (_, low, high) => unit === "%" ? [0, 100] : [0, high > 0 ? high * 1.1 : 1] } },
       axes: [
