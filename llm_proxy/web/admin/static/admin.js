@@ -42,7 +42,9 @@
       const at = new Date(element.dateTime);
       if (Number.isNaN(at.getTime())) continue;
       element.title = element.dateTime.replace("T", " ").replace(/(\.\d+)?(Z|\+00:00)$/, " UTC");
-      element.textContent = new Intl.DateTimeFormat(undefined, FORMATS[element.dataset.format] || FORMATS.ymd_hm).format(at);
+      const wanted = FORMATS[element.dataset.format] || FORMATS.ymd_hm;
+      const isShort = wanted === FORMATS.ymd_hm && at.getFullYear() === new Date().getFullYear();
+      element.textContent = new Intl.DateTimeFormat(undefined, isShort ? { ...wanted, year: undefined } : wanted).format(at);
       element.removeAttribute("data-local-time");
     }
   };
