@@ -23,7 +23,7 @@ def routes(bp: Blueprint) -> None:
         return redirect(url_for("admin.dashboard"))
 
     def dashboard(form: str | None) -> Response:
-        """Counts, plots, findings and recent audit records; as a file, the rows behind the plots."""
+        """Show counts, plots, findings and audit records; as a file, return the rows behind the plots."""
         chosen, project_id = traffic.span(), request.args.get("project_id") or None
         found = traffic.rows(chosen, project_id) if frame.may(*traffic.OPERATION) else []
         if form is not None:

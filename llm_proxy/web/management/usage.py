@@ -46,7 +46,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """A header line, then a line a row; an unknown cost is empty."""
+    """Return a header line, then a line a row; an unknown cost is empty."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(columns)
