@@ -86,6 +86,26 @@ def test_the_dashboard_tells_of_traffic(page: Page, ui: Ui) -> None:
     assert (last["requests"] >= requests, last["completion_tokens"] > 0) == (True, True)
 
 
+def test_the_dashboard_refreshes_itself(context_of: Callable[..., BrowserContext], ui: Ui) -> None:
+    """A new token shows after half a minute; with the session's end the page leads to the sign-in."""
+    key = ui.api("POST", "/keys", {"name": "refreshed", "role": "admin"})
+    page = context_of().new_page()
+    page.clock.install()
+    sign_in(page, ui.url, key["key"])
+    tokens = page.locator("a.tile", has_text="Total Tokens").locator(".value")
+    before = int(tokens.inner_text())
+    ui.token(ui.ids["long"])
+    page.clock.fast_forward(31_000)
+    expect(tokens).to_have_text(str(before + 1))
+    ui.api("DELETE", f"/keys/{key['id']}")
+
+    def has_left() -> bool:
+        page.clock.fast_forward(31_000)
+        return "/auth/login" in page.url
+
+    eventually(has_left)
+
+
 def test_the_audit_trail_is_verified_by_a_button(page: Page, ui: Ui) -> None:
     """The page says when and by whom."""
     page.goto(f"{ui.url}/audit")

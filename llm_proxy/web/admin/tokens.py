@@ -26,6 +26,12 @@ def routes(bp: Blueprint) -> None:
     lists.routes(bp, "/tokens", "tokens", _list)
     token_forms.routes(bp)
 
+    @bp.get("/tokens/<token_id>.<any(csv, json):form>")
+    def tokens_outcomes(token_id: str, form: str) -> Response:
+        """Return how the token's requests of the last week ended, by hour and code, as a file."""
+        frame.api("GET", f"/manage/tokens/{token_id}")
+        return lists.file(form, f"outcomes-{token_id[:8]}", _outcomes(token_id) or [], ("hour", "code", "requests"))
+
     @bp.get("/tokens/<token_id>")
     def tokens_show(token_id: str) -> Response:
         """Return the page of a token."""
