@@ -227,18 +227,27 @@ def _latency(value: int | None) -> str:
 
 
 def _compact(value: object) -> Markup:
-    """Return a number as a tile shows it: from ten million on in millions or billions, exact on hover."""
+    """Return a number as a tile shows it: from a million on in millions or billions, exact on hover."""
     if value is None:
         return Markup("–")
     number = int(str(value))
-    if abs(number) < 10_000_000:
+    if abs(number) < 1_000_000:
         return Markup(escape(f"{number:,}"))  # noqa: S704  (escaped)
     size, letter = (1_000_000_000, "B") if abs(number) >= 1_000_000_000 else (1_000_000, "M")
-    return Markup('<span title="{}">{}</span>').format(f"{number:,}", f"{number / size:,.1f} {letter}")
+    return Markup('<span title="{}">{}</span>').format(f"{number:,}", f"{number / size:,.2f} {letter}")
+
+
+def _compact_usd(value: object) -> Markup:
+    """Return an amount of USD as a tile shows it: from ten thousand on without cents, exact on hover."""
+    shown = _usd(value)
+    if value is None or Decimal(str(value)) < 10_000:
+        return escape(shown)
+    return Markup('<span title="{}">{:,.0f}</span>').format(shown, Decimal(str(value)))
 
 
 FILTERS = {
     "compact": _compact,
+    "compact_usd": _compact_usd,
     "latency": _latency,
     "hint": _hint,
     "rfc3339": _as_rfc3339,
