@@ -1,10 +1,10 @@
-"""Plots of traffic and of a token's endings: steps, sums, and what the page's script draws."""
+"""Plots of traffic: steps, sums, and what the page's script draws."""
 
 import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from llm_proxy.web.admin import token_outcomes, traffic
+from llm_proxy.web.admin import traffic
 
 NOW = datetime(2026, 3, 1, 0, 30, tzinfo=UTC)
 
@@ -45,24 +45,3 @@ def test_plots_have_a_value_a_step() -> None:
     errors, latency = plots[1]["data"]["series"], plots[2]["data"]["series"]
     assert [line["values"][0] for line in errors] == [2, 1]
     assert latency[0]["values"] == [80, None]
-
-
-def test_endings_are_grouped_by_kind() -> None:
-    """A line for each kind that there was; a code that is not known is another kind."""
-    rows = [
-        {"hour": "2026-02-28T23:00:00Z", "code": "ok", "requests": 4},
-        {"hour": "2026-02-28T23:00:00Z", "code": "cache_hit", "requests": 1},
-        {"hour": "2026-03-01T00:00:00Z", "code": "cost_budget_exceeded", "requests": 2},
-        {"hour": "2026-03-01T00:00:00Z", "code": "made_up", "requests": 9},
-        {"hour": "2025-01-01T00:00:00Z", "code": "ok", "requests": 7},
-    ]
-    series = token_outcomes.plot(rows, NOW)["data"]["series"]
-    assert [line["label"] for line in series] == ["Ok", "Over a limit", "Other"]
-    assert [line["values"][-2:] for line in series] == [[5, 0], [0, 2], [0, 9]]
-    assert token_outcomes.totals(rows)[0] == {"code": "ok", "kind": "Ok", "requests": 11}
-
-
-def test_every_refusal_has_a_meaning() -> None:
-    """Codes of tokens, projects and limits are explained in words."""
-    for code in ("token_expired", "token_inactive", "project_inactive", "rate_limit_exceeded", "cost_budget_exceeded"):
-        assert " " in token_outcomes.MEANINGS[code]
