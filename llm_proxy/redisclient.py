@@ -27,15 +27,15 @@ def target(settings: Settings) -> RedisTarget:
     A URL supplies what no variable of its own sets: REDIS_DB, REDIS_USERNAME, REDIS_PASSWORD and REDIS_TLS win over
     it when they differ from their defaults.
     """
-    found = parse_address(settings.redis_addr)
+    found = parse_address(settings.redis.addr)
     return RedisTarget(
         host=found.host,
         port=found.port,
-        db=settings.redis_db or found.db,
-        username=settings.redis_username or found.username,
-        password=settings.redis_password or found.password,
-        is_tls=settings.redis_tls or found.is_tls,
-        ca=str(settings.redis_tls_ca) if settings.redis_tls_ca is not None else found.ca,
+        db=settings.redis.db or found.db,
+        username=settings.redis.username or found.username,
+        password=settings.redis.password or found.password,
+        is_tls=settings.redis.tls or found.is_tls,
+        ca=str(settings.redis.tls_ca) if settings.redis.tls_ca is not None else found.ca,
     )
 
 

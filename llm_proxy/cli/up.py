@@ -92,9 +92,9 @@ def _run(children: Children, beside: Sequence[str]) -> NoReturn:
     _make_env_file()
     loaded = _load()
     settings = loaded.settings
-    require_free(settings.listen_addr)
-    is_simulated = not settings.openai_api_key
-    variables = dict(os.environ) | {"LISTEN_ADDR": str(settings.listen_addr)}
+    require_free(settings.server.listen_addr)
+    is_simulated = not settings.commands.openai_api_key
+    variables = dict(os.environ) | {"LISTEN_ADDR": str(settings.server.listen_addr)}
     if "LOG_FORMAT" not in loaded.sources:
         variables["LOG_FORMAT"] = "text"
     if is_simulated:
@@ -106,8 +106,8 @@ def _run(children: Children, beside: Sequence[str]) -> NoReturn:
         variables |= _to_loopback(children.first_line("simulated provider"))
     if beside:
         settings = _with_simulated(children, settings, beside)
-        variables["PROVIDERS"] = ",".join(settings.providers)
-        variables["PROVIDER_URLS"] = ",".join(f"{name}={url}" for name, url in settings.provider_urls)
+        variables["PROVIDERS"] = ",".join(settings.upstream.providers)
+        variables["PROVIDER_URLS"] = ",".join(f"{name}={url}" for name, url in settings.upstream.provider_urls)
         variables |= {name: _spared() for name in ("NO_PROXY", "no_proxy")}
     children.start("server", gunicorn_command(), variables)
     token = _ready_token(settings, is_simulated, beside)
@@ -130,15 +130,17 @@ def _spared() -> str:
 
 def _with_simulated(children: Children, settings: Settings, names: Sequence[str]) -> Settings:
     """Start simulated providers of these kinds; return the settings with them beside the default one."""
-    urls = dict(settings.provider_urls or ())
+    urls = dict(settings.upstream.provider_urls or ())
     for name in names:
         title = f"simulated {name}"
         command = [sys.executable, "-m", "llm_proxy.cli", "simulate-provider", "--kind", name]
         children.start(title, command, os.environ)
         urls[name] = children.first_line(title)
-    default = load_provider(replace(settings, providers=(), provider_urls=())).provider.name
-    served = tuple(dict.fromkeys((default, *(settings.providers or ()), *names)))
-    return replace(settings, providers=served, provider_urls=tuple(urls.items()))
+    alone = replace(settings, upstream=replace(settings.upstream, providers=(), provider_urls=()))
+    default = load_provider(alone).provider.name
+    served = tuple(dict.fromkeys((default, *(settings.upstream.providers or ()), *names)))
+    upstream = replace(settings.upstream, providers=served, provider_urls=tuple(urls.items()))
+    return replace(settings, upstream=upstream)
 
 
 def _make_env_file() -> None:
@@ -175,7 +177,7 @@ def _ready_token(settings: Settings, is_simulated: bool, beside: Sequence[str]) 
     """
     with DirectClient(settings) as client:
         projects = {project["name"]: project for project in client.call("GET", "/manage/projects")}
-        _keep_default(client, projects.get("default"), settings.openai_api_key)
+        _keep_default(client, projects.get("default"), settings.commands.openai_api_key)
         if "simulated" not in projects:
             body = {"name": "simulated", "api_key": _SIMULATED_KEY}
             projects["simulated"] = client.call("POST", "/manage/projects", body=body)
@@ -257,11 +259,11 @@ def _stored_key(client: DirectClient, project_id: str) -> str | None:
 
 
 def _greeting(settings: Settings, token: _Token, is_simulated: bool, beside: Sequence[str]) -> str:
-    url, options = place(settings.listen_addr, is_tls=settings.enable_tls)
+    url, options = place(settings.server.listen_addr, is_tls=settings.server.enable_tls)
     upstream = (
         "the simulated provider (set OPENAI_API_KEY for the real one)"
         if is_simulated
-        else f"{settings.openai_api_url or 'https://api.openai.com'}, key from OPENAI_API_KEY"
+        else f"{settings.upstream.openai_api_url or 'https://api.openai.com'}, key from OPENAI_API_KEY"
     )
     upstream += "".join(f"\n          {url}/{name}: a simulated provider" for name in beside)
     return f"""
@@ -279,8 +281,8 @@ Next:
   OpenAI clients   base_url="{url}/v1", api_key="{token.bearer}"
   your own token   .venv/bin/llm-proxy manage project create --name my-team
                    .venv/bin/llm-proxy manage token generate --project-id my-team --duration 24h
-  admin UI         {url}{settings.admin_ui_path}, sign in with MANAGEMENT_TOKEN of .env
-  metrics          {url}{settings.metrics_path}
+  admin UI         {url}{settings.operation.admin_ui_path}, sign in with MANAGEMENT_TOKEN of .env
+  metrics          {url}{settings.operation.metrics_path}
   documentation    docs/, README.md
 
 The management token is in .env. Ctrl-C stops everything.

@@ -50,13 +50,13 @@ class LimitGate:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._machine, self._shared, self._clock = machine, shared, clock
-        self._ip, self._global = settings.ip_rate_limit, settings.global_rate_limit
-        secret = settings.distributed_rate_limit_key_secret
+        self._ip, self._global = settings.limits.ip_rate_limit, settings.limits.global_rate_limit
+        secret = settings.limits.distributed_key_secret
         self._secret = secret.encode() if secret else None
-        self._falls_back = settings.distributed_rate_limit_fallback
-        most = settings.distributed_rate_limit_max
+        self._falls_back = settings.limits.distributed_fallback
+        most = settings.limits.distributed_max
         self._token_max = most if most is not None else _DEFAULT_MAX if shared is not None else 0
-        self._token_window_s = max(1, round(settings.distributed_rate_limit_window_s))
+        self._token_window_s = max(1, round(settings.limits.distributed_window_s))
         self._down_until = 0.0
         self._down_since: float | None = None
         self._looked_at = float("-inf")

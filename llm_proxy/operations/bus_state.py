@@ -31,27 +31,27 @@ class BusState:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._is_list = settings.event_bus == "redis"
-        self._key = settings.redis_list_key if self._is_list else settings.redis_stream_key
+        self._is_list = settings.events.bus == "redis"
+        self._key = settings.events.list_key if self._is_list else settings.events.stream_key
 
     def state(self) -> dict[str, Any]:
         """Return the figures. Raises BusUnavailable.
 
         `lag` are events that no consumer has acknowledged; None for the in-memory bus.
         """
-        if self._settings.event_bus == "in-memory":
+        if self._settings.events.bus == "in-memory":
             return {"bus": "in-memory", "key": None, "length": None, "lag": None, "consumers": [], "dead_letters": None}
         with self._client() as client:
             figures = _of_list(client, self._key) if self._is_list else _of_stream(client, self._key)
             dead = int(command(client, "XLEN", f"{self._key}:dead"))
-        return {"bus": self._settings.event_bus, "key": self._key, **figures, "dead_letters": dead}
+        return {"bus": self._settings.events.bus, "key": self._key, **figures, "dead_letters": dead}
 
     @contextmanager
     def letters(self) -> Iterator[DeadLetters]:
         """Give the dead letters. Raises NoBus, BusUnavailable."""
-        if self._settings.event_bus == "in-memory":
+        if self._settings.events.bus == "in-memory":
             raise NoBus
-        most = self._settings.dispatcher_dead_letter_max_len
+        most = self._settings.dispatcher.dead_letter_max_len
         with self._client() as client:
             yield DeadLetters(client, f"{self._key}:dead", bus_key=self._key, is_list=self._is_list, max_len=most)
 

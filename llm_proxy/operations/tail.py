@@ -112,8 +112,10 @@ class Tails:
             return
         settings = self._settings
         client = redisclient.connect(redisclient.target(settings), timeout_s=10.0)
-        is_list = settings.event_bus == "redis"
-        follow, key = (follow_list, settings.redis_list_key) if is_list else (follow_stream, settings.redis_stream_key)
+        is_list = settings.events.bus == "redis"
+        follow, key = (
+            (follow_list, settings.events.list_key) if is_list else (follow_stream, settings.events.stream_key)
+        )
         try:
             while True:
                 try:

@@ -50,8 +50,8 @@ def redis(patient: Patient) -> Iterator[Finding]:
 
 
 def _uses(settings: Settings) -> list[str]:
-    uses = [("bus", settings.event_bus != "in-memory"), ("cache", settings.http_cache_backend == "redis")]
-    uses.append(("limits", settings.distributed_rate_limit_enabled))
+    uses = [("bus", settings.events.bus != "in-memory"), ("cache", settings.cache.backend == "redis")]
+    uses.append(("limits", settings.limits.distributed_enabled))
     return [use for use, is_on in uses if is_on]
 
 
