@@ -4,25 +4,34 @@ These clients never retry: redis-py's default waits and tries again for seconds,
 a policy of its own (spool, skip, fall back). Under gevent's patched sockets a client parks its greenlet, not the loop.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-from redis.backoff import NoBackoff
-from redis.client import Redis
-from redis.exceptions import RedisError
-from redis.retry import Retry
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from llm_proxy.settings import Settings
 from llm_proxy.settings.redis_address import RedisTarget, parse_address
 
-__all__ = ["UNREACHABLE", "RedisTarget", "command", "connect", "parse_address", "target"]
+if TYPE_CHECKING:
+    from redis.client import Redis
 
-UNREACHABLE = (RedisError, OSError)  # what a call may raise when Redis is unavailable, full, loading or refuses us
+__all__ = ["RedisTarget", "command", "connect", "id_order", "parse_address", "target", "text", "unreachable"]
+
 _TIMEOUT_S = 0.25
 
 
+def unreachable(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what a call may raise when Redis is unavailable, full, loading or refuses us, and `more`.
+
+    For `except`, which asks only when something was raised: redis-py is not imported where Redis is not used.
+    """
+    from redis.exceptions import RedisError
+
+    return (RedisError, OSError, *more)
+
+
 def target(settings: Settings) -> RedisTarget:
-    """The Redis of REDIS_ADDR. Raises ValueError, worded as what is accepted and without the value.
+    """Return the Redis of REDIS_ADDR. Raises ValueError, worded as what is accepted and without the value.
 
     A URL supplies what no variable of its own sets: REDIS_DB, REDIS_USERNAME, REDIS_PASSWORD and REDIS_TLS win over
     it when they differ from their defaults.
@@ -47,7 +56,7 @@ def connect(
     max_connections: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Redis:
-    """A client; nothing is opened before the first command.
+    """Return a client; nothing is opened before the first command.
 
     Args:
         timeout_s: Longest wait of one read or write on the socket. A blocking command needs more than it blocks for.
@@ -55,6 +64,10 @@ def connect(
         max_connections: Of the pool; None = redis-py's own bound.
         options: Further arguments of `redis.Redis`, for a user that needs one.
     """
+    from redis.backoff import NoBackoff
+    from redis.client import Redis
+    from redis.retry import Retry
+
     more: dict[str, Any] = dict(options or {})
     if where.is_tls:
         more |= {"ssl": True, "ssl_ca_certs": where.ca, "ssl_cert_reqs": "required"}
@@ -68,7 +81,7 @@ def connect(
         socket_connect_timeout=timeout_s if connect_timeout_s is None else connect_timeout_s,
         max_connections=max_connections,
         retry=Retry(NoBackoff(), 0),
-        protocol=2,  # one form of answers over all versions of redis-py that we accept
+        protocol=2,  # one form of results over all versions of redis-py that are supported
         **more,
     )
 
@@ -76,3 +89,14 @@ def connect(
 def command(client: Redis, *parts: Any) -> Any:
     """Run one command, or queue it in a pipeline; redis-py's own method for that carries no types."""
     return client.execute_command(*parts)  # type: ignore[no-untyped-call]
+
+
+def text(value: bytes | str) -> str:
+    """Return what Redis sent as text."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def id_order(entry_id: str) -> tuple[int, int]:
+    """Return an entry id as something that sorts."""
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence or 0)

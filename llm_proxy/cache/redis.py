@@ -20,7 +20,7 @@ from llm_proxy.cache.entry import Entry, from_json, to_json
 from llm_proxy.cache.key import project_part, variant_key
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import MOST_KEPT_S, MOST_VARIES, Fields
-from llm_proxy.redisclient import UNREACHABLE, command
+from llm_proxy.redisclient import command, unreachable
 
 LOOK_UP_LIMIT_S: Final = 0.05
 LEFT_ALONE_S: Final = 1.0
@@ -88,7 +88,7 @@ class RedisStore:
         try:
             with self._limit(LOOK_UP_LIMIT_S):
                 return self._find(primary, fields, began + LOOK_UP_LIMIT_S)
-        except (*UNREACHABLE, Away, ValueError) as error:
+        except unreachable(Away, ValueError) as error:
             self._leave_alone(error)
             return []
         finally:
@@ -117,7 +117,7 @@ class RedisStore:
         return found
 
     def _read(self, key: str, text: bytes | None) -> Entry | None:
-        """An entry that cannot be read, or stands under another's key, is none."""
+        """Return the entry; None for one that cannot be read, or stands under another's key."""
         if text is None:
             return None
         try:
@@ -148,7 +148,7 @@ class RedisStore:
         text = to_json(entry, self._clock() + keep_s)
         try:
             command(self._patient, "EVAL", _PUT, 3, *keys, text, kept_ms, ",".join(entry.vary), member)
-        except UNREACHABLE as error:
+        except unreachable() as error:
             self._leave_alone(error)
             return False
         return True
@@ -157,7 +157,7 @@ class RedisStore:
         """See Store. What was stored since is not spared: it is fetched once more."""
         try:
             return self._remove(scope)
-        except UNREACHABLE as error:
+        except unreachable() as error:
             self._leave_alone(error)
             return 0
 
@@ -218,7 +218,7 @@ class RedisStore:
         """See Store."""
         try:
             command(self._patient, "EVAL", _ANNOUNCE, 1, f"{self._prefix}purged", number)
-        except UNREACHABLE as error:
+        except unreachable() as error:
             self._leave_alone(error)
 
     # -- writes to paths, told behind the request ---------------------------------------------------------------------
@@ -237,7 +237,7 @@ class RedisStore:
                 try:
                     for name in {name for project, path in paths for name in self._lists(project, path)}:
                         self._forget_list(name)
-                except UNREACHABLE as error:
+                except unreachable() as error:
                     self._leave_alone(error)
                 gevent.sleep(_FORGET_EACH_S)
         finally:
@@ -278,7 +278,7 @@ class RedisStore:
 
     @contextmanager
     def _limit(self, limit_s: float) -> Iterator[None]:
-        """A bound over connection, pool and all reads; where sockets are not gevent's, each has its own."""
+        """Bound connection, pool and all reads; where sockets are not gevent's, each has its own."""
         if not monkey.is_module_patched("socket"):
             yield
             return
@@ -291,5 +291,5 @@ def _has_prefix(target: str, prefix: str) -> bool:
 
 
 def _literal(text: str) -> str:
-    """The text with the characters of Redis' patterns escaped."""
+    """Return the text with the characters of Redis' patterns escaped."""
     return re.sub(r"([*?\[\]\\^-])", r"\\\1", text)

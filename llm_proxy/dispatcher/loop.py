@@ -10,7 +10,7 @@ from llm_proxy.dispatcher.delivery import Delivery
 from llm_proxy.dispatcher.health import Heartbeat
 from llm_proxy.dispatcher.options import Options
 from llm_proxy.dispatcher.state import REFRESH_S, State
-from llm_proxy.events.bus import UNREACHABLE, Entry, Source
+from llm_proxy.events.bus import Entry, Source, unreachable
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class StopClock:
             self._asked.set()
 
     def beat(self) -> None:
-        """The loop turns."""
+        """Note that the loop turns."""
         self._state.turned()
         self._heartbeat.beat()
 
@@ -130,10 +130,10 @@ class Loop:
         )
 
     def _read(self, most: int, wait_s: float) -> list[Entry] | None:
-        """Our own from before, then others' that were left, then new ones. None: Redis does not answer."""
+        """Return own entries from before, then others' that were left, then new ones. None: Redis does not answer."""
         try:
             found = self._read_next(most, wait_s)
-        except UNREACHABLE as exc:
+        except unreachable() as exc:
             self._lost(exc)
             return None
         self._state.redis_is_up()
@@ -169,7 +169,7 @@ class Loop:
         return found
 
     def _lost(self, exc: Exception) -> None:
-        """Redis is unavailable: say so once, look for our own entries again when it is back."""
+        """Redis is unavailable: say so once, look for own entries again when it is back."""
         if self._state.unreadiness != "redis":
             log.warning("Redis does not answer (%s); trying again", type(exc).__name__)
         self._state.redis_is_down(type(exc).__name__)
@@ -183,7 +183,7 @@ class Loop:
         while True:
             try:
                 call()
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 if wait_s == _REDIS_PAUSE_S[0]:
                     log.warning("Redis does not answer (%s); trying again", type(exc).__name__)
                 self._state.redis_is_down(type(exc).__name__)
@@ -197,7 +197,7 @@ class Loop:
     # -- once --------------------------------------------------------------------------------------------------------
 
     def _is_done(self, delivery: Delivery) -> bool:
-        """Nothing is left for us; what others hold is waited for until it can be claimed or is gone."""
+        """Return whether nothing is left here; what others hold is waited for until it can be claimed or is gone."""
         if delivery.deferred:
             delivery.deliver([])
             if delivery.deferred:
@@ -206,7 +206,7 @@ class Loop:
         while time.monotonic() < deadline:
             try:
                 stats = self._source.stats()
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 self._lost(exc)
                 continue
             self._state.take(stats)
@@ -220,7 +220,7 @@ class Loop:
     # -- beside it ---------------------------------------------------------------------------------------------------
 
     def keep_house(self) -> None:
-        """A greenlet's work: keeps what we hold ours, reads the figures, tidies up hourly."""
+        """Keep claimed entries, read the figures and tidy up hourly, in a greenlet of its own."""
         kept_at, read_at, tidied_at = time.monotonic(), -float("inf"), time.monotonic()
         while True:
             gevent.sleep(min(1.0, self._options.claim_s / 10))
@@ -237,6 +237,6 @@ class Loop:
                 if now - tidied_at >= _TIDY_S:
                     self._source.tidy()
                     tidied_at = now
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 log.debug("figures of the bus could not be read: %s", type(exc).__name__)
                 gevent.sleep(1.0)

@@ -1,14 +1,16 @@
 """Events that cannot be delivered, kept with the reason until an operator looks at them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from redis.client import Redis
-
-from llm_proxy.events.redis_streams import id_order, text
-from llm_proxy.redisclient import command
+from llm_proxy.redisclient import command, id_order, text
 from llm_proxy.runtime.clock import rfc3339, utc_now
+
+if TYPE_CHECKING:  # pages and views name the class where no Redis is used
+    from redis.client import Redis
 
 REASONS = ("unparsable", "transform_error", "rejected", "exhausted")
 _MOST_ERROR = 1024
@@ -66,7 +68,7 @@ class DeadLetters:
     def find(
         self, *, reason: str | None = None, since_s: float | None = None, limit: int | None = None
     ) -> Iterator[DeadLetter]:
-        """The oldest first.
+        """Yield the oldest first.
 
         Args:
             reason: Only these.
@@ -88,7 +90,7 @@ class DeadLetters:
             start = f"({text(page[-1][0])}"
 
     def get(self, letter_id: str) -> DeadLetter | None:
-        """The one of that id."""
+        """Return the one of that id."""
         page: Any = self._client.xrange(self._key, min=letter_id, max=letter_id, count=1)
         return _read(text(page[0][0]), page[0][1]) if page else None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from llm_proxy.model.addresses import counted_as
-from llm_proxy.redisclient import UNREACHABLE
+from llm_proxy.redisclient import unreachable
 from llm_proxy.runtime.mapped_file import MappedFile
 
 LIMIT = 20
@@ -32,11 +32,11 @@ class Shared(Protocol):
     """Failures of all replicas."""
 
     def fail(self, key: str, limit: int, window_s: int) -> float:
-        """See `Failures.note`. Raises redisclient.UNREACHABLE."""
+        """See `Failures.note`. Raises redisclient.unreachable()."""
 
 
 class Failures:
-    """Who failed, and when.
+    """Addresses that failed, and when.
 
     Args:
         folder: Local, writable, shared by all workers.
@@ -57,7 +57,7 @@ class Failures:
         if not wait_s and self._shared is not None:
             try:
                 wait_s = self._shared.fail(f"failures:{address}", LIMIT, int(WINDOW_S))
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 _log.warning("failed attempts are counted on this machine alone: %s", type(exc).__name__)
         return math.ceil(wait_s)
 
@@ -81,7 +81,7 @@ class Failures:
 
 
 def _find(table: mmap.mmap, key: bytes) -> tuple[int, Sequence[int]]:
-    """The address's place and instants. Where its group is full, the one that has been quiet longest makes room."""
+    """Return the address's place and instants. In a full group, the one that has been quiet longest makes room."""
     first = int.from_bytes(key[:4], "little") % _GROUPS * _GROUP_BYTES
     slots = [(place, *_SLOT.unpack_from(table, place)) for place in range(first, first + _GROUP_BYTES, _SLOT.size)]
     for place, found, *instants in slots:

@@ -11,7 +11,7 @@ from llm_proxy.errors import RateLimitExceeded, ServiceUnavailable
 from llm_proxy.limits.window import Count, Store, Verdict, Window, retry_after_s, used
 from llm_proxy.model.addresses import counted_as
 from llm_proxy.model.token import TokenSnapshot
-from llm_proxy.redisclient import UNREACHABLE
+from llm_proxy.redisclient import unreachable
 from llm_proxy.settings import Settings
 
 PROBE_S = 5.0
@@ -26,7 +26,7 @@ class Shared(Store, Protocol):
     """A store that may be unavailable."""
 
     def ping(self) -> None:
-        """Raises redisclient.UNREACHABLE."""
+        """Raise redisclient.unreachable()."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -67,7 +67,7 @@ class LimitGate:
         return self._down_since is not None and self._falls_back
 
     def admit_address(self, address: str | None) -> None:
-        """Step 8: the client's address, then everybody. Raises RateLimitExceeded, ServiceUnavailable."""
+        """Step 8: the client's address, then all clients. Raises RateLimitExceeded, ServiceUnavailable."""
         if not self._ip and not self._global:
             return
         windows = []
@@ -121,7 +121,7 @@ class LimitGate:
             try:
                 self._shared.add(windows)
                 self._reached()
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 self._lost(exc)
 
     def readiness(self) -> str | None:
@@ -134,7 +134,7 @@ class LimitGate:
             try:
                 self._shared.ping()
                 self._reached()
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 self._lost(exc)
         since = self._down_since
         return "redis" if since is not None and now - since >= UNREADY_S else None
@@ -145,7 +145,7 @@ class LimitGate:
             self._shared.close()
 
     def _key(self, token: TokenSnapshot, bearer: str) -> str:
-        """The row's id, or the bearer under a secret's hash; never the bearer itself."""
+        """Return the row's id, or the bearer under a secret's hash; never the bearer itself."""
         if self._secret is None:
             return token.id
         return hmac.new(self._secret, bearer.encode(), hashlib.sha256).hexdigest()[:16]
@@ -161,7 +161,7 @@ class LimitGate:
         if self._may_ask():
             try:
                 verdict = self._shared.take(windows)
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 self._lost(exc)
             else:
                 self._reached()
@@ -180,7 +180,7 @@ class LimitGate:
             raise ServiceUnavailable from exc
 
     def _note_here(self, windows: Sequence[Window]) -> None:
-        """What this machine admits counts here too, so that an outage of Redis does not begin with empty windows."""
+        """Count here, too, what this machine admits: an outage of Redis must not begin with empty windows."""
         try:
             self._machine.add(windows)
         except OSError as exc:

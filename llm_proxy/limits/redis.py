@@ -68,7 +68,7 @@ class RedisTooSlow(RedisError):
 
 
 class RedisStore:
-    """See `window.Store`. Every call ends within CALL_S, by `redisclient.UNREACHABLE` when Redis is unavailable.
+    """See `window.Store`. Every call ends within CALL_S, by `redisclient.unreachable()` when Redis is unavailable.
 
     Args:
         prefix: DISTRIBUTED_RATE_LIMIT_PREFIX.
@@ -85,22 +85,22 @@ class RedisStore:
         self._free = threading.BoundedSemaphore(_CONNECTIONS)
 
     def take(self, windows: Sequence[Window]) -> Verdict:
-        """See `Store`. Raises redisclient.UNREACHABLE."""
+        """See `Store`. Raises redisclient.unreachable()."""
         place, current, previous, elapsed_us = self._call(windows, refuses=True)
         if not place:
             return ADMITTED
         return Verdict(place - 1, Count(current, previous, elapsed_us / 1e6))
 
     def add(self, windows: Sequence[Window]) -> None:
-        """See `Store`. Raises redisclient.UNREACHABLE."""
+        """See `Store`. Raises redisclient.unreachable()."""
         self._call(windows, refuses=False)
 
     def fail(self, key: str, limit: int, window_s: int) -> float:
-        """See `failures.Shared`. Raises redisclient.UNREACHABLE."""
+        """See `failures.Shared`. Raises redisclient.unreachable()."""
         return float(self._within(lambda: self._failures(keys=[self._prefix + key], args=[limit, window_s]))) / 1e6
 
     def ping(self) -> None:
-        """Raises redisclient.UNREACHABLE."""
+        """Raise redisclient.unreachable()."""
         self._within(self._client.ping)
 
     def close(self) -> None:
@@ -116,7 +116,10 @@ class RedisStore:
         return self._within(lambda: self._script(keys=keys, args=values))  # type: ignore[no-any-return]
 
     def _within(self, call: Callable[[], Any]) -> Any:
-        """The whole of it, wait for a connection included, within CALL_S; threads have the sockets' limits alone."""
+        """Bound the whole of it, wait for a connection included, within CALL_S.
+
+        Threads have the sockets' limits alone.
+        """
         started = time.perf_counter()
         with gevent.Timeout(CALL_S, RedisTooSlow("no answer in time")):
             if not self._free.acquire(timeout=CALL_S):

@@ -120,7 +120,7 @@ def token_rows(engine: Engine) -> list[RowMapping]:
 
 
 def usage_sums(engine: Engine) -> dict[str, Counts]:
-    """Sum all usage by token."""
+    """Return requests, model tokens and money (10⁻⁹ USD) of all usage, by token."""
     query = select(_USAGE.token_id, *_SUMMED).group_by(_USAGE.token_id)
     with reading(engine) as connection:
         return {row[0]: (int(row[1]), int(row[2]), int(row[3])) for row in connection.execute(query)}
@@ -238,7 +238,7 @@ def _by_provider(period: Mapping[tuple[str, str], Counts]) -> dict[str, Counts]:
 
 
 def _was_used_unseen(row: Mapping[str, Any] | RowMapping, usage: Mapping[str, Any]) -> bool:
-    """A token with counts and without any usage."""
+    """Return whether a token has counts and no usage at all."""
     return bool(row["request_count"] or row["total_tokens"]) and row["id"] not in usage
 
 

@@ -9,7 +9,7 @@ from redis.client import Redis
 
 from llm_proxy.cli.doctor.finding import Finding, Patient, fault, good, warning
 from llm_proxy.cli.doctor.skew import compare
-from llm_proxy.redisclient import UNREACHABLE, command, connect, target
+from llm_proxy.redisclient import command, connect, target, unreachable
 from llm_proxy.settings import Settings
 
 _TIMEOUT_S = 3.0
@@ -30,7 +30,7 @@ _CAUSES = (
 
 
 def redis(patient: Patient) -> Iterator[Finding]:
-    """The Redis of bus, cache and limits."""
+    """Check the Redis of bus, cache and limits."""
     settings = patient.settings
     uses = _uses(settings)
     if not uses:
@@ -43,7 +43,7 @@ def redis(patient: Patient) -> Iterator[Finding]:
         return
     try:
         yield from _connected(client, uses)
-    except UNREACHABLE as exc:
+    except unreachable() as exc:
         yield cause(exc)
     finally:
         client.close()
@@ -56,7 +56,7 @@ def _uses(settings: Settings) -> list[str]:
 
 
 def cause(error: BaseException) -> Finding:
-    """A library's error in our words; theirs may hold the password."""
+    """Return a library's error in the project's words; the library's may hold the password."""
     words = f"{type(error).__name__} {error}".lower()
     for pattern, code, what, remedy in _CAUSES:
         if re.search(pattern, words):
