@@ -1,4 +1,4 @@
-"""forwarding.credentials: copies of the caller's token are removed, and another token is refused, in whichever field."""
+"""forwarding.credentials: copies of the token are removed, another token is refused, in whichever field it stands."""
 
 from dataclasses import replace
 
