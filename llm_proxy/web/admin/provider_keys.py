@@ -38,12 +38,12 @@ def routes(bp: Blueprint) -> None:
 
     @bp.get("/projects/<project_id>/provider-keys")
     def projects_provider_key(project_id: str) -> Response:
-        """The form that sets a key."""
+        """Return the form that sets a key."""
         return _page(project_id, ProviderKeyForm(provider=request.args.get("provider")))
 
     @bp.post("/projects/<project_id>/provider-keys", endpoint="projects_provider_key_submit")
     def put(project_id: str) -> Response:
-        """303 to the project; 400 with the form and what is wrong."""
+        """Answer 303 to the project; 400 with the form and what is wrong."""
         form = ProviderKeyForm(request.form)
         if not form.validate():
             return _page(project_id, form, _REQUIRED, 400)
@@ -70,7 +70,7 @@ def routes(bp: Blueprint) -> None:
 
     @bp.post("/projects/<project_id>/provider-keys/<provider>/remove", endpoint="projects_provider_key_remove_submit")
     def remove(project_id: str, provider: str) -> Response:
-        """303 to the project."""
+        """Answer 303 to the project."""
         frame.api("DELETE", _path(project_id, provider))
         messages.say(f"Key for {provider} removed.")
         return _to(project_id)

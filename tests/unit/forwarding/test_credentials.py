@@ -11,7 +11,7 @@ from llm_proxy.providers import load_provider
 from llm_proxy.settings import load
 
 BEARER, OTHER = "sk-AbCdEfGhIjKlMnOpQrStUv", "sk-" + "b" * 22
-PROVIDER = load_provider(load({})).provider
+PROVIDER = load_provider(load({}).settings).provider
 CARRIERS = [
     ("API-KEY", "{}"),
     ("X-API-KEY", "{}"),
