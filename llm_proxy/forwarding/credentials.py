@@ -29,14 +29,18 @@ class Credentials:
         self._where = "Authorization: Bearer" if first == "AUTHORIZATION" else first.lower()
 
     def bearer(self, request: ProxyRequest) -> str:
-        """Return the token that a request presents.
+        """Return the token that a request presents, and remove its copies from other fields.
 
         Raises:
             InvalidToken: There is none, or in Authorization there are several or another scheme.
             AmbiguousCredentials: Its fields hold two different tokens.
         """
-        if self._is_usual:
-            return bearer_of(request.all("AUTHORIZATION"))
+        if self._is_usual:  # one pass over the fields, as for most requests nothing else is to be done
+            found = [field for field in request.fields if field[0] == "AUTHORIZATION" or "sk-" in field[1]]
+            bearer = bearer_of([value for name, value in found if name == "AUTHORIZATION"])
+            if len(found) > 1:
+                self.check_others(request, bearer)
+            return bearer
         presented = self.presented(request)
         tokens = {text for text in presented if is_well_formed(text)}
         if len(tokens) > 1:
@@ -44,6 +48,7 @@ class Credentials:
         found = next(iter(tokens), None) or next(filter(None, presented), None)
         if found is None:
             raise InvalidToken(description="missing or invalid authorization header")
+        self.check_others(request, found)
         return found
 
     def presented(self, request: ProxyRequest) -> list[str]:

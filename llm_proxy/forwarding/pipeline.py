@@ -202,8 +202,7 @@ class Pipeline:
             self._credentials.check_query(request.query)
         self._limit.check(request.content_length)  # 7
         self._limits.admit_address(request.client_addr)  # 8
-        bearer = sockets.bearer(request) if is_socket else self._credentials.bearer(request)
-        self._credentials.check_others(request, bearer)
+        bearer = self._bearer_of_socket(request, sockets) if is_socket else self._credentials.bearer(request)
         token = self._steps.admit(exchange, bearer)  # 9 to 12
         named = self._steps.check_price if budgets.needs_price(token) else None
         if self._lane.models is not None:
@@ -219,6 +218,11 @@ class Pipeline:
             _incoming(request), must_hold=must_hold, named=named, refuses_unseen=refuses_unseen
         )
         return body
+
+    def _bearer_of_socket(self, request: ProxyRequest, sockets: Sockets) -> str:
+        bearer = sockets.bearer(request)
+        self._credentials.check_others(request, bearer)
+        return bearer
 
     def _check_socket(self, exchange: Exchange) -> Sockets:
         """Run steps 4 and 5 of a WebSocket handshake. Raises UpgradeNotSupported where there is none."""
