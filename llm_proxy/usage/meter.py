@@ -159,6 +159,7 @@ class Meter:
     Args:
         count_tokens: Told of each exchange's model tokens (limits a minute).
         has_providers: Whether several providers are served.
+        spent: Told of what a project used: prompt tokens, completion tokens, 10⁻⁹ USD.
         is_urgent: Whether what a token uses is to be read and written at once: its budget is nearly used up.
         today: The day that usage belongs to.
     """
@@ -171,12 +172,13 @@ class Meter:
         *,
         count_tokens: Callable[[Any, int], None] = lambda token, tokens: None,
         has_providers: bool = False,
+        spent: Callable[[str, int, int, int], None] = lambda project_id, prompt, completion, cost: None,
         is_urgent: Callable[[Any], bool] = lambda token: False,
         today: Callable[[], date] = lambda: utc_now().date(),
     ) -> None:
         self._rollup, self._prices, self._estimator = rollup, prices, estimator
         self._is_urgent, self._today = is_urgent, today
-        self._sums = BeatSums(rollup, count_tokens, has_providers=has_providers)
+        self._sums = BeatSums(rollup, count_tokens, spent, has_providers=has_providers)
         self._priced: dict[tuple[str, str], tuple[str, Price]] = {}
         self._urgent_writes = threading.Event()
         self._ended: deque[Metered] = deque()
