@@ -36,9 +36,9 @@ class Credentials:
             AmbiguousCredentials: Its fields hold two different tokens.
         """
         if self._is_usual:  # one pass over the fields, as for most requests nothing else is to be done
-            found = [field for field in request.fields if field[0] == "AUTHORIZATION" or "sk-" in field[1]]
-            bearer = bearer_of([value for name, value in found if name == "AUTHORIZATION"])
-            if len(found) > 1:
+            carriers = [field for field in request.fields if field[0] == "AUTHORIZATION" or "sk-" in field[1]]
+            bearer = bearer_of([value for name, value in carriers if name == "AUTHORIZATION"])
+            if len(carriers) > 1:
                 self.check_others(request, bearer)
             return bearer
         presented = self.presented(request)
