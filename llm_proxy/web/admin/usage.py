@@ -18,6 +18,7 @@ _MEASURES = {
     "cost": ("cost_usd",),
 }
 _MOST_DAYS = 1_000  # of a plot
+_SHOWN_DAYS = 30  # at least, where the address names no first day
 
 
 def routes(bp: Blueprint) -> None:
@@ -82,8 +83,10 @@ def _by_day() -> list[dict[str, Any]]:
     found = {row["day"]: row for part in parts for row in part}
     if not found:
         return []
-    first, last = (date.fromisoformat(day) for day in (min(found), max(found)))
-    last = max(last, utc_now().date()) if not request.args.get("to") else last
+    last = date.fromisoformat(max(found)) if request.args.get("to") else utc_now().date()
+    first = date.fromisoformat(min(found))
+    if not request.args.get("from"):
+        first = min(first, last - timedelta(days=_SHOWN_DAYS - 1))
     empty = dict.fromkeys(_COLUMNS, 0)
     days = (first + timedelta(days=number) for number in range((last - first).days + 1))
     return [found.get(day.isoformat(), {"day": day.isoformat(), **empty}) for day in days]

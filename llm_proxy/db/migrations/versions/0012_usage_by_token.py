@@ -3,7 +3,7 @@
 from llm_proxy.db.migrations.steps import create_index, drop_index
 
 revision = "0012"
-down_revision = "0010"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 
