@@ -120,8 +120,8 @@ def routes(bp: Blueprint) -> None:
 def _list(form: str | None) -> Response:
     wanted = lists.query("search", "is_active")
     if form is not None:
-        return lists.file(form, "projects", frame.api("GET", "/manage/projects", query=wanted).data, COLUMNS)
-    found = frame.api("GET", "/manage/projects", query={**wanted, **lists.place()})
+        return lists.stream(form, "projects", lists.parts("/manage/projects", wanted), COLUMNS)
+    found = lists.read("/manage/projects", {**wanted, **lists.place()})
     return frame.page(
         "projects/list.html",
         projects=found.data,
