@@ -16,7 +16,11 @@ class UsageRow(Base):
     """
 
     __tablename__ = "usage_daily"
-    __table_args__ = (Index("idx_usage_daily_project_id_day", "project_id", "day"), MYSQL_TABLE)
+    __table_args__ = (
+        Index("idx_usage_daily_project_id_day", "project_id", "day"),
+        Index("idx_usage_daily_token_id_day", "token_id", "day"),
+        MYSQL_TABLE,
+    )
 
     day: Mapped[date] = mapped_column(Date(), primary_key=True)
     project_id: Mapped[str] = mapped_column(ascii_text(36), primary_key=True)

@@ -26,7 +26,7 @@ class ProjectForm(Form):
     name = StringField("Name", [InputRequired(), Length(max=255)])
     api_key = PasswordField("Provider key", [Optional()], render_kw={"autocomplete": "off"})
     is_active = BooleanField("Active")
-    event_privacy = SelectField("Events", choices=_PRIVACY)
+    event_privacy = SelectField("Events", choices=forms.choices(_PRIVACY))
     requests_per_minute = IntegerField("Requests per minute", [Optional()])
     tokens_per_minute = IntegerField("Model tokens per minute", [Optional()])
     max_cost_usd_per_month = DecimalField("Budget per month (USD)", [Optional()], places=None)
@@ -116,8 +116,8 @@ def routes(bp: Blueprint) -> None:
 def _list(form: str | None) -> Response:
     wanted = lists.query("search", "is_active")
     if form is not None:
-        return lists.file(form, "projects", frame.api("GET", "/manage/projects", query=wanted).data, COLUMNS)
-    found = frame.api("GET", "/manage/projects", query={**wanted, **lists.place()})
+        return lists.stream(form, "projects", lists.parts("/manage/projects", wanted), COLUMNS)
+    found = lists.read("/manage/projects", {**wanted, **lists.place()})
     return frame.page(
         "projects/list.html",
         projects=found.data,
