@@ -25,7 +25,7 @@ from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.models import SignInRow
 from llm_proxy.db.session import writing
 from llm_proxy.errors import ManagementError
-from llm_proxy.settings import Settings
+from llm_proxy.settings import SignInSettings
 
 _LOG = logging.getLogger(__name__)
 _TABLE = SignInRow.__table__.c
@@ -74,17 +74,17 @@ class Config:
     roles: tuple[Entry, ...]
 
     @classmethod
-    def of(cls, settings: Settings) -> "Config | None":
+    def of(cls, settings: SignInSettings) -> "Config | None":
         """Read the settings; None: sign-in by OpenID is off. Raises ValueError for a wrong map."""
-        if settings.sign_in.oidc_issuer is None:
+        if settings.oidc_issuer is None:
             return None
         return cls(
-            issuer=settings.sign_in.oidc_issuer,
-            client_id=settings.sign_in.oidc_client_id or "",
-            client_secret=settings.sign_in.oidc_client_secret,
-            scopes=settings.sign_in.oidc_scopes,
-            role_claim=settings.sign_in.oidc_role_claim,
-            roles=role_map.parse(settings.sign_in.oidc_role_map or ""),
+            issuer=settings.oidc_issuer,
+            client_id=settings.oidc_client_id or "",
+            client_secret=settings.oidc_client_secret,
+            scopes=settings.oidc_scopes,
+            role_claim=settings.oidc_role_claim,
+            roles=role_map.parse(settings.oidc_role_map or ""),
         )
 
     def fingerprint(self) -> str:

@@ -61,7 +61,7 @@ def _redis_store(settings: Settings) -> RedisStore | None:
         if settings.cache.redis_url is not None:
             target = redisclient.parse_address(settings.cache.redis_url)
         else:
-            target = redisclient.target(settings)
+            target = redisclient.target(settings.redis)
     except ValueError as error:
         _log.warning("the cache's Redis address is none, answers are kept on this machine: expected %s", error)
         return None

@@ -90,7 +90,7 @@ class Proxy(Storage):
         """Makes events of exchanges."""
         return EventRecorder(
             self.publisher,
-            CaptureLimits.of(self.settings),
+            CaptureLimits.of(self.settings.events),
             is_required=self.settings.events.required,
         )
 
@@ -190,17 +190,17 @@ class Proxy(Storage):
             settlement=self.settlement,
             access=self.access,
             is_draining=lambda: self.phase() == "draining",
-            inspector=build_inspector(provider, settings),
+            inspector=build_inspector(provider, settings.server),
             limits=self.limits,
             steps=steps,
             admission=self.admission,
             budgets=self.budgets,
             cache=self._response_source(lane),
             tap_factories=(self.recorder.tap, self.usage_recorder.tap),
-            request_fields=build_request_fields(provider, settings),
+            request_fields=build_request_fields(provider, settings.upstream),
             upstream=self.upstream if lane.is_default else build_upstream(provider),
             timeouts=build_timeouts(provider),
-            cors=build_cors(provider, settings),
+            cors=build_cors(provider, settings.server),
             render=partial(self._render, shape=provider.error_shape),
             max_request_bytes=settings.server.max_request_size_bytes,
             sockets=self._build_sockets(lane, steps),
@@ -228,7 +228,7 @@ class Proxy(Storage):
             steps=steps,
             admission=self.admission,
             budgets=self.budgets,
-            inspector=build_inspector(provider, settings),
+            inspector=build_inspector(provider, settings.server),
             tap_factories=(self.recorder.tap, self.usage_recorder.tap),
             refuses_unseen=settings.tokens.budgets_refuse_unseen,
         )

@@ -93,12 +93,12 @@ class Storage:
     @cached_property
     def engine(self) -> Engine:
         """The database; no connection is opened here."""
-        return create_engine(self.settings)
+        return create_engine(self.settings.storage)
 
     @cached_property
     def ring(self) -> KeyRing:
         """The keys that provider keys are sealed under."""
-        return KeyRing.of(self.settings)
+        return KeyRing.of(self.settings.storage)
 
     @cached_property
     def health(self) -> DatabaseHealth:
@@ -165,12 +165,12 @@ class Storage:
     @cached_property
     def gate(self) -> Gate:
         """Admits the callers of the management plane."""
-        return Gate.of(self.settings, self.key_directory, self.failures)
+        return Gate.of(self.settings.operation, self.key_directory, self.failures)
 
     @cached_property
     def sign_in(self) -> SignIn:
         """Begins sessions of people."""
-        config = Config.of(self.settings)
+        config = Config.of(self.settings.sign_in)
         oidc = None if config is None else OidcSignIn(config, self.engine)
         return SignIn(self.gate, oidc, takes_secrets=not self.settings.sign_in.oidc_only)
 
@@ -206,7 +206,7 @@ class Storage:
     @cached_property
     def limits(self) -> LimitGate:
         """Windows of requests; without a limit they cost a look at four attributes."""
-        return LimitGate(self.settings, LimitsOfMachine(shared_dir.shared()), self._shared_limits)
+        return LimitGate(self.settings.limits, LimitsOfMachine(shared_dir.shared()), self._shared_limits)
 
     @cached_property
     def failures(self) -> Failures:
@@ -220,12 +220,12 @@ class Storage:
             return None
         observe = metrics.redis_duration["limit"].observe
         prefix = settings.limits.distributed_prefix
-        return LimitsInRedis(redisclient.target(settings), prefix, observe=observe)
+        return LimitsInRedis(redisclient.target(settings.redis), prefix, observe=observe)
 
     @cached_property
     def prices(self) -> Prices:
         """The price list. Raises PricesFault."""
-        return load_prices(self.settings)
+        return load_prices(self.settings.tokens)
 
     @cached_property
     def rollup(self) -> Rollup:

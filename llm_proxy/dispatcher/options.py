@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from llm_proxy.dispatcher.backends import UnknownBackend, backend_class
 from llm_proxy.redisclient import RedisTarget, target
-from llm_proxy.settings import Settings
+from llm_proxy.settings import DispatcherSettings, Settings
 from llm_proxy.settings.declare import ListenAddress
 
 IN_MEMORY = "a dispatcher cannot read the in-memory bus: set LLM_PROXY_EVENT_BUS to redis-streams or redis"
@@ -72,9 +72,9 @@ def options(settings: Settings, *, needs_bus: bool = True) -> Options:
     faults = []
     if needs_bus and settings.events.bus == "in-memory":
         faults.append(IN_MEMORY)
-    faults += _service_faults(settings)
+    faults += _service_faults(settings.dispatcher)
     try:
-        where = target(settings)
+        where = target(settings.redis)
     except ValueError as exc:
         faults.append(f"REDIS_ADDR: expected {exc}")
     if faults:
@@ -91,7 +91,7 @@ def options(settings: Settings, *, needs_bus: bool = True) -> Options:
         read_count=settings.events.stream_batch_size,
         trims=settings.events.stream_trim_acked,
         service=settings.dispatcher.service,
-        endpoint=endpoint(settings),
+        endpoint=endpoint(settings.dispatcher),
         api_key=settings.dispatcher.api_key,
         buffer=settings.dispatcher.buffer,
         buffer_bytes=settings.dispatcher.buffer_bytes,
@@ -116,23 +116,23 @@ def options(settings: Settings, *, needs_bus: bool = True) -> Options:
     )
 
 
-def endpoint(settings: Settings) -> str:
+def endpoint(settings: DispatcherSettings) -> str:
     """DISPATCHER_ENDPOINT, else LLM_PROXY_ENDPOINT, else the service's own."""
-    asked = settings.dispatcher.endpoint or settings.dispatcher.fallback_endpoint
-    return asked or backend_class(settings.dispatcher.service).default_endpoint
+    asked = settings.endpoint or settings.fallback_endpoint
+    return asked or backend_class(settings.service).default_endpoint
 
 
-def _service_faults(settings: Settings) -> list[str]:
+def _service_faults(settings: DispatcherSettings) -> list[str]:
     try:
-        found = backend_class(settings.dispatcher.service)
+        found = backend_class(settings.service)
     except UnknownBackend as exc:
         return [str(exc)]
     faults = []
-    if found.needs_key and not settings.dispatcher.api_key:
-        faults.append(f"LLM_PROXY_API_KEY: the service {settings.dispatcher.service} requires an API key")
+    if found.needs_key and not settings.api_key:
+        faults.append(f"LLM_PROXY_API_KEY: the service {settings.service} requires an API key")
     where = endpoint(settings)
     if found.is_http and not re.match(r"https?://[^\s/]+", where):
-        faults.append(f"DISPATCHER_ENDPOINT: expected a URL for the service {settings.dispatcher.service}")
+        faults.append(f"DISPATCHER_ENDPOINT: expected a URL for the service {settings.service}")
     return faults
 
 

@@ -18,7 +18,7 @@ def make_bus(settings: Settings, count_lost: Callable[[int], None]) -> Bus:
     """The producer's end of LLM_PROXY_EVENT_BUS; nothing is connected yet."""
     if settings.events.bus == "in-memory":
         return MemoryBus()
-    client = redisclient.connect(redisclient.target(settings), max_connections=4)
+    client = redisclient.connect(redisclient.target(settings.redis), max_connections=4)
     if settings.events.bus == "redis":
         return ListBus(client, settings.events.list_key, settings.events.stream_max_len, count_lost)
     return StreamBus(client, settings.events.stream_key, settings.events.stream_max_len)

@@ -16,7 +16,7 @@ from llm_proxy.forwarding.turns import TurnDesk
 from llm_proxy.limits.seats import Seats
 from llm_proxy.providers import ParameterRules, Provider
 from llm_proxy.runtime import shared_dir
-from llm_proxy.settings import Settings
+from llm_proxy.settings import ServerSettings, Settings, UpstreamSettings
 from llm_proxy.transport import Options, Timeouts, Upstream
 
 
@@ -61,36 +61,36 @@ def build_timeouts(provider: Provider) -> Timeouts:
     return Timeouts(limits.connect_s, limits.first_byte_s, limits.idle_s, limits.total_s)
 
 
-def build_inspector(provider: Provider, settings: Settings) -> Inspector:
+def build_inspector(provider: Provider, settings: ServerSettings) -> Inspector:
     """Return the reader of request bodies, with the provider's parameter rules."""
     return Inspector(
         ParameterRules(provider.param_whitelist),
-        max_request_bytes=settings.server.max_request_size_bytes,
-        max_inspected_bytes=settings.server.max_inspected_body_bytes,
-        allows_streams=settings.server.enable_streaming,
-        max_held_bodies_bytes=settings.server.max_held_bodies_bytes,
-        held_timeout_s=settings.server.held_body_timeout_s,
+        max_request_bytes=settings.max_request_size_bytes,
+        max_inspected_bytes=settings.max_inspected_body_bytes,
+        allows_streams=settings.enable_streaming,
+        max_held_bodies_bytes=settings.max_held_bodies_bytes,
+        held_timeout_s=settings.held_body_timeout_s,
     )
 
 
-def build_cors(provider: Provider, settings: Settings) -> Cors:
+def build_cors(provider: Provider, settings: ServerSettings) -> Cors:
     """Return the maker of the fields that browsers need."""
     return Cors(
         provider.allowed_origins,
-        origins=settings.server.cors_allowed_origins,
-        methods=settings.server.cors_allowed_methods,
-        headers=settings.server.cors_allowed_headers,
-        max_age_s=settings.server.cors_max_age_s,
+        origins=settings.cors_allowed_origins,
+        methods=settings.cors_allowed_methods,
+        headers=settings.cors_allowed_headers,
+        max_age_s=settings.cors_max_age_s,
     )
 
 
-def build_request_fields(provider: Provider, settings: Settings) -> RequestFields:
+def build_request_fields(provider: Provider, settings: UpstreamSettings) -> RequestFields:
     """Return the maker of the fields that the provider gets."""
     return RequestFields(
         host=provider.host,
         auth_header=provider.auth_header,
         credential_prefix=provider.credential_prefix,
-        proxy_version=__version__ if settings.upstream.proxy_headers else None,
+        proxy_version=__version__ if settings.proxy_headers else None,
         client_auth=provider.client_auth,
         is_beside=provider.is_beside,
     )

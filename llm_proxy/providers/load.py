@@ -51,7 +51,7 @@ def load_provider(settings: Settings) -> LoadedProvider:
     document = _document(content, source)
     packaged = _with_packaged(document, settings.upstream.providers or (), is_own=source != PACKAGED)
     _set_urls(document, settings.upstream.provider_urls or ())
-    file = parse(document, _defaults(settings), findings)
+    file = parse(document, _defaults(settings.upstream), findings)
     warnings = [f"{source}: {line}" for line in findings.warnings]
     if findings.faults:
         raise ProviderFileError([f"{source}: {line}" for line in findings.faults])
@@ -142,15 +142,15 @@ def _document(content: str, source: str) -> Any:
         raise ProviderFileError([f"{source}: not YAML: {' '.join(str(exc).split())[:200]}"]) from None
 
 
-def _defaults(settings: Settings) -> Defaults:
+def _defaults(settings: UpstreamSettings) -> Defaults:
     usual = UpstreamSettings().first_byte_timeout_s
     infinity = float("inf")
     return Defaults(
-        connect_s=settings.upstream.connect_timeout_s or infinity,
-        first_byte_s=settings.upstream.first_byte_timeout_s or infinity,
-        idle_s=settings.upstream.idle_timeout_s or infinity,
-        request_timeout_s=settings.upstream.request_timeout_s,
-        is_first_byte_set=settings.upstream.first_byte_timeout_s != usual,
+        connect_s=settings.connect_timeout_s or infinity,
+        first_byte_s=settings.first_byte_timeout_s or infinity,
+        idle_s=settings.idle_timeout_s or infinity,
+        request_timeout_s=settings.request_timeout_s,
+        is_first_byte_set=settings.first_byte_timeout_s != usual,
     )
 
 

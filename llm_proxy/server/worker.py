@@ -47,7 +47,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         loaded = handed_over()
-        self.limits = Limits() if loaded is None else Limits.of(loaded.settings)
+        self.limits = Limits() if loaded is None else Limits.of(loaded.settings.server)
         self.report_descriptor = os.memfd_create("llm-proxy-worker")
         os.ftruncate(self.report_descriptor, mmap.PAGESIZE)
         self.shared = mmap.mmap(self.report_descriptor, mmap.PAGESIZE)  # the master sees what the worker writes

@@ -21,7 +21,7 @@ MOST_REVOKED = 200  # ids of one call; all of them stand in its audit record
 
 def routes(bp: Blueprint, services: Services) -> None:
     """Add the routes."""
-    defaults = TokenDefaults.of(services().settings)
+    defaults = TokenDefaults.of(services().settings.tokens)
 
     def index() -> Response:
         """200 with an array; 400 names the parameter."""
