@@ -4,11 +4,11 @@ import os
 import re
 import socket
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from llm_proxy.dispatcher.backends import UnknownBackend, backend_class
 from llm_proxy.redisclient import RedisTarget, target
-from llm_proxy.settings import DispatcherSettings, Settings
-from llm_proxy.settings.declare import ListenAddress
+from llm_proxy.settings import DispatcherSettings, EventSettings, Settings
 
 IN_MEMORY = "a dispatcher cannot read the in-memory bus: set LLM_PROXY_EVENT_BUS to redis-streams or redis"
 
@@ -19,39 +19,25 @@ class OptionsError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """A dispatcher's configuration."""
+    """The settings of a dispatcher, with what follows from several of them."""
 
-    bus: str
+    dispatcher: DispatcherSettings
+    events: EventSettings
     redis: RedisTarget
-    key: str  # of the stream or the list
-    group: str
-    consumer: str
-    block_s: float
-    claim_s: float
-    read_count: int
-    trims: bool
-    service: str
     endpoint: str
-    api_key: str | None
-    buffer: int
-    buffer_bytes: int
-    batch_size: int
-    flush_interval_s: float
-    retry_attempts: int
-    retry_backoff_s: float
-    timeout_s: float
-    concurrency: int
-    health_addr: ListenAddress | None
-    is_verbose: bool
-    methods: frozenset[str]
-    max_deliveries: int
-    dead_letter_max_len: int
-    shutdown_timeout_s: float
-    estimates_tokens: bool
-    tiktoken_dir: str | None
-    file_max_bytes: int
-    keeps_binary: bool
+    consumer: str
+    tiktoken_dir: Path | None
     once: bool = False
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the bus is the list."""
+        return self.events.bus == "redis"
+
+    @property
+    def key(self) -> str:
+        """Key of the bus: of the list or of the stream."""
+        return self.events.list_key if self.is_list else self.events.stream_key
 
     @property
     def dead_key(self) -> str:
@@ -64,7 +50,7 @@ class Options:
 
 
 def options(settings: Settings, *, needs_bus: bool = True) -> Options:
-    """The options that the settings amount to. Raises OptionsError.
+    """Return the options that the settings amount to. Raises OptionsError.
 
     Args:
         needs_bus: Whether events are to be read from the bus.
@@ -79,40 +65,13 @@ def options(settings: Settings, *, needs_bus: bool = True) -> Options:
         faults.append(f"REDIS_ADDR: expected {exc}")
     if faults:
         raise OptionsError("\n".join(faults))
-    is_list = settings.events.bus == "redis"
     return Options(
-        bus=settings.events.bus,
+        dispatcher=settings.dispatcher,
+        events=settings.events,
         redis=where,
-        key=settings.events.list_key if is_list else settings.events.stream_key,
-        group=settings.events.consumer_group,
-        consumer=settings.events.consumer_name or _made_up_name(settings.dispatcher.service),
-        block_s=settings.events.stream_block_time_s,
-        claim_s=settings.events.stream_claim_time_s,
-        read_count=settings.events.stream_batch_size,
-        trims=settings.events.stream_trim_acked,
-        service=settings.dispatcher.service,
         endpoint=endpoint(settings.dispatcher),
-        api_key=settings.dispatcher.api_key,
-        buffer=settings.dispatcher.buffer,
-        buffer_bytes=settings.dispatcher.buffer_bytes,
-        batch_size=settings.dispatcher.batch_size,
-        flush_interval_s=settings.dispatcher.flush_interval_s,
-        retry_attempts=settings.dispatcher.retry_attempts,
-        retry_backoff_s=settings.dispatcher.retry_backoff_s,
-        timeout_s=settings.dispatcher.timeout_s,
-        concurrency=settings.dispatcher.concurrency,
-        health_addr=settings.dispatcher.health_addr,
-        is_verbose=settings.dispatcher.verbose,
-        methods=frozenset(method.upper() for method in settings.dispatcher.methods),
-        max_deliveries=settings.dispatcher.max_deliveries,
-        dead_letter_max_len=settings.dispatcher.dead_letter_max_len,
-        shutdown_timeout_s=settings.dispatcher.shutdown_timeout_s,
-        estimates_tokens=settings.dispatcher.estimate_tokens,
-        tiktoken_dir=str(settings.tokens.tiktoken_cache_dir)
-        if settings.tokens.tiktoken_cache_dir is not None
-        else None,
-        file_max_bytes=settings.dispatcher.file_max_bytes,
-        keeps_binary=settings.events.log_binary_responses,
+        consumer=settings.events.consumer_name or _made_up_name(settings.dispatcher.service),
+        tiktoken_dir=settings.tokens.tiktoken_cache_dir,
     )
 
 

@@ -1,11 +1,10 @@
 """Building the pipeline's parts from the settings and the provider file."""
 
-import math
 from collections.abc import Callable
 from datetime import datetime
 
 from llm_proxy import __version__
-from llm_proxy.forwarding.breaker import BreakerLimits, CircuitBreaker, ConcurrencyLimit, slot_limit
+from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit, slot_limit
 from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
@@ -30,15 +29,10 @@ def build_lane(
     has_neighbours: bool = False,
 ) -> Lane:
     """Return a provider's lane: its slots and circuits are its own."""
-    limits = BreakerLimits(
-        failures=settings.upstream.circuit_breaker_failures,
-        open_s=settings.upstream.circuit_breaker_open_s,
-        window_s=settings.upstream.circuit_breaker_window_s or math.inf,
-    )
     return Lane(
         provider,
         slots=ConcurrencyLimit(slot_limit(settings.server.max_concurrent_requests, workers, worker_connections)),
-        breaker=CircuitBreaker(limits),
+        breaker=CircuitBreaker(settings.upstream),
         is_default=is_default,
         has_neighbours=has_neighbours,
     )

@@ -181,7 +181,7 @@ class World:
         self.is_draining = False
         self.registry, self.slots = ExchangeRegistry(), ConcurrencyLimit(1)
         self.breaker_s = 0.0
-        self.breaker = CircuitBreaker(now=lambda: self.breaker_s)
+        self.breaker = CircuitBreaker(settings.upstream, lambda: self.breaker_s)
         access = logs.AccessLog("error")
         settlement = Settlement(
             self.registry,
