@@ -4,7 +4,11 @@ Everything comes from Settings; options on gunicorn's command line win, but for 
 hooks run in the master: faults end the start with one line each, and a dead worker's metrics are added up.
 """
 
-from gevent import monkey
+import gc
+
+gc.disable()  # until the application is imported, see server/loaded_code.py
+
+from gevent import monkey  # noqa: E402
 
 monkey.patch_all()  # before anything is imported that keeps a reference to what is patched
 

@@ -1,8 +1,11 @@
 """The cache that the settings ask for."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from gevent import monkey
 from sqlalchemy import Engine
@@ -14,11 +17,13 @@ from llm_proxy.cache.marks import Marks
 from llm_proxy.cache.memory import MemoryStore
 from llm_proxy.cache.policy import Rules
 from llm_proxy.cache.purges import Purges, PurgeTable
-from llm_proxy.cache.redis import LOOK_UP_LIMIT_S, RedisStore
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import Store
 from llm_proxy.runtime import shared_dir
 from llm_proxy.settings import Settings
+
+if TYPE_CHECKING:
+    from llm_proxy.cache.redis import RedisStore
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +70,8 @@ def _redis_store(settings: Settings) -> RedisStore | None:
     except ValueError as error:
         _log.warning("the cache's Redis address is none, answers are kept on this machine: expected %s", error)
         return None
+    from llm_proxy.cache.redis import LOOK_UP_LIMIT_S, RedisStore
+
     connect = partial(redisclient.connect, target, max_connections=settings.cache.redis_pool_size)
     # The whole look-up has its own bound where sockets are gevent's; elsewhere each of its two reads gets a half.
     quick_s = LOOK_UP_LIMIT_S if monkey.is_module_patched("socket") else LOOK_UP_LIMIT_S / 2

@@ -219,14 +219,14 @@ def _letters(ctx: click.Context) -> Iterator[Any]:
     """The dead letters of the bus. Redis' errors become exit code 2."""
     from llm_proxy.dispatcher.options import OptionsError, options
     from llm_proxy.dispatcher.process import make_dead_letters
-    from llm_proxy.redisclient import UNREACHABLE
+    from llm_proxy.redisclient import unreachable
 
     group = ctx.find_object(dict) or {}
     try:
         yield make_dead_letters(options(settings(**{**group, "DISPATCHER_SERVICE": "file"})))
     except OptionsError as exc:
         raise CommandError(str(exc)) from None
-    except UNREACHABLE as exc:
+    except unreachable() as exc:
         raise NetworkError(f"Redis does not answer: {type(exc).__name__}") from None
 
 

@@ -55,7 +55,7 @@ def tail(
 ) -> None:
     """Show events as they come, until Ctrl-C."""
     from llm_proxy.events.following import follow_file, follow_list, follow_stream
-    from llm_proxy.redisclient import UNREACHABLE
+    from llm_proxy.redisclient import unreachable
 
     found = settings()
     wanted = _filter(project_id, status, path)
@@ -75,7 +75,7 @@ def tail(
             if wanted(event):
                 click.echo(_json_line(event) if is_json else _line(event))
                 sys.stdout.flush()
-    except UNREACHABLE as exc:
+    except unreachable() as exc:
         if isinstance(exc, FileNotFoundError):
             raise CommandError(f"{file} is not there") from None
         raise NetworkError(f"Redis does not answer: {type(exc).__name__}") from None
@@ -167,7 +167,7 @@ def replay(
     from llm_proxy.dispatcher.backends.base import BackendError
     from llm_proxy.dispatcher.options import OptionsError, options
     from llm_proxy.dispatcher.replay import Replay
-    from llm_proxy.redisclient import UNREACHABLE
+    from llm_proxy.redisclient import unreachable
 
     flags = {
         "DISPATCHER_SERVICE": service,
@@ -184,7 +184,7 @@ def replay(
             done = run.deliver(_past(found, file, since, until))
     except (OptionsError, BackendError) as exc:
         raise CommandError(str(exc)) from None
-    except UNREACHABLE as exc:
+    except unreachable() as exc:
         if file is not None:
             raise CommandError(f"{file} cannot be read") from None
         raise NetworkError(f"Redis does not answer: {type(exc).__name__}") from None

@@ -4,7 +4,10 @@ Keeps `.env` and two projects, migrates, starts the server (and, without a provi
 what a first request needs, and stops all of it on Ctrl-C.
 """
 
+from __future__ import annotations
+
 import argparse
+import gc
 import json
 import os
 import signal
@@ -14,26 +17,23 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from sqlalchemy import select
 
 from llm_proxy.cli import envfile, output
-from llm_proxy.cli.direct import DirectClient
 from llm_proxy.cli.environment import load_settings
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.first_steps import first_request, missing_secrets
 from llm_proxy.cli.listening import place, require_free
 from llm_proxy.cli.processes import Children, wait_until_ready
 from llm_proxy.cli.serve import gunicorn_command
-from llm_proxy.crypto import UnopenableValue
-from llm_proxy.db.models import ProjectRow
-from llm_proxy.db.session import reading
 from llm_proxy.preflight import StartRefused, check, prepare
 from llm_proxy.providers import load_provider
 from llm_proxy.settings import Loaded, Settings
-from llm_proxy_simulator.kinds import KINDS
+
+if TYPE_CHECKING:
+    from llm_proxy.cli.direct import DirectClient
 
 _ENV_FILE = Path(".env")
 _STATE_FILE = Path("data/up.json")  # the last run's token, for its owner alone, as .env holds the management token
@@ -60,9 +60,9 @@ class _Stopped(BaseException):
 def main(words: Sequence[str] | None = None) -> NoReturn:
     """Run; ends with 0 when it was asked to stop, 1 with one line on stderr when it cannot go on."""
     parser = argparse.ArgumentParser(prog="bin/up")
-    kinds = [kind for kind in KINDS if kind != _DEFAULT_KIND]
-    parser.add_argument("--provider", action="append", default=[], choices=kinds, help="simulate this one beside")
+    parser.add_argument("--provider", action="append", default=[], type=_kind, help="simulate this one beside")
     beside = list(dict.fromkeys(parser.parse_args(words).provider))
+    gc.disable()  # this process makes hardly any garbage, and what it imports is worth no look
     children = Children()
     code = 1
     try:
@@ -82,6 +82,16 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
             signal.signal(number, children.hurry)
         children.stop()
     sys.exit(code)
+
+
+def _kind(name: str) -> str:
+    """Check the name of a provider that can be simulated beside the default one."""
+    from llm_proxy_simulator.kinds import KINDS
+
+    kinds = [kind for kind in KINDS if kind != _DEFAULT_KIND]
+    if name not in kinds:
+        raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(map(repr, kinds))})")
+    return name
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -175,6 +185,8 @@ def _ready_token(settings: Settings, is_simulated: bool, beside: Sequence[str]) 
 
     Return the last run's token while it works for this project, else a new one.
     """
+    from llm_proxy.cli.direct import DirectClient  # the whole application, imported while the server starts
+
     with DirectClient(settings) as client:
         projects = {project["name"]: project for project in client.call("GET", "/manage/projects")}
         _keep_default(client, projects.get("default"), settings.commands.openai_api_key)
@@ -248,6 +260,12 @@ def _keep_default(client: DirectClient, project: Mapping[str, Any] | None, key: 
 
 def _stored_key(client: DirectClient, project_id: str) -> str | None:
     """The project's key in clear; None when it does not open."""
+    from sqlalchemy import select
+
+    from llm_proxy.crypto import UnopenableValue
+    from llm_proxy.db.models import ProjectRow
+    from llm_proxy.db.session import reading
+
     services = client.services
     with reading(services.engine) as connection:
         sealed = connection.execute(select(ProjectRow.api_key).where(ProjectRow.id == project_id)).scalar_one()

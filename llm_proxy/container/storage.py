@@ -1,8 +1,11 @@
 """The parts of a process that keep and read what lasts: database, tokens, quotas, audit, usage, limits."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from datetime import date
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
@@ -30,7 +33,6 @@ from llm_proxy.formats.tokens import Estimator
 from llm_proxy.limits.failures import Failures
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
-from llm_proxy.limits.redis import RedisStore as LimitsInRedis
 from llm_proxy.operations.bus_state import BusState
 from llm_proxy.operations.findings import Findings
 from llm_proxy.operations.outcome_log import OutcomeLog
@@ -48,6 +50,9 @@ from llm_proxy.usage.meter import Meter
 from llm_proxy.usage.prices import Prices, load_prices
 from llm_proxy.usage.query import UsageLog
 from llm_proxy.usage.rollup import Rollup
+
+if TYPE_CHECKING:
+    from llm_proxy.limits.redis import RedisStore as LimitsInRedis
 
 
 class Storage:
@@ -218,6 +223,8 @@ class Storage:
         settings = self.settings
         if not settings.limits.distributed_enabled:
             return None
+        from llm_proxy.limits.redis import RedisStore as LimitsInRedis
+
         observe = metrics.redis_duration["limit"].observe
         prefix = settings.limits.distributed_prefix
         return LimitsInRedis(redisclient.target(settings.redis), prefix, observe=observe)

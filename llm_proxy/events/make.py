@@ -8,8 +8,6 @@ from llm_proxy.events.file_sink import FileSink
 from llm_proxy.events.memory import MemoryBus
 from llm_proxy.events.publisher import Publisher
 from llm_proxy.events.queueing import Counters
-from llm_proxy.events.redis_list import ListBus
-from llm_proxy.events.redis_streams import StreamBus
 from llm_proxy.events.spool import Spool, spool_folder
 from llm_proxy.settings import Settings
 
@@ -18,6 +16,9 @@ def make_bus(settings: Settings, count_lost: Callable[[int], None]) -> Bus:
     """The producer's end of LLM_PROXY_EVENT_BUS; nothing is connected yet."""
     if settings.events.bus == "in-memory":
         return MemoryBus()
+    from llm_proxy.events.redis_list import ListBus
+    from llm_proxy.events.redis_streams import StreamBus
+
     client = redisclient.connect(redisclient.target(settings.redis), max_connections=4)
     if settings.events.bus == "redis":
         return ListBus(client, settings.events.list_key, settings.events.stream_max_len, count_lost)

@@ -11,7 +11,7 @@ from llm_proxy.errors import RateLimitExceeded, ServiceUnavailable
 from llm_proxy.limits.window import Count, Store, Verdict, Window, retry_after_s, used
 from llm_proxy.model.addresses import counted_as
 from llm_proxy.model.token import TokenSnapshot
-from llm_proxy.redisclient import UNREACHABLE
+from llm_proxy.redisclient import unreachable
 from llm_proxy.settings import LimitSettings
 
 PROBE_S = 5.0
@@ -26,7 +26,7 @@ class Shared(Store, Protocol):
     """A store that may be unavailable."""
 
     def ping(self) -> None:
-        """Raises redisclient.UNREACHABLE."""
+        """Raises redisclient.unreachable()."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -121,7 +121,7 @@ class LimitGate:
             try:
                 self._shared.add(windows)
                 self._reached()
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 self._lost(exc)
 
     def readiness(self) -> str | None:
@@ -134,7 +134,7 @@ class LimitGate:
             try:
                 self._shared.ping()
                 self._reached()
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 self._lost(exc)
         since = self._down_since
         return "redis" if since is not None and now - since >= UNREADY_S else None
@@ -161,7 +161,7 @@ class LimitGate:
         if self._may_ask():
             try:
                 verdict = self._shared.take(windows)
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 self._lost(exc)
             else:
                 self._reached()

@@ -1,18 +1,19 @@
 """The event bus as it is seen from the server: length, lag of the consumers, and dead letters."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-from redis.client import Redis
+from typing import TYPE_CHECKING, Any
 
 from llm_proxy import redisclient
-from llm_proxy.events.dead_letters import DeadLetter, DeadLetters
-from llm_proxy.events.list_source import EVER_JOINED
-from llm_proxy.events.redis_list import ListKeys
-from llm_proxy.events.redis_streams import group_states, text, undelivered
-from llm_proxy.redisclient import UNREACHABLE, command
+from llm_proxy.redisclient import command, text, unreachable
 from llm_proxy.settings import Settings
+
+if TYPE_CHECKING:  # redis-py is imported where the bus is in Redis
+    from redis.client import Redis
+
+    from llm_proxy.events.dead_letters import DeadLetter, DeadLetters
 
 _MOST_COUNTED = 10_000
 _TIMEOUT_S = 2.0
@@ -51,6 +52,8 @@ class BusState:
         """Give the dead letters. Raises NoBus, BusUnavailable."""
         if self._settings.events.bus == "in-memory":
             raise NoBus
+        from llm_proxy.events.dead_letters import DeadLetters
+
         most = self._settings.dispatcher.dead_letter_max_len
         with self._client() as client:
             yield DeadLetters(client, f"{self._key}:dead", bus_key=self._key, is_list=self._is_list, max_len=most)
@@ -60,7 +63,7 @@ class BusState:
         client = redisclient.connect(redisclient.target(self._settings.redis), timeout_s=_TIMEOUT_S)
         try:
             yield client
-        except UNREACHABLE as error:
+        except unreachable() as error:
             raise BusUnavailable from error
         finally:
             client.close()
@@ -81,6 +84,8 @@ def facts_of(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _of_stream(client: Redis, key: str) -> dict[str, Any]:
+    from llm_proxy.events.redis_streams import group_states, undelivered
+
     length = int(command(client, "XLEN", key))
     consumers = [
         {
@@ -95,6 +100,9 @@ def _of_stream(client: Redis, key: str) -> dict[str, Any]:
 
 
 def _of_list(client: Redis, key: str) -> dict[str, Any]:
+    from llm_proxy.events.list_source import EVER_JOINED
+    from llm_proxy.events.redis_list import ListKeys
+
     keys = ListKeys(key)
     names = sorted(text(name) for name in command(client, "SMEMBERS", keys.consumers))
     length = int(command(client, "LLEN", key))

@@ -16,7 +16,7 @@ from llm_proxy import redisclient
 from llm_proxy.events.event import Event
 from llm_proxy.events.following import follow_list, follow_stream, parse
 from llm_proxy.events.memory import MemoryBus
-from llm_proxy.redisclient import UNREACHABLE
+from llm_proxy.redisclient import unreachable
 from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.runtime.peers import Peers, Subscription
 from llm_proxy.settings import Settings
@@ -121,7 +121,7 @@ class Tails:
                 try:
                     for event in follow(client, key, 0):
                         put(shown_of(event))
-                except UNREACHABLE:
+                except unreachable():
                     gevent.sleep(TICK_S)
         finally:
             client.close()

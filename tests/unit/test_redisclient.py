@@ -49,7 +49,7 @@ def test_the_password_of_a_url_is_decoded_and_never_shown() -> None:
 def test_a_client_does_not_retry_by_itself() -> None:
     """redis-py's own back-off would hold a request for seconds."""
     client = redisclient.connect(redisclient.parse_address("127.0.0.1:1"))
-    with pytest.raises(redisclient.UNREACHABLE):
+    with pytest.raises(redisclient.unreachable()):
         client.ping()
     retry = client.get_retry()
     assert retry is not None

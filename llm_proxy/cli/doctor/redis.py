@@ -9,7 +9,7 @@ from redis.client import Redis
 
 from llm_proxy.cli.doctor.finding import Finding, Patient, fault, good, warning
 from llm_proxy.cli.doctor.skew import compare
-from llm_proxy.redisclient import UNREACHABLE, command, connect, target
+from llm_proxy.redisclient import command, connect, target, unreachable
 from llm_proxy.settings import Settings
 
 _TIMEOUT_S = 3.0
@@ -43,7 +43,7 @@ def redis(patient: Patient) -> Iterator[Finding]:
         return
     try:
         yield from _connected(client, uses)
-    except UNREACHABLE as exc:
+    except unreachable() as exc:
         yield cause(exc)
     finally:
         client.close()
