@@ -45,7 +45,7 @@ class Options:
         return f"{self.key}:dead"
 
     def once_only(self) -> "Options":
-        """The same, but ending when nothing is left."""
+        """Return the same, but ending when nothing is left."""
         return replace(self, once=True)
 
 
@@ -96,5 +96,5 @@ def _service_faults(settings: DispatcherSettings) -> list[str]:
 
 
 def _made_up_name(service: str) -> str:
-    """Unique to a process."""
+    """Return a name unique to a process."""
     return f"dispatcher-{service}-{socket.gethostname()}-{os.getpid()}"
