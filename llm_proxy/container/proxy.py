@@ -104,7 +104,7 @@ class Proxy(Storage):
         """The exchanges that run in this worker."""
         registry = ExchangeRegistry()
         if self.settings.tokens.revoke_cuts_streams:
-            self.admission.cut_streams(
+            self.quota.cut_streams(
                 registry.streaming_tokens,
                 registry.cut_streams_of,
                 with_project=self.settings.tokens.enforce_project_active,
@@ -155,7 +155,7 @@ class Proxy(Storage):
             *audits,
             AccessReporter(self.access).report,
         ]
-        return Settlement(self.exchanges, admission=self.admission, reporters=reporters)
+        return Settlement(self.exchanges, quota=self.quota, reporters=reporters)
 
     def _response_source(self, lane: Lane) -> ResponseSource:
         """Return the cache as the pipeline of one provider uses it."""
@@ -193,7 +193,7 @@ class Proxy(Storage):
             inspector=build_inspector(provider, settings.server),
             limits=self.limits,
             steps=steps,
-            admission=self.admission,
+            quota=self.quota,
             budgets=self.budgets,
             cache=self._response_source(lane),
             tap_factories=(self.recorder.tap, self.usage_recorder.tap),
@@ -211,7 +211,7 @@ class Proxy(Storage):
         return TokenSteps(
             lane,
             directory=self.directory,
-            admission=self.admission,
+            quota=self.quota,
             limits=self.limits,
             budgets=self.budgets,
             enforces_project=self.settings.tokens.enforce_project_active,
@@ -226,7 +226,7 @@ class Proxy(Storage):
             registry=self.exchanges,
             settlement=self.settlement,
             steps=steps,
-            admission=self.admission,
+            quota=self.quota,
             budgets=self.budgets,
             inspector=build_inspector(provider, settings.server),
             tap_factories=(self.recorder.tap, self.usage_recorder.tap),
@@ -235,7 +235,7 @@ class Proxy(Storage):
         sockets = build_sockets(
             provider, settings, desk, is_draining=lambda: self.phase() == "draining", now=self.health.now
         )
-        self.admission.watch_sockets(sockets.tokens, sockets.seen)
+        self.quota.watch_sockets(sockets.tokens, sockets.seen)
         return sockets
 
     @cached_property

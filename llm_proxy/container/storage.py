@@ -16,9 +16,10 @@ from llm_proxy.access.oidc import Config, OidcSignIn
 from llm_proxy.access.service import KeyService
 from llm_proxy.access.sessions import Sessions
 from llm_proxy.access.sign_in import SignIn
-from llm_proxy.accounting.admission import Admission
-from llm_proxy.accounting.leasing import STATEMENT_S, LeasedAdmission
+from llm_proxy.accounting.lease_slot import STATEMENT_S
+from llm_proxy.accounting.leased_quota import LeasedQuota
 from llm_proxy.accounting.ledger import root_of
+from llm_proxy.accounting.quota import Quota
 from llm_proxy.accounting.rows import DatabaseRows
 from llm_proxy.audit.query import AuditLog
 from llm_proxy.audit.writer import AuditWriter
@@ -121,13 +122,13 @@ class Storage:
         return TokenDirectory.of(self.statements, self.ring, self.settings, self.health)
 
     @cached_property
-    def admission(self) -> Admission:
+    def quota(self) -> Quota:
         """Charges requests."""
         settings, refresh = self.settings, self.directory.refresh
         beats = BareStatements(self.engine, 1, limit_s=STATEMENT_S, open_limit_s=1.0)  # must not queue behind requests
-        return LeasedAdmission(
+        return LeasedQuota(
             DatabaseRows(self.statements, refresh),
-            beat_rows=DatabaseRows(beats, refresh),
+            sync_rows=DatabaseRows(beats, refresh),
             root=root_of(settings),
             health=self.health,
             fresh_s=settings.tokens.cache_ttl_s,
@@ -303,4 +304,4 @@ class Storage:
 
     def _forget_token(self, token_id: str) -> None:
         self.directory.forget(token_id)
-        self.admission.forget(token_id)
+        self.quota.forget(token_id)

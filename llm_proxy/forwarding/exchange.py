@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from llm_proxy.accounting.admission import Unit
 from llm_proxy.accounting.outcomes import Row
+from llm_proxy.accounting.quota import Unit
 from llm_proxy.cache.lookup import Inquiry
 from llm_proxy.cache.policy import Wishes
 from llm_proxy.events.capture import Capture

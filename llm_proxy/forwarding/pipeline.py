@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from llm_proxy.accounting.admission import Admission
+from llm_proxy.accounting.quota import Quota
 from llm_proxy.cache.lookup import StoredResponse
 from llm_proxy.errors import (
     ClientConnectionError,
@@ -77,7 +77,7 @@ class Pipeline:
         inspector: Reads request bodies and knows the parameter rules.
         limits: The windows of requests.
         steps: Steps 9 to 12.
-        admission: Charges requests.
+        quota: Charges requests.
         budgets: Budgets of model tokens and money.
         cache: Stored responses.
         tap_factories: Make what watches the bytes of an exchange; each may refuse it.
@@ -102,7 +102,7 @@ class Pipeline:
         inspector: Inspector,
         limits: LimitGate,
         steps: TokenSteps,
-        admission: Admission,
+        quota: Quota,
         budgets: Budgets,
         cache: ResponseSource,
         tap_factories: Sequence[Callable[[Exchange], Tap]],
@@ -120,7 +120,7 @@ class Pipeline:
         self._origin, self._base_path = provider.origin, provider.base_path.encode("latin-1")
         self._registry, self._settlement, self._access = registry, settlement, access
         self._is_draining, self._inspector, self._limits = is_draining, inspector, limits
-        self._steps, self._admission, self._budgets, self._sockets = steps, admission, budgets, sockets
+        self._steps, self._quota, self._budgets, self._sockets = steps, quota, budgets, sockets
         self._cache = cache
         self._tap_factories, self._request_fields = tuple(tap_factories), request_fields
         self._upstream, self._timeouts = upstream, timeouts
@@ -244,7 +244,7 @@ class Pipeline:
             return None
         token = exchange.known_token
         if token.max_requests is not None:
-            self._admission.refund(self._admission.take(token))
+            self._quota.release(self._quota.reserve(token))
         exchange.served = row_of_hit(stored)
         return self._stored(exchange, stored)
 
@@ -257,7 +257,7 @@ class Pipeline:
         if not api_key:
             raise UpstreamAuthError
         forward = self._outgoing(exchange, body, api_key)
-        exchange.unit = self._admission.take(token)  # 16
+        exchange.unit = self._quota.reserve(token)  # 16
         exchange.dispatched()
         answer = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)  # 17
         forward.fields, forward.body = (
@@ -350,7 +350,7 @@ class Pipeline:
         exchange.response_started(answer.status, is_stream=is_stream)
         self._registry.open_streams += is_stream
         if exchange.unit is not None:
-            self._admission.sent(exchange.unit)
+            self._quota.commit(exchange.unit)
 
     def _add_own(self, exchange: Exchange, fields: Fields, instants: Fields) -> None:
         """Add the proxy's own fields of a response."""
