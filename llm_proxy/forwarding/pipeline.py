@@ -5,10 +5,9 @@ refuses raises the error that is rendered.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 from llm_proxy.accounting.quota import Quota
 from llm_proxy.cache.lookup import StoredResponse
@@ -36,6 +35,7 @@ from llm_proxy.forwarding.fields import (
 from llm_proxy.forwarding.handshake import SWITCHING, outgoing, upgraded
 from llm_proxy.forwarding.inspection import Body, Incoming, Inspector
 from llm_proxy.forwarding.lane import Lane
+from llm_proxy.forwarding.own_responses import Fields, OwnResponses, Reply
 from llm_proxy.forwarding.relay import Relay
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.request_checks import wants_websocket
@@ -50,19 +50,10 @@ from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
 from llm_proxy.usage.budgets import Budgets
 
-Fields = list[tuple[str, str]]
 NO_CONTENT_STATUSES = frozenset((204, 304))  # RFC 9110 §6.4.1
 _REPLACED = (REPLACED_WITH_CORRELATION,)
 _REPLACED_FOR_BROWSERS = (REPLACED_WITH_CORRELATION, REPLACED_WITH_ORIGIN)
 _log = logging.getLogger(__name__)
-
-
-class Reply(NamedTuple):
-    """The response to the client. `body` has a `close` where something has to be settled."""
-
-    status: str
-    fields: Fields
-    body: Iterable[bytes]
 
 
 class Pipeline:
@@ -124,7 +115,8 @@ class Pipeline:
         self._cache = cache
         self._tap_factories, self._request_fields = tuple(tap_factories), request_fields
         self._upstream, self._timeouts = upstream, timeouts
-        self._cors, self._render = cors, render
+        self._own = OwnResponses(cors, render)
+        self._add_own = self._own.add_fields
         self._limit = Limit(max_request_bytes)
         self._refuses_unseen = refuses_unseen
 
@@ -137,7 +129,7 @@ class Pipeline:
         if self._access.is_debug:
             self._log_start(request)
         if request.method == "OPTIONS" and not self._is_draining():
-            return self._preflight(request)  # step 3; not counted
+            return self._own.preflight(request)  # step 3; not counted
         exchange = self._begin(request)
         settle = self._settlement.settle
         try:
@@ -260,10 +252,7 @@ class Pipeline:
         exchange.unit = self._quota.reserve(token)  # 16
         exchange.dispatched()
         answer = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)  # 17
-        forward.fields, forward.body = (
-            [],
-            None,
-        )  # a long response must not hold its request
+        forward.fields, forward.body = [], None  # a long response must not hold its request
         try:
             return self._respond(exchange, answer)  # 18
         except BaseException:
@@ -352,17 +341,6 @@ class Pipeline:
         if exchange.unit is not None:
             self._quota.commit(exchange.unit)
 
-    def _add_own(self, exchange: Exchange, fields: Fields, instants: Fields) -> None:
-        """Add the proxy's own fields of a response."""
-        request = exchange.request
-        fields.append(("X-Proxy", "llm-proxy"))
-        fields += _ids(request)
-        fields += instants
-        fields += exchange.cache_fields
-        origin = request.values.get("ORIGIN")
-        if origin:
-            fields += self._cors.answer(origin)
-
     def _instead(self, exchange: Exchange, answer: Answer, stored: StoredResponse) -> Reply:
         """Return a stored response in place of the provider's: validated by it, or stale and better than its error."""
         if answer.status in NO_CONTENT_STATUSES:
@@ -387,26 +365,14 @@ class Pipeline:
         stored = self._cache.on_error(exchange, error)
         return None if stored is None else self._stored(exchange, stored, error)
 
-    def _preflight(self, request: ProxyRequest) -> Reply:
-        fields = _ids(request)
-        asked = request.values.get("ACCESS-CONTROL-REQUEST-HEADERS")
-        fields += self._cors.preflight(request.values.get("ORIGIN"), asked)
-        return Reply("204 No Content", fields, ())
-
     def _refuse(self, exchange: Exchange, error: LlmProxyError, *, cause: Exception | None = None) -> Reply:
-        status, fields, body = self._render(error)
-        fields += _ids(exchange.request)
-        fields += self._cors.answer(exchange.request.values.get("ORIGIN"))
+        status, fields, body = self._own.refusal(exchange.request, error)
         self._settlement.settle(exchange, cause or error, len(body))
         return Reply(status, fields, (body,))
 
     def _log_start(self, request: ProxyRequest) -> None:
         agent = request.values.get("USER-AGENT")
         self._access.started(method=request.method, path=request.path, client_ip=request.client_addr, user_agent=agent)
-
-
-def _ids(request: ProxyRequest) -> Fields:
-    return [("X-Request-ID", request.request_id), ("X-Correlation-ID", request.correlation_id)]
 
 
 def _incoming(request: ProxyRequest) -> Incoming:

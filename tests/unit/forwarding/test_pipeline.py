@@ -16,7 +16,8 @@ from llm_proxy.forwarding.exchange import ExchangeRegistry
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
 from llm_proxy.forwarding.lane import Lane
-from llm_proxy.forwarding.pipeline import Pipeline, Reply
+from llm_proxy.forwarding.own_responses import Reply
+from llm_proxy.forwarding.pipeline import Pipeline
 from llm_proxy.forwarding.rejection_audit import RejectionAudit
 from llm_proxy.forwarding.reporters import AccessReporter, report_metrics
 from llm_proxy.forwarding.request import ProxyRequest
