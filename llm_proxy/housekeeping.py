@@ -33,6 +33,7 @@ from llm_proxy.db.connector import connector_of
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.idempotency import KEPT as IDEMPOTENCY_KEPT
 from llm_proxy.db.models import (
+    TRAFFIC,
     AdminSessionRow,
     IdempotencyRow,
     LockRow,
@@ -317,6 +318,7 @@ class Housekeeper:
     def _drop_outcomes(self, now: datetime) -> Iterator[int]:
         key = tuple(column.name for column in OutcomeRow.__table__.primary_key)
         yield from _drop(self._engine, OutcomeRow.__table__, key, OutcomeRow.hour < now - OUTCOMES_KEPT)
+        yield from _drop(self._engine, TRAFFIC, ("project_id", "hour"), TRAFFIC.c.hour < now - OUTCOMES_KEPT)
         is_old = RefusalRow.refused_at < now - OUTCOMES_KEPT
         yield from _drop(self._engine, RefusalRow.__table__, ("token_id", "code"), is_old)
 

@@ -151,6 +151,7 @@ class Proxy(Storage):
             report_metrics,
             self.usage_recorder.report,
             self.outcomes.report,
+            self.traffic.report,
             self.recorder.report,
             *audits,
             AccessReporter(self.access).report,

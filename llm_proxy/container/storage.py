@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from llm_proxy import metrics, redisclient
 from llm_proxy.access.directory import KeyDirectory
+from llm_proxy.access.flows import DatabaseFlows
 from llm_proxy.access.gate import Gate
 from llm_proxy.access.oidc import Config, OidcSignIn
 from llm_proxy.access.service import KeyService
@@ -34,11 +35,14 @@ from llm_proxy.formats.tokens import Estimator
 from llm_proxy.limits.failures import Failures
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
+from llm_proxy.operations.audit_check import AuditCheck
 from llm_proxy.operations.bus_state import BusState
 from llm_proxy.operations.findings import Findings
 from llm_proxy.operations.outcome_log import OutcomeLog
 from llm_proxy.operations.outcomes import Outcomes
 from llm_proxy.operations.stats import Statistics
+from llm_proxy.operations.traffic import Traffic
+from llm_proxy.operations.traffic_log import TrafficLog
 from llm_proxy.projects.provider_keys import ProviderKeyService
 from llm_proxy.projects.service import ProjectService
 from llm_proxy.providers import LoadedProvider, Provider, load_provider
@@ -177,7 +181,7 @@ class Storage:
     def sign_in(self) -> SignIn:
         """Begins sessions of people."""
         config = Config.of(self.settings.sign_in)
-        oidc = None if config is None else OidcSignIn(config, self.engine)
+        oidc = None if config is None else OidcSignIn(config, DatabaseFlows(self.engine))
         return SignIn(self.gate, oidc, takes_secrets=not self.settings.sign_in.oidc_only)
 
     @cached_property
@@ -196,6 +200,11 @@ class Storage:
     def audit_log(self) -> AuditLog:
         """Reads the audit trail."""
         return AuditLog(self.engine)
+
+    @cached_property
+    def audit_check(self) -> AuditCheck:
+        """Verifies the audit trail."""
+        return AuditCheck(self.engine)
 
     @cached_property
     def idempotency(self) -> IdempotencyKeys:
@@ -249,6 +258,7 @@ class Storage:
             self.prices,
             estimator,
             count_tokens=self.limits.count_tokens,
+            spent=self.traffic.spent,
             is_urgent=lambda token: self.budgets.is_close(token),
             today=self._today,
         )
@@ -280,7 +290,17 @@ class Storage:
     @cached_property
     def outcomes(self) -> Outcomes:
         """Counts how requests end."""
-        return Outcomes(self.engine)
+        return Outcomes(self.engine, also=self.traffic.flush)
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """Adds up traffic by hour."""
+        return Traffic(self.engine)
+
+    @cached_property
+    def traffic_log(self) -> TrafficLog:
+        """Reads traffic by hour and day."""
+        return TrafficLog(self.engine)
 
     @cached_property
     def outcome_log(self) -> OutcomeLog:

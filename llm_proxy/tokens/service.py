@@ -123,9 +123,9 @@ class TokenService:
         with reading(self._engine) as connection:
             return _read(connection, token_id, self._now(connection), within)
 
-    def by_bearer(self, bearer: str, within: Within = None) -> Token:
-        """Return the token of a bearer. Raises as `get`."""
-        query = select(TokenRow.__table__).where(_TABLE.token == digest(bearer))
+    def by_hash(self, hashed: str, within: Within = None) -> Token:
+        """Return the token whose bearer has this SHA-256, in lower-case hex. Raises as `get`."""
+        query = select(TokenRow.__table__).where(_TABLE.token == hashed)
         if within is not None:
             query = query.where(listing.within(_TABLE.project_id, within))
         with reading(self._engine) as connection:

@@ -45,10 +45,16 @@ class BeatSums:
     Args:
         rollup: Gets them at the end of the beat.
         count_tokens: Told of each token's model tokens then (limits a minute).
+        spent: Told of a project's prompt tokens, completion tokens and money (10⁻⁹ USD) then.
     """
 
-    def __init__(self, rollup: Rollup, count_tokens: Callable[[TokenSnapshot, int], None]) -> None:
-        self._rollup, self._count_tokens = rollup, count_tokens
+    def __init__(
+        self,
+        rollup: Rollup,
+        count_tokens: Callable[[TokenSnapshot, int], None],
+        spent: Callable[[str, int, int, int], None] = lambda project_id, prompt, completion, cost: None,
+    ) -> None:
+        self._rollup, self._count_tokens, self._spent = rollup, count_tokens, spent
         self._lines: dict[tuple[str, str], _Line] = {}
         self._guard = threading.Lock()
 
@@ -90,5 +96,8 @@ class BeatSums:
             metrics.UNPRICED.inc(line.unpriced)
         if sums.cost_nano_usd:
             metrics.COST_USD.inc(sums.cost_nano_usd / NANO)
+        cost_nano_usd = sums.cost_nano_usd or 0
+        if sums.total_tokens or cost_nano_usd:
+            self._spent(line.token.project_id, sums.prompt_tokens, sums.completion_tokens, cost_nano_usd)
         if sums.total_tokens:
             self._count_tokens(line.token, sums.total_tokens)

@@ -158,6 +158,7 @@ class Meter:
 
     Args:
         count_tokens: Told of each exchange's model tokens (limits a minute).
+        spent: Told of what a project used: prompt tokens, completion tokens, 10⁻⁹ USD.
         is_urgent: Whether what a token uses is to be read and written at once: its budget is nearly used up.
         today: The day that usage belongs to.
     """
@@ -169,12 +170,13 @@ class Meter:
         estimator: Estimator,
         *,
         count_tokens: Callable[[Any, int], None] = lambda token, tokens: None,
+        spent: Callable[[str, int, int, int], None] = lambda project_id, prompt, completion, cost: None,
         is_urgent: Callable[[Any], bool] = lambda token: False,
         today: Callable[[], date] = lambda: utc_now().date(),
     ) -> None:
         self._rollup, self._prices, self._estimator = rollup, prices, estimator
         self._is_urgent, self._today = is_urgent, today
-        self._sums = BeatSums(rollup, count_tokens)
+        self._sums = BeatSums(rollup, count_tokens, spent)
         self._priced: dict[tuple[str, str], tuple[str, Price]] = {}
         self._urgent_writes = threading.Event()
         self._ended: deque[Metered] = deque()

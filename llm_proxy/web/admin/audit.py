@@ -3,11 +3,12 @@
 from typing import Any
 
 import orjson
-from flask import Blueprint, request
+from flask import Blueprint, redirect, request, url_for
 from werkzeug.wrappers import Response
 
+from llm_proxy.errors import LlmProxyError
 from llm_proxy.model.audit_actions import AuditAction
-from llm_proxy.web.admin import frame, lists
+from llm_proxy.web.admin import frame, lists, messages
 
 FILTERS = (
     "search", "action", "outcome", "actor", "project_id", "token_id", "client_ip", "request_id", "correlation_id",
@@ -18,12 +19,30 @@ COLUMNS = (
     "request_id", "correlation_id", "user_agent", "reason", "metadata",
 )  # fmt: skip
 OUTCOMES = ("success", "failure", "denied", "error")
+VERIFICATION = "/manage/audit/verification"
+_FOUND = {
+    "whole": ("The audit trail is whole: no record was changed or left out.", "success"),
+    "broken": ("The audit trail is broken; the first fault of each chain is shown below.", "error"),
+    "running": ("The verification runs; its result is shown here when it has ended.", "info"),
+    "never": ("The verification failed; the server's log says why.", "error"),
+}
 _MOST_PAGES = 10  # of 100 records, in a file
 
 
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
     lists.routes(bp, "/audit", "audit", _list)
+
+    @bp.post("/audit/verify", endpoint="audit_verify")
+    def verify() -> Response:
+        """303 to the list, with what was found."""
+        try:
+            found = frame.api("POST", VERIFICATION).data
+        except LlmProxyError as refused:
+            messages.say(f"Not verified: {refused.message}.", "error")
+        else:
+            messages.say(*_FOUND[found["state"]])
+        return redirect(url_for("admin.audit"), 303)
 
     @bp.get("/audit/<event_id>")
     def audit_show(event_id: str) -> Response:
@@ -44,6 +63,7 @@ def _list(form: str | None) -> Response:
         paging=_paging(found),
         actions=[action.value for action in AuditAction],
         outcomes=OUTCOMES,
+        chain=frame.api("GET", VERIFICATION).data if frame.may("GET", VERIFICATION) else None,
         sort=wanted["sort"] or "-timestamp",
         is_filtered=any(wanted[name] for name in FILTERS),
         has_more_filters=any(wanted[name] for name in FILTERS if name not in ("search", "action", "outcome", "actor")),

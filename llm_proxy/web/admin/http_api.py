@@ -11,6 +11,7 @@ import orjson
 from flask import request
 
 from llm_proxy.access.delegation import FIELD, Viewer, sign
+from llm_proxy.access.sessions import Method
 from llm_proxy.errors import ManagementUnavailable
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies
@@ -89,7 +90,8 @@ class HttpApi:
         fields, session = {"Authorization": f"Bearer {self._credential}", **asked.headers}, cookies.session()
         if session is not None:
             viewer = asked.viewer
-            named = Viewer(viewer.key_id, session.fingerprint, viewer.role, viewer.projects)
+            person = viewer.actor if session.method is Method.OIDC else None
+            named = Viewer(viewer.key_id, session.fingerprint, viewer.role, viewer.projects, person)
             fields[FIELD] = sign(named, self._credential, asked.method, asked.path)
         return fields
 

@@ -26,7 +26,7 @@ class ProjectForm(Form):
     name = StringField("Name", [InputRequired(), Length(max=255)])
     api_key = PasswordField("Provider key", [Optional()], render_kw={"autocomplete": "off"})
     is_active = BooleanField("Active")
-    event_privacy = SelectField("Events", choices=_PRIVACY)
+    event_privacy = SelectField("Events", choices=forms.choices(_PRIVACY))
     requests_per_minute = IntegerField("Requests per minute", [Optional()])
     tokens_per_minute = IntegerField("Model tokens per minute", [Optional()])
     max_cost_usd_per_month = DecimalField("Budget per month (USD)", [Optional()], places=None)

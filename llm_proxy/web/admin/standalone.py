@@ -8,9 +8,12 @@ from werkzeug.exceptions import HTTPException
 
 from llm_proxy import logs
 from llm_proxy.access.caller import Caller
+from llm_proxy.access.flows import MemoryFlows, SignInRefused
+from llm_proxy.access.oidc import Config, OidcSignIn, SignedIn
 from llm_proxy.access.roles import Role
 from llm_proxy.access.secret import stored
 from llm_proxy.access.sessions import Method, Origin
+from llm_proxy.access.sign_in import SECRETS_REFUSED, of_person
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.errors import TooManyFailures, Unauthorized
 from llm_proxy.runtime.clock import parse_rfc3339
@@ -30,22 +33,33 @@ class Services:
     def __init__(self, settings: Settings, api: HttpApi) -> None:
         self.settings = settings
         self.sessions = MemorySessions()
-        self.sign_in = RemoteSignIn(api)
+        config = Config.of(settings)
+        oidc = None if config is None else OidcSignIn(config, MemoryFlows())
+        self.sign_in = RemoteSignIn(api, oidc, takes_secrets=not settings.sign_in.oidc_only)
         self.audit = LoggedAudit()
         self.access = logs.AccessLog(settings.operation.log_level)
 
 
 class RemoteSignIn:
-    """Begins sessions by asking the management API what a token or key is."""
+    """Begins sessions by asking the management API what a token or key is, or at an OpenID provider.
 
-    oidc = None
-    takes_secrets = True
+    Attributes:
+        oidc: Sign-in at an OpenID provider; None when it is not configured.
+        takes_secrets: Whether root token and keys begin sessions, too.
+    """
 
-    def __init__(self, api: HttpApi) -> None:
-        self._api = api
+    def __init__(self, api: HttpApi, oidc: OidcSignIn | None, *, takes_secrets: bool) -> None:
+        self._api, self.oidc, self.takes_secrets = api, oidc, takes_secrets
 
     def by_secret(self, secret: str, *, peer: str | None, client_ip: str | None) -> Origin:
-        """Return the origin of a session. Raises Unauthorized, TooManyFailures, ManagementUnavailable."""
+        """Return the origin of a session.
+
+        Raises:
+            SignInRefused: ADMIN_OIDC_ONLY is set.
+            Unauthorized, TooManyFailures, ManagementUnavailable: As the management API says.
+        """
+        if not self.takes_secrets:
+            raise SignInRefused(SECRETS_REFUSED)
         if not secret.isascii():
             raise Unauthorized("invalid management token")
         try:
@@ -66,6 +80,10 @@ class RemoteSignIn:
             None if found["expires_at"] is None else parse_rfc3339(found["expires_at"]),
         )
         return Origin(caller, Method.TOKEN if key_id is None else Method.KEY, stored(secret))
+
+    def by_person(self, person: SignedIn) -> Origin:
+        """Return the origin for a person whom the provider vouches for. Raises SignInRefused when that is off."""
+        return of_person(person, self.oidc)
 
 
 class LoggedAudit:

@@ -69,7 +69,7 @@ class TokenForm(LimitsForm):
     project_id = StringField("Project", [InputRequired()])
     duration_minutes = SelectField(
         "Valid for",
-        choices=[*((str(each), in_words(each)) for each in DURATIONS), (_OTHER, "Other: see beside")],
+        choices=forms.choices([*((str(each), in_words(each)) for each in DURATIONS), (_OTHER, "Other: see beside")]),
         default="15",
         validate_choice=False,
     )
@@ -220,4 +220,7 @@ def _text(value: Any) -> str:
 def _shown_once(made: ApiResponse, title: str, note: str | None = None) -> Response:
     """Return the page with the bearer; it is the response to the form, and stored nowhere."""
     base_url = context.base_url()
-    return frame.page("tokens/created.html", token=made.data, title=title, note=note, base_url=base_url)
+    project_id = made.data.get("project_id") or request.form.get("project_id")
+    return frame.page(
+        "tokens/created.html", token=made.data, title=title, note=note, base_url=base_url, project_id=project_id
+    )

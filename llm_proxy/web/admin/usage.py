@@ -17,6 +17,7 @@ _MEASURES = {
     "tokens": ("prompt_tokens", "completion_tokens"),
     "cost": ("cost_usd",),
 }
+_SHOWN_DAYS = 30  # at least, where the address names no first day
 _MOST_PAGES = 10  # of a file: 1,000 rows
 
 
@@ -92,8 +93,10 @@ def _by_day() -> list[dict[str, Any]]:
     found = {row["day"]: row for row in _all("day")}
     if not found:
         return []
-    first, last = (date.fromisoformat(day) for day in (min(found), max(found)))
-    last = max(last, utc_now().date()) if not request.args.get("to") else last
+    last = date.fromisoformat(max(found)) if request.args.get("to") else utc_now().date()
+    first = date.fromisoformat(min(found))
+    if not request.args.get("from"):
+        first = min(first, last - timedelta(days=_SHOWN_DAYS - 1))
     empty = dict.fromkeys(_COLUMNS, 0)
     days = (first + timedelta(days=number) for number in range((last - first).days + 1))
     return [found.get(day.isoformat(), {"day": day.isoformat(), **empty}) for day in days]

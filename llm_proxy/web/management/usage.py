@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -44,7 +45,7 @@ def routes(bp: Blueprint, services: Services) -> None:
     add(bp, "/usage", "GET", index)
 
 
-def as_csv(rows: list[dict[str, Any]], columns: list[str]) -> str:
+def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Return a header line, then a line a row; an unknown cost is empty."""
     text = io.StringIO()
     writer = csv.writer(text)
