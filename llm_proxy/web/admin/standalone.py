@@ -33,7 +33,7 @@ class Services:
     def __init__(self, settings: Settings, api: HttpApi) -> None:
         self.settings = settings
         self.sessions = MemorySessions()
-        config = Config.of(settings)
+        config = Config.of(settings.sign_in)
         oidc = None if config is None else OidcSignIn(config, MemoryFlows())
         self.sign_in = RemoteSignIn(api, oidc, takes_secrets=not settings.sign_in.oidc_only)
         self.audit = LoggedAudit()
