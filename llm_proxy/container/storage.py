@@ -28,7 +28,7 @@ from llm_proxy.cache.engine import ResponseCache
 from llm_proxy.cache.make import make_cache
 from llm_proxy.crypto import KeyRing
 from llm_proxy.db.bare import BareStatements
-from llm_proxy.db.engine import create_engine
+from llm_proxy.db.engine import create_engine, off_loop
 from llm_proxy.db.health import DatabaseHealth
 from llm_proxy.db.idempotency import IdempotencyKeys
 from llm_proxy.formats.tokens import Estimator
@@ -104,6 +104,11 @@ class Storage:
     def engine(self) -> Engine:
         """The database; no connection is opened here."""
         return create_engine(self.settings.storage)
+
+    @cached_property
+    def long_engine(self) -> Engine:
+        """Return the same database for long work, which never stops the event loop."""
+        return off_loop(self.engine)
 
     @cached_property
     def ring(self) -> KeyRing:
@@ -199,7 +204,7 @@ class Storage:
     @cached_property
     def audit_log(self) -> AuditLog:
         """Reads the audit trail."""
-        return AuditLog(self.engine)
+        return AuditLog(self.long_engine)
 
     @cached_property
     def audit_check(self) -> AuditCheck:
@@ -258,6 +263,7 @@ class Storage:
             self.prices,
             estimator,
             count_tokens=self.limits.count_tokens,
+            has_providers=bool(self.loaded_provider.others),
             spent=self.traffic.spent,
             is_urgent=lambda token: self.budgets.is_close(token),
             today=self._today,
@@ -285,7 +291,7 @@ class Storage:
     @cached_property
     def usage(self) -> UsageLog:
         """Reads what was used."""
-        return UsageLog(self.engine)
+        return UsageLog(self.long_engine)
 
     @cached_property
     def outcomes(self) -> Outcomes:
@@ -305,12 +311,12 @@ class Storage:
     @cached_property
     def outcome_log(self) -> OutcomeLog:
         """Reads how requests ended."""
-        return OutcomeLog(self.engine)
+        return OutcomeLog(self.long_engine)
 
     @cached_property
     def statistics(self) -> Statistics:
         """Reads totals."""
-        return Statistics(self.engine)
+        return Statistics(self.long_engine)
 
     @cached_property
     def bus_state(self) -> BusState:

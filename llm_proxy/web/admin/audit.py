@@ -6,6 +6,7 @@ import orjson
 from flask import Blueprint, redirect, request, url_for
 from werkzeug.wrappers import Response
 
+from llm_proxy.db.listing import Total
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web.admin import frame, lists, messages
@@ -26,7 +27,6 @@ _FOUND = {
     "running": ("The verification runs; its result is shown here when it has ended.", "info"),
     "never": ("The verification failed; the server's log says why.", "error"),
 }
-_MOST_PAGES = 10  # of 100 records, in a file
 
 
 def routes(bp: Blueprint) -> None:
@@ -54,9 +54,9 @@ def routes(bp: Blueprint) -> None:
 def _list(form: str | None) -> Response:
     wanted = lists.query(*FILTERS)
     if form is not None:
-        rows = _many(wanted)
-        return lists.file(form, "audit", rows, COLUMNS)
-    found = frame.api("GET", "/manage/audit", query={**wanted, **_place()})
+        parts = lists.parts("/manage/audit", wanted, "events", lists.MOST_IN_FILE)
+        return lists.stream(form, "audit", parts, COLUMNS)
+    found = lists.read("/manage/audit", {**wanted, **_place()}, "events")
     return frame.page(
         "audit/list.html",
         records=found.data["events"],
@@ -75,28 +75,17 @@ def _place() -> dict[str, Any]:
     size = min(max(request.args.get("page_size", 20, type=int), 1), lists.LARGEST)
     page = request.args.get("page", type=int)
     if page is not None and not request.args.get("cursor"):
-        return {"page": max(page, 1), "page_size": size}
+        return {"page": max(page, 1), "page_size": size, "total": "bounded"}
     return {"limit": size, "cursor": request.args.get("cursor")}
 
 
 def _paging(found: Any) -> dict[str, Any]:
     place = found.data.get("pagination")
     if place is None:
-        return lists.paging(found, len(found.data["events"]), found.data["next_cursor"])
-    return lists.numbered(len(found.data["events"]), place["page"], place["total_pages"], place["total_count"])
-
-
-def _many(wanted: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the first thousand records."""
-    rows, cursor = list[dict[str, Any]](), None
-    for _ in range(_MOST_PAGES):
-        query = {**wanted, "limit": lists.LARGEST, "cursor": cursor}
-        found = frame.api("GET", "/manage/audit", query=query).data
-        rows += found["events"]
-        cursor = found["next_cursor"]
-        if cursor is None:
-            break
-    return rows
+        return lists.paging(found, len(found.data["events"]))
+    total = Total(place["total_count"], is_more=place.get("total_is_more", False))
+    shown = len(found.data["events"])
+    return lists.numbered(shown, place["page"], place["total_pages"], total, has_next=place["has_next"])
 
 
 def _pretty(metadata: str | None) -> str | None:

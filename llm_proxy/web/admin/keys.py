@@ -165,8 +165,8 @@ def _session_routes(bp: Blueprint) -> None:
 def _list(form: str | None) -> Response:
     wanted = lists.query("search")
     if form is not None:
-        return lists.file(form, "keys", frame.api("GET", "/manage/keys", query=wanted).data, COLUMNS)
-    found = frame.api("GET", "/manage/keys", query={**wanted, **lists.place()})
+        return lists.stream(form, "keys", lists.parts("/manage/keys", wanted), COLUMNS)
+    found = lists.read("/manage/keys", {**wanted, **lists.place()})
     return frame.page(
         "keys/list.html",
         keys=found.data,

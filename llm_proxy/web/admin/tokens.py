@@ -1,6 +1,6 @@
 """Tokens: list, page, revocation and reactivation."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flask import Blueprint, redirect, request, url_for
@@ -101,10 +101,8 @@ def routes(bp: Blueprint) -> None:
 def _list(form: str | None) -> Response:
     wanted = lists.query("project_id", "status", "search")
     if form is not None:
-        rows = frame.api("GET", "/manage/tokens", query=wanted).data
-        names = project_names(row["project_id"] for row in rows)
-        return lists.file(form, "tokens", [{**row, "project": names.get(row["project_id"])} for row in rows], COLUMNS)
-    found = frame.api("GET", "/manage/tokens", query={**wanted, **lists.place()})
+        return lists.stream(form, "tokens", _named(lists.parts("/manage/tokens", wanted)), COLUMNS)
+    found = lists.read("/manage/tokens", {**wanted, **lists.place()})
     asked = [row["project_id"] for row in found.data] + [wanted["project_id"] or ""]
     return frame.page(
         "tokens/list.html",
@@ -114,6 +112,14 @@ def _list(form: str | None) -> Response:
         sort=wanted["sort"] or "-created_at",
         is_filtered=any(wanted[name] for name in ("project_id", "status", "search")),
     )
+
+
+def _named(parts: Iterable[lists.Rows]) -> Iterator[lists.Rows]:
+    """Yield tokens with the names of their projects."""
+    known = dict[str, str]()
+    for rows in parts:
+        known |= project_names({row["project_id"] for row in rows} - known.keys())
+        yield [{**row, "project": known.get(row["project_id"])} for row in rows]
 
 
 def project_names(ids: Iterable[str]) -> dict[str, str]:
