@@ -119,6 +119,18 @@ def test_a_person_signs_in_at_the_identity_provider(
     assert page.request.get(f"{url}/settings").status == 403
 
 
+def test_a_completion_streams_in_the_playground(context_of: Contexts, ui: Ui, alone: tuple[str, object]) -> None:
+    """By way of the process, which hands it on for those that are signed in alone."""
+    url = alone[0]
+    page = sign_in(context_of().new_page(), url, ui.secrets["root"])
+    page.goto(f"{url}/playground?project_id={ui.ids['right-to-left']}")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("Done")).to_be_visible()
+    expect(page.locator("[data-playground-answer]")).not_to_be_empty()
+    stranger = context_of().request.post(f"{url}/v1/chat/completions", data={})
+    assert stranger.status == 401
+
+
 def test_proxy_that_cannot_be_reached(context_of: Contexts, ui: Ui, alone: tuple[str, Callable[[str], None]]) -> None:
     """Pages are 502, the sign-in does not call the token wrong, health says it, and the sign-in page stays 200."""
     url, start = alone

@@ -5,8 +5,8 @@ import sqlalchemy as sa
 from llm_proxy.db.migrations.steps import change_primary_key, merge_rows
 from llm_proxy.db.types import exact_text
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
