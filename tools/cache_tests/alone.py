@@ -21,7 +21,7 @@ from llm_proxy.errors import UpstreamError
 from llm_proxy.forwarding.fields import HOP_BY_HOP, connection_names
 from llm_proxy.forwarding.request import ProxyRequest, from_environ
 from llm_proxy.runtime import shared_dir
-from llm_proxy.transport import Answer, Forward, Options, Timeouts, Upstream
+from llm_proxy.transport import Options, Timeouts, Upstream, UpstreamRequest, UpstreamResponse
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Fields = list[tuple[str, str]]
@@ -94,7 +94,7 @@ class Alone:
             is_authorized="AUTHORIZATION" in request.values,
         )
 
-    def _ask(self, request: ProxyRequest, inquiry: CacheLookup | None) -> Answer:
+    def _ask(self, request: ProxyRequest, inquiry: CacheLookup | None) -> UpstreamResponse:
         named = HOP_BY_HOP | {"HOST"} | connection_names(request.values.get("CONNECTION", ""))
         fields = [field for field in request.fields if field[0] not in named]
         fields += inquiry.conditions() if inquiry is not None else []
@@ -103,11 +103,15 @@ class Alone:
         body = _whole(request)
         if request.is_chunked:
             sent.append((b"Content-Length", str(len(body)).encode()))
-        forward = Forward(request.method, request.target.encode("latin-1"), sent, self._origin, body or None)
+        forward = UpstreamRequest(request.method, request.target.encode("latin-1"), sent, self._origin, body or None)
         return self._upstream.send(forward, timeouts=self._timeouts)
 
     def _pass_on(
-        self, request: ProxyRequest, inquiry: CacheLookup | None, answer: Answer, start_response: StartResponse
+        self,
+        request: ProxyRequest,
+        inquiry: CacheLookup | None,
+        answer: UpstreamResponse,
+        start_response: StartResponse,
     ) -> Iterable[bytes]:
         fields = _end_to_end(answer.fields)
         reason = answer.reason.decode("latin-1")
@@ -130,7 +134,7 @@ class Alone:
 class _Body:
     """The origin's body on its way, and into the store when it was whole."""
 
-    def __init__(self, answer: Answer, recorder: Any, *, has_content: bool) -> None:
+    def __init__(self, answer: UpstreamResponse, recorder: Any, *, has_content: bool) -> None:
         self._answer, self._capture, self._is_whole = answer, recorder, not has_content
 
     def __iter__(self) -> Iterator[bytes]:
