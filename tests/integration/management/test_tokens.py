@@ -1,5 +1,6 @@
 """/manage/tokens: one case per status, on each database."""
 
+import hashlib
 import json
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -436,6 +437,8 @@ def test_a_token_is_found_by_its_value(manage: Manager) -> None:
     """The value stands in the body; the response and the audit trail name the id alone."""
     made = manage.token(manage.project()["id"], name="found")
     found = manage.call("POST", "/tokens/lookup", {"token": made["token"]})
+    hashed = hashlib.sha256(made["token"].encode()).hexdigest()
+    assert manage.call("POST", "/tokens/lookup", {"sha256": hashed.upper()}).get_json() == found.get_json()
     assert (found.status_code, found.get_json()["id"]) == (200, made["id"])
     assert made["token"] not in found.text
     assert made["token"] not in json.dumps(manage.audited())
