@@ -1,6 +1,6 @@
 """The ways to begin a session: by root token, by management key, or at an OpenID provider."""
 
-from llm_proxy.access.flows import SignInRefused
+from llm_proxy.access.flows import Flows, SignInRefused
 from llm_proxy.access.gate import Gate
 from llm_proxy.access.oidc import Config, OidcSignIn, SignedIn, is_safe_issuer
 from llm_proxy.access.secret import stored
@@ -45,6 +45,12 @@ def of_person(person: SignedIn, oidc: OidcSignIn | None) -> Origin:
     if oidc is None:
         raise SignInRefused("sign-in by OpenID is not configured")
     return Origin(person.caller, Method.OIDC, oidc.config.fingerprint(), person.id_token)
+
+
+def build_oidc(settings: SignInSettings, flows: Flows) -> OidcSignIn | None:
+    """Return sign-in at the OpenID provider of the settings; None: it is off. Raises ValueError for a wrong map."""
+    config = Config.of(settings)
+    return None if config is None else OidcSignIn(config, flows)
 
 
 def fault_lines(settings: SignInSettings) -> list[str]:

@@ -10,16 +10,30 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from sqlalchemy import Engine
+
 from llm_proxy import metrics
 from llm_proxy.accounting.lease_settlement import LeaseSettlement
-from llm_proxy.accounting.lease_slot import FIRST_SLICE, FRESH_S, LARGEST_SLICE, POLL_S, WAIT_S, LeaseSlot, LeaseUnit
+from llm_proxy.accounting.lease_slot import (
+    FIRST_SLICE,
+    FRESH_S,
+    LARGEST_SLICE,
+    POLL_S,
+    STATEMENT_S,
+    WAIT_S,
+    LeaseSlot,
+    LeaseUnit,
+)
 from llm_proxy.accounting.lease_sync import LeaseSync
 from llm_proxy.accounting.lease_table import LeaseTable, is_odd
-from llm_proxy.accounting.rows import Rows
+from llm_proxy.accounting.ledger import root_of
+from llm_proxy.accounting.rows import DatabaseRows, Refresh, Rows
 from llm_proxy.accounting.uses import PendingUses
+from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.health import DatabaseHealth
 from llm_proxy.errors import Overloaded, QuotaExhausted, ServiceUnavailable
 from llm_proxy.model.token import TokenSnapshot
+from llm_proxy.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,6 +74,33 @@ class LeasedQuota:
         self._settlement, self._uses = LeaseSettlement(self._table, health, pause), PendingUses(self._guard)
         self._sync = LeaseSync(
             self._table, self._settlement, self._uses, self._sync_rows, health, grace_s=grace_s, warm=warm, pause=pause
+        )
+
+    @classmethod
+    def build(
+        cls,
+        settings: Settings,
+        engine: Engine,
+        statements: BareStatements,
+        refresh: Refresh,
+        health: DatabaseHealth,
+    ) -> "LeasedQuota":
+        """Return a worker's quota.
+
+        Args:
+            statements: Those of requests; rounds have a connection that does not queue behind them.
+            refresh: Reads tokens, for this worker's requests as well.
+        """
+        rounds = BareStatements(engine, 1, limit_s=STATEMENT_S, open_limit_s=1.0)
+        return cls(
+            DatabaseRows(statements, refresh),
+            sync_rows=DatabaseRows(rounds, refresh),
+            root=root_of(settings),
+            health=health,
+            fresh_s=settings.tokens.cache_ttl_s,
+            grace_s=settings.storage.outage_grace_s,
+            early_at=settings.tokens.cache_stats_buffer_size,
+            warm=statements.warm,
         )
 
     # -- a request ----------------------------------------------------------------------------------------------------

@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from llm_proxy import metrics, redisclient
+from llm_proxy import metrics
 from llm_proxy.access.directory import KeyDirectory
 from llm_proxy.access.flows import DatabaseFlows
 from llm_proxy.access.gate import Gate
-from llm_proxy.access.oidc import Config, OidcSignIn
 from llm_proxy.access.service import KeyService
 from llm_proxy.access.sessions import Sessions
-from llm_proxy.access.sign_in import SignIn
+from llm_proxy.access.sign_in import SignIn, build_oidc
 from llm_proxy.accounting.lease_slot import STATEMENT_S
 from llm_proxy.accounting.leased_quota import LeasedQuota
-from llm_proxy.accounting.ledger import root_of
 from llm_proxy.accounting.quota import Quota
-from llm_proxy.accounting.rows import DatabaseRows
 from llm_proxy.audit.query import AuditLog
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.cache.engine import ResponseCache
@@ -133,18 +130,7 @@ class Storage:
     @cached_property
     def quota(self) -> Quota:
         """Charges requests."""
-        settings, refresh = self.settings, self.directory.refresh
-        beats = BareStatements(self.engine, 1, limit_s=STATEMENT_S, open_limit_s=1.0)  # must not queue behind requests
-        return LeasedQuota(
-            DatabaseRows(self.statements, refresh),
-            sync_rows=DatabaseRows(beats, refresh),
-            root=root_of(settings),
-            health=self.health,
-            fresh_s=settings.tokens.cache_ttl_s,
-            grace_s=settings.storage.outage_grace_s,
-            early_at=settings.tokens.cache_stats_buffer_size,
-            warm=self.statements.warm,
-        )
+        return LeasedQuota.build(self.settings, self.engine, self.statements, self.directory.refresh, self.health)
 
     @cached_property
     def audit(self) -> AuditWriter:
@@ -185,8 +171,7 @@ class Storage:
     @cached_property
     def sign_in(self) -> SignIn:
         """Begins sessions of people."""
-        config = Config.of(self.settings.sign_in)
-        oidc = None if config is None else OidcSignIn(config, DatabaseFlows(self.engine))
+        oidc = build_oidc(self.settings.sign_in, DatabaseFlows(self.engine))
         return SignIn(self.gate, oidc, takes_secrets=not self.settings.sign_in.oidc_only)
 
     @cached_property
@@ -235,14 +220,11 @@ class Storage:
 
     @cached_property
     def _shared_limits(self) -> LimitsInRedis | None:
-        settings = self.settings
-        if not settings.limits.distributed_enabled:
+        if not self.settings.limits.distributed_enabled:
             return None
         from llm_proxy.limits.redis import RedisStore as LimitsInRedis
 
-        observe = metrics.redis_duration["limit"].observe
-        prefix = settings.limits.distributed_prefix
-        return LimitsInRedis(redisclient.target(settings.redis), prefix, observe=observe)
+        return LimitsInRedis.build(self.settings)
 
     @cached_property
     def prices(self) -> Prices:

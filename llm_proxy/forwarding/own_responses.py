@@ -39,7 +39,7 @@ class OwnResponses:
         fields += exchange.cache_fields
         origin = request.values.get("ORIGIN")
         if origin:
-            fields += self._cors.answer(origin)
+            fields += self._cors.response(origin)
 
     def preflight(self, request: ProxyRequest) -> Reply:
         """Return the response to a browser's preflight request."""
@@ -52,7 +52,7 @@ class OwnResponses:
         """Return status, fields and body of an error."""
         status, fields, body = self._render(error)
         fields += _ids(request)
-        fields += self._cors.answer(request.values.get("ORIGIN"))
+        fields += self._cors.response(request.values.get("ORIGIN"))
         return status, fields, body
 
 

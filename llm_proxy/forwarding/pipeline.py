@@ -46,7 +46,7 @@ from llm_proxy.forwarding.token_steps import TokenSteps
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.logs import AccessLog
 from llm_proxy.model.token import TokenSnapshot
-from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
+from llm_proxy.transport import Timeouts, Upstream, UpstreamRequest, UpstreamResponse
 from llm_proxy.usage.budgets import Budgets
 
 NO_CONTENT_STATUSES = frozenset((204, 304))  # RFC 9110 §6.4.1
@@ -255,12 +255,12 @@ class Pipeline:
         forward = self._outgoing(exchange, body, api_key)
         exchange.unit = self._quota.reserve(token)  # 16
         exchange.dispatched()
-        answer = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)  # 17
+        response = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)  # 17
         forward.fields, forward.body = [], None  # a long response must not hold its request
         try:
-            return self._respond(exchange, answer)  # 18
+            return self._respond(exchange, response)  # 18
         except BaseException:
-            answer.close()
+            response.close()
             raise
 
     def _switch(self, exchange: Exchange) -> Reply:
@@ -275,20 +275,20 @@ class Pipeline:
             raise UpstreamAuthError
         forward = upgraded(self._outgoing(exchange, None, api_key))
         exchange.dispatched()
-        answer = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)
+        response = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)
         forward.fields = []
         try:
-            if answer.status != 101:
-                return self._respond(exchange, answer)
-            fields, answer.fields = response_fields(sockets.check_answer(answer.fields), _REPLACED).fields, []
-            body = sockets.open(exchange, answer)
+            if response.status != 101:
+                return self._respond(exchange, response)
+            fields, response.fields = response_fields(sockets.check_answer(response.fields), _REPLACED).fields, []
+            body = sockets.open(exchange, response)
             self._add_own(exchange, fields, [])
             return Reply(SWITCHING, [("Upgrade", "websocket"), *fields], body)
         except BaseException:
-            answer.close()
+            response.close()
             raise
 
-    def _outgoing(self, exchange: Exchange, body: Body | None, api_key: str) -> Forward:
+    def _outgoing(self, exchange: Exchange, body: Body | None, api_key: str) -> UpstreamRequest:
         """Return the request as the provider gets it."""
         request = exchange.request
         conditions = self._cache.conditions(exchange)
@@ -296,7 +296,7 @@ class Pipeline:
         fields = request.fields if exchange.kind == "request" else outgoing(request)
         if conditions:
             fields = [*fields, *conditions]
-        return Forward(
+        return UpstreamRequest(
             request.method,
             self._base_path + request.target.encode("latin-1"),
             self._request_fields(
@@ -311,46 +311,46 @@ class Pipeline:
 
     # -- the provider's response --------------------------------------------------------------------------------------
 
-    def _respond(self, exchange: Exchange, answer: Answer) -> Reply:
+    def _respond(self, exchange: Exchange, response: UpstreamResponse) -> Reply:
         """Step 18: the header section for the client, and the relay of the body."""
         is_for_browser = bool(exchange.request.values.get("ORIGIN"))
-        passed = response_fields(answer.fields, _REPLACED_FOR_BROWSERS if is_for_browser else _REPLACED)
-        answer.fields = []  # a long response need not hold them twice
-        self._response_started(exchange, answer, passed.is_event_stream)
+        passed = response_fields(response.fields, _REPLACED_FOR_BROWSERS if is_for_browser else _REPLACED)
+        response.fields = []  # a long response need not hold them twice
+        self._response_started(exchange, response, passed.is_event_stream)
         fields = passed.fields
-        found = self._cache.on_response(exchange, answer.status, answer.reason, fields, is_framed=passed.is_framed)
+        found = self._cache.on_response(exchange, response.status, response.reason, fields, is_framed=passed.is_framed)
         if isinstance(found, StoredResponse):
-            return self._instead(exchange, answer, found)
+            return self._instead(exchange, response, found)
         self._add_own(exchange, fields, exchange.timing.fields())
-        data_taps = response_taps(exchange.taps, answer.status, fields)
+        data_taps = response_taps(exchange.taps, response.status, fields)
         if found is not None:
             data_taps.append(found)
         # A body's last piece waits until the cache has stored it, and one of unknown length for the provider: the
         # header section need not.
         is_stream = passed.is_event_stream or found is not None or not passed.has_length
         relay = exchange.relay = Relay(
-            answer,
+            response,
             partial(self._settlement.settle, exchange),
-            has_content=exchange.request.method != "HEAD" and answer.status not in NO_CONTENT_STATUSES,
+            has_content=exchange.request.method != "HEAD" and response.status not in NO_CONTENT_STATUSES,
             is_stream=is_stream,
             taps=data_taps,
         )
-        return Reply(f"{answer.status} {answer.reason.decode('latin-1')}", fields, relay)
+        return Reply(f"{response.status} {response.reason.decode('latin-1')}", fields, relay)
 
-    def _response_started(self, exchange: Exchange, answer: Answer, is_stream: bool) -> None:
+    def _response_started(self, exchange: Exchange, response: UpstreamResponse, is_stream: bool) -> None:
         if is_stream:
-            answer.no_total_limit()
-        exchange.response_started(answer.status, is_stream=is_stream)
+            response.no_total_limit()
+        exchange.response_started(response.status, is_stream=is_stream)
         self._registry.open_streams += is_stream
         if exchange.unit is not None:
             self._quota.commit(exchange.unit)
 
-    def _instead(self, exchange: Exchange, answer: Answer, stored: StoredResponse) -> Reply:
+    def _instead(self, exchange: Exchange, response: UpstreamResponse, stored: StoredResponse) -> Reply:
         """Return a stored response in place of the provider's: validated by it, or stale and better than its error."""
-        if answer.status in NO_CONTENT_STATUSES:
-            for _ in answer.chunks():
+        if response.status in NO_CONTENT_STATUSES:
+            for _ in response.chunks():
                 pass  # there is none, and the connection can be used again
-        answer.close()
+        response.close()
         return self._stored(exchange, stored)
 
     # -- responses of the proxy itself --------------------------------------------------------------------------------
