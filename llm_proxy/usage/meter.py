@@ -36,7 +36,7 @@ _CLOSE_LIMIT_S, _CUT_LIMIT_S = 5.0, 1.0  # for a database that does not answer
 _SLICE_S = 0.001  # of reading, before others get their turn
 _MAX_PRICED = 1000  # names of models whose price is remembered
 _GENERATES = re.compile(
-    r"(?:^|/)(?:v[0-9]+[a-z0-9]*|openai|deployments/[^/]+)/"
+    r"(?:^|/)(?:v[0-9][a-z0-9]*|openai|deployments/[^/]+)/"
     r"(?:chat/completions|completions|responses|realtime|messages|embeddings|complete)$"
     r"|/chat/completions$"
     r"|(?::|%3A)(?:generateContent|streamGenerateContent|embedContent|batchEmbedContents)$",
