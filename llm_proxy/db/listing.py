@@ -208,7 +208,7 @@ def numbered(
         rows, total = _judged_page(connection, selection, order, (page - 1) * size, size, most, known)
     else:
         query = selection.whole
-        rows = _rows(connection, query, order, _ids(connection, query, order, (page - 1) * size, size))
+        rows = _rows(connection, order, _ids(connection, query, order, (page - 1) * size, size))
         total = Total(known) if known is not None else _total(connection, query, order, most)
     if kept is not None and most is None:
         kept.keep(total.count)
@@ -253,10 +253,10 @@ def _judged_page(
             ids += connection.execute(of_part.offset(max(0, skipped - fits)).limit(size - len(ids))).scalars()
         fits, looked = fits + here, looked + SLICE
         if known is not None and (len(ids) == size or fits >= known):
-            return _rows(connection, selection.query, order, ids), Total(known)
+            return _rows(connection, order, ids), Total(known)
         if most is not None and looked >= most and end is not None:
-            return _rows(connection, selection.query, order, ids), Total(fits, is_more=True)
-    return _rows(connection, selection.query, order, ids), Total(fits)
+            return _rows(connection, order, ids), Total(fits, is_more=True)
+    return _rows(connection, order, ids), Total(fits)
 
 
 def keyed(
@@ -314,12 +314,18 @@ def _last_of_slice(connection: Connection, part: Select[Any], order: Order) -> R
     return connection.execute(query).mappings().first()
 
 
-def _rows(connection: Connection, query: Select[Any], order: Order, ids: Sequence[str]) -> Sequence[RowMapping]:
+def _rows(connection: Connection, order: Order, ids: Sequence[str]) -> Sequence[RowMapping]:
     """Return the rows with these ids, in their order."""
     if not ids:
         return []
-    found = {row["id"]: row for row in connection.execute(query.where(order.id.in_(ids))).mappings()}
+    found = {row["id"]: row for row in connection.execute(of_ids(order, ids)).mappings()}
     return [found[row_id] for row_id in ids if row_id in found]
+
+
+def of_ids(order: Order, ids: Sequence[str]) -> Select[Any]:
+    """Return the query of rows by id alone: with another condition a database may walk the index of that one."""
+    table: Any = order.id.table
+    return select(table).where(order.id.in_(ids))
 
 
 def everything(engine: Engine, selection: Selection, order: Order) -> Iterator[Sequence[RowMapping]]:
