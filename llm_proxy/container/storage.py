@@ -262,6 +262,7 @@ class Storage:
             self.prices,
             estimator,
             count_tokens=self.limits.count_tokens,
+            has_providers=bool(self.loaded_provider.others),
             spent=self.traffic.spent,
             is_urgent=lambda token: self.budgets.is_close(token),
             today=self._today,

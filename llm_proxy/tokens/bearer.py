@@ -34,6 +34,11 @@ def is_in(text: str) -> bool:
     return PREFIX in text and _WITHIN.search(text) is not None
 
 
+def tokens_in(text: str) -> list[str]:
+    """Return the strings of that form in a text."""
+    return _WITHIN.findall(text)
+
+
 def hint(bearer: str) -> str:
     """Return what listings show of a bearer; other strings, and too short ones, in the generic form."""
     rest = bearer[len(PREFIX) :]

@@ -1,4 +1,4 @@
-"""Sums of what was used, by any of project, token, model and day."""
+"""Sums of what was used, by any of project, token, model, provider and day."""
 
 import base64
 import binascii
@@ -24,6 +24,7 @@ GROUPS: Final[dict[str, Any]] = {
     "project": _TABLE.project_id,
     "token": _TABLE.token_id,
     "model": _TABLE.model,
+    "provider": _TABLE.provider,
     "day": _TABLE.day,
 }
 _MONTH: Final = timedelta(days=31)
@@ -42,6 +43,7 @@ class UsageFilter:
     project_id: str | None = None
     token_id: str | None = None
     model: str | None = None
+    provider: str | None = None
     within: frozenset[str] | None = None
 
     def clauses(self, *, is_by_token: bool = False) -> list[ColumnElement[bool]]:
@@ -57,6 +59,8 @@ class UsageFilter:
             found.append(listing.equals(_TABLE.token_id, self.token_id))
         if self.model is not None:
             found.append(_TABLE.model == self.model)
+        if self.provider is not None:
+            found.append(_TABLE.provider == self.provider)
         return found
 
 
@@ -180,7 +184,11 @@ def _place(cursor: str, groups: Sequence[str]) -> list[Any]:
         if found != list(groups) or len(values) != len(groups) or not groups:
             raise InvalidCursor
         for name, value in zip(groups, values, strict=True):
-            if not isinstance(value, str) or "\x00" in value or (name != "model" and not value.isascii()):
+            if (
+                not isinstance(value, str)
+                or "\x00" in value
+                or (name not in ("model", "provider") and not value.isascii())
+            ):
                 raise InvalidCursor
         return [
             date.fromisoformat(value) if name == "day" else value for name, value in zip(groups, values, strict=True)

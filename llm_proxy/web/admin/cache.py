@@ -46,7 +46,7 @@ def routes(bp: Blueprint) -> None:
     @bp.get("/cache")
     def cache() -> Response:
         """Return the figures and the form."""
-        return _page(PurgeForm())
+        return _page(PurgeForm(project_id=request.args.get("project_id", "")))
 
     @bp.post("/cache/purge", endpoint="cache_purge")
     def purge() -> Response:

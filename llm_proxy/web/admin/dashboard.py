@@ -10,7 +10,6 @@ from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.web.admin import frame, lists, traffic
 
 _STATS, _DOCTOR = ("GET", "/manage/stats"), ("GET", "/manage/doctor")
-_EVER = "2020-01-01"  # before any usage
 _READS = (".list", ".read", ".show")
 
 
@@ -23,7 +22,10 @@ def routes(bp: Blueprint) -> None:
         return redirect(url_for("admin.dashboard"))
 
     def dashboard(form: str | None) -> Response:
-        """Show counts, plots, findings and audit records; as a file, return the rows behind the plots."""
+        """Show counts, plots, findings and audit records; as a file, return the rows behind the plots.
+
+        A refresh reads nothing whose reading is recorded, so that a page left open does not fill the audit trail.
+        """
         chosen, project_id = traffic.span(), request.args.get("project_id") or None
         found = traffic.rows(chosen, project_id) if frame.may(*traffic.OPERATION) else []
         if form is not None:
@@ -33,8 +35,7 @@ def routes(bp: Blueprint) -> None:
         return frame.page(
             "dashboard.html",
             stats=_stats(),
-            total=_total_requests(),
-            records=_recent(),
+            records=[] if request.headers.get("HX-Request") == "true" else _recent(),
             findings=_findings(),
             backend=frame.client().health(),
             span=chosen,
@@ -55,13 +56,6 @@ def _stats() -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = frame.api(*_STATS).data
     return found
-
-
-def _total_requests() -> int | None:
-    if not frame.may("GET", "/manage/usage"):
-        return None
-    rows = frame.api("GET", "/manage/usage", query={"from": _EVER}).data["data"]
-    return sum(int(row["requests"]) for row in rows)
 
 
 def _findings() -> list[dict[str, Any]] | None:

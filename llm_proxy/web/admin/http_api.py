@@ -41,11 +41,18 @@ class HttpApi:
 
     def stream(self, asked: ApiRequest) -> Iterator[bytes]:
         """See ManagementApi. Raises ManagementUnavailable as well, before the first piece."""
-        connection, response = self._begin(asked.method, asked.path, asked.query_string, None, self._fields(asked))
+        fields = {**_about_client(), **self._fields(asked)}
+        connection, response = self._begin(asked.method, asked.path, asked.query_string, None, fields)
         if response.status >= 400:
             with closing(connection):
                 read(response.status, response.read(), _lowered(response))
         return _pieces(connection, response)
+
+    def complete(self, body: Any, authorization: str) -> tuple[int, dict[str, str], Iterator[bytes]]:
+        """Return status, fields and pieces of a completion, with the caller's token. Raises ManagementUnavailable."""
+        fields = {"Authorization": authorization, "Content-Type": "application/json"}
+        connection, response = self._begin("POST", "/v1/chat/completions", "", body, fields)
+        return response.status, _lowered(response), _pieces(connection, response)
 
     def whoami(self, secret: str) -> ApiResponse:
         """Return what a root token or key is, by asking with it. Raises ApiRefused, ManagementUnavailable."""
@@ -64,7 +71,7 @@ class HttpApi:
         self, method: str, path: str, query: str, body: Any, headers: Mapping[str, str]
     ) -> tuple[int, bytes, dict[str, str]]:
         """Return status, content and fields of one request."""
-        connection, response = self._begin(method, path, query, body, headers)
+        connection, response = self._begin(method, path, query, body, {**_about_client(), **headers})
         with closing(connection):
             try:
                 return response.status, response.read(), _lowered(response)
@@ -79,7 +86,7 @@ class HttpApi:
         content = None if body is None else orjson.dumps(body)
         connection = self._connect()
         try:
-            connection.request(method, target, content, {**_about_client(), **headers})
+            connection.request(method, target, content, dict(headers))
             return connection, connection.getresponse()
         except (OSError, HTTPException) as error:
             connection.close()

@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from llm_proxy import logs
@@ -15,16 +15,17 @@ from llm_proxy.access.secret import stored
 from llm_proxy.access.sessions import Method, Origin
 from llm_proxy.access.sign_in import SECRETS_REFUSED, of_person
 from llm_proxy.audit.record import AuditEvent
-from llm_proxy.errors import TooManyFailures, Unauthorized
+from llm_proxy.errors import ManagementUnavailable, TooManyFailures, Unauthorized
 from llm_proxy.runtime.clock import parse_rfc3339
 from llm_proxy.settings import Settings
 from llm_proxy.web import admin, context
-from llm_proxy.web.admin import frame, pages
+from llm_proxy.web.admin import cookies, frame, pages
 from llm_proxy.web.admin.api import ApiRefused, ManagementApi
 from llm_proxy.web.admin.http_api import Connect, HttpApi
 from llm_proxy.web.admin.memory_sessions import MemorySessions
 
 _LOG = logging.getLogger(__name__)
+_HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding")
 
 
 class Services:
@@ -123,9 +124,23 @@ def create_app(settings: Settings, connect: Connect, root: str, credential: str)
     context.register(app, services.access, settings.operation.metrics_path)
     app.register_blueprint(admin.blueprint(""))
     app.register_error_handler(HTTPException, _http)
+    app.add_url_rule("/v1/chat/completions", view_func=lambda: _complete(api), methods=["POST"], endpoint="complete")
     return app
 
 
 def _http(error: HTTPException) -> Response:
     """Return the page of werkzeug's own refusals, such as an unknown address."""
     return pages.guarded(pages.page(error.name, "<p><a href='./'>Dashboard</a></p>", error.code or 500))
+
+
+def _complete(api: HttpApi) -> Response:
+    """Hand the playground's completion on to the proxy: a page may call its own host alone. 401 without a session."""
+    if cookies.session() is None:
+        return Response("sign in first\n", 401, content_type="text/plain")
+    body = request.get_json(silent=True)
+    try:
+        status, fields, pieces = api.complete(body, request.headers.get("Authorization", ""))
+    except ManagementUnavailable:
+        return Response('{"error":{"message":"the proxy cannot be reached"}}\n', 502, content_type="application/json")
+    kept = {name: value for name, value in fields.items() if name not in _HOP_BY_HOP}
+    return pages.guarded(Response(pieces, status, kept))

@@ -1,4 +1,4 @@
-"""Usage: sums by project, token, model or day, with plots."""
+"""Usage: sums by project, token, model, provider or day, with plots."""
 
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -9,8 +9,8 @@ from werkzeug.wrappers import Response as AnyResponse
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.web.admin import frame, lists
 
-GROUPS = ("project", "token", "model", "day")
-_FILTERS = ("from", "to", "project_id", "token_id", "model")
+GROUPS = ("project", "token", "model", "provider", "day")
+_FILTERS = ("from", "to", "project_id", "token_id", "model", "provider")
 _COLUMNS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost_usd")
 _MEASURES = {
     "requests": ("requests",),

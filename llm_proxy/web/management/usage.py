@@ -85,5 +85,5 @@ def _filter() -> UsageFilter:
     first: date = since.date() if since is not None else last - timedelta(days=min(_DAYS, last.toordinal() - 1))
     if first > last:
         raise BadRequest("from is after to", param="from")
-    named = (inputs.word("project_id"), inputs.word("token_id"), inputs.word("model"))
+    named = (inputs.word("project_id"), inputs.word("token_id"), inputs.word("model"), inputs.word("provider"))
     return UsageFilter(first, last, *named, within=current().caller.projects)
