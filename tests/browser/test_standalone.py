@@ -87,7 +87,8 @@ def test_same_pages_with_the_viewers_rights(context_of: Contexts, ui: Ui, alone:
     token = page.url.rpartition("/")[2]
     assert ui.api("GET", f"/tokens/{token}")["created_by"] == "key:issuer alone"
     csrf = str(page.locator("[name=csrf_token]").first.get_attribute("value"))
-    form = {"csrf_token": csrf, "name": "never", "api_key": "sk-provider-0123456789abcdefghij", "event_privacy": "full"}
+    form: dict[str, str | float | bool] = {"csrf_token": csrf, "name": "never", "event_privacy": "full"}
+    form["api_key"] = "sk-provider-0123456789abcdefghij"
     assert page.request.post(f"{url}/projects", form=form).status == 403
     ui.api("DELETE", f"/keys/{key['id']}")
     page.goto(f"{url}/tokens")

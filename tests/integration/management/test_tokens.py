@@ -215,7 +215,7 @@ def test_a_list_is_newest_first_and_filtered(manage: Manager) -> None:
 def test_a_status_tells_whatever_ends_a_token(manage: Manager) -> None:
     """Idled to death is expired, a budget used up is limited; the filters find what the status says (0.1)."""
     now = datetime.now(UTC)
-    wanted = {
+    wanted: dict[str, list[dict[str, Any]]] = {
         "active": [{}, {"last_used_at": now - timedelta(minutes=3)}, {"total_tokens": 9, "total_cost_nano_usd": 9}],
         "expired": [{"last_used_at": now - timedelta(minutes=6)}, {"created_at": now - timedelta(minutes=6)}],
         "rate_limited": [{"total_tokens": 10}, {"total_cost_nano_usd": 10}, {"max_requests": 3, "request_count": 3}],
