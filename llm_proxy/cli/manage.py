@@ -60,7 +60,7 @@ ManageGroup.group_class = ManageGroup
 
 
 def client() -> ManagementClient:
-    """The management API, as this command's options reach it."""
+    """Return the management API, as this command's options reach it."""
     said: Mapping[str, Any] = click.get_current_context().meta.get(_META, {})
     return connect(
         base_url=said.get("manage_api_base_url"),
@@ -85,5 +85,7 @@ manage = ManageGroup(
         "stats": ("llm_proxy.cli.watching:stats", "Totals of projects, tokens, requests, money."),
         "stream": ("llm_proxy.cli.watching:stream", "Requests that run now."),
         "token": ("llm_proxy.cli.tokens:token", "Withering tokens."),
+        "audit-chain": ("llm_proxy.cli.watching:audit_chain", "Whether the server's audit trail is whole."),
+        "traffic": ("llm_proxy.cli.watching:traffic", "Traffic, errors, latency and money by hour or day."),
     },
 )

@@ -170,7 +170,7 @@ def _make_env_file() -> None:
 
 
 def _load() -> Loaded:
-    """The settings, on loopback unless an address is set. Raises CommandError naming every fault."""
+    """Return the settings, on loopback unless an address is set. Raises CommandError naming every fault."""
     loaded = load_settings()
     if "LISTEN_ADDR" not in loaded.sources:
         loaded = load_settings(LISTEN_ADDR=_ADDRESS)
@@ -206,7 +206,7 @@ def _ready_token(settings: Settings, is_simulated: bool, beside: Sequence[str]) 
 
 
 def _kept_token(client: DirectClient, project_id: str) -> _Token | None:
-    """The last run's token, when it is this project's and lives for another hour; None revokes it."""
+    """Return the last run's token, when it is this project's and lives for another hour; None revokes it."""
     state = _state()
     if state is None:
         return None
@@ -235,7 +235,7 @@ def _new_token(client: DirectClient, project_id: str) -> _Token:
 
 
 def _state() -> dict[str, str] | None:
-    """What the last run wrote; None when there was none, or nothing that can be used."""
+    """Return what the last run wrote; None when there was none, or nothing that can be used."""
     try:
         state = json.loads(_STATE_FILE.read_text())
         return {name: str(value) for name, value in state.items()} if state["token_id"] else None
@@ -244,7 +244,7 @@ def _state() -> dict[str, str] | None:
 
 
 def _keep_default(client: DirectClient, project: Mapping[str, Any] | None, key: str | None) -> None:
-    """The project of the real provider: its key follows OPENAI_API_KEY; inactive as long as there never was one."""
+    """Keep the project of the real provider: its key follows OPENAI_API_KEY; inactive until there is one."""
     if project is None:
         project = client.call("POST", "/manage/projects", body={"name": "default", "api_key": key or _NO_KEY})
         if key is None:
@@ -259,7 +259,7 @@ def _keep_default(client: DirectClient, project: Mapping[str, Any] | None, key: 
 
 
 def _stored_key(client: DirectClient, project_id: str) -> str | None:
-    """The project's key in clear; None when it does not open."""
+    """Return the project's key in clear; None when it does not open."""
     from sqlalchemy import select
 
     from llm_proxy.crypto import UnopenableValue
@@ -276,6 +276,16 @@ def _stored_key(client: DirectClient, project_id: str) -> str | None:
     return opened
 
 
+def _admin_ui(settings: Settings, url: str) -> str:
+    """Return the lines on the admin UI; a terminal shows the token to sign in with, a file or pipe where it is."""
+    if not settings.operation.admin_ui_enabled:
+        return ""
+    sign_in = "with MANAGEMENT_TOKEN of .env"
+    if sys.stdout.isatty():
+        sign_in = f"with {settings.operation.management_token} (MANAGEMENT_TOKEN of .env)"
+    return f"Admin UI: {url}{settings.operation.admin_ui_path}\nSign in:  {sign_in}\n"
+
+
 def _greeting(settings: Settings, token: _Token, is_simulated: bool, beside: Sequence[str]) -> str:
     url, options = place(settings.server.listen_addr, is_tls=settings.server.enable_tls)
     upstream = (
@@ -288,7 +298,7 @@ def _greeting(settings: Settings, token: _Token, is_simulated: bool, beside: Seq
 Serving:  {url}
 Upstream: {upstream}
 Token:    {token.bearer} ({token.remark})
-
+{_admin_ui(settings, url)}
 Watch a completion stream:
 
 {first_request(url, token.bearer, options)}
@@ -299,7 +309,6 @@ Next:
   OpenAI clients   base_url="{url}/v1", api_key="{token.bearer}"
   your own token   .venv/bin/llm-proxy manage project create --name my-team
                    .venv/bin/llm-proxy manage token generate --project-id my-team --duration 24h
-  admin UI         {url}{settings.operation.admin_ui_path}, sign in with MANAGEMENT_TOKEN of .env
   metrics          {url}{settings.operation.metrics_path}
   documentation    docs/, README.md
 

@@ -151,6 +151,7 @@ class Proxy(Storage):
             report_metrics,
             self.usage_recorder.report,
             self.outcomes.report,
+            self.traffic.report,
             self.recorder.report,
             *audits,
             AccessReporter(self.access).report,
@@ -158,7 +159,7 @@ class Proxy(Storage):
         return Settlement(self.exchanges, admission=self.admission, reporters=reporters)
 
     def _response_source(self, lane: Lane) -> ResponseSource:
-        """The cache as the pipeline of one provider uses it."""
+        """Return the cache as the pipeline of one provider uses it."""
         cache = self.response_cache
         if cache is None:
             return NoCache()
@@ -242,7 +243,7 @@ class Proxy(Storage):
     def housekeeper(self) -> Housekeeper:
         """Tidies up when this worker leads."""
         return Housekeeper(
-            self.engine,
+            self.long_engine,
             self.audit,
             self.settings,
             counted=lambda job, rows: metrics.HOUSEKEEPING_ROWS.labels(job).inc(rows),

@@ -25,6 +25,7 @@ class Connector:
         warnings: What an operator should know about how the connection is made; a line each.
         descriptor: The socket of a connection, None where there is none to look at.
         unhurried: The same as `connect` without limits for statements, for migrations; None = they are the same.
+        off_loop: The same as `connect` for long work beside the event loop; None = no call of a connection stops it.
     """
 
     dialect: str
@@ -35,6 +36,7 @@ class Connector:
     warnings: tuple[str, ...] = ()
     descriptor: Callable[[Any], int] | None = None
     unhurried: Connect | None = None
+    off_loop: Connect | None = None
 
     def is_alive(self, connection: Any) -> bool:
         """Whether a kept connection looks usable: one that is idle and has something to read was closed."""
@@ -44,7 +46,7 @@ class Connector:
             watch = select.poll()
             watch.register(self.descriptor(connection), select.POLLIN)
             return not watch.poll(0)
-        except Exception:  # closed on our side already: each driver says so with its own error
+        except Exception:  # closed on this side already: each driver says so with its own error
             return False
 
 
@@ -57,7 +59,7 @@ def remember(engine: Engine, connector: Connector) -> None:
 
 
 def connector_of(engine: Engine) -> Connector:
-    """The connector that the engine was made from. Raises KeyError for engines of others."""
+    """Return the connector that the engine was made from. Raises KeyError for engines of others."""
     return _CONNECTORS[engine]
 
 

@@ -24,7 +24,6 @@ from llm_proxy.errors import (
 )
 from llm_proxy.forwarding.body import Limit, StreamedBody
 from llm_proxy.forwarding.cors import Cors
-from llm_proxy.forwarding.credentials import Credentials
 from llm_proxy.forwarding.entrance import enter
 from llm_proxy.forwarding.exchange import Exchange, ExchangeRegistry
 from llm_proxy.forwarding.fields import (
@@ -116,7 +115,7 @@ class Pipeline:
         refuses_unseen: bool = False,
     ) -> None:
         provider = lane.provider
-        self._lane, self._allowed, self._credentials = lane, lane.allowed, Credentials(provider)
+        self._lane, self._allowed, self._credentials = lane, lane.allowed, lane.credentials
         self._origin, self._base_path = provider.origin, provider.base_path.encode("latin-1")
         self._registry, self._settlement, self._access = registry, settlement, access
         self._is_draining, self._inspector, self._limits = is_draining, inspector, limits
@@ -187,7 +186,7 @@ class Pipeline:
         return exchange
 
     def _admit(self, exchange: Exchange) -> Body | None:
-        """Steps 2 to 13: everything that is known before a response is looked for."""
+        """Run steps 2 to 13: everything that is known before a response is looked for."""
         request, allowed, budgets = exchange.request, self._allowed, self._budgets
         if self._is_draining():  # 2
             raise Draining
@@ -203,7 +202,7 @@ class Pipeline:
             self._credentials.check_query(request.query)
         self._limit.check(request.content_length)  # 7
         self._limits.admit_address(request.client_addr)  # 8
-        bearer = sockets.bearer(request) if is_socket else self._credentials.bearer(request)
+        bearer = self._bearer_of_socket(request, sockets) if is_socket else self._credentials.bearer(request)
         token = self._steps.admit(exchange, bearer)  # 9 to 12
         named = self._steps.check_price if budgets.needs_price(token) else None
         if self._lane.models is not None:
@@ -220,8 +219,13 @@ class Pipeline:
         )
         return body
 
+    def _bearer_of_socket(self, request: ProxyRequest, sockets: Sockets) -> str:
+        bearer = sockets.bearer(request)
+        self._credentials.check_others(request, bearer)
+        return bearer
+
     def _check_socket(self, exchange: Exchange) -> Sockets:
-        """Steps 4 and 5 of a WebSocket handshake. Raises UpgradeNotSupported where there is none."""
+        """Run steps 4 and 5 of a WebSocket handshake. Raises UpgradeNotSupported where there is none."""
         request, sockets = exchange.request, self._sockets
         if sockets is None or request.client is None:
             raise UpgradeNotSupported
@@ -249,11 +253,11 @@ class Pipeline:
         return self._stored(exchange, stored)
 
     def _forward(self, exchange: Exchange, body: Body | None) -> Reply:
-        """Steps 15 to 18; step 19 is the settlement's."""
+        """Run steps 15 to 18; step 19 is the settlement's."""
         token = exchange.known_token
         exchange.taps = [make(exchange) for make in self._tap_factories]
         enter(exchange)  # 15
-        api_key = self._steps.key_of(token.project)
+        api_key = self._lane.key_of(token.project)
         if not api_key:
             raise UpstreamAuthError
         forward = self._outgoing(exchange, body, api_key)
@@ -271,13 +275,13 @@ class Pipeline:
             raise
 
     def _switch(self, exchange: Exchange) -> Reply:
-        """Steps 15 to 18 of a WebSocket handshake, which costs no unit; its turns do."""
+        """Run steps 15 to 18 of a WebSocket handshake, which costs no unit; its turns do."""
         sockets = self._sockets
         assert sockets is not None  # `_check_socket` has passed
         exchange.taps = [make(exchange) for make in self._tap_factories]
         enter(exchange)
         sockets.seat(exchange)
-        api_key = self._steps.key_of(exchange.known_token.project)
+        api_key = self._lane.key_of(exchange.known_token.project)
         if not api_key:
             raise UpstreamAuthError
         forward = upgraded(self._outgoing(exchange, None, api_key))
@@ -364,7 +368,7 @@ class Pipeline:
             fields += self._cors.answer(origin)
 
     def _instead(self, exchange: Exchange, answer: Answer, stored: StoredResponse) -> Reply:
-        """A stored response in place of the provider's: validated by it, or stale and better than its error."""
+        """Return a stored response in place of the provider's: validated by it, or stale and better than its error."""
         if answer.status in NO_CONTENT_STATUSES:
             for _ in answer.chunks():
                 pass  # there is none, and the connection can be used again
@@ -374,7 +378,7 @@ class Pipeline:
     # -- responses of the proxy itself --------------------------------------------------------------------------------
 
     def _stored(self, exchange: Exchange, stored: StoredResponse, error: LlmProxyError | None = None) -> Reply:
-        """A stored response; the exchange ends here, whether its bytes are taken or not."""
+        """Return a stored response; the exchange ends here, whether its bytes are taken or not."""
         exchange.sent_status = stored.status
         fields = stored.fields
         self._add_own(exchange, fields, exchange.timing.fields_of_stored())
@@ -383,7 +387,7 @@ class Pipeline:
         return Reply(f"{stored.status} {stored.reason}", fields, (stored.content,) if stored.content else ())
 
     def _stale(self, exchange: Exchange, error: LlmProxyError) -> Reply | None:
-        """A stale stored response in place of what went wrong with the provider (stale-if-error)."""
+        """Return a stale stored response in place of the provider's failure (stale-if-error)."""
         stored = self._cache.on_error(exchange, error)
         return None if stored is None else self._stored(exchange, stored, error)
 

@@ -14,7 +14,7 @@ _SHOWN = 4  # at each end
 
 
 def new_bearer() -> str:
-    """A bearer of 128 random bits; nothing in it tells when or where it was made."""
+    """Return a bearer of 128 random bits; nothing in it tells when or where it was made."""
     return PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(_RANDOM_BYTES)).decode().rstrip("=")
 
 
@@ -23,13 +23,24 @@ def is_well_formed(bearer: str) -> bool:
     return _FORM.fullmatch(bearer) is not None
 
 
+def found_in(text: str) -> str | None:
+    """Return the first string of that form in a text, such as in a pasted header; None without one."""
+    found = _WITHIN.search(text)
+    return None if found is None else found[0]
+
+
 def is_in(text: str) -> bool:
     """Whether a string of that form stands anywhere in a text."""
     return PREFIX in text and _WITHIN.search(text) is not None
 
 
+def tokens_in(text: str) -> list[str]:
+    """Return the strings of that form in a text."""
+    return _WITHIN.findall(text)
+
+
 def hint(bearer: str) -> str:
-    """What listings show of a bearer; other strings, and too short ones, in the generic form."""
+    """Return what listings show of a bearer; other strings, and too short ones, in the generic form."""
     rest = bearer[len(PREFIX) :]
     if not bearer.startswith(PREFIX) or len(rest) <= 2 * _SHOWN:
         return obfuscate(bearer)

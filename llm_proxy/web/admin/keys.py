@@ -32,7 +32,9 @@ class KeyForm(Form):
     """What a person says of a management key."""
 
     name = StringField("Name", [InputRequired(), Length(max=100)])
-    role = SelectField("Role", choices=[(role, _MEANINGS[role]) for role in sorted(ROLES, key=list(_MEANINGS).index)])
+    role = SelectField(
+        "Role", choices=forms.choices((role, _MEANINGS[role]) for role in sorted(ROLES, key=list(_MEANINGS).index))
+    )
     projects = SelectMultipleField("Projects", validate_choice=False)
     lifetime = SelectField("Expires", validate_choice=False)
 
@@ -52,7 +54,7 @@ def routes(bp: Blueprint) -> None:
 
     @bp.get("/keys/new")
     def keys_new() -> Response:
-        """The form of a new key."""
+        """Return the form of a new key."""
         return _form(KeyForm(role="operator", lifetime="129600"))
 
     @bp.post("/keys", endpoint="keys_create")
@@ -71,13 +73,13 @@ def routes(bp: Blueprint) -> None:
 
     @bp.get("/keys/<key_id>")
     def keys_show(key_id: str) -> Response:
-        """The page of a key."""
+        """Return the page of a key."""
         key = frame.api("GET", f"/manage/keys/{key_id}").data
         return frame.page("keys/show.html", key=key, projects=project_names(key["projects"] or ()))
 
     @bp.get("/keys/<key_id>/edit")
     def keys_edit(key_id: str) -> Response:
-        """The form of a key as it is."""
+        """Return the form of a key as it is."""
         key = frame.api("GET", f"/manage/keys/{key_id}")
         form = KeyForm(data={**key.data, "projects": key.data["projects"] or [], "lifetime": _KEPT})
         return _form(form, key)
@@ -144,7 +146,7 @@ def routes(bp: Blueprint) -> None:
 
 def _session_routes(bp: Blueprint) -> None:
     def people(form: str | None) -> Response:
-        """Show who is signed in."""
+        """Show the people who are signed in."""
         rows = frame.api("GET", "/manage/sessions").data
         if form is not None:
             return lists.file(form, "sessions", rows, tuple(rows[0]) if rows else ())
@@ -163,8 +165,8 @@ def _session_routes(bp: Blueprint) -> None:
 def _list(form: str | None) -> Response:
     wanted = lists.query("search")
     if form is not None:
-        return lists.file(form, "keys", frame.api("GET", "/manage/keys", query=wanted).data, COLUMNS)
-    found = frame.api("GET", "/manage/keys", query={**wanted, **lists.place()})
+        return lists.stream(form, "keys", lists.parts("/manage/keys", wanted), COLUMNS)
+    found = lists.read("/manage/keys", {**wanted, **lists.place()})
     return frame.page(
         "keys/list.html",
         keys=found.data,
@@ -190,7 +192,7 @@ def _form(
 ) -> Response:
     kept = [] if key is None else [(_KEPT, "As it is")]
     lifetimes = [(str(each), f"in {in_words(each)}") for each in _LIFETIMES]
-    form.lifetime.choices = [*kept, *lifetimes, (_NEVER, "Never")]
+    form.lifetime.choices = forms.choices([*kept, *lifetimes, (_NEVER, "Never")])
     return frame.page(
         "keys/form.html",
         status,

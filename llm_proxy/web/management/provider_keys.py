@@ -1,5 +1,7 @@
 """/manage/projects/{id}/provider-keys."""
 
+from urllib.parse import quote
+
 from flask import Blueprint, Response
 
 from llm_proxy.errors import WrongMethod
@@ -21,7 +23,8 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.PROVIDER_KEY_LIST, "failed to list keys", project_id=project_id) as attempt:
             found = services().provider_keys.list(checked(project_id))
             attempt.succeeded(key_count=len(found))
-        return answers.answer([_json(key) for key in found])
+        served = ",".join(quote(name, safe="") for name in services().provider_keys.providers)
+        return answers.answer([_json(key) for key in found], headers={"X-Providers": served})
 
     def put(project_id: str, provider: str) -> Response:
         """200 with the key, obfuscated; 400 names the field; 404 unknown project."""
@@ -32,7 +35,8 @@ def routes(bp: Blueprint, services: Services) -> None:
             details={"provider": provider},
         ) as attempt:
             wanted = _checked_body(project_id)
-            key = services().provider_keys.put(checked(project_id), provider, wanted, attempt.record)
+            with attempt.transaction() as tx:
+                key = services().provider_keys.put(tx, checked(project_id), provider, wanted)
         return answers.answer(_json(key))
 
     def remove(project_id: str, provider: str) -> Response:
@@ -43,7 +47,9 @@ def routes(bp: Blueprint, services: Services) -> None:
             project_id=project_id,
             details={"provider": provider},
         ) as attempt:
-            services().provider_keys.remove(checked(project_id), provider, attempt.record)
+            checked(project_id)
+            with attempt.transaction() as tx:
+                services().provider_keys.remove(tx, project_id, provider)
         return Response(status=204)
 
     def only_listed(project_id: str) -> Response:
@@ -64,7 +70,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
 
 def _checked_body(project_id: str) -> dict[str, object]:
-    """The body; the path is judged first."""
+    """Return the body; the path is judged first."""
     checked(project_id)
     return inputs.json_object()
 
