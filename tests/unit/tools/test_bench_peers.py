@@ -1,15 +1,17 @@
 """Other gateways in the bench: how they are named, and what becomes of their figures."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "tools" / "bench"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "tools" / "bench"))  # the programs of a folder import each other so
 
-import document
-import peers
-from measure import Samples
+document: Any = import_module("document")
+peers: Any = import_module("peers")
+Samples: Any = import_module("measure").Samples
 
 
 def test_a_peer_is_given_by_name_and_command() -> None:
