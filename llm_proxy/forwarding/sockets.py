@@ -24,7 +24,8 @@ from llm_proxy.forwarding.entrance import leave
 from llm_proxy.forwarding.exchange import REVOKED, Exchange
 from llm_proxy.forwarding.handshake import check_handshake, handshake_bearer, has_extension
 from llm_proxy.forwarding.request import ProxyRequest
-from llm_proxy.forwarding.socket import Socket, SocketLimits, Switched
+from llm_proxy.forwarding.socket import Socket, Switched
+from llm_proxy.forwarding.socket_limits import SocketLimits
 from llm_proxy.forwarding.turns import SocketTurns, TurnDesk
 from llm_proxy.limits.seats import Seat, Seats
 from llm_proxy.model.token import TokenSnapshot
