@@ -37,7 +37,7 @@ class LlmProxyFlask(Flask):
         if self._fast_lane is not None and self._fast_lane.takes(environ):
             return self._endpoint(environ, start_response)
         _keep_spelling(environ)
-        context.apply_prefix(environ, self.services.settings.trusted_proxies)
+        context.apply_prefix(environ, self.services.settings.server.trusted_proxies)
         return super().wsgi_app(environ, start_response)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
@@ -89,7 +89,7 @@ def create_app(settings: Settings | None = None) -> LlmProxyFlask:
     app.config["MAX_CONTENT_LENGTH"] = None
     proxy.exempt_from_merging(app)
     errors.register(app)
-    context.register(app, app.services.access, settings.metrics_path)
+    context.register(app, app.services.access, settings.operation.metrics_path)
     _add_routes(app)
     register_commands(app)
     return app
@@ -104,20 +104,22 @@ def _examined(loaded: Loaded) -> list[dict[str, Any]]:
 def _add_routes(app: LlmProxyFlask) -> None:
     services, settings = app.services, app.services.settings
     prefixes, hosts = _mounts(app)
-    app._endpoint = proxy.ProxyEndpoint(lambda: services.front, settings.trusted_proxies)
-    if settings.fast_lane:
-        reserved = (*RESERVED_PATHS, settings.metrics_path, settings.admin_ui_path)
+    app._endpoint = proxy.ProxyEndpoint(lambda: services.front, settings.server.trusted_proxies)
+    if settings.server.fast_lane:
+        reserved = (*RESERVED_PATHS, settings.operation.metrics_path, settings.operation.admin_ui_path)
         app._fast_lane = proxy.FastLane(prefixes, reserved, hosts)
     elif hosts:  # Flask's routes know no hosts
         app._fast_lane = proxy.FastLane((), (), hosts)
     app.register_blueprint(proxy.blueprint(app._endpoint, prefixes))
     app.register_blueprint(
-        health.blueprint(services.readiness, settings.metrics_path if settings.enable_metrics else None)
+        health.blueprint(
+            services.readiness, settings.operation.metrics_path if settings.operation.enable_metrics else None
+        )
     )
     app.register_blueprint(management.blueprint(lambda: services))
     measured.register(app, "management")
-    if settings.admin_ui_enabled:
-        app.register_blueprint(admin.blueprint(settings.admin_ui_path))
+    if settings.operation.admin_ui_enabled:
+        app.register_blueprint(admin.blueprint(settings.operation.admin_ui_path))
 
 
 def _mounts(app: LlmProxyFlask) -> tuple[tuple[str, ...], tuple[str, ...]]:

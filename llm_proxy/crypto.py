@@ -74,7 +74,7 @@ class KeyRing:
     @classmethod
     def of(cls, settings: Settings) -> "KeyRing":
         """The ring of ENCRYPTION_KEY and ENCRYPTION_KEY_PREVIOUS."""
-        return cls(settings.encryption_key, settings.encryption_key_previous)
+        return cls(settings.storage.encryption_key, settings.storage.encryption_key_previous)
 
     @property
     def is_empty(self) -> bool:

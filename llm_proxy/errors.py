@@ -137,9 +137,14 @@ class InvalidJson(InvalidRequest):
 
 
 class RequestTooLarge(InvalidRequest):
-    """The body exceeds MAX_REQUEST_SIZE or MAX_INSPECTED_BODY."""
+    """The body exceeds MAX_REQUEST_SIZE, MAX_INSPECTED_BODY or MAX_HELD_BODIES; `description` names which."""
 
     status, code, message = 413, "request_too_large", "Request body too large"
+
+    @classmethod
+    def of_limit(cls, name: str, max_bytes: int) -> "RequestTooLarge":
+        """Return the error for a limit, named as its setting is."""
+        return cls(description=f"{name} is {max_bytes} bytes")
 
 
 class StreamingDisabled(InvalidRequest):
@@ -330,12 +335,12 @@ class Draining(LlmProxyError):
 
 
 class Overloaded(LlmProxyError):
-    """No concurrency slot is free (MAX_CONCURRENT_REQUESTS), or no room for a WebSocket (WS_MAX_SOCKETS)."""
+    """All of MAX_CONCURRENT_REQUESTS, MAX_HELD_BODIES or WS_MAX_SOCKETS is in use."""
 
     status, type, code, message = 503, "server_error", "overloaded", "Server is at capacity"
 
-    def __init__(self) -> None:
-        super().__init__(retry_after_s=1)
+    def __init__(self, description: str | None = None) -> None:
+        super().__init__(description=description, retry_after_s=1)
 
 
 class EventBusUnavailable(LlmProxyError):

@@ -4,7 +4,11 @@ Everything comes from Settings; options on gunicorn's command line win, but for 
 hooks run in the master: faults end the start with one line each, and a dead worker's metrics are added up.
 """
 
-from gevent import monkey
+import gc
+
+gc.disable()  # until the application is imported, see server/loaded_code.py
+
+from gevent import monkey  # noqa: E402
 
 monkey.patch_all()  # before anything is imported that keeps a reference to what is patched
 
@@ -51,13 +55,14 @@ _loaded = load()
 _settings = _loaded.settings
 hand_over(_loaded)
 _is_upgrade = "GUNICORN_PID" in os.environ  # SIGUSR2: another master serves beside this one
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder(_settings.prometheus_multiproc_dir)  # before prometheus_client
+# before prometheus_client is imported
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder(_settings.server.prometheus_multiproc_dir)
 os.environ[shared_dir.VARIABLE] = shared_dir.of_server(is_inherited=fresh_worker.is_this())
 os.environ.pop("SCRIPT_NAME", None)  # gunicorn would cut it off every path
 
 wsgi_app = "llm_proxy.wsgi:app"
 proc_name = "llm-proxy"
-bind = configuration.binds(_settings.listen_addr)
+bind = configuration.binds(_settings.server.listen_addr)
 workers = _settings.workers
 worker_class = "llm_proxy.server.worker.Worker"
 _descriptors = configuration.raise_descriptor_limit()
@@ -77,10 +82,10 @@ permit_unconventional_http_version = True  # server/check.py decides: 1.2 counts
 
 accesslog = None
 logger_class = "llm_proxy.server.log.Log"
-loglevel = {"warn": "warning"}.get(_settings.log_level, _settings.log_level)
+loglevel = {"warn": "warning"}.get(_settings.operation.log_level, _settings.operation.log_level)
 
-if _settings.enable_tls:
-    certfile, keyfile = str(_settings.tls_cert_file), str(_settings.tls_key_file)
+if _settings.server.enable_tls:
+    certfile, keyfile = str(_settings.server.tls_cert_file), str(_settings.server.tls_key_file)
 
 
 def ssl_context(config: Any, default_factory: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
@@ -88,7 +93,7 @@ def ssl_context(config: Any, default_factory: Callable[[], ssl.SSLContext]) -> s
     context = default_factory()
     loaded = handed_over()
     assert loaded is not None
-    context.minimum_version = configuration.TLS_VERSIONS[loaded.settings.tls_min_version]
+    context.minimum_version = configuration.TLS_VERSIONS[loaded.settings.server.tls_min_version]
     return context
 
 
@@ -142,7 +147,11 @@ def _apply(loaded: Loaded) -> None:
     try:
         logs.configure(loaded.settings)
     except OSError as exc:
-        _log.error("LOG_FILE=%s can't be opened, the log stays where it is: %s", loaded.settings.log_file, exc.strerror)
+        _log.error(
+            "LOG_FILE=%s can't be opened, the log stays where it is: %s",
+            loaded.settings.operation.log_file,
+            exc.strerror,
+        )
 
 
 def _wrong_options(cfg: Any) -> list[str]:
@@ -191,7 +200,9 @@ def _prepare(server: Any) -> Callable[[], bool] | None:
     try:
         logs.configure(_settings)
     except OSError as exc:
-        raise RuntimeError(f"LOG_FILE={_settings.log_file}: expected a file to write to ({exc.strerror})") from None
+        raise RuntimeError(
+            f"LOG_FILE={_settings.operation.log_file}: expected a file to write to ({exc.strerror})"
+        ) from None
     folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
     if swept := shared_dir.sweep():
         _log.info("%s folders of servers that were killed have been removed", swept)
@@ -238,12 +249,12 @@ def _tell(cfg: Any) -> None:
         __version__,
         extra={
             "version": __version__,
-            "api_env": _settings.api_env,
-            "driver": _settings.driver,
+            "api_env": _settings.server.api_env,
+            "driver": _settings.storage.driver,
             "database": _database_shown(),
-            "event_bus": _settings.event_bus,
-            "cache": _settings.http_cache_backend if _settings.http_cache_enabled else "off",
-            "encryption": _settings.encryption_key is not None,
+            "event_bus": _settings.events.bus,
+            "cache": _settings.cache.backend if _settings.cache.enabled else "off",
+            "encryption": _settings.storage.encryption_key is not None,
             "workers": cfg.workers,
             "parser": interpreter.request_parser(),
             "optimised_python": interpreter.is_optimised(),
@@ -253,7 +264,7 @@ def _tell(cfg: Any) -> None:
     warnings, notes = preflight.notes(_settings)
     for warning in [*_loaded.warnings, *warnings]:
         _log.warning("%s", warning)
-    if _settings.driver == "sqlite" and cfg.workers > 1:
+    if _settings.storage.driver == "sqlite" and cfg.workers > 1:
         _log.warning("SQLite serves %s workers of this host; it is no database for several hosts", cfg.workers)
     if cfg.worker_connections == worker_connections and (told := configuration.few_connections(_descriptors)):
         _log.warning("%s", told)
@@ -265,7 +276,7 @@ def _database_shown() -> str:
     """Host and database, or the file: never a password."""
     from llm_proxy.db.engine import connector_of_settings
 
-    return _settings.database_path if _settings.driver == "sqlite" else connector_of_settings(_settings).where
+    return _settings.storage.path if _settings.storage.driver == "sqlite" else connector_of_settings(_settings).where
 
 
 # -- workers ----------------------------------------------------------------------------------------------------------

@@ -241,16 +241,16 @@ class Housekeeper:
             self._audit.record(AuditEvent(AuditAction.SYSTEM_CLEANUP, "system", "success", details=details))
 
     def _wanted(self, settings: Settings) -> Iterator[_Job]:
-        if settings.token_cleanup_interval_s:
-            yield _Job("tokens_revoked", timedelta(seconds=settings.token_cleanup_interval_s), self._revoke_expired)
-        if settings.token_retention_days:
-            kept = timedelta(days=settings.token_retention_days)
+        if settings.tokens.cleanup_interval_s:
+            yield _Job("tokens_revoked", timedelta(seconds=settings.tokens.cleanup_interval_s), self._revoke_expired)
+        if settings.tokens.retention_days:
+            kept = timedelta(days=settings.tokens.retention_days)
             yield _Job("tokens_deleted", HOURLY, lambda now: pruning.steps(self._engine, now - kept))
-        if settings.audit_retention_days:
-            for_days = timedelta(days=settings.audit_retention_days)
+        if settings.operation.audit_retention_days:
+            for_days = timedelta(days=settings.operation.audit_retention_days)
             yield _Job("audit", HOURLY, lambda now: self._prune_audit(now, now - for_days))
-        if settings.usage_retention_days:
-            sums_kept = timedelta(days=settings.usage_retention_days)
+        if settings.tokens.usage_retention_days:
+            sums_kept = timedelta(days=settings.tokens.usage_retention_days)
             yield _Job("usage", HOURLY, lambda now: self._drop_usage((now - sums_kept).date()))
         yield _Job("idempotency_keys", HOURLY, self._drop_idempotency_keys)
         yield _Job("usage_objects", HOURLY, self._drop_usage_objects)

@@ -89,4 +89,5 @@ def _calm_collector() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()  # off while a fresh worker imported its modules
     gc.set_threshold(10_000, 20, 50)

@@ -254,31 +254,36 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
     learn_settings(settings)
     out = stream or sys.stdout
     sink: Sink
-    if settings.log_file is not None:
-        max_bytes = settings.log_max_size_mb * 1024 * 1024
-        file = AppendFile(settings.log_file, mode=FILE_MODE, max_bytes=max_bytes, backups=settings.log_max_backups)
+    if settings.operation.log_file is not None:
+        max_bytes = settings.operation.log_max_size_mb * 1024 * 1024
+        file = AppendFile(
+            settings.operation.log_file, mode=FILE_MODE, max_bytes=max_bytes, backups=settings.operation.log_max_backups
+        )
         file.open()
         sink = file
     else:
         sink = StreamSink(_descriptor(out))
-    is_terminal = settings.log_file is None and out.isatty()
+    is_terminal = settings.operation.log_file is None and out.isatty()
     _writer.flush()
     _writer = Writer(
-        sink, is_json=settings.log_format == "json", colour=is_terminal and wants_colour(out), is_short=is_terminal
+        sink,
+        is_json=settings.operation.log_format == "json",
+        colour=is_terminal and wants_colour(out),
+        is_short=is_terminal,
     )
     root = logging.getLogger()
-    root.setLevel(LEVELS[settings.log_level])
+    root.setLevel(LEVELS[settings.operation.log_level])
     root.handlers[:] = [_handler]
     for name in _OWN_HANDLERS:
         adopt(name)
     logging.captureWarnings(True)
     for name in ("urllib3", "asyncio", "sqlalchemy", "alembic.runtime.plugins"):
-        logging.getLogger(name).setLevel(max(LEVELS[settings.log_level], logging.WARNING))
+        logging.getLogger(name).setLevel(max(LEVELS[settings.operation.log_level], logging.WARNING))
 
 
 def fault(settings: Settings) -> str | None:
     """One line when LOG_FILE could not be written to; the start then stops. Makes nothing."""
-    path = settings.log_file
+    path = settings.operation.log_file
     if path is None:
         return None
     shown = f"LOG_FILE={path}: expected"

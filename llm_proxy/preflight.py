@@ -36,7 +36,7 @@ def check(loaded: Loaded) -> list[str]:
     """Everything that would make a worker fail or serve wrongly, a line each. Changes nothing."""
     settings = loaded.settings
     faults = list(loaded.faults)
-    if not settings.management_token:
+    if not settings.operation.management_token:
         faults.append(
             "MANAGEMENT_TOKEN is not set: add MANAGEMENT_TOKEN=<32 random characters> to .env or the environment"
         )
@@ -62,7 +62,7 @@ def notes(settings: Settings) -> tuple[list[str], list[str]]:
     """Warnings and notes of provider file and database, for the log at the start. Raises ProviderFileError."""
     loaded = load_provider(settings)
     connector = connector_of_settings(settings)
-    most = settings.workers * (settings.database_pool_size + 2 * CONNECTIONS)
+    most = settings.workers * (settings.storage.pool_size + 2 * CONNECTIONS)
     pools = f"database: at most {most} connections of {settings.workers} workers of this host"
     told = [] if connector.dialect == "sqlite" else [pools]
     return [*loaded.warnings, *connector.warnings], [*loaded.notes, *told, *_limits(settings)]
@@ -71,16 +71,16 @@ def notes(settings: Settings) -> tuple[list[str], list[str]]:
 def _limits(settings: Settings) -> list[str]:
     """Limits that hold for everybody are said at the start."""
     windows = []
-    if settings.global_rate_limit:
-        windows.append(f"{settings.global_rate_limit} requests a minute in all")
-    if settings.ip_rate_limit:
-        windows.append(f"{settings.ip_rate_limit} from one address")
-    most = settings.distributed_rate_limit_max or (60 if settings.distributed_rate_limit_enabled else None)
+    if settings.limits.global_rate_limit:
+        windows.append(f"{settings.limits.global_rate_limit} requests a minute in all")
+    if settings.limits.ip_rate_limit:
+        windows.append(f"{settings.limits.ip_rate_limit} from one address")
+    most = settings.limits.distributed_max or (60 if settings.limits.distributed_enabled else None)
     if most is not None:
-        windows.append(f"{most} in {settings.distributed_rate_limit_window_s:g} s of each token")
+        windows.append(f"{most} in {settings.limits.distributed_window_s:g} s of each token")
     if not windows:
         return []
-    place = "in Redis, over all replicas" if settings.distributed_rate_limit_enabled else "on this server"
+    place = "in Redis, over all replicas" if settings.limits.distributed_enabled else "on this server"
     return [f"limits, counted {place}: {', '.join(windows)}"]
 
 
@@ -97,7 +97,7 @@ def prepare(settings: Settings) -> None:
             _record(prepare_database(engine, settings), engine, settings)
             _require_admin(engine, settings)
         except DatabaseAway as away:
-            if settings.driver == "sqlite" or not settings.database_startup_timeout_s:
+            if settings.storage.driver == "sqlite" or not settings.storage.startup_timeout_s:
                 raise
             raise _Later(str(away)) from None
         finally:
@@ -106,7 +106,7 @@ def prepare(settings: Settings) -> None:
 
 def _require_admin(engine: Engine, settings: Settings) -> None:
     """Raise DatabaseFault where the root token is off and no management key could take its place."""
-    if settings.management_token_use == OFF and not has_unrestricted_admin(engine):
+    if settings.operation.management_token_use == OFF and not has_unrestricted_admin(engine):
         raise DatabaseFault(
             "MANAGEMENT_TOKEN_USE=off: expected a live management key with the role admin and all projects; "
             "make one with: llm-proxy manage key create --role admin"

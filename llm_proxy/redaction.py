@@ -170,8 +170,8 @@ def learn_settings(settings: Settings) -> None:
 
 
 def _secrets(settings: Settings) -> Iterable[str]:
-    for name, variable in variables().items():
-        value = getattr(settings, name)
+    for path, variable in variables().items():
+        value = settings.value(path)
         if not variable.secret or not value:
             continue
         for item in value if isinstance(value, tuple) else (value,):

@@ -4,21 +4,30 @@ These clients never retry: redis-py's default waits and tries again for seconds,
 a policy of its own (spool, skip, fall back). Under gevent's patched sockets a client parks its greenlet, not the loop.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-from redis.backoff import NoBackoff
-from redis.client import Redis
-from redis.exceptions import RedisError
-from redis.retry import Retry
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from llm_proxy.settings import Settings
 from llm_proxy.settings.redis_address import RedisTarget, parse_address
 
-__all__ = ["UNREACHABLE", "RedisTarget", "command", "connect", "parse_address", "target"]
+if TYPE_CHECKING:
+    from redis.client import Redis
 
-UNREACHABLE = (RedisError, OSError)  # what a call may raise when Redis is unavailable, full, loading or refuses us
+__all__ = ["RedisTarget", "command", "connect", "id_order", "parse_address", "target", "text", "unreachable"]
+
 _TIMEOUT_S = 0.25
+
+
+def unreachable(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what a call may raise when Redis is unavailable, full, loading or refuses us, and `more`.
+
+    For `except`, which asks only when something was raised: redis-py is not imported where Redis is not used.
+    """
+    from redis.exceptions import RedisError
+
+    return (RedisError, OSError, *more)
 
 
 def target(settings: Settings) -> RedisTarget:
@@ -27,15 +36,15 @@ def target(settings: Settings) -> RedisTarget:
     A URL supplies what no variable of its own sets: REDIS_DB, REDIS_USERNAME, REDIS_PASSWORD and REDIS_TLS win over
     it when they differ from their defaults.
     """
-    found = parse_address(settings.redis_addr)
+    found = parse_address(settings.redis.addr)
     return RedisTarget(
         host=found.host,
         port=found.port,
-        db=settings.redis_db or found.db,
-        username=settings.redis_username or found.username,
-        password=settings.redis_password or found.password,
-        is_tls=settings.redis_tls or found.is_tls,
-        ca=str(settings.redis_tls_ca) if settings.redis_tls_ca is not None else found.ca,
+        db=settings.redis.db or found.db,
+        username=settings.redis.username or found.username,
+        password=settings.redis.password or found.password,
+        is_tls=settings.redis.tls or found.is_tls,
+        ca=str(settings.redis.tls_ca) if settings.redis.tls_ca is not None else found.ca,
     )
 
 
@@ -55,6 +64,10 @@ def connect(
         max_connections: Of the pool; None = redis-py's own bound.
         options: Further arguments of `redis.Redis`, for a user that needs one.
     """
+    from redis.backoff import NoBackoff
+    from redis.client import Redis
+    from redis.retry import Retry
+
     more: dict[str, Any] = dict(options or {})
     if where.is_tls:
         more |= {"ssl": True, "ssl_ca_certs": where.ca, "ssl_cert_reqs": "required"}
@@ -76,3 +89,14 @@ def connect(
 def command(client: Redis, *parts: Any) -> Any:
     """Run one command, or queue it in a pipeline; redis-py's own method for that carries no types."""
     return client.execute_command(*parts)  # type: ignore[no-untyped-call]
+
+
+def text(value: bytes | str) -> str:
+    """Return what Redis sent as text."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def id_order(entry_id: str) -> tuple[int, int]:
+    """An entry id as something that sorts."""
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence or 0)

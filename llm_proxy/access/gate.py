@@ -40,8 +40,9 @@ class Gate:
     @classmethod
     def of(cls, settings: Settings, keys: KeyDirectory, failures: Failures) -> "Gate":
         """Make the gate that the settings ask for."""
-        accepted = (settings.management_token.strip(), (settings.management_token_previous or "").strip())
-        return cls(accepted, settings.management_token_use, keys, failures)
+        found = settings.operation
+        accepted = (found.management_token.strip(), (found.management_token_previous or "").strip())
+        return cls(accepted, found.management_token_use, keys, failures)
 
     def admit(self, authorization: str | None, *, peer: str | None, client_ip: str | None) -> Caller:
         """Return the caller of an Authorization field.

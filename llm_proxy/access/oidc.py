@@ -76,15 +76,15 @@ class Config:
     @classmethod
     def of(cls, settings: Settings) -> "Config | None":
         """Read the settings; None: sign-in by OpenID is off. Raises ValueError for a wrong map."""
-        if settings.admin_oidc_issuer is None:
+        if settings.sign_in.oidc_issuer is None:
             return None
         return cls(
-            issuer=settings.admin_oidc_issuer,
-            client_id=settings.admin_oidc_client_id or "",
-            client_secret=settings.admin_oidc_client_secret,
-            scopes=settings.admin_oidc_scopes,
-            role_claim=settings.admin_oidc_role_claim,
-            roles=role_map.parse(settings.admin_oidc_role_map or ""),
+            issuer=settings.sign_in.oidc_issuer,
+            client_id=settings.sign_in.oidc_client_id or "",
+            client_secret=settings.sign_in.oidc_client_secret,
+            scopes=settings.sign_in.oidc_scopes,
+            role_claim=settings.sign_in.oidc_role_claim,
+            roles=role_map.parse(settings.sign_in.oidc_role_map or ""),
         )
 
     def fingerprint(self) -> str:

@@ -41,20 +41,24 @@ class SignIn:
 
 def fault_lines(settings: Settings) -> list[str]:
     """Return what is wrong with the OpenID settings, a line each."""
-    issuer, faults = settings.admin_oidc_issuer, list[str]()
+    issuer, faults = settings.sign_in.oidc_issuer, list[str]()
     if issuer is None:
-        if settings.admin_oidc_only:
+        if settings.sign_in.oidc_only:
             faults.append("ADMIN_OIDC_ONLY=true: expected ADMIN_OIDC_ISSUER to be set, else no person can sign in")
         return faults
     if not is_safe_issuer(issuer):
         faults.append(f"ADMIN_OIDC_ISSUER={issuer}: expected an https URL without a query, or http on this machine")
-    for name in ("ADMIN_OIDC_CLIENT_ID", "ADMIN_OIDC_ROLE_MAP"):
-        if not getattr(settings, name.lower()):
+    needed = {
+        "ADMIN_OIDC_CLIENT_ID": settings.sign_in.oidc_client_id,
+        "ADMIN_OIDC_ROLE_MAP": settings.sign_in.oidc_role_map,
+    }
+    for name, value in needed.items():
+        if not value:
             faults.append(f"{name}=: expected a value, because ADMIN_OIDC_ISSUER is set")
-    if "openid" not in settings.admin_oidc_scopes.split():
-        faults.append(f"ADMIN_OIDC_SCOPES={settings.admin_oidc_scopes}: expected openid among them")
+    if "openid" not in settings.sign_in.oidc_scopes.split():
+        faults.append(f"ADMIN_OIDC_SCOPES={settings.sign_in.oidc_scopes}: expected openid among them")
     try:
         Config.of(settings)
     except ValueError as error:
-        faults.append(f"ADMIN_OIDC_ROLE_MAP={settings.admin_oidc_role_map}: expected {error}")
+        faults.append(f"ADMIN_OIDC_ROLE_MAP={settings.sign_in.oidc_role_map}: expected {error}")
     return faults

@@ -171,12 +171,12 @@ os.register_at_fork(after_in_child=_close_all)  # a child would keep the lock of
 
 def root_of(settings: Settings) -> Path:
     """LEDGER_DIR: `ledger/` beside the SQLite file, else in AUDIT_LOG_FILE's folder, else in ./data."""
-    if settings.ledger_dir is not None:
-        return settings.ledger_dir
-    if settings.driver == "sqlite" and settings.database_path != ":memory:":
-        return Path(settings.database_path).parent / "ledger"
-    if settings.audit_log_file:
-        return Path(settings.audit_log_file).parent / "ledger"
+    if settings.tokens.ledger_dir is not None:
+        return settings.tokens.ledger_dir
+    if settings.storage.driver == "sqlite" and settings.storage.path != ":memory:":
+        return Path(settings.storage.path).parent / "ledger"
+    if settings.operation.audit_log_file:
+        return Path(settings.operation.audit_log_file).parent / "ledger"
     return Path("data") / "ledger"
 
 

@@ -65,18 +65,18 @@ class AuditFile:
     @classmethod
     def of(cls, settings: Settings) -> "AuditFile | None":
         """The file that the settings ask for; None for none. Raises OSError when it cannot be opened."""
-        if not settings.audit_enabled or not settings.audit_log_file:
+        if not settings.operation.audit_enabled or not settings.operation.audit_log_file:
             return None
-        path = Path(settings.audit_log_file)
-        if settings.audit_create_dir:
+        path = Path(settings.operation.audit_log_file)
+        if settings.operation.audit_create_dir:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         elif not path.parent.is_dir():
             raise FileNotFoundError(path.parent)
         return cls(
             path,
-            max_bytes=settings.audit_log_max_size_mb * 1024 * 1024,
-            backups=settings.audit_log_max_backups,
-            fsync=settings.audit_fsync,
+            max_bytes=settings.operation.audit_log_max_size_mb * 1024 * 1024,
+            backups=settings.operation.audit_log_max_backups,
+            fsync=settings.operation.audit_fsync,
         )
 
     @property
@@ -243,15 +243,15 @@ def _caught_up(position: Position, descriptor: int) -> Position:
 
 def fault(settings: Settings) -> str | None:
     """One line when records could not be written to the audit file; the start then stops. Makes nothing."""
-    if not settings.audit_enabled or not settings.audit_log_file:
+    if not settings.operation.audit_enabled or not settings.operation.audit_log_file:
         return None
-    path = Path(settings.audit_log_file)
+    path = Path(settings.operation.audit_log_file)
     shown = f"AUDIT_LOG_FILE={path}: expected"
     if path.exists():
         is_usable = path.is_file() and os.access(path, os.R_OK | os.W_OK)
         return None if is_usable else f"{shown} a file that can be read and written"
     folder = path.parent
-    if not folder.exists() and not settings.audit_create_dir:
+    if not folder.exists() and not settings.operation.audit_create_dir:
         return f"{shown} its folder to exist, because AUDIT_CREATE_DIR is false"
     while not folder.exists():
         folder = folder.parent

@@ -73,11 +73,11 @@ class AuditWriter:
         cls, engine: Engine | None, settings: Settings, failed: Callable[[str], None] = lambda sink: None
     ) -> "AuditWriter":
         """The sinks that the settings ask for. Raises OSError when the file cannot be opened."""
-        table = engine if settings.audit_enabled and settings.audit_store_in_db else None
+        table = engine if settings.operation.audit_enabled and settings.operation.audit_store_in_db else None
         return cls(
             table=table,
             file=AuditFile.of(settings),
-            required=settings.audit_required,
+            required=settings.operation.audit_required,
             failed=failed,
             workers=settings.workers,
         )

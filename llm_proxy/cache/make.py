@@ -1,8 +1,11 @@
 """The cache that the settings ask for."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from gevent import monkey
 from sqlalchemy import Engine
@@ -14,11 +17,13 @@ from llm_proxy.cache.marks import Marks
 from llm_proxy.cache.memory import MemoryStore
 from llm_proxy.cache.policy import Rules
 from llm_proxy.cache.purges import Purges, PurgeTable
-from llm_proxy.cache.redis import LOOK_UP_LIMIT_S, RedisStore
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import Store
 from llm_proxy.runtime import shared_dir
 from llm_proxy.settings import Settings
+
+if TYPE_CHECKING:
+    from llm_proxy.cache.redis import RedisStore
 
 _log = logging.getLogger(__name__)
 
@@ -26,11 +31,11 @@ _log = logging.getLogger(__name__)
 def make_cache(settings: Settings, engine: Engine, provider: str) -> ResponseCache:
     """A worker's cache before the provider of this name. Opens files of the server's folder, and no connection."""
     where = shared_dir.shared()
-    store: Store | None = _redis_store(settings) if settings.http_cache_backend == "redis" else None
+    store: Store | None = _redis_store(settings) if settings.cache.backend == "redis" else None
     if store is None:
         store = MemoryStore(
             where,
-            most_bytes=settings.http_cache_memory_max_bytes,
+            most_bytes=settings.cache.memory_max_bytes,
             failed=metrics.CACHE_BACKEND_ERRORS.inc,
             evicted=metrics.CACHE_EVICTIONS.inc,
         )
@@ -46,9 +51,9 @@ def make_cache(settings: Settings, engine: Engine, provider: str) -> ResponseCac
         purges=Purges(PurgeTable(engine), apply),
         flights=Flights(where),
         rules=Rules(
-            default_ttl_s=settings.http_cache_default_ttl_s,
-            most_bytes=settings.http_cache_max_object_bytes,
-            stores_streams=settings.http_cache_stream_responses,
+            default_ttl_s=settings.cache.default_ttl_s,
+            most_bytes=settings.cache.max_object_bytes,
+            stores_streams=settings.cache.stream_responses,
         ),
         provider=provider,
         counts=Counts(stored=metrics.CACHE_STORES.inc),
@@ -58,21 +63,23 @@ def make_cache(settings: Settings, engine: Engine, provider: str) -> ResponseCac
 def _redis_store(settings: Settings) -> RedisStore | None:
     """None, with a warning, where the address is none."""
     try:
-        if settings.redis_cache_url is not None:
-            target = redisclient.parse_address(settings.redis_cache_url)
+        if settings.cache.redis_url is not None:
+            target = redisclient.parse_address(settings.cache.redis_url)
         else:
             target = redisclient.target(settings)
     except ValueError as error:
         _log.warning("the cache's Redis address is none, answers are kept on this machine: expected %s", error)
         return None
-    connect = partial(redisclient.connect, target, max_connections=settings.redis_cache_pool_size)
+    from llm_proxy.cache.redis import LOOK_UP_LIMIT_S, RedisStore
+
+    connect = partial(redisclient.connect, target, max_connections=settings.cache.redis_pool_size)
     # The whole look-up has its own bound where sockets are gevent's; elsewhere each of its two reads gets a half.
     quick_s = LOOK_UP_LIMIT_S if monkey.is_module_patched("socket") else LOOK_UP_LIMIT_S / 2
     return RedisStore(
         connect(timeout_s=quick_s),
-        connect(timeout_s=settings.redis_cache_timeout_s),
-        prefix=settings.redis_cache_key_prefix,
-        scan_count=settings.redis_scan_count,
+        connect(timeout_s=settings.cache.redis_timeout_s),
+        prefix=settings.cache.redis_key_prefix,
+        scan_count=settings.cache.redis_scan_count,
         failed=metrics.CACHE_BACKEND_ERRORS.inc,
         took=metrics.redis_duration["cache"].observe,
     )

@@ -20,7 +20,7 @@ from llm_proxy.cache.entry import Entry, from_json, to_json
 from llm_proxy.cache.key import project_part, variant_key
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import MOST_KEPT_S, MOST_VARIES, Fields
-from llm_proxy.redisclient import UNREACHABLE, command
+from llm_proxy.redisclient import command, unreachable
 
 LOOK_UP_LIMIT_S: Final = 0.05
 LEFT_ALONE_S: Final = 1.0
@@ -88,7 +88,7 @@ class RedisStore:
         try:
             with self._limit(LOOK_UP_LIMIT_S):
                 return self._find(primary, fields, began + LOOK_UP_LIMIT_S)
-        except (*UNREACHABLE, Away, ValueError) as error:
+        except unreachable(Away, ValueError) as error:
             self._leave_alone(error)
             return []
         finally:
@@ -148,7 +148,7 @@ class RedisStore:
         text = to_json(entry, self._clock() + keep_s)
         try:
             command(self._patient, "EVAL", _PUT, 3, *keys, text, kept_ms, ",".join(entry.vary), member)
-        except UNREACHABLE as error:
+        except unreachable() as error:
             self._leave_alone(error)
             return False
         return True
@@ -157,7 +157,7 @@ class RedisStore:
         """See Store. What was stored since is not spared: it is fetched once more."""
         try:
             return self._remove(scope)
-        except UNREACHABLE as error:
+        except unreachable() as error:
             self._leave_alone(error)
             return 0
 
@@ -218,7 +218,7 @@ class RedisStore:
         """See Store."""
         try:
             command(self._patient, "EVAL", _ANNOUNCE, 1, f"{self._prefix}purged", number)
-        except UNREACHABLE as error:
+        except unreachable() as error:
             self._leave_alone(error)
 
     # -- writes to paths, told behind the request ---------------------------------------------------------------------
@@ -237,7 +237,7 @@ class RedisStore:
                 try:
                     for name in {name for project, path in paths for name in self._lists(project, path)}:
                         self._forget_list(name)
-                except UNREACHABLE as error:
+                except unreachable() as error:
                     self._leave_alone(error)
                 gevent.sleep(_FORGET_EACH_S)
         finally:

@@ -28,17 +28,17 @@ _TIMEOUT_S = 10.0  # of connecting, and of each silence
 def admin(listen: str | None, api_base_url: str | None, management_token: str | None) -> None:
     """Serve the admin UI in its own process."""
     found = settings(ADMIN_UI_LISTEN_ADDR=listen, ADMIN_UI_API_BASE_URL=api_base_url)
-    credential = (read_secret("--management-token", management_token) or found.management_token or "").strip()
+    credential = (read_secret("--management-token", management_token) or found.operation.management_token or "").strip()
     if not credential:
         raise AuthenticationError("no management token: set MANAGEMENT_TOKEN or give --management-token")
-    require_free(found.admin_ui_listen_addr)
+    require_free(found.operation.admin_ui_listen_addr)
     logs.configure(found)
-    place = urlsplit(found.admin_ui_api_base_url)
+    place = urlsplit(found.operation.admin_ui_api_base_url)
     application = create_app(found, lambda: Connection(place, timeout_s=_TIMEOUT_S), place.path.rstrip("/"), credential)
-    server = WSGIServer(_listener(found.admin_ui_listen_addr), application, log=None)
+    server = WSGIServer(_listener(found.operation.admin_ui_listen_addr), application, log=None)
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, server.stop)
-    click.echo(f"Listening on {found.admin_ui_listen_addr}", err=True)
+    click.echo(f"Listening on {found.operation.admin_ui_listen_addr}", err=True)
     server.serve_forever()
 
 

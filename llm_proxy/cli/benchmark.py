@@ -88,7 +88,7 @@ def benchmark(
 
 
 def _from_variable(name: str) -> str | None:
-    return os.environ.get(name) or (load_settings().settings.proxy_token if name == "PROXY_TOKEN" else None)
+    return os.environ.get(name) or (load_settings().settings.commands.proxy_token if name == "PROXY_TOKEN" else None)
 
 
 def _place(base_url: str) -> SplitResult:

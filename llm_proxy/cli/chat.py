@@ -48,14 +48,14 @@ def chat(
     found = load_settings(PROXY_URL=proxy)
     if fault := next((fault for fault in found.faults if fault.startswith("PROXY_URL=")), None):
         raise CommandError(fault)
-    bearer = read_secret("--token", token) or found.settings.proxy_token
+    bearer = read_secret("--token", token) or found.settings.commands.proxy_token
     bearer = bearer or read_secret("--token", None, prompt="Token")
     if not bearer:
         raise AuthenticationError("no token: set PROXY_TOKEN or give --token")
     asked: dict[str, Any] = {"model": model, "temperature": temperature, "stream": stream}
     if max_tokens:
         asked["max_tokens"] = max_tokens
-    talk = Talk(found.settings.proxy_url, bearer, asked, verbose, [{"role": "system", "content": system}])
+    talk = Talk(found.settings.commands.proxy_url, bearer, asked, verbose, [{"role": "system", "content": system}])
     is_dialogue = sys.stdin.isatty()
     while (line := _next_line(is_dialogue)) is not None:
         try:

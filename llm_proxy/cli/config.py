@@ -51,8 +51,8 @@ def show(changed: bool) -> None:
     """
     loaded = load_settings()
     rows = [
-        (variable.env, shown(loaded.settings, name), loaded.sources.get(variable.env, "default"))
-        for name, variable in variables().items()
+        (variable.env, shown(loaded.settings, path), loaded.sources.get(variable.env, "default"))
+        for path, variable in variables().items()
         if not changed or variable.env in loaded.sources
     ]
     value = [{"variable": env, "value": text, "source": source} for env, text, source in rows]

@@ -63,7 +63,7 @@ def migrate() -> None:
 def up(db: str | None) -> None:
     """Apply what is pending."""
     with database(db) as (engine, found):
-        done = migrations.up(engine, found.migration_lock_timeout_s)
+        done = migrations.up(engine, found.storage.migration_lock_timeout_s)
     for revision in done:
         output.note(f"Applied {revision}")
     click.echo("Migrations applied successfully")
@@ -76,7 +76,7 @@ def down(db: str | None, yes: bool) -> None:
     """Undo the last migration."""
     with database(db) as (engine, found):
         try:
-            migrations.down(engine, found.migration_lock_timeout_s, may_lose_data=yes)
+            migrations.down(engine, found.storage.migration_lock_timeout_s, may_lose_data=yes)
         except WouldLoseData as fault:
             raise CommandError(f"{fault}; confirm with --yes") from fault
     click.echo("Migration rolled back successfully")
@@ -124,12 +124,12 @@ def backup(target: str, db: str | None) -> None:
     printed.
     """
     with database(db) as (_, found):
-        if found.driver == "sqlite":
+        if found.storage.driver == "sqlite":
             with output.working(f"Copying to {target}"):
-                maintenance.backup(Path(found.database_path), Path(target))
+                maintenance.backup(Path(found.storage.path), Path(target))
             click.echo(f"Copied to {target}")
         else:
-            click.echo(maintenance.dump_command(found.database_url or "", target))
+            click.echo(maintenance.dump_command(found.storage.url or "", target))
 
 
 @db.command()

@@ -28,8 +28,8 @@ class DirectClient:
         try:
             logs.configure(settings, stream=sys.stderr)
         except OSError as exc:
-            raise CommandError(f"LOG_FILE={settings.log_file}: {exc.strerror}") from exc
-        if settings.log_file is None and settings.log_level != "debug":
+            raise CommandError(f"LOG_FILE={settings.operation.log_file}: {exc.strerror}") from exc
+        if settings.operation.log_file is None and settings.operation.log_level != "debug":
             logging.disable(logging.CRITICAL)  # what goes wrong is the command's one line
         try:
             engine = create_engine(settings)
@@ -53,7 +53,7 @@ class DirectClient:
 
     def call(self, method: str, path: str, *, body: Any = None, query: Query | None = None) -> Any:
         """See ManagementClient."""
-        if path == "/manage/cache/purge" and self._settings.http_cache_backend != "redis":
+        if path == "/manage/cache/purge" and self._settings.cache.backend != "redis":
             raise CommandError("the cache lives in the servers: give --manage-api-base-url")
         params = {name: str(value) for name, value in (query or {}).items() if value is not None}
         answer = self._app.test_client().open(

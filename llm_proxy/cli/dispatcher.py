@@ -23,6 +23,7 @@ from llm_proxy.cli.output import emit, note, output_options, second, table, wide
 from llm_proxy.cli.tree import Command, Group
 from llm_proxy.dispatcher.readiness import ARGUMENT, OPENED
 from llm_proxy.operations.bus_state import facts_of
+from llm_proxy.settings import Settings
 
 _KEY = "LLM_PROXY_API_KEY"
 _EXAMPLES = (
@@ -92,10 +93,10 @@ def dispatcher(ctx: click.Context, /, **said: Any) -> None:
         return
     found = _checked(flags)
     command = [sys.executable, "-m", "llm_proxy.dispatcher", *(["--once"] if said["once"] else [])]
-    if said["detach"] or found.dispatcher_detach:
-        if found.log_file is None:
+    if said["detach"] or found.dispatcher.detach:
+        if found.operation.log_file is None:
             raise CommandError("--log-file must be specified when running in the background (--detach)")
-        click.echo(_detach(command, _variables(flags), found.log_file, said["pid_file"]))
+        click.echo(_detach(command, _variables(flags), found.operation.log_file, said["pid_file"]))
         return
     sys.stdout.flush()
     os.execve(command[0], command, _variables(flags))  # noqa: S606  (our own interpreter, no shell)
@@ -134,7 +135,7 @@ def _key(given: str | None, path: str | None) -> str | None:
     return read_secret("--api-key", given)
 
 
-def _checked(flags: dict[str, str]) -> Any:
+def _checked(flags: dict[str, str]) -> Settings:
     """The settings, good for a dispatcher. Raises CommandError."""
     from llm_proxy.dispatcher.options import OptionsError, options
 
@@ -218,14 +219,14 @@ def _letters(ctx: click.Context) -> Iterator[Any]:
     """The dead letters of the bus. Redis' errors become exit code 2."""
     from llm_proxy.dispatcher.options import OptionsError, options
     from llm_proxy.dispatcher.process import make_dead_letters
-    from llm_proxy.redisclient import UNREACHABLE
+    from llm_proxy.redisclient import unreachable
 
     group = ctx.find_object(dict) or {}
     try:
         yield make_dead_letters(options(settings(**{**group, "DISPATCHER_SERVICE": "file"})))
     except OptionsError as exc:
         raise CommandError(str(exc)) from None
-    except UNREACHABLE as exc:
+    except unreachable() as exc:
         raise NetworkError(f"Redis does not answer: {type(exc).__name__}") from None
 
 

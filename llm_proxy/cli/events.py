@@ -55,27 +55,27 @@ def tail(
 ) -> None:
     """Show events as they come, until Ctrl-C."""
     from llm_proxy.events.following import follow_file, follow_list, follow_stream
-    from llm_proxy.redisclient import UNREACHABLE
+    from llm_proxy.redisclient import unreachable
 
     found = settings()
     wanted = _filter(project_id, status, path)
     is_following = not no_follow
-    file = path_of_file or found.file_event_log
+    file = path_of_file or found.events.file_log
     try:
-        if path_of_file is not None or (found.event_bus == "in-memory" and file is not None):
+        if path_of_file is not None or (found.events.bus == "in-memory" and file is not None):
             assert file is not None
             source = follow_file(file, lines, is_following=is_following)
-        elif found.event_bus == "in-memory":
+        elif found.events.bus == "in-memory":
             raise CommandError(_NO_SOURCE)
-        elif found.event_bus == "redis":
-            source = follow_list(_client(found), found.redis_list_key, lines, is_following=is_following)
+        elif found.events.bus == "redis":
+            source = follow_list(_client(found), found.events.list_key, lines, is_following=is_following)
         else:
-            source = follow_stream(_client(found), found.redis_stream_key, lines, is_following=is_following)
+            source = follow_stream(_client(found), found.events.stream_key, lines, is_following=is_following)
         for event in source:
             if wanted(event):
                 click.echo(_json_line(event) if is_json else _line(event))
                 sys.stdout.flush()
-    except UNREACHABLE as exc:
+    except unreachable() as exc:
         if isinstance(exc, FileNotFoundError):
             raise CommandError(f"{file} is not there") from None
         raise NetworkError(f"Redis does not answer: {type(exc).__name__}") from None
@@ -167,7 +167,7 @@ def replay(
     from llm_proxy.dispatcher.backends.base import BackendError
     from llm_proxy.dispatcher.options import OptionsError, options
     from llm_proxy.dispatcher.replay import Replay
-    from llm_proxy.redisclient import UNREACHABLE
+    from llm_proxy.redisclient import unreachable
 
     flags = {
         "DISPATCHER_SERVICE": service,
@@ -175,8 +175,8 @@ def replay(
         "LLM_PROXY_API_KEY": read_secret("--api-key", api_key),
     }
     found = settings(**flags)
-    file = path or (found.file_event_log if found.event_bus == "in-memory" else None)
-    if file is None and found.event_bus == "in-memory":
+    file = path or (found.events.file_log if found.events.bus == "in-memory" else None)
+    if file is None and found.events.bus == "in-memory":
         raise CommandError(_NO_SOURCE)
     try:
         run = Replay(options(found, needs_bus=False))
@@ -184,7 +184,7 @@ def replay(
             done = run.deliver(_past(found, file, since, until))
     except (OptionsError, BackendError) as exc:
         raise CommandError(str(exc)) from None
-    except UNREACHABLE as exc:
+    except unreachable() as exc:
         if file is not None:
             raise CommandError(f"{file} cannot be read") from None
         raise NetworkError(f"Redis does not answer: {type(exc).__name__}") from None
@@ -200,10 +200,10 @@ def _past(found: Settings, file: Path | None, since: datetime | None, until: dat
 
     if file is not None:
         source = past_of_file(file)
-    elif found.event_bus == "redis":
-        source = past_of_list(_client(found), found.redis_list_key)
+    elif found.events.bus == "redis":
+        source = past_of_list(_client(found), found.events.list_key)
     else:
-        source = past_of_stream(_client(found), found.redis_stream_key)
+        source = past_of_stream(_client(found), found.events.stream_key)
     for event in source:
         at = event.started_at
         if since is not None and (at is None or at < since):

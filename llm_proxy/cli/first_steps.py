@@ -31,7 +31,7 @@ def missing_secrets(loaded: Loaded) -> list[str]:
 
 def _holds_sealed_keys(settings: Settings) -> bool:
     """Return whether the database has provider keys that some ENCRYPTION_KEY has sealed."""
-    if settings.driver == "sqlite" and not Path(settings.database_path).exists():
+    if settings.storage.driver == "sqlite" and not Path(settings.storage.path).exists():
         return False
     try:
         engine = create_engine(settings)

@@ -63,7 +63,7 @@ def _number(line: Line, name: str) -> float:
 
 
 def _lines(file: str | None) -> Iterator[str]:
-    path = file or settings().log_file
+    path = file or settings().operation.log_file
     if path == "-" or (path is None and not sys.stdin.isatty()):
         yield from sys.stdin
         return

@@ -15,11 +15,11 @@ _FROM_ENV_FILE = "env file"
 def management_address(loaded: Loaded) -> tuple[str, str]:
     """Return the server's URL and the variable that it comes from: LISTEN_ADDR where only that is set."""
     found, sources = loaded.settings, loaded.sources
-    is_near = found.listen_addr.path is None and {"LISTEN_ADDR", "ENABLE_TLS"} & sources.keys()
+    is_near = found.server.listen_addr.path is None and {"LISTEN_ADDR", "ENABLE_TLS"} & sources.keys()
     if is_near and "MANAGEMENT_API_BASE_URL" not in sources:
-        url, _ = place(found.listen_addr, is_tls=found.enable_tls)  # the same env file's server
+        url, _ = place(found.server.listen_addr, is_tls=found.server.enable_tls)  # the same env file's server
         return url, "LISTEN_ADDR"
-    return found.management_api_base_url, "MANAGEMENT_API_BASE_URL"
+    return found.commands.management_api_base_url, "MANAGEMENT_API_BASE_URL"
 
 
 def require_trusted(loaded: Loaded, token_variable: str | None) -> None:

@@ -45,10 +45,10 @@ def connect(
     faults = [fault for fault in found.faults if fault.startswith(tuple(matter))]
     if faults:
         raise CommandError("\n".join(as_flag(fault, found) for fault in faults))
-    key = (found.settings.llm_proxy_management_key or "").strip()
+    key = (found.settings.commands.management_key or "").strip()
     token, variable = read_secret("--management-token", management_token) or "", None
     if not token:
-        token = key or found.settings.management_token
+        token = key or found.settings.operation.management_token
         variable = "LLM_PROXY_MANAGEMENT_KEY" if key else "MANAGEMENT_TOKEN"
     require_trusted(found, variable if token else None)
     token = token or read_secret("--management-token", None, prompt="Management key or token") or ""

@@ -92,7 +92,7 @@ def _end_with_parent() -> None:
 def wait_until_ready(children: Children, settings: Settings) -> None:
     """Return when /ready says 200. Raises CommandError when a process ends, or after a minute."""
     deadline = time.monotonic() + _START_DEADLINE_S
-    while not answers(settings.listen_addr, "/ready", is_tls=settings.enable_tls):
+    while not answers(settings.server.listen_addr, "/ready", is_tls=settings.server.enable_tls):
         children.require_alive()
         if time.monotonic() > deadline:
             raise CommandError("the server does not become ready; see above")

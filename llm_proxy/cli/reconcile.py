@@ -82,7 +82,7 @@ def _report(engine: Engine, found: Settings, first: date, last: date, events: Pa
     except OSError as error:
         raise CommandError(f"--events: {events} cannot be read: {error.strerror}") from error
     everything, period = sums.usage_sums(engine), sums.usage_sums(engine, first, last)
-    days = found.usage_retention_days
+    days = found.tokens.usage_retention_days
     kept_since = datetime.fromtimestamp(now_s, UTC).date() - timedelta(days=days) if days else None
     return sums.compare(rows, charged, everything, period=period, events=seen, kept_since=kept_since)
 

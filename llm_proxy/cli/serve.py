@@ -67,19 +67,19 @@ def server(
             named_env_file = config
     loaded = load_settings(named_env_file, **flags)
     found = checked(loaded)
-    if "LOG_FORMAT" not in loaded.sources and found.log_file is None and sys.stdout.isatty():
+    if "LOG_FORMAT" not in loaded.sources and found.operation.log_file is None and sys.stdout.isatty():
         flags["LOG_FORMAT"] = "text"
-    if is_daemon and not found.log_file:
+    if is_daemon and not found.operation.log_file:
         raise CommandError("--log-file must be specified when running in daemon mode (-d)")
     pid_path = Path(pid_file or "tmp/server.pid") if pid_file or is_daemon else None
     if pid_path is not None:
         daemon.claim(pid_path)
-    require_free(found.listen_addr)
+    require_free(found.server.listen_addr)
     command = gunicorn_command(pid_path)
     variables = _variables(flags, named_env_file)
     if is_daemon:
-        log_path = Path(found.log_file or os.devnull)
-        click.echo(daemon.start(command, variables, log_path, found.listen_addr, is_tls=found.enable_tls))
+        log_path = Path(found.operation.log_file or os.devnull)
+        click.echo(daemon.start(command, variables, log_path, found.server.listen_addr, is_tls=found.server.enable_tls))
         return
     sys.stdout.flush()
     os.execve(command[0], command, variables)  # noqa: S606  (our own interpreter, no shell)

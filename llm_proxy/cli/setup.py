@@ -138,7 +138,7 @@ def _write(path: Path, wanted: Wanted, there: dict[str, str], skip_project: bool
 def _migrate(found: Settings) -> None:
     try:
         engine = create_engine(found)
-        migrate.up(engine, found.migration_lock_timeout_s)
+        migrate.up(engine, found.storage.migration_lock_timeout_s)
         engine.dispose()
     except DatabaseFault as fault:
         raise CommandError(str(fault)) from fault
@@ -157,7 +157,7 @@ def _make_project(found: Settings, wanted: Wanted, path: Path) -> None:
     asked = {"project_id": project["id"], "duration_minutes": wanted.hours * 60}
     token = client.call("POST", "/manage/tokens", body=asked)
     click.echo(output.lines({"Project": project["id"], "Token": token["token"], "Expires at": token["expires_at"]}))
-    url, options = place(found.listen_addr, is_tls=found.enable_tls)
+    url, options = place(found.server.listen_addr, is_tls=found.server.enable_tls)
     env = "" if path == Path(".env") else f" --env {path}"
     click.echo(
         f"\nStart the server:\n\n  llm-proxy server{env}\n\nIt serves {url}/v1. Then watch a completion stream:\n"

@@ -4,7 +4,10 @@ Keeps `.env` and two projects, migrates, starts the server (and, without a provi
 what a first request needs, and stops all of it on Ctrl-C.
 """
 
+from __future__ import annotations
+
 import argparse
+import gc
 import json
 import os
 import signal
@@ -14,26 +17,23 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from sqlalchemy import select
 
 from llm_proxy.cli import envfile, output
-from llm_proxy.cli.direct import DirectClient
 from llm_proxy.cli.environment import load_settings
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.first_steps import first_request, missing_secrets
 from llm_proxy.cli.listening import place, require_free
 from llm_proxy.cli.processes import Children, wait_until_ready
 from llm_proxy.cli.serve import gunicorn_command
-from llm_proxy.crypto import UnopenableValue
-from llm_proxy.db.models import ProjectRow
-from llm_proxy.db.session import reading
 from llm_proxy.preflight import StartRefused, check, prepare
 from llm_proxy.providers import load_provider
 from llm_proxy.settings import Loaded, Settings
-from llm_proxy_simulator.kinds import KINDS
+
+if TYPE_CHECKING:
+    from llm_proxy.cli.direct import DirectClient
 
 _ENV_FILE = Path(".env")
 _STATE_FILE = Path("data/up.json")  # the last run's token, for its owner alone, as .env holds the management token
@@ -60,9 +60,9 @@ class _Stopped(BaseException):
 def main(words: Sequence[str] | None = None) -> NoReturn:
     """Run; ends with 0 when it was asked to stop, 1 with one line on stderr when it cannot go on."""
     parser = argparse.ArgumentParser(prog="bin/up")
-    kinds = [kind for kind in KINDS if kind != _DEFAULT_KIND]
-    parser.add_argument("--provider", action="append", default=[], choices=kinds, help="simulate this one beside")
+    parser.add_argument("--provider", action="append", default=[], type=_kind, help="simulate this one beside")
     beside = list(dict.fromkeys(parser.parse_args(words).provider))
+    gc.disable()  # this process makes hardly any garbage, and what it imports is worth no look
     children = Children()
     code = 1
     try:
@@ -84,6 +84,16 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
+def _kind(name: str) -> str:
+    """Check the name of a provider that can be simulated beside the default one."""
+    from llm_proxy_simulator.kinds import KINDS
+
+    kinds = [kind for kind in KINDS if kind != _DEFAULT_KIND]
+    if name not in kinds:
+        raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(map(repr, kinds))})")
+    return name
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     raise _Stopped(number)
 
@@ -92,9 +102,9 @@ def _run(children: Children, beside: Sequence[str]) -> NoReturn:
     _make_env_file()
     loaded = _load()
     settings = loaded.settings
-    require_free(settings.listen_addr)
-    is_simulated = not settings.openai_api_key
-    variables = dict(os.environ) | {"LISTEN_ADDR": str(settings.listen_addr)}
+    require_free(settings.server.listen_addr)
+    is_simulated = not settings.commands.openai_api_key
+    variables = dict(os.environ) | {"LISTEN_ADDR": str(settings.server.listen_addr)}
     if "LOG_FORMAT" not in loaded.sources:
         variables["LOG_FORMAT"] = "text"
     if is_simulated:
@@ -106,8 +116,8 @@ def _run(children: Children, beside: Sequence[str]) -> NoReturn:
         variables |= _to_loopback(children.first_line("simulated provider"))
     if beside:
         settings = _with_simulated(children, settings, beside)
-        variables["PROVIDERS"] = ",".join(settings.providers)
-        variables["PROVIDER_URLS"] = ",".join(f"{name}={url}" for name, url in settings.provider_urls)
+        variables["PROVIDERS"] = ",".join(settings.upstream.providers)
+        variables["PROVIDER_URLS"] = ",".join(f"{name}={url}" for name, url in settings.upstream.provider_urls)
         variables |= {name: _spared() for name in ("NO_PROXY", "no_proxy")}
     children.start("server", gunicorn_command(), variables)
     token = _ready_token(settings, is_simulated, beside)
@@ -130,15 +140,17 @@ def _spared() -> str:
 
 def _with_simulated(children: Children, settings: Settings, names: Sequence[str]) -> Settings:
     """Start simulated providers of these kinds; return the settings with them beside the default one."""
-    urls = dict(settings.provider_urls or ())
+    urls = dict(settings.upstream.provider_urls or ())
     for name in names:
         title = f"simulated {name}"
         command = [sys.executable, "-m", "llm_proxy.cli", "simulate-provider", "--kind", name]
         children.start(title, command, os.environ)
         urls[name] = children.first_line(title)
-    default = load_provider(replace(settings, providers=(), provider_urls=())).provider.name
-    served = tuple(dict.fromkeys((default, *(settings.providers or ()), *names)))
-    return replace(settings, providers=served, provider_urls=tuple(urls.items()))
+    alone = replace(settings, upstream=replace(settings.upstream, providers=(), provider_urls=()))
+    default = load_provider(alone).provider.name
+    served = tuple(dict.fromkeys((default, *(settings.upstream.providers or ()), *names)))
+    upstream = replace(settings.upstream, providers=served, provider_urls=tuple(urls.items()))
+    return replace(settings, upstream=upstream)
 
 
 def _make_env_file() -> None:
@@ -173,9 +185,11 @@ def _ready_token(settings: Settings, is_simulated: bool, beside: Sequence[str]) 
 
     Return the last run's token while it works for this project, else a new one.
     """
+    from llm_proxy.cli.direct import DirectClient  # the whole application, imported while the server starts
+
     with DirectClient(settings) as client:
         projects = {project["name"]: project for project in client.call("GET", "/manage/projects")}
-        _keep_default(client, projects.get("default"), settings.openai_api_key)
+        _keep_default(client, projects.get("default"), settings.commands.openai_api_key)
         if "simulated" not in projects:
             body = {"name": "simulated", "api_key": _SIMULATED_KEY}
             projects["simulated"] = client.call("POST", "/manage/projects", body=body)
@@ -246,6 +260,12 @@ def _keep_default(client: DirectClient, project: Mapping[str, Any] | None, key: 
 
 def _stored_key(client: DirectClient, project_id: str) -> str | None:
     """The project's key in clear; None when it does not open."""
+    from sqlalchemy import select
+
+    from llm_proxy.crypto import UnopenableValue
+    from llm_proxy.db.models import ProjectRow
+    from llm_proxy.db.session import reading
+
     services = client.services
     with reading(services.engine) as connection:
         sealed = connection.execute(select(ProjectRow.api_key).where(ProjectRow.id == project_id)).scalar_one()
@@ -257,11 +277,11 @@ def _stored_key(client: DirectClient, project_id: str) -> str | None:
 
 
 def _greeting(settings: Settings, token: _Token, is_simulated: bool, beside: Sequence[str]) -> str:
-    url, options = place(settings.listen_addr, is_tls=settings.enable_tls)
+    url, options = place(settings.server.listen_addr, is_tls=settings.server.enable_tls)
     upstream = (
         "the simulated provider (set OPENAI_API_KEY for the real one)"
         if is_simulated
-        else f"{settings.openai_api_url or 'https://api.openai.com'}, key from OPENAI_API_KEY"
+        else f"{settings.upstream.openai_api_url or 'https://api.openai.com'}, key from OPENAI_API_KEY"
     )
     upstream += "".join(f"\n          {url}/{name}: a simulated provider" for name in beside)
     return f"""
@@ -279,8 +299,8 @@ Next:
   OpenAI clients   base_url="{url}/v1", api_key="{token.bearer}"
   your own token   .venv/bin/llm-proxy manage project create --name my-team
                    .venv/bin/llm-proxy manage token generate --project-id my-team --duration 24h
-  admin UI         {url}{settings.admin_ui_path}, sign in with MANAGEMENT_TOKEN of .env
-  metrics          {url}{settings.metrics_path}
+  admin UI         {url}{settings.operation.admin_ui_path}, sign in with MANAGEMENT_TOKEN of .env
+  metrics          {url}{settings.operation.metrics_path}
   documentation    docs/, README.md
 
 The management token is in .env. Ctrl-C stops everything.

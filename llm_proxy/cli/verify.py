@@ -76,7 +76,7 @@ def _known(db: str | None) -> dict[str, Note] | None:
     """What the database knows of files; None when there is none, or nothing is kept there."""
     try:
         with database(db) as (engine, settings):
-            if not settings.audit_store_in_db:
+            if not settings.operation.audit_store_in_db:
                 return None
             try:
                 if migrate.status(engine).version < migrate.head():

@@ -72,7 +72,7 @@ class Proxy(Storage):
     @cached_property
     def access(self) -> logs.AccessLog:
         """The access log."""
-        return logs.AccessLog(self.settings.log_level)
+        return logs.AccessLog(self.settings.operation.log_level)
 
     @cached_property
     def publisher(self) -> Publisher:
@@ -91,7 +91,7 @@ class Proxy(Storage):
         return EventRecorder(
             self.publisher,
             CaptureLimits.of(self.settings),
-            is_required=self.settings.events_required,
+            is_required=self.settings.events.required,
         )
 
     @cached_property
@@ -103,9 +103,11 @@ class Proxy(Storage):
     def exchanges(self) -> ExchangeRegistry:
         """The exchanges that run in this worker."""
         registry = ExchangeRegistry()
-        if self.settings.revoke_cuts_streams:
+        if self.settings.tokens.revoke_cuts_streams:
             self.admission.cut_streams(
-                registry.streaming_tokens, registry.cut_streams_of, with_project=self.settings.enforce_project_active
+                registry.streaming_tokens,
+                registry.cut_streams_of,
+                with_project=self.settings.tokens.enforce_project_active,
             )
         return registry
 
@@ -144,7 +146,7 @@ class Proxy(Storage):
     @cached_property
     def settlement(self) -> Settlement:
         """Settles exchanges, and tells the reporters of each end."""
-        audits = [RejectionAudit(self.audit).report] if self.settings.audit_enabled else []
+        audits = [RejectionAudit(self.audit).report] if self.settings.operation.audit_enabled else []
         reporters: list[Reporter] = [
             report_metrics,
             self.usage_recorder.report,
@@ -200,9 +202,9 @@ class Proxy(Storage):
             timeouts=build_timeouts(provider),
             cors=build_cors(provider, settings),
             render=partial(self._render, shape=provider.error_shape),
-            max_request_bytes=settings.max_request_size_bytes,
+            max_request_bytes=settings.server.max_request_size_bytes,
             sockets=self._build_sockets(lane, steps),
-            refuses_unseen=settings.budgets_refuse_unseen,
+            refuses_unseen=settings.tokens.budgets_refuse_unseen,
         )
 
     def _build_steps(self, lane: Lane) -> TokenSteps:
@@ -212,7 +214,7 @@ class Proxy(Storage):
             admission=self.admission,
             limits=self.limits,
             budgets=self.budgets,
-            enforces_project=self.settings.enforce_project_active,
+            enforces_project=self.settings.tokens.enforce_project_active,
         )
 
     def _build_sockets(self, lane: Lane, steps: TokenSteps) -> Sockets | None:
@@ -228,7 +230,7 @@ class Proxy(Storage):
             budgets=self.budgets,
             inspector=build_inspector(provider, settings),
             tap_factories=(self.recorder.tap, self.usage_recorder.tap),
-            refuses_unseen=settings.budgets_refuse_unseen,
+            refuses_unseen=settings.tokens.budgets_refuse_unseen,
         )
         sockets = build_sockets(
             provider, settings, desk, is_draining=lambda: self.phase() == "draining", now=self.health.now

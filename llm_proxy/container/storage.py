@@ -1,8 +1,11 @@
 """The parts of a process that keep and read what lasts: database, tokens, quotas, audit, usage, limits."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from datetime import date
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
@@ -30,7 +33,6 @@ from llm_proxy.formats.tokens import Estimator
 from llm_proxy.limits.failures import Failures
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
-from llm_proxy.limits.redis import RedisStore as LimitsInRedis
 from llm_proxy.operations.bus_state import BusState
 from llm_proxy.operations.findings import Findings
 from llm_proxy.operations.outcome_log import OutcomeLog
@@ -48,6 +50,9 @@ from llm_proxy.usage.meter import Meter
 from llm_proxy.usage.prices import Prices, load_prices
 from llm_proxy.usage.query import UsageLog
 from llm_proxy.usage.rollup import Rollup
+
+if TYPE_CHECKING:
+    from llm_proxy.limits.redis import RedisStore as LimitsInRedis
 
 
 class Storage:
@@ -88,7 +93,7 @@ class Storage:
     @property
     def wants_sk_keys(self) -> bool:
         """Whether provider keys are of OpenAI's form, and that is checked."""
-        return self.settings.validate_api_key_format and self.provider.name == "openai"
+        return self.settings.tokens.validate_api_key_format and self.provider.name == "openai"
 
     @cached_property
     def engine(self) -> Engine:
@@ -125,9 +130,9 @@ class Storage:
             beat_rows=DatabaseRows(beats, refresh),
             root=root_of(settings),
             health=self.health,
-            fresh_s=settings.token_cache_ttl_s,
-            grace_s=settings.database_outage_grace_s,
-            early_at=settings.cache_stats_buffer_size,
+            fresh_s=settings.tokens.cache_ttl_s,
+            grace_s=settings.storage.outage_grace_s,
+            early_at=settings.tokens.cache_stats_buffer_size,
             warm=self.statements.warm,
         )
 
@@ -172,7 +177,7 @@ class Storage:
         """Begins sessions of people."""
         config = Config.of(self.settings)
         oidc = None if config is None else OidcSignIn(config, self.engine)
-        return SignIn(self.gate, oidc, takes_secrets=not self.settings.admin_oidc_only)
+        return SignIn(self.gate, oidc, takes_secrets=not self.settings.sign_in.oidc_only)
 
     @cached_property
     def sessions(self) -> Sessions:
@@ -199,7 +204,7 @@ class Storage:
     @cached_property
     def response_cache(self) -> ResponseCache | None:
         """Stored answers; None: HTTP_CACHE_ENABLED is off. Raises ProviderFileError."""
-        if not self.settings.http_cache_enabled:
+        if not self.settings.cache.enabled:
             return None
         return make_cache(self.settings, self.engine, self.provider.name)
 
@@ -216,10 +221,12 @@ class Storage:
     @cached_property
     def _shared_limits(self) -> LimitsInRedis | None:
         settings = self.settings
-        if not settings.distributed_rate_limit_enabled:
+        if not settings.limits.distributed_enabled:
             return None
+        from llm_proxy.limits.redis import RedisStore as LimitsInRedis
+
         observe = metrics.redis_duration["limit"].observe
-        prefix = settings.distributed_rate_limit_prefix
+        prefix = settings.limits.distributed_prefix
         return LimitsInRedis(redisclient.target(settings), prefix, observe=observe)
 
     @cached_property
@@ -235,7 +242,7 @@ class Storage:
     @cached_property
     def meter(self) -> Meter:
         """Counts what exchanges use."""
-        estimator = Estimator(self.settings.tiktoken_cache_dir)
+        estimator = Estimator(self.settings.tokens.tiktoken_cache_dir)
         return Meter(
             self.rollup,
             self.prices,

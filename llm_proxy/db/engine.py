@@ -27,14 +27,14 @@ def create_engine(settings: Settings) -> Engine:
 
 def connector_of_settings(settings: Settings) -> Connector:
     """The connector of the configured database. Raises DatabaseFault."""
-    if settings.driver == "sqlite":
-        return sqlite.connector(settings.database_path)
-    address = parse(settings.database_url or "")
-    if address.driver != settings.driver:
-        raise UrlFault(f"expected the form of {settings.driver}, because DB_DRIVER says so")
+    if settings.storage.driver == "sqlite":
+        return sqlite.connector(settings.storage.path)
+    address = parse(settings.storage.url or "")
+    if address.driver != settings.storage.driver:
+        raise UrlFault(f"expected the form of {settings.storage.driver}, because DB_DRIVER says so")
     kind = postgres.connector if address.driver == "postgres" else mysql.connector
     made = kind(address, settings)
-    if address.password and settings.database_password:
+    if address.password and settings.storage.password:
         return replace(made, warnings=(*made.warnings, _TWO_PASSWORDS))
     return made
 
@@ -66,13 +66,13 @@ def unhurried(engine: Engine) -> Engine:
 def _pool_options(connector: Connector, settings: Settings) -> dict[str, Any]:
     if connector.is_single:
         return {"poolclass": StaticPool}
-    idle = min(settings.database_max_idle_conns, settings.database_pool_size)
+    idle = min(settings.storage.max_idle_conns, settings.storage.pool_size)
     return {
         "poolclass": QueuePool,
         "pool_size": idle,
-        "max_overflow": settings.database_pool_size - idle,
-        "pool_timeout": settings.database_pool_timeout_s,
-        "pool_recycle": settings.database_conn_max_lifetime_s or -1,
+        "max_overflow": settings.storage.pool_size - idle,
+        "pool_timeout": settings.storage.pool_timeout_s,
+        "pool_recycle": settings.storage.conn_max_lifetime_s or -1,
         "pool_pre_ping": connector.dialect != "sqlite",
         "pool_use_lifo": True,
     }

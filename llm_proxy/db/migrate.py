@@ -6,9 +6,6 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, String, column, inspect, select, table
 
 from llm_proxy.db.connector import connector_of
@@ -36,7 +33,14 @@ class Status:
 
 def head() -> int:
     """The version that this program works with."""
-    return int(_scripts().get_current_head() or 0)
+    return int(revisions()[-1])
+
+
+@cache
+def revisions() -> tuple[str, ...]:
+    """Return all revisions, the oldest first, by the names of their files: Alembic takes long to import."""
+    files = (resources.files("llm_proxy.db.migrations") / "versions").iterdir()
+    return tuple(sorted({entry.name[:4] for entry in files if entry.name[:4].isdigit()}))
 
 
 def status(engine: Engine) -> Status:
@@ -120,14 +124,14 @@ def _refuse_newer(now: Status) -> None:
 
 
 def _status(at: int) -> Status:
-    revisions = sorted(script.revision for script in _scripts().walk_revisions())
-    return Status(at, int(revisions[-1]), [revision for revision in revisions if int(revision) > at])
+    return Status(at, head(), [revision for revision in revisions() if int(revision) > at])
 
 
 def _losses(engine: Engine, revision: str) -> list[str]:
     """What of the revision's tables and columns holds data."""
-    found = _scripts().get_revision(revision)
-    holds: tuple[str, ...] = getattr(found.module, "HOLDS", ()) if found else ()
+    from llm_proxy.db.revisions import parts_of
+
+    holds = parts_of(revision)
     lost = []
     with reading(engine) as connection:
         for part in holds:
@@ -141,22 +145,10 @@ def _losses(engine: Engine, revision: str) -> list[str]:
 
 
 def _run(engine: Engine, step: str, target: str) -> None:
+    from llm_proxy.db.revisions import run
+
     with unhurried(engine).connect() as connection:
-        config = _config()
-        config.attributes["connection"] = connection
         try:
-            (command.upgrade if step == "upgrade" else command.downgrade)(config, target)
+            run(connection, step, target)
         except Exception as error:
             raise MigrationError(f"database migration failed: {type(error).__name__}") from error
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(resources.files("llm_proxy.db") / "migrations").replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-@cache
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())

@@ -161,7 +161,7 @@ def _place(address: Address) -> dict[str, Any]:
 def _credentials(address: Address, settings: Settings) -> dict[str, Any]:
     if address.database is None:
         raise UrlFault("expected a database name after the address")
-    password = address.password if address.password else settings.database_password or ""
+    password = address.password if address.password else settings.storage.password or ""
     return {"user": address.user or "", "password": password.encode(), "database": address.database}
 
 
@@ -176,12 +176,12 @@ def _tls_context(tls: str, settings: Settings) -> ssl.SSLContext | None:
     if tls == "false":
         return None
     if tls == "custom":
-        if settings.database_tls_ca is None:
+        if settings.storage.tls_ca is None:
             raise UrlFault("option tls=custom: expected DATABASE_TLS_CA to be set")
-        context = ssl.create_default_context(cafile=str(settings.database_tls_ca))
-        if settings.database_tls_cert is not None:
+        context = ssl.create_default_context(cafile=str(settings.storage.tls_ca))
+        if settings.storage.tls_cert is not None:
             context.load_cert_chain(
-                str(settings.database_tls_cert), str(settings.database_tls_key or settings.database_tls_cert)
+                str(settings.storage.tls_cert), str(settings.storage.tls_key or settings.storage.tls_cert)
             )
         return context
     context = ssl.create_default_context()

@@ -111,8 +111,8 @@ def _words(address: Address, settings: Settings) -> dict[str, str]:
     for name, given in (("user", address.user), ("password", address.password or None), ("dbname", address.database)):
         if given is not None:
             words[name] = given
-    if "password" not in words and settings.database_password is not None:
-        words["password"] = settings.database_password
+    if "password" not in words and settings.storage.password is not None:
+        words["password"] = settings.storage.password
     if not words["connect_timeout"].isdigit() or int(words["connect_timeout"]) < 1:
         raise UrlFault("option connect_timeout: expected whole seconds of at least 1")
     server["timezone"] = "UTC"
@@ -131,7 +131,7 @@ def _check_tls(words: dict[str, str], settings: Settings) -> None:
     mode = words.get("sslmode")
     if mode is not None and mode not in _SSL_MODES:
         raise UrlFault(f"option sslmode: expected one of {', '.join(_SSL_MODES)}")
-    ours = (settings.database_tls_ca, settings.database_tls_cert, settings.database_tls_key)
+    ours = (settings.storage.tls_ca, settings.storage.tls_cert, settings.storage.tls_key)
     for name, path in zip(_FILES, ours, strict=False):
         if path is not None:
             words.setdefault(name, str(path))

@@ -48,13 +48,13 @@ def prepare_patiently(engine: Engine, settings: Settings, *, is_wanted: Callable
     Raises:
         DatabaseFault: As `prepare`; also when the time is over.
     """
-    until, pause_s = time.monotonic() + settings.database_startup_timeout_s, _FIRST_PAUSE_S
+    until, pause_s = time.monotonic() + settings.storage.startup_timeout_s, _FIRST_PAUSE_S
     while True:
         try:
             return prepare(engine, settings)
         except DatabaseAway as away:
             if time.monotonic() + pause_s > until or not is_wanted():
-                limit = f"{settings.database_startup_timeout_s:g} s"
+                limit = f"{settings.storage.startup_timeout_s:g} s"
                 raise DatabaseFault(f"{away}, for all of DATABASE_STARTUP_TIMEOUT ({limit})") from away
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -67,15 +67,15 @@ def is_away(error: BaseException) -> bool:
 
 
 def _prepare(engine: Engine, settings: Settings) -> list[str]:
-    if settings.auto_migrate:
-        done = migrate.up(engine, settings.migration_lock_timeout_s)
+    if settings.storage.auto_migrate:
+        done = migrate.up(engine, settings.storage.migration_lock_timeout_s)
     else:
         migrate.require_current(engine)
         done = []
     fault = check_key_ring(engine, KeyRing.of(settings))
     if fault is not None:
         raise KeyRingFault(fault)
-    if settings.encryption_key is not None:
+    if settings.storage.encryption_key is not None:
         _warn_of_plain_keys(engine)
     return done
 

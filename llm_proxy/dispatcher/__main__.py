@@ -34,7 +34,7 @@ def _configure_logs(loaded: Loaded) -> None:
     try:
         logs.configure(loaded.settings)
     except OSError as exc:
-        raise StartFailed(f"LOG_FILE={loaded.settings.log_file}: {exc.strerror}") from exc
+        raise StartFailed(f"LOG_FILE={loaded.settings.operation.log_file}: {exc.strerror}") from exc
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from llm_proxy.dispatcher.payload import Payload
 from llm_proxy.dispatcher.retry import HOLD_S, backoff_s, pause_s
 from llm_proxy.dispatcher.state import State
 from llm_proxy.dispatcher.transform import Transformer, Unparsable
-from llm_proxy.events.bus import UNREACHABLE, Entry, Source
+from llm_proxy.events.bus import Entry, Source, unreachable
 from llm_proxy.events.dead_letters import DeadLetters
 
 log = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ class Delivery:
             return False
         try:
             entries = self._more()
-        except UNREACHABLE:
+        except unreachable():
             return False
         return self._judge(entries)
 
@@ -298,7 +298,7 @@ class Delivery:
         while True:
             try:
                 call()
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 self._state.redis_is_down(type(exc).__name__)
                 if not self._clock.pause(wait_s):
                     self._give_up()

@@ -10,7 +10,7 @@ from llm_proxy.dispatcher.delivery import Delivery
 from llm_proxy.dispatcher.health import Heartbeat
 from llm_proxy.dispatcher.options import Options
 from llm_proxy.dispatcher.state import REFRESH_S, State
-from llm_proxy.events.bus import UNREACHABLE, Entry, Source
+from llm_proxy.events.bus import Entry, Source, unreachable
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Loop:
         """Our own from before, then others' that were left, then new ones. None: Redis does not answer."""
         try:
             found = self._read_next(most, wait_s)
-        except UNREACHABLE as exc:
+        except unreachable() as exc:
             self._lost(exc)
             return None
         self._state.redis_is_up()
@@ -183,7 +183,7 @@ class Loop:
         while True:
             try:
                 call()
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 if wait_s == _REDIS_PAUSE_S[0]:
                     log.warning("Redis does not answer (%s); trying again", type(exc).__name__)
                 self._state.redis_is_down(type(exc).__name__)
@@ -206,7 +206,7 @@ class Loop:
         while time.monotonic() < deadline:
             try:
                 stats = self._source.stats()
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 self._lost(exc)
                 continue
             self._state.take(stats)
@@ -237,6 +237,6 @@ class Loop:
                 if now - tidied_at >= _TIDY_S:
                     self._source.tidy()
                     tidied_at = now
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 log.debug("figures of the bus could not be read: %s", type(exc).__name__)
                 gevent.sleep(1.0)

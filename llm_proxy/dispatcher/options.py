@@ -70,7 +70,7 @@ def options(settings: Settings, *, needs_bus: bool = True) -> Options:
         needs_bus: Whether events are to be read from the bus.
     """
     faults = []
-    if needs_bus and settings.event_bus == "in-memory":
+    if needs_bus and settings.events.bus == "in-memory":
         faults.append(IN_MEMORY)
     faults += _service_faults(settings)
     try:
@@ -79,58 +79,60 @@ def options(settings: Settings, *, needs_bus: bool = True) -> Options:
         faults.append(f"REDIS_ADDR: expected {exc}")
     if faults:
         raise OptionsError("\n".join(faults))
-    is_list = settings.event_bus == "redis"
+    is_list = settings.events.bus == "redis"
     return Options(
-        bus=settings.event_bus,
+        bus=settings.events.bus,
         redis=where,
-        key=settings.redis_list_key if is_list else settings.redis_stream_key,
-        group=settings.redis_consumer_group,
-        consumer=settings.redis_consumer_name or _made_up_name(settings.dispatcher_service),
-        block_s=settings.redis_stream_block_time_s,
-        claim_s=settings.redis_stream_claim_time_s,
-        read_count=settings.redis_stream_batch_size,
-        trims=settings.redis_stream_trim_acked,
-        service=settings.dispatcher_service,
+        key=settings.events.list_key if is_list else settings.events.stream_key,
+        group=settings.events.consumer_group,
+        consumer=settings.events.consumer_name or _made_up_name(settings.dispatcher.service),
+        block_s=settings.events.stream_block_time_s,
+        claim_s=settings.events.stream_claim_time_s,
+        read_count=settings.events.stream_batch_size,
+        trims=settings.events.stream_trim_acked,
+        service=settings.dispatcher.service,
         endpoint=endpoint(settings),
-        api_key=settings.llm_proxy_api_key,
-        buffer=settings.dispatcher_buffer,
-        buffer_bytes=settings.dispatcher_buffer_bytes,
-        batch_size=settings.dispatcher_batch_size,
-        flush_interval_s=settings.dispatcher_flush_interval_s,
-        retry_attempts=settings.dispatcher_retry_attempts,
-        retry_backoff_s=settings.dispatcher_retry_backoff_s,
-        timeout_s=settings.dispatcher_timeout_s,
-        concurrency=settings.dispatcher_concurrency,
-        health_addr=settings.dispatcher_health_addr,
-        is_verbose=settings.dispatcher_verbose,
-        methods=frozenset(method.upper() for method in settings.dispatcher_methods),
-        max_deliveries=settings.dispatcher_max_deliveries,
-        dead_letter_max_len=settings.dispatcher_dead_letter_max_len,
-        shutdown_timeout_s=settings.dispatcher_shutdown_timeout_s,
-        estimates_tokens=settings.dispatcher_estimate_tokens,
-        tiktoken_dir=str(settings.tiktoken_cache_dir) if settings.tiktoken_cache_dir is not None else None,
-        file_max_bytes=settings.dispatcher_file_max_bytes,
-        keeps_binary=settings.log_binary_responses,
+        api_key=settings.dispatcher.api_key,
+        buffer=settings.dispatcher.buffer,
+        buffer_bytes=settings.dispatcher.buffer_bytes,
+        batch_size=settings.dispatcher.batch_size,
+        flush_interval_s=settings.dispatcher.flush_interval_s,
+        retry_attempts=settings.dispatcher.retry_attempts,
+        retry_backoff_s=settings.dispatcher.retry_backoff_s,
+        timeout_s=settings.dispatcher.timeout_s,
+        concurrency=settings.dispatcher.concurrency,
+        health_addr=settings.dispatcher.health_addr,
+        is_verbose=settings.dispatcher.verbose,
+        methods=frozenset(method.upper() for method in settings.dispatcher.methods),
+        max_deliveries=settings.dispatcher.max_deliveries,
+        dead_letter_max_len=settings.dispatcher.dead_letter_max_len,
+        shutdown_timeout_s=settings.dispatcher.shutdown_timeout_s,
+        estimates_tokens=settings.dispatcher.estimate_tokens,
+        tiktoken_dir=str(settings.tokens.tiktoken_cache_dir)
+        if settings.tokens.tiktoken_cache_dir is not None
+        else None,
+        file_max_bytes=settings.dispatcher.file_max_bytes,
+        keeps_binary=settings.events.log_binary_responses,
     )
 
 
 def endpoint(settings: Settings) -> str:
     """DISPATCHER_ENDPOINT, else LLM_PROXY_ENDPOINT, else the service's own."""
-    asked = settings.dispatcher_endpoint or settings.llm_proxy_endpoint
-    return asked or backend_class(settings.dispatcher_service).default_endpoint
+    asked = settings.dispatcher.endpoint or settings.dispatcher.fallback_endpoint
+    return asked or backend_class(settings.dispatcher.service).default_endpoint
 
 
 def _service_faults(settings: Settings) -> list[str]:
     try:
-        found = backend_class(settings.dispatcher_service)
+        found = backend_class(settings.dispatcher.service)
     except UnknownBackend as exc:
         return [str(exc)]
     faults = []
-    if found.needs_key and not settings.llm_proxy_api_key:
-        faults.append(f"LLM_PROXY_API_KEY: the service {settings.dispatcher_service} requires an API key")
+    if found.needs_key and not settings.dispatcher.api_key:
+        faults.append(f"LLM_PROXY_API_KEY: the service {settings.dispatcher.service} requires an API key")
     where = endpoint(settings)
     if found.is_http and not re.match(r"https?://[^\s/]+", where):
-        faults.append(f"DISPATCHER_ENDPOINT: expected a URL for the service {settings.dispatcher_service}")
+        faults.append(f"DISPATCHER_ENDPOINT: expected a URL for the service {settings.dispatcher.service}")
     return faults
 
 

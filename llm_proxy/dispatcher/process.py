@@ -21,7 +21,7 @@ from llm_proxy.dispatcher.readiness import OPENED, STARTED, Readiness
 from llm_proxy.dispatcher.series import Series
 from llm_proxy.dispatcher.state import State
 from llm_proxy.dispatcher.transform import Transformer
-from llm_proxy.events.bus import UNREACHABLE, NameTaken, Source
+from llm_proxy.events.bus import NameTaken, Source, unreachable
 from llm_proxy.events.dead_letters import DeadLetters
 from llm_proxy.events.list_source import ListSource
 from llm_proxy.events.stream_source import StreamSource
@@ -161,7 +161,7 @@ class Process:
         try:
             with gevent.Timeout(2.0, TimeoutError()):
                 self._source.leave()
-        except (*UNREACHABLE, TimeoutError) as exc:
+        except unreachable(TimeoutError) as exc:
             log.debug("leaving the bus failed: %s", type(exc).__name__)
         if self._backend is not None:
             self._backend.close()

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from llm_proxy.redisclient import UNREACHABLE
+from llm_proxy.redisclient import unreachable
 
-__all__ = ["UNREACHABLE", "Bus", "BusUnavailable", "Entry", "Source", "SourceStats"]
+__all__ = ["FIELD", "Bus", "BusUnavailable", "Entry", "Source", "SourceStats", "unreachable"]
+
+FIELD = b"data"  # the only field of a stream's entry
 
 
 class BusUnavailable(Exception):
@@ -60,7 +62,9 @@ class SourceStats:
 
 
 class Source(Protocol):
-    """The consumer's end: hands out entries, keeps them ours until they are acknowledged. Calls may raise UNREACHABLE.
+    """The consumer's end: hands out entries and keeps them until they are acknowledged.
+
+    Calls may raise one of `unreachable()`.
 
     `keep`, `stats` and `tidy` may be called from another greenlet than the reader's.
     """

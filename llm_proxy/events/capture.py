@@ -46,13 +46,13 @@ class CaptureLimits:
     def of(cls, settings: Settings) -> "CaptureLimits":
         """The limits of the OBSERVABILITY_* variables."""
         request, response = (
-            settings.observability_max_request_body_bytes,
-            settings.observability_max_response_body_bytes,
+            settings.events.max_request_body_bytes,
+            settings.events.max_response_body_bytes,
         )
         return cls(
             request_bytes=request if request > 0 else DEFAULT_REQUEST_BYTES,
             response_bytes=response if response > 0 else DEFAULT_RESPONSE_BYTES,
-            has_bodies=settings.observability_capture_bodies == "all",
+            has_bodies=settings.events.capture_bodies == "all",
         )
 
 

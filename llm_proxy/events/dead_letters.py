@@ -1,14 +1,16 @@
 """Events that cannot be delivered, kept with the reason until an operator looks at them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from redis.client import Redis
-
-from llm_proxy.events.redis_streams import id_order, text
-from llm_proxy.redisclient import command
+from llm_proxy.redisclient import command, id_order, text
 from llm_proxy.runtime.clock import rfc3339, utc_now
+
+if TYPE_CHECKING:  # pages and views name the class where no Redis is used
+    from redis.client import Redis
 
 REASONS = ("unparsable", "transform_error", "rejected", "exhausted")
 _MOST_ERROR = 1024

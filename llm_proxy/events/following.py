@@ -1,19 +1,23 @@
 """Events read without consuming them: from the file sink or a bus, past ones and those that come."""
 
+from __future__ import annotations
+
 import os
 import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
-from redis.client import Redis
 
+from llm_proxy.events.bus import FIELD
 from llm_proxy.events.event import Event
 from llm_proxy.events.file_sink import from_line
-from llm_proxy.events.redis_streams import FIELD, text
-from llm_proxy.redisclient import command
+from llm_proxy.redisclient import command, text
+
+if TYPE_CHECKING:
+    from redis.client import Redis
 
 _POLL_S = 0.2
 _PAGE = 100

@@ -16,8 +16,7 @@ from redis.client import Redis
 
 from llm_proxy.events.bus import Entry, NameTaken, SourceStats, is_dead_here
 from llm_proxy.events.redis_list import ListKeys
-from llm_proxy.events.redis_streams import text
-from llm_proxy.redisclient import command
+from llm_proxy.redisclient import command, text
 
 EVER_JOINED = "-"  # a member of the consumers' set that stays: from then on nothing undelivered is trimmed
 _MOVES = 100  # in one pipeline

@@ -8,20 +8,21 @@ from llm_proxy.events.file_sink import FileSink
 from llm_proxy.events.memory import MemoryBus
 from llm_proxy.events.publisher import Publisher
 from llm_proxy.events.queueing import Counters
-from llm_proxy.events.redis_list import ListBus
-from llm_proxy.events.redis_streams import StreamBus
 from llm_proxy.events.spool import Spool, spool_folder
 from llm_proxy.settings import Settings
 
 
 def make_bus(settings: Settings, count_lost: Callable[[int], None]) -> Bus:
     """The producer's end of LLM_PROXY_EVENT_BUS; nothing is connected yet."""
-    if settings.event_bus == "in-memory":
+    if settings.events.bus == "in-memory":
         return MemoryBus()
+    from llm_proxy.events.redis_list import ListBus
+    from llm_proxy.events.redis_streams import StreamBus
+
     client = redisclient.connect(redisclient.target(settings), max_connections=4)
-    if settings.event_bus == "redis":
-        return ListBus(client, settings.redis_list_key, settings.redis_stream_max_len, count_lost)
-    return StreamBus(client, settings.redis_stream_key, settings.redis_stream_max_len)
+    if settings.events.bus == "redis":
+        return ListBus(client, settings.events.list_key, settings.events.stream_max_len, count_lost)
+    return StreamBus(client, settings.events.stream_key, settings.events.stream_max_len)
 
 
 def make_publisher(settings: Settings, counters: Counters) -> Publisher:
@@ -29,18 +30,18 @@ def make_publisher(settings: Settings, counters: Counters) -> Publisher:
     bus = make_bus(settings, lambda count: counters.dropped("list_full", count))
     folder = spool_folder(settings) if not isinstance(bus, MemoryBus) else None
     sink = None
-    if settings.file_event_log is not None:
+    if settings.events.file_log is not None:
         sink = FileSink(
-            settings.file_event_log,
-            keep_binary=settings.log_binary_responses,
-            most_bytes=settings.observability_buffer_bytes,
+            settings.events.file_log,
+            keep_binary=settings.events.log_binary_responses,
+            most_bytes=settings.events.buffer_bytes,
             count_lost=lambda count: counters.dropped("file", count),
         )
     return Publisher(
         bus,
-        spool=Spool(folder, settings.event_spool_max_bytes) if folder is not None else None,
-        most_events=settings.observability_buffer_size,
-        most_bytes=settings.observability_buffer_bytes,
+        spool=Spool(folder, settings.events.spool_max_bytes) if folder is not None else None,
+        most_events=settings.events.buffer_size,
+        most_bytes=settings.events.buffer_bytes,
         counters=counters,
         file_sink=sink,
     )

@@ -6,9 +6,9 @@ from typing import Any
 
 from redis.client import Redis
 
-from llm_proxy.events.bus import UNREACHABLE, BusUnavailable
-from llm_proxy.events.redis_streams import describe, text
-from llm_proxy.redisclient import command
+from llm_proxy.events.bus import BusUnavailable, unreachable
+from llm_proxy.events.redis_streams import describe
+from llm_proxy.redisclient import command, text
 
 
 class ListKeys:
@@ -46,7 +46,7 @@ class ListBus:
         """Numbers from the counter beside the list."""
         try:
             return int(command(self._client, "INCRBY", f"{self._keys.list}:seq", count)) - count + 1
-        except UNREACHABLE as exc:
+        except unreachable() as exc:
             raise BusUnavailable(describe(exc)) from exc
 
     def room(self) -> float:
@@ -62,7 +62,7 @@ class ListBus:
                 for key in (self._keys.list, *map(self._keys.processing, names)):
                     command(pipe, "LLEN", key)
                 return self._max_len - sum(int(length) for length in pipe.execute())
-        except UNREACHABLE as exc:
+        except unreachable() as exc:
             raise BusUnavailable(describe(exc)) from exc
 
     def _members(self) -> list[bytes]:
@@ -78,7 +78,7 @@ class ListBus:
                 if is_bounded:
                     command(pipe, "LTRIM", self._keys.list, 0, self._max_len - 1)
                 length = int(pipe.execute()[0])
-        except UNREACHABLE as exc:
+        except unreachable() as exc:
             raise BusUnavailable(describe(exc)) from exc
         if is_bounded and length > self._max_len:
             self._count_lost(length - self._max_len)

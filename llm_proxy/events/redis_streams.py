@@ -7,10 +7,9 @@ from typing import Any
 from redis.client import Redis
 from redis.exceptions import ResponseError
 
-from llm_proxy.events.bus import UNREACHABLE, BusUnavailable
-from llm_proxy.redisclient import command
+from llm_proxy.events.bus import FIELD, BusUnavailable, unreachable
+from llm_proxy.redisclient import command, id_order, text
 
-FIELD = b"data"  # an entry's only field
 _COUNT_AFTER = """
 local count, most, from = 0, tonumber(ARGV[2]), ARGV[1]
 while count < most do
@@ -47,7 +46,7 @@ class StreamBus:
         """Numbers from the counter beside the stream."""
         try:
             return int(command(self._client, "INCRBY", f"{self._key}:seq", count)) - count + 1
-        except UNREACHABLE as exc:
+        except unreachable() as exc:
             raise BusUnavailable(describe(exc)) from exc
 
     def room(self) -> float:
@@ -63,7 +62,7 @@ class StreamBus:
             backlog = max(self._backlog(group, length) for group in groups)
             if length > self._max_len:
                 trim_acknowledged(self._client, self._key, groups, limit=length - self._max_len)
-        except UNREACHABLE as exc:
+        except unreachable() as exc:
             raise BusUnavailable(describe(exc)) from exc
         return self._max_len - backlog
 
@@ -78,7 +77,7 @@ class StreamBus:
                 for wire in wires:
                     command(pipe, "XADD", self._key, *bound, "*", FIELD, wire)
                 pipe.execute()
-        except UNREACHABLE as exc:
+        except unreachable() as exc:
             raise BusUnavailable(describe(exc)) from exc
 
     def close(self) -> None:
@@ -150,17 +149,6 @@ def trim_acknowledged(client: Redis, key: str, groups: Sequence[GroupState], *, 
     least = oldest_needed(client, key, groups)
     bound: tuple[Any, ...] = ("MINID", least) if limit is None else ("MINID", "~", least, "LIMIT", limit)
     return int(command(client, "XTRIM", key, *bound))
-
-
-def id_order(entry_id: str) -> tuple[int, int]:
-    """An entry id as something that sorts."""
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence or 0)
-
-
-def text(value: bytes | str) -> str:
-    """Redis' bytes as text."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def describe(exc: BaseException) -> str:

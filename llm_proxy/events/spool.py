@@ -362,12 +362,12 @@ def _locked(path: Path, *, is_new: bool = True) -> int | None:
 
 def spool_folder(settings: Settings) -> Path | None:
     """Where the spool is; None when EVENT_SPOOL_DIR is empty."""
-    if settings.event_spool_dir == "":
+    if settings.events.spool_dir == "":
         return None
-    if settings.event_spool_dir is not None:
-        return Path(settings.event_spool_dir)
-    if settings.driver == "sqlite" and settings.database_path != ":memory:":
-        return Path(settings.database_path).parent / "spool"
-    if settings.audit_log_file:
-        return Path(settings.audit_log_file).parent / "spool"
+    if settings.events.spool_dir is not None:
+        return Path(settings.events.spool_dir)
+    if settings.storage.driver == "sqlite" and settings.storage.path != ":memory:":
+        return Path(settings.storage.path).parent / "spool"
+    if settings.operation.audit_log_file:
+        return Path(settings.operation.audit_log_file).parent / "spool"
     return Path("data") / "spool"

@@ -10,17 +10,14 @@ from typing import Any
 from redis.client import Redis
 from redis.exceptions import ResponseError
 
-from llm_proxy.events.bus import Entry, SourceStats, is_dead_here
+from llm_proxy.events.bus import FIELD, Entry, SourceStats, is_dead_here
 from llm_proxy.events.redis_streams import (
-    FIELD,
     GroupState,
     group_states,
-    id_order,
-    text,
     trim_acknowledged,
     undelivered,
 )
-from llm_proxy.redisclient import command
+from llm_proxy.redisclient import command, id_order, text
 
 log = logging.getLogger(__name__)
 

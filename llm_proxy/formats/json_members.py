@@ -26,12 +26,17 @@ _FLAT = rb"(?:\"" + _TEXT + rb"\"|" + _ATOM + rb"(?=[ \t\n\r,\]}]))"
 
 
 def _list_of(item: bytes) -> bytes:
-    return rb"\[" + _BLANK + rb"(?:" + item + _BLANK + rb"(?:," + _BLANK + item + _BLANK + rb")*+)?+\]"
+    return rb"\[" + _BLANK + _separated(item, rb"\]") + rb"\]"
 
 
 def _object_of(item: bytes) -> bytes:
-    member = rb"\"" + _TEXT + rb"\"" + _BLANK + rb":" + _BLANK + item + _BLANK
-    return rb"\{" + _BLANK + rb"(?:" + member + rb"(?:," + _BLANK + member + rb")*+)?+\}"
+    member = rb"\"" + _TEXT + rb"\"" + _BLANK + rb":" + _BLANK + item
+    return rb"\{" + _BLANK + _separated(member, rb"\}") + rb"\}"
+
+
+def _separated(item: bytes, end: bytes) -> bytes:
+    """Match items with a comma between each two; `item` stands here once, so that nesting stays quick to compile."""
+    return rb"(?:" + item + _BLANK + rb"(?:," + _BLANK + rb"(?!" + end + rb")|(?=" + end + rb")))*+"
 
 
 def _nested(item: bytes, levels: int) -> bytes:

@@ -80,7 +80,7 @@ class FormScanner:
     ) -> None:
         self._mark = b"--" + boundary
         self._watched, self._found = watched, found
-        self._left_bytes = max_bytes
+        self._left_bytes = self._max_bytes = max_bytes
         self._buffer = b""
         self._step: Callable[[], bool] = self._at_start
         self._names: list[str] = []  # of the part being read, when it is watched
@@ -174,7 +174,7 @@ class FormScanner:
             return
         self._left_bytes -= len(content)
         if self._left_bytes < 0:
-            raise RequestTooLarge
+            raise RequestTooLarge.of_limit("The most of the fields that are checked", self._max_bytes)
         if len(self._value) + len(content) > MAX_VALUE_BYTES:
             self._is_value_whole = False
         else:

@@ -165,7 +165,7 @@ class _Urlencoded:
     def feed(self, data: bytes) -> None:
         self._content += data
         if len(self._content) > MAX_URLENCODED_BYTES:
-            raise RequestTooLarge
+            raise RequestTooLarge.of_limit("The most of a urlencoded form", MAX_URLENCODED_BYTES)
 
     def finish(self) -> None:
         content = bytes(self._content)

@@ -5,17 +5,15 @@ Bodies pass unread where no rule needs them, else they are held within limits. T
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from llm_proxy.errors import InsufficientStorage, Overloaded, RequestTimeout, RequestTooLarge
 
 PIECE_BYTES = 65536
 MEMORY_BYTES = 1024 * 1024  # what is held beyond it goes to a temporary file
-
-
 MEMORY_SHARE = 16  # of what bodies may take in all, one part may be memory
 
 
@@ -45,10 +43,24 @@ class Plain:
         return data
 
 
-def check_declared(length: int | None, max_bytes: int) -> None:
-    """Step 7 of the pipeline. `max_bytes` 0 is no limit. Raises RequestTooLarge."""
-    if max_bytes and length is not None and length > max_bytes:
-        raise RequestTooLarge
+class Limit(NamedTuple):
+    """The most bytes that a body may have, and the setting that says so. `max_bytes` 0 is no limit."""
+
+    max_bytes: int
+    name: str = "MAX_REQUEST_SIZE"
+
+    def check(self, length: int | None) -> None:
+        """Check a length, declared or received; None is not known yet. Raises RequestTooLarge."""
+        if self.max_bytes and length is not None and length > self.max_bytes:
+            raise RequestTooLarge.of_limit(self.name, self.max_bytes)
+
+    def stricter(self, other: "Limit") -> "Limit":
+        """Return the one of both that allows less."""
+        limits = [limit for limit in (self, other) if limit.max_bytes]
+        return min(limits, default=self, key=lambda limit: limit.max_bytes)
+
+
+NO_LIMIT = Limit(0)
 
 
 class StreamedBody:
@@ -56,13 +68,13 @@ class StreamedBody:
 
     Args:
         first: What has been read of it already.
-        max_bytes: Raises RequestTooLarge from `read1` once more have come; 0 is no limit.
+        limit: Raises RequestTooLarge from `read1` once more have come.
     """
 
-    __slots__ = ("_max_bytes", "_source", "first", "received_bytes")
+    __slots__ = ("_limit", "_source", "first", "received_bytes")
 
-    def __init__(self, source: Source, *, first: bytes = b"", max_bytes: int = 0) -> None:
-        self._source, self.first, self._max_bytes = source, first, max_bytes
+    def __init__(self, source: Source, *, first: bytes = b"", limit: Limit = NO_LIMIT) -> None:
+        self._source, self.first, self._limit = source, first, limit
         self.received_bytes = len(first)
 
     def read1(self, n: int, /) -> bytes:
@@ -72,15 +84,16 @@ class StreamedBody:
             return data
         data = self._source.read1(n)
         self.received_bytes += len(data)
-        if self._max_bytes and self.received_bytes > self._max_bytes:
-            raise RequestTooLarge
+        self._limit.check(self.received_bytes)
         return data
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-def open_body(source: Source, length: int | None, *, max_bytes: int = 0, waits: bool = False) -> bytes | StreamedBody:
+def open_body(
+    source: Source, length: int | None, *, limit: Limit = NO_LIMIT, waits: bool = False
+) -> bytes | StreamedBody:
     """A body that no rule needs to read.
 
     `bytes` when all of it came with the first read: head and body can then leave in one piece. Without a byte of it
@@ -90,11 +103,11 @@ def open_body(source: Source, length: int | None, *, max_bytes: int = 0, waits: 
         length: Content-Length; None when chunked.
         waits: The client asked to be told when to go on (Expect), so reading is left to the part that forwards that.
     """
-    check_declared(length, max_bytes)
+    limit.check(length)
     if waits:
-        return StreamedBody(source, max_bytes=max_bytes)
+        return StreamedBody(source, limit=limit)
     first = source.read1(PIECE_BYTES if length is None else min(length, PIECE_BYTES))
-    return first if len(first) == length else StreamedBody(source, first=first, max_bytes=max_bytes)
+    return first if len(first) == length else StreamedBody(source, first=first, limit=limit)
 
 
 class Room:
@@ -105,20 +118,21 @@ class Room:
     """
 
     def __init__(self, max_bytes: int = 0) -> None:
-        self.max_bytes = max_bytes
+        self.limit = Limit(max_bytes, "MAX_HELD_BODIES")
+        self._max_memory_bytes = max(max_bytes // MEMORY_SHARE, MEMORY_BYTES)
         self.file_bytes = self.memory_bytes = 0
 
     def take_memory(self, n: int) -> bool:
         """Take memory; False where there is none left, and a file has to do."""
-        if self.max_bytes and self.memory_bytes + n > max(self.max_bytes // MEMORY_SHARE, MEMORY_BYTES):
+        if self.limit.max_bytes and self.memory_bytes + n > self._max_memory_bytes:
             return False
         self.memory_bytes += n
         return True
 
     def take_file(self, n: int) -> None:
-        """Take room in the temporary folder. Raises Overloaded."""
-        if self.max_bytes and self.file_bytes + n > self.max_bytes:
-            raise Overloaded
+        """Take room in the temporary folder. Raises Overloaded where other bodies have it."""
+        if self.limit.max_bytes and self.file_bytes + n > self.limit.max_bytes:
+            raise Overloaded("Request bodies that are being held use all of MAX_HELD_BODIES")
         self.file_bytes += n
 
     def give(self, memory: int, file: int) -> None:
@@ -130,8 +144,8 @@ class Room:
 class HeldBody:
     """A whole body, in memory up to MEMORY_BYTES and in a temporary file beyond; can be sent any number of times.
 
-    `length` is exact. `write` raises InsufficientStorage when the temporary folder is full, and Overloaded when the
-    bodies of all requests are as much as the worker may hold.
+    `length` is exact. `write` raises InsufficientStorage when the temporary folder is full, RequestTooLarge when this
+    body alone is more than the worker may hold, and Overloaded when it is so together with those of other requests.
 
     Args:
         room: What it takes its room from; None: there is no limit.
@@ -147,6 +161,7 @@ class HeldBody:
         self._position = 0
         self._room = room or Room()
         self._taken_memory = self._taken_file = 0
+        self._room.limit.check(expected)
         if expected and not (expected <= MEMORY_BYTES and self._fits_memory(expected)):
             self._take_file(expected)
 
@@ -176,6 +191,7 @@ class HeldBody:
     def write(self, data: bytes) -> None:
         """Put more at the end; not while it is being read."""
         self.length += len(data)
+        self._room.limit.check(self.length)
         if self._file is None:
             self._memory += data
             if self._fits_memory(self.length):
@@ -255,15 +271,29 @@ def _disk() -> Iterator[None]:
         raise InsufficientStorage from exc
 
 
-def hold(source: Source, length: int | None, *, max_bytes: int, room: Room | None = None) -> HeldBody:
-    """Read all of a body before it is forwarded. `max_bytes` 0 is no limit. Raises RequestTooLarge, Overloaded."""
-    check_declared(length, max_bytes)
+def hold(
+    source: Source,
+    length: int | None,
+    *,
+    limit: Limit = NO_LIMIT,
+    room: Room | None = None,
+    look: Callable[[bytes], None] | None = None,
+) -> HeldBody:
+    """Read all of a body before it is forwarded. Raises RequestTooLarge, Overloaded.
+
+    Args:
+        look: Shown each piece before it is held, and b"" at the end; what it raises ends the reading.
+    """
+    limit.check(length)
     held = HeldBody(room, length)
     try:
         while data := source.read1(PIECE_BYTES):
-            if max_bytes and held.length + len(data) > max_bytes:
-                raise RequestTooLarge
+            limit.check(held.length + len(data))
+            if look is not None:
+                look(data)
             held.write(data)
+        if look is not None:
+            look(b"")
     except BaseException:
         held.close()
         raise

@@ -31,13 +31,13 @@ def build_lane(
 ) -> Lane:
     """Return a provider's lane: its slots and circuits are its own."""
     limits = BreakerLimits(
-        failures=settings.circuit_breaker_failures,
-        open_s=settings.circuit_breaker_open_s,
-        window_s=settings.circuit_breaker_window_s or math.inf,
+        failures=settings.upstream.circuit_breaker_failures,
+        open_s=settings.upstream.circuit_breaker_open_s,
+        window_s=settings.upstream.circuit_breaker_window_s or math.inf,
     )
     return Lane(
         provider,
-        slots=ConcurrencyLimit(slot_limit(settings.max_concurrent_requests, workers, worker_connections)),
+        slots=ConcurrencyLimit(slot_limit(settings.server.max_concurrent_requests, workers, worker_connections)),
         breaker=CircuitBreaker(limits),
         is_default=is_default,
         has_neighbours=has_neighbours,
@@ -65,11 +65,11 @@ def build_inspector(provider: Provider, settings: Settings) -> Inspector:
     """Return the reader of request bodies, with the provider's parameter rules."""
     return Inspector(
         ParameterRules(provider.param_whitelist),
-        max_request_bytes=settings.max_request_size_bytes,
-        max_inspected_bytes=settings.max_inspected_body_bytes,
-        allows_streams=settings.enable_streaming,
-        max_held_bodies_bytes=settings.max_held_bodies_bytes,
-        held_timeout_s=settings.held_body_timeout_s,
+        max_request_bytes=settings.server.max_request_size_bytes,
+        max_inspected_bytes=settings.server.max_inspected_body_bytes,
+        allows_streams=settings.server.enable_streaming,
+        max_held_bodies_bytes=settings.server.max_held_bodies_bytes,
+        held_timeout_s=settings.server.held_body_timeout_s,
     )
 
 
@@ -77,10 +77,10 @@ def build_cors(provider: Provider, settings: Settings) -> Cors:
     """Return the maker of the fields that browsers need."""
     return Cors(
         provider.allowed_origins,
-        origins=settings.cors_allowed_origins,
-        methods=settings.cors_allowed_methods,
-        headers=settings.cors_allowed_headers,
-        max_age_s=settings.cors_max_age_s,
+        origins=settings.server.cors_allowed_origins,
+        methods=settings.server.cors_allowed_methods,
+        headers=settings.server.cors_allowed_headers,
+        max_age_s=settings.server.cors_max_age_s,
     )
 
 
@@ -90,7 +90,7 @@ def build_request_fields(provider: Provider, settings: Settings) -> RequestField
         host=provider.host,
         auth_header=provider.auth_header,
         credential_prefix=provider.credential_prefix,
-        proxy_version=__version__ if settings.upstream_proxy_headers else None,
+        proxy_version=__version__ if settings.upstream.proxy_headers else None,
         client_auth=provider.client_auth,
         is_beside=provider.is_beside,
     )
@@ -106,16 +106,16 @@ def build_sockets(
 ) -> Sockets:
     """Return what opens WebSockets."""
     return Sockets(
-        Seats(shared_dir.shared(), settings.ws_max_sockets, settings.ws_max_sockets_per_token),
+        Seats(shared_dir.shared(), settings.websocket.max_sockets, settings.websocket.max_sockets_per_token),
         desk,
         SocketLimits(
-            settings.ws_idle_timeout_s,
-            settings.ws_max_age_s,
+            settings.websocket.idle_timeout_s,
+            settings.websocket.max_age_s,
             settings.ws_message_limit_bytes,
-            settings.ws_ping_interval_s,
+            settings.websocket.ping_interval_s,
         ),
-        allows_streams=settings.enable_streaming,
-        allows_subprotocol=settings.ws_allow_subprotocol_auth,
+        allows_streams=settings.server.enable_streaming,
+        allows_subprotocol=settings.websocket.allow_subprotocol_auth,
         has_rules=bool(provider.param_whitelist),
         is_draining=is_draining,
         now=now,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import gevent
 
-from llm_proxy.errors import EndpointNotBudgeted, InvalidJson, InvalidRequest, RequestTooLarge, StreamingDisabled
+from llm_proxy.errors import EndpointNotBudgeted, InvalidJson, InvalidRequest, StreamingDisabled
 from llm_proxy.formats.multipart import InvalidMultipart
 from llm_proxy.formats.request_body import (
     SLICE_BYTES,
@@ -19,13 +19,12 @@ from llm_proxy.formats.request_body import (
     reader_of,
 )
 from llm_proxy.forwarding.body import (
-    PIECE_BYTES,
     HeldBody,
+    Limit,
     Room,
     Source,
     StreamedBody,
     Timed,
-    check_declared,
     hold,
     open_body,
 )
@@ -76,8 +75,8 @@ class Inspector:
         held_timeout_s: float = 0.0,
     ) -> None:
         self._rules = rules
-        self._max_request_bytes = max_request_bytes
-        self._max_held_bytes = min(max_inspected_bytes, max_request_bytes or max_inspected_bytes)
+        self._limit = Limit(max_request_bytes)
+        self._inspected_limit = self._limit.stricter(Limit(max_inspected_bytes, "MAX_INSPECTED_BODY"))
         self._max_inspected_bytes = max_inspected_bytes
         self._allows_streams = allows_streams
         self._room, self._held_timeout_s = Room(max_held_bodies_bytes), held_timeout_s
@@ -113,12 +112,9 @@ class Inspector:
             return self._inspect(incoming, source, look)
         if must_hold:
             return hold(
-                Timed(source, self._held_timeout_s),
-                incoming.length,
-                max_bytes=self._max_held_bytes,
-                room=self._room,
+                Timed(source, self._held_timeout_s), incoming.length, limit=self._inspected_limit, room=self._room
             )
-        return open_body(source, incoming.length, max_bytes=self._max_request_bytes, waits=incoming.waits)
+        return open_body(source, incoming.length, limit=self._limit, waits=incoming.waits)
 
     def check_model(self, model: str) -> None:
         """Check a model that the path names. Raises ParamNotAllowed."""
@@ -138,22 +134,11 @@ class Inspector:
             _refuse_encoded(incoming.content_encoding)
             check_charset(incoming.content_type)
         is_form = kind_of(incoming.content_type) is Kind.MULTIPART  # goes to a file: what is checked of it counts
-        limit = self._max_request_bytes if is_form else self._max_held_bytes
-        check_declared(incoming.length, limit)
-        held = HeldBody(self._room, incoming.length)
+        limit = self._limit if is_form else self._inspected_limit
+        limit.check(incoming.length)  # before a reader is made: it refuses with less to say
+        scan = _Scan(look, self._reader(incoming, look))
         source = Timed(source, self._held_timeout_s)
-        try:
-            scan = _Scan(look, self._reader(incoming, look))
-            while data := source.read1(PIECE_BYTES):
-                if limit and held.length + len(data) > limit:
-                    raise RequestTooLarge
-                scan.feed(data)
-                held.write(data)
-            scan.finish()
-        except BaseException:
-            held.close()
-            raise
-        return held
+        return hold(source, incoming.length, limit=limit, room=self._room, look=scan.look)
 
     def _reader(self, incoming: Incoming, look: "_Look") -> Reader | None:
         try:
@@ -223,15 +208,15 @@ class _Scan:
         self._is_strict, self._reader = look.is_strict, reader
         self._is_first = True
 
-    def feed(self, data: bytes) -> None:
+    def look(self, data: bytes) -> None:
+        """Read the next piece; b"" is the end."""
+        if not data:
+            self._run(b"")
         for start in range(0, len(data), SLICE_BYTES):
             if not self._is_first:
                 gevent.sleep(0)  # the loop looks after its sockets once such turns have taken 5 ms in all
             self._is_first = False
             self._run(data[start : start + SLICE_BYTES])
-
-    def finish(self) -> None:
-        self._run(b"")
 
     def _run(self, data: bytes) -> None:
         if self._reader is None:

@@ -22,7 +22,7 @@ from llm_proxy.errors import (
     UpstreamAuthError,
     UpstreamCut,
 )
-from llm_proxy.forwarding.body import StreamedBody, check_declared
+from llm_proxy.forwarding.body import Limit, StreamedBody
 from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.credentials import Credentials
 from llm_proxy.forwarding.entrance import enter
@@ -125,7 +125,7 @@ class Pipeline:
         self._tap_factories, self._request_fields = tuple(tap_factories), request_fields
         self._upstream, self._timeouts = upstream, timeouts
         self._cors, self._render = cors, render
-        self._max_request_bytes = max_request_bytes
+        self._limit = Limit(max_request_bytes)
         self._refuses_unseen = refuses_unseen
 
     def handle(self, request: ProxyRequest) -> Reply:
@@ -201,7 +201,7 @@ class Pipeline:
         allowed.check_fields(request.fields)  # 6
         if request.query:
             self._credentials.check_query(request.query)
-        check_declared(request.content_length, self._max_request_bytes)  # 7
+        self._limit.check(request.content_length)  # 7
         self._limits.admit_address(request.client_addr)  # 8
         bearer = sockets.bearer(request) if is_socket else self._credentials.bearer(request)
         token = self._steps.admit(exchange, bearer)  # 9 to 12

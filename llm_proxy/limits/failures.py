@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from llm_proxy.model.addresses import counted_as
-from llm_proxy.redisclient import UNREACHABLE
+from llm_proxy.redisclient import unreachable
 from llm_proxy.runtime.mapped_file import MappedFile
 
 LIMIT = 20
@@ -32,7 +32,7 @@ class Shared(Protocol):
     """Failures of all replicas."""
 
     def fail(self, key: str, limit: int, window_s: int) -> float:
-        """See `Failures.note`. Raises redisclient.UNREACHABLE."""
+        """See `Failures.note`. Raises redisclient.unreachable()."""
 
 
 class Failures:
@@ -57,7 +57,7 @@ class Failures:
         if not wait_s and self._shared is not None:
             try:
                 wait_s = self._shared.fail(f"failures:{address}", LIMIT, int(WINDOW_S))
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 _log.warning("failed attempts are counted on this machine alone: %s", type(exc).__name__)
         return math.ceil(wait_s)
 

@@ -11,7 +11,7 @@ from llm_proxy.errors import RateLimitExceeded, ServiceUnavailable
 from llm_proxy.limits.window import Count, Store, Verdict, Window, retry_after_s, used
 from llm_proxy.model.addresses import counted_as
 from llm_proxy.model.token import TokenSnapshot
-from llm_proxy.redisclient import UNREACHABLE
+from llm_proxy.redisclient import unreachable
 from llm_proxy.settings import Settings
 
 PROBE_S = 5.0
@@ -26,7 +26,7 @@ class Shared(Store, Protocol):
     """A store that may be unavailable."""
 
     def ping(self) -> None:
-        """Raises redisclient.UNREACHABLE."""
+        """Raises redisclient.unreachable()."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -50,13 +50,13 @@ class LimitGate:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._machine, self._shared, self._clock = machine, shared, clock
-        self._ip, self._global = settings.ip_rate_limit, settings.global_rate_limit
-        secret = settings.distributed_rate_limit_key_secret
+        self._ip, self._global = settings.limits.ip_rate_limit, settings.limits.global_rate_limit
+        secret = settings.limits.distributed_key_secret
         self._secret = secret.encode() if secret else None
-        self._falls_back = settings.distributed_rate_limit_fallback
-        most = settings.distributed_rate_limit_max
+        self._falls_back = settings.limits.distributed_fallback
+        most = settings.limits.distributed_max
         self._token_max = most if most is not None else _DEFAULT_MAX if shared is not None else 0
-        self._token_window_s = max(1, round(settings.distributed_rate_limit_window_s))
+        self._token_window_s = max(1, round(settings.limits.distributed_window_s))
         self._down_until = 0.0
         self._down_since: float | None = None
         self._looked_at = float("-inf")
@@ -121,7 +121,7 @@ class LimitGate:
             try:
                 self._shared.add(windows)
                 self._reached()
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 self._lost(exc)
 
     def readiness(self) -> str | None:
@@ -134,7 +134,7 @@ class LimitGate:
             try:
                 self._shared.ping()
                 self._reached()
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 self._lost(exc)
         since = self._down_since
         return "redis" if since is not None and now - since >= UNREADY_S else None
@@ -161,7 +161,7 @@ class LimitGate:
         if self._may_ask():
             try:
                 verdict = self._shared.take(windows)
-            except UNREACHABLE as exc:
+            except unreachable() as exc:
                 self._lost(exc)
             else:
                 self._reached()

@@ -68,7 +68,7 @@ class RedisTooSlow(RedisError):
 
 
 class RedisStore:
-    """See `window.Store`. Every call ends within CALL_S, by `redisclient.UNREACHABLE` when Redis is unavailable.
+    """See `window.Store`. Every call ends within CALL_S, by `redisclient.unreachable()` when Redis is unavailable.
 
     Args:
         prefix: DISTRIBUTED_RATE_LIMIT_PREFIX.
@@ -85,22 +85,22 @@ class RedisStore:
         self._free = threading.BoundedSemaphore(_CONNECTIONS)
 
     def take(self, windows: Sequence[Window]) -> Verdict:
-        """See `Store`. Raises redisclient.UNREACHABLE."""
+        """See `Store`. Raises redisclient.unreachable()."""
         place, current, previous, elapsed_us = self._call(windows, refuses=True)
         if not place:
             return ADMITTED
         return Verdict(place - 1, Count(current, previous, elapsed_us / 1e6))
 
     def add(self, windows: Sequence[Window]) -> None:
-        """See `Store`. Raises redisclient.UNREACHABLE."""
+        """See `Store`. Raises redisclient.unreachable()."""
         self._call(windows, refuses=False)
 
     def fail(self, key: str, limit: int, window_s: int) -> float:
-        """See `failures.Shared`. Raises redisclient.UNREACHABLE."""
+        """See `failures.Shared`. Raises redisclient.unreachable()."""
         return float(self._within(lambda: self._failures(keys=[self._prefix + key], args=[limit, window_s]))) / 1e6
 
     def ping(self) -> None:
-        """Raises redisclient.UNREACHABLE."""
+        """Raises redisclient.unreachable()."""
         self._within(self._client.ping)
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from llm_proxy import redisclient
 from llm_proxy.events.event import Event
 from llm_proxy.events.following import follow_list, follow_stream, parse
 from llm_proxy.events.memory import MemoryBus
-from llm_proxy.redisclient import UNREACHABLE
+from llm_proxy.redisclient import unreachable
 from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.runtime.peers import Peers, Subscription
 from llm_proxy.settings import Settings
@@ -112,14 +112,16 @@ class Tails:
             return
         settings = self._settings
         client = redisclient.connect(redisclient.target(settings), timeout_s=10.0)
-        is_list = settings.event_bus == "redis"
-        follow, key = (follow_list, settings.redis_list_key) if is_list else (follow_stream, settings.redis_stream_key)
+        is_list = settings.events.bus == "redis"
+        follow, key = (
+            (follow_list, settings.events.list_key) if is_list else (follow_stream, settings.events.stream_key)
+        )
         try:
             while True:
                 try:
                     for event in follow(client, key, 0):
                         put(shown_of(event))
-                except UNREACHABLE:
+                except unreachable():
                     gevent.sleep(TICK_S)
         finally:
             client.close()

@@ -50,7 +50,7 @@ def beside(file: ProviderFile, default: Provider, settings: Settings, lines: Lin
     Raises:
         ProviderFileError: A name is unknown, the default one is missing, or mounts and hosts collide.
     """
-    asked = tuple(dict.fromkeys(settings.providers))
+    asked = tuple(dict.fromkeys(settings.upstream.providers))
     faults = [f"PROVIDERS: {name} is no provider of {lines.source}: {', '.join(file.providers)}" for name in asked
               if name not in file.providers]  # fmt: skip
     if default.name not in asked:
@@ -67,7 +67,7 @@ def beside(file: ProviderFile, default: Provider, settings: Settings, lines: Lin
 
 
 def _collisions(others: tuple[Provider, ...], default: Provider, settings: Settings, lines: Lines) -> Iterator[str]:
-    own = (*RESERVED_PATHS, settings.metrics_path, settings.admin_ui_path)
+    own = (*RESERVED_PATHS, settings.operation.metrics_path, settings.operation.admin_ui_path)
     taken: dict[str, str] = {}
     for provider in others:
         mount, place = provider.mount, lines.place(provider.name, "mount")

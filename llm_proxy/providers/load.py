@@ -20,7 +20,7 @@ from llm_proxy.providers.schema import (
     parse,
     with_base_url,
 )
-from llm_proxy.settings import Settings
+from llm_proxy.settings import Settings, UpstreamSettings
 
 USUAL_PATH = Path("config/api_providers.yaml")
 PACKAGED = "packaged default.yaml"
@@ -46,22 +46,22 @@ class LoadedProvider:
 
 def load_provider(settings: Settings) -> LoadedProvider:
     """Read the file once and pick the providers. Raises ProviderFileError with every fault at once."""
-    content, source, notes = _read(settings.api_config_path)
+    content, source, notes = _read(settings.upstream.api_config_path)
     findings = Findings()
     document = _document(content, source)
-    packaged = _with_packaged(document, settings.providers or (), is_own=source != PACKAGED)
-    _set_urls(document, settings.provider_urls or ())
+    packaged = _with_packaged(document, settings.upstream.providers or (), is_own=source != PACKAGED)
+    _set_urls(document, settings.upstream.provider_urls or ())
     file = parse(document, _defaults(settings), findings)
     warnings = [f"{source}: {line}" for line in findings.warnings]
     if findings.faults:
         raise ProviderFileError([f"{source}: {line}" for line in findings.faults])
-    provider = _choose(file, settings.default_api_provider, source)
-    if settings.openai_api_url is not None and provider.name == DEFAULT_PROVIDER:
-        provider = _moved(provider, settings.openai_api_url, warnings)
-    reserved = (*RESERVED_PATHS, settings.metrics_path, settings.admin_ui_path)
+    provider = _choose(file, settings.upstream.default_api_provider, source)
+    if settings.upstream.openai_api_url is not None and provider.name == DEFAULT_PROVIDER:
+        provider = _moved(provider, settings.upstream.openai_api_url, warnings)
+    reserved = (*RESERVED_PATHS, settings.operation.metrics_path, settings.operation.admin_ui_path)
     for endpoint in reserved_endpoints(provider, reserved):
         warnings.append(f"{source}: apis.{provider.name}.allowed_endpoints: {endpoint} is a path of the proxy's own")
-    if not settings.providers:
+    if not settings.upstream.providers:
         return LoadedProvider(provider, source, warnings, notes)
     notes += [f"provider {name}: the packaged entry is used" for name in packaged]
     others = beside(file, provider, settings, Lines(content, source))
@@ -143,14 +143,14 @@ def _document(content: str, source: str) -> Any:
 
 
 def _defaults(settings: Settings) -> Defaults:
-    usual = type(settings).__dataclass_fields__["upstream_first_byte_timeout_s"].default
+    usual = UpstreamSettings().first_byte_timeout_s
     infinity = float("inf")
     return Defaults(
-        connect_s=settings.upstream_connect_timeout_s or infinity,
-        first_byte_s=settings.upstream_first_byte_timeout_s or infinity,
-        idle_s=settings.upstream_idle_timeout_s or infinity,
-        request_timeout_s=settings.request_timeout_s,
-        is_first_byte_set=settings.upstream_first_byte_timeout_s != usual,
+        connect_s=settings.upstream.connect_timeout_s or infinity,
+        first_byte_s=settings.upstream.first_byte_timeout_s or infinity,
+        idle_s=settings.upstream.idle_timeout_s or infinity,
+        request_timeout_s=settings.upstream.request_timeout_s,
+        is_first_byte_set=settings.upstream.first_byte_timeout_s != usual,
     )
 
 

@@ -96,7 +96,7 @@ def few_connections(descriptors: int) -> str | None:
 
 def stop_limit_s(settings: Settings) -> int:
     """gunicorn's `graceful_timeout`: when the master kills. A whole number, or gunicorn does not start."""
-    return math.ceil(settings.shutdown_grace_s + settings.drain_timeout_s) + STOP_RESERVE_S
+    return math.ceil(settings.server.shutdown_grace_s + settings.server.drain_timeout_s) + STOP_RESERVE_S
 
 
 def heartbeat_folder() -> str | None:
@@ -152,8 +152,8 @@ class Renewal:
         self._current = loaded
         self._apply(loaded)
         cfg.set("graceful_timeout", stop_limit_s(loaded.settings))
-        if loaded.settings.enable_tls and cfg.is_ssl:  # each generation reads the certificate again
-            cfg.set("certfile", str(loaded.settings.tls_cert_file))
-            cfg.set("keyfile", str(loaded.settings.tls_key_file))
+        if loaded.settings.server.enable_tls and cfg.is_ssl:  # each generation reads the certificate again
+            cfg.set("certfile", str(loaded.settings.server.tls_cert_file))
+            cfg.set("keyfile", str(loaded.settings.server.tls_key_file))
         if not self.keeps_workers:
             cfg.set("workers", loaded.settings.workers)

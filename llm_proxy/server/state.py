@@ -36,10 +36,10 @@ class Limits:
     def of(cls, settings: Settings) -> Self:
         """As the settings say; 0 means none where a limit may be off."""
         return cls(
-            keepalive_s=settings.keepalive_timeout_s,
-            head_s=settings.request_header_timeout_s,
-            body_silence_s=settings.request_body_timeout_s or None,
-            write_silence_s=settings.client_write_timeout_s or None,
-            grace_s=settings.shutdown_grace_s,
-            drain_s=settings.drain_timeout_s,
+            keepalive_s=settings.server.keepalive_timeout_s,
+            head_s=settings.server.request_header_timeout_s,
+            body_silence_s=settings.server.request_body_timeout_s or None,
+            write_silence_s=settings.server.client_write_timeout_s or None,
+            grace_s=settings.server.shutdown_grace_s,
+            drain_s=settings.server.drain_timeout_s,
         )

@@ -23,8 +23,6 @@ class Variable:
     """What is known about one environment variable.
 
     `empty` is the value that the empty text stands for; UNSET for nearly all, where it counts as not set.
-    `later` names the feature that this version does not have yet: set to other than its default, the variable is
-    warned about, or refused where `is_unsafe_early` says that silence would be unsafe.
     """
 
     env: str
@@ -33,8 +31,6 @@ class Variable:
     help: str
     secret: bool = False
     empty: Any = UNSET
-    later: str | None = None
-    is_unsafe_early: bool = False
 
 
 def setting(
@@ -45,12 +41,10 @@ def setting(
     *,
     secret: bool = False,
     empty: Any = UNSET,
-    later: str | None = None,
-    unsafe: bool = False,
 ) -> Any:
     """Declare one variable as a dataclass field. `default` is written as in the environment; None means unset."""
     value = None if default is None else default if default == "" else parse(default)
-    variable = Variable(env, parse, default, help, secret, empty, later, unsafe)
+    variable = Variable(env, parse, default, help, secret, empty)
     return field(default=value, repr=not secret, metadata={"variable": variable})
 
 

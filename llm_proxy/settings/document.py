@@ -9,21 +9,21 @@ from llm_proxy.settings.load import SAMPLE_MANAGEMENT_TOKEN
 from llm_proxy.settings.schema import PARTS
 from llm_proxy.settings.sources import FROM_FILE
 
-_TITLES = (
-    "Server",
-    "Provider and upstream",
-    "WebSocket",
-    "Database and keys",
-    "Tokens",
-    "Rate limits",
-    "Response cache",
-    "Redis",
-    "Events",
-    "Dispatcher",
-    "Management, logs, metrics",
-    "Sign-in of people",
-    "Commands",
-)
+_TITLES = {
+    "server": "Server",
+    "upstream": "Provider and upstream",
+    "websocket": "WebSocket",
+    "storage": "Database and keys",
+    "tokens": "Tokens",
+    "limits": "Rate limits",
+    "cache": "Response cache",
+    "redis": "Redis",
+    "events": "Events",
+    "dispatcher": "Dispatcher",
+    "operation": "Management, logs, metrics",
+    "sign_in": "Sign-in of people",
+    "commands": "Commands",
+}
 _FORMS = {text: "text", words: "a comma list", file_path: "a path"}
 _INTRODUCTION = f"""# Settings
 
@@ -52,8 +52,10 @@ _EXAMPLE_HEAD = """\
 def as_markdown() -> str:
     """The page."""
     pieces = [_INTRODUCTION]
-    for title, part in zip(_TITLES, PARTS, strict=True):
-        pieces.append(f"## {title}\n\n{part.__doc__}\n\n| Variable | Default | Form | Meaning |\n|---|---|---|---|\n")
+    for name, part in PARTS.items():
+        pieces.append(
+            f"## {_TITLES[name]}\n\n{part.__doc__}\n\n| Variable | Default | Form | Meaning |\n|---|---|---|---|\n"
+        )
         pieces[-1] += "".join(_row(field.metadata["variable"]) for field in fields(part))
     return "\n".join(pieces)
 
@@ -62,7 +64,6 @@ def _row(variable: Variable) -> str:
     default = "–" if variable.default in (None, "") else f"`{variable.default}`"
     marks = " *Secret.*" if variable.secret else ""
     marks += " *Required to serve.*" if variable.env == "MANAGEMENT_TOKEN" else ""
-    marks += f" *Not in this version: {variable.later}.*" if variable.later else ""
     return f"| `{variable.env}` | {default} | {form(variable)} | {variable.help}{marks} |\n".replace("||", "| |")
 
 
@@ -84,8 +85,8 @@ def as_env_example() -> str:
         "# Bearer of the management API: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'\n",
     ]
     pieces.append(f"MANAGEMENT_TOKEN={SAMPLE_MANAGEMENT_TOKEN}\n")
-    for title, part in zip(_TITLES, PARTS, strict=True):
-        pieces.append(f"\n# -- {title} " + "-" * (74 - len(title)) + "\n")
+    for name, part in PARTS.items():
+        pieces.append(f"\n# -- {_TITLES[name]} " + "-" * (74 - len(_TITLES[name])) + "\n")
         for field in fields(part):
             variable: Variable = field.metadata["variable"]
             if variable.env != "MANAGEMENT_TOKEN":

@@ -22,127 +22,111 @@ from llm_proxy.settings.declare import (
 class EventSettings:
     """What is captured, and the bus that carries it."""
 
-    event_bus: str = setting(
+    bus: str = setting(
         "LLM_PROXY_EVENT_BUS",
         choice("in-memory", "redis-streams", "redis", aliases={"memory": "in-memory"}),
         "in-memory",
         "in-memory, redis-streams or redis.",
     )
-    events_required: bool = setting(
+    required: bool = setting(
         "LLM_PROXY_EVENTS_REQUIRED",
         boolean,
         "false",
         "Refuse requests rather than lose events.",
     )
-    event_spool_dir: str | None = setting(
+    spool_dir: str | None = setting(
         "EVENT_SPOOL_DIR",
         text,
         None,
         "Folder for events while Redis is unavailable; empty = none.",
         empty="",
     )
-    event_spool_max_bytes: int = setting(
-        "EVENT_SPOOL_MAX_BYTES", size("1MB"), "256MB", "Room of the spool, for the machine."
-    )
-    file_event_log: Path | None = setting(
-        "FILE_EVENT_LOG", file_path, None, "File that each worker writes its events to."
-    )
+    spool_max_bytes: int = setting("EVENT_SPOOL_MAX_BYTES", size("1MB"), "256MB", "Room of the spool, for the machine.")
+    file_log: Path | None = setting("FILE_EVENT_LOG", file_path, None, "File that each worker writes its events to.")
     log_binary_responses: bool = setting(
         "LOG_BINARY_RESPONSES", boolean, "false", "Keep binary bodies, as base64, in that file."
     )
     observability_enabled: bool = setting("OBSERVABILITY_ENABLED", boolean, "true", "Deprecated, without effect.")
-    observability_buffer_size: int = setting(
-        "OBSERVABILITY_BUFFER_SIZE", integer(1), "1000", "Events that a worker queues."
-    )
-    observability_buffer_bytes: int = setting(
+    buffer_size: int = setting("OBSERVABILITY_BUFFER_SIZE", integer(1), "1000", "Events that a worker queues.")
+    buffer_bytes: int = setting(
         "OBSERVABILITY_BUFFER_BYTES", size("1MB"), "64MB", "Bytes of events that a worker queues."
     )
-    observability_max_request_body_bytes: int = setting(
+    max_request_body_bytes: int = setting(
         "OBSERVABILITY_MAX_REQUEST_BODY_BYTES",
         integer(-(2**31), 2**31),
         "65536",
         "Kept of a request body.",
     )
-    observability_max_response_body_bytes: int = setting(
+    max_response_body_bytes: int = setting(
         "OBSERVABILITY_MAX_RESPONSE_BODY_BYTES",
         integer(-(2**31), 2**31),
         "262144",
         "Kept of a response body.",
     )
-    observability_capture_bodies: str = setting(
+    capture_bodies: str = setting(
         "OBSERVABILITY_CAPTURE_BODIES", choice("all", "none"), "all", "Whether bodies are captured."
     )
-    redis_stream_key: str = setting("REDIS_STREAM_KEY", text, "llm-proxy-events", "The stream.")
-    redis_consumer_group: str = setting("REDIS_CONSUMER_GROUP", text, "llm-proxy-dispatchers", "Consumer group.")
-    redis_consumer_name: str | None = setting("REDIS_CONSUMER_NAME", text, None, "Unset: made up.")
-    redis_stream_max_len: int = setting(
-        "REDIS_STREAM_MAX_LEN", integer(0), "10000", "Delivered entries kept; 0 = no limit."
-    )
-    redis_stream_block_time_s: float = setting(
+    stream_key: str = setting("REDIS_STREAM_KEY", text, "llm-proxy-events", "The stream.")
+    consumer_group: str = setting("REDIS_CONSUMER_GROUP", text, "llm-proxy-dispatchers", "Consumer group.")
+    consumer_name: str | None = setting("REDIS_CONSUMER_NAME", text, None, "Unset: made up.")
+    stream_max_len: int = setting("REDIS_STREAM_MAX_LEN", integer(0), "10000", "Delivered entries kept; 0 = no limit.")
+    stream_block_time_s: float = setting(
         "REDIS_STREAM_BLOCK_TIME", duration("0s", "10m"), "5s", "Wait of a read; 0 = poll."
     )
-    redis_stream_claim_time_s: float = setting(
+    stream_claim_time_s: float = setting(
         "REDIS_STREAM_CLAIM_TIME",
         duration("100ms", "24h"),
         "30s",
         "Idle time before another may take an entry.",
     )
-    redis_stream_batch_size: int = setting("REDIS_STREAM_BATCH_SIZE", integer(1, 100_000), "100", "Entries per read.")
-    redis_stream_trim_acked: bool = setting(
+    stream_batch_size: int = setting("REDIS_STREAM_BATCH_SIZE", integer(1, 100_000), "100", "Entries per read.")
+    stream_trim_acked: bool = setting(
         "REDIS_STREAM_TRIM_ACKED", boolean, "false", "The dispatcher trims all delivered entries."
     )
-    redis_list_key: str = setting("REDIS_LIST_KEY", text, "llm-proxy-events:list", "The list bus.")
+    list_key: str = setting("REDIS_LIST_KEY", text, "llm-proxy-events:list", "The list bus.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DispatcherSettings:
     """The dispatcher process. `llm-proxy dispatcher` has a flag for most."""
 
-    dispatcher_service: str = setting("DISPATCHER_SERVICE", text, "file", "Back end.")
-    dispatcher_endpoint: str | None = setting("DISPATCHER_ENDPOINT", text, None, "URL or path of the back end.")
-    llm_proxy_endpoint: str | None = setting("LLM_PROXY_ENDPOINT", text, None, "Fallback of DISPATCHER_ENDPOINT.")
-    llm_proxy_api_key: str | None = setting("LLM_PROXY_API_KEY", text, None, "Key of the back end.", secret=True)
-    dispatcher_buffer: int = setting("DISPATCHER_BUFFER", integer(1, 1_000_000), "1000", "Events held unacknowledged.")
-    dispatcher_buffer_bytes: int = setting("DISPATCHER_BUFFER_BYTES", size("1MB"), "64MB", "Bytes of events held.")
-    dispatcher_batch_size: int = setting("DISPATCHER_BATCH_SIZE", integer(1, 100_000), "100", "Events per delivery.")
-    dispatcher_detach: bool = setting("DISPATCHER_DETACH", boolean, "false", "Run in the background.")
-    dispatcher_flush_interval_s: float = setting(
+    service: str = setting("DISPATCHER_SERVICE", text, "file", "Back end.")
+    endpoint: str | None = setting("DISPATCHER_ENDPOINT", text, None, "URL or path of the back end.")
+    fallback_endpoint: str | None = setting("LLM_PROXY_ENDPOINT", text, None, "Fallback of DISPATCHER_ENDPOINT.")
+    api_key: str | None = setting("LLM_PROXY_API_KEY", text, None, "Key of the back end.", secret=True)
+    buffer: int = setting("DISPATCHER_BUFFER", integer(1, 1_000_000), "1000", "Events held unacknowledged.")
+    buffer_bytes: int = setting("DISPATCHER_BUFFER_BYTES", size("1MB"), "64MB", "Bytes of events held.")
+    batch_size: int = setting("DISPATCHER_BATCH_SIZE", integer(1, 100_000), "100", "Events per delivery.")
+    detach: bool = setting("DISPATCHER_DETACH", boolean, "false", "Run in the background.")
+    flush_interval_s: float = setting(
         "DISPATCHER_FLUSH_INTERVAL", duration("10ms", "1h"), "5s", "Oldest event of a batch."
     )
-    dispatcher_retry_attempts: int = setting("DISPATCHER_RETRY_ATTEMPTS", integer(0, 100), "3", "Retries of a batch.")
-    dispatcher_retry_backoff_s: float = setting(
+    retry_attempts: int = setting("DISPATCHER_RETRY_ATTEMPTS", integer(0, 100), "3", "Retries of a batch.")
+    retry_backoff_s: float = setting(
         "DISPATCHER_RETRY_BACKOFF", duration("1ms", "10m"), "1s", "First pause between tries."
     )
-    dispatcher_timeout_s: float = setting(
-        "DISPATCHER_TIMEOUT", duration("100ms", "10m"), "30s", "Total limit of a send."
-    )
-    dispatcher_concurrency: int = setting("DISPATCHER_CONCURRENCY", integer(1, 100), "4", "Parallel posts to Helicone.")
-    dispatcher_health_addr: ListenAddress | None = setting(
+    timeout_s: float = setting("DISPATCHER_TIMEOUT", duration("100ms", "10m"), "30s", "Total limit of a send.")
+    concurrency: int = setting("DISPATCHER_CONCURRENCY", integer(1, 100), "4", "Parallel posts to Helicone.")
+    health_addr: ListenAddress | None = setting(
         "DISPATCHER_HEALTH_ADDR",
         address,
         ":9090",
         "Probes and metrics; empty = none.",
         empty=None,
     )
-    dispatcher_verbose: bool = setting(
-        "LLM_PROXY_DISPATCHER_VERBOSE", boolean, "false", "Send response header fields along."
-    )
-    dispatcher_methods: tuple[str, ...] = setting("DISPATCHER_METHODS", words, "POST", "Methods that are forwarded.")
-    dispatcher_max_deliveries: int = setting(
+    verbose: bool = setting("LLM_PROXY_DISPATCHER_VERBOSE", boolean, "false", "Send response header fields along.")
+    methods: tuple[str, ...] = setting("DISPATCHER_METHODS", words, "POST", "Methods that are forwarded.")
+    max_deliveries: int = setting(
         "DISPATCHER_MAX_DELIVERIES", integer(1, 1_000_000), "20", "Failures before a dead letter."
     )
-    dispatcher_dead_letter_max_len: int = setting(
-        "DISPATCHER_DEAD_LETTER_MAX_LEN", integer(1), "10000", "Dead letters kept."
-    )
-    dispatcher_shutdown_timeout_s: float = setting(
+    dead_letter_max_len: int = setting("DISPATCHER_DEAD_LETTER_MAX_LEN", integer(1), "10000", "Dead letters kept.")
+    shutdown_timeout_s: float = setting(
         "DISPATCHER_SHUTDOWN_TIMEOUT", duration("0s", "10m"), "20s", "To finish after SIGTERM."
     )
-    dispatcher_estimate_tokens: bool = setting(
+    estimate_tokens: bool = setting(
         "DISPATCHER_ESTIMATE_TOKENS",
         boolean,
         "true",
         "Estimate tokens that the provider does not report.",
     )
-    dispatcher_file_max_bytes: int = setting(
-        "DISPATCHER_FILE_MAX_BYTES", size(), "0", "Rotate the file at this size; 0 = off."
-    )
+    file_max_bytes: int = setting("DISPATCHER_FILE_MAX_BYTES", size(), "0", "Rotate the file at this size; 0 = off.")

@@ -13,28 +13,28 @@ class LimitSettings:
 
     global_rate_limit: int = setting("GLOBAL_RATE_LIMIT", integer(0), "0", "Requests a minute in all; 0 = off.")
     ip_rate_limit: int = setting("IP_RATE_LIMIT", integer(0), "0", "Requests a minute from one address; 0 = off.")
-    distributed_rate_limit_enabled: bool = setting(
+    distributed_enabled: bool = setting(
         "DISTRIBUTED_RATE_LIMIT_ENABLED",
         boolean,
         "false",
         "Limit tokens over all replicas, in Redis.",
     )
-    distributed_rate_limit_prefix: str = setting(
+    distributed_prefix: str = setting(
         "DISTRIBUTED_RATE_LIMIT_PREFIX", text, "ratelimit:", "Prefix of the windows' keys."
     )
-    distributed_rate_limit_key_secret: str | None = setting(
+    distributed_key_secret: str | None = setting(
         "DISTRIBUTED_RATE_LIMIT_KEY_SECRET", text, None, "Hides token ids in keys (HMAC).", secret=True
     )
-    distributed_rate_limit_window_s: float = setting(
+    distributed_window_s: float = setting(
         "DISTRIBUTED_RATE_LIMIT_WINDOW", duration("1s"), "1m", "Length of a token's window."
     )
-    distributed_rate_limit_max: int | None = setting(
+    distributed_max: int | None = setting(
         "DISTRIBUTED_RATE_LIMIT_MAX",
         integer(1),
         None,
         "Requests per window, for each token; 60 when enabled and unset.",
     )
-    distributed_rate_limit_fallback: bool = setting(
+    distributed_fallback: bool = setting(
         "DISTRIBUTED_RATE_LIMIT_FALLBACK", boolean, "true", "Limit on each machine while Redis is unavailable."
     )
 
@@ -43,39 +43,35 @@ class LimitSettings:
 class CacheSettings:
     """The response cache (RFC 9111)."""
 
-    http_cache_enabled: bool = setting("HTTP_CACHE_ENABLED", boolean, "true", "Whether responses are cached.")
-    http_cache_backend: str = setting(
+    enabled: bool = setting("HTTP_CACHE_ENABLED", boolean, "true", "Whether responses are cached.")
+    backend: str = setting(
         "HTTP_CACHE_BACKEND",
         choice("in-memory", "redis"),
         "in-memory",
         "Where responses are stored.",
     )
-    http_cache_stream_responses: bool = setting(
+    stream_responses: bool = setting(
         "HTTP_CACHE_STREAM_RESPONSES", boolean, "false", "Whether finished event streams are stored."
     )
-    http_cache_max_object_bytes: int = setting("HTTP_CACHE_MAX_OBJECT_BYTES", size(), "1048576", "Largest stored body.")
-    http_cache_default_ttl_s: float = setting(
+    max_object_bytes: int = setting("HTTP_CACHE_MAX_OBJECT_BYTES", size(), "1048576", "Largest stored body.")
+    default_ttl_s: float = setting(
         "HTTP_CACHE_DEFAULT_TTL", duration("0s"), "300", "Lifetime of public answers that name none."
     )
-    http_cache_memory_max_bytes: int = setting(
+    memory_max_bytes: int = setting(
         "HTTP_CACHE_MEMORY_MAX_BYTES", size(), "64MB", "Room of the in-memory store, for the machine."
     )
-    redis_cache_url: str | None = setting(
+    redis_url: str | None = setting(
         "REDIS_CACHE_URL",
         url("redis", "rediss"),
         None,
         "Redis of the cache; unset: REDIS_ADDR.",
         secret=True,
     )
-    redis_cache_key_prefix: str = setting(
-        "REDIS_CACHE_KEY_PREFIX", text, "llmproxy:cache:", "Prefix of stored responses."
-    )
-    redis_cache_pool_size: int = setting(
+    redis_key_prefix: str = setting("REDIS_CACHE_KEY_PREFIX", text, "llmproxy:cache:", "Prefix of stored responses.")
+    redis_pool_size: int = setting(
         "REDIS_CACHE_POOL_SIZE", integer(1, 10000), "50", "Connections to the cache's Redis."
     )
-    redis_cache_timeout_s: float = setting(
-        "REDIS_CACHE_TIMEOUT", duration("1ms", "1m"), "1s", "Bound of stores and purges."
-    )
+    redis_timeout_s: float = setting("REDIS_CACHE_TIMEOUT", duration("1ms", "1m"), "1s", "Bound of stores and purges.")
     redis_scan_count: int = setting("REDIS_SCAN_COUNT", integer(1, 1_000_000), "2048", "Batch of a scan.")
 
 
@@ -83,11 +79,9 @@ class CacheSettings:
 class RedisSettings:
     """The Redis that bus, cache and limits share."""
 
-    redis_addr: str = setting(
-        "REDIS_ADDR", redis_address, "localhost:6379", "host:port, or a redis:// or rediss:// URL."
-    )
-    redis_db: int = setting("REDIS_DB", integer(0, 1_000_000), "0", "Database number.")
-    redis_username: str | None = setting("REDIS_USERNAME", text, None, "User name.")
-    redis_password: str | None = setting("REDIS_PASSWORD", text, None, "Password.", secret=True)
-    redis_tls: bool = setting("REDIS_TLS", boolean, "false", "Connect by TLS.")
-    redis_tls_ca: Path | None = setting("REDIS_TLS_CA", existing_file, None, "CA bundle.")
+    addr: str = setting("REDIS_ADDR", redis_address, "localhost:6379", "host:port, or a redis:// or rediss:// URL.")
+    db: int = setting("REDIS_DB", integer(0, 1_000_000), "0", "Database number.")
+    username: str | None = setting("REDIS_USERNAME", text, None, "User name.")
+    password: str | None = setting("REDIS_PASSWORD", text, None, "Password.", secret=True)
+    tls: bool = setting("REDIS_TLS", boolean, "false", "Connect by TLS.")
+    tls_ca: Path | None = setting("REDIS_TLS_CA", existing_file, None, "CA bundle.")

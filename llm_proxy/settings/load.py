@@ -59,19 +59,18 @@ def load(
     raw = merge(os.environ if environ is None else environ, env_file, overrides or {}, faults)
     values: dict[str, object] = {}
     warnings: list[str] = []
-    for name, variable in variables().items():
+    for path, variable in variables().items():
         if variable.env not in raw:
             continue
         text = raw[variable.env][0].strip()
         if not text:
-            values |= {} if variable.empty is UNSET else {name: variable.empty}
+            values |= {} if variable.empty is UNSET else {path: variable.empty}
             continue
         try:
-            values[name] = variable.parse(text)
+            values[path] = variable.parse(text)
         except ValueError as exc:
             faults.append(f"{variable.env}={'***' if variable.secret else without_password(text)}: expected {exc}")
-    settings = Settings(**values)  # type: ignore[arg-type]
-    _judge_early(settings, raw, faults, warnings)
+    settings = Settings.from_paths(values)
     for check in CHECKS:
         check(settings, faults, warnings)
     warnings += strangers(raw)
@@ -79,28 +78,9 @@ def load(
     return Loaded(settings, faults, warnings, sources)
 
 
-def _judge_early(
-    settings: Settings, raw: Mapping[str, tuple[str, str]], faults: list[str], warnings: list[str]
-) -> None:
-    """Variables of features that this version lacks: one warning, or a fault where silence would be unsafe."""
-    for name, variable in variables().items():
-        if variable.later is None or variable.env not in raw:
-            continue
-        value, default = getattr(settings, name), Settings.__dataclass_fields__[name].default
-        if value == default or (variable.env == "DB_DRIVER" and value == "sqlite"):
-            continue
-        if variable.is_unsafe_early:
-            shown = "***" if variable.secret else raw[variable.env][0].strip()
-            allowed = variable.default if variable.default not in (None, "") else "it to be unset"
-            allowed = "sqlite" if variable.env == "DB_DRIVER" else allowed
-            faults.append(f"{variable.env}={shown}: expected {allowed}; {variable.later} is not in this version")
-        else:
-            warnings.append(f"{variable.env} has no effect yet: {variable.later} is not in this version")
-
-
 def _check_encryption(settings: Settings, faults: list[str], warnings: list[str]) -> None:
-    if settings.encryption_key is None:
-        if settings.require_encryption_key:
+    if settings.storage.encryption_key is None:
+        if settings.storage.require_encryption_key:
             faults.append(
                 "ENCRYPTION_KEY is not set: expected base64 of 32 bytes, because REQUIRE_ENCRYPTION_KEY is set; "
                 "make one with: openssl rand -base64 32"
@@ -110,7 +90,7 @@ def _check_encryption(settings: Settings, faults: list[str], warnings: list[str]
 
 
 def _check_management_token(settings: Settings, faults: list[str], warnings: list[str]) -> None:
-    token = settings.management_token
+    token = settings.operation.management_token
     if token == SAMPLE_MANAGEMENT_TOKEN:
         faults.append("MANAGEMENT_TOKEN=***: expected a value of your own, not the sample's")
     elif token and len(token) < 16:
@@ -118,7 +98,7 @@ def _check_management_token(settings: Settings, faults: list[str], warnings: lis
 
 
 def _check_management_token_use(settings: Settings, faults: list[str], warnings: list[str]) -> None:
-    if settings.management_token_use == "loopback" and settings.trusted_proxies:  # noqa: S105  (a word, no secret)
+    if settings.operation.management_token_use == "loopback" and settings.server.trusted_proxies:  # noqa: S105  (a word, no secret)
         faults.append(
             "MANAGEMENT_TOKEN_USE=loopback: expected TRUSTED_PROXIES to be unset, "
             "because behind a proxy the socket's peer is not the client"
@@ -126,61 +106,64 @@ def _check_management_token_use(settings: Settings, faults: list[str], warnings:
 
 
 def _check_admin_path(settings: Settings, faults: list[str], warnings: list[str]) -> None:
-    reserved = ("/v1", "/manage", settings.metrics_path, "/health", "/ready", "/live")
-    path = settings.admin_ui_path
+    reserved = ("/v1", "/manage", settings.operation.metrics_path, "/health", "/ready", "/live")
+    path = settings.operation.admin_ui_path
     if any(path == other or path.startswith(other + "/") for other in reserved):
         faults.append(f"ADMIN_UI_PATH={path}: expected a path outside {', '.join(reserved)}")
 
 
 def _check_metrics_path(settings: Settings, faults: list[str], warnings: list[str]) -> None:
     reserved = ("/v1", "/manage", "/health", "/ready", "/live")
-    path = settings.metrics_path
+    path = settings.operation.metrics_path
     if any(path == other or path.startswith(other + "/") for other in reserved):
         faults.append(f"METRICS_PATH={path}: expected a path outside {', '.join(reserved)}")
 
 
 def _check_database(settings: Settings, faults: list[str], warnings: list[str]) -> None:
-    if settings.driver != "sqlite" and settings.database_url is None:
+    if settings.storage.driver != "sqlite" and settings.storage.url is None:
         faults.append(
-            f"DATABASE_URL is not set: expected a connection URL, DATABASE_URL is required for {settings.driver}"
+            f"DATABASE_URL is not set: expected a connection URL, DATABASE_URL is required for {settings.storage.driver}"
         )
-    if settings.db_driver == "sqlite" and settings.database_url is not None:
+    if settings.storage.db_driver == "sqlite" and settings.storage.url is not None:
         warnings.append("DATABASE_URL is ignored because DB_DRIVER is sqlite")
-    if settings.driver == "sqlite" and settings.database_path == ":memory:" and settings.workers > 1:
+    if settings.storage.driver == "sqlite" and settings.storage.path == ":memory:" and settings.workers > 1:
         faults.append(f"WEB_CONCURRENCY={settings.workers}: expected 1 with DATABASE_PATH=:memory:")
 
 
 def _check_cache_sizes(settings: Settings, faults: list[str], warnings: list[str]) -> None:
-    if settings.http_cache_memory_max_bytes < settings.http_cache_max_object_bytes:
+    if settings.cache.memory_max_bytes < settings.cache.max_object_bytes:
         faults.append(
-            f"HTTP_CACHE_MEMORY_MAX_BYTES={settings.http_cache_memory_max_bytes}: expected at least "
-            f"HTTP_CACHE_MAX_OBJECT_BYTES ({settings.http_cache_max_object_bytes})"
+            f"HTTP_CACHE_MEMORY_MAX_BYTES={settings.cache.memory_max_bytes}: expected at least "
+            f"HTTP_CACHE_MAX_OBJECT_BYTES ({settings.cache.max_object_bytes})"
         )
 
 
 def _check_tls(settings: Settings, faults: list[str], warnings: list[str]) -> None:
-    if settings.enable_tls:
-        for env, path in (("TLS_CERT_FILE", settings.tls_cert_file), ("TLS_KEY_FILE", settings.tls_key_file)):
+    if settings.server.enable_tls:
+        for env, path in (
+            ("TLS_CERT_FILE", settings.server.tls_cert_file),
+            ("TLS_KEY_FILE", settings.server.tls_key_file),
+        ):
             if not path.is_file():
                 faults.append(f"{env}={path}: expected an existing file, because ENABLE_TLS is set")
 
 
 def _check_dispatcher(settings: Settings, faults: list[str], warnings: list[str]) -> None:
-    if settings.dispatcher_batch_size > settings.dispatcher_buffer:
+    if settings.dispatcher.batch_size > settings.dispatcher.buffer:
         faults.append(
-            f"DISPATCHER_BATCH_SIZE={settings.dispatcher_batch_size}: expected at most DISPATCHER_BUFFER "
-            f"({settings.dispatcher_buffer})"
+            f"DISPATCHER_BATCH_SIZE={settings.dispatcher.batch_size}: expected at most DISPATCHER_BUFFER "
+            f"({settings.dispatcher.buffer})"
         )
 
 
 def _check_without_effect(settings: Settings, faults: list[str], warnings: list[str]) -> None:
-    if settings.worker_pool_size is not None:
+    if settings.server.worker_pool_size is not None:
         warnings.append("WORKER_POOL_SIZE has no effect")
-    if settings.mask_api_keys is not None and not settings.mask_api_keys:
+    if settings.tokens.mask_api_keys is not None and not settings.tokens.mask_api_keys:
         warnings.append("MASK_API_KEYS has no effect: keys are always masked")
-    if not settings.observability_enabled:
+    if not settings.events.observability_enabled:
         warnings.append("OBSERVABILITY_ENABLED is deprecated and has no effect")
-    if settings.usage_stats_buffer_size is not None:
+    if settings.tokens.usage_stats_buffer_size is not None:
         warnings.append("USAGE_STATS_BUFFER_SIZE has no effect")
 
 

@@ -96,7 +96,7 @@ class CommandSettings:
     management_api_base_url: str = setting(
         "MANAGEMENT_API_BASE_URL", url("http", "https"), "http://localhost:8080", "Proxy that `manage` talks to."
     )
-    llm_proxy_management_key: str | None = setting(
+    management_key: str | None = setting(
         "LLM_PROXY_MANAGEMENT_KEY",
         text,
         None,

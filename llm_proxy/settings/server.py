@@ -130,16 +130,16 @@ class UpstreamSettings:
     request_timeout_s: float | None = setting(
         "REQUEST_TIMEOUT", duration("100ms"), None, "Total limit of answers that are no event streams."
     )
-    upstream_connect_timeout_s: float = setting(
+    connect_timeout_s: float = setting(
         "UPSTREAM_CONNECT_TIMEOUT", duration("0s"), "10s", "To connect, TLS included; 0 = none."
     )
-    upstream_first_byte_timeout_s: float = setting(
+    first_byte_timeout_s: float = setting(
         "UPSTREAM_FIRST_BYTE_TIMEOUT",
         duration("0s"),
         "600s",
         "From the request's end to the response's head; 0 = none.",
     )
-    upstream_idle_timeout_s: float = setting(
+    idle_timeout_s: float = setting(
         "UPSTREAM_IDLE_TIMEOUT", duration("0s"), "300s", "Longest silence inside a response; 0 = none."
     )
     circuit_breaker_failures: int = setting(
@@ -154,6 +154,6 @@ class UpstreamSettings:
     circuit_breaker_window_s: float = setting(
         "CIRCUIT_BREAKER_WINDOW", duration("0s"), "60s", "Failures that are older do not count; 0 = all do."
     )
-    upstream_proxy_headers: bool = setting(
+    proxy_headers: bool = setting(
         "UPSTREAM_PROXY_HEADERS", boolean, "false", "Tell the provider X-Proxy and X-Proxy-Version."
     )

@@ -9,27 +9,27 @@ _UNITS_S = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _UNITS_BYTES = ((1024**3, "GB"), (1024**2, "MB"), (1024, "KB"))
 
 
-def shown(settings: Settings, name: str) -> str:
-    """The value of attribute `name`; a secret's is only `set` or `unset`."""
-    value, variable = getattr(settings, name), variables()[name]
+def shown(settings: Settings, path: str) -> str:
+    """Return the value at `path` as text; a secret's is only `set` or `unset`."""
+    value, variable = settings.value(path), variables()[path]
     if variable.secret:
         return "set" if value else "unset"
     try:
-        variable.parse(_shown(name, value))
+        variable.parse(_shown(path, value))
     except ValueError:  # a number without units, a default that names no existing file
         return "unset" if value is None else str(value)
-    return without_password(_shown(name, value))
+    return without_password(_shown(path, value))
 
 
-def _shown(name: str, value: Any) -> str:
+def _shown(path: str, value: Any) -> str:
     match value:
         case None:
             return "unset"
         case bool():
             return "true" if value else "false"
-        case float() if name.endswith("_s"):
+        case float() if path.endswith("_s"):
             return as_duration(value)
-        case int() if name.endswith("_bytes"):
+        case int() if path.endswith("_bytes"):
             return as_size(value)
         case tuple():
             return ",".join(str(item) for item in value)

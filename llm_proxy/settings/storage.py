@@ -1,5 +1,6 @@
 """Settings of the database, keys at rest, tokens and what workers remember of them."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,34 +30,34 @@ class StorageSettings:
         None,
         "sqlite, postgres or mysql; unset: by DATABASE_URL's form, else sqlite.",
     )
-    database_path: str = setting("DATABASE_PATH", text, "./data/llm-proxy.db", "The SQLite file.")
-    database_url: str | None = setting(
+    path: str = setting("DATABASE_PATH", text, "./data/llm-proxy.db", "The SQLite file.")
+    url: str | None = setting(
         "DATABASE_URL",
         text,
         None,
         "Connection URL or DSN of PostgreSQL or MySQL.",
         secret=True,
     )
-    database_password: str | None = setting(
+    password: str | None = setting(
         "DATABASE_PASSWORD", text, None, "Used when DATABASE_URL has no password.", secret=True
     )
-    database_pool_size: int = setting("DATABASE_POOL_SIZE", integer(1, 1000), "10", "Most connections of a worker.")
-    database_max_idle_conns: int = setting(
+    pool_size: int = setting("DATABASE_POOL_SIZE", integer(1, 1000), "10", "Most connections of a worker.")
+    max_idle_conns: int = setting(
         "DATABASE_MAX_IDLE_CONNS", integer(1, 1000), "5", "Idle connections kept; capped to the pool's size."
     )
-    database_conn_max_lifetime_s: float = setting(
+    conn_max_lifetime_s: float = setting(
         "DATABASE_CONN_MAX_LIFETIME", duration("0s"), "1h", "Age at which a connection is replaced; 0 = none."
     )
-    database_pool_timeout_s: float = setting(
+    pool_timeout_s: float = setting(
         "DATABASE_POOL_TIMEOUT", duration("100ms", "5m"), "5s", "Longest wait for a free connection."
     )
-    database_startup_timeout_s: float = setting(
+    startup_timeout_s: float = setting(
         "DATABASE_STARTUP_TIMEOUT", duration("0s", "1h"), "60s", "How long a start waits for the database."
     )
-    database_tls_ca: Path | None = setting("DATABASE_TLS_CA", existing_file, None, "CA bundle.")
-    database_tls_cert: Path | None = setting("DATABASE_TLS_CERT", existing_file, None, "Client certificate.")
-    database_tls_key: Path | None = setting("DATABASE_TLS_KEY", existing_file, None, "Client key.")
-    database_outage_grace_s: float = setting(
+    tls_ca: Path | None = setting("DATABASE_TLS_CA", existing_file, None, "CA bundle.")
+    tls_cert: Path | None = setting("DATABASE_TLS_CERT", existing_file, None, "Client certificate.")
+    tls_key: Path | None = setting("DATABASE_TLS_KEY", existing_file, None, "Client key.")
+    outage_grace_s: float = setting(
         "DATABASE_OUTAGE_GRACE",
         duration("0s", "10m"),
         "0s",
@@ -76,24 +77,33 @@ class StorageSettings:
         "REQUIRE_ENCRYPTION_KEY", boolean, "false", "Refuse to start without ENCRYPTION_KEY."
     )
 
+    @property
+    def driver(self) -> str:
+        """`sqlite`, `postgres` or `mysql`: DB_DRIVER, else by the form of DATABASE_URL."""
+        if self.db_driver is not None:
+            return self.db_driver
+        if self.url is None:
+            return "sqlite"
+        return "postgres" if re.match(r"postgres|[a-z_]+\s*=", self.url) else "mysql"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSettings:
     """Defaults and life of tokens; what a worker remembers, at most one second."""
 
-    default_token_lifetime_s: float | None = setting(
+    default_lifetime_s: float | None = setting(
         "DEFAULT_TOKEN_LIFETIME", duration("0s", "365d"), None, "Lifetime when none is asked for; 0 = never expires."
     )
-    default_token_request_limit: int | None = setting(
+    default_request_limit: int | None = setting(
         "DEFAULT_TOKEN_REQUEST_LIMIT", integer(0, 2147483647), None, "max_requests when none is asked for."
     )
-    token_cleanup_interval_s: float = setting(
+    cleanup_interval_s: float = setting(
         "TOKEN_CLEANUP_INTERVAL",
         duration("1s", zero=True),
         "1h",
         "Expired tokens are revoked so often; 0 = off.",
     )
-    token_retention_days: int = setting(
+    retention_days: int = setting(
         "TOKEN_RETENTION_DAYS",
         integer(0, 36500),
         "0",
@@ -122,7 +132,7 @@ class TokenSettings:
         "How long a provider key is remembered; at most 1 s counts.",
     )
     api_key_cache_max: int = setting("LLM_PROXY_API_KEY_CACHE_MAX", integer(1), "10000", "Provider keys remembered.")
-    token_cache_ttl_s: float = setting(
+    cache_ttl_s: float = setting(
         "LLM_PROXY_TOKEN_CACHE_TTL", duration("0s", "1s"), "1s", "How long a token is remembered; 0 = read each time."
     )
     budgets_refuse_unseen: bool = setting(

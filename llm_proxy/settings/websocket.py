@@ -9,25 +9,25 @@ from llm_proxy.settings.declare import boolean, duration, integer, setting, size
 class WebSocketSettings:
     """Bounds of open WebSockets."""
 
-    ws_max_sockets: int = setting("WS_MAX_SOCKETS", integer(1, 65536), "1000", "WebSockets open at once on a machine.")
-    ws_max_sockets_per_token: int = setting(
+    max_sockets: int = setting("WS_MAX_SOCKETS", integer(1, 65536), "1000", "WebSockets open at once on a machine.")
+    max_sockets_per_token: int = setting(
         "WS_MAX_SOCKETS_PER_TOKEN", integer(1, 65536), "20", "WebSockets of one token open at once on a machine."
     )
-    ws_idle_timeout_s: float = setting(
+    idle_timeout_s: float = setting(
         "WS_IDLE_TIMEOUT", duration("1s", "24h"), "10m", "A WebSocket on which nothing moves for so long is closed."
     )
-    ws_max_age_s: float = setting(
+    max_age_s: float = setting(
         "WS_MAX_AGE", duration("1s", "30d"), "65m", "A WebSocket this old is closed when no turn runs on it."
     )
-    ws_max_message_bytes: int | None = setting(
+    max_message_bytes: int | None = setting(
         "WS_MAX_MESSAGE", size("1KB", "1GB"), None, "Longest message of a WebSocket; unset: MAX_INSPECTED_BODY."
     )
-    ws_allow_subprotocol_auth: bool = setting(
+    allow_subprotocol_auth: bool = setting(
         "WS_ALLOW_SUBPROTOCOL_AUTH",
         boolean,
         "false",
         "Take a token from Sec-WebSocket-Protocol (openai-insecure-api-key.TOKEN), for browsers.",
     )
-    ws_ping_interval_s: float = setting(
+    ping_interval_s: float = setting(
         "WS_PING_INTERVAL", duration("1s", "1h", zero=True), "0", "Time between pings to the client; 0 = none."
     )

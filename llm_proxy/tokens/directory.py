@@ -114,12 +114,14 @@ class TokenDirectory:
         return cls(
             statements,
             ring,
-            remember_s=min(settings.token_cache_ttl_s, settings.active_cache_ttl_s, settings.api_key_cache_ttl_s),
-            grace_s=settings.database_outage_grace_s,
+            remember_s=min(
+                settings.tokens.cache_ttl_s, settings.tokens.active_cache_ttl_s, settings.tokens.api_key_cache_ttl_s
+            ),
+            grace_s=settings.storage.outage_grace_s,
             health=health,
-            most=min(settings.active_cache_max, settings.api_key_cache_max),
+            most=min(settings.tokens.active_cache_max, settings.tokens.api_key_cache_max),
             now=health.now,
-            has_provider_keys=bool(settings.providers),
+            has_provider_keys=bool(settings.upstream.providers),
         )
 
     def authenticate(self, bearer: str) -> TokenSnapshot:

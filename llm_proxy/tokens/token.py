@@ -59,8 +59,8 @@ class TokenDefaults:
     @classmethod
     def of(cls, settings: Settings) -> "TokenDefaults":
         """DEFAULT_TOKEN_LIFETIME and DEFAULT_TOKEN_REQUEST_LIMIT."""
-        seconds = settings.default_token_lifetime_s
-        return cls(None if seconds is None else timedelta(seconds=seconds), settings.default_token_request_limit)
+        seconds = settings.tokens.default_lifetime_s
+        return cls(None if seconds is None else timedelta(seconds=seconds), settings.tokens.default_request_limit)
 
 
 @dataclass(frozen=True, slots=True)

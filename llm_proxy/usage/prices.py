@@ -71,7 +71,7 @@ class Prices:
 
 def load_prices(settings: Settings) -> Prices:
     """PRICES_FILE, or the packaged file. Raises PricesFault naming file, model and member."""
-    path = settings.prices_file
+    path = settings.tokens.prices_file
     if path is None:
         return _packaged()
     try:

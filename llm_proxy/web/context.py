@@ -46,14 +46,14 @@ def client_ip() -> str | None:
         forwarded = request.headers.getlist("X-Forwarded-For")
     else:
         forwarded = [value for name, value in fields if name == "X-FORWARDED-FOR"]
-    return client_address(request.remote_addr, forwarded, services().settings.trusted_proxies)
+    return client_address(request.remote_addr, forwarded, services().settings.server.trusted_proxies)
 
 
 def scheme() -> str:
     """Return the scheme that the client speaks: this server's, or what a trusted proxy says of its own side."""
     settings = services().settings
     forwarded = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
-    if forwarded in ("http", "https") and is_trusted(request.remote_addr, settings.trusted_proxies):
+    if forwarded in ("http", "https") and is_trusted(request.remote_addr, settings.server.trusted_proxies):
         return forwarded
     return request.scheme
 
@@ -67,7 +67,7 @@ def origin() -> str:
 def base_url() -> str:
     """Return the URL under which clients reach this server, without a slash at its end: PUBLIC_BASE_URL, if set."""
     own = f"{scheme()}://{request.host}{request.script_root}"
-    return (services().settings.public_base_url or own).rstrip("/")
+    return (services().settings.server.public_base_url or own).rstrip("/")
 
 
 def apply_prefix(environ: dict[str, Any], trusted: Sequence[Network]) -> None:

@@ -1,6 +1,7 @@
 """What one leader tidies up, on each database."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -43,10 +44,10 @@ class _World:
             values = {"id": "p", "name": "p", "api_key": "k", "created_at": NOW, "updated_at": NOW}
             connection.execute(insert(ProjectRow).values(is_active=True, **values))
 
-    def keeper(self, guard: WallClockGuard | None = None, **settings: Any) -> Housekeeper:
-        """A worker's housekeeper."""
+    def keeper(self, settings: Mapping[str, Any] | None = None, guard: WallClockGuard | None = None) -> Housekeeper:
+        """Return a worker's housekeeper; `settings` are values by path."""
         audit = AuditWriter(table=self.engine)
-        asked = self.database.settings(**settings)
+        asked = self.database.settings(settings)
         return Housekeeper(
             self.engine,
             audit,
@@ -92,7 +93,7 @@ def test_expired_tokens_are_revoked_and_told(ready_database: Database) -> None:
     world.token("over", expires_at=NOW - timedelta(minutes=1))
     world.token("live", expires_at=NOW + timedelta(days=1))
     world.token("endless")
-    keeper = world.keeper(token_cleanup_interval_s=60.0)
+    keeper = world.keeper({"tokens.cleanup_interval_s": 60.0})
     keeper.turn()
     assert world.tokens()["over"] == (True, 0)
     world.clock.now += timedelta(seconds=61)
@@ -119,7 +120,7 @@ def test_tokens_that_idled_out_are_revoked(ready_database: Database) -> None:
     for name, minutes in ages.items():
         world.token(name, idle_timeout_minutes=6, last_used_at=NOW - timedelta(minutes=minutes))
     world.token("endless")
-    keeper = world.keeper(token_cleanup_interval_s=1.0)
+    keeper = world.keeper({"tokens.cleanup_interval_s": 1.0})
     world.clock.now += timedelta(seconds=2)
     assert keeper.turn()
     assert {name for name, (is_active, _) in world.tokens().items() if not is_active} == {"idle"}
@@ -134,7 +135,7 @@ def test_many_are_revoked_with_pauses_and_bounded_turns(ready_database: Database
     ]
     with writing(world.engine) as connection:
         connection.execute(insert(TokenRow), [{**row, "expires_at": NOW} for row in rows])
-    keeper = world.keeper(token_cleanup_interval_s=1.0)
+    keeper = world.keeper({"tokens.cleanup_interval_s": 1.0})
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
@@ -161,7 +162,7 @@ def test_nothing_is_judged_by_a_clock_that_was_set(ready_database: Database, cap
     started = world.clock.now
     steady = [0.0]
     guard = WallClockGuard(lambda: world.clock.now.timestamp(), lambda: steady[0])
-    keeper = world.keeper(guard, token_cleanup_interval_s=1.0)
+    keeper = world.keeper({"tokens.cleanup_interval_s": 1.0}, guard)
     for _ in range(2):
         steady[0] += 10
         world.clock.now = started + timedelta(seconds=steady[0]) + jump
@@ -186,7 +187,9 @@ def test_the_old_goes_and_the_young_stays(ready_database: Database) -> None:
         for key, hours in (("old", 25), ("young", 22)):
             values = {"path": "/x", "key": key, "body_sha256": "0" * 64, "created_at": NOW - timedelta(hours=hours)}
             connection.execute(insert(IdempotencyRow).values(**values))
-    keeper = world.keeper(token_retention_days=30, audit_retention_days=90, token_cleanup_interval_s=0.0)
+    keeper = world.keeper(
+        {"tokens.retention_days": 30, "operation.audit_retention_days": 90, "tokens.cleanup_interval_s": 0.0}
+    )
     world.clock.now += timedelta(hours=1, seconds=1)
     assert keeper.turn()
     assert list(world.tokens()) == ["revoked"]
@@ -249,8 +252,8 @@ def test_old_sums_of_usage_go_only_where_that_is_wanted(ready_database: Database
         with reading(world.engine) as connection:
             return set(connection.execute(select(UsageRow.day)).scalars())
 
-    for settings, wanted in (({}, set(days)), ({"usage_retention_days": 40}, set(days[:3]))):
-        keeper = world.keeper(**settings)
+    for settings, wanted in (({}, set(days)), ({"tokens.usage_retention_days": 40}, set(days[:3]))):
+        keeper = world.keeper(settings)
         world.clock.now += timedelta(minutes=6)
         assert keeper.turn()
         assert kept() == wanted

@@ -43,7 +43,7 @@ class Accountant:
     """Authenticates, peeks and takes as the pipeline does; writes down what it dispatches."""
 
     def __init__(self, about: dict[str, Any]) -> None:
-        engine = create_engine(Settings(**about["database"]))
+        engine = create_engine(Settings.from_paths(about["database"]))
         self.health = DatabaseHealth()
         statements = Counting(engine, 3, limit_s=about["limit_s"], connect_failed=self.health.failed)
         beats = Counting(engine, 1, limit_s=about["limit_s"], open_limit_s=1.0)

@@ -18,7 +18,7 @@ from llm_proxy.settings import Settings
 
 def write_records(values: dict[str, Any], number: int, go: Any, results: Any) -> None:
     """Write that many records into table and file, each third in a transaction that is rolled back, and tell."""
-    settings = Settings(**values)
+    settings = Settings.from_paths(values)
     engine = create_engine(settings)
     lost = list[str]()
     writer = AuditWriter.of(engine, settings, lost.append)
@@ -45,7 +45,7 @@ def _rolled_back(engine: Any, writer: AuditWriter, event: AuditEvent) -> None:
 
 def prune_again_and_again(values: dict[str, Any], times: int, go: Any, results: Any) -> None:
     """Prune everything that is there, as another process does it, and tell what was deleted."""
-    engine = create_engine(Settings(**values))
+    engine = create_engine(Settings.from_paths(values))
     chain, rows, faults = TableChain(), 0, list[str]()
     go.wait(60)
     try:
@@ -74,7 +74,7 @@ def append_lines(path: str, number: int, max_bytes: int, go: Any, results: Any) 
 
 def die_in_a_batch(values: dict[str, Any], path: str) -> None:
     """Leave a transaction with records open, write a line that is not remembered and half a line, and be killed."""
-    settings = Settings(**values)
+    settings = Settings.from_paths(values)
     engine = create_engine(settings)
     writer = AuditWriter.of(engine, settings)
     writer.record(AuditEvent("test.act", "tester", "success"))

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -217,7 +217,7 @@ class Database:
     Attributes:
         driver: `sqlite`, `postgres` or `mysql`.
         server: Its server; None for SQLite.
-        values: The settings that lead to it.
+        values: The settings that lead to it, by path.
     """
 
     driver: str
@@ -225,18 +225,18 @@ class Database:
     server: Server | None = None
     engines: list[Engine] = field(default_factory=list)
 
-    def settings(self, **more: Any) -> Settings:
-        """Settings of a process that uses it."""
-        return Settings(**{**self.values, **more})
+    def settings(self, more: Mapping[str, Any] | None = None) -> Settings:
+        """Return the settings of a process that uses it; `more` are further values, by path."""
+        return Settings.from_paths({**self.values, **(more or {})})
 
     def environ(self) -> dict[str, str]:
         """The same as environment variables."""
-        names = {"db_driver": "DB_DRIVER", "database_url": "DATABASE_URL", "database_path": "DATABASE_PATH"}
+        names = {"storage.db_driver": "DB_DRIVER", "storage.url": "DATABASE_URL", "storage.path": "DATABASE_PATH"}
         return {names[name]: str(value) for name, value in self.values.items()}
 
-    def engine(self, **more: Any) -> Engine:
+    def engine(self) -> Engine:
         """A new engine, disposed of at the end of the test."""
-        engine = create_engine(self.settings(**more))
+        engine = create_engine(self.settings())
         self.engines.append(engine)
         return engine
 
@@ -274,10 +274,10 @@ def empty_database(driver: str, server: Server | None, folder: Path) -> Iterator
     """A database with nothing in it, dropped afterwards."""
     name = f"t_{uuid.uuid4().hex[:12]}"
     if server is None:
-        database = Database(driver, {"database_path": str(folder / f"{name}.db")})
+        database = Database(driver, {"storage.path": str(folder / f"{name}.db")})
     else:
         server.run(f"CREATE DATABASE {name}")
-        database = Database(driver, {"db_driver": driver, "database_url": server.url(name)}, server)
+        database = Database(driver, {"storage.db_driver": driver, "storage.url": server.url(name)}, server)
     try:
         yield database
     finally:
@@ -324,8 +324,8 @@ class Stock:
         lent = Database(driver, kept.values, server)
         if server is None:
             path = self._folder / f"{uuid.uuid4().hex}.db"
-            shutil.copyfile(kept.values["database_path"], path)
-            lent = Database(driver, {"database_path": str(path)})
+            shutil.copyfile(kept.values["storage.path"], path)
+            lent = Database(driver, {"storage.path": str(path)})
         try:
             yield lent
         finally:
@@ -336,10 +336,10 @@ class Stock:
     def _make(self, driver: str, server: Server | None) -> Database:
         name = f"k_{uuid.uuid4().hex[:12]}"
         if server is None:
-            made = Database(driver, {"database_path": str(self._folder / f"{name}.db")})
+            made = Database(driver, {"storage.path": str(self._folder / f"{name}.db")})
         else:
             server.run(f"CREATE DATABASE {name}")
-            made = Database(driver, {"db_driver": driver, "database_url": server.url(name)}, server)
+            made = Database(driver, {"storage.db_driver": driver, "storage.url": server.url(name)}, server)
         engine = made.migrated()
         if server is None:
             with engine.connect() as connection:

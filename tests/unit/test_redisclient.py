@@ -3,7 +3,7 @@
 import pytest
 
 from llm_proxy import redisclient
-from llm_proxy.settings import Settings
+from llm_proxy.settings import RedisSettings, Settings
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,7 @@ def test_another_address_is_refused_without_being_repeated(address: str) -> None
 
 def test_explicit_variables_win_over_the_url() -> None:
     """REDIS_DB, REDIS_USERNAME, REDIS_PASSWORD win over what the URL says; the rest of the URL stays."""
-    settings = Settings(
-        redis_addr="rediss://u:p@r.example:6380/3", redis_db=5, redis_username="me", redis_password="mine"
-    )
+    settings = Settings(redis=RedisSettings(addr="rediss://u:p@r.example:6380/3", db=5, username="me", password="mine"))
     where = redisclient.target(settings)
     assert (where.db, where.username, where.password, where.is_tls, where.port) == (5, "me", "mine", True, 6380)
 
@@ -51,7 +49,7 @@ def test_the_password_of_a_url_is_decoded_and_never_shown() -> None:
 def test_a_client_does_not_retry_by_itself() -> None:
     """redis-py's own back-off would hold a request for seconds."""
     client = redisclient.connect(redisclient.parse_address("127.0.0.1:1"))
-    with pytest.raises(redisclient.UNREACHABLE):
+    with pytest.raises(redisclient.unreachable()):
         client.ping()
     retry = client.get_retry()
     assert retry is not None

@@ -37,10 +37,10 @@ def _content(patient: Patient, findings: Sequence[Finding]) -> dict[str, Any]:
         "packages": {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"]},
         "findings": [asdict(finding) for finding in findings],
         "settings": {
-            variable.env: {"value": shown(settings, name), "from": patient.loaded.sources.get(variable.env, "default")}
-            for name, variable in variables().items()
+            variable.env: {"value": shown(settings, path), "from": patient.loaded.sources.get(variable.env, "default")}
+            for path, variable in variables().items()
         },
-        "log": _log_tail(settings.log_file),
+        "log": _log_tail(settings.operation.log_file),
     }
 
 

@@ -40,8 +40,8 @@ _CAUSES = (  # a driver's words, code, our words, what to do
 def database(patient: Patient) -> Iterator[Finding]:
     """All of it, as far as each step lets the next one look."""
     settings = patient.settings
-    path = Path(settings.database_path)
-    if settings.driver == "sqlite" and settings.database_path != ":memory:" and not path.exists():
+    path = Path(settings.storage.path)
+    if settings.storage.driver == "sqlite" and settings.storage.path != ":memory:" and not path.exists():
         yield good("database", f"{path} is not there yet; the start makes it")
         return
     try:
@@ -52,7 +52,7 @@ def database(patient: Patient) -> Iterator[Finding]:
     try:
         yield from _connected(engine, patient)
     except (DatabaseFault, SQLAlchemyError, sqlite3.Error, OSError) as exc:
-        yield cause(exc, settings.driver)
+        yield cause(exc, settings.storage.driver)
     finally:
         engine.dispose()
 
@@ -65,13 +65,13 @@ def answering(patient: Patient) -> Iterator[Finding]:
         asked_at_s = time.time()
         with reading(engine) as connection:
             connection.execute(text("SELECT 1"))
-            theirs_s = _now(connection, settings.driver)
-        yield good("database", f"{settings.driver} answers")
+            theirs_s = _now(connection, settings.storage.driver)
+        yield good("database", f"{settings.storage.driver} answers")
         if theirs_s is not None:
             yield from compare("database", theirs_s, asked_at_s)
         yield from _migrations(engine, patient)
     except (DatabaseFault, SQLAlchemyError, sqlite3.Error, OSError) as exc:
-        yield cause(exc, settings.driver)
+        yield cause(exc, settings.storage.driver)
     finally:
         engine.dispose()
 
@@ -94,7 +94,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _connected(engine: Engine, patient: Patient) -> Iterator[Finding]:
-    driver = patient.settings.driver
+    driver = patient.settings.storage.driver
     asked_at_s = time.time()
     with reading(engine) as connection:
         connection.execute(text("SELECT 1"))
@@ -104,8 +104,8 @@ def _connected(engine: Engine, patient: Patient) -> Iterator[Finding]:
     yield good("database", f"{driver} answers")
     if theirs_s is not None:
         yield from compare("database", theirs_s, asked_at_s)
-    if driver == "sqlite" and patient.settings.database_path != ":memory:":
-        _take_write_lock(patient.settings.database_path)
+    if driver == "sqlite" and patient.settings.storage.path != ":memory:":
+        _take_write_lock(patient.settings.storage.path)
     is_current = True
     for finding in _migrations(engine, patient):
         is_current = is_current and finding.level == "good"
@@ -144,7 +144,7 @@ def _migrations(engine: Engine, patient: Patient) -> Iterator[Finding]:
     if status.is_too_new:
         what = f"the schema is at version {status.version}, this program knows {status.head}"
         yield fault("migrations.too-new", what, "install the newer release, or roll back with it first")
-    elif status.pending and not patient.settings.auto_migrate:
+    elif status.pending and not patient.settings.storage.auto_migrate:
         yield fault("migrations.pending", f"pending: {', '.join(status.pending)}", "run llm-proxy migrate up")
     elif status.pending:
         yield warning("migrations.pending", f"pending: {', '.join(status.pending)}", "the next start applies them")

@@ -21,13 +21,13 @@ def written(patient: Patient) -> Iterator[Finding]:
     """Everything that is written: database, audit, log, spool, ledger, metrics."""
     settings, count = patient.settings, 0
     places = [
-        ("files.log", "LOG_FILE", settings.log_file),
-        ("files.spool", "EVENT_SPOOL_DIR", settings.event_spool_dir),
-        ("files.ledger", "LEDGER_DIR", settings.ledger_dir),
-        ("files.event-log", "FILE_EVENT_LOG", settings.file_event_log),
+        ("files.log", "LOG_FILE", settings.operation.log_file),
+        ("files.spool", "EVENT_SPOOL_DIR", settings.events.spool_dir),
+        ("files.ledger", "LEDGER_DIR", settings.tokens.ledger_dir),
+        ("files.event-log", "FILE_EVENT_LOG", settings.events.file_log),
     ]
-    if settings.driver == "sqlite" and settings.database_path != ":memory:":
-        places.insert(0, ("files.database", "DATABASE_PATH", Path(settings.database_path)))
+    if settings.storage.driver == "sqlite" and settings.storage.path != ":memory:":
+        places.insert(0, ("files.database", "DATABASE_PATH", Path(settings.storage.path)))
     for code, name, place in places:
         if not place:
             continue
@@ -42,8 +42,8 @@ def written(patient: Patient) -> Iterator[Finding]:
 def database_file(patient: Patient) -> Iterator[Finding]:
     """Who owns and who can read the SQLite file, and whether there is room."""
     settings = patient.settings
-    path = Path(settings.database_path)
-    if settings.driver != "sqlite" or settings.database_path == ":memory:":
+    path = Path(settings.storage.path)
+    if settings.storage.driver != "sqlite" or settings.storage.path == ":memory:":
         return
     folder = path.parent
     while not folder.exists():
@@ -63,16 +63,18 @@ def database_file(patient: Patient) -> Iterator[Finding]:
 
 def tls(patient: Patient) -> Iterator[Finding]:
     """The server's own certificate and key."""
-    settings = patient.settings
-    if not settings.enable_tls or not settings.tls_cert_file.is_file() or not settings.tls_key_file.is_file():
+    server = patient.settings.server
+    if not server.enable_tls or not server.tls_cert_file.is_file() or not server.tls_key_file.is_file():
         return
-    if settings.tls_key_file.stat().st_mode & 0o077:
+    if server.tls_key_file.stat().st_mode & 0o077:
         yield warning(
-            "tls.key-readable", f"{settings.tls_key_file} can be read by others", f"chmod 600 {settings.tls_key_file}"
+            "tls.key-readable",
+            f"{server.tls_key_file} can be read by others",
+            f"chmod 600 {server.tls_key_file}",
         )
     try:
-        certificate = x509.load_pem_x509_certificate(settings.tls_cert_file.read_bytes())
-        key = load_pem_private_key(settings.tls_key_file.read_bytes(), password=None)
+        certificate = x509.load_pem_x509_certificate(server.tls_cert_file.read_bytes())
+        key = load_pem_private_key(server.tls_key_file.read_bytes(), password=None)
     except (ValueError, TypeError, OSError):
         yield fault("tls.unreadable", "TLS_CERT_FILE or TLS_KEY_FILE is no PEM without a password", "replace the file")
         return

@@ -23,7 +23,7 @@ _ANSWER_S = 2.0
 
 def address(patient: Patient) -> Iterator[Finding]:
     """Whether LISTEN_ADDR is free, or an llm-proxy has it already."""
-    where = patient.settings.listen_addr
+    where = patient.settings.server.listen_addr
     try:
         require_free(where)
     except CommandError as error:

@@ -9,7 +9,7 @@ from redis.client import Redis
 
 from llm_proxy.cli.doctor.finding import Finding, Patient, fault, good, warning
 from llm_proxy.cli.doctor.skew import compare
-from llm_proxy.redisclient import UNREACHABLE, command, connect, target
+from llm_proxy.redisclient import command, connect, target, unreachable
 from llm_proxy.settings import Settings
 
 _TIMEOUT_S = 3.0
@@ -43,15 +43,15 @@ def redis(patient: Patient) -> Iterator[Finding]:
         return
     try:
         yield from _connected(client, uses)
-    except UNREACHABLE as exc:
+    except unreachable() as exc:
         yield cause(exc)
     finally:
         client.close()
 
 
 def _uses(settings: Settings) -> list[str]:
-    uses = [("bus", settings.event_bus != "in-memory"), ("cache", settings.http_cache_backend == "redis")]
-    uses.append(("limits", settings.distributed_rate_limit_enabled))
+    uses = [("bus", settings.events.bus != "in-memory"), ("cache", settings.cache.backend == "redis")]
+    uses.append(("limits", settings.limits.distributed_enabled))
     return [use for use, is_on in uses if is_on]
 
 

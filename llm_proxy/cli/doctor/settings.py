@@ -47,7 +47,7 @@ def variables(patient: Patient) -> Iterator[Finding]:
     for line in loaded.faults:
         _, code, remedy = next(entry for entry in _FAULTS if re.search(entry[0], line))
         yield fault(code, line, remedy)
-    if not loaded.settings.management_token and "MANAGEMENT_TOKEN" not in "".join(loaded.faults):
+    if not loaded.settings.operation.management_token and "MANAGEMENT_TOKEN" not in "".join(loaded.faults):
         remedy = "set it to a random text: the server needs it"
         yield fault("settings.management-token-missing", "MANAGEMENT_TOKEN is not set", remedy)
     for line in loaded.warnings:

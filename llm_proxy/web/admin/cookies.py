@@ -70,5 +70,5 @@ def is_same_site() -> bool:
 
 
 def _is_secure() -> bool:
-    wanted = context.services().settings.admin_ui_cookie_secure
+    wanted = context.services().settings.operation.admin_ui_cookie_secure
     return context.scheme() == "https" if wanted == "auto" else wanted == "true"

@@ -100,7 +100,7 @@ def may(method: str, path: str) -> bool:
 
 def is_read_only() -> bool:
     """Whether ADMIN_UI_READ_ONLY forbids every change by the UI."""
-    return bool(context.services().settings.admin_ui_read_only)
+    return bool(context.services().settings.operation.admin_ui_read_only)
 
 
 def api(

@@ -32,7 +32,7 @@ class Services:
         self.sessions = MemorySessions()
         self.sign_in = RemoteSignIn(api)
         self.audit = LoggedAudit()
-        self.access = logs.AccessLog(settings.log_level)
+        self.access = logs.AccessLog(settings.operation.log_level)
 
 
 class RemoteSignIn:
@@ -85,7 +85,7 @@ class StandaloneFlask(Flask):
 
     def wsgi_app(self, environ: Any, start_response: Any) -> Any:
         """Serve a request."""
-        context.apply_prefix(environ, self.extensions["llm_proxy"].settings.trusted_proxies)
+        context.apply_prefix(environ, self.extensions["llm_proxy"].settings.server.trusted_proxies)
         return super().wsgi_app(environ, start_response)
 
 
@@ -101,7 +101,7 @@ def create_app(settings: Settings, connect: Connect, root: str, credential: str)
     api = HttpApi(connect, root, credential)
     app.extensions["llm_proxy"] = services = Services(settings, api)
     app.extensions[frame.API] = api
-    context.register(app, services.access, settings.metrics_path)
+    context.register(app, services.access, settings.operation.metrics_path)
     app.register_blueprint(admin.blueprint(""))
     app.register_error_handler(HTTPException, _http)
     return app

@@ -22,11 +22,11 @@ def routes(bp: Blueprint, services: Services) -> None:
             found = [
                 {
                     "variable": variable.env,
-                    "value": shown(services().settings, name),
+                    "value": shown(services().settings, path),
                     "source": sources.get(variable.env, "default"),
                     "help": variable.help,
                 }
-                for name, variable in variables().items()
+                for path, variable in variables().items()
             ]
             attempt.succeeded()
         return answers.answer(found)
@@ -55,7 +55,7 @@ def _cache_figures() -> dict[str, object]:
     hits, misses = int(totals["cache_hits"]), int(totals["cache_misses"])
     return {
         "is_enabled": cache is not None,
-        "backend": settings.http_cache_backend if cache is not None else None,
+        "backend": settings.cache.backend if cache is not None else None,
         "hits": hits,
         "misses": misses,
         "bypass": int(totals["cache_bypass"]),

@@ -35,7 +35,7 @@ def routes(bp: Blueprint, services: Services) -> None:
                 new = NewProject.from_json(
                     inputs.json_object(),
                     wants_sk=services().wants_sk_keys,
-                    wants_key=not services().settings.providers,
+                    wants_key=not services().settings.upstream.providers,
                 )
                 project = services().projects.create(
                     new,

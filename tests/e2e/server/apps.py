@@ -75,7 +75,7 @@ class App:
     def on_value(self, environ, start_response):
         from llm_proxy.settings import handed_over
 
-        return self.plain(start_response, f"{os.getpid()} {handed_over().settings.api_env}".encode())
+        return self.plain(start_response, f"{os.getpid()} {handed_over().settings.server.api_env}".encode())
 
     def on_echo(self, environ, start_response):
         told = {

@@ -75,15 +75,15 @@ def more_settings() -> dict[str, Any]:
 def people(ready_database: Database, tmp_path: Path, issuer: Issuer, more_settings: dict[str, Any]) -> Iterator[People]:
     """A gateway with sign-in by OpenID."""
     values = {
-        "management_token": TOKEN,
-        "audit_log_file": str(tmp_path / "audit.log"),
-        "encryption_key": b"k" * 32,
-        "admin_oidc_issuer": issuer.url,
-        "admin_oidc_client_id": CLIENT_ID,
-        "admin_oidc_client_secret": CLIENT_SECRET,
-        "admin_oidc_role_map": ROLE_MAP,
+        "operation.management_token": TOKEN,
+        "operation.audit_log_file": str(tmp_path / "audit.log"),
+        "storage.encryption_key": b"k" * 32,
+        "sign_in.oidc_issuer": issuer.url,
+        "sign_in.oidc_client_id": CLIENT_ID,
+        "sign_in.oidc_client_secret": CLIENT_SECRET,
+        "sign_in.oidc_role_map": ROLE_MAP,
     }
-    app = create_app(ready_database.settings(**{**values, **more_settings}))
+    app = create_app(ready_database.settings({**values, **more_settings}))
     yield People(app, issuer, tmp_path / "audit.log")
     app.services.audit.close()
     app.services.engine.dispose()

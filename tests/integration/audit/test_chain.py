@@ -267,7 +267,7 @@ def _race(database: Database, *workers: tuple[Any, ...]) -> list[Any]:
 
 def test_eight_processes_write_whole_chains(ready_database: Database) -> None:
     """Each has its own chain; what they roll back is no gap, and verifying meanwhile raises no false alarm."""
-    values = {**ready_database.values, "audit_log_file": ""}
+    values = {**ready_database.values, "operation.audit_log_file": ""}
     found = _race(ready_database, *[(write_records, values, 30)] * 8)
     report = verify_table(ready_database.engine())
     assert (found, report.records, report.writers) == ([[]] * 8, 8 * 20, 8)
@@ -291,7 +291,7 @@ def test_a_migration_down_makes_records_of_before_the_chain(database: Database) 
 
 def test_pruning_races_with_writers_and_with_itself(ready_database: Database) -> None:
     """Two who prune and four who write: every record is deleted once or still there, and every chain is whole."""
-    values = {**ready_database.values, "audit_log_file": ""}
+    values = {**ready_database.values, "operation.audit_log_file": ""}
     found = _race(
         ready_database, *[(write_records, values, 60)] * 4, *[(prune_again_and_again, values, 12)] * 2
     )  # fmt: skip
@@ -469,7 +469,7 @@ def test_who_is_killed_in_a_batch_breaks_nothing(ready_database: Database, tmp_p
     from llm_proxy.audit.verify_file import verify_file
 
     path = tmp_path / "audit.log"
-    values = {**ready_database.values, "audit_log_file": str(path)}
+    values = {**ready_database.values, "operation.audit_log_file": str(path)}
     victim = _SPAWN.Process(target=die_in_a_batch, args=(values, str(path)))
     victim.start()
     victim.join(60)
@@ -479,7 +479,7 @@ def test_who_is_killed_in_a_batch_breaks_nothing(ready_database: Database, tmp_p
         known = notes(connection)
     report: Report = verify_file([path], known)
     assert [(fault.kind, fault.seq) for fault in report.faults] == [("changed record", 3)]  # half a line
-    writer = AuditWriter.of(engine, ready_database.settings(audit_log_file=str(path)))
+    writer = AuditWriter.of(engine, ready_database.settings({"operation.audit_log_file": str(path)}))
     writer.record(_event())
     with reading(engine) as connection:
         known = notes(connection)

@@ -20,7 +20,7 @@ from llm_proxy.db.engine import create_engine
 from llm_proxy.db.bare import BareStatements
 
 values = json.loads(sys.argv[1])
-engine = create_engine(Settings(**values))
+engine = create_engine(Settings.from_paths(values))
 gaps = []
 
 def tick():
@@ -53,7 +53,7 @@ silent = socket.create_server(("127.0.0.1", 0))
 port = silent.getsockname()[1]
 forms = {"postgresql": f"postgres://u:p@localhost:{port}/d?sslmode=disable&connect_timeout=1",
          "mysql": f"u:p@tcp(localhost:{port})/d?timeout=1s&readTimeout=1s"}
-engine = create_engine(Settings(database_url=forms[engine.dialect.name]))
+engine = create_engine(Settings.from_paths({"storage.url": forms[engine.dialect.name]}))
 gevent.spawn(tick)
 gevent.sleep(0.05)
 began = time.monotonic()
@@ -89,7 +89,7 @@ print(json.dumps({"said": said, "took": took}))
 HELD = """
 statements = BareStatements(engine)
 statements.read("SELECT 1", ())
-holder = __import__("sqlite3").connect(values["database_path"], isolation_level=None, timeout=0)
+holder = __import__("sqlite3").connect(values["storage.path"], isolation_level=None, timeout=0)
 holder.execute("BEGIN IMMEDIATE")
 gevent.spawn(tick)
 gevent.spawn_later(0.5, holder.execute, "ROLLBACK")

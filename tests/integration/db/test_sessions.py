@@ -17,7 +17,7 @@ from llm_proxy.db.errors import DatabaseFault, in_words, is_unavailable
 from llm_proxy.db.models import ProjectRow
 from llm_proxy.db.prepare import prepare
 from llm_proxy.db.session import writing
-from llm_proxy.settings import Settings
+from llm_proxy.settings import Settings, StorageSettings
 
 
 def _project(engine: Engine, **values: object) -> None:
@@ -90,13 +90,13 @@ def test_a_write_is_whole_or_nothing(engine: Engine) -> None:
 @pytest.mark.parametrize("ready_database", ["postgres", "mysql"], indirect=True)
 def test_a_wrong_password_is_said_without_it(ready_database: Database) -> None:
     """The words for an operator hold neither address nor secret."""
-    url = str(ready_database.values["database_url"])
+    url = str(ready_database.values["storage.url"])
     if ready_database.driver == "postgres":
         url = url.rpartition("/")[0] + "/no_such_database"
     else:
         url = url.replace("se/cr@t:1", "wr0ng")
     with pytest.raises((psycopg2.Error, pymysql.err.MySQLError)) as caught:
-        connector_of_settings(Settings(database_url=url)).connect()
+        connector_of_settings(Settings(storage=StorageSettings(url=url))).connect()
     assert in_words(caught.value) in ("user or password is wrong", "there is no such database or user")
 
 
@@ -104,9 +104,9 @@ def test_a_wrong_password_is_said_without_it(ready_database: Database) -> None:
 @pytest.mark.parametrize("option", ["foo=1", "application_name=x&lock_wait_timeout=none&foo.bar.baz=1", "ssl=true"])
 def test_an_option_that_the_server_refuses_is_named(ready_database: Database, option: str) -> None:
     """It cures itself by no retry, so it is a fault of DATABASE_URL at once, as one that no driver knows."""
-    url = f"{ready_database.values['database_url']}&{option}"
+    url = f"{ready_database.values['storage.url']}&{option}"
     with pytest.raises(DatabaseFault, match=r"^DATABASE_URL: option (foo|ssl|lock_wait_timeout|foo.bar.baz|applicat)"):
-        connector_of_settings(Settings(database_url=url)).connect()
+        connector_of_settings(Settings(storage=StorageSettings(url=url))).connect()
 
 
 @pytest.mark.parametrize("tls", ["true", "skip-verify"])
@@ -114,9 +114,11 @@ def test_mysql_without_tls_is_refused_when_tls_is_asked_for(mysql_server: Server
     """A server without TLS: the connection is dropped, not continued in clear; `preferred` goes on."""
     url = mysql_server.url("mysql").replace("parseTime=true", f"tls={tls}")
     with pytest.raises(pymysql.err.OperationalError) as caught:
-        connector_of_settings(Settings(database_url=url)).connect()
+        connector_of_settings(Settings(storage=StorageSettings(url=url))).connect()
     assert in_words(caught.value) == "TLS could not be set up"
-    connector_of_settings(Settings(database_url=url.replace(f"tls={tls}", "tls=preferred"))).connect().close()
+    connector_of_settings(
+        Settings(storage=StorageSettings(url=url.replace(f"tls={tls}", "tls=preferred")))
+    ).connect().close()
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
@@ -124,10 +126,10 @@ def test_postgres_without_tls_is_refused_when_tls_is_asked_for(postgres_server: 
     """The same for PostgreSQL; `prefer` goes on in clear, as libpq has it."""
     url = postgres_server.url("postgres").replace("sslmode=disable", f"sslmode={mode}")
     with pytest.raises(psycopg2.OperationalError) as caught:
-        connector_of_settings(Settings(database_url=url)).connect()
+        connector_of_settings(Settings(storage=StorageSettings(url=url))).connect()
     assert is_unavailable(caught.value)
     assert in_words(caught.value) == "TLS could not be set up"
-    connector_of_settings(Settings(database_url=url.replace(mode, "prefer"))).connect().close()
+    connector_of_settings(Settings(storage=StorageSettings(url=url.replace(mode, "prefer")))).connect().close()
 
 
 class _TlsMariaDb(MariaDb):
@@ -183,8 +185,8 @@ def test_mysql_tls_is_encrypted_and_verified(tls_server: Server) -> None:
     """`custom` verifies by DATABASE_TLS_CA, `skip-verify` and `preferred` only encrypt, `true` asks the system."""
     url = tls_server.url("mysql").replace("parseTime=true", "tls={}")
 
-    def cipher(tls: str, **more: object) -> str:
-        settings = Settings(database_url=url.format(tls), **more)  # type: ignore[arg-type]
+    def cipher(tls: str, ca: Path | None = None) -> str:
+        settings = Settings(storage=StorageSettings(url=url.format(tls), tls_ca=ca))
         connection = connector_of_settings(settings).connect()
         try:
             with connection.cursor() as cursor:
@@ -194,7 +196,7 @@ def test_mysql_tls_is_encrypted_and_verified(tls_server: Server) -> None:
             connection.close()
 
     ca = tls_server.folder / "ca.pem"
-    assert cipher("custom", database_tls_ca=ca)
+    assert cipher("custom", ca)
     assert cipher("skip-verify")
     assert cipher("preferred")
     assert cipher("false") == ""
@@ -205,7 +207,7 @@ def test_mysql_tls_is_encrypted_and_verified(tls_server: Server) -> None:
     other.mkdir()
     _certificate(other)
     with pytest.raises(pymysql.err.OperationalError):
-        cipher("custom", database_tls_ca=other / "ca.pem")
+        cipher("custom", other / "ca.pem")
 
 
 @pytest.mark.parametrize("ready_database", ["postgres", "mysql"], indirect=True)
@@ -230,6 +232,6 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "folder.db").mkdir()
     (tmp_path / "text.db").write_text("no database" * 100)
     for name, said in (("folder.db", "the file can't be opened"), ("text.db", "the file is no SQLite database")):
-        settings = Settings(database_path=str(tmp_path / name))
+        settings = Settings(storage=StorageSettings(path=str(tmp_path / name)))
         with pytest.raises(DatabaseFault, match=said):
             prepare(create_engine(settings), settings)

@@ -61,8 +61,12 @@ def settings_of_app() -> dict[str, Any]:
 def manage(ready_database: Database, tmp_path: Path, settings_of_app: dict[str, Any]) -> Iterator[Manager]:
     """A manager of a migrated database with a key ring and an audit file."""
     audit_file = tmp_path / "audit.log"
-    values = {"management_token": TOKEN, "audit_log_file": str(audit_file), "encryption_key": b"k" * 32}
-    app = create_app(ready_database.settings(**{**values, **settings_of_app}))
+    values = {
+        "operation.management_token": TOKEN,
+        "operation.audit_log_file": str(audit_file),
+        "storage.encryption_key": b"k" * 32,
+    }
+    app = create_app(ready_database.settings({**values, **settings_of_app}))
     yield Manager(app, audit_file)
     app.services.audit.close()
     app.services.engine.dispose()

@@ -191,7 +191,7 @@ class TestRequired:
     @pytest.fixture
     def settings_of_app(self) -> dict[str, Any]:
         """Records are required."""
-        return {"audit_required": True}
+        return {"operation.audit_required": True}
 
     def test_what_cannot_be_recorded_is_not_done(self, manage: Manager) -> None:
         """A sink that fails makes a mutation 503, rolled back; reading goes on."""
@@ -209,7 +209,7 @@ class TestTableOnly:
     @pytest.fixture
     def settings_of_app(self) -> dict[str, Any]:
         """No file."""
-        return {"audit_log_file": ""}
+        return {"operation.audit_log_file": ""}
 
     def test_the_table_alone_has_it(self, manage: Manager, tmp_path: Path) -> None:
         """Records reach the table; no file is made."""
@@ -224,7 +224,7 @@ class TestFileOnly:
     @pytest.fixture
     def settings_of_app(self) -> dict[str, Any]:
         """No table."""
-        return {"audit_store_in_db": False}
+        return {"operation.audit_store_in_db": False}
 
     def test_the_file_alone_has_it(self, manage: Manager) -> None:
         """Records reach the file; the table stays empty."""
@@ -239,7 +239,7 @@ class TestWithoutACache:
     @pytest.fixture
     def settings_of_app(self) -> dict[str, Any]:
         """No cache."""
-        return {"http_cache_enabled": False}
+        return {"cache.enabled": False}
 
     def test_purging_without_a_cache_is_400(self, manage: Manager) -> None:
         """400 `caching is disabled`, whatever the body, and recorded with its reason."""

@@ -59,7 +59,7 @@ class TestWithoutAKey:
     @pytest.fixture
     def settings_of_app(self) -> dict[str, Any]:
         """Nothing can be sealed."""
-        return {"encryption_key": None}
+        return {"storage.encryption_key": None}
 
     def test_a_secret_is_not_stored_in_clear(self, manage: Manager) -> None:
         """The second response is 409 with the id, at once."""

@@ -195,7 +195,7 @@ class TestDeadLetters:
     @pytest.fixture
     def settings_of_app(self, redis_server: RedisServer) -> dict[str, Any]:
         """The stream bus."""
-        return {"event_bus": "redis-streams", "redis_addr": redis_server.addr}
+        return {"events.bus": "redis-streams", "redis.addr": redis_server.addr}
 
     def test_one_is_replayed_and_one_dropped(self, manage: Manager) -> None:
         """What is replayed is on the bus again; both are gone from here; their events are never shown."""

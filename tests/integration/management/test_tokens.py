@@ -157,7 +157,7 @@ class TestDefaults:
     @pytest.fixture
     def settings_of_app(self) -> dict[str, Any]:
         """A day, and 7 requests."""
-        return {"default_token_lifetime_s": 86400.0, "default_token_request_limit": 7}
+        return {"tokens.default_lifetime_s": 86400.0, "tokens.default_request_limit": 7}
 
     def test_what_is_not_said_is_filled_in(self, manage: Manager) -> None:
         """Without duration and limit the defaults apply; an explicit 0 or null is unlimited."""
@@ -176,7 +176,7 @@ class TestEndless:
     @pytest.fixture
     def settings_of_app(self) -> dict[str, Any]:
         """For ever."""
-        return {"default_token_lifetime_s": 0.0}
+        return {"tokens.default_lifetime_s": 0.0}
 
     def test_zero_means_never(self, manage: Manager) -> None:
         """A token without a duration never expires."""

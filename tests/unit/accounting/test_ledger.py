@@ -10,7 +10,7 @@ import pytest
 
 from llm_proxy.accounting import ledger
 from llm_proxy.accounting.ledger import LAST, SPENT, DeadLedger, Ledger
-from llm_proxy.settings import Settings
+from llm_proxy.settings import Settings, TokenSettings
 
 
 def test_what_was_noted_can_be_read(tmp_path: Path) -> None:
@@ -132,22 +132,25 @@ def test_what_another_boot_left_goes_after_a_day(tmp_path: Path) -> None:
     ("values", "wanted"),
     [
         ({}, "data/ledger"),
-        ({"database_path": "/x/y.db"}, "/x/ledger"),
-        ({"database_path": ":memory:", "audit_log_file": "/a/audit.log"}, "/a/ledger"),
-        ({"db_driver": "postgres", "database_url": "postgres://h/d", "audit_log_file": "/a/b.log"}, "/a/ledger"),
-        ({"ledger_dir": Path("/l")}, "/l"),
+        ({"storage.path": "/x/y.db"}, "/x/ledger"),
+        ({"storage.path": ":memory:", "operation.audit_log_file": "/a/audit.log"}, "/a/ledger"),
+        (
+            {"storage.db_driver": "postgres", "storage.url": "postgres://h/d", "operation.audit_log_file": "/a/b.log"},
+            "/a/ledger",
+        ),
+        ({"tokens.ledger_dir": Path("/l")}, "/l"),
     ],
 )
 def test_its_folder_is_the_documented_one(values: dict[str, object], wanted: str) -> None:
     """Beside the SQLite file, else in AUDIT_LOG_FILE's folder, else in ./data."""
-    assert ledger.root_of(Settings(**values)) == Path(wanted)
+    assert ledger.root_of(Settings.from_paths(values)) == Path(wanted)
 
 
 def test_a_folder_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
     """One line that names the variable; nothing is made."""
     (tmp_path / "file").touch()
-    assert ledger.fault(Settings(ledger_dir=tmp_path / "a" / "b")) is None
+    assert ledger.fault(Settings(tokens=TokenSettings(ledger_dir=tmp_path / "a" / "b"))) is None
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
-    said = ledger.fault(Settings(ledger_dir=tmp_path / "file" / "b"))
+    said = ledger.fault(Settings(tokens=TokenSettings(ledger_dir=tmp_path / "file" / "b")))
     assert said is not None
     assert said.startswith("LEDGER_DIR=")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llm_proxy.db import mysql, postgres
 from llm_proxy.db.engine import connector_of_settings
 from llm_proxy.db.urls import Address, UrlFault, parse
-from llm_proxy.settings import Settings
+from llm_proxy.settings import Settings, StorageSettings
 
 PLAIN = Settings()
 
@@ -91,7 +91,7 @@ def test_any_raw_password_survives_a_url(password: str) -> None:
 
 
 def _words(url: str, **more: Any) -> dict[str, str]:
-    return postgres._words(parse(url), Settings(**more))
+    return postgres._words(parse(url), Settings(storage=StorageSettings(**more)))
 
 
 def test_postgres_defaults() -> None:
@@ -142,13 +142,13 @@ def test_postgres_refuses_by_name(options: str, named: str) -> None:
 
 def test_a_password_may_come_by_itself() -> None:
     """DATABASE_PASSWORD fills in where the URL has none, on both; where it has one, that wins with a warning."""
-    assert _words("postgres://u@h/d", database_password="apart")["password"] == "apart"
-    assert _words("postgres://u:@h/d", database_password="apart")["password"] == "apart"
-    assert _words("postgres://u:own@h/d", database_password="apart")["password"] == "own"
+    assert _words("postgres://u@h/d", password="apart")["password"] == "apart"
+    assert _words("postgres://u:@h/d", password="apart")["password"] == "apart"
+    assert _words("postgres://u:own@h/d", password="apart")["password"] == "own"
     for url, number in (("postgres://u:own@h/d", 1), ("u:own@tcp(h)/d", 1), ("u@tcp(h)/d", 0)):
-        made = connector_of_settings(Settings(database_url=url, database_password="apart"))
+        made = connector_of_settings(Settings(storage=StorageSettings(url=url, password="apart")))
         assert [warning.partition(" ")[0] for warning in made.warnings] == ["DATABASE_PASSWORD"] * number
-    reading = mysql._Reading(parse("u@tcp(h)/d"), Settings(database_password="é:/"))
+    reading = mysql._Reading(parse("u@tcp(h)/d"), Settings(storage=StorageSettings(password="é:/")))
     assert reading.arguments["password"] == "é:/".encode()
 
 
@@ -206,4 +206,4 @@ def test_mysql_refuses_by_name(options: str, named: str) -> None:
 )  # fmt: skip
 def test_the_driver_follows_the_urls_form(url: str, driver: str) -> None:
     """Without DB_DRIVER the form of DATABASE_URL decides, and the parser agrees."""
-    assert Settings(database_url=url).driver == driver == parse(url).driver
+    assert StorageSettings(url=url).driver == driver == parse(url).driver

@@ -18,7 +18,7 @@ from llm_proxy.dispatcher.series import Series
 from llm_proxy.dispatcher.state import State
 from llm_proxy.dispatcher.transform import Transformer
 from llm_proxy.events.bus import Entry
-from llm_proxy.settings import Settings
+from llm_proxy.settings import DispatcherSettings, EventSettings, Settings
 
 TRANSIENT = Result(Verdict.TRANSIENT, "HTTP 503", is_whole=True)
 REFUSED = Result(Verdict.PERMANENT, "HTTP 400", is_whole=True)
@@ -45,7 +45,12 @@ class World:
         self.redis_failures = 0
         self.is_stopping = False
         self.most_pauses = 60
-        found = options(Settings(event_bus="redis-streams", dispatcher_retry_attempts=2, dispatcher_max_deliveries=6))
+        found = options(
+            Settings(
+                events=EventSettings(bus="redis-streams"),
+                dispatcher=DispatcherSettings(retry_attempts=2, max_deliveries=6),
+            )
+        )
         self.options: Options = replace(found, **more)
         self.state = State(self.options, Series("test"))
         self.delivery = Delivery(

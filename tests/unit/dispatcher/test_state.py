@@ -9,7 +9,7 @@ from llm_proxy.dispatcher.options import options
 from llm_proxy.dispatcher.series import Series
 from llm_proxy.dispatcher.state import State
 from llm_proxy.events.bus import SourceStats
-from llm_proxy.settings import Settings
+from llm_proxy.settings import DispatcherSettings, EventSettings, Settings
 
 
 class Clock:
@@ -37,7 +37,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def fresh(clock: Clock, **more: Any) -> State:
     """A dispatcher that is running well."""
-    found = State(options(Settings(event_bus="redis-streams", **more)), Series("file"))
+    found = State(
+        options(Settings(events=EventSettings(bus="redis-streams"), dispatcher=DispatcherSettings(**more))),
+        Series("file"),
+    )
     found.is_open = True
     found.redis_is_up()
     return found
@@ -62,7 +65,7 @@ def test_a_loop_that_stands_still_is_not_live(clock: Clock) -> None:
     assert not state.is_live
     state.turned()
     assert state.is_live
-    slow = fresh(clock, dispatcher_timeout_s=120.0)
+    slow = fresh(clock, timeout_s=120.0)
     clock.now += 100
     assert slow.is_live
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llm_proxy.events.spool import Spool, SpoolFull, spool_folder
-from llm_proxy.settings import Settings
+from llm_proxy.settings import EventSettings, OperationSettings, Settings, StorageSettings
 
 MB = 1024 * 1024
 
@@ -182,10 +182,22 @@ def test_a_flipped_byte_never_raises(tmp_path: Path, at: int) -> None:
     ("settings", "expected"),
     [
         (Settings(), "data/spool"),
-        (Settings(event_spool_dir=""), None),
-        (Settings(event_spool_dir="/x/y"), "/x/y"),
-        (Settings(db_driver="postgres", database_url="postgres://h/d", audit_log_file="/var/a.log"), "/var/spool"),
-        (Settings(db_driver="postgres", database_url="postgres://h/d", audit_log_file=""), "data/spool"),
+        (Settings(events=EventSettings(spool_dir="")), None),
+        (Settings(events=EventSettings(spool_dir="/x/y")), "/x/y"),
+        (
+            Settings(
+                storage=StorageSettings(db_driver="postgres", url="postgres://h/d"),
+                operation=OperationSettings(audit_log_file="/var/a.log"),
+            ),
+            "/var/spool",
+        ),
+        (
+            Settings(
+                storage=StorageSettings(db_driver="postgres", url="postgres://h/d"),
+                operation=OperationSettings(audit_log_file=""),
+            ),
+            "data/spool",
+        ),
     ],
 )
 def test_where_the_spool_is(settings: Settings, expected: str | None) -> None:

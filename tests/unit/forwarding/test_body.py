@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llm_proxy.errors import ClientGone, InsufficientStorage, MalformedBody, Overloaded, RequestTimeout, RequestTooLarge
-from llm_proxy.forwarding.body import MEMORY_BYTES, HeldBody, Plain, Room, StreamedBody, Timed, hold, open_body
+from llm_proxy.forwarding.body import MEMORY_BYTES, HeldBody, Limit, Plain, Room, StreamedBody, Timed, hold, open_body
 
 
 class Pieces:
@@ -73,13 +73,13 @@ def test_a_declared_size_beyond_the_limit_is_refused_unread() -> None:
     """413 before a byte was read."""
     source = Pieces([b"abc"])
     with pytest.raises(RequestTooLarge):
-        open_body(source, 3, max_bytes=2)
+        open_body(source, 3, limit=Limit(2))
     assert source.reads == 0
 
 
 def test_a_chunked_body_is_cut_off_when_it_passes_the_limit() -> None:
     """The byte too many is never handed on."""
-    body = StreamedBody(Pieces([b"ab", b"cd"]), max_bytes=3)
+    body = StreamedBody(Pieces([b"ab", b"cd"]), limit=Limit(3))
     assert body.read1(9) == b"ab"
     with pytest.raises(RequestTooLarge):
         body.read1(9)
@@ -90,14 +90,14 @@ def test_a_client_that_leaves_is_not_an_end() -> None:
     with pytest.raises(ClientGone):
         whole(StreamedBody(Pieces([b"ab", ClientGone()])))
     with pytest.raises(ClientGone):
-        hold(Pieces([b"ab", ClientGone()]), 5, max_bytes=0)
+        hold(Pieces([b"ab", ClientGone()]), 5)
 
 
 @pytest.mark.parametrize("size", [0, 1, MEMORY_BYTES, MEMORY_BYTES + 1, 3 * MEMORY_BYTES])
 def test_a_held_body_can_be_sent_twice(size: int) -> None:
     """Exact length, the very bytes, any number of times; beyond 1 MiB from a file."""
     data = os.urandom(size)
-    body = hold(Pieces([data]), size, max_bytes=0)
+    body = hold(Pieces([data]), size)
     assert body.length == body.received_bytes == size
     assert body.is_in_memory == (size <= MEMORY_BYTES)
     for _ in range(2):
@@ -114,7 +114,7 @@ def test_a_held_body_can_be_sent_twice(size: int) -> None:
 def test_a_held_body_is_bounded(length: int | None) -> None:
     """Declared or not, beyond `max_bytes` it is 413."""
     with pytest.raises(RequestTooLarge):
-        hold(Pieces([b"x" * 50, b"x" * 50]), length, max_bytes=99)
+        hold(Pieces([b"x" * 50, b"x" * 50]), length, limit=Limit(99))
 
 
 def test_a_full_disk_is_507(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_a_full_disk_is_507(monkeypatch: pytest.MonkeyPatch) -> None:
     file = Full()
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: file)
     with pytest.raises(InsufficientStorage):
-        hold(Pieces([b"x" * (MEMORY_BYTES + 1)]), None, max_bytes=0)
+        hold(Pieces([b"x" * (MEMORY_BYTES + 1)]), None)
     assert file.closed
 
 
@@ -146,7 +146,7 @@ def test_plain_input_is_never_read_beyond_its_length() -> None:
 
 
 def test_held_bodies_share_a_room() -> None:
-    """Taken before a body is read; memory first, then the folder, then 503; given back at the end."""
+    """Taken before a body is read; memory first, then the folder; 503 beyond, 413 for one body alone; given back."""
     room = Room(16 * MEMORY_BYTES)
     first = HeldBody(room, MEMORY_BYTES)
     assert (room.memory_bytes, room.file_bytes) == (MEMORY_BYTES, 0)
@@ -155,9 +155,12 @@ def test_held_bodies_share_a_room() -> None:
     assert (second.is_in_memory, room.file_bytes) == (False, 1000)
     with pytest.raises(Overloaded):
         HeldBody(room, 16 * MEMORY_BYTES)
+    third = HeldBody(room, 8 * MEMORY_BYTES)
     with pytest.raises(Overloaded):
+        second.write(b"x" * 9 * MEMORY_BYTES)
+    with pytest.raises(RequestTooLarge):
         second.write(b"x" * 16 * MEMORY_BYTES)
-    for body in (first, second, first):
+    for body in (first, second, third, first):
         body.close()
     assert (room.memory_bytes, room.file_bytes) == (0, 0)
 

@@ -357,11 +357,43 @@ def test_what_no_budget_sees_is_refused_where_that_is_asked_for(body: bytes, is_
         assert inspector.admit(incoming, refuses_unseen=True) is not None
 
 
-def test_a_body_is_refused_before_it_is_read_where_there_is_no_room() -> None:
-    """MAX_HELD_BODIES."""
-    inspector = Inspector(RULES, max_inspected_bytes=1 << 30, max_held_bodies_bytes=1 << 20)
-    incoming = Incoming(
-        method="POST", query="", content_type=None, content_encoding=None, source=Client(b"{}"), length=2 << 20
-    )
-    with pytest.raises(Overloaded):
-        inspector.admit(incoming)
+@pytest.mark.parametrize("is_cached", [False, True], ids=["rules", "cache"])
+def test_a_body_that_never_fits_is_413_and_one_that_may_fit_later_503(is_cached: bool) -> None:
+    """Before a byte is read; both name MAX_HELD_BODIES."""
+    rules = ParameterRules({}) if is_cached else RULES
+    inspector = Inspector(rules, max_inspected_bytes=1 << 30, max_held_bodies_bytes=3 << 20)
+
+    def admit_declared(length: int) -> Body | None:
+        source = Client(b'{"model":"gpt-4o"}')
+        incoming = Incoming(
+            method="POST", query="", content_type=None, content_encoding=None, source=source, length=length
+        )
+        return inspector.admit(incoming, must_hold=is_cached)
+
+    with pytest.raises(RequestTooLarge) as too_large:
+        admit_declared(4 << 20)
+    assert too_large.value.description == "MAX_HELD_BODIES is 3145728 bytes"
+    held = admit_declared(2 << 20)
+    assert isinstance(held, HeldBody)
+    with pytest.raises(Overloaded) as overloaded:
+        admit_declared(2 << 20)
+    assert "MAX_HELD_BODIES" in (overloaded.value.description or "")
+    held.close()
+    assert admit_declared(2 << 20)
+
+
+@pytest.mark.parametrize(
+    ("inspected", "request_size", "told"),
+    [
+        (20, 0, "MAX_INSPECTED_BODY is 20 bytes"),
+        (1000, 20, "MAX_REQUEST_SIZE is 20 bytes"),
+        (20, 30, "MAX_INSPECTED_BODY is 20 bytes"),
+    ],
+)
+def test_a_body_that_is_too_large_is_told_the_limit(inspected: int, request_size: int, told: str) -> None:
+    """The one that it exceeds."""
+    with pytest.raises(RequestTooLarge) as error:
+        admit(
+            b'{"model":"gpt-4o","x":"yyyyyyyyyyyyyyyyy"}', max_inspected_bytes=inspected, max_request_bytes=request_size
+        )
+    assert error.value.description == told

@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as RedisAway
 from llm_proxy.errors import RateLimitExceeded, ServiceUnavailable
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.limits.window import ADMITTED, Count, Verdict, Window
-from llm_proxy.settings import Settings
+from llm_proxy.settings import LimitSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Bench:
         self.now = 100.0
         self.machine, self.shared = Store(), Store()
         shared = self.shared if is_shared else None
-        self.gate = LimitGate(Settings(**values), self.machine, shared, clock=lambda: self.now)
+        self.gate = LimitGate(Settings(limits=LimitSettings(**values)), self.machine, shared, clock=lambda: self.now)
 
     def admitted(self, token: Token, number: int) -> int:
         """How many of so many requests get through."""
@@ -103,7 +103,7 @@ def test_without_a_limit_nobody_is_asked() -> None:
 
 def test_a_tokens_own_limit_replaces_that_of_the_settings() -> None:
     """0.1: also upwards; 60 is the default only where limits are distributed."""
-    bench = Bench(is_shared=False, distributed_rate_limit_max=3)
+    bench = Bench(is_shared=False, distributed_max=3)
     assert bench.admitted(Token(), 5) == 3
     assert bench.admitted(Token(id="other", requests_per_minute=5), 9) == 5
     assert Bench().admitted(Token(), 70) == 60
@@ -111,7 +111,7 @@ def test_a_tokens_own_limit_replaces_that_of_the_settings() -> None:
 
 def test_a_secret_hides_whose_window_it_is() -> None:
     """The row's id, or 16 hexadecimal digits of an HMAC; never the bearer."""
-    bench = Bench(distributed_rate_limit_key_secret="s")
+    bench = Bench(distributed_key_secret="s")
     bench.admitted(Token(), 1)
     (key,) = bench.shared.counts
     assert len(key) == 16
@@ -145,7 +145,7 @@ def test_model_tokens_fill_their_windows_afterwards() -> None:
 
 def test_while_redis_is_away_the_machine_goes_on_where_it_was() -> None:
     """No error, no empty windows at the start, a look each 5 s, and back."""
-    bench = Bench(distributed_rate_limit_max=10)
+    bench = Bench(distributed_max=10)
     assert bench.admitted(Token(), 6) == 6
     bench.shared.is_away, bench.shared.asked = True, 0
     assert bench.admitted(Token(), 10) == 4
@@ -165,7 +165,7 @@ def test_while_redis_is_away_the_machine_goes_on_where_it_was() -> None:
 
 def test_without_a_fallback_requests_and_then_the_server_wait_for_redis() -> None:
     """503 at once; /ready after 10 s, also when nobody asks for anything."""
-    bench = Bench(distributed_rate_limit_fallback=False)
+    bench = Bench(distributed_fallback=False)
     assert bench.gate.readiness() is None
     bench.shared.is_away = True
     with pytest.raises(ServiceUnavailable):

@@ -1,12 +1,11 @@
 """Providers side by side: PROVIDERS, mounts and hosts, packaged entries."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
 from llm_proxy.providers import LoadedProvider, ProviderFileError, load_provider
-from llm_proxy.settings import Settings
+from llm_proxy.settings import Settings, UpstreamSettings
 
 ENTRY = "allowed_endpoints: [/v1/messages], allowed_methods: [POST]"
 FILE = f"""
@@ -32,14 +31,14 @@ def load(tmp_path: Path, key: str = "", *, providers: str = "openai,one,two", **
     path = tmp_path / "api_providers.yaml"
     path.write_text(FILE % key)
     names = tuple(providers.split(","))
-    return load_provider(dataclasses.replace(Settings(), api_config_path=path, providers=names, **settings))  # type: ignore[arg-type]
+    return load_provider(Settings(upstream=UpstreamSettings(api_config_path=path, providers=names, **settings)))  # type: ignore[arg-type]
 
 
 def test_without_providers_there_is_the_default_one_alone(tmp_path: Path) -> None:
     """All as before."""
     path = tmp_path / "api_providers.yaml"
     path.write_text(FILE % "mount: /health")
-    assert load_provider(dataclasses.replace(Settings(), api_config_path=path)).others == ()
+    assert load_provider(Settings(upstream=UpstreamSettings(api_config_path=path))).others == ()
 
 
 def test_each_has_a_mount_or_hosts(tmp_path: Path) -> None:
@@ -92,7 +91,7 @@ PACKAGED = ("openai", "azure", "anthropic", "google", "mistral", "groq", "openro
 def test_packaged_entries_are_enabled_by_name() -> None:
     """Mounted at `/NAME`, with the fields and the errors of their vendors."""
     urls = (("azure", "https://res.openai.azure.com"),)
-    found = load_provider(dataclasses.replace(Settings(), providers=PACKAGED, provider_urls=urls))
+    found = load_provider(Settings(upstream=UpstreamSettings(providers=PACKAGED, provider_urls=urls)))
     assert found.provider.name == "openai"
     by_name = {one.name: one for one in found.others}
     assert [one.mount for one in found.others] == [f"/{name}" for name in PACKAGED[1:]]
@@ -112,4 +111,4 @@ def test_packaged_entries_are_enabled_by_name() -> None:
 def test_azure_wants_the_address_of_its_resource() -> None:
     """There is no default that could be right."""
     with pytest.raises(ProviderFileError, match=r"apis\.azure\.base_url: required"):
-        load_provider(dataclasses.replace(Settings(), providers=("openai", "azure")))
+        load_provider(Settings(upstream=UpstreamSettings(providers=("openai", "azure"))))

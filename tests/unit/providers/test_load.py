@@ -1,6 +1,5 @@
 """The provider file: which one is read, what it says, and how its faults are told."""
 
-import dataclasses
 import math
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 import yaml
 
 from llm_proxy.providers import LoadedProvider, ProviderFileError, load_provider, mounts
-from llm_proxy.settings import Settings
+from llm_proxy.settings import Settings, UpstreamSettings
 
 ROOT = Path(__file__).parents[3]
 CASES = ROOT / "tests/cases/providers"
@@ -31,7 +30,7 @@ def load(tmp_path: Path, text: str, **settings: object) -> LoadedProvider:
     """The provider of a file with this text."""
     path = tmp_path / "api_providers.yaml"
     path.write_text(text)
-    return load_provider(dataclasses.replace(Settings(), api_config_path=path, **settings))  # type: ignore[arg-type]
+    return load_provider(Settings(upstream=UpstreamSettings(api_config_path=path, **settings)))  # type: ignore[arg-type]
 
 
 def test_the_packaged_file_serves_where_there_is_none() -> None:
@@ -49,7 +48,7 @@ def test_the_packaged_file_serves_where_there_is_none() -> None:
 
 def test_the_packaged_file_leaves_time_limits_to_the_settings() -> None:
     """connect, first byte and idle come from the environment, and nothing has a total limit."""
-    timeouts = load_provider(Settings(upstream_idle_timeout_s=7.0)).provider.timeouts
+    timeouts = load_provider(Settings(upstream=UpstreamSettings(idle_timeout_s=7.0))).provider.timeouts
     assert (timeouts.connect_s, timeouts.first_byte_s, timeouts.idle_s) == (10.0, 600.0, 7.0)
     assert timeouts.total_s == math.inf
 
@@ -70,7 +69,7 @@ def test_what_the_packaged_file_shows_as_comments_loads_too() -> None:
 def test_the_example_loads_without_a_warning(name: str) -> None:
     """examples/api_providers.yaml is served as it is, whichever provider is chosen."""
     path = ROOT / "examples/api_providers.yaml"
-    found = load_provider(Settings(api_config_path=path, default_api_provider=name))
+    found = load_provider(Settings(upstream=UpstreamSettings(api_config_path=path, default_api_provider=name)))
     assert found.provider.name == name
     assert found.warnings == []
 
@@ -85,7 +84,7 @@ def test_the_usual_path_comes_before_the_packaged_file(tmp_path: Path) -> None:
 def test_a_file_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
     """API_CONFIG_PATH names a missing file: refused, never replaced."""
     with pytest.raises(ProviderFileError, match=r"^API_CONFIG_PATH=.*: expected an existing provider file$"):
-        load_provider(Settings(api_config_path=tmp_path / "missing.yaml"))
+        load_provider(Settings(upstream=UpstreamSettings(api_config_path=tmp_path / "missing.yaml")))
 
 
 @pytest.mark.parametrize("path", sorted(CASES.glob("bad_*.yaml")), ids=lambda path: path.stem)
@@ -93,7 +92,7 @@ def test_every_fault_is_told_at_once_in_a_line_of_its_own(path: Path) -> None:
     """Each line names file, key and reason; the case's first lines say which."""
     wanted = [line.removeprefix("# fault: ") for line in path.read_text().splitlines() if line.startswith("# fault: ")]
     with pytest.raises(ProviderFileError) as caught:
-        load_provider(Settings(api_config_path=path))
+        load_provider(Settings(upstream=UpstreamSettings(api_config_path=path)))
     assert len(caught.value.faults) == len(wanted)
     for fault, expected in zip(caught.value.faults, wanted, strict=True):
         assert fault.startswith(f"{path}: {expected}")
@@ -132,7 +131,7 @@ def test_an_empty_scheme_sends_the_bare_key(tmp_path: Path) -> None:
         ("{response_header: 0, request: 0s}", {}, math.inf, math.inf),
         ("{request: 9s}", {"request_timeout_s": 900.0}, 900.0, 900.0),
         ("{response_header: 5s}", {"request_timeout_s": 30.0}, 5.0, 30.0),
-        ("{}", {"request_timeout_s": 30.0, "upstream_first_byte_timeout_s": 2.0}, 2.0, 30.0),
+        ("{}", {"request_timeout_s": 30.0, "first_byte_timeout_s": 2.0}, 2.0, 30.0),
     ],
     ids=["defaults", "file", "none", "env beats file and default", "file below", "both variables"],
 )
@@ -190,4 +189,4 @@ def test_a_file_that_is_no_text_is_a_fault(tmp_path: Path) -> None:
     path = tmp_path / "api_providers.yaml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ProviderFileError, match="expected UTF-8"):
-        load_provider(Settings(api_config_path=path))
+        load_provider(Settings(upstream=UpstreamSettings(api_config_path=path)))

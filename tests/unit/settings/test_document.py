@@ -26,7 +26,7 @@ def test_example_is_refused_as_it_is_and_good_with_a_token(tmp_path: Path) -> No
     file = tmp_path / ".env"
     file.write_text(as_env_example())
     assert len(load({}, file).faults) == 1
-    text = as_env_example().replace(load({}, file).settings.management_token, "a-token-of-my-own")
+    text = as_env_example().replace(load({}, file).settings.operation.management_token, "a-token-of-my-own")
     file.write_text(text)
     loaded = load({}, file)
     assert loaded.faults == []
@@ -52,7 +52,7 @@ def test_uncommented_example_is_good(tmp_path: Path) -> None:
 def test_durations_are_shown_as_they_are_written(seconds: float, text: str) -> None:
     """What is shown is a form that is understood, with the same value."""
     assert as_duration(seconds) == text
-    assert load({"REQUEST_TIMEOUT": text}).settings.request_timeout_s == (seconds or None) or seconds == 0
+    assert load({"REQUEST_TIMEOUT": text}).settings.upstream.request_timeout_s == (seconds or None) or seconds == 0
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0"), (1000, "1000"), (32 * 1024**2, "32MB"), (1024**3, "1GB")])

@@ -31,15 +31,23 @@ def test_flag_wins_over_environment_over_file_over_default(tmp_path: Path) -> No
     file.write_text("LOG_LEVEL=error\nLOG_FORMAT=text\nAPI_ENV=file\n")
     loaded = load({"LOG_LEVEL": "warn", "LOG_FORMAT": "json"}, file, overrides={"LOG_LEVEL": "debug"})
     settings = loaded.settings
-    assert (settings.log_level, settings.log_format, settings.api_env) == ("debug", "json", "file")
+    assert (settings.operation.log_level, settings.operation.log_format, settings.server.api_env) == (
+        "debug",
+        "json",
+        "file",
+    )
     assert loaded.sources == {"LOG_LEVEL": "flag", "LOG_FORMAT": "environment", "API_ENV": "env file"}
-    assert settings.metrics_path == "/metrics"
+    assert settings.operation.metrics_path == "/metrics"
 
 
 def test_empty_counts_as_unset() -> None:
     """An empty variable neither overrides nor breaks anything."""
     loaded = load({"WEB_CONCURRENCY": "", "LOG_LEVEL": "  "})
-    assert (loaded.faults, loaded.settings.web_concurrency, loaded.settings.log_level) == ([], None, "info")
+    assert (loaded.faults, loaded.settings.server.web_concurrency, loaded.settings.operation.log_level) == (
+        [],
+        None,
+        "info",
+    )
 
 
 @pytest.mark.parametrize("way", ["environment", "file"])
@@ -49,7 +57,11 @@ def test_three_variables_may_be_empty(tmp_path: Path, way: str) -> None:
     file = tmp_path / "env"
     file.write_text("".join(f"{name}=\n" for name in names) if way == "file" else "")
     settings = load(dict.fromkeys(names, "") if way == "environment" else {}, file).settings
-    assert (settings.audit_log_file, settings.event_spool_dir, settings.dispatcher_health_addr) == ("", "", None)
+    assert (settings.operation.audit_log_file, settings.events.spool_dir, settings.dispatcher.health_addr) == (
+        "",
+        "",
+        None,
+    )
 
 
 def test_env_file_forms(tmp_path: Path) -> None:
@@ -59,7 +71,11 @@ def test_env_file_forms(tmp_path: Path) -> None:
         "export API_ENV='a b' # c\nLOG_LEVEL=debug # c\nPROXY_TOKEN=\"x#y\"\nnot an assignment\n\n\nBARE\nexport BARE\n"
     )
     loaded = load({}, file)
-    assert (loaded.settings.api_env, loaded.settings.log_level, loaded.settings.proxy_token) == ("a b", "debug", "x#y")
+    assert (
+        loaded.settings.server.api_env,
+        loaded.settings.operation.log_level,
+        loaded.settings.commands.proxy_token,
+    ) == ("a b", "debug", "x#y")
     assert loaded.faults == [f"{file}, line {line}: expected NAME=value" for line in (4, 7, 8)]
 
 
@@ -69,7 +85,7 @@ def test_env_file_does_not_reach_the_environment(tmp_path: Path, monkeypatch: py
 
     monkeypatch.chdir(tmp_path)
     Path(".env").write_text("API_ENV=from-file\n")
-    assert load().settings.api_env == "from-file"
+    assert load().settings.server.api_env == "from-file"
     assert "API_ENV" not in os.environ
 
 
@@ -84,7 +100,7 @@ def test_secret_from_a_file(tmp_path: Path) -> None:
     """X_FILE supplies X without the newline; both set, or a missing file, is a fault."""
     file = tmp_path / "key"
     file.write_text(KEY + "\n")
-    assert load({"ENCRYPTION_KEY_FILE": str(file)}).settings.encryption_key == bytes(range(32))
+    assert load({"ENCRYPTION_KEY_FILE": str(file)}).settings.storage.encryption_key == bytes(range(32))
     both = load({"ENCRYPTION_KEY_FILE": str(file), "ENCRYPTION_KEY": KEY}).faults
     assert len(both) == 1
     assert "expected to be the only one" in both[0]
@@ -148,16 +164,6 @@ def test_many_foreign_variables_cost_little() -> None:
     began = time.process_time()
     load(environ)
     assert time.process_time() - began < 1.0
-
-
-def test_later_features_are_warned_about_or_refused() -> None:
-    """A variable of a later version warns; where silence would be unsafe, it is a fault. Defaults do neither."""
-    later = {v.env: v for v in variables().values() if v.later and not v.is_unsafe_early and v.default}
-    for env, variable in later.items():
-        assert not [w for w in load({env: variable.default or ""}).warnings if w.startswith(f"{env} ")], env
-    unsafe = {v.env: v for v in variables().values() if v.later and v.is_unsafe_early and v.default}
-    for env, variable in unsafe.items():
-        assert load({env: variable.default or ""}).faults == [], env
 
 
 @pytest.mark.parametrize(

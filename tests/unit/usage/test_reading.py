@@ -10,7 +10,7 @@ import pytest
 
 from llm_proxy.formats.reading import Reading, read
 from llm_proxy.formats.usage import Usage
-from llm_proxy.settings import Settings
+from llm_proxy.settings import Settings, TokenSettings
 from llm_proxy.usage.prices import Price, PricesFault, load_prices
 from llm_proxy.usage.tap import Tap
 
@@ -140,6 +140,6 @@ def test_a_price_file_that_cannot_be_used_names_what_is_wrong(tmp_path: Path) ->
     path = tmp_path / "prices.yaml"
     path.write_text("date: 2026-01-01\nmodels:\n  a: {prompt: -1}\n  b: {prompt: lots}\n")
     with pytest.raises(PricesFault) as caught:
-        load_prices(Settings(prices_file=path))
+        load_prices(Settings(tokens=TokenSettings(prices_file=path)))
     assert "a" in str(caught.value)
     assert "prompt" in str(caught.value)
