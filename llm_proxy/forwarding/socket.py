@@ -6,11 +6,12 @@ begin a turn; then the same bytes leave. What the proxy says itself, it says bet
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -19,6 +20,7 @@ from gevent.lock import BoundedSemaphore
 from llm_proxy import metrics
 from llm_proxy.errors import LlmProxyError, UpstreamBroken, UpstreamCut, UpstreamError, UpstreamTimeout
 from llm_proxy.forwarding.exchange import CLIENT_GONE, CUT_BY_OPERATOR, REVOKED
+from llm_proxy.forwarding.handshake import Switched
 from llm_proxy.forwarding.socket_limits import SocketLimits
 from llm_proxy.forwarding.turns import Refused, SocketTurns
 from llm_proxy.websocket import frames
@@ -32,16 +34,6 @@ FAREWELL_S = 0.2  # for the provider to close after it; a revoked socket has a s
 _DRAIN = "drain"
 _PIECES_A_TURN = 500  # frames that are read before other connections have their turn
 _log = logging.getLogger(__name__)
-
-
-class Switched(Protocol):
-    """The provider's response after a 101."""
-
-    def switched(self) -> tuple[Any, bytes]:
-        """Return the connection, and what has come on it."""
-
-    def close(self) -> None:
-        """End the connection."""
 
 
 @dataclass(slots=True)
@@ -374,6 +366,13 @@ class Socket:
         if self._over is not None and not self._is_down_over:  # the provider may want to answer
             self._over.wait(FAREWELL_S)
         self._answer.close()
+        if self.stuck_s is not None:
+            self._break_client()
+
+    def _break_client(self) -> None:
+        """Shut down the connection of a client that takes nothing, so that the write that waits for it fails."""
+        with suppress(OSError), socket.socket(fileno=os.dup(self._client.fileno())) as plain:  # beneath TLS, too
+            plain.shutdown(socket.SHUT_RDWR)
 
     def _say_farewell(self, code: int, reason: str) -> None:
         """Send a close frame to each side, as far as it takes it at once and no frame is under way."""

@@ -11,6 +11,7 @@ import pytest
 from support.gateway import Gateway, Token, eventually, running_gateway
 from support.provider import Provider, running_provider
 from support.sockets import provider_file
+from support.tls import Certificate, self_signed
 
 PACKAGES = ("openai@7.59.0", "ws@8.21.1", "@openai/codex@0.171.0")
 KEPT = ("PATH", "npm_config_registry", "NPM_CONFIG_REGISTRY", "NODE_EXTRA_CA_CERTS", "HTTPS_PROXY", "NO_PROXY")
@@ -31,17 +32,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    """The simulated provider."""
-    with running_provider(tmp_path_factory.mktemp("provider"), "--interval", "0") as running:
-        yield running
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """Of provider and proxy: openai-node's Realtime speaks TLS only."""
+    return self_signed(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[Gateway]:
-    """The proxy with WebSockets."""
+def provider(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> Iterator[Provider]:
+    """The simulated provider."""
+    with running_provider(tmp_path_factory.mktemp("provider"), "--interval", "0", certificate=certificate) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["tls", "plain"])
+def gateway(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    provider: Provider,
+    certificate: Certificate,
+) -> Iterator[Gateway]:
+    """The proxy with WebSockets, by HTTPS and by HTTP."""
     made = tmp_path_factory.mktemp("gateway")
-    with running_gateway(made, provider.url, API_CONFIG_PATH=provider_file(made)) as running:
+    variables = {"API_CONFIG_PATH": provider_file(made), "REQUESTS_CA_BUNDLE": str(certificate.chain)}
+    if request.param == "tls":
+        variables |= {"ENABLE_TLS": "true", "TLS_CERT_FILE": str(certificate.chain)}
+        variables |= {"TLS_KEY_FILE": str(certificate.key)}
+    with running_gateway(made, provider.url, **variables) as running:
         yield running
 
 
@@ -55,12 +71,18 @@ def run(command: list[str], folder: Path, **variables: str) -> str:
     return done.stdout
 
 
-def test_node(folder: Path, provider: Provider, gateway: Gateway) -> None:
+@pytest.mark.parametrize("gateway", ["tls"], indirect=True)
+def test_node(folder: Path, provider: Provider, gateway: Gateway, certificate: Certificate) -> None:
     """Two turns on each API are what they are without the proxy, and four requests."""
     token = gateway.token()
-    script = ["node", "sockets.mjs"]
-    direct = json.loads(run(script, folder, URL=provider.url, KEY="sk-direct"))
-    assert json.loads(run(script, folder, URL=gateway.url, KEY=token.bearer)) == direct
+
+    def ask(url: str, key: str) -> dict[str, list[str]]:
+        trusted = {"NODE_EXTRA_CA_CERTS": str(certificate.chain)}
+        found: dict[str, list[str]] = json.loads(run(["node", "sockets.mjs"], folder, URL=url, KEY=key, **trusted))
+        return found
+
+    direct = ask(provider.url, "sk-direct")
+    assert ask(gateway.url, token.bearer) == direct
     assert direct["responses"].count("response.completed") == direct["realtime"].count("response.done") == 2
     assert gateway.request_count(token) == 4
 
@@ -85,6 +107,7 @@ def codex(gateway: Gateway, token: Token, folder: Path) -> str:
     return run([*command, "Say hello."], folder, PROXY_TOKEN=token.bearer, CODEX_HOME=str(home))
 
 
+@pytest.mark.parametrize("gateway", ["plain"], indirect=True)
 def test_codex(folder: Path, provider: Provider, gateway: Gateway) -> None:
     """Its question is a turn on a WebSocket, and what the provider said is what it prints."""
     token, before = gateway.token(), len(provider.websockets())

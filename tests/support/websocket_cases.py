@@ -153,6 +153,15 @@ CASES: Final = {
 # -- the server -------------------------------------------------------------------------------------------------------
 
 
+def _byte_by_byte(data: bytes) -> Iterator[bytes]:
+    """Yield the last bytes one by one, so that a message is answered before the close that came with it is read."""
+    most = len(data) if len(data) <= 4096 else 64
+    if len(data) > most:
+        yield data[:-most]
+    for byte in data[-most:]:
+        yield bytes((byte,))
+
+
 class _Session:
     """One connection of the echo server: messages come back as they came."""
 
@@ -167,15 +176,18 @@ class _Session:
             data = self._sock.recv(65536)
             if self._is_open:
                 self._received.append(data)
-            if data:
-                self._protocol.receive_data(data)
-            else:
-                self._protocol.receive_eof()
-            for event in self._protocol.events_received():
-                self._take(event)
-            self._send()
+            for piece in _byte_by_byte(data):
+                self._protocol.receive_data(piece)
+                self._answer()
             if not data:
+                self._protocol.receive_eof()
+                self._answer()
                 return
+
+    def _answer(self) -> None:
+        for event in self._protocol.events_received():
+            self._take(event)
+        self._send()
 
     def _take(self, event: object) -> None:
         if isinstance(event, Request):

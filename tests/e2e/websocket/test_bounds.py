@@ -128,7 +128,7 @@ def test_sockets_and_turns_are_listed_and_cut(bounded: Gateway) -> None:
         path = f"/manage/streams/{found['websocket']['id']}"
         assert bounded.ask("DELETE", path, headers=MANAGER)[0] == 204
         assert close_of(client) == (1008, "cut_by_operator")
-    assert bounded.wait_for_access(1, token_id=token.id, kind="turn")[0]["error"] == "cut_by_operator"
+    assert bounded.wait_for_access(1, token_id=token.id, kind="turn")[0]["error"] == "operator"
     assert bounded.request_count(token) == 1
     assert [one for one in streams(bounded) if one["token_id"] == token.id] == []
 
