@@ -32,6 +32,7 @@ RECV_BYTES = 32768
 CLOSE_S = 0.3  # for a close frame to be taken by one side
 FAREWELL_S = 0.2  # for the provider to close after it; a revoked socket has a second in all
 _DRAIN = "drain"
+_MOST_PENDING = 1000  # own messages that wait for the end of a fragmented one
 _PIECES_A_TURN = 500  # frames that are read before other connections have their turn
 _log = logging.getLogger(__name__)
 
@@ -311,8 +312,10 @@ class Socket:
                 return
             if self._down.is_between_messages:
                 self._write_client(frame)
-            else:
+            elif len(self._pending) < _MOST_PENDING:
                 self._pending.append(frame)
+            else:
+                self.end(frames.POLICY_VIOLATION, "too_many_refusals", UpstreamCut(CLIENT_GONE))
 
     def ping(self, now: float) -> None:
         """Send a ping where one is due and the client takes bytes. Does not wait."""

@@ -1,24 +1,30 @@
 """The proxy's own processes, its clock, its limits and its clients fail under load."""
 
+import base64
 import json
 import os
 import resource
+import shutil
 import signal
+import subprocess
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from faults.conftest import CHAT, STREAM, post
-from support.gateway import Gateway, Token, eventually, running_gateway
+from support.databases import Postgres
+from support.dispatcher import free_port
+from support.gateway import MANAGEMENT_TOKEN, PROVIDER_KEY, Gateway, Token, eventually, running_gateway
 from support.provider import Provider
 from support.raw import Client, Closed
 
-_FAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
 _MIB = 1024 * 1024
 
 
@@ -173,3 +179,113 @@ def test_a_client_that_stops_to_write(tmp_path: Path, provider: Provider) -> Non
             assert 0.9 < time.monotonic() - began < 3
         assert set(ended) == {200}
         assert json.loads(gateway.get("/health")[2])
+
+
+# -- replicas ---------------------------------------------------------------------------------------------------------
+
+
+_NGINX = """
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream replicas {{
+        {servers}
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://replicas;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+            proxy_read_timeout 620s;
+        }}
+    }}
+}}
+"""
+
+
+class Nginx:
+    """A reverse proxy whose list of replicas can change."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        folder.chmod(0o777)
+        self._folder, self.port = folder, free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def serve(self, *gateways: Gateway) -> None:
+        """Start, or take another list; connections of before end by themselves."""
+        servers = "\n".join(f"server 127.0.0.1:{gateway.port};" for gateway in gateways)
+        conf = self._folder / "nginx.conf"
+        conf.write_text(_NGINX.format(folder=self._folder, servers=servers, port=self.port))
+        if self._process is None:
+            program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+            assert program is not None, "nginx is not installed"
+            self._process = subprocess.Popen(
+                [program, "-p", self._folder, "-e", self._folder / "start.log", "-c", conf]
+            )
+        else:
+            self._process.send_signal(signal.SIGHUP)
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+
+
+@pytest.mark.stamina
+def test_a_rolling_restart(tmp_path: Path, provider: Provider, postgres_server: Postgres) -> None:
+    """Two replicas behind nginx, each replaced in turn: no request is refused, no stream breaks."""
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    postgres_server.run(f"CREATE DATABASE {name}")
+    shared = {"DB_DRIVER": "postgres", "DATABASE_URL": postgres_server.url(name), "WEB_CONCURRENCY": "1"}
+    shared["ENCRYPTION_KEY"] = base64.b64encode(bytes(32)).decode()
+    nginx = Nginx(tmp_path / "nginx")
+    with ExitStack() as stack:
+
+        def replica(number: int) -> Gateway:
+            return stack.enter_context(running_gateway(tmp_path / f"replica-{number}", provider.url, **shared))
+
+        (tmp_path / "replica-0").mkdir()
+        old = [replica(0), replica(1)]
+        stack.callback(nginx.stop)
+        nginx.serve(*old)
+        token = issued(old[0])
+        front = replace(old[0], url=f"http://127.0.0.1:{nginx.port}", port=nginx.port)
+        eventually(lambda: status_of(front, token) == 200)
+        with load(front, token) as ended, streaming(front, token, 100) as one, streaming(front, token, 100) as other:
+            serving = list(old)
+            for place in range(2):
+                serving[place], leaving = replica(2 + place), serving[place]
+                nginx.serve(*serving)
+                time.sleep(1.0)  # nginx replaces its worker
+                leaving.process.send_signal(signal.SIGTERM)
+            for stream in (one, other):
+                stream.until(b"[DONE]")
+            before = ended[200]
+            eventually(lambda: ended[200] > before + 20)
+        assert set(ended) == {200}
+
+
+def issued(gateway: Gateway) -> Token:
+    """A token made over the management API."""
+    fields = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}", "Content-Type": "application/json"}
+
+    def manage(path: str, body: dict[str, object]) -> dict[str, str]:
+        found: dict[str, str] = json.loads(gateway.ask("POST", path, json.dumps(body).encode(), headers=fields)[2])
+        return found
+
+    project = manage("/manage/projects", {"name": uuid.uuid4().hex, "api_key": PROVIDER_KEY})
+    token = manage("/manage/tokens", {"project_id": project["id"], "duration_minutes": 60})
+    return Token(token["id"], project["id"], token["token"])
