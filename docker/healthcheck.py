@@ -18,7 +18,7 @@ TRUE = {"1", "t", "true", "y", "yes", "on"}
 
 
 def flag(words: list[str], *names: str) -> str | None:
-    """The value of a flag, as `--name value` or `--name=value`; the last one counts, None where it is not given."""
+    """Return the value of a flag, as `--name value` or `--name=value`; the last one counts, None where it is absent."""
     found = None
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")

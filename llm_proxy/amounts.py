@@ -15,7 +15,7 @@ _MONEY = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,6})?")
 
 
 def whole(wanted: Mapping[str, Any], name: str, most: int = MAX_INTEGER) -> int | None:
-    """A whole number of at least 1; null and absent = off. Raises BadRequest naming the field."""
+    """Return a whole number of at least 1; null and absent = off. Raises BadRequest naming the field."""
     value = wanted.get(name)
     if value is None:
         return None

@@ -33,7 +33,7 @@ class LlmProxyFlask(Flask):
     _fast_lane: proxy.FastLane | None = None
 
     def wsgi_app(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        """The proxy's requests go past Flask's dispatch, which costs half as much as forwarding one (ADR 0060)."""
+        """Serve the proxy's requests past Flask's dispatch, which costs half as much as forwarding one (ADR 0060)."""
         if self._fast_lane is not None and self._fast_lane.takes(environ):
             return self._endpoint(environ, start_response)
         _keep_spelling(environ)
@@ -41,20 +41,20 @@ class LlmProxyFlask(Flask):
         return super().wsgi_app(environ, start_response)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """A wish to upgrade does not change which route is meant: the proxy refuses it itself."""
+        """Match routes without the wish to upgrade: the proxy refuses the wish itself."""
         adapter = super().create_url_adapter(request)
         if adapter is not None:
             adapter.websocket = False
         return adapter
 
     def handle_user_exception(self, e: Exception) -> ResponseReturnValue:
-        """A client that failed is the server layer's to answer, on both lanes."""
+        """Leave a failed client to the server layer, on both lanes."""
         if isinstance(e, ClientConnectionError):
             raise e
         return super().handle_user_exception(e)
 
     def handle_exception(self, e: Exception) -> Any:
-        """The same for what was raised outside a view."""
+        """Do the same for what was raised outside a view."""
         if isinstance(e, ClientConnectionError):
             raise e
         return super().handle_exception(e)

@@ -73,7 +73,7 @@ class KeyRing:
 
     @classmethod
     def of(cls, settings: Settings) -> "KeyRing":
-        """The ring of ENCRYPTION_KEY and ENCRYPTION_KEY_PREVIOUS."""
+        """Return the ring of ENCRYPTION_KEY and ENCRYPTION_KEY_PREVIOUS."""
         return cls(settings.storage.encryption_key, settings.storage.encryption_key_previous)
 
     @property
@@ -85,7 +85,7 @@ class KeyRing:
         return identity in self._ciphers
 
     def seal(self, plain: str, row_id: str) -> str:
-        """The value to store for the row. Without a current key, and for the empty string, it is `plain` itself."""
+        """Return the value to store for the row: `plain` itself without a current key, and for the empty string."""
         if self.current_id is None or not plain:
             return plain
         nonce = os.urandom(_NONCE_BYTES)
@@ -93,7 +93,7 @@ class KeyRing:
         return f"{_V2}{self.current_id}:{base64.b64encode(nonce + sealed).decode()}"
 
     def open(self, stored: str, row_id: str) -> str:
-        """What was sealed; a value that is not sealed comes back as it is.
+        """Return what was sealed; a value that is not sealed comes back as it is.
 
         Raises:
             UnopenableValue: Its message tells the kind of trouble, never a part of the value.
@@ -117,7 +117,7 @@ class KeyRing:
 
 
 def sealed_under(stored: str) -> str | None:
-    """The key id that a well-formed `enc:v2:` value names; None for anything else."""
+    """Return the key id that a well-formed `enc:v2:` value names; None for anything else."""
     found = _V2_FORM.fullmatch(stored)
     return found[1] if found is not None else None
 

@@ -32,7 +32,7 @@ _log = logging.getLogger("llm_proxy.server")
 
 
 def _metrics_folder(asked: Path | None) -> str:
-    """The folder of the workers' metric files; a temporary one when none was asked for."""
+    """Return the folder of the workers' metric files; a temporary one when none was asked for."""
     if fresh_worker.is_this():
         return os.environ["PROMETHEUS_MULTIPROC_DIR"]
     if asked is None:
@@ -101,7 +101,7 @@ def ssl_context(config: Any, default_factory: Callable[[], ssl.SSLContext]) -> s
 
 
 def on_starting(server: Any) -> None:
-    """Refuse what must not run, prepare what must be done once, and make the arbiter ours.
+    """Refuse what must not run, prepare what must be done once, and replace the arbiter's class.
 
     Raises:
         RuntimeError: gunicorn prints its text after `Error:` and ends with 1.
@@ -193,7 +193,7 @@ def _shown(address: Any) -> str:
 
 
 def _prepare(server: Any) -> Callable[[], bool] | None:
-    """Returns what has to be asked until it is done, when the database is not there yet."""
+    """Return what has to be asked until it is done, when the database is not there yet."""
     from llm_proxy import metrics, preflight
     from llm_proxy.db.errors import DatabaseAway
 
@@ -241,7 +241,7 @@ def _preparing(preparation: Any) -> Callable[[], bool]:
 
 
 def _tell(cfg: Any) -> None:
-    """The start line and the warnings."""
+    """Print the start line and the warnings."""
     from llm_proxy import preflight
 
     _log.info(
@@ -283,7 +283,7 @@ def _database_shown() -> str:
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """A worker that can't start halts a server that has never served, and no other.
+    """Halt a server that has never served when a worker can't start, and no other.
 
     After an upgrade on disk it runs the new code, which the master has not loaded.
     """

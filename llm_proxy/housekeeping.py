@@ -358,10 +358,10 @@ class Housekeeper:
 
 
 def _without_silent(stored: str, now_s: float) -> tuple[str, int] | tuple[None, int]:
-    """The leases to store, the very text when nothing is to go, and the units that become final."""
+    """Return the leases to store, the very text when nothing is to go, and the units that become final."""
     try:
         known = leases.parse(stored)
-    except (ValueError, TypeError):  # not ours to judge
+    except (ValueError, TypeError):  # judged elsewhere
         return stored, 0
     kept = {name: entry for name, entry in known.items() if now_s - entry.seen_s <= leases.FORGOTTEN_S}
     if len(kept) == len(known):

@@ -44,7 +44,7 @@ class AppEdge:
         _log.info("draining", extra={"exchanges": len(self._services.exchanges.live)})
 
     def cut(self) -> None:
-        """The drain's time is over: running exchanges are cut."""
+        """Cut running exchanges: the drain's time is over."""
         self._services.exchanges.cut("drain")
 
     def refused(self, refusal: Refusal) -> None:

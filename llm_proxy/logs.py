@@ -1,8 +1,8 @@
 """Log lines as JSON or text, the access line, and where they go.
 
-Every logger, ours or a library's, ends in one handler; every value passes the redaction layer. In a worker, lines are
-queued and written five times a second by one greenlet, in a thread, so that neither a slow disk nor a stopped reader of
-standard output holds up a request. Outside a worker each line is written at once.
+Every logger, the proxy's or a library's, ends in one handler; every value passes the redaction layer. In a worker,
+lines are queued and written five times a second by one greenlet, in a thread, so that neither a slow disk nor a stopped
+reader of standard output holds up a request. Outside a worker each line is written at once.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class Sink(Protocol):
         """Write whole lines. Raises OSError."""
 
     def reopen(self) -> None:
-        """Let go of the file and open the one that has the name now (SIGUSR1)."""
+        """Release the file and open the one that has the name now (SIGUSR1)."""
 
 
 class StreamSink:
@@ -230,7 +230,7 @@ class AccessLog:
             _writer.line("debug" if is_quiet else "info", "request completed", line)
 
     def started(self, *, method: str, path: str, client_ip: str | None, user_agent: str | None) -> None:
-        """The line at a request's begin, at debug only. The caller looks at `is_debug` first."""
+        """Write the line at a request's begin, at debug only. The caller looks at `is_debug` first."""
         fields = {"method": method, "path": REDACTOR.text(path)[:_PATH_CHARS], "client_ip": client_ip}
         fields["user_agent"] = None if user_agent is None else REDACTOR.text(user_agent)[:_PATH_CHARS]
         _writer.line("debug", "request started", {"component": "access"} | fields)

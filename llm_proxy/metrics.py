@@ -87,7 +87,7 @@ if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
 
 
 class Counter(LibraryCounter):
-    """The library's, without its look at labels that are missing and amounts below zero: ours never are."""
+    """The library's, without its look at labels that are missing and amounts below zero, which the proxy never uses."""
 
     def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
         """Count."""
@@ -109,10 +109,10 @@ ERRORS = Counter(
     "Proxied requests that ended with a status of 400 or above, or broken off.",
     registry=REGISTRY,
 )
-CACHE_HITS = Counter("llm_proxy_cache_hits_total", "Answers served from the cache.", registry=REGISTRY)
+CACHE_HITS = Counter("llm_proxy_cache_hits_total", "Responses served from the cache.", registry=REGISTRY)
 CACHE_MISSES = Counter("llm_proxy_cache_misses_total", "Look-ups without a usable stored response.", registry=REGISTRY)
 CACHE_BYPASS = Counter("llm_proxy_cache_bypass_total", "Requests that no stored response may serve.", registry=REGISTRY)
-CACHE_STORES = Counter("llm_proxy_cache_stores_total", "Answers written to the cache.", registry=REGISTRY)
+CACHE_STORES = Counter("llm_proxy_cache_stores_total", "Responses written to the cache.", registry=REGISTRY)
 MODEL_TOKENS = Counter(
     "llm_proxy_model_tokens_total", "Model tokens that the provider reported, by kind.", ["kind"], registry=REGISTRY
 )
@@ -128,7 +128,7 @@ RATELIMIT_FALLBACK = Gauge(
 )
 CACHE_REVALIDATIONS = Counter(
     "llm_proxy_cache_revalidations_total",
-    "Stored answers that the provider was asked about, by what came of it.",
+    "Stored responses that were validated with the provider, by result.",
     ["result"],
     registry=REGISTRY,
 )
@@ -136,7 +136,7 @@ CACHE_BACKEND_ERRORS = Counter(
     "llm_proxy_cache_backend_errors_total", "Failures of the store; each was a miss, or no store.", registry=REGISTRY
 )
 CACHE_EVICTIONS = Counter(
-    "llm_proxy_cache_evictions_total", "Stored answers that went for lack of room.", registry=REGISTRY
+    "llm_proxy_cache_evictions_total", "Stored responses evicted to stay within the size limit.", registry=REGISTRY
 )
 CACHE_STORED_BYTES = Gauge(
     "llm_proxy_cache_stored_bytes",
@@ -180,7 +180,7 @@ QUOTA_WAITS = Counter(
 )
 UNITS_SETTLED = Counter(
     "llm_proxy_ledger_units_settled_total",
-    "Units added to tokens' counts: by their own worker, by a mate of a dead one, or for a silent one's slice.",
+    "Units added to tokens' counts: by their own worker, by another for a dead one, or for a silent one's slice.",
     ["by"],
     registry=REGISTRY,
 )
@@ -235,7 +235,7 @@ FIRST_BYTE = Histogram(
 )
 REDIS_DURATION = Histogram(
     "llm_proxy_redis_duration_seconds",
-    "Time of Redis' answers, by what it was used for.",
+    "Time of Redis' responses, by use.",
     ["use"],
     buckets=_OWN_SECONDS,
     registry=REGISTRY,
@@ -305,7 +305,7 @@ _JSON_NAMES = {
 
 
 def provider_requests(provider: str, outcome: str) -> Counter:
-    """The child of PROVIDER_REQUESTS for a provider that is served and an outcome: both are closed sets."""
+    """Return the child of PROVIDER_REQUESTS for a provider that is served and an outcome: both are closed sets."""
     child = _provider_requests.get((provider, outcome))
     if child is None:
         child = _provider_requests[provider, outcome] = PROVIDER_REQUESTS.labels(provider, outcome)
@@ -321,7 +321,7 @@ def rejected(code: str) -> Counter:
 
 
 def request_duration(method: str, status: int) -> Histogram:
-    """The child of REQUEST_DURATION for a method (unknown ones count as `other`) and a status."""
+    """Return the child of REQUEST_DURATION for a method (unknown ones count as `other`) and a status."""
     key = (method, status // 100)
     child = _durations.get(key)
     if child is None:

@@ -69,7 +69,7 @@ def notes(settings: Settings) -> tuple[list[str], list[str]]:
 
 
 def _limits(settings: Settings) -> list[str]:
-    """Limits that hold for everybody are said at the start."""
+    """Log the limits that hold for all clients."""
     windows = []
     if settings.limits.global_rate_limit:
         windows.append(f"{settings.limits.global_rate_limit} requests a minute in all")
@@ -114,7 +114,7 @@ def _require_admin(engine: Engine, settings: Settings) -> None:
 
 
 def _record(migrated: list[str], engine: Engine, settings: Settings) -> None:
-    """A migration belongs into the audit trail."""
+    """Write a migration into the audit trail."""
     if not migrated:
         return
     try:
@@ -175,7 +175,7 @@ _DONE = b"done"
 
 
 def _main() -> None:
-    settings: Settings = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  (from our own master)
+    settings: Settings = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  (from this server's master)
     logs.configure(settings)
     master, said = os.getppid(), _DONE
     try:

@@ -88,7 +88,7 @@ class Redactor:
         return text
 
     def value(self, value: Any) -> Any:
-        """The same through dictionaries, lists and tuples; bytes are read as UTF-8; other values pass."""
+        """Mask through dictionaries, lists and tuples; bytes are read as UTF-8; other values pass."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):

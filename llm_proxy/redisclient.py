@@ -31,7 +31,7 @@ def unreachable(*more: type[Exception]) -> tuple[type[Exception], ...]:
 
 
 def target(settings: Settings) -> RedisTarget:
-    """The Redis of REDIS_ADDR. Raises ValueError, worded as what is accepted and without the value.
+    """Return the Redis of REDIS_ADDR. Raises ValueError, worded as what is accepted and without the value.
 
     A URL supplies what no variable of its own sets: REDIS_DB, REDIS_USERNAME, REDIS_PASSWORD and REDIS_TLS win over
     it when they differ from their defaults.
@@ -56,7 +56,7 @@ def connect(
     max_connections: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Redis:
-    """A client; nothing is opened before the first command.
+    """Return a client; nothing is opened before the first command.
 
     Args:
         timeout_s: Longest wait of one read or write on the socket. A blocking command needs more than it blocks for.
@@ -81,7 +81,7 @@ def connect(
         socket_connect_timeout=timeout_s if connect_timeout_s is None else connect_timeout_s,
         max_connections=max_connections,
         retry=Retry(NoBackoff(), 0),
-        protocol=2,  # one form of answers over all versions of redis-py that we accept
+        protocol=2,  # one form of results over all versions of redis-py that are supported
         **more,
     )
 
@@ -97,6 +97,6 @@ def text(value: bytes | str) -> str:
 
 
 def id_order(entry_id: str) -> tuple[int, int]:
-    """An entry id as something that sorts."""
+    """Return an entry id as something that sorts."""
     milliseconds, _, sequence = entry_id.partition("-")
     return int(milliseconds), int(sequence or 0)

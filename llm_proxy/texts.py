@@ -15,7 +15,7 @@ def printable(text: str) -> str:
 
 
 def spreadsheet_safe(text: str) -> str:
-    """A cell that a spreadsheet does not run: what begins like a formula is quoted."""
+    """Return a cell that a spreadsheet does not run: what begins like a formula is quoted."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

@@ -1,4 +1,4 @@
-"""A provider that is not there: OpenAI-shaped answers, scripted faults, and a witness of what was received.
+"""A provider that is not there: OpenAI-shaped responses, scripted faults, and a witness of what was received.
 
 bin/up serves it when there is no provider key; tests and bench put it behind the proxy. It imports nothing from the
 rest of the package, so that what it saw and said is evidence. Requests are steered by rules (a file, or the control

@@ -1,4 +1,4 @@
-"""OpenAI-shaped answers: for each endpoint family what a stock client can read, whole and streamed."""
+"""OpenAI-shaped responses: for each endpoint family what a stock client can read, whole and streamed."""
 
 import base64
 import fnmatch
@@ -44,7 +44,7 @@ class Answer:
 
 
 def json_answer(value: Any, status: int = 200) -> Answer:
-    """A JSON body with its length."""
+    """Return a JSON body with its length."""
     data = json.dumps(value, indent=2).encode() + b"\n"
     return Answer(status, "application/json", [data], len(data))
 
@@ -55,7 +55,7 @@ def error_answer(status: int, message: str, code: str | None = None, kind: str =
 
 
 def sized_answer(size: int, content_type: str = "application/octet-stream") -> Answer:
-    """A body of that many bytes, made while it is sent."""
+    """Return a body of that many bytes, made while it is sent."""
     return Answer(200, content_type, _bytes(size), size)
 
 
@@ -93,7 +93,7 @@ class Answers:
         ]
 
     def answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
-        """The usual answer to a request."""
+        """Return the usual response to a request."""
         method = "GET" if request.method == "HEAD" else request.method
         path = request.path.rstrip("/")
         for wanted, pattern, view in self._routes:
@@ -286,7 +286,7 @@ def _model_object(name: str) -> dict[str, Any]:
 
 
 def _vector(text: str, size: int, as_text: bool) -> list[float] | str:
-    """A unit vector that the text alone decides."""
+    """Return a unit vector that the text alone decides."""
     seed = hashlib.sha256(text.encode()).digest()
     raw = [math.sin(seed[index % 32] + index) for index in range(size)]
     norm = math.sqrt(sum(value * value for value in raw)) or 1.0

@@ -1,4 +1,4 @@
-"""Anthropic-shaped answers: messages whole and streamed, token counts, models, and the vendor's errors."""
+"""Anthropic-shaped responses: messages whole and streamed, token counts, models, and the vendor's errors."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ class AnthropicAnswers:
         self._ids = itertools.count(1)
 
     def answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
-        """Return the usual answer to a request."""
+        """Return the usual response to a request."""
         method = "GET" if request.method == "HEAD" else request.method
         path = request.path.rstrip("/")
         if (method, path) == ("POST", "/v1/messages"):

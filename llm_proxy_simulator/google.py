@@ -1,4 +1,4 @@
-"""Gemini-shaped answers: generateContent whole and streamed, token counts, embeddings, models, the vendor's errors."""
+"""Gemini-shaped responses: generateContent whole and streamed, token counts, embeddings, models, errors."""
 
 import json
 import re
@@ -33,7 +33,7 @@ class GoogleAnswers:
     """The Gemini API."""
 
     def answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
-        """Return the usual answer to a request."""
+        """Return the usual response to a request."""
         found = _PATH.fullmatch(request.path.rstrip("/"))
         if found is None:
             return error(404, "Requested entity was not found.")

@@ -16,11 +16,11 @@ class Answering(Protocol):
     """The usual responses of a kind."""
 
     def answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
-        """Return the usual answer to a request."""
+        """Return the usual response to a request."""
 
 
 class _Prefixed:
-    """OpenAI's answers below other prefixes."""
+    """OpenAI's responses below other prefixes."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix, self._answers = re.compile(prefix), Answers()

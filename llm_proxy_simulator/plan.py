@@ -48,7 +48,7 @@ class Plan:
     framing: str | None = None  # `length`, `chunked` or `close`
     length: int | None = None  # a Content-Length that is not true
     version: str = "1.1"
-    interim: tuple[int, ...] = ()  # 1xx answers before the head
+    interim: tuple[int, ...] = ()  # 1xx responses before the head
     trailers: Pairs = ()
     close: bool = False  # Connection: close
     drop: bool = False  # close after the response without having said so
@@ -92,7 +92,7 @@ def _one_of(*words: str) -> Callable[[Any], str]:
 
 
 def _pairs(value: Any) -> Pairs:
-    """A list of [name, value], a mapping, or `Name: value` lines separated by `|`."""
+    """Return a list of [name, value], a mapping, or `Name: value` lines separated by `|`."""
     if isinstance(value, Mapping):
         return tuple((str(name), str(item)) for name, item in value.items())
     if isinstance(value, str):
@@ -147,7 +147,7 @@ PLAN_NAMES = tuple(f.name for f in fields(Plan))
 
 
 def read_plan(mapping: Mapping[str, Any], onto: Plan | None = None) -> Plan:
-    """A plan from its written form; names with `_s` may leave it out. Raises PlanError."""
+    """Return a plan from its written form; names with `_s` may leave it out. Raises PlanError."""
     values = {}
     for written, value in mapping.items():
         name = str(written).replace("-", "_")
@@ -162,7 +162,7 @@ def read_plan(mapping: Mapping[str, Any], onto: Plan | None = None) -> Plan:
 
 
 def read_field(value: str, onto: Plan) -> Plan:
-    """A plan from the field `X-Simulate`. Raises PlanError."""
+    """Return a plan from the field `X-Simulate`. Raises PlanError."""
     if value.startswith("{"):
         try:
             return read_plan(json.loads(value), onto)
@@ -240,7 +240,7 @@ def read_rules_file(path: Path) -> list[Rule]:
 
 
 def choose(rules: Iterable[Rule], request: Request) -> Plan:
-    """The plan for a request: the first rule that takes it, then what the request itself asks for."""
+    """Return the plan for a request: the first rule that takes it, then what the request itself asks for."""
     plan = next((rule.plan for rule in rules if rule.takes(request)), Plan())
     asked = request.value("x-simulate")
     return plan if asked is None else read_field(asked, plan)

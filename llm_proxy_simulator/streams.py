@@ -62,7 +62,7 @@ def completion_events(frame: dict[str, Any], counts: Counts, *, with_usage: bool
 
 
 def response_object(frame: dict[str, Any], counts: Counts, item_id: str, status: str = "completed") -> dict[str, Any]:
-    """An object of the responses API; without output and counts while it is in progress."""
+    """Return an object of the responses API; without output and counts while it is in progress."""
     is_over = status != "in_progress"
     return {
         **frame,

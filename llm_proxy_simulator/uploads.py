@@ -48,7 +48,7 @@ class Upload:
         return self._hash.hexdigest()
 
     def json(self) -> dict[str, Any] | None:
-        """The body as a JSON object; None when it is none."""
+        """Return the body as a JSON object; None when it is none."""
         if self.size > _JSON_LIMIT_BYTES:
             return None
         self._file.seek(0)
@@ -59,18 +59,18 @@ class Upload:
         return value if isinstance(value, dict) else None
 
     def part(self, name: str) -> Part | None:
-        """The form's part of that name."""
+        """Return the form's part of that name."""
         if self._parts is None:
             self._parts = list(self._find_parts())
         return next((part for part in self._parts if part.name == name), None)
 
     def text(self, name: str) -> str | None:
-        """A form field's text."""
+        """Return a form field's text."""
         part = self.part(name)
         return None if part is None else b"".join(self.content(part)).decode("utf-8", "replace")
 
     def content(self, part: Part) -> Iterator[bytes]:
-        """A part's bytes."""
+        """Yield a part's bytes."""
         place, left = part.start, part.size
         while left > 0:
             self._file.seek(place)

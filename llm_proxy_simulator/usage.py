@@ -38,7 +38,7 @@ class Counts:
 
     @classmethod
     def of(cls, prompt: Any, asked: Mapping[str, Any], plan: Plan) -> "Counts":
-        """Counts for a request; its limit on completion tokens is kept, the plan's numbers win."""
+        """Return counts for a request; its limit on completion tokens is kept, the plan's numbers win."""
         wanted = DEFAULT_EVENTS if plan.events is None else plan.events
         names = ("max_completion_tokens", "max_output_tokens", "maxOutputTokens", "max_tokens")
         limit = next((asked[name] for name in names if isinstance(asked.get(name), int)), wanted)

@@ -44,7 +44,7 @@ class Request:
         return self.target.partition("?")[0]
 
     def value(self, name: str) -> str | None:
-        """The first field of that name, in any case."""
+        """Return the first field of that name, in any case."""
         name = name.lower()
         return next((value for key, value in self.fields if key.lower() == name), None)
 
@@ -69,7 +69,7 @@ class Wire:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def read_request(self) -> Request | None:
-        """The next request's head; None when the peer is done. Raises BrokenRequest."""
+        """Return the next request's head; None when the peer is done. Raises BrokenRequest."""
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > _HEAD_LIMIT_BYTES:
                 raise BrokenRequest("head too large")
@@ -92,7 +92,7 @@ class Wire:
         return Request(parts[0], parts[1], parts[2], fields)
 
     def body(self, request: Request) -> Iterator[bytes]:
-        """The body's pieces as they arrive. Raises BrokenBody when the peer ends too early."""
+        """Yield the body's pieces as they arrive. Raises BrokenBody when the peer ends too early."""
         if request.is_chunked:
             yield from self._chunks()
             return

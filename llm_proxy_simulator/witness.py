@@ -75,7 +75,7 @@ class Witness:
             self._ended[outcome] += 1
 
     def state(self) -> dict[str, int]:
-        """What the control resource shows."""
+        """Return what the control resource shows."""
         return {
             "open_connections": self.open_connections,
             "connections": self.connections,

@@ -1,4 +1,4 @@
-"""Which credential a caller presents, and who that makes it: the root token, or a management key."""
+"""Which credential a caller presents, and which caller it is: the root token, or a management key."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -30,20 +30,14 @@ from llm_proxy.db import listing
 from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.listing import Order
 from llm_proxy.db.models import ManagementKeyRow, ProjectRow
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.mutation import Mutation
+from llm_proxy.db.session import reading
 from llm_proxy.errors import BadRequest, Conflict, ResourceNotFound
 from llm_proxy.runtime.clock import rfc3339
 
 _TABLE = ManagementKeyRow.__table__.c
 _PROJECT = ProjectRow.__table__.c
 SORTS = ("name", "created_at", "expires_at", "last_used_at")
-
-
-class Record(Protocol):
-    """Writes the audit record of a mutation into its transaction."""
-
-    def __call__(self, connection: Connection, *, project_id: str | None, details: Mapping[str, Any]) -> None:
-        """Raises AuditUnavailable when the mutation must not go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +49,6 @@ class IssuedKey:
 
     def __repr__(self) -> str:  # the secret belongs to the response alone
         return f"IssuedKey(key={self.key.id})"
-
-
-Then = Callable[[Connection, IssuedKey], None]
-
-
-def _nothing(connection: Connection, issued: IssuedKey) -> None:
-    """Add nothing to the transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +105,8 @@ class KeyService:
         with reading(self._engine) as connection:
             return self._now(connection)
 
-    def create(self, new: NewKey, caller: Caller, record: Record, then: Then = _nothing) -> IssuedKey:
+    def create(self, tx: Mutation, new: NewKey, caller: Caller) -> IssuedKey:
         """Store a new key; its secret is in the result and nowhere else.
-
-        Args:
-            then: Called with the result inside the transaction.
 
         Raises:
             BadRequest: A project does not exist, or the caller may not see it.
@@ -137,19 +121,17 @@ class KeyService:
             "role": new.role.value,
             "projects": stored_projects(new.projects),
             "expires_at": self.granted(new, caller),
-            "created_by": caller.actor,
+            "created_at": self._now(tx.connection),
+            "created_by": tx.actor,
         }
-        with writing(self._engine) as connection:
-            values["created_at"] = self._now(connection)
-            _require_projects(connection, new.projects)
-            try:
-                connection.execute(insert(ManagementKeyRow), values)
-            except IntegrityError as error:
-                raise _taken() from error
-            issued = IssuedKey(_read(connection, str(values["id"]), caller), secret)
-            record(connection, project_id=None, details=_about(issued.key))
-            then(connection, issued)
-        return issued
+        _require_projects(tx.connection, new.projects)
+        try:
+            tx.connection.execute(insert(ManagementKeyRow), values)
+        except IntegrityError as error:
+            raise _taken() from error
+        key = _read(tx.connection, str(values["id"]), caller)
+        tx.record(project_id=None, details=_about(key))
+        return IssuedKey(key, secret)
 
     def granted(self, new: NewKey, caller: Caller) -> datetime | None:
         """Return the end of a new key, that of the caller where none is named. Raises BadRequest, Forbidden."""
@@ -179,49 +161,30 @@ class KeyService:
         for rows in listing.everything(self._engine, wanted.query(), order):
             yield [Key.of(row) for row in rows]
 
-    def update(
-        self,
-        key_id: str,
-        patch: KeyPatch,
-        caller: Caller,
-        record: Record,
-        check: Callable[[Key], None] = lambda key: None,
-    ) -> Key:
+    def update(self, tx: Mutation, key_id: str, patch: KeyPatch, caller: Caller) -> Key:
         """Write what the patch names; what results must be within the caller's rights.
-
-        Args:
-            check: Called with the key as it is, inside the transaction; raises to stop.
 
         Raises:
             ResourceNotFound: No such key, or it is stronger than the caller.
+            PreconditionFailed: It is not what the caller has seen.
             BadRequest, Forbidden, Conflict: As `create`.
         """
-        with writing(self._engine) as connection:
-            key = _read(connection, key_id, caller, lock=True)
-            check(key)
-            values = dict(patch.values)
-            _require_patch(caller, key, values)
-            if "projects" in values:
-                _require_projects(connection, values["projects"])
-                values["projects"] = stored_projects(values["projects"])
-            try:
-                connection.execute(update(ManagementKeyRow).where(_TABLE.id == key_id).values(values))
-            except IntegrityError as error:
-                raise _taken() from error
-            updated = _read(connection, key_id)
-            record(connection, project_id=None, details={**_about(updated), "updated_fields": sorted(values)})
-        self._changed()
+        key = _read_to_change(tx, key_id, caller)
+        values = dict(patch.values)
+        _require_patch(caller, key, values)
+        if "projects" in values:
+            _require_projects(tx.connection, values["projects"])
+            values["projects"] = stored_projects(values["projects"])
+        try:
+            tx.connection.execute(update(ManagementKeyRow).where(_TABLE.id == key_id).values(values))
+        except IntegrityError as error:
+            raise _taken() from error
+        updated = _read(tx.connection, key_id)
+        tx.record(project_id=None, details={**_about(updated), "updated_fields": sorted(values)})
+        tx.after_commit(self._changed)
         return updated
 
-    def roll(
-        self,
-        key_id: str,
-        overlap: timedelta,
-        caller: Caller,
-        record: Record,
-        then: Then = _nothing,
-        check: Callable[[Key], None] = lambda key: None,
-    ) -> IssuedKey:
+    def roll(self, tx: Mutation, key_id: str, overlap: timedelta, caller: Caller) -> IssuedKey:
         """Replace the secret; the old one lives on for `overlap`. A secret from an earlier overlap ends at once.
 
         Raises:
@@ -229,35 +192,28 @@ class KeyService:
             Conflict: The key has expired.
         """
         secret = new_secret()
-        with writing(self._engine) as connection:
-            now = self._now(connection)
-            key = _read(connection, key_id, caller, lock=True)
-            check(key)
-            if key.is_expired(now):
-                raise Conflict("management key has expired", code="key_expired", audit={"error_type": "key_expired"})
-            if key.id != caller.key_id:  # the new secret is in the caller's hands
-                _require_grant(caller, key.role, key.projects, key.expires_at)
-            values: dict[str, Any] = {"secret_hash": stored(secret), "previous_hash": None, "previous_until": None}
-            if overlap:
-                values |= {"previous_hash": key.secret_hash, "previous_until": now + overlap}
-            connection.execute(update(ManagementKeyRow).where(_TABLE.id == key_id).values(values))
-            issued = IssuedKey(_read(connection, key_id), secret)
-            minutes = int(overlap.total_seconds() // 60)
-            record(connection, project_id=None, details={**_about(issued.key), "overlap_minutes": minutes})
-            then(connection, issued)
-        self._changed()
-        return issued
+        now = self._now(tx.connection)
+        key = _read_to_change(tx, key_id, caller)
+        if key.is_expired(now):
+            raise Conflict("management key has expired", code="key_expired", audit={"error_type": "key_expired"})
+        if key.id != caller.key_id:  # the new secret is in the caller's hands
+            _require_grant(caller, key.role, key.projects, key.expires_at)
+        values: dict[str, Any] = {"secret_hash": stored(secret), "previous_hash": None, "previous_until": None}
+        if overlap:
+            values |= {"previous_hash": key.secret_hash, "previous_until": now + overlap}
+        tx.connection.execute(update(ManagementKeyRow).where(_TABLE.id == key_id).values(values))
+        rolled = _read(tx.connection, key_id)
+        minutes = int(overlap.total_seconds() // 60)
+        tx.record(project_id=None, details={**_about(rolled), "overlap_minutes": minutes})
+        tx.after_commit(self._changed)
+        return IssuedKey(rolled, secret)
 
-    def revoke(
-        self, key_id: str, caller: Caller, record: Record, check: Callable[[Key], None] = lambda key: None
-    ) -> None:
-        """Remove the key; its name is free again. Raises ResourceNotFound as `update`."""
-        with writing(self._engine) as connection:
-            key = _read(connection, key_id, caller, lock=True)
-            check(key)
-            connection.execute(delete(ManagementKeyRow).where(_TABLE.id == key_id))
-            record(connection, project_id=None, details=_about(key))
-        self._changed()
+    def revoke(self, tx: Mutation, key_id: str, caller: Caller) -> None:
+        """Remove the key; its name is free again. Raises ResourceNotFound and PreconditionFailed as `update`."""
+        key = _read_to_change(tx, key_id, caller)
+        tx.connection.execute(delete(ManagementKeyRow).where(_TABLE.id == key_id))
+        tx.record(project_id=None, details=_about(key))
+        tx.after_commit(self._changed)
 
 
 def has_unrestricted_admin(engine: Engine, now: Clock = database_now) -> bool:
@@ -308,6 +264,13 @@ def _read(connection: Connection, key_id: str, caller: Caller | None = None, *, 
     if row is None:
         raise ResourceNotFound("management key not found", audit={"error_type": "management key not found"})
     return Key.of(row)
+
+
+def _read_to_change(tx: Mutation, key_id: str, caller: Caller) -> Key:
+    """Return the key, locked. Raises ResourceNotFound, and PreconditionFailed."""
+    key = _read(tx.connection, key_id, caller, lock=True)
+    tx.require_match(key)
+    return key
 
 
 def _about(key: Key) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from llm_proxy.crypto import KeyRing, UnopenableValue, digest
 from llm_proxy.db import listing
 from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.models import AdminSessionRow
+from llm_proxy.db.mutation import Mutation
 from llm_proxy.db.session import reading, writing
-from llm_proxy.errors import Unauthorized
+from llm_proxy.errors import ResourceNotFound, Unauthorized
 
 _TABLE = AdminSessionRow.__table__.c
 LONGEST = timedelta(hours=12)
@@ -166,23 +167,25 @@ class Sessions:
 
     def end(self, secret: str, then: Ended = _unrecorded) -> Session | None:
         """End the session of what a browser holds; what it was, None when there was none."""
-        return self._end(digest(secret), then)
+        with writing(self._engine) as connection:
+            session = _end(connection, digest(secret))
+            if session is not None:
+                then(connection, session)
+        return session
 
-    def end_by_id(self, session_id: str, caller: Caller, then: Ended = _unrecorded) -> Session | None:
-        """End one out of a list; None when the caller may not see it, or it is gone."""
-        if not any(session.id == session_id for session in self.list(caller)):
-            return None
-        return self._end(session_id, then)
+    def end_by_id(self, tx: Mutation, session_id: str, caller: Caller) -> Session:
+        """End one out of a list. Raises ResourceNotFound when the caller may not see it, or it is gone."""
+        is_visible = any(session.id == session_id for session in self._visible(tx.connection, caller))
+        session = _end(tx.connection, session_id) if is_visible else None
+        if session is None:
+            raise ResourceNotFound("session not found", audit={"error_type": "session not found"})
+        tx.record(project_id=None, details={"session_actor": session.caller.actor})
+        return session
 
     def list(self, caller: Caller) -> Sequence[Session]:
         """Return live sessions, newest first: all for an unlimited admin, else those of the same actor."""
-        query = select(AdminSessionRow.__table__).order_by(_TABLE.created_at.desc(), _TABLE.id_hash)
-        if caller.role is not Role.ADMIN or not caller.is_unlimited:
-            query = query.where(_TABLE.actor == caller.actor)
         with reading(self._engine) as connection:
-            rows = connection.execute(query).mappings().all()
-            now = self._now(connection)
-        return [session for session in map(_session, rows) if not _is_past(session, now)]
+            return self._visible(connection, caller)
 
     def id_token(self, secret: str) -> str | None:
         """Return the id token that the session began with, where it was kept."""
@@ -196,15 +199,13 @@ class Sessions:
         except UnopenableValue:
             return None
 
-    def _end(self, session_id: str, then: Ended) -> Session | None:
-        with writing(self._engine) as connection:
-            row = _row(connection, session_id)
-            if row is None:
-                return None
-            session = _session(row)
-            connection.execute(delete(AdminSessionRow).where(_TABLE.id_hash == session_id))
-            then(connection, session)
-        return session
+    def _visible(self, connection: Connection, caller: Caller) -> Sequence[Session]:
+        query = select(AdminSessionRow.__table__).order_by(_TABLE.created_at.desc(), _TABLE.id_hash)
+        if caller.role is not Role.ADMIN or not caller.is_unlimited:
+            query = query.where(_TABLE.actor == caller.actor)
+        rows = connection.execute(query).mappings().all()
+        now = self._now(connection)
+        return [session for session in map(_session, rows) if not _is_past(session, now)]
 
     def _sealed(self, id_token: str | None, session_id: str) -> str | None:
         return None if id_token is None or self._ring.current_id is None else self._ring.seal(id_token, session_id)
@@ -256,6 +257,15 @@ def _is_past(session: Session, now: datetime) -> bool:
 def _row(connection: Connection, session_id: str) -> RowMapping | None:
     query = select(AdminSessionRow.__table__).where(listing.equals(_TABLE.id_hash, session_id))
     return connection.execute(query).mappings().one_or_none()
+
+
+def _end(connection: Connection, session_id: str) -> Session | None:
+    """Remove the session; what it was, None when there was none."""
+    row = _row(connection, session_id)
+    if row is None:
+        return None
+    connection.execute(delete(AdminSessionRow).where(_TABLE.id_hash == session_id))
+    return _session(row)
 
 
 def _values(origin: Origin, now: datetime, session_id: str, *, remember: bool) -> dict[str, Any]:

@@ -16,26 +16,26 @@ class Admission(Protocol):
     """Charges requests; every implementation counts exactly."""
 
     def peek(self, token: TokenSnapshot) -> None:
-        """Raises QuotaExhausted when the quota is known to be used up; charges nothing and asks no database."""
+        """Raise QuotaExhausted when the quota is known to be used up; charge nothing and ask no database."""
 
     def take(self, token: TokenSnapshot) -> Unit:
         """Charge one unit. May wait for units that others still hold.
 
         Raises:
-            QuotaExhausted: No unit is left with anybody.
+            QuotaExhausted: No unit is left with any worker.
             TokenInactive, TokenExpired, TokenNotFound: It was so in the meantime.
             ServiceUnavailable: The database does not answer, or the quota could not be settled in time.
             Overloaded: More tokens are in use than can be noted.
         """
 
     def sent(self, unit: Unit) -> None:
-        """The first byte is on its way: the unit is spent for good."""
+        """Spend the unit for good: the first byte is on its way."""
 
     def refund(self, unit: Unit) -> None:
         """No byte was sent: the unit comes back. Does nothing after `sent`. Never raises, never waits."""
 
     def touch(self, token: TokenSnapshot) -> None:
-        """The token was used without a charge: moves `last_used_at` alone."""
+        """Record a use of the token without a charge: move `last_used_at` alone."""
 
     def hit(self, token: TokenSnapshot) -> None:
         """Answered from the cache: `cache_hit_count` and `last_used_at`."""

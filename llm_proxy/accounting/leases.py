@@ -1,4 +1,4 @@
-"""What is written into a token's row about who holds units of it: pure arithmetic.
+"""What is written into a token's row about the holders of its units: pure arithmetic.
 
 A lease is `[granted, settled, seen]`: cumulative and absolute numbers of one worker's units, and the database's time of
 its last swap. `request_count` and Σ(granted − settled) together are what can be spent at most.
@@ -56,7 +56,7 @@ class Plan:
         charged: Units of silent leases that are counted as spent.
         is_held: The row is to know this worker's lease: without that no unit may be noted.
         is_change: Whether the row differs from that at all.
-        is_exhausted: No unit is left with anybody.
+        is_exhausted: No unit is left with any worker.
     """
 
     count: int
@@ -70,14 +70,14 @@ class Plan:
 
 
 def parse(stored: str | None) -> dict[int, Entry]:
-    """Leases by id. Raises ValueError, TypeError for what we did not write."""
+    """Leases by id. Raises ValueError, TypeError for text of another program."""
     if not stored:
         return {}
     return {int(lease): Entry(*entry) for lease, entry in json.loads(stored).items()}
 
 
 def render(leases: Mapping[int, Entry]) -> str | None:
-    """The form that is stored; None when no worker holds or counts anything."""
+    """Return the form that is stored; None when no worker holds or counts anything."""
     if not leases:
         return None
     return json.dumps({str(lease): list(entry) for lease, entry in leases.items()}, separators=(",", ":"))

@@ -1,7 +1,7 @@
 """Exact quotas by leases: units are reserved in slices, noted before dispatch, settled by a beat (accounting.md).
 
-A worker's side of each token in use is a `Slot`. A request notes its unit in the ledger, without asking anybody, while
-the slot's facts are fresh and its slice lasts; else it syncs with the row, or waits for what others hold.
+A worker's side of each token in use is a `Slot`. A request notes its unit in the ledger, without asking the database,
+while the slot's facts are fresh and its slice lasts; else it syncs with the row, or waits for what others hold.
 """
 
 import logging
@@ -277,7 +277,7 @@ class LeasedAdmission:
         return unit
 
     def _enter(self, token_id: str) -> Slot:
-        """The token's slot, with one waiter more; a new one when it has none."""
+        """Return the token's slot, with one waiter more; a new one when it has none."""
         slot = self._slots.get(token_id)
         if slot is None:
             ledger = self._opened()
@@ -304,7 +304,7 @@ class LeasedAdmission:
         return slot
 
     def _attempt(self, slot: Slot, token: TokenSnapshot) -> SlotUnit | None:
-        """A unit now; None: wait, or start over. Raises what `take` raises."""
+        """Return a unit now; None: wait, or start over. Raises what `take` raises."""
         with slot.lock:
             if self._slots.get(slot.token_id) is not slot:
                 return None
@@ -422,7 +422,7 @@ class LeasedAdmission:
         return None if death is TokenIdleExpired else death
 
     def _gone(self, slot: Slot) -> None:
-        """The row does not exist any more: nothing is owed to it."""
+        """Forget a row that does not exist any more: nothing is owed to it."""
         slot.limit, slot.refusal, slot.synced_at = 0, TokenNotFound, self._clock()
         if not slot.pending:
             self._free(slot)
@@ -559,7 +559,7 @@ class LeasedAdmission:
                 ledgers.sweep(self._ledger.path.parent)
 
     def _opened(self, rows: Rows | None = None) -> Ledger:
-        """The ledger; made at the first use, because its folder is named by the database."""
+        """Return the ledger; made at the first use, because its folder is named by the database."""
         if self._ledger is not None:
             return self._ledger
         if self._is_closing:
@@ -578,7 +578,7 @@ class LeasedAdmission:
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """See `Admission`. Tries for at most 5 seconds; what cannot be settled then, a mate does from the ledger."""
+        """See `Admission`. Tries for at most 5 seconds; another worker settles the rest from the ledger."""
         self._is_closing = True
         self._wake.set()
         if self._beats is not None:

@@ -94,10 +94,10 @@ class Ledger(_Mapped):
 
     @classmethod
     def create(cls, folder: Path) -> Self:
-        """A new one in `folder`, for the owner alone. Raises OSError.
+        """Create a new ledger in `folder`, for its owner alone. Raises OSError.
 
-        It gets its name when it is locked: a mate that found it before would take its owner for dead. Its room is
-        really there: a store into a hole on a full disk is SIGBUS.
+        It gets its name when it is locked: another worker that found it before would take its owner for dead. Its room
+        is really there: a store into a hole on a full disk is SIGBUS.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / f"{uuid.uuid4()}{_SUFFIX}"
@@ -213,7 +213,7 @@ def files(folder: Path) -> Iterator[Path]:
 
 
 def read(path: Path) -> list[Noted]:
-    """What a ledger holds, its owner alive or not. Nothing for a file that is gone or of another layout."""
+    """Return what a ledger holds, its owner alive or not: nothing for a file that is gone or of another layout."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

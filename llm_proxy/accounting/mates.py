@@ -75,7 +75,7 @@ class Mates:
                 return True
             if self._rows.swap(Swap(slot.token_id, row.lease_version, plan, slot.last_used_s or None)):
                 metrics.units_settled["mate"].inc(max(0, plan.delta))
-                dead.clear(slot.at)  # only now: a mate that is killed before this does it again, to no effect
+                dead.clear(slot.at)  # only now: a worker that is killed before this does it again, to no effect
                 return True
             row = self._rows.read([slot.token_id]).get(slot.token_id)
         return False

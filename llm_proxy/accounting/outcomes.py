@@ -253,7 +253,7 @@ class Ending:
 
 
 def decide(ending: Ending) -> Row:
-    """The row of an ending. Total: whatever is not foreseen is row 24."""
+    """Return the row of an ending. Total: an unforeseen ending has the row of a proxy error."""
     if ending.served is not None:
         return ending.served
     row = _decide(ending)
@@ -282,7 +282,7 @@ def _decide(ending: Ending) -> Row:
 
 
 def refusal(error: BaseException) -> Row:
-    """The row of an error that was answered before dispatch."""
+    """Return the row of an error that was answered before dispatch."""
     for kind, row in _REFUSALS:
         if isinstance(error, kind):
             return row
@@ -303,7 +303,7 @@ def _before_dispatch(ending: Ending) -> Row:
 
 
 def _is_kill(failure: BaseException) -> bool:
-    """GreenletExit (the drain's cut) and SystemExit are no `Exception`s; nothing else of that kind reaches us."""
+    """GreenletExit (the drain's cut) and SystemExit are no `Exception`s; nothing else of that kind arrives here."""
     return not isinstance(failure, Exception)
 
 

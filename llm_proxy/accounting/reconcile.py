@@ -28,7 +28,7 @@ class Counted(Protocol):
 
     @property
     def leases(self) -> str | None:
-        """Who holds units."""
+        """The holders of units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Line:
 
 
 def noted(folder: Path) -> dict[str, list[Noted]]:
-    """What the ledgers of this machine hold, by token id. To be asked for *before* the rows are read.
+    """Return what the ledgers of this machine hold, by token id. Call it *before* the rows are read.
 
     A lease that is closed in between is then in the row; the other way round it would be in neither.
 

@@ -70,7 +70,7 @@ class DatabaseRows:
     """The real one.
 
     Args:
-        refresh: Reads tokens for everybody who remembers them.
+        refresh: Reads tokens for all that remember them.
     """
 
     def __init__(self, statements: BareStatements, refresh: Refresh) -> None:

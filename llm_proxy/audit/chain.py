@@ -31,7 +31,7 @@ class Link:
     hash: str
 
     def details(self, writer: str) -> dict[str, Any]:
-        """The details of an anchor: everything up to here was taken off the head of that writer's chain."""
+        """Return the details of an anchor: everything up to here was removed from the head of that writer's chain."""
         return {"writer": writer, "removed_seq": self.seq, "removed_hash": self.hash}
 
 
@@ -78,7 +78,7 @@ class Entry:
 
 
 def follow(entry: Entry, at: Link) -> Fault | None:
-    """What is wrong with the record that comes after `at`; None when it is the right one, unchanged."""
+    """Return what is wrong with the record that comes after `at`; None when it is the right one, unchanged."""
     if entry.seq > at.seq + 1:
         return Fault("missing record", entry.writer, at.seq + 1, f"what follows seq {at.seq} is seq {entry.seq}")
     if entry.seq < at.seq + 1:
@@ -96,7 +96,7 @@ def follow(entry: Entry, at: Link) -> Fault | None:
 
 
 def row_hash(row: Mapping[str, Any]) -> str:
-    """The hash of a row as stored: column → value, `hash` itself and what is null left out.
+    """Return the hash of a row as stored: column → value, `hash` itself and what is null left out.
 
     SHA-256 over JSON with sorted names, without blanks, in ASCII; instants as RFC 3339 in UTC with six digits. A column
     that is added later and is null in old rows leaves their hashes as they are.
@@ -107,13 +107,13 @@ def row_hash(row: Mapping[str, Any]) -> str:
 
 
 def chained_row(row: Mapping[str, Any], writer: str, before: Link) -> dict[str, Any]:
-    """The row as the next of the chain."""
+    """Return the row as the next of the chain."""
     values = {**row, "writer": writer, "seq": before.seq + 1, "prev_hash": before.hash}
     return {**values, UNHASHED: row_hash(values)}
 
 
 def entry_of_row(row: Mapping[str, Any]) -> Entry:
-    """A row that was read, with all its columns."""
+    """Return a row that was read, with all its columns."""
     return Entry(str(row["writer"]), row["seq"], str(row["prev_hash"]), str(row[UNHASHED]), row_hash(row))
 
 
@@ -125,7 +125,7 @@ def _plain(value: object) -> str:
 
 
 def chained_line(line: bytes, writer: str, before: Link) -> tuple[bytes, Link]:
-    """The line (a JSON object that is not empty, with its end) as the next of the chain, and its place.
+    """Return the line (a JSON object that is not empty, with its end) as the next of the chain, and its place.
 
     Its hash covers the line's bytes up to the last member, `hash`, closed by a brace.
     """
@@ -137,7 +137,7 @@ def chained_line(line: bytes, writer: str, before: Link) -> tuple[bytes, Link]:
 
 
 def entry_of_line(line: bytes) -> tuple[Entry | None, Mapping[str, Any]]:
-    """A line that was read: its place in a chain, None when it claims none; and its members.
+    """Return a line that was read: its place in a chain, None when it claims none; and its members.
 
     Raises:
         ValueError: The line is no JSON object.

@@ -1,7 +1,8 @@
 """The audit file: JSON lines that several workers append to, one chain for all of them.
 
-Who appends holds a lock, on a small file beside (`.<name>.chain`) that remembers where the chain is: which worker wrote
-the last line is of no matter, and the chain goes on after a restart and in the next file, whichever program rotated.
+A process that appends holds a lock, on a small file beside (`.<name>.chain`) that remembers where the chain is: which
+worker wrote the last line is of no matter, and the chain goes on after a restart and in the next file, whichever
+program rotated.
 """
 
 import contextlib
@@ -64,7 +65,7 @@ class AuditFile:
 
     @classmethod
     def of(cls, settings: Settings) -> "AuditFile | None":
-        """The file that the settings ask for; None for none. Raises OSError when it cannot be opened."""
+        """Return the file that the settings ask for; None for none. Raises OSError when it cannot be opened."""
         if not settings.operation.audit_enabled or not settings.operation.audit_log_file:
             return None
         path = Path(settings.operation.audit_log_file)
@@ -99,7 +100,7 @@ class AuditFile:
             self._force()
 
     def reopen(self) -> None:
-        """Let go of a file that was renamed (SIGUSR1); at the next record if one is just being written."""
+        """Release a file that was renamed (SIGUSR1); at the next record if one is just being written."""
         if self._mutex.acquire(blocking=False):
             try:
                 self._file.open()
@@ -137,7 +138,7 @@ class AuditFile:
         return self._continued(position)
 
     def _at_end(self, position: Position) -> Position:
-        """The position at the end of the open file, a line that was cut off ended."""
+        """Return the position at the end of the open file, a line that was cut off ended."""
         found = os.fstat(self._file.descriptor)
         size = found.st_size
         if size and os.pread(self._file.descriptor, 1, size - 1) != b"\n":
@@ -145,7 +146,7 @@ class AuditFile:
         return replace(position, inode=found.st_ino, size=size)
 
     def _continued(self, position: Position) -> Position:
-        """The position after the anchor that begins this file; it needs none when nothing was written before."""
+        """Return the position after the anchor that begins this file; it needs none when nothing was written before."""
         position = self._at_end(position)
         if position.seq == 0:
             return position
@@ -195,14 +196,14 @@ def remembered(path: Path) -> Position | None:
 
 
 def memo_of(path: Path) -> Path:
-    """The file that remembers; hidden, so that who rotates or removes `audit.log*` leaves it alone."""
+    """Return the file that remembers; hidden, so that rotation or removal of `audit.log*` leaves it alone."""
     return path.with_name(f".{path.name}.chain")
 
 
 def _open_memo(path: Path) -> int | None:
     try:
         memo = os.open(memo_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:  # a folder that is not ours to write in; `fault` let that pass
+    except OSError as error:  # a folder without the right to write; `fault` let that pass
         _LOG.warning(
             "%s cannot be opened (%s): a missing end of the audit file is not seen", memo_of(path), error.strerror
         )
@@ -214,7 +215,7 @@ def _open_memo(path: Path) -> int | None:
 
 
 def _recall(memo: int | None) -> Position | None:
-    """What is remembered of the chain; None when nothing is, or what there is can't be read."""
+    """Return what is remembered of the chain; None when nothing is, or when it can't be read."""
     if memo is None:
         return None
     try:
@@ -227,7 +228,7 @@ def _recall(memo: int | None) -> Position | None:
 
 
 def _caught_up(position: Position, descriptor: int) -> Position:
-    """The position after lines that were appended without being remembered: by a process that was killed then."""
+    """Return the position after lines that were appended without being remembered, by a process that was killed."""
     found = os.fstat(descriptor)
     if found.st_ino != position.inode or found.st_size <= position.size:
         return position

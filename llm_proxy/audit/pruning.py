@@ -174,7 +174,7 @@ class Pruner:
         return prefix.rows > 0 and not prefix.is_end
 
     def _recheck(self, known: Head) -> None:
-        """Raises _Raced when another process has pruned the chain between two looks at it."""
+        """Raise _Raced when another process has pruned the chain between two looks at it."""
         with reading(self._engine) as connection:
             now = head(connection, known.writer)
         if now is None or now.removed != known.removed:
@@ -217,7 +217,7 @@ class Pruner:
 
     def _remove(self, connection: Connection, known: Head, prefix: _Prefix, to: Link, *, ends: bool) -> None:
         """One transaction. Raises _Raced when the chain is not as it was read."""
-        for name in sorted({known.writer, self._chain.writer}):  # an order, so that two who prune don't wait in a ring
+        for name in sorted({known.writer, self._chain.writer}):  # an order prevents deadlocks
             connection.execute(locked(name)).all()
         now = head(connection, known.writer)
         if now is None or now.removed != known.removed or (ends and now.last != known.last):

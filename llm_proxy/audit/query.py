@@ -65,7 +65,7 @@ class AuditFilter:
     within: frozenset[str] | None = None
 
     def query(self) -> Select[Any]:
-        """The rows, unordered."""
+        """Return the rows, unordered."""
         query = select(AuditRow.__table__)
         for name, value in self.exact.items():
             query = query.where(listing.equals(_TABLE[name], value) if name == "outcome" else _TABLE[name] == value)

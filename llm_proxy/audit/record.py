@@ -38,7 +38,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL takes no NUL, and 
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """An action: who did what, with which outcome (one of `OUTCOMES`). `details` are JSON values."""
+    """An action: its actor, what was done, with which outcome (one of `OUTCOMES`). `details` are JSON values."""
 
     action: str
     actor: str
@@ -52,7 +52,7 @@ class AuditEvent:
     timestamp: datetime = field(default_factory=utc_now)
 
     def redacted(self, redactor: Redactor = REDACTOR) -> "AuditEvent":
-        """The event as it may be stored: secrets hidden, queries cut off addresses."""
+        """Return the event as it may be stored: secrets hidden, queries cut off addresses."""
         details = {key: value for key, value in self.details.items() if value is not None}
         for name in ("endpoint", "referer"):
             if isinstance(details.get(name), str):
@@ -76,7 +76,7 @@ class AuditEvent:
         return replace(self, details=cut)
 
     def line(self) -> bytes:
-        """A line of the audit file, its end included; empty members are left out."""
+        """Return a line of the audit file, its end included; empty members are left out."""
         members = {
             "timestamp": rfc3339(self.timestamp),
             "action": self.action,

@@ -13,7 +13,7 @@ from llm_proxy.db.session import reading
 from llm_proxy.db.types import UtcTime
 
 Row = dict[str, Any]
-ANCHORS = 50  # of one writer that are looked at: those who prune may have clocks that differ
+ANCHORS = 50  # of one writer that are looked at: processes that prune may have clocks that differ
 
 _EVENTS, _WRITERS = AuditRow.__table__, AuditWriterRow.__table__
 
@@ -49,7 +49,7 @@ class Head:
 
 
 def head(connection: Connection, writer: str) -> Head | None:
-    """The writer's row."""
+    """Return the writer's row."""
     row = connection.execute(select(_WRITERS).where(_WRITERS.c.writer == writer)).one_or_none()
     if row is None:
         return None
@@ -57,13 +57,13 @@ def head(connection: Connection, writer: str) -> Head | None:
 
 
 def after(connection: Connection, writer: str, seq: int, limit: int) -> list[Row]:
-    """The writer's records behind that number, in order."""
+    """Return the writer's records behind that number, in order."""
     query = ROW.where(_EVENTS.c.writer == writer, _EVENTS.c.seq > seq).order_by(_EVENTS.c.seq).limit(limit)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def seq_bounds(connection: Connection, writer: str) -> tuple[int, int] | None:
-    """The lowest and the highest number of the writer's records; None when there are none."""
+    """Return the lowest and the highest number of the writer's records; None when there are none."""
     query = select(func.min(_EVENTS.c.seq), func.max(_EVENTS.c.seq)).where(_EVENTS.c.writer == writer)
     low, high = connection.execute(query).one()
     return None if low is None else (low, high)
@@ -84,7 +84,7 @@ def writers(engine: Engine) -> Iterator[str]:
 
 
 def removed_by(anchor: Mapping[str, Any]) -> Link | None:
-    """What an anchor says was removed; None when it can't be read."""
+    """Return what an anchor says was removed; None when it can't be read."""
     try:
         details = json.loads(anchor["metadata"])
         return Link(int(details["removed_seq"]), str(details["removed_hash"]))
@@ -93,7 +93,7 @@ def removed_by(anchor: Mapping[str, Any]) -> Link | None:
 
 
 def newest_anchor(connection: Connection, writer: str) -> Link | None:
-    """The furthest that a chained anchor says was removed of this writer's chain."""
+    """Return the furthest that a chained anchor says was removed of this writer's chain."""
     is_anchor = (_EVENTS.c.action == ANCHOR, _EVENTS.c.correlation_id == writer, _EVENTS.c.writer.is_not(None))
     query = select(_EVENTS.c.metadata).where(*is_anchor).order_by(_EVENTS.c.timestamp.desc()).limit(ANCHORS)
     links = [

@@ -82,7 +82,7 @@ class TableChain:
 
 
 def locked(writer: str) -> Select[Any]:
-    """The writer's row, locked until the transaction ends."""
+    """Return the writer's row, locked until the transaction ends."""
     return select(AuditWriterRow.__table__).where(AuditWriterRow.writer == writer).with_for_update()
 
 

@@ -75,7 +75,7 @@ class _Chain:
         self._engine, self._writer, self._report, self._known = engine, writer, report, known
 
     def fault(self) -> Fault | None:
-        """The first fault; None for a chain that is whole, or was pruned to its end meanwhile."""
+        """Return the first fault; None for a chain that is whole, or was pruned to its end meanwhile."""
         with reading(self._engine) as connection:
             bounds = seq_bounds(connection, self._writer)
             found = head(connection, self._writer)

@@ -61,7 +61,7 @@ class _Reader:
         self._path, self._number, self._is_cut = Path(), 0, False
 
     def line(self, path: Path, line: bytes) -> None:
-        """The next line, its end included."""
+        """Check the next line, its end included."""
         self._number = self._number + 1 if path == self._path else 1
         self._path, self._is_cut = path, not line.endswith(b"\n")
         try:

@@ -72,7 +72,7 @@ class AuditWriter:
     def of(
         cls, engine: Engine | None, settings: Settings, failed: Callable[[str], None] = lambda sink: None
     ) -> "AuditWriter":
-        """The sinks that the settings ask for. Raises OSError when the file cannot be opened."""
+        """Return the sinks that the settings ask for. Raises OSError when the file cannot be opened."""
         table = engine if settings.operation.audit_enabled and settings.operation.audit_store_in_db else None
         return cls(
             table=table,
@@ -246,7 +246,7 @@ class _Throttle:
         self._sources: dict[tuple[str | None, str], _Source] = {}
 
     def passed(self, event: AuditEvent) -> list[AuditEvent]:
-        """The event, unless it is one too many; and the summary of a minute that has ended."""
+        """Return the event, unless it is one too many; and the summary of a minute that has ended."""
         address = None if event.client_ip is None else counted_as(event.client_ip)
         out, is_left_out = self._counted((address, event.action), event, PER_MINUTE)
         if is_left_out:

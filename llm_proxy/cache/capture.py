@@ -38,7 +38,7 @@ class Capture:
         self.is_forced = entry.is_forced
 
     def __call__(self, piece: bytes) -> None:
-        """A tap: keep a reference; past the bound nothing is kept, and those who wait for it go on."""
+        """Keep a reference to the piece; past the bound nothing is kept, and the requests that wait go on."""
         if self._length < 0:
             return
         self._length += len(piece)
@@ -55,11 +55,11 @@ class Capture:
 
     @property
     def is_for_others(self) -> bool:
-        """Whether those who wait may have it."""
+        """Whether waiting requests may have it."""
         return is_for_others(self._entry)
 
     def finish(self, *, is_whole: bool, is_framed: bool = True) -> Callable[[], bool] | None:
-        """The answer is over. Returns what stores it (where that may take a while, the caller's greenlet need not).
+        """End the body. Returns what stores it (which may take a while; the caller's greenlet need not wait).
 
         Args:
             is_whole: The provider ended it as it should, and the client took all of it.

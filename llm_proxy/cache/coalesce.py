@@ -26,8 +26,8 @@ class Flight:
 
     Attributes:
         is_leader: It is the caller's own to make and to land.
-        was_abandoned: It landed only because its leader's client left: those who waited need a new leader.
-        brought: The answer, once its leader has it; it may not be stored yet.
+        was_abandoned: It landed only because its leader's client left: the waiting requests need a new leader.
+        brought: The response, once its leader has it; it may not be stored yet.
     """
 
     __slots__ = (
@@ -39,7 +39,7 @@ class Flight:
         self._has_lock = self._is_over = self.was_abandoned = False
         self.brought: Entry | None = None
         self._waiting: list[Flight] = []
-        self._woken: threading.Event | None = None  # most who lead never wait
+        self._woken: threading.Event | None = None  # most leaders never wait
         if leader is not None:
             self._woken = threading.Event()
             if leader.brought is not None:
@@ -52,12 +52,12 @@ class Flight:
         return self._leader is None
 
     def wake(self) -> None:
-        """Let the one who waits here look up; safe in the hub."""
+        """Let the waiting request look up; safe in the hub."""
         if self._woken is not None:
             self._woken.set()
 
     def bring(self, entry: Entry) -> None:
-        """A leader has the whole response: who waits in this worker need not wait until it is stored."""
+        """Give the whole response to the requests that wait in this worker, before it is stored."""
         if self.is_leader and not self._is_over:
             self.brought = entry
             for follower in self._waiting:
@@ -69,7 +69,7 @@ class Flight:
         self.wake()
 
     def land(self, *, is_storable: bool = True, is_abandoned: bool = False) -> None:
-        """A leader's is over, or will never be stored: all others go on. Repeats do nothing."""
+        """End a leader's request, or one that will never be stored: all others go on. Repeats do nothing."""
         if self.is_leader and not self._is_over:
             self._is_over = True
             self._flights.landed(self, is_storable)
@@ -101,7 +101,7 @@ class Flights:
         return len(self._air)
 
     def landings(self, primary: str) -> Generation | None:
-        """What differs from now on once a flight under this primary key has landed, in any worker of the machine."""
+        """Return what differs once a flight under this primary key has landed, in any worker of the machine."""
         return None if self._landings is None else self._landings.of(primary)
 
     def board(self, key: str) -> Flight | None:
@@ -165,7 +165,7 @@ class Flights:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _offset(flight.key))
 
     def close(self) -> None:
-        """Let go of the file, and with it of all locks."""
+        """Release the file, and with it all locks."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -1,4 +1,4 @@
-"""Conditional requests: the client's against a stored response (RFC 9110 §13), and ours to validate it."""
+"""Conditional requests: the client's against a stored response (RFC 9110 §13), and the proxy's to validate it."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -37,7 +37,7 @@ def is_unchanged(entry: Entry, if_range: str | None) -> bool:
 
 
 def conditions(entry: Entry) -> list[tuple[str, str]]:
-    """The fields that ask whether a stored response is still good, names in upper case."""
+    """Return the fields that ask whether a stored response is still good, names in upper case."""
     asked = []
     if entry.etag is not None:
         asked.append(("IF-NONE-MATCH", entry.etag))

@@ -60,7 +60,7 @@ _remembered = lru_cache(1024)(_parsed)
 
 
 def seconds(parsed: Directives, name: str) -> int | None:
-    """A directive's delta-seconds. None: it is not there; 0: it is no number, or given twice with different values."""
+    """Return a directive's delta-seconds. None: absent; 0: no number, or given twice with different values."""
     given = parsed.get(name)
     if given is None:
         return None
@@ -76,13 +76,13 @@ def _delta(value: str | None) -> int:
 
 
 def age(lines: list[str]) -> int | None:
-    """The Age field's first member; None when it is absent or no number (RFC 9111 §5.1: ignored)."""
+    """Return the Age field's first member; None when it is absent or no number (RFC 9111 §5.1: ignored)."""
     first = lines[0].partition(",")[0].strip(" \t") if lines else ""
     return _delta(first) if first.isascii() and first.isdigit() else None
 
 
 def instant(text: str) -> float | None:
-    """An HTTP-date (RFC 9110 §5.6.7) as seconds since the epoch; None when it is none.
+    """Return an HTTP-date (RFC 9110 §5.6.7) as seconds since the epoch; None when it is none.
 
     Its three forms and no other, in any case (RFC 9111 §4.2). A zone other than GMT, a year of two digits outside of
     the RFC 850 form, other separators or more blanks make it invalid.
@@ -112,7 +112,7 @@ def http_date(at: float | None = None) -> str:
 
 
 def tags(lines: Iterable[str]) -> list[str]:
-    """The entity tags of If-None-Match, as written; `*` stands for itself."""
+    """Return the entity tags of If-None-Match, as written; `*` stands for itself."""
     return [found for line in lines for found in _TAG.findall(line)]
 
 

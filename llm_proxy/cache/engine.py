@@ -90,7 +90,7 @@ class ResponseCache:
         return None if asked.no_store else asked
 
     def wrote(self, project: str, path: str, fields: Iterable[tuple[str, str]] = ()) -> None:
-        """An unsafe request to `path` succeeded, with these fields: fetch what it changed again (RFC 9111 §4.4)."""
+        """Invalidate what an unsafe request to `path` changed, given the fields of its success (RFC 9111 §4.4)."""
         if self.store.is_local and not self.marks.is_armed:
             return
         self._forget(project, path)
@@ -123,7 +123,7 @@ class ResponseCache:
         return self.store.remove(scope, number)
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Release files and connections."""
         self.store.flush()
         self.store.close()
         self.flights.close()
@@ -131,7 +131,7 @@ class ResponseCache:
 
 
 def _path_of(location: str, base: str) -> str | None:
-    """The path that a location names, whatever its origin: a path of another one's is fetched again once in vain."""
+    """Return the path that a location names, whatever its origin: at worst one path is fetched again in vain."""
     try:
         return urlsplit(urljoin(base, location.strip())).path or None
     except ValueError:

@@ -81,7 +81,7 @@ class Entry:
         return self.initial_age_s + max(0.0, now - self.received_at)
 
     def with_content(self, content: bytes) -> "Entry":
-        """The same with its body."""
+        """Return the same entry with its body."""
         return replace(self, content=content)
 
 
@@ -94,7 +94,7 @@ def to_meta(entry: Entry) -> bytes:
 
 
 def from_meta(meta: bytes, content: bytes) -> Entry:
-    """The reverse. Raises ValueError when it is not of this version."""
+    """Return the entry of a stored form. Raises ValueError when it is not of this version."""
     found = orjson.loads(meta)
     if not isinstance(found, list) or len(found) != len(_NAMES):
         raise ValueError("another version's form")
@@ -125,7 +125,7 @@ def to_json(entry: Entry, expires_at: float) -> bytes:
 
 
 def from_json(text: bytes) -> Entry:
-    """The reverse. Raises ValueError for whatever it cannot read."""
+    """Return the entry of its JSON. Raises ValueError for whatever it cannot read."""
     try:
         found = orjson.loads(text)
         if found["v"] != FORMAT:
@@ -145,7 +145,7 @@ def from_json(text: bytes) -> Entry:
 
 
 def _check(entry: Entry) -> None:
-    """Raises TypeError: another program has written this."""
+    """Raise TypeError for a form that another program has written."""
     texts = (entry.key, entry.target, entry.reason, *(text for field in entry.fields for text in field))
     numbers = (entry.requested_at, entry.initial_age_s, entry.lifetime_s, entry.while_revalidating_s, entry.if_error_s)
     optional = (entry.etag, entry.last_modified)

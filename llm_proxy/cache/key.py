@@ -1,4 +1,4 @@
-"""Keys: the project first, at every tier, so that no request can name another project's answers.
+"""Keys: the project first, at every tier, so that no request can name another project's responses.
 
 A key is `v1:<project>:<request part>:<vary part>`, both parts SHA-256 over a JSON list, which no value can leave.
 """
@@ -15,7 +15,7 @@ from llm_proxy.cache.entry import FORMAT
 
 Fields = Sequence[tuple[str, str]]
 
-DEFAULT_VARY: Final = ("ACCEPT", "ACCEPT-ENCODING", "ACCEPT-LANGUAGE")  # of answers that name none
+DEFAULT_VARY: Final = ("ACCEPT", "ACCEPT-ENCODING", "ACCEPT-LANGUAGE")  # of responses that name none
 CHOSEN: Final = ("OPENAI-", "ANTHROPIC-")  # fields that choose account, version or behaviour, whatever Vary says
 _REMEMBERED_CHARS: Final = 512
 _BODY_FIELDS: Final = ("CONTENT-TYPE", "CONTENT-ENCODING")  # the same bytes may mean something else
@@ -23,7 +23,7 @@ _CASELESS: Final = frozenset(("ACCEPT", "ACCEPT-ENCODING", "ACCEPT-LANGUAGE"))
 
 
 def canonical_query(query: str) -> str:
-    """The query with its parameters sorted by name; those of one name keep their order.
+    """Return the query with its parameters sorted by name; those of one name keep their order.
 
     Names count as decoded, and `a[1]` as `a`: such servers must see their order unchanged. A query with `;`
     is left alone, because some servers take it for a separator.
@@ -38,7 +38,7 @@ def _parameter_name(parameter: str) -> str:
 
 
 def canonical_target(method: str, path: str, query: str) -> str:
-    """What purges name: method, a space, path with canonical query. HEAD reads what GET has stored."""
+    """Return what purges name: method, a space, path with canonical query. HEAD reads what GET has stored."""
     method = "GET" if method == "HEAD" else method
     return f"{method} {path}?{canonical_query(query)}" if query else f"{method} {path}"
 
@@ -51,7 +51,7 @@ def project_part(project: str) -> str:
 def primary_key(
     project: str, provider: str, target: str, fields: Fields, content: bytes | None = None, lifetime: str = ""
 ) -> str:
-    """The key without its vary part.
+    """Return the key without its vary part.
 
     Args:
         target: As canonical_target gives it.
@@ -75,7 +75,7 @@ _remembered_primary = lru_cache(2048)(_primary)
 
 
 def variant_key(primary: str, vary: Sequence[str], fields: Fields) -> str:
-    """The whole key: the hash of exactly the listed fields; a field that is not there is not an empty one."""
+    """Return the whole key: the hash of exactly the listed fields; an absent field is not an empty one."""
     selected: dict[str, str | None] = dict.fromkeys(vary)
     length = 0
     for name, value in fields:
@@ -105,7 +105,7 @@ def _normal(name: str, value: str) -> str:
 
 
 def vary_names(lines: Sequence[str]) -> tuple[str, ...] | None:
-    """The names that a response varies by, in upper case and sorted; None for `*`. Empty: it has no Vary.
+    """Return the names that a response varies by, in upper case and sorted; None for `*`, empty without Vary.
 
     Origin is left out: what varies by it are the Access-Control fields, which are not stored.
     """

@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class StoredResponse(NamedTuple):
-    """A response made from an entry. `is_conditional`: it is a 304 that we decided on."""
+    """A response made from an entry. `is_conditional`: it is a 304 of the cache."""
 
     status: int
     reason: str
@@ -156,7 +156,7 @@ class Inquiry:
         return self._is_post or cache.marks.last(self._project, self._path) < entry.requested_at
 
     def serve(self, entry: Entry) -> StoredResponse:
-        """The answer that an entry gives to this request."""
+        """Return the response that an entry gives to this request."""
         now = self._cache.clock()
         age = str(int(entry.age_s(now)))
         if not self._is_post and self._conditionals and entry.status == 200 and self._is_not_modified(entry):
@@ -185,7 +185,7 @@ class Inquiry:
     # -- sharing one exchange -----------------------------------------------------------------------------------------
 
     def board(self) -> Flight | None:
-        """Lead or join the exchange of others who ask the same; None where this request needs its own one."""
+        """Lead or join the exchange of equal requests; None where this request needs an exchange by itself."""
         entry = self.found.entry
         if self._method == "HEAD" or self._conditionals or self.is_partial or self.number is None:
             return None
@@ -196,7 +196,7 @@ class Inquiry:
         return self._cache.flights.board(variant_key(self._primary, DEFAULT_VARY, self._fields))
 
     def accept(self, flight: Flight) -> Entry | None:
-        """What a flight has brought, if it answers this request, too. Asked after `decide`, for what purges are known.
+        """Return what a flight has brought, if it fits this request, too. Call it after `decide`, which knows purges.
 
         A purge that was confirmed before this request came is among those, however lately it came to the flight.
         """
@@ -214,7 +214,7 @@ class Inquiry:
         return self._landings != self._cache.flights.landings(self._primary)
 
     def land(self, *, is_storable: bool = True, is_abandoned: bool = False) -> None:
-        """The exchange is over, or its response is not one that is stored: the others go on. Repeats do nothing."""
+        """End the exchange, or a response that is not stored: the others go on. Repeats do nothing."""
         if self.flight is not None:
             self.flight.land(is_storable=is_storable, is_abandoned=is_abandoned)
 
@@ -232,7 +232,7 @@ class Inquiry:
         return entry if is_allowed else None
 
     def answered(self, status: int, reason: str, fields: Sequence[tuple[str, str]], *, requested_at: float) -> Answered:
-        """A head has come: serve an entry in its place, or capture its body, or let it pass."""
+        """Decide on a response's head: serve an entry in its place, or capture its body, or let it pass."""
         heard = Heard(
             status,
             reason,
@@ -252,7 +252,7 @@ class Inquiry:
         return reaction
 
     def ended(self, *, is_whole: bool, is_abandoned: bool = False) -> None:
-        """The request is over, however it ended: what was captured whole is stored, and those that wait go on.
+        """End the request: what was captured whole is stored, and the requests that wait go on.
 
         Args:
             is_whole: The provider ended its response as it should, and the client took all of it.
@@ -272,7 +272,7 @@ class Inquiry:
             _log.exception("a response was not stored")
 
     def keep(self, entry: Entry) -> bool:
-        """Store a response that came whole, and let those go on who wait for it."""
+        """Store a response that came whole, and let the requests that wait for it go on."""
         if self.flight is not None:
             self.flight.bring(entry)
         try:
@@ -310,7 +310,7 @@ class Inquiry:
         return Answered(None, result, capture)
 
     def _is_validated(self, entry: Entry) -> bool:
-        """Whether a 304 is about our entry: we asked, or the client asked by the same validator."""
+        """Whether a 304 is about the entry: the cache asked, or the client asked by the same validator."""
         return not self._conditionals or self._is_not_modified(entry)
 
     def _freshen(self, entry: Entry, heard: Heard) -> Entry:

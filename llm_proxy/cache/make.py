@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 def make_cache(settings: Settings, engine: Engine, provider: str) -> ResponseCache:
-    """A worker's cache before the provider of this name. Opens files of the server's folder, and no connection."""
+    """Return a worker's cache before the provider of this name. Opens files of the server's folder, no connection."""
     where = shared_dir.shared()
     store: Store | None = _redis_store(settings) if settings.cache.backend == "redis" else None
     if store is None:

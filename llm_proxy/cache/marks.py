@@ -2,7 +2,7 @@
 
 A table of instants in a memory-mapped file. A write marks its path and the path's parents; a stored GET is used only
 if its request left after the last mark of its path. So an ordinary POST costs a few stores to memory, whatever is
-cached, and a stored answer that was fetched before a write but arrives after it is not used either. Each path has two
+cached, and a stored response that was fetched before a write but arrives after it is not used either. Each path has two
 places: only one that is marked in both was written to, or shares them with others that were, and is fetched again.
 """
 
@@ -49,7 +49,7 @@ class Marks:
             _log.error("no room on the disk for the cache's table of writes: nothing is served from the cache")
 
     def arm(self) -> None:
-        """A response is about to be fetched that may be stored: from now on writes are noted."""
+        """Note writes from now on: a response is about to be fetched that may be stored."""
         table = self._file.content_if_room()
         if table is not None and not table[_ARMED]:
             table[_ARMED] = 1
@@ -61,7 +61,10 @@ class Marks:
         return table is not None and bool(table[_ARMED])
 
     def mark(self, project: str, path: str) -> None:
-        """A write to `path` of `project` succeeded now. Very long paths are not remembered, so cost a little more."""
+        """Record that a write to `path` of `project` succeeded now.
+
+        Very long paths are not remembered, so cost a little more.
+        """
         now, table, pack = time.time(), self._file.content_if_room(), _INSTANT.pack_into
         if table is None:  # no worker of the machine has room for it, so none serves what it stored
             return

@@ -109,7 +109,7 @@ class MemoryStore:
 
     @staticmethod
     def _among(near: Near, primary: str, fields: Fields) -> list[Entry] | None:
-        """The same from this worker's copies; None when they do not tell."""
+        """Return the same from this worker's copies; None when they do not tell."""
         found = []
         for vary in near.varies:
             key = variant_key(primary, vary, fields)
@@ -262,7 +262,7 @@ class MemoryStore:
 
     @staticmethod
     def _patiently(write: Callable[[], Any]) -> None:
-        """Another worker may be writing: SQLite's own wait would stop every greenlet, ours lets them run."""
+        """Another worker may be writing: SQLite's own wait would stop every greenlet, this one lets them run."""
         until = time.monotonic() + _WRITE_LIMIT_S
         while True:
             try:
@@ -322,7 +322,7 @@ class _Number:
         return number
 
     def raise_to(self, number: int) -> None:
-        """Raises OSError without room; the others learn of the purge from the database then."""
+        """Raise the number. Raises OSError without room; the others learn of the purge from the database then."""
         with self._file.locked() as table:
             if number > _NUMBER.unpack_from(table)[0]:
                 _NUMBER.pack_into(table, 0, number)

@@ -35,7 +35,7 @@ class Generations:
         self._numbers = itertools.count(1)
 
     def of(self, key: str) -> Generation:
-        """What stands for the present state of a key; something new each time while there is no room for the table."""
+        """Return what stands for the present state of a key; something new each time while the table has no room."""
         table = self._file.content_if_room()
         if table is None:
             return self._new(), b""
@@ -84,7 +84,7 @@ class NearCopies:
         self._known: OrderedDict[str, Near] = OrderedDict()
 
     def get(self, primary: str) -> Near | None:
-        """What is known and still true."""
+        """Return what is known and still true."""
         near = self._known.get(primary)
         if near is None:
             return None
@@ -117,7 +117,7 @@ class NearCopies:
             self._bytes -= _bytes_of(near)
 
     def close(self) -> None:
-        """Let go of the table."""
+        """Release the table."""
         self._known.clear()
         self.generations.close()
 

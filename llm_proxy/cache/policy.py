@@ -1,4 +1,4 @@
-"""RFC 9111 for a shared cache, as functions of plain values: what may be stored, for how long, and who may have it."""
+"""RFC 9111 for a shared cache, as functions of plain values: what may be stored, how long, for which requests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from llm_proxy.cache.targeted import response_directives
 Fields = Sequence[tuple[str, str]]
 
 HEURISTIC_STATUSES: Final = frozenset((200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501))  # RFC 9110 §15.1
-OPTED_IN_STATUSES: Final = frozenset((200, 203))  # where the lifetime is ours or the client's wish
+OPTED_IN_STATUSES: Final = frozenset((200, 203))  # where the lifetime is the proxy's or the client's wish
 _KNOWN_STATUSES: Final = HEURISTIC_STATUSES | frozenset(
     (302, 303, 307, 400, 401, 403, 409, 421, 451, 500, 502, 503, 504)
 )
@@ -56,11 +56,11 @@ class Wishes:
     Attributes:
         no_store: Neither look up nor store.
         no_cache: Ask before serving.
-        max_age_s: Oldest answer that will do; None: any.
+        max_age_s: Oldest response that will do; None: any.
         min_fresh_s: How long it must stay fresh.
         max_stale_s: How long it may have been stale; None: not at all.
         only_if_cached: Rather 504 than the provider.
-        forced_s: Lifetime for answers that name none (`public` with a lifetime); 0: no such wish.
+        forced_s: Lifetime for responses that name none (`public` with a lifetime); 0: no such wish.
         lifetime: The same as it stands in keys: `smax=N` or `max=N`; empty without.
     """
 
@@ -78,7 +78,7 @@ NO_WISHES: Final = Wishes()
 
 
 def wishes(cache_control: Sequence[str], pragma: Sequence[str] = ()) -> Wishes:
-    """A request's directives (RFC 9111 §5.2.1); Pragma counts where there is no Cache-Control (§5.4)."""
+    """Return a request's directives (RFC 9111 §5.2.1); Pragma counts where there is no Cache-Control (§5.4)."""
     if not cache_control:
         if pragma and "no-cache" in parse.directives(pragma):
             return Wishes(no_cache=True)
@@ -137,7 +137,7 @@ class Heard:
 
 
 def storable(heard: Heard, rules: Rules) -> Entry | Refused:
-    """The entry that a response becomes once its body is whole (without key, target, number), or why it does not."""
+    """Return the entry of a response whose body is whole (without key, target, number), or why it is not stored."""
     found, is_targeted = response_directives(heard.fields)
     reason = _forbidden(heard, found, rules)
     if reason is not None:
@@ -248,7 +248,7 @@ def _explicit_lifetime(heard: Heard, found: Directives, date: float, *, is_targe
 
 
 def _heuristic(heard: Heard, found: Directives, date: float) -> float | None:
-    """A tenth of the time since it was modified; 0, to be validated, where no such guess is allowed."""
+    """Return a tenth of the time since it was modified; 0, to be validated, where no such guess is allowed."""
     lines = parse.values(heard.fields, "last-modified")
     has_validator = bool(lines or parse.values(heard.fields, "etag"))
     if not lines or not (heard.status in HEURISTIC_STATUSES or "public" in found):
@@ -274,7 +274,7 @@ def _initial_age(heard: Heard, date: float) -> float:
 
 
 def stored_fields(fields: Fields, found: Directives, forced_s: int, rules: Rules) -> Pairs:
-    """What of a response's fields is stored, with the synthetic Cache-Control of a forced lifetime."""
+    """Return what of a response's fields is stored, with the synthetic Cache-Control of a forced lifetime."""
     named = {name.strip().lower() for value in parse.values(fields, "connection") for name in value.split(",")}
     named |= {
         name.strip().lower()
@@ -354,7 +354,7 @@ def keep_s(entry: Entry) -> float:
 
 
 def freshened(entry: Entry, heard: Heard, rules: Rules) -> Entry:
-    """The stored response after a 304 (RFC 9111 §4.3.4): its fields, its age, its lifetime."""
+    """Return the stored response after a 304 (RFC 9111 §4.3.4): its fields, its age, its lifetime."""
     new = [
         (name, value)
         for name, value in stored_fields(heard.fields, NONE, 0, rules)

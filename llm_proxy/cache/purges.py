@@ -39,7 +39,7 @@ class PurgeList(Protocol):
         """Commit a purge; its number."""
 
     def last(self) -> int:
-        """The highest number; 0 without any."""
+        """Return the highest number; 0 without any."""
 
     def since(self, number: int) -> list[tuple[int, Scope]]:
         """Those with higher numbers, in order."""

@@ -117,7 +117,7 @@ class RedisStore:
         return found
 
     def _read(self, key: str, text: bytes | None) -> Entry | None:
-        """An entry that cannot be read, or stands under another's key, is none."""
+        """Return the entry; None for one that cannot be read, or stands under another's key."""
         if text is None:
             return None
         try:
@@ -278,7 +278,7 @@ class RedisStore:
 
     @contextmanager
     def _limit(self, limit_s: float) -> Iterator[None]:
-        """A bound over connection, pool and all reads; where sockets are not gevent's, each has its own."""
+        """Bound connection, pool and all reads; where sockets are not gevent's, each has its own."""
         if not monkey.is_module_patched("socket"):
             yield
             return
@@ -291,5 +291,5 @@ def _has_prefix(target: str, prefix: str) -> bool:
 
 
 def _literal(text: str) -> str:
-    """The text with the characters of Redis' patterns escaped."""
+    """Return the text with the characters of Redis' patterns escaped."""
     return re.sub(r"([*?\[\]\\^-])", r"\\\1", text)

@@ -57,14 +57,17 @@ class Scope:
         return self.project is not None
 
     def to_text(self) -> str:
-        """The form of the column `cache_purges.scope`."""
+        """Return the form of the column `cache_purges.scope`."""
         about = {"key": self.key, "target": self.target, "prefix": self.prefix, "project": self.project}
         found: dict[str, Any] = {name: value for name, value in about.items() if value is not None}
         return orjson.dumps({"all": True} if self.is_all else found).decode()
 
     @classmethod
     def from_text(cls, text: str) -> "Scope":
-        """The reverse. What it cannot read takes everything away: too much is safe, too little is not."""
+        """Return the scope of the stored text.
+
+        An unreadable one covers everything: too much is safe, too little is not.
+        """
         try:
             found = orjson.loads(text)
             known = {name: found.get(name) for name in ("key", "target", "prefix", "project")}

@@ -22,7 +22,7 @@ class Store(Protocol):
         """Whether it has just failed, so that nothing can be found or kept for now."""
 
     def find(self, primary: str, fields: Fields) -> list[Entry]:
-        """The entries under a primary key that the request's fields select, the latest first."""
+        """Return the entries under a primary key that the request's fields select, the latest first."""
 
     def put(self, entry: Entry, keep_s: float) -> bool:
         """Keep an entry, in place of one with its key; whether it was kept."""
@@ -31,10 +31,10 @@ class Store(Protocol):
         """Take out what purge `number` covers: entries of the scope from before it; how many entries."""
 
     def forget_path(self, project: str, path: str) -> None:
-        """A write to this path of a project succeeded: its stored GETs are of no use, those of its parents neither."""
+        """Invalidate stored GETs of this path of a project and of its parents after a successful write."""
 
     def announced(self) -> int:
-        """A number of a purge that others have told of beside the database; 0 = none."""
+        """Return a number of a purge that others have told of beside the database; 0 = none."""
 
     def announce(self, number: int) -> None:
         """Tell the others of a purge."""
@@ -43,7 +43,7 @@ class Store(Protocol):
         """Write down what is written behind."""
 
     def stored_bytes(self) -> float:
-        """What it holds; 0 where the backend counts that."""
+        """Return what it holds; 0 where the backend counts that."""
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Release files and connections."""

@@ -27,14 +27,14 @@ _IN_SECONDS: Final = frozenset(("max-age", "s-maxage", "stale-while-revalidate",
 
 
 def response_directives(fields: Fields) -> tuple[Directives, bool]:
-    """A response's directives for this cache, and whether they are targeted: Expires says nothing beside those."""
+    """Return a response's directives for this cache, and whether they are targeted: Expires is no use beside those."""
     lines = values(fields, FIELD)
     targeted = parsed(", ".join(lines)) if lines else NONE
     return (targeted, True) if targeted else (directives(values(fields, "cache-control")), False)
 
 
 def parsed(text: str) -> Directives:
-    """The directives of the field's lines, joined; none where they are no dictionary."""
+    """Return the directives of the field's lines, joined; none where they are no dictionary."""
     text = text.strip(" ")
     found: dict[str, tuple[str | None, ...]] = {}
     at = 0

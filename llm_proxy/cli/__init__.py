@@ -32,7 +32,7 @@ COMMANDS = {
     "server": ("llm_proxy.cli.serve:server", "Serve the proxy."),
     "setup": ("llm_proxy.cli.setup:setup", "Write an env file, and make a first project."),
     "usage": ("llm_proxy.cli.usage:usage", "What was used, and whether the numbers agree."),
-    "whoami": ("llm_proxy.cli.keys:whoami", "Show who the credential makes you."),
+    "whoami": ("llm_proxy.cli.keys:whoami", "Show the caller of the credential."),
     "simulate-provider": ("llm_proxy.cli.simulate:simulate_provider", "Serve a simulated provider."),
 }
 

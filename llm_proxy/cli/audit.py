@@ -47,7 +47,7 @@ _LAZY = {
 
 @click.group("audit", cls=ManageGroup, lazy=_LAZY)
 def audit() -> None:
-    """The audit trail."""
+    """Read, verify and prune the audit trail."""
 
 
 def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -167,13 +167,13 @@ def _yaml_list(records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def plain_cell(value: Any) -> str:
-    """A cell that a spreadsheet does not run: what clients sent may begin like a formula."""
+    """Return a cell that a spreadsheet does not run: what clients sent may begin like a formula."""
     text = "" if value is None else str(value)
     return spreadsheet_safe(text)
 
 
 def _query(api: ManagementClient, said: Mapping[str, Any]) -> dict[str, Any]:
-    """The API's parameters."""
+    """Return the API's parameters."""
     query: dict[str, Any] = {name: said[name] for name in (*_FILTERS, "search") if said.get(name) is not None}
     if query.get("project_id") is not None:
         query["project_id"] = id_of(api, query["project_id"])

@@ -100,7 +100,7 @@ def _place(base_url: str) -> SplitResult:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer: seconds in all, seconds upstream (None: not told), and whether it came from the cache."""
+    """One response: seconds in all, seconds upstream (None: not told), and whether it came from the cache."""
 
     status: int
     total_s: float
@@ -158,7 +158,7 @@ class Load:
 
 
 def upstream_s(answer: http.client.HTTPResponse) -> float | None:
-    """What the response's fields say about the provider's time; None when they say nothing."""
+    """Return what the response's fields say about the provider's time; None when they say nothing."""
     start, stop = answer.getheader("X-UPSTREAM-REQUEST-START"), answer.getheader("X-UPSTREAM-REQUEST-STOP")
     try:
         if start and stop:

@@ -13,7 +13,7 @@ from llm_proxy.cli.references import project_id as id_of
 
 @click.group("cache", cls=ManageGroup)
 def cache() -> None:
-    """Stored responses."""
+    """Purge stored responses."""
 
 
 @cache.command(

@@ -30,7 +30,7 @@ def openai() -> None:
 @click.option("--token", metavar="TOKEN|-|@FILE", help="Withering token (PROXY_TOKEN).")
 @click.option("--model", default="gpt-4.1-mini", metavar="NAME", help="Model (gpt-4.1-mini).")
 @click.option("--temperature", type=click.FloatRange(0, 2), metavar="X", default=0.7, help="Temperature (0.7).")
-@plain_option("--max-tokens", type=click.IntRange(0), metavar="N", default=0, help="Longest answer; 0 = no limit.")
+@plain_option("--max-tokens", type=click.IntRange(0), metavar="N", default=0, help="Longest response; 0 = no limit.")
 @click.option("--system", default="You are a helpful assistant.", metavar="TEXT", help="System prompt.")
 @click.option("--stream/--no-stream", default=True, help="Show the response as it comes (on).")
 @click.option("--verbose", "-v", is_flag=True, help="Print ids and token counts to stderr.")
@@ -67,7 +67,7 @@ def chat(
 
 
 def _next_line(is_dialogue: bool) -> str | None:
-    """The next non-empty line; None at the end."""
+    """Return the next non-empty line; None at the end."""
     while True:
         if is_dialogue:
             click.echo("You: ", nl=False, err=True)
@@ -136,7 +136,7 @@ def _whole(answer: requests.Response) -> Iterator[str]:
 
 
 def _streamed(answer: requests.Response) -> Iterator[str]:
-    """The deltas of an event stream. Raises CommandError for an error event."""
+    """Yield the deltas of an event stream. Raises CommandError for an error event."""
     answer.encoding = "utf-8"
     for line in answer.iter_lines(chunk_size=None):
         data = line.removeprefix(b"data:").strip()

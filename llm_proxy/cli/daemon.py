@@ -69,7 +69,7 @@ def _become_daemon(command: list[str], variables: Mapping[str, str], log: int, w
         for descriptor, source in enumerate((nothing, log, log)):
             os.dup2(source, descriptor)
         os.closerange(3, 256)
-        os.execve(command[0], command, variables)  # noqa: S606  (our own interpreter, no shell)
+        os.execve(command[0], command, variables)  # noqa: S606  (this interpreter, no shell)
     finally:
         os._exit(1)
 

@@ -26,7 +26,7 @@ db_option = click.option("--db", type=click.Path(), metavar="PATH", help="The SQ
 
 @contextmanager
 def database(db: str | None = None) -> Iterator[tuple[Engine, Settings]]:
-    """The configured database; what goes wrong with it is one line, without a driver's words."""
+    """Yield the configured database; an error of it is one line, without a driver's words."""
     found = settings(DATABASE_PATH=db)
     try:
         engine = create_engine(found)
@@ -105,7 +105,7 @@ def status(db: str | None) -> None:
 @db_option
 @output.output_options
 def version(db: str | None) -> None:
-    """Same as status."""
+    """Print what `status` prints."""
     _show_status(db)
 
 

@@ -63,6 +63,6 @@ class DirectClient:
 
 
 def _make(settings: Settings) -> Flask:
-    """The application, for the door that does not come with one."""
+    """Return the application, for an entry point that does not come with one."""
     app: Flask = import_module("llm_proxy.app").create_app(settings)  # by name: app.py itself registers these commands
     return app

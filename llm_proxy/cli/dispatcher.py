@@ -99,7 +99,7 @@ def dispatcher(ctx: click.Context, /, **said: Any) -> None:
         click.echo(_detach(command, _variables(flags), found.operation.log_file, said["pid_file"]))
         return
     sys.stdout.flush()
-    os.execve(command[0], command, _variables(flags))  # noqa: S606  (our own interpreter, no shell)
+    os.execve(command[0], command, _variables(flags))  # noqa: S606  (this interpreter, no shell)
 
 
 def _flags(said: dict[str, Any]) -> dict[str, str]:
@@ -136,7 +136,7 @@ def _key(given: str | None, path: str | None) -> str | None:
 
 
 def _checked(flags: dict[str, str]) -> Settings:
-    """The settings, good for a dispatcher. Raises CommandError."""
+    """Return the settings, good for a dispatcher. Raises CommandError."""
     from llm_proxy.dispatcher.options import OptionsError, options
 
     found = settings(**flags)
@@ -148,7 +148,7 @@ def _checked(flags: dict[str, str]) -> Settings:
 
 
 def _variables(flags: dict[str, str]) -> dict[str, str]:
-    """The environment of the process: flags travel as variables, so that no key shows in its arguments."""
+    """Return the environment of the process: flags travel as variables, so that its arguments show no key."""
     variables = {name: value for name, value in environ().items() if name != "FLASK_RUN_FROM_CLI"}
     if _KEY in flags:
         variables.pop(f"{_KEY}_FILE", None)
@@ -168,7 +168,7 @@ def _detach(command: list[str], variables: dict[str, str], log_file: Path, pid_f
     try:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603  (our own interpreter)
+            process = subprocess.Popen(  # noqa: S603  (this interpreter)
                 [*command, f"{ARGUMENT}{writer}"],
                 env=variables,
                 stdin=subprocess.DEVNULL,
@@ -216,7 +216,7 @@ _limit = click.option("--limit", type=click.IntRange(1), metavar="N", help="At m
 
 @contextmanager
 def _letters(ctx: click.Context) -> Iterator[Any]:
-    """The dead letters of the bus. Redis' errors become exit code 2."""
+    """Yield the dead letters of the bus. Redis' errors become exit code 2."""
     from llm_proxy.dispatcher.options import OptionsError, options
     from llm_proxy.dispatcher.process import make_dead_letters
     from llm_proxy.redisclient import unreachable
@@ -255,7 +255,7 @@ def list_letters(ctx: click.Context, reason: str | None, since: datetime | None,
 @output_options
 @click.pass_context
 def show_letter(ctx: click.Context, letter_id: str) -> None:
-    """Show one with its event. Prompts and answers are part of it."""
+    """Show one with its event. Prompts and responses are part of it."""
     import json
 
     with _letters(ctx) as letters:

@@ -31,7 +31,7 @@ _OF_MANAGE = {"manage_api_base_url", "management_token"}
 
 
 def as_markdown() -> str:
-    """The page."""
+    """Return the page."""
     return "\n".join([_INTRODUCTION, *_sections(root, "llm-proxy")])
 
 

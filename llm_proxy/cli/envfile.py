@@ -49,7 +49,7 @@ def edit(path: Path, changes: Mapping[str, str], comments: Mapping[str, str] | N
 
 
 def edited(before: str, changes: Mapping[str, str], comments: Mapping[str, str]) -> str:
-    """The text with the changes made."""
+    """Return the text with the changes made."""
     left, parts = dict(changes), []
     for binding in parse_stream(io.StringIO(before)):
         original = binding.original.string

@@ -43,13 +43,13 @@ _FLAGS = {  # of a variable that a flag may stand for: a fault of the flag is to
 
 
 def remember_env_file(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """Callback of `--env`: the innermost one that is given counts."""
+    """Remember the innermost `--env` that is given; its callback."""
     if value is not None:
         ctx.meta[_NAMED] = value
 
 
 def env_file() -> str | None:
-    """What `--env` said; None when it was not given."""
+    """Return what `--env` said; None when it was not given."""
     ctx = click.get_current_context(silent=True)
     return None if ctx is None else ctx.meta.get(_NAMED)
 
@@ -61,7 +61,7 @@ def is_flask_door() -> bool:
 
 
 def environ() -> Mapping[str, str]:
-    """The environment, without what `flask` has read into it from `.env`: the loader reads that file itself."""
+    """Return the environment, without what `flask` has read into it from `.env`: the loader reads that file itself."""
     if "FLASK_RUN_FROM_CLI" not in os.environ or not Path(".env").is_file():
         return os.environ
     loaded = dotenv_values(".env")
@@ -80,12 +80,12 @@ def load_settings(named_env_file: str | None = None, **flags: Any) -> Loaded:
 
 
 def settings(named_env_file: str | None = None, **flags: Any) -> Settings:
-    """The checked settings. Raises CommandError, a line for every fault."""
+    """Return the checked settings. Raises CommandError, a line for every fault."""
     return checked(load_settings(named_env_file, **flags))
 
 
 def checked(loaded: Loaded) -> Settings:
-    """The settings that were loaded. Raises CommandError, a line for every fault."""
+    """Return the settings that were loaded. Raises CommandError, a line for every fault."""
     if loaded.faults:
         raise CommandError("\n".join(as_flag(fault, loaded) for fault in loaded.faults))
     return loaded.settings

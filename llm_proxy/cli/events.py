@@ -91,7 +91,7 @@ def _client(found: Settings) -> Any:
 
 
 def _filter(project_id: str | None, status: str | None, path: str | None) -> Callable[[Event], bool]:
-    """What a tail shows. Raises CommandError for a status that makes no sense."""
+    """Return what a tail shows. Raises CommandError for a status that makes no sense."""
     matches = _status_filter(status)
 
     def wanted(event: Event) -> bool:

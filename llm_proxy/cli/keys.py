@@ -19,7 +19,7 @@ _ROLES = "viewer, operator, issuer or admin"
 
 @click.group("key", cls=ManageGroup)
 def key() -> None:
-    """Management keys of programs."""
+    """Manage the keys of programs for the management API."""
 
 
 def _grant_options(command: Any) -> Any:
@@ -116,7 +116,7 @@ def revoke(key_id: str) -> None:
 
 @click.command("whoami", cls=ManageCommand)
 def whoami() -> None:
-    """Show who the credential makes you: actor, role, projects, end."""
+    """Show the caller of the credential: actor, role, projects, end."""
     found = client().call("GET", "/manage/whoami")
     about = {
         "Actor": found["actor"],

@@ -33,7 +33,7 @@ def require_free(address: ListenAddress) -> None:
 
 
 def _in_use(address: ListenAddress) -> CommandError:
-    """The refusal, with a near port that is free where there is one."""
+    """Return the refusal, with a near port that is free where there is one."""
     near = next((port for port in range(address.port + 1, address.port + 20) if _is_free(address, port)), None)
     other = "another LISTEN_ADDR" if near is None else f"LISTEN_ADDR={ListenAddress(address.host, near)}"
     return CommandError(f"cannot listen on {address}: address already in use; stop what listens there, or set {other}")

@@ -21,10 +21,10 @@ _SERVER_FAULT = 500
 @click.option("--request-id", metavar="ID", help="Lines of this request.")
 @click.option("--correlation-id", metavar="ID", help="Lines with this correlation id.")
 @click.option("--project", metavar="ID", help="Lines of this project.")
-@click.option("--errors", is_flag=True, help="Errors, and answers from 500 on.")
+@click.option("--errors", is_flag=True, help="Errors, and responses from 500 on.")
 @plain_option("--slow", type=click.IntRange(0), metavar="MS", help="Requests that took so long or longer.")
-@plain_option("--status", type=click.IntRange(100, 599), metavar="N", help="Answers with this status.")
-@plain_option("--status-min", type=click.IntRange(100, 599), metavar="N", help="Answers with this status or above.")
+@plain_option("--status", type=click.IntRange(100, 599), metavar="N", help="Responses with this status.")
+@plain_option("--status-min", type=click.IntRange(100, 599), metavar="N", help="Responses with this status or above.")
 @click.option("--path", metavar="TEXT", help="Requests whose path contains it.")
 @click.option("--file", type=click.Path(), metavar="PATH", help="The log (LOG_FILE); - reads stdin.")
 def log_search(file: str | None, **said: Any) -> None:
@@ -40,7 +40,7 @@ def log_search(file: str | None, **said: Any) -> None:
 
 
 def _test(name: str, value: Any) -> Callable[[Line], bool] | None:
-    """What an option asks of a line; None when it was not given."""
+    """Return what an option asks of a line; None when it was not given."""
     if value is None or value is False:
         return None
     tests: dict[str, Callable[[Line], bool]] = {
@@ -57,7 +57,7 @@ def _test(name: str, value: Any) -> Callable[[Line], bool] | None:
 
 
 def _number(line: Line, name: str) -> float:
-    """A number of the line, -1 where it has none."""
+    """Return a number of the line, -1 where it has none."""
     value = line.get(name)
     return value if isinstance(value, int | float) else -1
 

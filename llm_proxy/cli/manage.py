@@ -60,7 +60,7 @@ ManageGroup.group_class = ManageGroup
 
 
 def client() -> ManagementClient:
-    """The management API, as this command's options reach it."""
+    """Return the management API, as this command's options reach it."""
     said: Mapping[str, Any] = click.get_current_context().meta.get(_META, {})
     return connect(
         base_url=said.get("manage_api_base_url"),

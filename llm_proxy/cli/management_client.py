@@ -25,7 +25,7 @@ class ManagementClient(Protocol):
     """One call of the management API."""
 
     def call(self, method: str, path: str, *, body: Any = None, query: Query | None = None) -> Any:
-        """The answer's JSON, None when it is empty. Raises CommandError with the server's own words."""
+        """Return the response's JSON, None when it is empty. Raises CommandError with the server's own words."""
 
 
 def connect(
@@ -126,7 +126,7 @@ def _read(answer: requests.Response, deadline: float) -> bytes:
 
 
 def words_of(exc: requests.RequestException) -> str:
-    """A library's error in our words; theirs may hold the URL's password."""
+    """Return a library's error in the project's words; the library's may hold the URL's password."""
     text = str(exc)
     if isinstance(exc, requests.exceptions.ProxyError):
         return "the HTTP proxy on the way failed"

@@ -10,7 +10,7 @@ Query = Mapping[str, str | int | None]
 
 
 def result(status: int, content: bytes) -> Any:
-    """The answer's JSON. Raises CommandError for 3xx to 5xx, AuthenticationError for 401."""
+    """Return the response's JSON. Raises CommandError for 3xx to 5xx, AuthenticationError for 401."""
     try:
         value = json.loads(content) if content.strip() else None
     except ValueError:

@@ -52,7 +52,7 @@ class ApiMomentOption(click.Option):
 
 
 def parse_moment(value: str, now: datetime | None = None) -> datetime:
-    """The instant, in UTC; without an offset it is meant in UTC. Raises ValueError worded as what is accepted."""
+    """Return the instant in UTC; UTC is meant without an offset. Raises ValueError worded as what is accepted."""
     try:
         return parse_rfc3339(value)
     except ValueError:

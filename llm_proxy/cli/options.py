@@ -16,7 +16,7 @@ from llm_proxy.settings.declare import duration_s
 
 
 def read_secret(option: str, value: str | None, *, prompt: str | None = None) -> str | None:
-    """A secret's value: as given, from stdin (`-`), from a file (`@path`), or asked for without echo.
+    """Return a secret's value: as given, from stdin (`-`), from a file (`@path`), or asked for without echo.
 
     Args:
         option: Name for error texts.
@@ -73,7 +73,7 @@ def confirm(question: str, yes: bool) -> None:
     """Ask before something is destroyed, where a person sits at the terminal; scripts are not asked.
 
     Raises:
-        CommandError: The answer was no.
+        CommandError: The person said no.
     """
     if yes or not is_terminal():
         return
@@ -113,7 +113,7 @@ def given(**said: Any) -> dict[str, Any]:
 
 
 def nullable(name: str, value: str | None) -> int | str | None:
-    """A number of an option where `none` means null: an int, or a decimal as text. Raises CommandError."""
+    """Return a number of an option where `none` means null: an int, or a decimal as text. Raises CommandError."""
     if value is None or value == "none":
         return None
     if re.fullmatch(r"[0-9]{1,18}", value):
@@ -124,10 +124,10 @@ def nullable(name: str, value: str | None) -> int | str | None:
 
 
 def sort_option(fields: str) -> Callable[[Any], Any]:
-    """The order of a list; `fields` are what the API takes."""
+    """Return the order of a list; `fields` are what the API takes."""
     return click.option("--sort", metavar="FIELD", help=f"By {fields}; with - before it descending.")
 
 
 def label(name: str) -> str:
-    """A member's name as a person reads it."""
+    """Return a member's name as a person reads it."""
     return name.replace("_", " ").capitalize().replace(" usd", " USD")

@@ -191,7 +191,7 @@ def _tick(what: str, progress: Callable[[], str] | None, done: threading.Event) 
 
 
 def note(message: str) -> None:
-    """A remark that is no result; not beside JSON or YAML, whose errors are documents on stderr, too."""
+    """Print a remark that is no result; not beside JSON or YAML, whose errors are documents on stderr, too."""
     if output_format() == "table":
         click.echo(message, err=True)
 

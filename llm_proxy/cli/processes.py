@@ -29,7 +29,7 @@ class Children:
     def start(self, name: str, command: list[str], variables: Mapping[str, str]) -> None:
         """Start one; what it prints goes to stderr, but for the first line that `first_line` wants."""
         wants_line = name != "server"
-        self._processes[name] = subprocess.Popen(  # noqa: S603  (our own interpreter)
+        self._processes[name] = subprocess.Popen(  # noqa: S603  (this interpreter)
             command,
             env=dict(variables),
             stdin=subprocess.DEVNULL,
@@ -39,7 +39,7 @@ class Children:
         )
 
     def first_line(self, name: str) -> str:
-        """The first line that it prints. Raises CommandError when it ends instead."""
+        """Return the first line that it prints. Raises CommandError when it ends instead."""
         process = self._processes[name]
         pipe: IO[bytes] | None = process.stdout
         assert pipe is not None
@@ -50,7 +50,7 @@ class Children:
         return line
 
     def require_alive(self) -> None:
-        """Raises CommandError when one has ended."""
+        """Raise CommandError when one has ended."""
         for name, process in self._processes.items():
             if process.poll() is not None:
                 raise CommandError(f"the {name} ended by itself (exit code {process.returncode}); see above")
@@ -62,7 +62,7 @@ class Children:
             time.sleep(0.5)
 
     def hurry(self, number: int, frame: FrameType | None) -> None:
-        """A further signal while stopping: the server cuts what still runs."""
+        """Cut what still runs: a further signal came while stopping."""
         for process in self._processes.values():
             _send(process, signal.SIGINT)
 

@@ -20,7 +20,7 @@ def segment(identity: str) -> str:
 def project_id(api: ManagementClient, written: str) -> str:
     """Return the id of a project that is given by id, by name, or by the beginning of its id.
 
-    What is no project goes to the server as it is written, whose answer says so.
+    What is no project goes to the server as it is written, whose response says so.
     """
     if _is_whole(written):
         return written

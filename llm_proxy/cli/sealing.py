@@ -27,7 +27,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only count what would b
 
 @contextmanager
 def _ready(db: str | None, *, needs_key: bool = True) -> Iterator[tuple[Engine, KeyRing, Settings]]:
-    """The migrated database and its ring. Raises CommandError without a key, or without that of a sealed row."""
+    """Yield the migrated database and its ring. Raises CommandError without a key, or without that of a sealed row."""
     with database(db) as (engine, settings):
         ring = KeyRing.of(settings)
         if needs_key and ring.current_id is None:

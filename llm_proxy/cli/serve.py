@@ -82,17 +82,17 @@ def server(
         click.echo(daemon.start(command, variables, log_path, found.server.listen_addr, is_tls=found.server.enable_tls))
         return
     sys.stdout.flush()
-    os.execve(command[0], command, variables)  # noqa: S606  (our own interpreter, no shell)
+    os.execve(command[0], command, variables)  # noqa: S606  (this interpreter, no shell)
 
 
 def gunicorn_command(pid_path: Path | None = None) -> list[str]:
-    """What serves: gunicorn with the shipped configuration, in this interpreter."""
+    """Return the command that serves: gunicorn with the shipped configuration, in this interpreter."""
     pid = [] if pid_path is None else ["--pid", str(pid_path)]
     return [sys.executable, "-m", "gunicorn", "-c", "python:llm_proxy.gunicorn_conf", *pid]
 
 
 def _variables(flags: Mapping[str, object], named_env_file: str | None) -> dict[str, str]:
-    """The environment of the server: flags travel as the variables that they stand for."""
+    """Return the environment of the server: flags travel as the variables that they stand for."""
     variables = {name: value for name, value in environ().items() if name != "FLASK_RUN_FROM_CLI"}
     variables |= {name: str(value) for name, value in flags.items() if value is not None}
     if named_env_file is not None:

@@ -96,7 +96,7 @@ def setup(
 
 
 def _ask(wanted: Wanted, skip_project: bool) -> None:
-    """An empty response keeps the value that is shown; secrets are neither shown nor echoed."""
+    """Ask for a value; an empty response keeps what is shown. Secrets are neither shown nor echoed."""
 
     def ask(text: str, value: str) -> str:
         return str(click.prompt(text, default=value, err=True))

@@ -50,7 +50,7 @@ def simulate_provider(
 ) -> None:
     """Serve a simulated provider with the API of OpenAI, Azure OpenAI, Anthropic, Google, Mistral, Groq or OpenRouter.
 
-    Its URL is the first line on stdout. Answers come whole and streamed, with usage. Rules (--faults) or a request's
+    Its URL is the first line on stdout. Responses come whole and streamed, with usage. Rules (--faults) or a request's
     own X-Simulate field make it fail in the ways that providers do; see docs/simulator.md of the project.
     """
     simulator = Simulator(

@@ -86,7 +86,7 @@ class Command(click.Command):
 
 
 def _where(exc: Exception) -> str:
-    """What a bug report needs of an unforeseen error: kind and place, not its words, which may hold secrets."""
+    """Return what a bug report needs of an unforeseen error: kind and place, not its words, which may hold secrets."""
     frame = traceback.extract_tb(exc.__traceback__)[-1]
     return f"unexpected {type(exc).__name__} in {Path(frame.filename).name}, line {frame.lineno}; please report it"
 
@@ -138,7 +138,7 @@ class Group(click.Group):
         return sorted({*super().list_commands(ctx), *self._lazy})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now when it was not yet."""
+        """Return the command, imported now when it was not yet."""
         if cmd_name not in self._lazy:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = self._lazy[cmd_name][0].partition(":")
@@ -146,7 +146,7 @@ class Group(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands, without importing them."""
+        """Write the list of commands, without importing them."""
         names = self.list_commands(ctx)
         for title, listed in (self._sections or {"Commands": names}).items():
             with formatter.section(title):

@@ -170,7 +170,7 @@ def _make_env_file() -> None:
 
 
 def _load() -> Loaded:
-    """The settings, on loopback unless an address is set. Raises CommandError naming every fault."""
+    """Return the settings, on loopback unless an address is set. Raises CommandError naming every fault."""
     loaded = load_settings()
     if "LISTEN_ADDR" not in loaded.sources:
         loaded = load_settings(LISTEN_ADDR=_ADDRESS)
@@ -206,7 +206,7 @@ def _ready_token(settings: Settings, is_simulated: bool, beside: Sequence[str]) 
 
 
 def _kept_token(client: DirectClient, project_id: str) -> _Token | None:
-    """The last run's token, when it is this project's and lives for another hour; None revokes it."""
+    """Return the last run's token, when it is this project's and lives for another hour; None revokes it."""
     state = _state()
     if state is None:
         return None
@@ -235,7 +235,7 @@ def _new_token(client: DirectClient, project_id: str) -> _Token:
 
 
 def _state() -> dict[str, str] | None:
-    """What the last run wrote; None when there was none, or nothing that can be used."""
+    """Return what the last run wrote; None when there was none, or nothing that can be used."""
     try:
         state = json.loads(_STATE_FILE.read_text())
         return {name: str(value) for name, value in state.items()} if state["token_id"] else None
@@ -244,7 +244,7 @@ def _state() -> dict[str, str] | None:
 
 
 def _keep_default(client: DirectClient, project: Mapping[str, Any] | None, key: str | None) -> None:
-    """The project of the real provider: its key follows OPENAI_API_KEY; inactive as long as there never was one."""
+    """Keep the project of the real provider: its key follows OPENAI_API_KEY; inactive until there is one."""
     if project is None:
         project = client.call("POST", "/manage/projects", body={"name": "default", "api_key": key or _NO_KEY})
         if key is None:
@@ -259,7 +259,7 @@ def _keep_default(client: DirectClient, project: Mapping[str, Any] | None, key: 
 
 
 def _stored_key(client: DirectClient, project_id: str) -> str | None:
-    """The project's key in clear; None when it does not open."""
+    """Return the project's key in clear; None when it does not open."""
     from sqlalchemy import select
 
     from llm_proxy.crypto import UnopenableValue

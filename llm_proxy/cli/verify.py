@@ -73,7 +73,7 @@ def _files(files: Sequence[Path], part: bool, db: str | None) -> Report:
 
 
 def _known(db: str | None) -> dict[str, Note] | None:
-    """What the database knows of files; None when there is none, or nothing is kept there."""
+    """Return what the database knows of files; None when there is none, or nothing is kept there."""
     try:
         with database(db) as (engine, settings):
             if not settings.operation.audit_store_in_db:

@@ -28,7 +28,7 @@ class Container(Proxy):
         return super().front
 
     def readiness(self) -> str | None:
-        """The check that fails, None when requests may come."""
+        """Return the check that fails, None when requests may come."""
         if self.phase() in ("grace", "draining"):
             return "draining"
         return check.readiness(self.engine, self._meet_database) or self.limits.readiness()

@@ -158,7 +158,7 @@ class Proxy(Storage):
         return Settlement(self.exchanges, admission=self.admission, reporters=reporters)
 
     def _response_source(self, lane: Lane) -> ResponseSource:
-        """The cache as the pipeline of one provider uses it."""
+        """Return the cache as the pipeline of one provider uses it."""
         cache = self.response_cache
         if cache is None:
             return NoCache()

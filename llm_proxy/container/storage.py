@@ -203,7 +203,7 @@ class Storage:
 
     @cached_property
     def response_cache(self) -> ResponseCache | None:
-        """Stored answers; None: HTTP_CACHE_ENABLED is off. Raises ProviderFileError."""
+        """Stored responses; None: HTTP_CACHE_ENABLED is off. Raises ProviderFileError."""
         if not self.settings.cache.enabled:
             return None
         return make_cache(self.settings, self.engine, self.provider.name)

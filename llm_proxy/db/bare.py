@@ -90,7 +90,7 @@ class BareStatements:
         self._ready: dict[str, str] = {}
 
     def time(self, instant: Any) -> Any:
-        """An aware datetime as this database's driver binds it."""
+        """Return an aware datetime as this database's driver binds it."""
         return to_column(self.dialect, instant)
 
     def warm(self) -> None:
@@ -170,7 +170,7 @@ class BareStatements:
         return self._run(sql, parameters, take, may_repeat=False)
 
     def _limit(self, limit_s: float) -> Any:
-        """A bound on our side: a server that hangs must not hold up the request for as long as it likes."""
+        """Bound a statement on this side: a server that hangs must not hold up the request."""
         if not self._is_bounded:
             return _UNLIMITED
         return _Patience(limit_s)
@@ -206,7 +206,7 @@ class BareStatements:
             self._slots.release()
 
     def _kept(self) -> Any:
-        """A connection that came back before, or None."""
+        """Return a connection that came back before, or None."""
         while self._idle:
             since, connection = self._idle.pop()
             if time.monotonic() - since < _TRUSTED_S or self._connector.is_alive(connection):

@@ -44,7 +44,7 @@ class Connector:
             watch = select.poll()
             watch.register(self.descriptor(connection), select.POLLIN)
             return not watch.poll(0)
-        except Exception:  # closed on our side already: each driver says so with its own error
+        except Exception:  # closed on this side already: each driver says so with its own error
             return False
 
 
@@ -57,7 +57,7 @@ def remember(engine: Engine, connector: Connector) -> None:
 
 
 def connector_of(engine: Engine) -> Connector:
-    """The connector that the engine was made from. Raises KeyError for engines of others."""
+    """Return the connector that the engine was made from. Raises KeyError for engines of others."""
     return _CONNECTORS[engine]
 
 

@@ -17,7 +17,7 @@ READS = "llm_proxy_reads"  # execution option: the transaction writes nothing
 
 
 def create_engine(settings: Settings) -> Engine:
-    """The engine of the configured database. Opens no connection; make one in each process, after the fork.
+    """Return the engine of the configured database. Opens no connection; make one in each process, after the fork.
 
     Raises:
         DatabaseFault: The connection string asks for something that can't be honoured; names the option.
@@ -26,7 +26,7 @@ def create_engine(settings: Settings) -> Engine:
 
 
 def connector_of_settings(settings: Settings) -> Connector:
-    """The connector of the configured database. Raises DatabaseFault."""
+    """Return the connector of the configured database. Raises DatabaseFault."""
     if settings.storage.driver == "sqlite":
         return sqlite.connector(settings.storage.path)
     address = parse(settings.storage.url or "")
@@ -40,7 +40,7 @@ def connector_of_settings(settings: Settings) -> Connector:
 
 
 def engine_of(connector: Connector, settings: Settings) -> Engine:
-    """An engine over a connector, with a bounded pool (docs/databases.md, Connections)."""
+    """Return an engine over a connector, with a bounded pool (docs/databases.md, Connections)."""
     engine = sqlalchemy.create_engine(
         connector.url, creator=connector.connect, hide_parameters=True, **_pool_options(connector, settings)
     )
@@ -51,7 +51,7 @@ def engine_of(connector: Connector, settings: Settings) -> Engine:
 
 
 def unhurried(engine: Engine) -> Engine:
-    """An engine of the same database for long work: no limits for statements, no pool. `:memory:` has only itself."""
+    """Return an engine for long work: no limits for statements, no pool. `:memory:` has only itself."""
     connector = connector_of(engine)
     if connector.is_single:
         return engine

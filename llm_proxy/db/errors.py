@@ -26,7 +26,7 @@ _MYSQL_AWAY = {  # server gone, connection refused or lost, shutting down, too m
 
 
 class DatabaseFault(Exception):
-    """Root of our own words about the database; the message is one line for an operator, without a secret."""
+    """Root of the project's words about the database; the message is one line for an operator, without a secret."""
 
 
 class DatabaseAway(DatabaseFault):
@@ -56,7 +56,7 @@ class WouldLoseData(MigrationError):
 def is_unavailable(error: BaseException) -> bool:
     """Whether the database is unavailable, overloaded or restarting, so that the same call may work a moment later.
 
-    Knows the errors of SQLAlchemy, of the three drivers, and ours. False for what a retry does not cure.
+    Knows the errors of SQLAlchemy, of the three drivers, and of this package. False for what a retry does not cure.
     """
     if isinstance(error, DatabaseAway | sa.TimeoutError | ConnectionError | TimeoutError):
         return True

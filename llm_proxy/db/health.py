@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 
 class DatabaseHealth:
-    """One a worker, shared by all who ask the database for requests.
+    """One a worker, shared by all parts that ask the database for requests.
 
     `is_down` is set by a connection that could not be made or a beat that failed, and cleared by the beat's next
     success alone: requests are refused at once meanwhile, and neither wait for it nor keep it set.
@@ -31,7 +31,7 @@ class DatabaseHealth:
         self.is_down = True
 
     def answered(self) -> None:
-        """It does; the beat's to say."""
+        """Ignore a success: the background loop judges it."""
         self.is_down = False
 
     @property
@@ -44,9 +44,9 @@ class DatabaseHealth:
         self.offset_s = database_s - (sent_at + self.clock()) / 2
 
     def now_s(self) -> float:
-        """The database's time in seconds since 1970."""
+        """Return the database's time in seconds since 1970."""
         return self.clock() + self.offset_s
 
     def now(self) -> datetime:
-        """The database's time."""
+        """Return the database's time."""
         return datetime.fromtimestamp(self.now_s(), UTC)

@@ -39,7 +39,7 @@ class Claim:
         self._keys, self._path, self._key = keys, path, key
 
     def keep(self, connection: Connection, answer: Answer) -> None:
-        """Store the answer with what was created."""
+        """Store the response with what was created."""
         self._keys.store(connection, self._path, self._key, answer)
 
     def refuse(self, answer: Answer) -> None:

@@ -77,7 +77,7 @@ class Order:
         return column.desc() if self.descending else column.asc()
 
     def cursor(self, row: RowMapping) -> str:
-        """The opaque text that names a row's place."""
+        """Return the opaque text that names a row's place."""
         value = row[self.name]
         if isinstance(value, datetime):
             value = {"t": value.isoformat()}

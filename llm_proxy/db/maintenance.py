@@ -59,7 +59,7 @@ def backup(database: Path, target: Path) -> None:
 
 
 def dump_command(url: str, target: str) -> str:
-    """The shell line that dumps a PostgreSQL or MySQL database; it asks for the password itself. Raises UrlFault."""
+    """Return the shell line that dumps a PostgreSQL or MySQL database; it asks for the password. Raises UrlFault."""
     address = parse(url)
     host, port = address.hosts[0] if address.hosts else ("", 0)
     place = [("host", address.socket or host), ("port", str(port) if port else ""), ("user", address.user or "")]

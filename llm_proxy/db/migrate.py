@@ -32,7 +32,7 @@ class Status:
 
 
 def head() -> int:
-    """The version that this program works with."""
+    """Return the version that this program works with."""
     return int(revisions()[-1])
 
 
@@ -54,7 +54,7 @@ def status(engine: Engine) -> Status:
 
 
 def version(connection: Connection) -> int:
-    """The version written in the database; 0 = never migrated. Raises MigrationError for an unknown version."""
+    """Return the version written in the database; 0 = never migrated. Raises MigrationError for an unknown version."""
     if "alembic_version" not in inspect(connection).get_table_names():
         return 0
     query = select(column("version_num", String())).select_from(table("alembic_version"))
@@ -78,7 +78,7 @@ def up(engine: Engine, lock_timeout_s: float) -> list[str]:
     if not before.pending:
         return []
     with migration_lock(engine, lock_timeout_s):
-        before = status(engine)  # the holder before us may have done it
+        before = status(engine)  # the holder before may have done it
         _refuse_newer(before)
         if before.pending:
             _run(engine, "upgrade", "head")
@@ -106,7 +106,7 @@ def down(engine: Engine, lock_timeout_s: float, *, may_lose_data: bool = False) 
 
 
 def require_current(engine: Engine) -> None:
-    """Raises SchemaTooNew or SchemaBehind unless the schema is this program's."""
+    """Raise SchemaTooNew or SchemaBehind unless the schema is this program's."""
     now = status(engine)
     _refuse_newer(now)
     if now.pending:
@@ -128,7 +128,7 @@ def _status(at: int) -> Status:
 
 
 def _losses(engine: Engine, revision: str) -> list[str]:
-    """What of the revision's tables and columns holds data."""
+    """Return what of the revision's tables and columns holds data."""
     from llm_proxy.db.revisions import parts_of
 
     holds = parts_of(revision)

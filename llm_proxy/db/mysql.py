@@ -55,7 +55,7 @@ class _NoClearPassword:
 
 
 def connector(address: Address, settings: Settings) -> Connector:
-    """The connector of a MySQL or MariaDB database. Raises UrlFault naming an option that can't be honoured."""
+    """Return the connector of a MySQL or MariaDB database. Raises UrlFault naming an option that isn't supported."""
     reading = _Reading(address, settings)
 
     def connect(**more: Any) -> Any:
@@ -166,7 +166,7 @@ def _credentials(address: Address, settings: Settings) -> dict[str, Any]:
 
 
 def _literal(value: str) -> Any:
-    """A session variable's value as Go's driver has it: a number, or text that may stand in quotes."""
+    """Return a session variable's value as Go's driver has it: a number, or text that may stand in quotes."""
     if re.fullmatch(r"-?[0-9]{1,18}", value):
         return int(value)
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value

@@ -49,11 +49,11 @@ class _Silence(Exception):
 
 
 def connector(address: Address, settings: Settings) -> Connector:
-    """The connector of a PostgreSQL database. Raises UrlFault naming an option that can't be honoured."""
+    """Return the connector of a PostgreSQL database. Raises UrlFault naming an option that isn't supported."""
     words = _words(address, settings)
     hosts = _hosts(address, words)
     if is_cooperative():
-        extensions.set_wait_callback(_wait)  # process-wide; the first connection may be anybody's
+        extensions.set_wait_callback(_wait)  # process-wide; the first connection may be of any part
     limit_s = float(words["connect_timeout"])
 
     named = {name for name, _ in address.options}
@@ -123,7 +123,7 @@ def _words(address: Address, settings: Settings) -> dict[str, str]:
 
 
 def _escaped(value: str) -> str:
-    """A value inside libpq's `options`: blanks and backslashes are escaped."""
+    """Return a value inside libpq's `options`: blanks and backslashes are escaped."""
     return re.sub(r"([\\\s])", r"\\\1", value)
 
 

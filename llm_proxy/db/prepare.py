@@ -40,7 +40,7 @@ def prepare(engine: Engine, settings: Settings) -> list[str]:
 
 
 def prepare_patiently(engine: Engine, settings: Settings, *, is_wanted: Callable[[], bool] = lambda: True) -> list[str]:
-    """The same, again and again while the database is unavailable, for DATABASE_STARTUP_TIMEOUT.
+    """Prepare again and again while the database is unavailable, for DATABASE_STARTUP_TIMEOUT.
 
     Args:
         is_wanted: Asked before each further try.

@@ -64,9 +64,9 @@ def status(engine: Engine) -> Sealed:
 
 
 def count(engine: Engine) -> int:
-    """Provider keys: what a progress bar goes by."""
+    """Return the number of provider keys, for a progress bar."""
     with reading(engine) as connection:
-        counts = [connection.execute(text(f"SELECT count(*) FROM {table}")) for table in KEY_TABLES]  # noqa: S608  (ours)
+        counts = [connection.execute(text(f"SELECT count(*) FROM {table}")) for table in KEY_TABLES]  # noqa: S608  (a name of this package)
         return sum(int(count.scalar_one()) for count in counts)
 
 
@@ -136,7 +136,7 @@ def _change_table(engine: Engine, table: str, change: Change, dry_run: bool, pro
             else:
                 changes.append({"new": new, "id": row_id, "old": stored})
         if changes and not dry_run:
-            statement = text(f"UPDATE {table} SET api_key = :new WHERE id = :id AND api_key = :old")  # noqa: S608  (ours)
+            statement = text(f"UPDATE {table} SET api_key = :new WHERE id = :id AND api_key = :old")  # noqa: S608  (a name of this package)
             with writing(engine) as connection:
                 connection.execute(statement, changes)
         done.changed += len(changes)
@@ -155,7 +155,7 @@ def _rows(engine: Engine, table: str, column: str) -> Iterator[tuple[str, str]]:
 
 def _batches(engine: Engine, table: str, column: str) -> Iterator[Sequence[tuple[str, str]]]:
     """Ids and values in the order of ids; no transaction is open between two batches."""
-    query = text(f"SELECT id, {column} FROM {table} WHERE id > :after ORDER BY id LIMIT {BATCH}")  # noqa: S608  (ours)
+    query = text(f"SELECT id, {column} FROM {table} WHERE id > :after ORDER BY id LIMIT {BATCH}")  # noqa: S608  (a name of this package)
     after = ""
     while True:
         with reading(engine) as connection:

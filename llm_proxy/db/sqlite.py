@@ -17,7 +17,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
 
 
 def connector(path: str) -> Connector:
-    """The connector of one SQLite file, or of `:memory:`.
+    """Return the connector of one SQLite file, or of `:memory:`.
 
     The file and its folder are made at the first connection, for the owner alone.
     """
@@ -45,7 +45,7 @@ def make_file(path: Path) -> None:
 
 def _open(path: str) -> sqlite3.Connection:
     patient = is_cooperative()
-    # isolation_level=None: transactions are ours to begin. The pool hands a connection to one user at a time.
+    # isolation_level=None: transactions are begun here. The pool hands a connection to one user at a time.
     connection = sqlite3.connect(
         path,
         timeout=0.0 if patient else BUSY_LIMIT_S,

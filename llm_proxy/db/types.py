@@ -13,7 +13,7 @@ from llm_proxy.runtime.clock import parse_rfc3339
 
 
 def to_column(dialect: str, instant: datetime) -> Any:
-    """An aware instant in the form in which the driver of `dialect` (SQLAlchemy's name) binds it.
+    """Return an aware instant in the form in which the driver of `dialect` (SQLAlchemy's name) binds it.
 
     Raises:
         ValueError: The datetime is naive, so its instant is unknown.
@@ -34,7 +34,7 @@ def from_column(value: None) -> None: ...
 @overload
 def from_column(value: str | datetime) -> datetime: ...
 def from_column(value: Any) -> datetime | None:
-    """What a driver returned as an aware instant in UTC; None stays None.
+    """Return what a driver returned as an aware instant in UTC; None stays None.
 
     Text is SQLite's. Rows written by other programs may lack the fraction or carry a zone: both are read.
     """
@@ -62,7 +62,7 @@ class UtcTime(TypeDecorator[datetime]):
         return datetime
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """The column type of this dialect."""
+        """Return the column type of this dialect."""
         if dialect.name == "postgresql":
             return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
         if dialect.name in ("mysql", "mariadb"):
@@ -85,7 +85,7 @@ def ascii_text(length: int) -> String:
 
 
 def ascii_fixed(length: int) -> String:
-    """The same with a fixed length."""
+    """Return the same with a fixed length."""
     exact = CHAR(length)
     return (
         exact.with_variant(mysql.CHAR(length, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")

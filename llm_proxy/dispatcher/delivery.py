@@ -35,7 +35,7 @@ class Clock(Protocol):
 
 @dataclass(slots=True)
 class Item:
-    """One event in our hands. `failures` counts rounds in which it failed while others were delivered."""
+    """One event that this process holds. `failures` counts rounds in which it failed while others were delivered."""
 
     entry: Entry
     payload: Payload
@@ -251,7 +251,7 @@ class Delivery:
         error = last.error if last is not None else ""
         if self._is_configuration(items):
             if self._state.held_by != error:
-                log.error("held: the service refuses us (%s); check key and endpoint", error)
+                log.error("held: the service refuses the key (%s); check key and endpoint", error)
             self._state.set_held(error)
         else:
             log.warning("the service does not take events (%s); they are kept, the next try is in 30 s", error)
@@ -261,7 +261,7 @@ class Delivery:
         return True
 
     def _give_up(self) -> None:
-        """A stop: what is left stays pending on the bus."""
+        """Stop: what is left stays pending on the bus."""
         self._is_giving_up = True
 
     @property
@@ -322,7 +322,7 @@ def _results(items: Sequence[Item]) -> list[Result]:
 
 
 def _chunks(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """Runs of entries of about 4 MiB, so that few are taken apart at the same time."""
+    """Yield runs of entries of about 4 MiB, so that few are taken apart at the same time."""
     chunk: list[Entry] = []
     size = 0
     for entry in entries:

@@ -43,7 +43,7 @@ class StopClock:
             self._asked.set()
 
     def beat(self) -> None:
-        """The loop turns."""
+        """Note that the loop turns."""
         self._state.turned()
         self._heartbeat.beat()
 
@@ -130,7 +130,7 @@ class Loop:
         )
 
     def _read(self, most: int, wait_s: float) -> list[Entry] | None:
-        """Our own from before, then others' that were left, then new ones. None: Redis does not answer."""
+        """Return own entries from before, then others' that were left, then new ones. None: Redis does not answer."""
         try:
             found = self._read_next(most, wait_s)
         except unreachable() as exc:
@@ -169,7 +169,7 @@ class Loop:
         return found
 
     def _lost(self, exc: Exception) -> None:
-        """Redis is unavailable: say so once, look for our own entries again when it is back."""
+        """Redis is unavailable: say so once, look for own entries again when it is back."""
         if self._state.unreadiness != "redis":
             log.warning("Redis does not answer (%s); trying again", type(exc).__name__)
         self._state.redis_is_down(type(exc).__name__)
@@ -197,7 +197,7 @@ class Loop:
     # -- once --------------------------------------------------------------------------------------------------------
 
     def _is_done(self, delivery: Delivery) -> bool:
-        """Nothing is left for us; what others hold is waited for until it can be claimed or is gone."""
+        """Return whether nothing is left here; what others hold is waited for until it can be claimed or is gone."""
         if delivery.deferred:
             delivery.deliver([])
             if delivery.deferred:
@@ -220,7 +220,7 @@ class Loop:
     # -- beside it ---------------------------------------------------------------------------------------------------
 
     def keep_house(self) -> None:
-        """A greenlet's work: keeps what we hold ours, reads the figures, tidies up hourly."""
+        """Keep claimed entries, read the figures and tidy up hourly, in a greenlet of its own."""
         kept_at, read_at, tidied_at = time.monotonic(), -float("inf"), time.monotonic()
         while True:
             gevent.sleep(min(1.0, self._options.claim_s / 10))

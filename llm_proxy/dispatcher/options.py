@@ -59,12 +59,12 @@ class Options:
         return f"{self.key}:dead"
 
     def once_only(self) -> "Options":
-        """The same, but ending when nothing is left."""
+        """Return the same, but ending when nothing is left."""
         return replace(self, once=True)
 
 
 def options(settings: Settings, *, needs_bus: bool = True) -> Options:
-    """The options that the settings amount to. Raises OptionsError.
+    """Return the options that the settings amount to. Raises OptionsError.
 
     Args:
         needs_bus: Whether events are to be read from the bus.
@@ -137,5 +137,5 @@ def _service_faults(settings: Settings) -> list[str]:
 
 
 def _made_up_name(service: str) -> str:
-    """Unique to a process."""
+    """Return a name unique to a process."""
     return f"dispatcher-{service}-{socket.gethostname()}-{os.getpid()}"

@@ -49,7 +49,7 @@ class Payload:
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The documented keys in their order; empty ones are left out, `log_id` never."""
+        """Return the documented keys in their order; empty ones are left out, `log_id` never."""
         found: dict[str, Any] = {
             "type": self.kind,
             "event": "start",

@@ -37,7 +37,7 @@ class StartFailed(Exception):
 
 
 def make_source(options: Options) -> Source:
-    """The bus's consumer end."""
+    """Return the bus's consumer end."""
 
     def connect(timeout_s: float) -> Redis:
         return redisclient.connect(options.redis, timeout_s=timeout_s, connect_timeout_s=_REDIS_TIMEOUT_S)
@@ -56,7 +56,7 @@ def make_source(options: Options) -> Source:
 
 
 def make_backend(options: Options, progress: Any = lambda: None) -> Backend:
-    """The service's back end. Raises BackendError."""
+    """Return the service's back end. Raises BackendError."""
     return backend_class(options.service)(
         BackendConfig(
             endpoint=options.endpoint,
@@ -71,14 +71,14 @@ def make_backend(options: Options, progress: Any = lambda: None) -> Backend:
 
 
 def make_dead_letters(options: Options) -> DeadLetters:
-    """The dead letters of the bus."""
+    """Return the dead letters of the bus."""
     client = redisclient.connect(options.redis, timeout_s=_REDIS_TIMEOUT_S)
     is_list, max_len = options.bus == "redis", options.dead_letter_max_len
     return DeadLetters(client, options.dead_key, bus_key=options.key, is_list=is_list, max_len=max_len)
 
 
 def make_transformer(options: Options) -> Transformer:
-    """What makes payloads."""
+    """Return what makes payloads."""
     return Transformer(
         key=options.key,
         methods=options.methods,

@@ -29,7 +29,7 @@ class Done:
         return self.errors.total()
 
     def to_json(self) -> dict[str, Any]:
-        """The result."""
+        """Return the result."""
         return {"delivered": self.delivered, "skipped": self.skipped, "failed": self.failed}
 
 
@@ -58,7 +58,7 @@ class Replay:
         return done
 
     def _send(self, batch: list[Payload], done: Done) -> None:
-        """A refused batch is halved, down to the events that are at fault."""
+        """Send; a refused batch is halved, down to the events that are at fault."""
         for attempt in range(self._options.retry_attempts + 1):
             results = self._backend.send(batch)
             done.delivered += sum(result.verdict is Verdict.DELIVERED for result in results)

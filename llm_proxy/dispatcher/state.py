@@ -43,16 +43,16 @@ class State:
     # -- what happens ------------------------------------------------------------------------------------------------
 
     def turned(self) -> None:
-        """The loop is alive."""
+        """Note that the loop is alive."""
         self._turned_at = time.monotonic()
 
     def redis_is_up(self) -> None:
-        """A command was answered."""
+        """Note that a command was answered."""
         self._redis_down_since = None
         self.series.up.set(1)
 
     def redis_is_down(self, error: str) -> None:
-        """A command failed."""
+        """Note that a command failed."""
         if self._redis_down_since is None:
             self._redis_down_since = time.monotonic()
         self.last_error = error
@@ -66,7 +66,7 @@ class State:
         self.last_processed_at = datetime.now(UTC)
 
     def count_sent(self, events: int) -> None:
-        """The service accepted events."""
+        """Count events that the service accepted."""
         self.sent += events
         self.series.sent.inc(events)
         self.series.last_success.set(time.time())
@@ -74,21 +74,24 @@ class State:
         self.set_held(None)
 
     def count_dead(self, reason: str) -> None:
-        """An event was given up. A service that judges single events (`rejected`) has taken our key and address."""
+        """Count an event that was given up.
+
+        A service that judges single events (`rejected`) has taken key and address.
+        """
         self.series.dead_lettered[reason].inc()
         if reason == "rejected":
             self.set_held(None)
         self._dead_at = time.monotonic()
 
     def set_held(self, reason: str | None) -> None:
-        """The configuration keeps events from being accepted; None: no longer."""
+        """Set whether the configuration keeps events from being accepted; None: no longer."""
         self.held_by = reason
         self.series.held.set(1 if reason else 0)
         if reason:
             self.last_error = reason
 
     def take(self, stats: SourceStats) -> None:
-        """New figures of the bus."""
+        """Take new figures of the bus."""
         now = time.monotonic()
         if stats.trimmed > self.stats.trimmed:
             new = stats.trimmed - self.stats.trimmed

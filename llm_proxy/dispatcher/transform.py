@@ -54,7 +54,7 @@ class Transformer:
     keeps_binary: bool = False
 
     def event(self, entry: Entry) -> Event:
-        """The entry's event. Raises Unparsable."""
+        """Return the entry's event. Raises Unparsable."""
         if entry.data is None:
             raise Unparsable("the entry has no field data")
         try:
@@ -67,7 +67,7 @@ class Transformer:
         return event.method.upper() in self.methods
 
     def payload(self, event: Event, entry: Entry) -> Payload:
-        """The event as it is delivered."""
+        """Return the event as it is delivered."""
         request, response = request_content(event), response_content(event)
         asked, answer = as_dict(request.value), as_dict(response.value)
         started_at = event.started_at or _started_at(event, entry)
@@ -188,7 +188,7 @@ def _provider_of(path: str) -> str:
 
 
 def _error_of(payload: Payload) -> str:
-    """The answer's own words, else its status, else what the proxy says became of it."""
+    """Return the response's own words, else its status, else what the proxy says became of it."""
     error = payload.answer.get("error")
     message = as_text(as_dict(error).get("message")) or as_text(error)
     return message or (f"HTTP {payload.status}" if payload.status >= 400 else payload.outcome or "error")

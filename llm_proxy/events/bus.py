@@ -21,7 +21,7 @@ class Bus(Protocol):
     """The producer's end. One greenlet of a worker uses it; every call is bounded and may raise BusUnavailable."""
 
     def reserve(self, count: int) -> int:
-        """The first of `count` numbers for LogID that no other caller gets."""
+        """Return the first of `count` numbers for LogID that no other caller gets."""
 
     def room(self) -> float:
         """How many events may still go before it is asked again; 0 or less while consumers are too far behind."""
@@ -30,7 +30,7 @@ class Bus(Protocol):
         """Add the events in order, all or none. After BusUnavailable it is unknown which of the two."""
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Release connections."""
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class SourceStats:
 
 
 class Source(Protocol):
-    """The consumer's end: hands out entries and keeps them until they are acknowledged.
+    """The consumer's end: hands out entries, holds them until they are acknowledged.
 
     Calls may raise one of `unreachable()`.
 
@@ -73,10 +73,10 @@ class Source(Protocol):
         """Join: make the group, or take the name. Raises NameTaken when another living consumer has it."""
 
     def own(self, most: int) -> list[Entry]:
-        """The next entries that are pending for our name from before; empty when there are no more."""
+        """Return the next entries that are pending for this name from before; empty when there are no more."""
 
     def read(self, most: int, block_s: float) -> list[Entry]:
-        """New entries, at most `most`; waits up to `block_s` for the first."""
+        """Return new entries, at most `most`; waits up to `block_s` for the first."""
 
     def claim(self, most: int) -> list[Entry]:
         """Entries whose consumer has not been heard of for the claim time."""
@@ -92,13 +92,13 @@ class Source(Protocol):
         """Delivered: they need never be handed out again."""
 
     def stats(self) -> SourceStats:
-        """The figures now."""
+        """Return the figures now."""
 
     def tidy(self) -> None:
         """Remove what consumers that are long gone have left behind; called at the start and hourly."""
 
     def leave(self) -> None:
-        """Go, leaving nothing behind if nothing is pending for us."""
+        """Go, leaving nothing behind if nothing is pending for this consumer."""
 
 
 class NameTaken(Exception):

@@ -44,7 +44,7 @@ class CaptureLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> "CaptureLimits":
-        """The limits of the OBSERVABILITY_* variables."""
+        """Return the limits of the OBSERVABILITY_* variables."""
         request, response = (
             settings.events.max_request_body_bytes,
             settings.events.max_response_body_bytes,
@@ -95,11 +95,11 @@ class _Tap:
             self._tail_bytes -= len(self._tail.popleft())
 
     def head(self, secrets: "Secrets") -> bytes:
-        """The body as far as it is kept, masked and then cut to the cap exactly."""
+        """Return the body as far as it is kept, masked and then cut to the cap exactly."""
         return secrets.hide(b"".join(self._head))[: self.cap]
 
     def tail(self, secrets: "Secrets", size: int = TAIL_BYTES) -> bytes:
-        """The body's last bytes, masked."""
+        """Return the body's last bytes, masked."""
         kept = b"".join(self._tail or ())
         if len(kept) < size + _SLACK_BYTES:
             kept = b"".join(self._head)[-(size + _SLACK_BYTES - len(kept)) :] + kept
@@ -198,7 +198,7 @@ class Capture:
         self._usage: Callable[[], dict[str, int] | None] | None = None
 
     def request_data(self, chunk: bytes) -> None:
-        """A piece of the request's content went to the provider."""
+        """Keep a piece of the request's content that went to the provider."""
         self._request.append(chunk)
 
     def request_rest(self, size: int) -> None:
@@ -227,7 +227,7 @@ class Capture:
                 return
 
     def response_data(self, chunk: bytes) -> None:
-        """A piece of the response's content went to the client."""
+        """Keep a piece of the response's content that went to the client."""
         self._response.append(chunk)
 
     def finish(
@@ -246,7 +246,7 @@ class Capture:
         event_id: str = "",
         usage: Callable[[], dict[str, int] | None] | None = None,
     ) -> None:
-        """The exchange is over: note its facts, mask what was kept, release the rest.
+        """End the exchange: note its facts, mask what was kept, release the rest.
 
         Args:
             status: As sent to the client, or as the accounting table says for one that left.
@@ -276,7 +276,7 @@ class Capture:
         self.held_bytes = 1024 + kept * 4 // 3
 
     def _mask(self) -> None:
-        """What is queued holds no secret."""
+        """Mask secrets, so that the queue holds none."""
         hidden, request, response = self._secrets, self._request, self._response
         if request.cap:
             self._request_body = request.head(hidden)
@@ -290,7 +290,7 @@ class Capture:
         response.let_go()
 
     def event(self) -> Event:
-        """The event. A fault in making it costs the fields and bodies alone."""
+        """Return the event. A fault in making it costs the fields and bodies alone."""
         event = Event(
             request_id=self._request_id,
             method=self._method,
@@ -347,7 +347,7 @@ def _canonical(raw: str) -> str | None:
     lowered = raw.lower()
     is_secret = lowered in _DROPPED or (_SECRET_NAME.search(lowered) is not None and "-ratelimit-" not in lowered)
     name = None if is_secret else "-".join(part.capitalize() for part in lowered.split("-"))
-    if len(_names) < _MAX_NAMES:  # names are the provider's: few, but not ours to bound
+    if len(_names) < _MAX_NAMES:  # names are the provider's: few, but not bounded by the proxy
         _names[raw] = name
     return name
 

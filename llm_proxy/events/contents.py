@@ -1,6 +1,6 @@
 """What captured bytes say: content coding undone, kind found out, event streams merged (docs/events.md, "Bodies").
 
-Nothing here raises, whatever the bytes are: captured bodies end anywhere, and producers are not all ours.
+Nothing here raises, whatever the bytes are: captured bodies end anywhere, and other programs produce events, too.
 """
 
 import re
@@ -42,7 +42,7 @@ class Content:
 
 
 def request_content(event: Event) -> Content:
-    """The request's body."""
+    """Return the request's body."""
     return _content(
         event.request_body,
         event.request_content_type or "",
@@ -52,7 +52,7 @@ def request_content(event: Event) -> Content:
 
 
 def response_content(event: Event) -> Content:
-    """The answer's body; an event stream as the one object that it stands for."""
+    """Return the response's body; an event stream as the one object that it stands for."""
     media_type, encoding = event.header("Content-Type"), event.header("Content-Encoding")
     body, tail = joined(event)
     is_cut = tail is not None
@@ -66,7 +66,7 @@ def response_content(event: Event) -> Content:
 
 
 def joined(event: Event) -> tuple[bytes | None, bytes | None]:
-    """The answer's body, and its tail where something is missing between the two.
+    """Return the response's body, and its tail where something is missing between the two.
 
     The tail is the last 16 KiB of the whole: with the whole's length known, a body that is longer than the cap by less
     than that is put together again.
@@ -102,7 +102,7 @@ def _content(body: bytes | None, media_type: str, encoding: str, is_truncated: b
 
 
 def parse_json(raw: bytes) -> tuple[Any] | None:
-    """The JSON value in a tuple, because it may be None itself; None when it is none, or none that we can write."""
+    """Return the JSON value in a tuple, because it may be None itself; None when it is none that can be written."""
     try:
         value = loads(raw)
         orjson.dumps(value)  # nesting that the parser takes and the writer does not
@@ -112,7 +112,7 @@ def parse_json(raw: bytes) -> tuple[Any] | None:
 
 
 def _text(raw: bytes, is_truncated: bool) -> str | None:
-    """The text; of a body that was cut inside a character, without that one. None when it is no UTF-8."""
+    """Return the text, without a character that was cut at its end. None when it is no UTF-8."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as exc:

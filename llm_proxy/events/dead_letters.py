@@ -68,7 +68,7 @@ class DeadLetters:
     def find(
         self, *, reason: str | None = None, since_s: float | None = None, limit: int | None = None
     ) -> Iterator[DeadLetter]:
-        """The oldest first.
+        """Yield the oldest first.
 
         Args:
             reason: Only these.
@@ -90,7 +90,7 @@ class DeadLetters:
             start = f"({text(page[-1][0])}"
 
     def get(self, letter_id: str) -> DeadLetter | None:
-        """The one of that id."""
+        """Return the one of that id."""
         page: Any = self._client.xrange(self._key, min=letter_id, max=letter_id, count=1)
         return _read(text(page[0][0]), page[0][1]) if page else None
 

@@ -82,7 +82,7 @@ class Event:
         return self
 
     def header(self, name: str) -> str:
-        """A response field's first value, by its name in any case; empty when absent."""
+        """Return a response field's first value, by its name in any case; empty when absent."""
         wanted = name.lower()
         for known, values in self.response_headers.items():
             if known.lower() == wanted and values:
@@ -186,7 +186,7 @@ class Event:
 
 
 def number(wire: bytes, log_id: int) -> bytes:
-    """The wire form with its LogID set, where it has none yet; nothing else is touched."""
+    """Return the wire form with its LogID set, where it has none yet; nothing else is touched."""
     if not wire.startswith(_UNNUMBERED):
         return wire
     return b'{"LogID":%d,%b' % (log_id, wire[len(_UNNUMBERED) :])

@@ -38,7 +38,7 @@ _BINARY_TYPES = ("audio/", "image/", "video/", "application/octet-stream")
 
 
 def to_line(event: Event, *, keep_binary: bool = False) -> bytes:
-    """The event as one JSON line with its newline. `keep_binary`: binary bodies as base64 instead of a note."""
+    """Return the event as one JSON line with its newline. `keep_binary`: binary bodies as base64 instead of a note."""
     request, response = request_content(event), response_content(event)
     body, usage = _response_text(event, response, keep_binary)
     found: dict[str, Any] = {
@@ -74,7 +74,7 @@ def to_line(event: Event, *, keep_binary: bool = False) -> bytes:
 
 
 def _response_text(event: Event, content: Content, keep_binary: bool) -> tuple[str | None, dict[str, Any] | None]:
-    """The body's text, and the usage that was taken out of it."""
+    """Return the body's text, and the usage that was taken out of it."""
     if _is_uncaptured_binary(event):
         return BINARY_TEXT, None
     if (
@@ -108,7 +108,7 @@ def _snake(name: str) -> str:
 
 
 def from_line(line: bytes) -> Event:
-    """The event of a line that `to_line` made, for replaying it. Raises ValueError when it is none.
+    """Return the event of a line that `to_line` made, for replaying it. Raises ValueError when it is none.
 
     Bodies are what the line has: text and JSON, streams already merged, so the response's coding no longer applies.
     """

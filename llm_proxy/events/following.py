@@ -24,7 +24,7 @@ _PAGE = 100
 
 
 def parse(line: bytes) -> Event | None:
-    """An event in its wire form, or a line of the file sink; None when it is neither."""
+    """Return an event in its wire form, or a line of the file sink; None when it is neither."""
     try:
         found = orjson.loads(line)
         if isinstance(found, dict):
@@ -46,7 +46,7 @@ def past_of_file(path: Path) -> Iterator[Event]:
 
 
 def follow_file(path: Path, last: int, *, is_following: bool = True) -> Iterator[Event]:
-    """The last events of a file, then those that are appended, also after it was rotated. Raises OSError."""
+    """Yield the last events of a file, then appended ones, also after it was rotated. Raises OSError."""
     file: BinaryIO = path.open("rb")
     yield from _parsed(deque(file, maxlen=last) if last else _skip(file))
     while is_following:
@@ -70,7 +70,7 @@ def _skip(file: BinaryIO) -> list[bytes]:
 
 
 def _newer(path: Path, file: BinaryIO) -> BinaryIO | None:
-    """The file that has the name now, if it is another one or was emptied."""
+    """Return the file that has the name now, if it is another one or was emptied."""
     try:
         named, held = os.stat(path), os.fstat(file.fileno())
     except FileNotFoundError:
@@ -101,7 +101,7 @@ def past_of_stream(client: Redis, key: str) -> Iterator[Event]:
 
 
 def follow_stream(client: Redis, key: str, last: int, *, is_following: bool = True) -> Iterator[Event]:
-    """The last entries, then new ones; belongs to no consumer group. Raises what redis-py raises."""
+    """Yield the last entries, then new ones; belongs to no consumer group. Raises what redis-py raises."""
     newest: Any = client.xrevrange(key, count=max(1, last))
     after = text(newest[0][0]) if newest else "0-0"
     yield from _parsed(fields.get(FIELD, b"") for _, fields in reversed(newest[:last]))
@@ -116,12 +116,12 @@ def follow_stream(client: Redis, key: str, last: int, *, is_following: bool = Tr
 
 
 def past_of_list(client: Redis, key: str) -> Iterator[Event]:
-    """What waits in the list, the oldest first. Raises what redis-py raises."""
+    """Yield what waits in the list, the oldest first. Raises what redis-py raises."""
     yield from _parsed(reversed(command(client, "LRANGE", key, 0, -1)))
 
 
 def follow_list(client: Redis, key: str, last: int, *, is_following: bool = True) -> Iterator[Event]:
-    """The newest that wait, then those that come; one that is consumed between two looks is not seen."""
+    """Yield the newest that wait, then new ones; one that is consumed between two looks is not seen."""
     seen: deque[bytes] = deque(maxlen=10 * _PAGE)
     newest = command(client, "LRANGE", key, 0, _PAGE - 1)
     seen.extend(reversed(newest))

@@ -1,4 +1,4 @@
-"""From the queue to who is in this very process: subscribers of the in-memory bus, and the file of events."""
+"""From the queue to this very process: subscribers of the in-memory bus, and the file of events."""
 
 import gevent
 

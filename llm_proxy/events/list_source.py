@@ -1,7 +1,7 @@
 """The `redis` bus, a list: the consumer's end (docs/events.md, "Redis list"; docs/adr/0082).
 
-A consumer moves elements from the list's right end to a processing its own list, and removes them from there when
-they are delivered. A key that expires says that it lives; who finds a processing list without one puts it back.
+A consumer moves elements from the list's right end to a processing its own list, and removes them from there when they
+are delivered. A key that expires says that it lives; a consumer that finds a processing list without one puts it back.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ class ListSource:
         command(self._reader, "SADD", self._keys.consumers, EVER_JOINED, self.consumer)
 
     def leave(self) -> None:
-        """Give up the name; what is still in our processing list is put back by the others."""
+        """Give up the name; what is still in its processing list is put back by the others."""
         command(self._side, "DEL", self._alive)
         if not command(self._side, "LLEN", self._processing):
             command(self._side, "SREM", self._keys.consumers, self.consumer)
@@ -79,7 +79,7 @@ class ListSource:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def own(self, most: int) -> list[Entry]:
-        """What our processing list holds and is not in our hands, the oldest first."""
+        """Return what the processing list holds beside the entries in hand, the oldest first."""
         held = sum(self._held.values())
         found = command(self._reader, "LRANGE", self._processing, -(most + held), -1)
         in_hand = self._held.copy()
@@ -92,7 +92,7 @@ class ListSource:
         return entries[:most]
 
     def read(self, most: int, block_s: float) -> list[Entry]:
-        """The first by a blocking move, the rest by plain ones in one pipeline."""
+        """Read the first by a blocking move, the rest by plain ones in one pipeline."""
         move = (self._keys.list, self._processing, "RIGHT", "LEFT")
         if block_s > 0:
             first = command(self._reader, "BLMOVE", *move, round(block_s, 3))
@@ -122,7 +122,7 @@ class ListSource:
         return []
 
     def _put_back(self, name: str) -> None:
-        """The newest first, so that the oldest is the next to be read; one atomic move each."""
+        """Put back the newest first, so that the oldest is the next to be read; one atomic move each."""
         processing = self._keys.processing(name)
         while command(self._reader, "LMOVE", processing, self._keys.list, "LEFT", "RIGHT") is not None:
             pass
@@ -140,13 +140,13 @@ class ListSource:
         return sum(self._held.values())
 
     def keep(self) -> None:
-        """Say that we live; the processing list is ours for as long."""
+        """Renew the sign of life; the processing list belongs to this consumer for as long."""
         mine = _holder()
         command(self._side, "SET", self._alive, mine, "PX", self._lease_ms)
         command(self._side, "SADD", self._keys.consumers, EVER_JOINED, self.consumer)
 
     def ack(self, entries: Sequence[Entry]) -> None:
-        """Remove each from our processing list, the oldest of equal ones."""
+        """Remove each from the processing list, the oldest of equal ones."""
         elements = [entry.data for entry in entries if entry.data is not None]
         with self._side.pipeline(transaction=False) as pipe:
             for element in elements:
@@ -170,7 +170,7 @@ class ListSource:
 
 
 def _is_dead(holder: str) -> bool:
-    """Whether the holder `host|pid|life` was of this machine and is no more: its pid may be ours by now."""
+    """Whether the holder `host|pid|life` was of this machine and is no more: its pid may be this process's by now."""
     host, pid, life = [*holder.split("|"), "", ""][:3]
     if host == socket.gethostname() and pid == str(os.getpid()):
         return life != _LIFE
@@ -182,5 +182,5 @@ def _holder() -> str:
 
 
 def _literal(name: str) -> str:
-    """The name with what SCAN would take for a pattern escaped."""
+    """Return the name with what SCAN would take for a pattern escaped."""
     return "".join(f"\\{letter}" if letter in "*?[]\\^" else letter for letter in name)

@@ -13,7 +13,7 @@ from llm_proxy.settings import Settings
 
 
 def make_bus(settings: Settings, count_lost: Callable[[int], None]) -> Bus:
-    """The producer's end of LLM_PROXY_EVENT_BUS; nothing is connected yet."""
+    """Return the producer's end of LLM_PROXY_EVENT_BUS; nothing is connected yet."""
     if settings.events.bus == "in-memory":
         return MemoryBus()
     from llm_proxy.events.redis_list import ListBus
@@ -26,7 +26,7 @@ def make_bus(settings: Settings, count_lost: Callable[[int], None]) -> Bus:
 
 
 def make_publisher(settings: Settings, counters: Counters) -> Publisher:
-    """The queue with everything behind it; `start` it in the process that serves."""
+    """Return the queue with everything behind it; `start` it in the process that serves."""
     bus = make_bus(settings, lambda count: counters.dropped("list_full", count))
     folder = spool_folder(settings) if not isinstance(bus, MemoryBus) else None
     sink = None

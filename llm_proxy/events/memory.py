@@ -42,7 +42,7 @@ class Subscription:
         self._changed.set()
 
     def get(self, timeout_s: float | None = None) -> bytes | None:
-        """The next event; None when none came in time, or none will come any more."""
+        """Return the next event; None when none came in time, or none will come any more."""
         if not self._queue and not self._is_closed:
             self._changed.clear()
             self._changed.wait(timeout_s)
@@ -81,7 +81,7 @@ class MemoryBus:
 
     @property
     def has_subscribers(self) -> bool:
-        """Whether publishing has anybody to reach; the publisher saves itself the JSON otherwise."""
+        """Whether publishing reaches any subscriber; the publisher saves itself the JSON otherwise."""
         return bool(self._subscriptions)
 
     def subscribe(self, most: int = 1000) -> Subscription:
@@ -120,7 +120,7 @@ class MemoryBus:
         self._published += events
 
     def stats(self) -> MemoryStats:
-        """The counts now."""
+        """Return the counts now."""
         dropped = self._gone_dropped + sum(subscription.dropped for subscription in self._subscriptions)
         return MemoryStats(self._published, dropped, self._late)
 

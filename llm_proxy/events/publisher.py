@@ -252,7 +252,7 @@ class Publisher:
             self._give_way(time.monotonic() - began)
 
     def _give_way(self, took_s: float) -> None:
-        """Requests come first: a replay of thousands of events takes at most half of the worker's time."""
+        """Put requests first: a replay of thousands of events takes at most half of the worker's time."""
         is_replaying = self._spool is not None and not self._spool.is_empty
         gevent.sleep(took_s if is_replaying and not self._is_stopping else 0)
 
@@ -264,7 +264,7 @@ class Publisher:
             self._link.watched_at = now
 
     def _next_batch(self, most: int) -> tuple[list[bytes], Callable[[], None]]:
-        """What goes next, and what to do when it has gone."""
+        """Return what goes next, and what to do when it has gone."""
         if self._flight:
             return self._flight, self._forget_flight
         if self._spool is not None and not self._spool.is_empty:
@@ -317,7 +317,7 @@ class Publisher:
 
     @staticmethod
     def _bounded(call: Callable[[], _T]) -> _T:
-        """The bus's commands are bounded one by one; this bounds the look-up of its name, too."""
+        """Bound the look-up of the bus's name, too; its commands are bounded one by one."""
         with gevent.Timeout(CALL_S, BusUnavailable("no answer in time")):
             return call()
 
@@ -333,7 +333,7 @@ class Publisher:
             self._counters.bus_seconds(time.monotonic() - began)
 
     def _park_flight(self) -> None:
-        """The batch in hand to the front of the spool; without one, or without room, it waits in memory."""
+        """Move the batch in hand to the front of the spool; it waits in memory when the spool has no room."""
         if self._spool is None or not self._flight:
             return
         try:
@@ -367,7 +367,7 @@ class Publisher:
                 gevent.sleep(0)
 
     def _spill_one(self) -> bool:
-        """The oldest event of the queue to the end of the spool; False when it found no room and stays."""
+        """Move the oldest event of the queue to the end of the spool; False when it found no room and stays."""
         assert self._spool is not None
         waiting = self._queue.take()
         try:

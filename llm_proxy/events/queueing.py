@@ -31,11 +31,11 @@ class LineSink(Protocol):
 
 
 def _ignore(count: int) -> None:
-    """Counts nothing."""
+    """Count nothing."""
 
 
 def _ignore_reason(reason: str, count: int) -> None:
-    """Counts nothing."""
+    """Count nothing."""
 
 
 @dataclass(slots=True)
@@ -97,7 +97,7 @@ class Offered(Protocol):
         """About what it weighs on the wire."""
 
     def event(self) -> Event:
-        """The event; asked for once."""
+        """Return the event; called once."""
 
 
 @dataclass(slots=True)
@@ -109,7 +109,7 @@ class Waiting:
     is_written: bool = False
 
     def event(self) -> Event:
-        """The event, made when it is asked for first."""
+        """Return the event, made at the first call."""
         event = self.offered.event()
         self.offered = event
         return event
@@ -128,7 +128,7 @@ class Queue:
         self.held_bytes += size
 
     def take(self) -> Waiting:
-        """The oldest."""
+        """Return the oldest."""
         waiting = self.items.popleft()
         self.held_bytes -= waiting.size
         return waiting

@@ -19,7 +19,7 @@ class ListKeys:
         self.consumers = f"{key}:consumers"  # every name that ever joined
 
     def processing(self, consumer: str) -> str:
-        """What a consumer has taken and not acknowledged."""
+        """Return what a consumer has taken and not acknowledged."""
         return f"{self.list}:processing:{consumer}"
 
     def alive(self, consumer: str) -> str:

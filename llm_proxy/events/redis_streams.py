@@ -100,7 +100,7 @@ class GroupState:
 
 
 def group_states(client: Redis, key: str) -> list[GroupState]:
-    """The stream's groups; none when there is no stream."""
+    """Return the stream's groups; none when there is no stream."""
     try:
         found: Any = client.xinfo_groups(key)
     except ResponseError as exc:
@@ -130,7 +130,7 @@ def undelivered(client: Redis, key: str, group: GroupState, length: int, most: i
 
 
 def oldest_needed(client: Redis, key: str, groups: Sequence[GroupState]) -> str:
-    """The smallest entry id that some group has not acknowledged yet or not been given."""
+    """Return the smallest entry id that some group has not acknowledged yet or not been given."""
     needed = []
     for group in groups:
         if group.pending:

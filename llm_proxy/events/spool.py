@@ -94,7 +94,7 @@ class Owner:
         return _Segment(path, descriptor, size, _HEAD.unpack(head)[1], size, number)  # where it ends shows in reading
 
     def create(self, number: int, size: int) -> _Segment:
-        """A new, empty segment of that size. Raises OSError."""
+        """Return a new, empty segment of that size. Raises OSError."""
         path = self._folder / f"{self.name}.{number:012d}.seg"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
         try:
@@ -107,7 +107,7 @@ class Owner:
         return _Segment(path, descriptor, size, _HEAD.size, _HEAD.size, number)
 
     def peek(self, most: int, most_bytes: int) -> tuple[list[bytes], int]:
-        """The oldest records and the position after them; at least one record while there is any."""
+        """Return the oldest records and the position after them; at least one record while there is any."""
         while self.segments:
             segment = self.segments[0]
             at, found, held = segment.read_at, list[bytes](), 0
@@ -126,7 +126,7 @@ class Owner:
         return [], 0
 
     def advance(self, at: int) -> None:
-        """Records before the position were delivered."""
+        """Drop the records before the position, which were delivered."""
         segment = self.segments[0]
         segment.read_at = at
         if at >= segment.end:
@@ -141,7 +141,7 @@ class Owner:
         segment.path.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Let go: of the files, and of the lock; its file goes when nothing is left to take up."""
+        """Release the files and the lock; its file goes when nothing is left to take up."""
         for segment in self.segments:
             segment.close()
         if not self.segments:
@@ -151,7 +151,7 @@ class Owner:
 
 
 def _read(segment: _Segment, at: int) -> bytes | None:
-    """The record at the offset; None where none is whole."""
+    """Return the record at the offset; None where none is whole."""
     head = os.pread(segment.descriptor, _RECORD.size, at)
     if len(head) < _RECORD.size:
         return None
@@ -276,7 +276,7 @@ class Spool:
             os.close(descriptor)
 
     def _mine(self) -> Owner:
-        """Our own place in the folder; made at the first event that needs it, so after any fork."""
+        """Return this worker's place in the folder; made at the first event that needs it, so after any fork."""
         if self._own is None:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             name = f"{os.getpid():x}-{time.time_ns():x}"
@@ -288,7 +288,7 @@ class Spool:
         return self._own
 
     def peek(self, most: int, most_bytes: int) -> list[bytes]:
-        """The next records to replay, oldest first: a dead worker's before our own. Empty: there are none."""
+        """Return the next records to replay, oldest first: a dead worker's before this one's. Empty: there are none."""
         for owner in list(self._owners()):
             records, at = owner.peek(most, most_bytes)
             if records:
@@ -300,7 +300,7 @@ class Spool:
         return []
 
     def advance(self) -> None:
-        """What was peeked last has been delivered."""
+        """Drop what was peeked last, which has been delivered."""
         if self._peeked is not None:
             owner, at = self._peeked
             owner.advance(at)
@@ -343,7 +343,7 @@ class Spool:
 
 
 def _locked(path: Path, *, is_new: bool = True) -> int | None:
-    """The descriptor of a lock file that is ours now; None when a living process has it, or it is gone."""
+    """Return the descriptor of a lock file that is this process's now; None when a living one has it, or it is gone."""
     flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if is_new else 0)
     try:
         descriptor = os.open(path, flags, _MODE)

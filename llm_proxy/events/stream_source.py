@@ -66,9 +66,9 @@ class StreamSource:
     # -- joining -----------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Make the group, from the first entry that is still there, and count what went before anybody read it.
+        """Make the group, from the first entry that is still there, and count what went before it was read.
 
-        What a dispatcher of this machine left when it died is ours at once, so that a restart keeps the order.
+        What a dispatcher of this machine left when it died is taken at once, so that a restart keeps the order.
         """
         self._make_group(self._reader)
         self.stats()
@@ -77,7 +77,7 @@ class StreamSource:
                 self._inherit(name)
 
     def _inherit(self, name: str) -> None:
-        """Make all entries that are pending for a consumer ours; `own` reads them."""
+        """Claim all entries that are pending for a consumer; `own` reads them."""
         start = "-"
         while True:
             page = command(self._reader, "XPENDING", self._key, self._group, start, "+", _PAGE, name)
@@ -96,7 +96,7 @@ class StreamSource:
                 raise
 
     def leave(self) -> None:
-        """Delete our consumer, unless something is pending for it."""
+        """Delete this consumer, unless something is pending for it."""
         for consumer in self._consumers():
             if consumer[0] == self.consumer and not consumer[1]:
                 command(self._side, "XGROUP", "DELCONSUMER", self._key, self._group, self.consumer)
@@ -119,7 +119,7 @@ class StreamSource:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def own(self, most: int) -> list[Entry]:
-        """Pending entries of our name, page by page from the oldest."""
+        """Yield pending entries of this consumer's name, page by page from the oldest."""
         while True:
             page = self._read_group(most, self._own_cursor, 0)
             if not page:
@@ -130,7 +130,7 @@ class StreamSource:
                 return found
 
     def read(self, most: int, block_s: float) -> list[Entry]:
-        """New entries. A group that is gone (FLUSHALL, a deleted key) is made again."""
+        """Return new entries. A group that is gone (FLUSHALL, a deleted key) is made again."""
         return self._entries(self._read_group(most, ">", block_s))
 
     def _read_group(self, most: int, after: str, block_s: float) -> list[Any]:
@@ -187,7 +187,7 @@ class StreamSource:
         return self._entries(command(self._reader, "XCLAIM", *where))
 
     def _entries(self, page: Iterable[Any]) -> list[Entry]:
-        """Entries that are not in our hands already; those that were trimmed while pending are counted and dropped."""
+        """Return entries that are not held here; those that were trimmed while pending are counted and dropped."""
         found, gone = [], []
         for item in page:
             if item is None:
@@ -214,7 +214,7 @@ class StreamSource:
         return len(self._held)
 
     def keep(self) -> None:
-        """Reset the idle time of those that are still ours, so that no other consumer claims them."""
+        """Reset the idle time of those that are still held here, so that no other consumer claims them."""
         if not self._held:
             return
         ids = sorted(self._held, key=id_order)
@@ -255,7 +255,7 @@ class StreamSource:
         return max(0.0, time.time() - id_order(text(least))[0] / 1000) if least is not None else 0.0
 
     def _count_trimmed(self, group: GroupState, undelivered_now: int) -> None:
-        """Entries that went before our group read them: ever added, less read, less still to be read."""
+        """Return how many entries went before the group read them: ever added, less read, less still to be read."""
         answer = command(self._side, "XINFO", "STREAM", self._key)
         facts = dict(zip(answer[::2], answer[1::2], strict=False)) if isinstance(answer, list) else answer
         added = facts.get(b"entries-added", facts.get("entries-added"))
@@ -267,7 +267,7 @@ class StreamSource:
 
 
 def _was_ours(name: str, ours: str) -> bool:
-    """Whether the name was made up, as ours was, by a dispatcher of this machine that is no more."""
+    """Whether the name was made up, as this one's was, by a dispatcher of this machine that is no more."""
     (rest, _, pid), mine = name.rpartition("-"), ours.rpartition("-")[0]
     host = socket.gethostname()
     return rest == mine and rest.startswith("dispatcher-") and rest.endswith(host) and is_dead_here(host, pid)
@@ -279,7 +279,7 @@ def _is_group_gone(exc: ResponseError) -> bool:
 
 
 def _data_of(fields: Any) -> bytes | None:
-    """The field `data` of an entry's flat list of names and values."""
+    """Return the field `data` of an entry's flat list of names and values."""
     pairs = dict(zip(fields[::2], fields[1::2], strict=False)) if isinstance(fields, list) else fields
     value = pairs.get(FIELD)
     return value if isinstance(value, bytes) else None

@@ -1,6 +1,6 @@
 """The tap of an exchange whose event nothing would read: it keeps no byte.
 
-Events are made for those who observe them: a bus that other processes read, the file of events, or a subscriber of the
+Events are made only when they are observed: a bus that other processes read, the file of events, or a subscriber of the
 in-memory bus. `Publisher.has_observers` tells whether there is any; while there is none, exchanges are only counted. An
 observer that comes later sees the exchanges that are dispatched from then on.
 """

@@ -36,7 +36,7 @@ class InvalidMultipart(InvalidRequest):
 
 
 def boundary_of(content_type: str) -> bytes:
-    """The boundary that a Content-Type names. Raises InvalidMultipart unless there is exactly one."""
+    """Return the boundary that a Content-Type names. Raises InvalidMultipart unless there is exactly one."""
     raw = content_type.encode("latin-1")
     parameters = _parameters(raw, raw.find(b";") if b";" in raw else len(raw))
     boundaries = [value for name, value in parameters if name.startswith(b"boundary")]
@@ -89,13 +89,13 @@ class FormScanner:
         self._parts = 0
 
     def feed(self, data: bytes) -> None:
-        """The next piece. Raises InvalidMultipart, RequestTooLarge, or what `found` raises."""
+        """Scan the next piece. Raises InvalidMultipart, RequestTooLarge, or what `found` raises."""
         self._buffer = self._buffer + data if self._buffer else data
         while self._step():
             pass
 
     def finish(self) -> None:
-        """The body has ended. Raises InvalidMultipart when its last delimiter has not come."""
+        """End the body. Raises InvalidMultipart when its last delimiter has not come."""
         if self._step != self._at_epilogue:
             raise InvalidMultipart
 

@@ -102,7 +102,7 @@ _OPENAI_INPUT_DETAILS = "input_tokens_details"
 
 
 def usage_of(counts: Mapping[str, Any]) -> Usage | None:
-    """Return a provider's counts in our terms; None when it holds none (seconds of audio, say), or absurd ones."""
+    """Return a provider's counts in the proxy's terms; None when it has none (seconds of audio), or absurd ones."""
     spelling, prompt, completion = _spelling(counts)
     if prompt is None or completion is None:
         if has_absurd_counts(counts):

@@ -78,7 +78,7 @@ class StreamedBody:
         self.received_bytes = len(first)
 
     def read1(self, n: int, /) -> bytes:
-        """What has arrived, at most `n` bytes; b"" at the end. Raises RequestTooLarge, ClientConnectionError."""
+        """Return what has arrived, at most `n` bytes; b"" at the end. Raises RequestTooLarge, ClientConnectionError."""
         if self.first:
             data, self.first = self.first[:n], self.first[n:]
             return data
@@ -94,7 +94,7 @@ class StreamedBody:
 def open_body(
     source: Source, length: int | None, *, limit: Limit = NO_LIMIT, waits: bool = False
 ) -> bytes | StreamedBody:
-    """A body that no rule needs to read.
+    """Open a body that no rule needs to read.
 
     `bytes` when all of it came with the first read: head and body can then leave in one piece. Without a byte of it
     nothing is dispatched: a client that stops behind its head, or whose first chunk is malformed, is charged nothing.
@@ -216,7 +216,7 @@ class HeldBody:
         return self._file.read(self.length)
 
     def sendable(self) -> "bytes | HeldBody":
-        """What to give to the transport: plain bytes when they are in memory, else this, from its beginning."""
+        """Return what to give to the transport: plain bytes when they are in memory, else this, from its beginning."""
         if self._file is None:
             return bytes(self._memory)
         self.rewind()
@@ -229,7 +229,7 @@ class HeldBody:
             self._file.seek(0)
 
     def read1(self, n: int, /) -> bytes:
-        """The next bytes, at most `n`; b"" at the end."""
+        """Return the next bytes, at most `n`; b"" at the end."""
         if self._file is not None:
             return self._file.read(n)
         data = bytes(self._memory[self._position : self._position + n])

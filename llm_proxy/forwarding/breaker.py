@@ -196,7 +196,7 @@ class ConcurrencyLimit:
 
 
 def slot_limit(max_concurrent: int, workers: int, worker_connections: int | None) -> int | None:
-    """A worker's limit: its even share, at least 1, so that all together never run more than asked for.
+    """Return a worker's limit: its even share, at least 1, so that all together never run more than asked for.
 
     Args:
         max_concurrent: MAX_CONCURRENT_REQUESTS; 0 = no limit.

@@ -1,4 +1,4 @@
-"""What browsers are told: preflight answers and the fields of real ones."""
+"""What browsers are told: preflight responses and the fields of real ones."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -33,14 +33,14 @@ class Cors:
         headers: Sequence[str] = ("Authorization", "Content-Type", "X-Requested-With"),
         max_age_s: float = 86400,
     ) -> None:
-        """The keyword arguments are the settings CORS_*; their origins count where the provider lists none."""
+        """Take the settings CORS_* as keyword arguments; their origins count where the provider lists none."""
         self._origins = frozenset(provider_origins or (() if "*" in origins else origins))
         self._methods = ", ".join(methods)
         self._headers = ", ".join(headers)
         self._max_age = str(int(max_age_s))
 
     def preflight(self, origin: str | None, requested_headers: str | None) -> Fields:
-        """The fields of the 204; none without an origin.
+        """Return the fields of the 204; none without an origin.
 
         `requested_headers` is Access-Control-Request-Headers as it came: it is granted, whatever it names.
         """
@@ -62,7 +62,7 @@ class Cors:
         return fields
 
     def answer(self, origin: str | None) -> Fields:
-        """The fields of a real answer, errors included; never stored with it. None without an origin.
+        """Return the fields of a real response, errors included; never stored with it. None without an origin.
 
         An origin outside the list gets no permission, so the refusal of it is unreadable to its page.
         """

@@ -131,7 +131,7 @@ class Exchange:
         return self.response_bytes if self.relay is None else self.relay.sent_bytes
 
     def attach(self, upstream: Cuttable) -> None:
-        """A wait begins that `cut` must end. From here on the client's leaving ends the exchange."""
+        """Begin a wait that `cut` must end. From here on the client's leaving ends the exchange."""
         self._upstream = upstream
         if self.cut_reason is not None:
             upstream.cut(self.cut_reason)
@@ -140,12 +140,12 @@ class Exchange:
             client.on_gone(self._client_gone)
 
     def dispatched(self) -> None:
-        """Sending begins now."""
+        """Note that sending begins now."""
         self.is_dispatched = True
         self.timing.sent()
 
     def response_started(self, status: int, *, is_stream: bool) -> None:
-        """The provider's header section has arrived."""
+        """Note that the provider's header section has arrived."""
         self.timing.answered()
         self.status = self.sent_status = status
         self.is_stream = is_stream
@@ -158,7 +158,7 @@ class Exchange:
             self._upstream.cut(reason)
 
     def switched(self, upstream: Cuttable) -> None:
-        """The connection has become a WebSocket, whose own end tells when the client has left."""
+        """Note that the connection has become a WebSocket, whose own end tells when the client has left."""
         self._upstream = upstream
         if self.request.client is not None:
             self.request.client.unwatch()
@@ -170,7 +170,7 @@ class Exchange:
         self.cut(CLIENT_GONE)
 
     def detach(self) -> None:
-        """It is over: watch the client no longer, and release the request's body."""
+        """End the exchange: watch the client no longer, and release the request's body."""
         self.relay = None  # which holds this exchange
         client = self.request.client
         if client is not None:

@@ -15,11 +15,11 @@ Field = tuple[bytes, bytes]
 HOP_BY_HOP: Final = frozenset(  # RFC 9110 §7.6.1, Proxy-Connection and Keep-Alive as older peers send them
     ("CONNECTION", "PROXY-CONNECTION", "KEEP-ALIVE", "TE", "TRAILER", "TRANSFER-ENCODING", "UPGRADE")
 ) | frozenset(("PROXY-AUTHENTICATE", "PROXY-AUTHORIZATION", "PROXY-AUTHENTICATION-INFO", "HTTP2-SETTINGS"))
-CLIENT_ADDRESS: Final = frozenset(  # where the client is stays between it and us
+CLIENT_ADDRESS: Final = frozenset(  # where the client is stays between it and the proxy
     ("X-FORWARDED-FOR", "X-FORWARDED-HOST", "X-FORWARDED-PROTO", "X-FORWARDED-PORT", "FORWARDED", "X-REAL-IP")
 ) | frozenset(("X-CLIENT-IP", "X-ORIGINAL-FORWARDED-FOR", "CF-CONNECTING-IP", "CF-IPCOUNTRY", "TRUE-CLIENT-IP"))
 KEY_FIELDS: Final = ("API-KEY", "X-API-KEY", "X-GOOG-API-KEY")  # where vendors' clients put their key
-OURS: Final = ("X-PROXY", "X-UPSTREAM-", "X-CACHE")  # names that only we may set
+OURS: Final = ("X-PROXY", "X-UPSTREAM-", "X-CACHE")  # names that only the proxy may set
 _NOT_FOR_PROVIDERS: Final = frozenset(  # the last two name another path to IIS and Symfony
     ("X-BODY-HASH", "X-REQUEST-START", "COOKIE", "COOKIE2", "X-ORIGINAL-URL", "X-REWRITE-URL")
 )
@@ -46,7 +46,7 @@ _USUAL_OPTIONS: Final = frozenset(("keep-alive", "close", "Keep-Alive", "Close")
 
 
 def connection_names(value: str) -> frozenset[str]:
-    """The names that a Connection field lists, in upper case, without its own options (RFC 9110 §7.6.1)."""
+    """Return the names that a Connection field lists, in upper case, without its own options (RFC 9110 §7.6.1)."""
     if value in _USUAL_OPTIONS:
         return _NONE
     names = frozenset(name.strip().upper() for name in value.split(","))
@@ -99,7 +99,7 @@ class RequestFields:
     def __call__(
         self, fields: Sequence[tuple[str, str]], *, api_key: str, request_id: str, keeps_expect: bool = False
     ) -> list[Field]:
-        """The fields to send, framing in its place.
+        """Return the fields to send, framing in its place.
 
         Args:
             fields: The client's, names in upper case, values as latin-1 text.
@@ -165,7 +165,10 @@ class RequestFields:
         return sent
 
     def _judge(self, name: str) -> bytes:
-        """A name met for the first time. Names with an underscore are dropped: WSGI cannot tell them from a dash's."""
+        """Judge a name met for the first time.
+
+        Names with an underscore are dropped: WSGI cannot tell them from a dash's.
+        """
         is_dropped = name in DROPPED or "_" in name or name.startswith(OURS)
         fate = _DROP if is_dropped else _spelling(name)
         _remember(self._fates, name, fate)
@@ -185,7 +188,7 @@ def _remember(fates: dict[str, bytes], name: str, fate: bytes) -> None:
 
 # -- provider → client ------------------------------------------------------------------------------------------------
 
-# Ours on every response: a provider that is a proxy of this kind itself sends them as well.
+# Set by the proxy on every response: a provider that is a proxy of this kind itself sends them as well.
 REPLACED: Final = (
     frozenset(
         (
@@ -205,7 +208,7 @@ REPLACED_WITH_CORRELATION: Final = "X-CORRELATION-ID"
 _DROPPED_ANSWER: Final = HOP_BY_HOP | REPLACED | {"SET-COOKIE", "SET-COOKIE2"}
 _CONNECTION, _CONTENT_TYPE, _DATE, _SERVER, _BUFFERING, _REPLACEABLE, _LENGTH, _CODING = (1 << n for n in range(8))
 _AGAIN = 256  # one of Date and Server has come before
-_LOOKED_AT: Final = {  # a bit for each name that says something to us
+_LOOKED_AT: Final = {  # a bit for each name that says something to the proxy
     "CONNECTION": _CONNECTION,
     "CONTENT-TYPE": _CONTENT_TYPE,
     "DATE": _DATE,
@@ -237,7 +240,7 @@ _answer_names: dict[bytes, tuple[str, int]] = {}  # as sent → (spelling, "" to
 
 
 def response_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> ResponseFields:
-    """The client's field list from the provider's, in its order.
+    """Return the client's field list from the provider's, in its order.
 
     Dropped: hop-by-hop fields, Set-Cookie, what REPLACED names, every Date and Server but the first. `x-request-id`
     becomes X-Upstream-Request-ID; an event stream has `X-Accel-Buffering: no`.

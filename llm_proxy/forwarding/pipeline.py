@@ -187,7 +187,7 @@ class Pipeline:
         return exchange
 
     def _admit(self, exchange: Exchange) -> Body | None:
-        """Steps 2 to 13: everything that is known before a response is looked for."""
+        """Run steps 2 to 13: everything that is known before a response is looked for."""
         request, allowed, budgets = exchange.request, self._allowed, self._budgets
         if self._is_draining():  # 2
             raise Draining
@@ -221,7 +221,7 @@ class Pipeline:
         return body
 
     def _check_socket(self, exchange: Exchange) -> Sockets:
-        """Steps 4 and 5 of a WebSocket handshake. Raises UpgradeNotSupported where there is none."""
+        """Run steps 4 and 5 of a WebSocket handshake. Raises UpgradeNotSupported where there is none."""
         request, sockets = exchange.request, self._sockets
         if sockets is None or request.client is None:
             raise UpgradeNotSupported
@@ -249,7 +249,7 @@ class Pipeline:
         return self._stored(exchange, stored)
 
     def _forward(self, exchange: Exchange, body: Body | None) -> Reply:
-        """Steps 15 to 18; step 19 is the settlement's."""
+        """Run steps 15 to 18; step 19 is the settlement's."""
         token = exchange.known_token
         exchange.taps = [make(exchange) for make in self._tap_factories]
         enter(exchange)  # 15
@@ -271,7 +271,7 @@ class Pipeline:
             raise
 
     def _switch(self, exchange: Exchange) -> Reply:
-        """Steps 15 to 18 of a WebSocket handshake, which costs no unit; its turns do."""
+        """Run steps 15 to 18 of a WebSocket handshake, which costs no unit; its turns do."""
         sockets = self._sockets
         assert sockets is not None  # `_check_socket` has passed
         exchange.taps = [make(exchange) for make in self._tap_factories]
@@ -364,7 +364,7 @@ class Pipeline:
             fields += self._cors.answer(origin)
 
     def _instead(self, exchange: Exchange, answer: Answer, stored: StoredResponse) -> Reply:
-        """A stored response in place of the provider's: validated by it, or stale and better than its error."""
+        """Return a stored response in place of the provider's: validated by it, or stale and better than its error."""
         if answer.status in NO_CONTENT_STATUSES:
             for _ in answer.chunks():
                 pass  # there is none, and the connection can be used again
@@ -374,7 +374,7 @@ class Pipeline:
     # -- responses of the proxy itself --------------------------------------------------------------------------------
 
     def _stored(self, exchange: Exchange, stored: StoredResponse, error: LlmProxyError | None = None) -> Reply:
-        """A stored response; the exchange ends here, whether its bytes are taken or not."""
+        """Return a stored response; the exchange ends here, whether its bytes are taken or not."""
         exchange.sent_status = stored.status
         fields = stored.fields
         self._add_own(exchange, fields, exchange.timing.fields_of_stored())
@@ -383,7 +383,7 @@ class Pipeline:
         return Reply(f"{stored.status} {stored.reason}", fields, (stored.content,) if stored.content else ())
 
     def _stale(self, exchange: Exchange, error: LlmProxyError) -> Reply | None:
-        """A stale stored response in place of what went wrong with the provider (stale-if-error)."""
+        """Return a stale stored response in place of the provider's failure (stale-if-error)."""
         stored = self._cache.on_error(exchange, error)
         return None if stored is None else self._stored(exchange, stored, error)
 

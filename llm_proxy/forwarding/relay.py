@@ -64,7 +64,7 @@ class Relay:
                 yield piece
                 self.sent_bytes += len(piece)  # after the yield: what the server took
             self._is_whole = True
-        except GeneratorExit:  # dropped in the middle by its consumer, who went away
+        except GeneratorExit:  # dropped in the middle by its consumer
             raise
         except BaseException as exc:  # GreenletExit, the drain's cut, included
             self._failure = exc
@@ -73,12 +73,12 @@ class Relay:
             self.close()
 
     def abandon(self, failure: BaseException) -> None:
-        """It cannot be sent: settle by what went wrong."""
+        """Settle by what went wrong: the response cannot be sent."""
         self._failure = failure
         self.close()
 
     def close(self) -> None:
-        """Let go of the provider's connection and settle; repeats do nothing."""
+        """Release the provider's connection and settle; repeats do nothing."""
         if self._is_settled:
             return
         self._is_settled = True

@@ -130,7 +130,7 @@ class AccessReporter:
 
 
 def _identity(exchange: Exchange, failure: BaseException | None) -> dict[str, Any]:
-    """The token, and what went wrong."""
+    """Return the token, and what went wrong."""
     fields: dict[str, Any] = {}
     token = exchange.token
     if token is not None:

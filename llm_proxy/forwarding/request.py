@@ -97,7 +97,10 @@ class ProxyRequest:
         self.received_at = time.time() - (now - self.received_s)
 
     def again(self, without: Collection[str]) -> "ProxyRequest":
-        """A GET of the same target in the client's name, without these fields, body and client; with its own ids."""
+        """Return a GET of the same target in the client's name, without these fields, body and client.
+
+        It has its own ids.
+        """
         fields = [field for field in self.fields if field[0] not in without]
         return ProxyRequest("GET", self.target, fields, client_addr=self.client_addr)
 
@@ -114,7 +117,7 @@ class ProxyRequest:
 
 
 def client_address(peer: str | None, forwarded_for: Iterable[str], trusted: Sequence[Network]) -> str | None:
-    """The client's address.
+    """Return the client's address.
 
     The peer, unless it is a trusted proxy: then the right-most entry of X-Forwarded-For that is none. An entry that is
     no address ends the search: what is left of it comes from no trusted proxy.
@@ -144,7 +147,7 @@ def is_trusted(peer: str | None, trusted: Sequence[Network]) -> bool:
 
 
 def _bare(entry: str) -> str | None:
-    """An entry without brackets, port and zone, in canonical form, IPv4 as such; None when it is no address."""
+    """Return an entry without brackets, port and zone, in canonical form, IPv4 as such; None when it is no address."""
     for text in (entry, _PORT.sub("", entry).lstrip("[")):
         try:
             address = ipaddress.ip_address(text.strip("[]").partition("%")[0])
@@ -165,7 +168,7 @@ def _is_within(address: str, networks: Sequence[Network]) -> bool:
 
 
 def from_environ(environ: Mapping[str, Any], trusted: Sequence[Network] = ()) -> ProxyRequest:
-    """Read a WSGI environment; our server's additions where they are, plain WSGI's joined fields elsewhere."""
+    """Read a WSGI environment; the proxy's server's additions where they are, plain WSGI's joined fields elsewhere."""
     fields = environ.get("llm_proxy.fields")
     if fields is None:
         fields = joined_fields(environ)
@@ -182,7 +185,7 @@ def from_environ(environ: Mapping[str, Any], trusted: Sequence[Network] = ()) ->
 
 
 def joined_fields(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The fields that plain WSGI keeps: one line a name, repetitions joined."""
+    """Return the fields that plain WSGI keeps: one line a name, repetitions joined."""
     fields = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key.startswith("HTTP_")]
     for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         if environ.get(key):
@@ -191,7 +194,7 @@ def joined_fields(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _source(environ: Mapping[str, Any]) -> Source:
-    """The body; another server's `wsgi.input` may have no `read1` and no end."""
+    """Return the body; another server's `wsgi.input` may have no `read1` and no end."""
     source: Any = environ["wsgi.input"]
     if "llm_proxy.fields" in environ:
         return cast(Source, source)

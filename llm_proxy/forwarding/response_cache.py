@@ -292,7 +292,7 @@ class CacheSource:
 
     @staticmethod
     def _instead(exchange: Exchange, lookup: Inquiry, entry: Entry, *, is_fresh: bool) -> StoredResponse:
-        """A stored response in place of the provider's: validated by it, or stale and better than its error."""
+        """Return a stored response in place of the provider's: validated by it, or stale and better than its error."""
         if is_fresh:
             exchange.served = REVALIDATED
         else:
@@ -317,7 +317,7 @@ class CacheSource:
         return lookup.serve(entry)
 
     def _fields_of_miss(self, lookup: Inquiry, reason: str | None) -> tuple[tuple[str, str], ...]:
-        """The fields that tell what the cache did with a response that the provider gave."""
+        """Return the fields that tell what the cache did with a response that the provider gave."""
         if lookup.capture is not None:
             status = "stored (forced)" if lookup.capture.is_forced else "stored"
             return _cache_fields("stored", status, lookup.key)

@@ -131,7 +131,7 @@ class Socket:
         return iter(())
 
     def abandon(self, failure: BaseException) -> None:
-        """The response could not be sent: end it by what went wrong."""
+        """End the response by what went wrong: it could not be sent."""
         self._stop(failure, None)
 
     def close(self) -> None:

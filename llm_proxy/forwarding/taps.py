@@ -20,13 +20,13 @@ class Tap(Protocol):
         """How many bytes of a request body that is held on disk are of use."""
 
     def request_data(self, data: bytes, /) -> None:
-        """A piece of the request's body leaves for the provider; all of a body that is here already."""
+        """Take a piece of the request's body that leaves for the provider; all of a body that is here already."""
 
     def request_rest(self, size: int, /) -> None:
         """So many more bytes of a body that is held on disk are sent without being shown."""
 
     def response_started(self, status: int | None, fields: list[tuple[str, str]], /) -> DataTap | None:
-        """The response begins; return what gets each piece of its body, None where nothing is of use.
+        """Return what gets each piece of the response's body, None where nothing is of use.
 
         Args:
             status: The provider's; None where a stored response is served without one.

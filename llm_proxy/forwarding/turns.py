@@ -120,7 +120,7 @@ class Ender(Protocol):
     """The WebSocket, as its turns see it."""
 
     def spent(self, code: str) -> None:
-        """The provider may begin no further turn: end when none runs."""
+        """Let the provider begin no further turn: end when none runs."""
 
 
 class SocketTurns:
@@ -190,7 +190,7 @@ class SocketTurns:
         self._book.begin(turn, asked)
 
     def _exchange(self, message: bytes) -> Exchange:
-        """A turn as the POST that it would have been, in the WebSocket's name."""
+        """Return a turn as the POST that it would have been, in the WebSocket's name."""
         handshake = self._socket.request
         fields = [("AUTHORIZATION", f"Bearer {self._bearer}"), ("CONTENT-TYPE", "application/json")]
         fields += [("X-CORRELATION-ID", handshake.request_id)]

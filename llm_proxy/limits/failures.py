@@ -36,7 +36,7 @@ class Shared(Protocol):
 
 
 class Failures:
-    """Who failed, and when.
+    """Addresses that failed, and when.
 
     Args:
         folder: Local, writable, shared by all workers.
@@ -81,7 +81,7 @@ class Failures:
 
 
 def _find(table: mmap.mmap, key: bytes) -> tuple[int, Sequence[int]]:
-    """The address's place and instants. Where its group is full, the one that has been quiet longest makes room."""
+    """Return the address's place and instants. In a full group, the one that has been quiet longest makes room."""
     first = int.from_bytes(key[:4], "little") % _GROUPS * _GROUP_BYTES
     slots = [(place, *_SLOT.unpack_from(table, place)) for place in range(first, first + _GROUP_BYTES, _SLOT.size)]
     for place, found, *instants in slots:

@@ -26,7 +26,7 @@ class Shared(Store, Protocol):
     """A store that may be unavailable."""
 
     def ping(self) -> None:
-        """Raises redisclient.unreachable()."""
+        """Raise redisclient.unreachable()."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -67,7 +67,7 @@ class LimitGate:
         return self._down_since is not None and self._falls_back
 
     def admit_address(self, address: str | None) -> None:
-        """Step 8: the client's address, then everybody. Raises RateLimitExceeded, ServiceUnavailable."""
+        """Step 8: the client's address, then all clients. Raises RateLimitExceeded, ServiceUnavailable."""
         if not self._ip and not self._global:
             return
         windows = []
@@ -145,7 +145,7 @@ class LimitGate:
             self._shared.close()
 
     def _key(self, token: TokenSnapshot, bearer: str) -> str:
-        """The row's id, or the bearer under a secret's hash; never the bearer itself."""
+        """Return the row's id, or the bearer under a secret's hash; never the bearer itself."""
         if self._secret is None:
             return token.id
         return hmac.new(self._secret, bearer.encode(), hashlib.sha256).hexdigest()[:16]
@@ -180,7 +180,7 @@ class LimitGate:
             raise ServiceUnavailable from exc
 
     def _note_here(self, windows: Sequence[Window]) -> None:
-        """What this machine admits counts here too, so that an outage of Redis does not begin with empty windows."""
+        """Count here, too, what this machine admits: an outage of Redis must not begin with empty windows."""
         try:
             self._machine.add(windows)
         except OSError as exc:

@@ -81,7 +81,7 @@ def _add(table: mmap.mmap, windows: Sequence[Window], now: float) -> None:
 
 
 def _find(table: mmap.mmap, window: Window, start: int) -> tuple[int, int, int]:
-    """The key's place, and its two counts as they stand in the bucket that begins at `start`."""
+    """Return the key's place, and its two counts as they stand in the bucket that begins at `start`."""
     key = _digest(window)
     first = int.from_bytes(key[:4], "little") % _GROUPS * _WAYS * _SLOT_BYTES
     freest, freest_end = first, 1 << 62

@@ -100,7 +100,7 @@ class RedisStore:
         return float(self._within(lambda: self._failures(keys=[self._prefix + key], args=[limit, window_s]))) / 1e6
 
     def ping(self) -> None:
-        """Raises redisclient.unreachable()."""
+        """Raise redisclient.unreachable()."""
         self._within(self._client.ping)
 
     def close(self) -> None:
@@ -116,7 +116,10 @@ class RedisStore:
         return self._within(lambda: self._script(keys=keys, args=values))  # type: ignore[no-any-return]
 
     def _within(self, call: Callable[[], Any]) -> Any:
-        """The whole of it, wait for a connection included, within CALL_S; threads have the sockets' limits alone."""
+        """Bound the whole of it, wait for a connection included, within CALL_S.
+
+        Threads have the sockets' limits alone.
+        """
         started = time.perf_counter()
         with gevent.Timeout(CALL_S, RedisTooSlow("no answer in time")):
             if not self._free.acquire(timeout=CALL_S):

@@ -60,7 +60,7 @@ ADMITTED = Verdict(None, None)
 
 
 def bucket(now_s: float, window_s: int) -> tuple[int, float]:
-    """The running bucket's first second since 1970, and how much of it has passed."""
+    """Return the running bucket's first second since 1970, and how much of it has passed."""
     start = int(now_s // window_s) * window_s
     return start, now_s - start
 

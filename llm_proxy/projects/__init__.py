@@ -1,1 +1,1 @@
-"""Projects: who owns tokens, and which provider key they stand for."""
+"""Projects: owners of tokens, and the provider key that the tokens stand for."""

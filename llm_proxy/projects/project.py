@@ -70,7 +70,7 @@ class NewProject:
 
     @classmethod
     def from_json(cls, wanted: Mapping[str, Any], *, wants_sk: bool = False, wants_key: bool = True) -> "NewProject":
-        """Raises BadRequest.
+        """Read a creation. Raises BadRequest.
 
         Args:
             wants_sk: VALIDATE_API_KEY_FORMAT.
@@ -102,7 +102,7 @@ class ProjectPatch:
 
     @classmethod
     def from_json(cls, wanted: Mapping[str, Any], *, wants_sk: bool = False) -> "ProjectPatch":
-        """Raises BadRequest. An empty key means keep; an empty name is refused."""
+        """Read a change. Raises BadRequest. An empty key means keep; an empty name is refused."""
         name, api_key = _text(wanted, "name"), _given_key(wanted)
         is_active, revokes = _flag(wanted, "is_active"), _flag(wanted, "revoke_tokens")
         if revokes is not None and is_active is not False:
@@ -118,14 +118,14 @@ class ProjectPatch:
 
 
 def obfuscated(api_key: str) -> str:
-    """What may be shown of a provider's key: at least 8 characters stay hidden."""
+    """Return what may be shown of a provider's key: at least 8 characters stay hidden."""
     if 13 <= len(api_key) <= 19:
         return f"{api_key[:2]}...{api_key[-2:]}"
     return obfuscate(api_key)
 
 
 def check_name(name: str) -> str:
-    """The name to store. Raises BadRequest."""
+    """Return the name to store. Raises BadRequest."""
     name = name.strip()
     if not 1 <= len(name) <= 255 or not all(character.isprintable() for character in name):
         raise refused("name must be 1 to 255 printable characters", "name")
@@ -133,7 +133,7 @@ def check_name(name: str) -> str:
 
 
 def check_api_key(api_key: str, *, wants_sk: bool) -> str:
-    """The key to seal. Raises BadRequest, never with a part of the key in it."""
+    """Return the key to seal. Raises BadRequest, never with a part of the key in it."""
     api_key = api_key.strip()
     if "..." in api_key or "****" in api_key:
         message = "cannot save obfuscated API key - please provide the full API key"

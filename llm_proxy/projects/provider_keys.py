@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, delete, insert, select, update
@@ -12,10 +13,10 @@ from llm_proxy.crypto import KeyRing, UnopenableValue
 from llm_proxy.db import listing
 from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.models import ProjectKeyRow, ProjectRow
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.mutation import Mutation
+from llm_proxy.db.session import reading
 from llm_proxy.errors import BadRequest, ResourceNotFound
 from llm_proxy.projects.project import check_api_key, obfuscated
-from llm_proxy.projects.service import Record
 
 _PROJECTS, _KEYS = ProjectRow.__table__.c, ProjectKeyRow.__table__.c
 _UNREADABLE = "****"
@@ -62,7 +63,7 @@ class ProviderKeyService:
         found = [self._shown(row, row["provider"]) for row in rows if row["provider"] != self._default]
         return ([self._shown(project, self._default)] if project["api_key"] else []) + found
 
-    def put(self, project_id: str, provider: str, wanted: Mapping[str, Any], record: Record) -> ProviderKey:
+    def put(self, tx: Mutation, project_id: str, provider: str, wanted: Mapping[str, Any]) -> ProviderKey:
         """Store a key, in place of an older one.
 
         Raises:
@@ -74,14 +75,12 @@ class ProviderKeyService:
         if not isinstance(api_key, str) or not api_key.strip():
             raise _refused("api_key is required", "api_key")
         api_key = check_api_key(api_key, wants_sk=False)
-        with writing(self._engine) as connection:
-            project = _project(connection, project_id, lock=True)
-            stored = self._write(connection, project["id"], provider, api_key)
-            record(connection, project_id=project_id, details={"provider": provider})
-        self._changed(project_id)
+        project = _project(tx.connection, project_id, lock=True)
+        stored = self._write(tx.connection, project["id"], provider, api_key)
+        self._record(tx, project_id, provider)
         return stored
 
-    def remove(self, project_id: str, provider: str, record: Record) -> None:
+    def remove(self, tx: Mutation, project_id: str, provider: str) -> None:
         """Forget a key.
 
         Raises:
@@ -90,12 +89,14 @@ class ProviderKeyService:
         """
         if provider == self._default and len(self._providers) == 1:
             raise _refused("the key of the only provider can be replaced, but not removed", "provider")
-        with writing(self._engine) as connection:
-            project = _project(connection, project_id, lock=True)
-            if not self._removed(connection, project, provider):
-                raise ResourceNotFound("provider key not found", audit={"error_type": "provider key not found"})
-            record(connection, project_id=project_id, details={"provider": provider})
-        self._changed(project_id)
+        project = _project(tx.connection, project_id, lock=True)
+        if not self._removed(tx.connection, project, provider):
+            raise ResourceNotFound("provider key not found", audit={"error_type": "provider key not found"})
+        self._record(tx, project_id, provider)
+
+    def _record(self, tx: Mutation, project_id: str, provider: str) -> None:
+        tx.record(project_id=project_id, details={"provider": provider})
+        tx.after_commit(partial(self._changed, project_id))
 
     def _write(self, connection: Connection, project_id: str, provider: str, api_key: str) -> ProviderKey:
         now = self._now(connection)

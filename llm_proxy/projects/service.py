@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine, RowMapping, Select, insert, select, update
@@ -14,7 +15,8 @@ from llm_proxy.db import listing
 from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.listing import Order
 from llm_proxy.db.models import ProjectRow
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.mutation import Mutation
+from llm_proxy.db.session import reading
 from llm_proxy.errors import Conflict, ResourceNotFound
 from llm_proxy.model.fields import to_columns
 from llm_proxy.model.project import PROJECT_FIELDS
@@ -23,13 +25,6 @@ from llm_proxy.projects.project import NewProject, Project, ProjectPatch
 
 _TABLE = ProjectRow.__table__.c
 SORTS = ("name", "created_at", "updated_at")
-
-
-class Record(Protocol):
-    """Writes the audit record of a mutation into its transaction."""
-
-    def __call__(self, connection: Connection, *, project_id: str | None, details: Mapping[str, Any]) -> None:
-        """Raises AuditUnavailable when the mutation must not go on."""
 
 
 class RevokesTokens(Protocol):
@@ -49,7 +44,7 @@ class ProjectFilter:
     ids: frozenset[str] | None = None
 
     def query(self) -> Select[Any]:
-        """The rows, unordered."""
+        """Return the rows, unordered."""
         query = select(ProjectRow.__table__)
         if self.search:
             query = query.where(listing.contains(_TABLE.name, self.search))
@@ -63,7 +58,7 @@ class ProjectFilter:
 
 
 def order_of(sort: str, *, descending: bool) -> Order:
-    """The order by one of `SORTS`."""
+    """Return the order by one of `SORTS`."""
     return Order(sort, _TABLE[sort], _TABLE.id, descending, is_unique=sort == "name")
 
 
@@ -90,43 +85,29 @@ class ProjectService:
     ) -> None:
         self._engine, self._ring, self._tokens, self._changed, self._now = engine, ring, tokens, changed, now
 
-    def create(
-        self,
-        new: NewProject,
-        record: Record,
-        then: Callable[[Connection, Project], None] = lambda connection, project: None,
-        *,
-        actor: str | None = None,
-    ) -> Project:
-        """Store a new project; `then` is of the same transaction. Raises Conflict when the name is taken.
-
-        Args:
-            actor: The caller's name, for `created_by`.
-        """
+    def create(self, tx: Mutation, new: NewProject) -> Project:
+        """Store a new project. Raises Conflict when the name is taken."""
         project_id = str(uuid.uuid4())
-        with writing(self._engine) as connection:
-            now = self._now(connection)
-            values = {
-                "id": project_id,
-                "name": new.name,
-                "api_key": self._ring.seal(new.api_key, project_id),
-                "is_active": True,
-                **to_columns(PROJECT_FIELDS, new.fields),
-                "created_at": now,
-                "updated_at": now,
-                "created_by": actor,
-            }
-            try:
-                connection.execute(insert(ProjectRow), values)
-            except IntegrityError as error:
-                raise _taken() from error
-            project = self._shown(_row(connection, project_id))
-            record(connection, project_id=project_id, details={"project_name": new.name})
-            then(connection, project)
-        return project
+        now = self._now(tx.connection)
+        values = {
+            "id": project_id,
+            "name": new.name,
+            "api_key": self._ring.seal(new.api_key, project_id),
+            "is_active": True,
+            **to_columns(PROJECT_FIELDS, new.fields),
+            "created_at": now,
+            "updated_at": now,
+            "created_by": tx.actor,
+        }
+        try:
+            tx.connection.execute(insert(ProjectRow), values)
+        except IntegrityError as error:
+            raise _taken() from error
+        tx.record(project_id=project_id, details={"project_name": new.name})
+        return self._shown(_row(tx.connection, project_id))
 
     def get(self, project_id: str) -> Project:
-        """Raises ResourceNotFound."""
+        """Return the project. Raises ResourceNotFound."""
         with reading(self._engine) as connection:
             return self._shown(_row(connection, project_id))
 
@@ -149,50 +130,39 @@ class ProjectService:
         for rows in listing.everything(self._engine, wanted.query(), order):
             yield [self._shown(row) for row in rows]
 
-    def update(
-        self,
-        project_id: str,
-        patch: ProjectPatch,
-        record: Record,
-        check: Callable[[Project], None] = lambda project: None,
-    ) -> Project:
+    def update(self, tx: Mutation, project_id: str, patch: ProjectPatch) -> Project:
         """Write what the patch names; revoke the tokens in the same transaction when it says so.
-
-        Args:
-            check: Called with the project as it is, inside the transaction; raises to stop.
 
         Raises:
             ResourceNotFound: No such project.
+            PreconditionFailed: It is not what the caller has seen.
             Conflict: The name is taken.
         """
-        with writing(self._engine) as connection:
-            row = _row(connection, project_id, lock=True)
-            check(self._shown(row))
-            now = self._now(connection)
-            values = self._changes(row, patch, now)
-            if values:
-                self._write(connection, project_id, {**values, "updated_at": now})
-            details: dict[str, Any] = {"updated_fields": sorted(values), "project_name": patch.name or row["name"]}
-            if patch.revokes_tokens:
-                details["tokens_revoked"] = self._tokens.revoke_all(connection, project_id).revoked
-            project = self._shown(_row(connection, project_id))
-            record(connection, project_id=project_id, details=details)
-        self._changed(project_id)
-        return project
+        row = _row(tx.connection, project_id, lock=True)
+        tx.require_match(self._shown(row))
+        now = self._now(tx.connection)
+        values = self._changes(row, patch, now)
+        if values:
+            self._write(tx.connection, project_id, {**values, "updated_at": now})
+        details: dict[str, Any] = {"updated_fields": sorted(values), "project_name": patch.name or row["name"]}
+        if patch.revokes_tokens:
+            details["tokens_revoked"] = self._tokens.revoke_all(tx.connection, project_id).revoked
+        tx.record(project_id=project_id, details=details)
+        tx.after_commit(partial(self._changed, project_id))
+        return self._shown(_row(tx.connection, project_id))
 
-    def revoke_tokens(self, project_id: str, record: Record) -> Revoked:
+    def revoke_tokens(self, tx: Mutation, project_id: str) -> Revoked:
         """Revoke all tokens of the project. Raises ResourceNotFound."""
-        with writing(self._engine) as connection:
-            _row(connection, project_id)
-            found = self._tokens.revoke_all(connection, project_id)
-            details = {
-                "total_tokens": found.total,
-                "revoked_count": found.revoked,
-                "already_revoked_count": found.already,
-                "failed_count": 0,
-            }
-            record(connection, project_id=project_id, details=details)
-        self._changed(project_id)
+        _row(tx.connection, project_id)
+        found = self._tokens.revoke_all(tx.connection, project_id)
+        details = {
+            "total_tokens": found.total,
+            "revoked_count": found.revoked,
+            "already_revoked_count": found.already,
+            "failed_count": 0,
+        }
+        tx.record(project_id=project_id, details=details)
+        tx.after_commit(partial(self._changed, project_id))
         return found
 
     def _changes(self, row: RowMapping, patch: ProjectPatch, now: datetime) -> dict[str, Any]:

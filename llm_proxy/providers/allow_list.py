@@ -73,7 +73,10 @@ class AllowList:
         return method.upper() not in ("GET", "HEAD") and not _UNSEEN.isdisjoint(unquote(raw_path).lower().split("/"))
 
     def check_endpoint(self, raw_path: str) -> None:
-        """The path as the client wrote it, without the query; latin-1 text of its bytes. Raises EndpointNotFound."""
+        """Check the path as the client wrote it, without the query; latin-1 text of its bytes.
+
+        Raises EndpointNotFound.
+        """
         path = raw_path if _PLAIN_PATH.fullmatch(raw_path) else _decoded(raw_path)
         if path not in self._exact and not path.startswith(self._below):
             raise EndpointNotFound
@@ -99,7 +102,7 @@ class AllowList:
             raise EndpointNotFound
 
     def check_fields(self, fields: Sequence[tuple[str, str]]) -> None:
-        """Required fields, then the origin; names in upper case.
+        """Check required fields, then the origin; names in upper case.
 
         Raises RequiredHeaderMissing, OriginRequired, OriginNotAllowed.
         """
@@ -117,7 +120,7 @@ class AllowList:
 
 
 def _decoded(raw_path: str) -> str:
-    """The path that the provider will see. Raises EndpointNotFound where it may see another one."""
+    """Return the path that the provider will see. Raises EndpointNotFound where it may see another one."""
     if not raw_path.startswith("/") or _AMBIGUOUS.search(raw_path) or _ESCAPED_TWICE.search(raw_path):
         raise EndpointNotFound
     try:
@@ -131,7 +134,7 @@ def _decoded(raw_path: str) -> str:
 
 
 def mounts(provider: Provider) -> tuple[str, ...]:
-    """The path prefixes that belong to the proxy: /v1, and the first segment of endpoints outside it.
+    """Return the path prefixes that belong to the proxy: /v1, and the first segment of endpoints outside it.
 
     "/" when an endpoint allows everything. A prefix is meant as whole segments.
     """
@@ -141,7 +144,7 @@ def mounts(provider: Provider) -> tuple[str, ...]:
 
 
 def reserved_endpoints(provider: Provider, reserved: Sequence[str]) -> tuple[str, ...]:
-    """Endpoints of the file that never reach the provider, because a path of our own stands before them."""
+    """Endpoints of the file that never reach the provider, because a path of the proxy stands before them."""
     return tuple(
         endpoint
         for endpoint in provider.allowed_endpoints

@@ -31,7 +31,10 @@ class ParameterRules:
     __slots__ = ("_rules", "names")
 
     def __init__(self, whitelist: Mapping[str, Iterable[str]]) -> None:
-        """Raises ValueError for a pattern that is none; the schema has refused such a file before."""
+        """Compile the rules.
+
+        Raises ValueError for a pattern that is none; the schema has refused such a file before.
+        """
         self._rules: dict[str, list[_Rule]] = {}
         for name, patterns in whitelist.items():
             own = tuple(patterns)
@@ -75,7 +78,7 @@ def _refusal(rule: _Rule, value: str) -> ParamNotAllowed:
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
-    r"""A shell-style pattern as a regular expression for `fullmatch`; case counts.
+    r"""Return a shell-style pattern as a regular expression for `fullmatch`; case counts.
 
     `*` is any run and `?` any one character, neither of them a slash; `[a-z]` and `[^a]` are classes; `\` takes the
     next character as it is. Time grows with the value's length times the pattern's, never worse: what stands between
@@ -102,7 +105,7 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
 
 
 def _glob_item(pattern: str, position: int) -> tuple[str, int]:
-    """The expression for what matches exactly one character, and where the next item begins."""
+    """Return the expression for what matches exactly one character, and where the next item begins."""
     char = pattern[position]
     if char == "?":
         return "[^/]", position + 1

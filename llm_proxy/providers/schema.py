@@ -121,7 +121,7 @@ class Findings:
 
 
 def parse(document: Any, defaults: Defaults, findings: Findings) -> ProviderFile:
-    """The file's content, as YAML gave it, to providers; what is wrong goes to `findings` and nothing is raised.
+    """Read the file's content, as YAML gave it, into providers; faults go to `findings` and nothing is raised.
 
     Where there are faults, the result is incomplete and must not be used.
     """
@@ -162,7 +162,7 @@ class _Reader:
         self._content, self._path, self._findings = content, path, findings
 
     def provider(self, name: str, defaults: Defaults) -> Provider | None:
-        """The provider, or None when something in it is wrong."""
+        """Return the provider, or None when something in it is wrong."""
         before = len(self._findings.faults)
         _warn_unknown(self._content, _PROVIDER_KEYS, self._path, self._findings)
         base_url = self._base_url()
@@ -197,7 +197,7 @@ class _Reader:
         return provider if len(self._findings.faults) == before else None
 
     def child(self, key: str, known: tuple[str, ...]) -> "_Reader":
-        """The mapping under `key`; absent counts as empty."""
+        """Return the mapping under `key`; absent counts as empty."""
         content = self._content.get(key)
         if content is not None and not isinstance(content, dict):
             self.fault(key, "expected a mapping")
@@ -221,7 +221,7 @@ class _Reader:
         return value
 
     def texts(self, key: str, check: Callable[[str], str | None], *, required: bool = False) -> tuple[str, ...]:
-        """A list of texts; one written alone is a fault, because a list was surely meant to grow."""
+        """Return a list of texts; one written alone is a fault, because a list was surely meant to grow."""
         value = self._content.get(key)
         if value is None or value == []:
             if required:
@@ -250,7 +250,7 @@ class _Reader:
         return value
 
     def seconds(self, key: str, default: float) -> float:
-        """A duration, as in the environment; 0 is none."""
+        """Return a duration, as in the environment; 0 is none."""
         value = self._content.get(key)
         if value is None:
             return default
@@ -262,7 +262,7 @@ class _Reader:
             return default
 
     def _client_auth(self) -> tuple[str, ...]:
-        """The fields that may carry a token: by default the one that the provider reads, and Authorization."""
+        """Return the fields that may carry a token: by default the one that the provider reads, and Authorization."""
         named = self.texts("client_auth", _field_name)
         own = self._content.get("auth_header")
         names = named or (*([own] if isinstance(own, str) else ()), "Authorization")
@@ -315,7 +315,7 @@ class _Reader:
         return {name: reader.texts(name, _pattern, required=True) for name in content if isinstance(name, str)}
 
     def _doubts(self, provider: Provider) -> None:
-        """What is allowed and yet hardly meant."""
+        """Report what is allowed and yet hardly meant."""
         for origin in provider.allowed_origins:
             if origin == "*":
                 self._findings.warn(
@@ -352,7 +352,7 @@ ERROR_SHAPES = ("openai", "anthropic", "google")
 
 
 def read_base_url(value: str) -> SplitResult | None:
-    """The URL without a slash at its end, or None when it is none that requests can be sent to."""
+    """Return the URL without a slash at its end, or None when it is none that requests can be sent to."""
     if re.search(r"[^\x21-\x7e]|[\\\"<>]", value):
         return None
     try:
@@ -372,7 +372,7 @@ def _origin(parts: SplitResult) -> str:
 
 
 def with_base_url(provider: Provider, value: str) -> Provider:
-    """The same provider at another address (OPENAI_API_URL). Raises ValueError worded as what is accepted."""
+    """Return the same provider at another address (OPENAI_API_URL). Raises ValueError worded as what is accepted."""
     parts = read_base_url(value)
     if parts is None:
         raise ValueError(BASE_URL_WANTED)

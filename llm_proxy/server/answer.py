@@ -55,7 +55,7 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
                 kept.append((name, value.strip(" \t")))
 
     def _passes(self, kind: str, value: str) -> bool:
-        """Whether a field that says something to us goes to the client as well."""
+        """Whether a field that says something to the proxy goes to the client as well."""
         if kind == "content-length":
             self._note_length(value)
         elif kind == "date":
@@ -158,7 +158,7 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _judge(name: object) -> str:
-    """A name met for the first time. Raises InvalidResponseHeaderName unless it is a token."""
+    """Judge a name met for the first time. Raises InvalidResponseHeaderName unless it is a token."""
     if not isinstance(name, str) or not TOKEN_RE.fullmatch(name):
         raise InvalidResponseHeaderName(f"{name!r}")
     lower = name.lower()
@@ -169,5 +169,5 @@ def _judge(name: object) -> str:
 
 
 def list_members(value: str) -> list[str]:
-    """The members of a comma-separated list, in lower case."""
+    """Return the members of a comma-separated list, in lower case."""
     return [member.strip(" \t").lower() for member in value.split(",")]

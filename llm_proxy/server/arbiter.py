@@ -1,7 +1,7 @@
 """The master process: generations of workers, reload without losing one stream, and a stop that can be hurried.
 
-`on_starting` turns gunicorn's arbiter into this class (`adopt`), so that plain gunicorn behaves like our own command.
-By then `run`, `setup` and `start` are on the stack: they are not overridden.
+`on_starting` turns gunicorn's arbiter into this class (`adopt`), so that plain gunicorn behaves like the project's
+command. By then `run`, `setup` and `start` are on the stack: they are not overridden.
 """
 
 import os
@@ -33,10 +33,10 @@ class Configuration(Protocol):
         """Put back what the last `keep` confirmed."""
 
     def keep(self) -> None:
-        """The renewed configuration serves."""
+        """Keep the renewed configuration: it serves."""
 
     def tick(self) -> None:
-        """Called about once a second. Raises HaltServer."""
+        """Do what is due about once a second. Raises HaltServer."""
 
 
 class Code(Protocol):
@@ -166,7 +166,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     # -- the number of workers ------------------------------------------------------------------------------------
 
     def manage_workers(self) -> None:
-        """Called at least once a second: advance a reload, replace who is missing, retire who is too many."""
+        """Advance a reload, replace missing workers, retire surplus ones; called at least once a second."""
         self.configuration.tick()
         self._take_stock()
         if self.swap is not None:
@@ -221,14 +221,14 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 self.reexec_pid = 0
                 continue
             worker: Worker | None = self.WORKERS.get(pid)
-            if worker is None:  # an orphan that came to us as process 1
+            if worker is None:  # an orphan that process 1 inherits
                 continue
             self._take_stock()  # its last report still counts
             del self.WORKERS[pid]
             self._note_end(pid, status, worker)
 
     def _end_late_starters(self) -> None:
-        """Called while the stop waits: who hangs in its start does not hear SIGTERM, and has nothing to finish."""
+        """End workers that hang in their start: they do not hear SIGTERM, and have nothing to finish."""
         if self.stop_began_at and time.monotonic() - self.stop_began_at > LATE_START_S:
             for pid in list(self.WORKERS):
                 if self._report(pid) == BOOTING:
@@ -252,7 +252,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._back_off(time.monotonic() - worker.spawned_at)
 
     def _back_off(self, lived_s: float) -> None:
-        """A worker that dies at once would be forked again without a pause."""
+        """Pause before a worker that dies at once is forked again."""
         if lived_s >= GOOD_SERVICE_S:
             self.back_off_s = 0.0
         else:
@@ -260,7 +260,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.next_spawn_at = time.monotonic() + self.back_off_s
 
     def kill_worker(self, pid: int, sig: int) -> None:
-        """Signal one; who is dead already is noted when it is reaped."""
+        """Signal one; a dead one is noted when it is reaped."""
         try:
             os.kill(pid, sig)
         except ProcessLookupError:

@@ -18,7 +18,7 @@ class RequestBody:
     What goes wrong while reading is a `ClientConnectionError`, and is raised again by every later read.
 
     Args:
-        send_continue: Writes the interim answer; None when the client does not expect one. Raises ClientGone.
+        send_continue: Writes the interim response; None when the client does not expect one. Raises ClientGone.
     """
 
     def __init__(self, body: Any, unreader: Unreader, send_continue: Callable[[], None] | None) -> None:
@@ -59,7 +59,7 @@ class RequestBody:
         return data
 
     def read1(self, size: int = 65536) -> bytes:
-        """What has arrived, at most `size` bytes, waiting for the first one only; b"" at the end."""
+        """Return what has arrived, at most `size` bytes, waiting for the first one only; b"" at the end."""
         data: bytes = self._guarded(lambda: self._arrived(size))
         return data
 

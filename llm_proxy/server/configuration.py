@@ -82,7 +82,7 @@ def raise_descriptor_limit() -> int:
 
 
 def worker_connections(descriptors: int) -> int:
-    """Connections of one worker: two descriptors each, some spare; past it not even a probe is accepted."""
+    """Return the connections of one worker: two descriptors each, some spare; past it not even a probe is accepted."""
     return max(LEAST_CONNECTIONS, min(MOST_CONNECTIONS, (descriptors - SPARE_DESCRIPTORS) // 2))
 
 

@@ -47,7 +47,7 @@ class Head(Request):  # type: ignore[misc]  # gunicorn has no types
         return {}, []
 
     def _parse_fast(self, unreader: Any, buf: bytearray) -> Any:
-        """The C parser calls a head of more than 256 fields malformed, and does not say why."""
+        """Parse by C, which calls a head of more than 256 fields malformed, and does not say why."""
         try:
             return super()._parse_fast(unreader, buf)
         except InvalidRequestLine as exc:
@@ -66,7 +66,7 @@ class Head(Request):  # type: ignore[misc]  # gunicorn has no types
 
 
 class Parser(RequestParser):  # type: ignore[misc]
-    """gunicorn's parser, for our heads."""
+    """gunicorn's parser, for the proxy's heads."""
 
     mesg_class = Head
 
@@ -232,7 +232,7 @@ class Connection:
         self._linger()
 
     def _fail(self, exc: BaseException, req: Any, answer: Answer) -> None:
-        """The exchange did not end well: make that visible to the client."""
+        """Make it visible to the client that the exchange did not end well."""
         if isinstance(exc, ClientGone):
             self._peer.is_gone = True
         if isinstance(exc, LlmProxyError) and answer.status is not None and not answer.headers_sent:
@@ -295,7 +295,7 @@ class Connection:
                 target=getattr(req, "uri", None),
                 duration_s=monotonic() - self._received,
             )
-        )  # before the client can know: who counts then, counts it
+        )  # before the client can know: a count that follows includes it
         self._answer_error(error, req, request_id)
 
     def _answer_error(self, error: LlmProxyError, req: Any, request_id: str) -> None:
@@ -306,7 +306,7 @@ class Connection:
         self._linger()
 
     def _linger(self) -> None:
-        """Read away what the client still sends, or our response could be lost to the reset that unread bytes cause."""
+        """Read away what the client still sends, or the response could be lost to the reset that unread bytes cause."""
         self._host.leave(self)
         until = monotonic() + LINGER_S
         with contextlib.suppress(OSError):
@@ -330,7 +330,7 @@ class Connection:
 
 
 def _unmapped(addr: Any) -> Any:
-    """An IPv4 client of a socket for both versions is shown as what it is."""
+    """Return an IPv4 client of a socket for both versions as what it is."""
     if isinstance(addr, tuple) and addr[0].startswith("::ffff:") and "." in addr[0]:
         return (addr[0].removeprefix("::ffff:"), addr[1])
     return addr

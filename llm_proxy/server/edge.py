@@ -32,10 +32,10 @@ class Edge(Protocol):
         """SIGTERM was seen; exchanges go on."""
 
     def cut(self) -> None:
-        """Running exchanges are about to be cut: the drain's time is over, or a second signal came."""
+        """Cut running exchanges: the drain's time is over, or a second signal came."""
 
     def refused(self, refusal: Refusal) -> None:
-        """The server answered in the application's place."""
+        """Report that the server answered in the application's place."""
 
     def stopped(self, *, cut: bool) -> None:
         """After the last exchange: write down everything. After a cut there is about half a second for it."""

@@ -30,7 +30,7 @@ class EnvironMaker:
         return isinstance(self._server_name, tuple)
 
     def make(self, req: Any, sock: Any, client: Any) -> dict[str, Any]:
-        """The environment of a request whose head has been read; `wsgi.input` is left to the caller.
+        """Return the environment of a request whose head has been read; `wsgi.input` is left to the caller.
 
         No SCRIPT_NAME: the field of that name has an underscore and is dropped, the variable is not heeded. On a Unix
         socket SERVER_NAME is made from Host, which is left to gunicorn.

@@ -1,4 +1,4 @@
-"""gunicorn's log goes through ours: one form, one redaction, no access its own line."""
+"""gunicorn's log goes through the proxy's: one form, one redaction, no access line of gunicorn's."""
 
 import logging
 from typing import Any
@@ -20,7 +20,7 @@ class Log(Logger):  # type: ignore[misc]  # gunicorn has no types
         self.error_log.setLevel(logging.NOTSET)
 
     def info(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """Log at debug: what gunicorn says of its workers and signals tells an operator nothing that ours does not."""
+        """Log at debug: the proxy's log says the same of workers and signals."""
         self.debug(msg, *args, **kwargs)
 
     @property

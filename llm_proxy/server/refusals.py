@@ -1,4 +1,4 @@
-"""Answers that the server layer gives in the application's place: the same JSON error object."""
+"""Responses that the server layer gives in the application's place: the same JSON error object."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ _OURS: tuple[tuple[type[Exception], type[LlmProxyError]], ...] = (
 
 
 def as_error(exc: BaseException) -> LlmProxyError:
-    """The answer to what went wrong; anything unknown is a failure of the server, 500."""
+    """Return the response to what went wrong; anything unknown is a failure of the server, 500."""
     if isinstance(exc, LlmProxyError):
         return exc
     for theirs, ours in _OURS:
@@ -35,7 +35,7 @@ def as_error(exc: BaseException) -> LlmProxyError:
 
 
 def request_id_of(req: Any) -> str:
-    """The client's X-Request-ID where it has a good one, else a new one. `req` may be None."""
+    """Return the client's X-Request-ID where it has a good one, else a new one. `req` may be None."""
     for name, value in () if req is None else req.headers:
         if name == "X-REQUEST-ID" and accepted_id(value) is not None:
             return str(value)
@@ -43,7 +43,7 @@ def request_id_of(req: Any) -> str:
 
 
 def render(error: LlmProxyError, request_id: str, *, with_body: bool = True) -> bytes:
-    """The whole response; the connection is closed after it."""
+    """Return the whole response; the connection is closed after it."""
     told = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     body: dict[str, object] = {"error": told}
     if error.description is not None:

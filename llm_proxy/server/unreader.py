@@ -62,14 +62,14 @@ class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
         return held[start:] not in (b"", b"\r")
 
     def begin_head(self, deadline: float) -> None:
-        """A request's first bytes have been read ahead; its header section must end by `deadline`."""
+        """Begin a header section whose first bytes have been read ahead; it must end by `deadline`."""
         self.deadline = deadline
         first = self.buf.getbuffer()
         self._open_line_bytes = 0 if b"\n" in bytes(first) else first.nbytes
         self._head_bytes, self._head_tail = first.nbytes, bytes(first[-3:])
 
     def _note_line(self, data: bytes) -> None:
-        """The C parser looks at a request line's length when it has ended, and would wait for that."""
+        """Note a request line: the C parser looks at its length when it has ended, and would wait for that."""
         if b"\n" in data:
             self._open_line_bytes = 0
         else:

@@ -63,7 +63,7 @@ class Peer:
         self._callback = None
 
     def note_gone(self) -> None:
-        """The client has gone."""
+        """Note that the client has gone."""
         self.is_gone = True
         self._call()
 

@@ -137,7 +137,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._call_soon(self._wake.set)
 
     def _report_leaving(self) -> None:
-        if self.shared[0] == SERVING:  # who has never served is still seen to be booting: it has nothing to finish
+        if self.shared[0] == SERVING:  # one that has never served has nothing to finish
             self.shared[0] = LEAVING
 
     def _on_usr1(self, sig: int, frame: object) -> None:
@@ -151,7 +151,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._tell("reopen")
 
     def handle_abort(self, sig: int, frame: object) -> None:
-        """The master misses our heartbeat: something blocks the loop. Show what, and end: nothing else can run."""
+        """Show what blocks the loop, and end: the master misses the heartbeat, and nothing else can run."""
         faulthandler.dump_traceback(file=sys.stderr, all_threads=False)
         self.cfg.worker_abort(self)
         os._exit(1)
@@ -205,7 +205,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._on_usr2(0, None)
 
     def leave(self, connection: Connection) -> None:
-        """The drain need not wait for this connection."""
+        """Let the drain end without this connection."""
         self.connections.discard(connection)
         if self.shared[0] == LEAVING and not self.connections:
             self._wake.set()

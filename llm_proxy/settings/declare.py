@@ -64,7 +64,7 @@ def boolean(value: str) -> bool:
 
 
 def integer(least: int, most: int | None = None) -> Parser:
-    """A whole number within bounds, both included."""
+    """Parse a whole number within bounds, both included."""
     wanted = f"a whole number from {least} to {most}" if most is not None else f"a whole number of at least {least}"
 
     def parse(value: str) -> int:
@@ -107,7 +107,7 @@ def duration_s(value: str) -> float:
 
 
 def duration(least: str = "0s", most: str | None = None, *, zero: bool = False) -> Parser:
-    """A duration within bounds, both included; `zero` allows 0 (off, none) below `least`."""
+    """Parse a duration within bounds, both included; `zero` allows 0 (off, none) below `least`."""
     bounds = f"from {least} to {most}" if most is not None else f"of at least {least}"
     wanted = "a duration such as 30s, 5m or 1h30m, " + bounds + (", or 0" if zero else "")
 
@@ -138,7 +138,7 @@ def size_bytes(value: str) -> int:
 
 
 def size(least: str = "0", most: str | None = None) -> Parser:
-    """A size within bounds, both included."""
+    """Parse a size within bounds, both included."""
     wanted = "a size such as 1048576, 512KB, 10MB or 1GB"
     wanted += f", from {least} to {most}" if most is not None else f", of at least {least}" if least != "0" else ""
 
@@ -167,12 +167,12 @@ def choice(*allowed: str, aliases: dict[str, str] | None = None) -> Parser:
 
 
 def words(value: str) -> tuple[str, ...]:
-    """A comma-separated list; blanks around items do not count, empty items are dropped."""
+    """Parse a comma-separated list; blanks around items do not count, empty items are dropped."""
     return tuple(item.strip() for item in value.split(",") if item.strip())
 
 
 def networks(value: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    """A comma-separated list of addresses and CIDR networks."""
+    """Parse a comma-separated list of addresses and CIDR networks."""
     try:
         return tuple(ipaddress.ip_network(item, strict=False) for item in words(value))
     except ValueError:
@@ -204,7 +204,7 @@ def address(value: str) -> ListenAddress:
 
 
 def url(*schemes: str) -> Parser:
-    """An absolute URL of one of the schemes, without a fragment; a slash at its end is dropped."""
+    """Parse an absolute URL of one of the schemes, without a fragment; a slash at its end is dropped."""
 
     def parse(value: str) -> str:
         try:
@@ -223,7 +223,7 @@ _parse_base_url = url("http", "https")
 
 
 def named_urls(value: str) -> tuple[tuple[str, str], ...]:
-    """A comma list of NAME=URL."""
+    """Parse a comma list of NAME=URL."""
     try:
         return tuple((name.strip(), _parse_base_url(at.strip())) for name, _, at in map(_halves, words(value)))
     except ValueError:
@@ -237,7 +237,7 @@ def _halves(item: str) -> tuple[str, str, str]:
 
 
 def key_bytes(value: str) -> bytes:
-    """Standard base64 of exactly 32 bytes."""
+    """Parse standard base64 of exactly 32 bytes."""
     try:
         key = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
@@ -248,19 +248,19 @@ def key_bytes(value: str) -> bytes:
 
 
 def key_list(value: str) -> tuple[bytes, ...]:
-    """A comma-separated list of keys, each as `key_bytes` takes it."""
+    """Parse a comma-separated list of keys, each as `key_bytes` takes it."""
     return tuple(key_bytes(item) for item in words(value))
 
 
 def path_prefix(value: str) -> str:
-    """A URL path that starts with a slash; one at its end is dropped."""
+    """Parse a URL path that starts with a slash; one at its end is dropped."""
     if not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+/?", value):
         raise ValueError("a path such as /metrics")
     return value.rstrip("/")
 
 
 def folder(value: str) -> Path:
-    """An existing folder."""
+    """Parse the path of an existing folder."""
     path = Path(value)
     if not path.is_dir():
         raise ValueError("an existing folder")
@@ -268,12 +268,12 @@ def folder(value: str) -> Path:
 
 
 def file_path(value: str) -> Path:
-    """A file's path; its user finds out whether it can be used."""
+    """Parse a file's path; its user finds out whether it can be used."""
     return Path(value)
 
 
 def existing_file(value: str) -> Path:
-    """An existing file."""
+    """Parse the path of an existing file."""
     path = Path(value)
     if not path.is_file():
         raise ValueError("an existing file")

@@ -50,7 +50,7 @@ _EXAMPLE_HEAD = """\
 
 
 def as_markdown() -> str:
-    """The page."""
+    """Return the page."""
     pieces = [_INTRODUCTION]
     for name, part in PARTS.items():
         pieces.append(
@@ -68,7 +68,7 @@ def _row(variable: Variable) -> str:
 
 
 def form(variable: Variable) -> str:
-    """What the parser accepts, in its own words: those of its complaint."""
+    """Return what the parser accepts, in its own words: those of its complaint."""
     if variable.parse in _FORMS:
         return _FORMS[variable.parse]
     try:
@@ -79,7 +79,7 @@ def form(variable: Variable) -> str:
 
 
 def as_env_example() -> str:
-    """The env file to start from: one line to fill in, the rest commented out at its default."""
+    """Return the env file to start from: one line to fill in, the rest commented out at its default."""
     pieces = [
         _EXAMPLE_HEAD,
         "# Bearer of the management API: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'\n",

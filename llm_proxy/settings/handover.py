@@ -17,5 +17,5 @@ def hand_over(loaded: Loaded) -> Loaded | None:
 
 
 def handed_over() -> Loaded | None:
-    """What the master has checked; None outside a server."""
+    """Return what the master has checked; None outside a server."""
     return _handed_over

@@ -55,7 +55,7 @@ class CacheSettings:
     )
     max_object_bytes: int = setting("HTTP_CACHE_MAX_OBJECT_BYTES", size(), "1048576", "Largest stored body.")
     default_ttl_s: float = setting(
-        "HTTP_CACHE_DEFAULT_TTL", duration("0s"), "300", "Lifetime of public answers that name none."
+        "HTTP_CACHE_DEFAULT_TTL", duration("0s"), "300", "Lifetime of public responses that name none."
     )
     memory_max_bytes: int = setting(
         "HTTP_CACHE_MEMORY_MAX_BYTES", size(), "64MB", "Room of the in-memory store, for the machine."

@@ -35,7 +35,7 @@ class Loaded:
     sources: dict[str, str] = field(default_factory=dict)
 
     def checked(self) -> Settings:
-        """The settings. Raises SettingsError when there is a fault."""
+        """Return the settings. Raises SettingsError when there is a fault."""
         if self.faults:
             raise SettingsError(self.faults)
         return self.settings

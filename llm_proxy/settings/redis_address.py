@@ -60,11 +60,11 @@ def _parse_url(address: str) -> RedisTarget:
 
 
 def redis_address(value: str) -> str:
-    """The text of an address that `parse_address` takes, as it was given. Raises ValueError."""
+    """Return the text of an address that `parse_address` takes, as it was given. Raises ValueError."""
     parse_address(value)
     return value
 
 
 def without_password(text: str) -> str:
-    """The text with the password of a URL in it hidden."""
+    """Return the text with the password of a URL in it hidden."""
     return re.sub(r"(://[^/@:]*:)[^@]+@", r"\1***@", text)

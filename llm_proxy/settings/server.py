@@ -93,13 +93,13 @@ class ServerSettings:
         "CORS_ALLOWED_ORIGINS", words, "*", "Origins that browsers may call /v1 from, where the provider lists none."
     )
     cors_allowed_methods: tuple[str, ...] = setting(
-        "CORS_ALLOWED_METHODS", words, "GET,POST,PUT,PATCH,DELETE,OPTIONS", "Methods named in a preflight answer."
+        "CORS_ALLOWED_METHODS", words, "GET,POST,PUT,PATCH,DELETE,OPTIONS", "Methods named in a preflight response."
     )
     cors_allowed_headers: tuple[str, ...] = setting(
         "CORS_ALLOWED_HEADERS",
         words,
         "Authorization,Content-Type,X-Requested-With",
-        "Request fields named in a preflight answer that was not asked for any.",
+        "Request fields named in a preflight response that was not asked for any.",
     )
     cors_max_age_s: float = setting("CORS_MAX_AGE", duration("0s", "30d"), "86400", "Seconds a preflight is kept.")
     worker_pool_size: str | None = setting("WORKER_POOL_SIZE", text, None, "Accepted without effect.")
@@ -128,7 +128,7 @@ class UpstreamSettings:
         "OPENAI_API_URL", url("http", "https"), None, "Replaces the base_url of the provider openai."
     )
     request_timeout_s: float | None = setting(
-        "REQUEST_TIMEOUT", duration("100ms"), None, "Total limit of answers that are no event streams."
+        "REQUEST_TIMEOUT", duration("100ms"), None, "Total limit of responses that are no event streams."
     )
     connect_timeout_s: float = setting(
         "UPSTREAM_CONNECT_TIMEOUT", duration("0s"), "10s", "To connect, TLS included; 0 = none."

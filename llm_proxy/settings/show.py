@@ -10,7 +10,7 @@ _UNITS_BYTES = ((1024**3, "GB"), (1024**2, "MB"), (1024, "KB"))
 
 
 def shown(settings: Settings, path: str) -> str:
-    """Return the value at `path` as text; a secret's is only `set` or `unset`."""
+    """Return the value of attribute `name`; a secret's is only `set` or `unset`."""
     value, variable = settings.value(path), variables()[path]
     if variable.secret:
         return "set" if value else "unset"

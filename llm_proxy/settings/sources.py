@@ -52,7 +52,7 @@ _MAY_BE_EMPTY = {variable.env for variable in variables().values() if variable.e
 
 
 def _from_env_file(environ: Mapping[str, str], env_file: str | Path | None, faults: list[str]) -> dict[str, str]:
-    """What the file says. One that was asked for must be there; each line that is no assignment is a fault."""
+    """Read the file. One that was asked for must be there; each line that is no assignment is a fault."""
     asked = env_file if env_file is not None else environ.get("LLM_PROXY_ENV_FILE") or None
     path = Path(asked) if asked is not None else Path(".env")
     if not path.exists() or path.is_dir():

@@ -24,7 +24,7 @@ def strangers(names: Iterable[str]) -> list[str]:
 
 
 def _may_be_near(name: str, known: str) -> bool:
-    """False when two edits cannot do it: of three parts of `known`, two edits leave at least one as it was."""
+    """Return False when two edits cannot do it: of three parts of `known`, two edits leave at least one as it was."""
     third = len(known) // 3
     parts = (known[:third], known[third : 2 * third], known[2 * third :])
     return abs(len(name) - len(known)) <= _TYPING_ERRORS and any(part in name for part in parts)

@@ -14,7 +14,7 @@ _SHOWN = 4  # at each end
 
 
 def new_bearer() -> str:
-    """A bearer of 128 random bits; nothing in it tells when or where it was made."""
+    """Return a bearer of 128 random bits; nothing in it tells when or where it was made."""
     return PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(_RANDOM_BYTES)).decode().rstrip("=")
 
 
@@ -29,7 +29,7 @@ def is_in(text: str) -> bool:
 
 
 def hint(bearer: str) -> str:
-    """What listings show of a bearer; other strings, and too short ones, in the generic form."""
+    """Return what listings show of a bearer; other strings, and too short ones, in the generic form."""
     rest = bearer[len(PREFIX) :]
     if not bearer.startswith(PREFIX) or len(rest) <= 2 * _SHOWN:
         return obfuscate(bearer)

@@ -54,7 +54,7 @@ _HASH_IT = "UPDATE tokens SET token = ?, token_hint = ?, lease_version = lease_v
 
 
 class _Read:
-    """A read that is under way; others who need the same wait for it."""
+    """A read that is under way; other requests that need the same wait for it."""
 
     __slots__ = ("done", "error", "facts")
 
@@ -125,7 +125,7 @@ class TokenDirectory:
         )
 
     def authenticate(self, bearer: str) -> TokenSnapshot:
-        """The facts of a token that is active and has not expired. Its project and quota are the caller's to judge.
+        """Return the facts of a token that is active and has not expired. The caller judges its project and quota.
 
         Raises:
             InvalidToken: It cannot be a token; no database was asked.
@@ -170,7 +170,7 @@ class TokenDirectory:
             self._known.pop(key, None)
 
     def forget_project(self, project_id: str) -> None:
-        """The same for all tokens of a project."""
+        """Forget all tokens of a project."""
         self._changes += 1
         for key, (_, facts) in list(self._known.items()):
             if facts.project_id == project_id:
@@ -245,7 +245,10 @@ class TokenDirectory:
         self._digests[facts.id] = key
 
     def _provider_keys(self, project_ids: Collection[str], statements: BareStatements) -> ProviderKeys:
-        """The keys of projects for providers beside the default one, in clear; None for one that does not open."""
+        """Return the keys of projects for providers beside the default one, in clear.
+
+        None for one that does not open.
+        """
         found: ProviderKeys = {}
         if self._has_provider_keys and project_ids:
             marks = ", ".join("?" * len(project_ids))
@@ -289,7 +292,7 @@ class TokenDirectory:
         )
 
     def _open(self, stored: str, project_id: str, row_id: str | None = None) -> str | None:
-        """The provider key in clear; opened once, and again when it was replaced.
+        """Return the provider key in clear; opened once, and again when it was replaced.
 
         `row_id`: the row that it is tied to, where that is not the project's.
         """
@@ -307,7 +310,7 @@ class TokenDirectory:
         return api_key
 
     def _hash(self, facts: TokenSnapshot, key: str, bearer: str) -> None:
-        """A row that holds its bearer in clear, from an import, is hashed by its first use."""
+        """Hash a row that holds its bearer in clear, from an import, at its first use."""
         try:
             self._statements.write(_HASH_IT, (key, facts.hint, facts.id, bearer))
         except Exception as error:

@@ -4,7 +4,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, func, insert, or_, select, update
 
@@ -13,7 +14,8 @@ from llm_proxy.db import listing
 from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.listing import Order
 from llm_proxy.db.models import ProjectRow, TokenRow
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.mutation import Mutation
+from llm_proxy.db.session import reading
 from llm_proxy.errors import BadRequest, Conflict, Forbidden, ResourceNotFound
 from llm_proxy.model.fields import changes, to_columns
 from llm_proxy.model.token import Revoked, has_status
@@ -26,13 +28,6 @@ from llm_proxy.tokens.token import NewToken, Token, TokenPatch
 _TABLE = TokenRow.__table__.c
 SORTS = ("created_at", "expires_at", "last_used_at", "request_count")
 Within = frozenset[str] | None  # ids of the projects that a caller may see; None: all
-
-
-class Record(Protocol):
-    """Writes the audit record of a mutation into its transaction."""
-
-    def __call__(self, connection: Connection, *, project_id: str | None, details: Mapping[str, Any]) -> None:
-        """Raises AuditUnavailable when the mutation must not go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +83,7 @@ def _found_by(text: str) -> ColumnElement[bool]:
 
 
 def order_of(sort: str, *, descending: bool) -> Order:
-    """The order by one of `SORTS`."""
+    """Return the order by one of `SORTS`."""
     return Order(sort, _TABLE[sort], _TABLE.id, descending)
 
 
@@ -112,32 +107,15 @@ class TokenService:
     ) -> None:
         self._engine, self._changed, self._now = engine, changed, now
 
-    def issue(
-        self,
-        new: NewToken,
-        record: Record,
-        then: Callable[[Connection, Issued], None] = lambda connection, issued: None,
-        *,
-        actor: str | None = None,
-    ) -> Issued:
+    def issue(self, tx: Mutation, new: NewToken) -> Issued:
         """Store a new token; the bearer is in the result and nowhere else.
-
-        Args:
-            then: Called with the result inside the transaction.
-            actor: The caller's name, for `created_by`.
 
         Raises:
             ResourceNotFound: No such project.
             Forbidden: The project is inactive.
         """
-        bearer, token_id = new_bearer(), str(uuid.uuid4())
-        with writing(self._engine) as connection:
-            self._require_active(connection, new.project_id)
-            now = self._now(connection)
-            connection.execute(insert(TokenRow), {"id": token_id, "created_by": actor, **_values(new, bearer, now)})
-            issued = Issued(_read(connection, token_id, now), bearer)
-            record(connection, project_id=new.project_id, details=_creation(new, issued.token))
-            then(connection, issued)
+        issued = self._insert(tx, new, self._now(tx.connection))
+        tx.record(project_id=new.project_id, details=_creation(new, issued.token))
         return issued
 
     def get(self, token_id: str, within: Within = None) -> Token:
@@ -181,116 +159,70 @@ class TokenService:
         for rows in listing.everything(self._engine, wanted.query(now), order):
             yield [Token.of(row, now) for row in rows]
 
-    def update(
-        self,
-        token_id: str,
-        patch: TokenPatch,
-        record: Record,
-        check: Callable[[Token], None] = lambda token: None,
-        within: Within = None,
-    ) -> Token:
+    def update(self, tx: Mutation, token_id: str, patch: TokenPatch) -> Token:
         """Write what the patch names; the counters are never touched.
-
-        Args:
-            check: Called with the token as it is, inside the transaction; raises to stop.
-            within: Ids of the projects that the caller may see; None for all.
 
         Raises:
             ResourceNotFound: No such token.
+            PreconditionFailed: It is not what the caller has seen.
             Conflict: An expired token can't be made active again.
         """
-        with writing(self._engine) as connection:
-            now = self._now(connection)
-            token = _read(connection, token_id, now, within, lock=True)
-            check(token)
-            values = patch.to_columns()
-            if values.get("is_active") and not token.is_active:
-                _require_revivable(token, patch, now)
-            if "is_active" in values:
-                values["deactivated_at"] = None if values["is_active"] else token.deactivated_at or now
-            self._write(connection, token_id, values)
-            updated = _read(connection, token_id, now)
-            record(connection, project_id=token.project_id, details=_changes(token_id, patch))
-        self._changed(token_id)
-        return updated
+        now = self._now(tx.connection)
+        token = self._read_to_change(tx, token_id, now)
+        values = patch.to_columns()
+        if values.get("is_active") and not token.is_active:
+            _require_revivable(token, patch, now)
+        if "is_active" in values:
+            values["deactivated_at"] = None if values["is_active"] else token.deactivated_at or now
+        self._write(tx, token_id, values)
+        tx.record(project_id=token.project_id, details=_changes(token_id, patch))
+        return _read(tx.connection, token_id, now)
 
-    def revoke(
-        self,
-        token_id: str,
-        record: Record,
-        check: Callable[[Token], None] = lambda token: None,
-        within: Within = None,
-    ) -> bool:
-        """Revoke; True when it was revoked already, and then nothing is written. Raises ResourceNotFound."""
-        with writing(self._engine) as connection:
-            now = self._now(connection)
-            token = _read(connection, token_id, now, within, lock=True)
-            check(token)
-            details: dict[str, Any] = {"token_id": token_id}
-            if token.is_active:
-                self._write(connection, token_id, {"is_active": False, "deactivated_at": now})
-            else:
-                details["already_revoked"] = True
-            record(connection, project_id=token.project_id, details=details)
-        self._changed(token_id)
+    def revoke(self, tx: Mutation, token_id: str) -> bool:
+        """Revoke; True when it was revoked already, and then nothing is written. Raises as `update`."""
+        now = self._now(tx.connection)
+        token = self._read_to_change(tx, token_id, now)
+        details: dict[str, Any] = {"token_id": token_id}
+        if token.is_active:
+            self._write(tx, token_id, {"is_active": False, "deactivated_at": now})
+        else:
+            details["already_revoked"] = True
+        tx.record(project_id=token.project_id, details=details)
         return not token.is_active
 
-    def roll(
-        self,
-        token_id: str,
-        overlap: timedelta,
-        record: Record,
-        then: Callable[[Connection, Issued], None] = lambda connection, issued: None,
-        check: Callable[[Token], None] = lambda token: None,
-        within: Within = None,
-        *,
-        actor: str | None = None,
-    ) -> Issued:
+    def roll(self, tx: Mutation, token_id: str, overlap: timedelta) -> Issued:
         """Issue a token with the same limits and the same span of life; the old one ends after `overlap`.
 
         Args:
             overlap: 0: the old token is revoked at once. Its own `expires_at` holds where that comes first.
-            then: Called with the result inside the transaction.
-            check: Called with the old token inside the transaction; raises to stop.
-            within: Ids of the projects that the caller may see; None for all.
-            actor: The caller's name, for `created_by`.
 
         Raises:
             ResourceNotFound: No such token.
+            PreconditionFailed: It is not what the caller has seen.
             Forbidden: The project is inactive.
             Conflict: The token is revoked or expired.
         """
-        bearer, new_id = new_bearer(), str(uuid.uuid4())
-        with writing(self._engine) as connection:
-            now = self._now(connection)
-            old = _read(connection, token_id, now, within, lock=True)
-            check(old)
-            require_rollable(old, now)
-            self._require_active(connection, old.project_id)
-            new = alike(old)
-            connection.execute(insert(TokenRow), {"id": new_id, "created_by": actor, **_values(new, bearer, now)})
-            self._write(connection, token_id, ending(old, now, overlap))
-            issued = Issued(_read(connection, new_id, now), bearer)
-            minutes = int(overlap.total_seconds() // 60)
-            details = {"token_id": token_id, "new_token_id": new_id, "overlap_minutes": minutes}
-            record(connection, project_id=old.project_id, details=details)
-            then(connection, issued)
-        self._changed(token_id)
+        now = self._now(tx.connection)
+        old = self._read_to_change(tx, token_id, now)
+        require_rollable(old, now)
+        issued = self._insert(tx, alike(old), now)
+        self._write(tx, token_id, ending(old, now, overlap))
+        minutes = int(overlap.total_seconds() // 60)
+        details = {"token_id": token_id, "new_token_id": issued.token.id, "overlap_minutes": minutes}
+        tx.record(project_id=old.project_id, details=details)
         return issued
 
-    def revoke_these(self, token_ids: Sequence[str], record: Record, within: Within = None) -> RevokedOnes:
-        """Revoke several in one transaction, with an audit record for each project. Unknown ids are left out."""
-        with writing(self._engine) as connection:
-            now = self._now(connection)
-            found = _read_all(connection, token_ids, now, within)
-            for token in found:
-                if token.is_active:
-                    self._write(connection, token.id, {"is_active": False, "deactivated_at": now})
-            for project_id in sorted({token.project_id for token in found}):
-                revoked = [token for token in found if token.project_id == project_id]
-                record(connection, project_id=project_id, details=batch_details(revoked))
+    def revoke_these(self, tx: Mutation, token_ids: Sequence[str]) -> RevokedOnes:
+        """Revoke several, with an audit record for each project. Unknown ids are left out."""
+        now = self._now(tx.connection)
+        found = _read_all(tx, token_ids, now)
         for token in found:
-            self._changed(token.id)
+            tx.after_commit(partial(self._changed, token.id))
+            if token.is_active:
+                self._write(tx, token.id, {"is_active": False, "deactivated_at": now})
+        for project_id in sorted({token.project_id for token in found}):
+            revoked = [token for token in found if token.project_id == project_id]
+            tx.record(project_id=project_id, details=batch_details(revoked))
         known = {token.id for token in found}
         active = sum(token.is_active for token in found)
         return RevokedOnes(active, len(found) - active, [id_ for id_ in dict.fromkeys(token_ids) if id_ not in known])
@@ -312,6 +244,20 @@ class TokenService:
         )
         return Revoked(found.rowcount, total)
 
+    def _read_to_change(self, tx: Mutation, token_id: str, now: datetime) -> Token:
+        """Return the token, locked; this worker forgets it after the commit. Raises as `update`."""
+        token = _read(tx.connection, token_id, now, tx.within, lock=True)
+        tx.require_match(token)
+        tx.after_commit(partial(self._changed, token_id))
+        return token
+
+    def _insert(self, tx: Mutation, new: NewToken, now: datetime) -> Issued:
+        self._require_active(tx.connection, new.project_id)
+        bearer, token_id = new_bearer(), str(uuid.uuid4())
+        row = {"id": token_id, "created_by": tx.actor, **_values(new, bearer, now)}
+        tx.connection.execute(insert(TokenRow), row)
+        return Issued(_read(tx.connection, token_id, now), bearer)
+
     @staticmethod
     def _require_active(connection: Connection, project_id: str) -> None:
         # FOR SHARE: a deactivation that runs at the same time comes before or after, not in between.
@@ -327,8 +273,8 @@ class TokenService:
             )
 
     @staticmethod
-    def _write(connection: Connection, token_id: str, values: Mapping[str, Any]) -> None:
-        connection.execute(
+    def _write(tx: Mutation, token_id: str, values: Mapping[str, Any]) -> None:
+        tx.connection.execute(
             update(TokenRow)
             .where(_TABLE.id == token_id)
             .values(
@@ -356,13 +302,13 @@ def _unknown() -> ResourceNotFound:
     return ResourceNotFound("token not found", audit={"error_type": "token not found"})
 
 
-def _read_all(connection: Connection, token_ids: Sequence[str], now: datetime, within: Within) -> list[Token]:
+def _read_all(tx: Mutation, token_ids: Sequence[str], now: datetime) -> list[Token]:
     """Return the tokens that are there, locked in the order of their ids."""
     ids = [token_id for token_id in token_ids if token_id.isascii()]
     query = select(TokenRow.__table__).where(_TABLE.id.in_(ids)).order_by(_TABLE.id).with_for_update()
-    if within is not None:
-        query = query.where(listing.within(_TABLE.project_id, within))
-    return [Token.of(row, now) for row in connection.execute(query).mappings()]
+    if tx.within is not None:
+        query = query.where(listing.within(_TABLE.project_id, tx.within))
+    return [Token.of(row, now) for row in tx.connection.execute(query).mappings()]
 
 
 def _require_revivable(token: Token, patch: TokenPatch, now: datetime) -> None:

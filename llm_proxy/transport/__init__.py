@@ -1,4 +1,4 @@
-"""The way to the provider: a requests adapter of our own on gevent and llhttp.
+"""The way to the provider: a requests adapter on gevent and llhttp.
 
 It forwards what it is given byte for byte, bounds every wait, can be cut in every phase, and tells a clean end from a
 broken one. docs/adr/0010 says why it is not the stock adapter.

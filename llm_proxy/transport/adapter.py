@@ -1,4 +1,4 @@
-"""The requests adapter: one request out, the head of one answer in, on its own connection."""
+"""The requests adapter: one request out, the head of one response in, on its own connection."""
 
 from collections.abc import Mapping
 from time import monotonic
@@ -55,7 +55,7 @@ class Adapter(BaseAdapter):
     # -- requests ---------------------------------------------------------------------------------------------------
 
     def prepare(self, origin: str) -> Origin:
-        """The pool and all that is read once for an origin.
+        """Return the pool and all that is read once for an origin.
 
         Raises:
             InvalidURL, ProxyError, SSLError: See `Origin`.
@@ -63,7 +63,7 @@ class Adapter(BaseAdapter):
         return self._origins.get(origin) or self._new_origin(origin)
 
     def begin(self, origin: str, timeouts: Timeouts) -> Exchange:
-        """An exchange that nothing has been done for yet: hand it to what may cut it, then `send` with it.
+        """Return an exchange that nothing has been done for yet: hand it to what may cut it, then `send` with it.
 
         Raises:
             InvalidURL, ProxyError, SSLError: See `Origin`.
@@ -125,7 +125,7 @@ class Adapter(BaseAdapter):
                     raise
             x.renew()
         origin.open(x)
-        x.has_answer = False  # a proxy's answer to CONNECT is none
+        x.has_answer = False  # a proxy's response to CONNECT is none
         return self._once(x, request, data)
 
     def _once(self, x: Exchange, request: Forward, data: bytes) -> tuple[Head, bytes]:
@@ -194,7 +194,7 @@ class Adapter(BaseAdapter):
     # -- time -------------------------------------------------------------------------------------------------------
 
     def _start_sweeper(self) -> None:
-        """A timer of the hub's instead of one a read, which would cost half an event more (ADR 0011)."""
+        """Start a timer of the hub's instead of one a read, which would cost half an event more (ADR 0011)."""
         self._sweeper = get_hub().loop.timer(self._sweep_s, self._sweep_s, ref=False)
         self._sweeper.start(self._sweep)
 

@@ -53,7 +53,9 @@ class Answer(Response):
         return self.request.url
 
     def chunks(self) -> Iterator[bytes]:
-        """The content, each piece as it came from the wire, encoded as sent; ends only where the upstream ended it.
+        """Yield the content, each piece as it came from the wire, encoded as sent.
+
+        Ends only where the upstream ended it.
 
         Raises:
             UpstreamError: `UpstreamTimeout`, `UpstreamCut` or `UpstreamBroken`; the connection is closed.

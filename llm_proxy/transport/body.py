@@ -19,7 +19,7 @@ class Raw:
     """The content. Each `read1` is one `recv`, handed on whole and at once; nothing is waited for or put together.
 
     When the end is known with the head (no content, or all of it in the same packet) the connection goes back to the
-    pool before anybody reads.
+    pool before the next read.
     """
 
     __slots__ = ("_head", "_left", "_paused_at", "_rest", "_silent", "_tail", "_x", "ended")
@@ -40,7 +40,7 @@ class Raw:
             self._pause()
 
     def read1(self) -> bytes:
-        """What has arrived; b"" at the clean end, and ever after.
+        """Return what has arrived; b"" at the clean end, and ever after.
 
         Raises:
             RequestException: Cut, late, broken, or an end that is none; the connection is closed.
@@ -70,7 +70,7 @@ class Raw:
         return self._x.sock, rest
 
     def stream(self, amt: int | None = None, decode_content: bool | None = None) -> Iterator[bytes]:
-        """The same as an iterator, for requests' `iter_content`; sizes and decoding are not its business."""
+        """Return an iterator for requests' `iter_content`; sizes and decoding are not its business."""
         while data := self.read1():
             yield data
 
@@ -82,7 +82,7 @@ class Raw:
         self._x.over(pool=False)
 
     def _recv(self) -> bytes:
-        """The next bytes, b"" at EOF; the silence of the upstream is timed, the client's time is not."""
+        """Return the next bytes, b"" at EOF; the silence of the upstream is timed, the client's time is not."""
         x = self._x
         now = monotonic()
         if x.end != _INF:
@@ -151,7 +151,7 @@ class Raw:
                 raise Broken("framing without end")
 
     def _finish(self, *, pool: bool) -> None:
-        """The clean end: before the last piece is handed out, so that the connection is free at once."""
+        """End cleanly: before the last piece is handed out, so that the connection is free at once."""
         self.ended = True
         head, x = self._head, self._x
         head.parser = None

@@ -26,7 +26,7 @@ def look_up(host: str, port: int) -> list[Any]:
 
 
 class AddressBook:
-    """The addresses of one host: looked up once for all who wait, kept for 10 s, the one that worked in front."""
+    """The addresses of one host: looked up once for all that wait, kept for 10 s, the one that worked in front."""
 
     def __init__(self, host: str, port: int, look_up: LookUp = look_up) -> None:
         self._host, self._port, self._look_up = host, port, look_up
@@ -43,7 +43,7 @@ class AddressBook:
         self._until = math.inf
 
     def get(self, x: Exchange) -> list[Address]:
-        """The addresses in the order to try; waits for a look-up if need be, which a cut ends at once."""
+        """Return the addresses in the order to try; waits for a look-up if need be, which a cut ends at once."""
         if monotonic() < self._until:
             return list(self._known)
         box = x.box = AsyncResult()
@@ -65,7 +65,7 @@ class AddressBook:
             self._known.insert(0, address)
 
     def _run(self) -> None:
-        """Outside of the requests: a look-up cannot be stopped, and its result serves all who wait."""
+        """Outside of the requests: a look-up cannot be stopped, and its result serves all exchanges that wait."""
         error: BaseException | None = None
         try:
             self._known = _alternate(self._look_up(self._host, self._port))

@@ -1,4 +1,4 @@
-"""What requests calls a failure → what we call it, by one table.
+"""What requests calls a failure → what the proxy calls it, by one table.
 
 Inside the package the library's own exceptions are raised. They are all `OSError`s, which a WSGI server takes for
 trouble with its client's socket, so none of them leaves `Upstream` or `Answer.chunks`.
@@ -44,7 +44,7 @@ TABLE: tuple[tuple[type[theirs.RequestException], type[UpstreamError]], ...] = (
 
 
 def ours(exc: theirs.RequestException, phase: str, *, is_sent: bool) -> UpstreamError:
-    """The error to raise (`from exc`) in place of `exc`; never shows the library's words to a caller."""
+    """Return the error to raise (`from exc`) in place of `exc`; never shows the library's words to a caller."""
     if isinstance(exc, Aborted):
         return UpstreamCut(exc.reason).at(phase, is_sent=is_sent)
     for library_class, own_class in TABLE:

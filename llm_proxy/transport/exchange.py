@@ -58,7 +58,7 @@ class Exchange:
         is_sent: False as long as the kernel has been given no byte of this request.
         has_answer: A byte has come from the upstream on this connection.
         why: Reason of the cut; None when there was none.
-        deadline: `time.monotonic()` at which the sweeper cuts; infinity while we wait for nothing of the upstream's.
+        deadline: `time.monotonic()` at which the sweeper cuts; infinity while nothing of the upstream's is waited for.
         end: The same for the exchange as a whole; moved on by the time that the client took.
     """
 
@@ -87,7 +87,7 @@ class Exchange:
         self.why: str | None = None
         self.sock: Any = None  # gevent's socket; the TLS object once wrapped
         self.box: Any = None  # AsyncResult while an address look-up is waited for
-        self.foreign: BaseException | None = None  # raised by the body's reader: not ours to translate
+        self.foreign: BaseException | None = None  # raised by the body's reader: not translated here
         self._waiter: Any = None  # this greenlet, while it waits for something else
         self.end = now + timeouts.total_s
         self.deadline = self.end
@@ -135,7 +135,7 @@ class Exchange:
         self.phase = "connect"
 
     def recv(self) -> bytes:
-        """What has arrived, at most 64 KiB.
+        """Return what has arrived, at most 64 KiB.
 
         Raises:
             Broken: The upstream ended the connection.
@@ -173,7 +173,10 @@ class Exchange:
     # -- what a failure is called -----------------------------------------------------------------------------------
 
     def failure(self, exc: Exception) -> Exception:
-        """The requests exception for `exc`: by the reason of the cut alone if there was one, else by the phase."""
+        """Return the requests exception for `exc`.
+
+        By the reason of the cut alone if there was one, else by the phase.
+        """
         if exc is self.foreign:
             return exc
         if self.why == TIMEOUT:

@@ -18,7 +18,7 @@ class BodyReader(Protocol):
     """A body that is still on its way from the client."""
 
     def read1(self, n: int, /) -> bytes:
-        """What has arrived, at least one and at most `n` bytes; b"" at its end."""
+        """Return what has arrived, at least one and at most `n` bytes; b"" at its end."""
 
 
 class Forward(PreparedRequest):
@@ -36,7 +36,7 @@ class Forward(PreparedRequest):
         is_upgrade: Whether the response may be 101; the connection is the caller's then.
     """
 
-    # The library types these for what `prepare()` makes; ours are the wire's own forms.
+    # The library types these for what `prepare()` makes; these are the wire's own forms.
     method: str
     body: bytes | BodyReader | None  # type: ignore[assignment]
 
@@ -69,14 +69,14 @@ class Forward(PreparedRequest):
         return self.body is not None and not isinstance(self.body, bytes)
 
     def framed(self) -> bytes:
-        """A body of bytes, or none, in the framing that the fields announce; call `head` first."""
+        """Return a body of bytes, or none, in the framing that the fields announce; call `head` first."""
         body = self.body if isinstance(self.body, bytes) else b""
         if not self.is_chunked:
             return body
         return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
 
     def head(self, prefix: bytes = b"", extra: bytes = b"") -> bytes:
-        """The header section.
+        """Return the header section.
 
         Args:
             prefix: In front of the target, for an HTTP proxy's absolute form.

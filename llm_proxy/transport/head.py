@@ -65,13 +65,13 @@ class Head:
         self.fields.append((name, value.rstrip(b" \t")))
 
     def on_body(self, data: bytes) -> None:
-        if not self.done:  # a second answer in the same packet belongs to no request
+        if not self.done:  # a second response in the same packet belongs to no request
             self.parts.append(data)
 
     def on_message_complete(self) -> None:
         self.done = True
 
-    # -- ours -------------------------------------------------------------------------------------------------------
+    # -- checks of this module ------------------------------------------------------------------------------------
 
     def parse(self, data: bytes, method: str, *, is_upgrade: bool = False) -> None:
         """Read `data`, exactly one header section with its empty line, as a response to `method`.
@@ -80,7 +80,7 @@ class Head:
             is_upgrade: Whether 101 was asked for.
 
         Raises:
-            Broken: Refused by llhttp or by us.
+            Broken: Refused by llhttp or by this module.
         """
         line = _STATUS_LINE(data)
         if line is None:
@@ -105,7 +105,7 @@ class Head:
             self.parser = None  # parser and callbacks hold each other: do not leave it to the collector
 
     def detach_fields(self) -> list[tuple[bytes, bytes]]:
-        """The header section's fields; what `on_header` brings from here on are trailers."""
+        """Return the header section's fields; what `on_header` brings from here on are trailers."""
         fields, self.fields = self.fields, []
         return fields
 
@@ -142,7 +142,7 @@ class Head:
 
 
 def read_head(recv: Callable[[], bytes], buffer: bytes, method: str, *, is_upgrade: bool = False) -> tuple[Head, bytes]:
-    """The final response's head, interim ones skipped, and the bytes that came behind it.
+    """Return the final response's head, interim ones skipped, and the bytes that came behind it.
 
     Args:
         recv: Brings at least one more byte or raises.
@@ -175,7 +175,7 @@ def read_head(recv: Callable[[], bytes], buffer: bytes, method: str, *, is_upgra
             return head, rest
         interim += 1
         if interim > INTERIM_ANSWERS:
-            raise Broken("too many interim answers")
+            raise Broken("too many interim responses")
         buffer, searched = rest, 0
 
 

@@ -18,7 +18,7 @@ _poll: Any = monkey.get_original("select", "poll")  # gevent's own would wait in
 
 
 def is_quiet(sock: Any) -> bool:
-    """False when an idle connection has ended or bytes wait on it: the next response would begin with them.
+    """Return False when an idle connection has ended or bytes wait on it: the next response would begin with them.
 
     Asks the system: over TLS too, where any record counts. Half the price of a `recv` that finds nothing.
     """
@@ -40,11 +40,11 @@ class Origin:
     """
 
     def __init__(self, url: str, *, max_idle: int, idle_s: float, look_up: LookUp = look_up) -> None:
-        """Reads the environment's proxies and CA bundle, once.
+        """Read the environment's proxies and CA bundle, once.
 
         Raises:
             ValueError: `url` is no origin.
-            ProxyError: The environment's proxy is none that we speak to.
+            ProxyError: The environment names a kind of proxy that is not supported.
             SSLError: The environment's CA bundle cannot be read.
         """
         self._scheme, self._host, self._port = split_origin(url)
@@ -66,7 +66,7 @@ class Origin:
         self.is_closed = False
 
     def take(self) -> Any:
-        """An idle connection that is fit for use, or None."""
+        """Return an idle connection that is fit for use, or None."""
         idle = self.idle
         while idle:
             sock, since = idle.pop()
@@ -76,12 +76,12 @@ class Origin:
         return None
 
     def remember(self, sock: Any) -> None:
-        """Learn from a connection whose answer is complete, whether it is kept or not."""
+        """Learn from a connection whose response is complete, whether it is kept or not."""
         if self._tls is not None and sock is not None:
             self._tls.remember(sock)
 
     def put(self, sock: Any) -> None:
-        """Keep a connection whose answer has been read to its clean end."""
+        """Keep a connection whose response has been read to its clean end."""
         if self.is_closed:
             sock.close()
             return

@@ -32,10 +32,10 @@ def split_origin(origin: str) -> tuple[str, str, int]:
 
 
 def proxy_for(origin: str) -> Proxy | None:
-    """The proxy for an origin by the environment of now; None for a direct connection.
+    """Return the proxy for an origin by the environment of now; None for a direct connection.
 
     Raises:
-        ValueError: The environment names one that we do not speak to; the text never shows its credentials.
+        ValueError: The environment names one that is not supported; the text never shows its credentials.
     """
     url = select_proxy(origin, get_environ_proxies(origin))
     if not url:
@@ -59,7 +59,7 @@ def proxy_for(origin: str) -> Proxy | None:
 
 
 def check_proxies(origins: Iterable[str]) -> list[str]:
-    """What is wrong with the proxies that the environment names for these origins; a line each."""
+    """Return what is wrong with the proxies that the environment names for these origins; a line each."""
     faults = []
     for origin in origins:
         try:

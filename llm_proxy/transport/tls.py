@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def make_context() -> Any:
-    """A verifying client context: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, else certifi's bundle; a folder is a capath.
+    """Return a verifying client context: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, else certifi's; a folder is a capath.
 
     Takes about 20 ms: one an origin, never one a connection.
 
@@ -41,7 +41,7 @@ def make_context() -> Any:
 
 
 def check_certificates() -> list[str]:
-    """What is wrong with the CA bundle that the environment names; one line, or none."""
+    """Return what is wrong with the CA bundle that the environment names; one line, or none."""
     try:
         make_context()
     except SSLError as exc:
@@ -77,12 +77,12 @@ class Tls:
         self._look_at_certificate(x.sock)
 
     def remember(self, sock: Any) -> None:
-        """Keep the session of a connection whose answer is complete: TLS 1.3 sends tickets after the handshake."""
+        """Keep the session of a connection whose response is complete: TLS 1.3 sends tickets after the handshake."""
         if not sock.session_reused:
             self._session = sock.session
 
     def _look_at_certificate(self, sock: Any) -> None:
-        """A warning a day when the provider's certificate is about to expire."""
+        """Warn once a day when the provider's certificate is about to expire."""
         if monotonic() - self._warned_at < _DAY_S:
             return
         certificate = sock.getpeercert() or {}

@@ -12,7 +12,7 @@ def open_tunnel(x: Exchange, proxy: Proxy, host: str, port: int) -> None:
     """Have the proxy connect the exchange's socket to the origin.
 
     Raises:
-        ProxyError: It will not. Nothing of its response is shown to anybody.
+        ProxyError: It will not. Nothing of its response is shown.
     """
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     request = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n".encode("ascii")

@@ -139,7 +139,7 @@ class Upload:
             self._send(piece)
 
     def _read(self, n: int) -> bytes:
-        """The client's next piece; b"" at its end, and when there is no more need of it."""
+        """Return the client's next piece; b"" at its end, and when there is no more need of it."""
         x = self._x
         if self.is_stopped:
             return b""
@@ -188,7 +188,7 @@ class Upload:
             self._arrival.set()
 
     def _is_final(self) -> bool:
-        """A response that makes the rest of the body pointless, be it behind interim ones."""
+        """Return whether a response makes the rest of the body pointless, be it behind interim ones."""
         early, start = self.early, 0
         while early.startswith(b"HTTP/1.", start):
             status = early[start + 9 : start + 10]
@@ -205,12 +205,12 @@ class Upload:
         self.is_stopped = True
         x = self._x
         with suppress(OSError):  # ENOTCONN after a reset: the writer is awake by then
-            # Wakes a writer. Not the TLS object's own method: that forgets the TLS state, and the answer with it.
+            # Wakes a writer. Not the TLS object's own method: that forgets the TLS state, and the response with it.
             gsocket.socket.shutdown(x.sock, gsocket.SHUT_WR)
         x.wake()
 
     def _wait_for_continue(self) -> None:
-        """At most a second for 100 (or any interim answer), silence, or the final response."""
+        """At most a second for 100 (or any interim response), silence, or the final response."""
         x = self._x
         x.deadline = x.end
         self._waits_for_continue = True

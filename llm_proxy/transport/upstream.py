@@ -1,4 +1,4 @@
-"""The package's face: our requests in, our responses and our errors out."""
+"""The package's face: the proxy's requests in, its responses and its errors out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -136,7 +136,7 @@ class Budgets:
             raise ModelNotPriced(param="model")
 
     def flushed(self, token_ids: set[str], project_ids: set[str]) -> None:
-        """Sums of these have reached the database: what was read before is too low."""
+        """Note that sums of these have reached the database: what was read before is too low."""
         for token_id in token_ids & self._watched:
             self._watched.discard(token_id)
             self._forget(token_id)

@@ -197,7 +197,7 @@ class Meter:
         return metered
 
     def ended(self, metered: Metered) -> None:
-        """It is over, and was charged; read later, unless a budget waits for it."""
+        """End a charged exchange; its usage is read later, unless a budget waits for it."""
         self._ended.append(metered)
         if self._is_urgent(metered.token):
             self.settle()

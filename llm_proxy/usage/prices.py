@@ -39,7 +39,7 @@ class Price:
     cached: Decimal
 
     def nano_usd(self, usage: Usage) -> int:
-        """What that usage costs, in 10⁻⁹ USD, half a unit rounded up."""
+        """Return what that usage costs, in 10⁻⁹ USD, half a unit rounded up."""
         fresh = usage.prompt_tokens - usage.cached_tokens
         cost = fresh * self.prompt + usage.cached_tokens * self.cached + usage.completion_tokens * self.completion
         return int((cost * _PER_TOKEN).to_integral_value(ROUND_HALF_UP))
@@ -52,7 +52,7 @@ class Prices:
         self._by_model, self.date = dict(by_model), date
 
     def of(self, model: str | None, provider: str = "") -> Price | None:
-        """A model's price; a name that ends in a date has that of the name without it. None: it has none.
+        """Return a model's price; a name that ends in a date has that of the name without it. None: it has none.
 
         `provider`: an entry `PROVIDER/MODEL` goes before the model's own.
         """
@@ -82,7 +82,7 @@ def load_prices(settings: Settings) -> Prices:
 
 
 def fault_lines(settings: Settings) -> list[str]:
-    """What is wrong with the file; empty when nothing is."""
+    """Return what is wrong with the file; empty when nothing is."""
     try:
         load_prices(settings)
     except PricesFault as fault:

@@ -77,12 +77,12 @@ class UsageLog:
 
 
 def names(groups: Sequence[str]) -> list[str]:
-    """The members of a row, in their order."""
+    """Return the members of a row, in their order."""
     return [name for group in groups for name in _members(group)] + [*COUNTS, "cost_usd", "estimated"]
 
 
 def _members(group: str) -> tuple[str, ...]:
-    """A group by its own name, and by that of the filter for it."""
+    """Return a group by its own name, and by that of the filter for it."""
     return (group, f"{group}_id") if group in ("project", "token") else (group,)
 
 

@@ -106,7 +106,7 @@ def token_rows(engine: Engine) -> list[RowMapping]:
 
 
 def usage_sums(engine: Engine, since: date | None = None, until: date | None = None) -> dict[str, tuple[int, int, int]]:
-    """Requests, model tokens and money (10⁻⁹ USD) by token; both days included, None = all."""
+    """Return requests, model tokens and money (10⁻⁹ USD) by token; both days included, None = all."""
     query = select(
         _USAGE.token_id,
         func.sum(_USAGE.requests),
@@ -191,7 +191,7 @@ def compare(
 
 
 def _was_used_unseen(row: Mapping[str, Any] | RowMapping, usage: Mapping[str, Any]) -> bool:
-    """A token with counts and without any usage."""
+    """Return whether a token has counts and no usage at all."""
     return bool(row["request_count"] or row["total_tokens"]) and row["id"] not in usage
 
 

@@ -296,7 +296,7 @@ def _added(table: Table, new: Any) -> dict[str, Any]:
 
 
 def _total(connection: Connection, sums: dict[Key, Sums]) -> None:
-    """The tokens' own totals: the last statement, so that leases wait for these rows as shortly as can be."""
+    """Add to the tokens' own totals: the last statement, so that leases wait for these rows as shortly as can be."""
     totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for key, found in sums.items():
         totals[key.token_id][0] += found.total_tokens

@@ -21,26 +21,26 @@ QUIET_PATHS = ("/health", "/live", "/ready")  # probes are logged at debug
 
 
 def services() -> Container:
-    """The process's services."""
+    """Return the process's services."""
     return cast(Container, current_app.extensions["llm_proxy"])
 
 
 def request_id() -> str:
-    """The client's X-Request-ID where it is 1 to 128 safe characters, else one made for this request."""
+    """Return the client's X-Request-ID where it is 1 to 128 safe characters, else one made for this request."""
     if "request_id" not in g:
         g.request_id = accepted_id(request.headers.get("X-Request-ID")) or uuid7()
     return cast(str, g.request_id)
 
 
 def correlation_id() -> str:
-    """The same for X-Correlation-ID."""
+    """Return the same for X-Correlation-ID."""
     if "correlation_id" not in g:
         g.correlation_id = accepted_id(request.headers.get("X-Correlation-ID")) or uuid7()
     return cast(str, g.correlation_id)
 
 
 def client_ip() -> str | None:
-    """The client's address, trusted proxies left out."""
+    """Return the client's address, trusted proxies left out."""
     fields = request.environ.get("llm_proxy.fields")
     if fields is None:
         forwarded = request.headers.getlist("X-Forwarded-For")

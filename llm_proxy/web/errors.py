@@ -40,13 +40,13 @@ _GOOGLE = {
 
 
 def openai_form(error: LlmProxyError) -> bytes:
-    """The body on /v1: what stock clients read, and the reference's `description` and `code` beside it."""
+    """Return the body on /v1: what stock clients read, and the reference's `description` and `code` beside it."""
     inner = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     return _body({"error": inner}, error)
 
 
 def flat_form(error: LlmProxyError) -> bytes:
-    """The body elsewhere: `error`, and `description`, `code` where there are any."""
+    """Return the body elsewhere: `error`, and `description`, `code` where there are any."""
     return _body({"error": error.message, **getattr(error, "more", {})}, error)
 
 
@@ -85,7 +85,7 @@ _SHAPES = {"openai": openai_form, "anthropic": anthropic_form, "google": google_
 
 
 def answer(error: LlmProxyError) -> Response:
-    """An error as a Flask response, in the form of the path that it happened on."""
+    """Return an error as a Flask response, in the form of the path that it happened on."""
     status, fields, body = render(error, is_openai=request.path == "/v1" or request.path.startswith("/v1/"))
     return Response(body, status=status, headers=fields)
 

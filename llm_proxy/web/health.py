@@ -13,7 +13,7 @@ TEXT = "text/plain; charset=utf-8"
 
 
 def blueprint(readiness: Callable[[], str | None], metrics_path: str | None) -> Blueprint:
-    """The routes; all of them take HEAD as well.
+    """Return the routes; all of them take HEAD as well.
 
     Args:
         readiness: The check that fails, None when the process is ready.
@@ -23,12 +23,12 @@ def blueprint(readiness: Callable[[], str | None], metrics_path: str | None) -> 
 
     @bp.get("/")
     def root() -> Response:
-        """What serves here, for a person with a browser."""
+        """Say what serves here, for a person with a browser."""
         return _json({"name": "llm-proxy", "version": __version__, "message": "the API is under /v1"})
 
     @bp.get("/health")
     def health() -> Response:
-        """That the process answers, and its version; nothing else is looked at."""
+        """Say that the process answers, and its version; nothing else is looked at."""
         now = rfc3339(utc_now())
         return _json({"status": "ok", "timestamp": now, "version": __version__})
 
@@ -39,7 +39,7 @@ def blueprint(readiness: Callable[[], str | None], metrics_path: str | None) -> 
 
     @bp.get("/live")
     def live() -> Response:
-        """That the worker's loop turns."""
+        """Say that the worker's loop turns."""
         return Response("alive", content_type=TEXT)
 
     @bp.get("/ready")

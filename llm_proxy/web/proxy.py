@@ -36,12 +36,12 @@ class ProxyEndpoint:
         self._pipeline, self._trusted = pipeline, trusted
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """The fast lane. Raises errors.ClientConnectionError, which the server layer answers or closes on."""
+        """Serve on the fast lane. Raises errors.ClientConnectionError, which the server layer answers or closes on."""
         reply = self._pipeline().handle(from_environ(environ, self._trusted))
         return _begin(reply, start_response)
 
     def view(self, rest: str = "") -> Response:
-        """The slow lane; `rest` is not used: the raw target is what counts."""
+        """Serve on the slow lane; `rest` is not used: the raw target is what counts."""
         return _AsItIs(self._pipeline().handle(from_environ(request.environ, self._trusted)))
 
 
@@ -64,7 +64,7 @@ class _AsItIs(Response):
         self._reply = reply
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        """The reply, whatever hooks did to the shell around it."""
+        """Return the reply, whatever hooks did to the shell around it."""
         return _begin(self._reply, start_response)
 
 
@@ -76,7 +76,7 @@ class _Anything(BaseConverter):
 
 
 def blueprint(endpoint: ProxyEndpoint, mounts: Sequence[str]) -> Blueprint:
-    """The routes of the slow lane: every method, every path below the mounts."""
+    """Return the routes of the slow lane: every method, every path below the mounts."""
     bp = Blueprint("proxy", __name__)
 
     def add_rules(state: BlueprintSetupState) -> None:
@@ -98,7 +98,7 @@ class FastLane:
 
     Args:
         mounts: Prefixes of whole segments.
-        reserved: Paths of our own that a mount must not shadow.
+        reserved: Paths of the proxy that a mount must not shadow.
         hosts: Values of Host whose requests are all a provider's.
     """
 

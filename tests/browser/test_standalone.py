@@ -67,6 +67,9 @@ def test_same_pages_with_the_viewers_rights(context_of: Contexts, ui: Ui, alone:
     page.get_by_role("link", name="Open token").click()
     token = page.url.rpartition("/")[2]
     assert ui.api("GET", f"/tokens/{token}")["created_by"] == "key:issuer alone"
+    with page.expect_response(re.compile("/events/stream")) as opened:
+        page.goto(f"{url}/events")
+    assert opened.value.status == 200
     csrf = str(page.locator("[name=csrf_token]").first.get_attribute("value"))
     form = {"csrf_token": csrf, "name": "never", "api_key": "sk-provider-0123456789abcdefghij", "event_privacy": "full"}
     assert page.request.post(f"{url}/projects", form=form).status == 403

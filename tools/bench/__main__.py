@@ -45,8 +45,8 @@ from report import (
 from report import summary as summarise
 
 DESCRIPTION = """\
-Starts a canned provider and a streaming one, nginx as reverse proxy, our server layer around an
-application that asks nobody, the whole proxy (gunicorn, one worker, one unlimited token), the same
+Starts a canned provider and a streaming one, nginx as reverse proxy, the server layer around an
+application that calls no other server, the whole proxy (gunicorn, one worker, one unlimited token), the same
 without accounting, and with two workers, a limited token and its database's round trips counted; holds
 the contestants on one core and load and providers on another; measures them in random order, round
 by round. Besides the clock it checks the counts: what the load got answered, what the provider saw,
@@ -235,7 +235,7 @@ def _round(
 
 
 def _price(bench: Bench, order: random.Random, found: list[Contestant], own: Samples, sizes: Sizes) -> None:
-    """What accounting adds, by slices in turn: the machine's moods are longer than a slice."""
+    """Measure what accounting adds, by slices in turn: the machine's speed varies for longer than a slice."""
     two = [one for one in found if one.name in (GATEWAY, UNACCOUNTED)]
     for _ in range(sizes.pairs):
         p50 = {one.name: percentile(bench.latency(one, sizes.requests // 4), 50) for one in order.sample(two, 2)}
@@ -257,7 +257,7 @@ def _streams(
 
 
 def _check_charge(bench: Bench, checks: Checks, gateway: Gateway) -> None:
-    """The token is charged what the provider saw; counts are written behind, so it is waited for."""
+    """Check that the token is charged what the provider saw; counts are written later, so it waits for them."""
     seen, deadline = bench.charged.get(gateway.name, 0), time.monotonic() + 10
     while (charged := gateway.request_count()) < seen and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -58,7 +58,7 @@ def prices(cpu: Mapping[str, list[float]]) -> dict[str, Any]:
 
 
 def lines(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The table of `bin/bench --features`."""
+    """Return the table of `bin/bench --features`."""
     rows: list[tuple[str, ...]] = [("feature", "CPU µs/request", "price", "pairs span", "")]
     for name, row in found["rows"].items():
         low, high = row["span_percent"]

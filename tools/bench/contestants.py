@@ -85,7 +85,7 @@ http {{
 def start_nginx(folder: Path, cores: tuple[int, ...], http: str, connections: int = 2048) -> Process:
     """One worker; it writes everything into `folder`."""
     folder.mkdir()
-    folder.chmod(0o777)  # started by root, its worker is nobody
+    folder.chmod(0o777)  # started by root, its worker runs as `nobody`
     (folder / "nginx.conf").write_text(_nginx_conf(folder, connections, http))
     command = [NGINX, "-e", str(folder / "start.log"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
     return Process(command, cores, folder / "output.log", cwd=folder, env=os.environ)
@@ -130,7 +130,7 @@ class Upstream:
         return Process(command, cores, folder / f"streams-{port}.log", cwd=folder, env=os.environ)
 
     def seen(self) -> int:
-        """Requests seen so far, without the questions about it."""
+        """Return requests seen so far, without the questions about it."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/count", timeout=5) as answer:
             text = answer.read().decode()
         self._own_requests += 1
@@ -167,11 +167,11 @@ def nginx_proxy(folder: Path, cores: tuple[int, ...], upstream: Upstream) -> Con
     return found
 
 
-# -- ours -------------------------------------------------------------------------------------------------------------
+# -- the proxy ------------------------------------------------------------------------------------------------------
 
 
 def _environment(folder: Path, port: int, **ours: str) -> dict[str, str]:
-    """This process's, without any setting of the proxy's but these."""
+    """Return this process's environment, without any setting of the proxy's but these."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return kept | {
         "LISTEN_ADDR": f"127.0.0.1:{port}",
@@ -193,7 +193,7 @@ def _gunicorn(folder: Path, cores: tuple[int, ...], app: str, env: Mapping[str, 
 
 
 def server_alone(folder: Path, cores: tuple[int, ...]) -> Contestant:
-    """Our server layer, one worker, around an application that asks nobody."""
+    """Start the server layer, one worker, around an application that calls no other server."""
     port = free_port()
     folder = folder / "server"
     env = _environment(folder, port, WEB_CONCURRENCY="1")
@@ -250,18 +250,18 @@ class Gateway(Contestant):
         return found
 
     def request_count(self) -> int:
-        """What the token has been charged, as the management API tells it."""
+        """Return what the token has been charged, as the management API tells it."""
         return int(self._manage("GET", f"/manage/tokens/{self._token_id}")["request_count"])
 
     def round_trips(self) -> int:
-        """What `counted:app` has asked its database, over all workers."""
+        """Return what `counted:app` has asked its database, over all workers."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics/prometheus", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         return int(sum(float(line.split()[1]) for line in lines if line.startswith("bench_database_round_trips_total")))
 
 
 def streaming_gateway(folder: Path, cores: tuple[int, ...], upstream: Upstream, name: str) -> Gateway:
-    """A gateway in front of the streaming provider."""
+    """Return a gateway in front of the streaming provider."""
     return Gateway(folder, cores, upstream.stream_port, name)
 
 

@@ -32,7 +32,7 @@ class Cores:
 
 
 def pinned(cores: Sequence[int], command: Sequence[str]) -> list[str]:
-    """The command, held on these cores."""
+    """Return the command, held on these cores."""
     return ["taskset", "-c", ",".join(map(str, cores)), *command]
 
 
@@ -69,7 +69,7 @@ class Process:
 
 
 def tree(pid: int) -> list[int]:
-    """The process and its descendants."""
+    """Return the process and its descendants."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -102,7 +102,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def free_port() -> int:
-    """A loopback port from the kernel."""
+    """Return a loopback port from the kernel."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 

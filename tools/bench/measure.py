@@ -72,7 +72,7 @@ class Bench:
         return found
 
     def throughput(self, contestant: Contestant, seconds: int, connections: int = 32) -> tuple[float, float]:
-        """Requests per second and CPU µs per request at `connections`."""
+        """Return requests per second and CPU µs per request at `connections`."""
         request = self._folder / "request.bin"
         request.write_bytes(raw_request(contestant.port, contestant.token))
         threads = str(min(len(self._cores), connections))
@@ -117,7 +117,7 @@ class Bench:
         return json.loads(done.stdout)
 
     def _settled(self) -> int:
-        """The provider's count once it stands still: what was under way when load ended still arrives."""
+        """Return the provider's count once it stands still: what was under way when load ended still arrives."""
         before, deadline = -1, time.monotonic() + 5
         while (seen := self._upstream.seen()) != before and time.monotonic() < deadline:
             before = seen
@@ -125,7 +125,7 @@ class Bench:
         return seen
 
     def _count(self, contestant: Contestant, before: int, answered: int, under_way: int) -> None:
-        """What the provider saw must be what the load got answered, but for what was under way at its end."""
+        """Check that the provider saw what was answered, but for what was under way at the load's end."""
         seen = self._settled() - before
         wanted = 0 if contestant.name == "server alone" else answered
         slack = 0 if contestant.name == "server alone" else under_way

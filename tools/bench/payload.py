@@ -17,7 +17,7 @@ STREAM_BODY = _body(True)
 
 
 def request_fields(token: str) -> list[tuple[str, str]]:
-    """The fields of openai's Python client, but for Host and Content-Length: 14 with them."""
+    """Return the fields of openai's Python client, but for Host and Content-Length: 14 with them."""
     return [
         ("Accept-Encoding", "gzip, deflate"),
         ("Connection", "keep-alive"),

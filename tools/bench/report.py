@@ -168,7 +168,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def features_table(report: dict[str, Any]) -> str:
-    """What each feature costs, for people."""
+    """Return what each feature costs, for people."""
     machine, found = report["machine"], report["features"]
     head = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in machine.items())
     noise = f"two gateways that are the same differ by up to {found['noise_percent']:.1f} % (A/A)"

@@ -1,7 +1,7 @@
 """Opens many streams at once and times each event. Run as a program: PORT TOKEN STREAMS EVENTS INTERVAL_MS GAP_MS.
 
-Prints one JSON object: delays in µs from the provider's write to our read, times to the head, and what was lost. Also
-`open`, on its own line and before, once every stream has got an event: the moment to look at memory.
+Prints one JSON object: delays in µs from the provider's write to the client's read, times to the head, and what was
+lost. Also `open`, on its own line and before, once every stream has got an event: the moment to look at memory.
 """
 
 import json

@@ -44,7 +44,7 @@ class Connection:
         return True
 
     def send_event(self) -> None:
-        """The next event as its own chunk; behind the last one, the end."""
+        """Send the next event as its own chunk; behind the last one, the end."""
         data = (
             b'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,"model":"gpt-4o",'
             b'"choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}],"n":%d,"t":%d}\n\n'
@@ -87,7 +87,7 @@ def serve(port: int) -> None:
                 continue
             connection.buffer += data
             if connection.is_asked():
-                if b"GET " in data[:4]:  # the bench asks whether anybody is there
+                if b"GET " in data[:4]:  # the bench asks whether the server is up
                     connection.socket.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                     continue
                 connection.socket.send(HEAD)

@@ -40,7 +40,7 @@ _JUDGED = ("required", "optimal")
 
 @dataclass(frozen=True)
 class Result:
-    """One test: how we did, and how the published columns did. `kind`: required, optimal, or check (no judgement)."""
+    """One test: the proxy's result and the published columns'. `kind`: required, optimal, or check (no judgement)."""
 
     id: str
     group: str
@@ -57,7 +57,7 @@ class Result:
 
     @property
     def is_worse(self) -> bool:
-        """Whether a published column passes what we do not, where the suite judges."""
+        """Whether a published column passes what the proxy does not, where the suite judges."""
         return self.kind in _JUDGED and self.ours not in GOOD and any(other in GOOD for other in self.others)
 
 
@@ -70,7 +70,7 @@ class Report:
     results: tuple[Result, ...]
 
     def count(self, kind: str) -> list[int]:
-        """Passed tests of a kind: ours, then the columns'."""
+        """Return the passed tests of a kind: the proxy's, then the columns'."""
         chosen = [result for result in self.results if result.kind == kind]
         ours = sum(result.ours in GOOD for result in chosen)
         return [ours, *(sum(result.others[i] in GOOD for result in chosen) for i in range(len(self.columns)))]
@@ -83,7 +83,7 @@ class Report:
 def process(
     command: Sequence[str], env: dict[str, str], log: Path, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process until the block ends."""
+    """Run a process until the block ends."""
     with log.open("wb") as out:
         running = subprocess.Popen(command, env=env, stdout=out, stderr=out, **options)
     try:
@@ -98,14 +98,14 @@ def process(
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Ours, without settings of this machine."""
+    """Return this process's environment, without settings of this machine."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return kept | variables
 
 
 @contextmanager
 def origin(suite: Path, folder: Path) -> Iterator[str]:
-    """The suite's own server; its URL."""
+    """Serve the suite's own server; yields its URL."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]  # the suite's server can't be handed a socket
     env = environment(npm_config_protocol="http", npm_config_port=str(port), npm_config_pidfile=str(folder / "pid"))
@@ -116,7 +116,7 @@ def origin(suite: Path, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def gunicorn(application: str, folder: Path, env: dict[str, str]) -> Iterator[str]:
-    """An application under our own server; its URL."""
+    """Serve an application under the project's server; yields its URL."""
     (folder / "data").mkdir(exist_ok=True)
     env = env | {
         "MANAGEMENT_TOKEN": MANAGEMENT_TOKEN,
@@ -152,21 +152,21 @@ def wait_for_http(url: str, running: "subprocess.Popen[bytes]", log: Path) -> No
 
 @contextmanager
 def alone(behind: str, folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """The component by itself."""
+    """Serve the component by itself."""
     with gunicorn("cache_tests.alone:app", folder, environment(ORIGIN=behind)) as url:
         yield url, {}
 
 
 @contextmanager
 def authorized(behind: str, folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """The same, for requests that all have Authorization."""
+    """Serve the same, for requests that all have Authorization."""
     with alone(behind, folder) as (url, _):
         yield url, {"BEARER": "of-the-suite"}
 
 
 @contextmanager
 def through_the_proxy(behind: str, folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """The whole proxy, with a token of its own project."""
+    """Serve the whole proxy, with a token of its own project."""
     provider = {"base_url": behind, "allowed_endpoints": ["/test/", "/config/", "/state/"]}
     provider["allowed_methods"] = list(METHODS)
     file = folder / "provider.yaml"
@@ -208,7 +208,7 @@ Reasons = dict[str, dict[str, str]]
 
 
 def judge(reports: dict[str, Report], reasons: Reasons) -> list[str]:
-    """Complaints: where we are worse than we may be without a reason for it, and reasons that are none any more."""
+    """Complaints: where the proxy is worse than allowed without a reason for it, and reasons that are none any more."""
     found = []
     if "alone" in reports:
         found += _unexplained("alone", [result for result in reports["alone"].results if result.is_worse], reasons)
@@ -225,13 +225,13 @@ def _unexplained(way: str, results: Sequence[Result], reasons: Reasons) -> list[
 
 
 def proxys_own(reports: dict[str, Report]) -> list[Result]:
-    """What the proxy does not pass though the component does, of requests with Authorization."""
+    """Return what the proxy does not pass though the component does, of requests with Authorization."""
     passed = {result.id for result in reports["authorized"].results if result.is_passed and result.kind in _JUDGED}
     return [result for result in reports["proxy"].results if result.id in passed and not result.is_passed]
 
 
 def table(reports: dict[str, Report], reasons: Reasons) -> str:
-    """The section of docs/cache.md."""
+    """Return the section of docs/cache.md."""
     first = reports["alone"]
     columns = ["component", "component, all requests with Authorization", "proxy", *first.columns]
     lines = [f"Tests of `http-cache-tests` {first.suite} that are not for browsers alone, and how many are passed:", ""]
@@ -260,7 +260,7 @@ def _section_3_5(reports: dict[str, Report]) -> list[str]:
 
 
 def explained(results: Sequence[Result], reasons: dict[str, str]) -> list[str]:
-    """A line for each reason, with the tests that it explains."""
+    """Return a line for each reason, with the tests that it explains."""
     by_reason: dict[str, list[str]] = {}
     for result in results:
         by_reason.setdefault(reason_of(result.id, reasons) or "not explained", []).append(f"`{result.id}`")
@@ -284,7 +284,7 @@ def write(section: str) -> None:
 
 
 def show(way: str, report: Report) -> None:
-    """The run in a few lines."""
+    """Print the run in a few lines."""
     print(f"{way}: passed of {len(report.results)}, beside {' and '.join(report.columns)}")
     for kind in (*_JUDGED, "check"):
         print(f"  {kind:9}", *report.count(kind))

@@ -148,7 +148,7 @@ class _Body:
             store()
 
     def close(self) -> None:
-        """Also where nobody iterates."""
+        """Close, also where the body is never iterated."""
         self._answer.close()
         self._finish()
 

@@ -31,7 +31,7 @@ LIMIT_S = 120.0
 
 
 def rules() -> dict[str, Any]:
-    """The chart's rules, with waits of two seconds and windows of half a minute at most."""
+    """Return the chart's rules, with waits of two seconds and windows of half a minute at most."""
     spec: dict[str, Any] = render(merged([EVERYTHING, QUICK])).one("PrometheusRule")["spec"]
     for rule in (rule for group in spec["groups"] for rule in group["rules"]):
         rule["expr"] = re.sub(r"\[(5|10)m\]", "[30s]", rule["expr"])
@@ -42,7 +42,7 @@ def rules() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def kubelet(on: Stage) -> Iterator[dict[str, Any]]:
-    """An exporter of kube_pod_status_ready, as a scrape job."""
+    """Serve an exporter of kube_pod_status_ready, as a scrape job."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -92,7 +92,7 @@ class Watch:
 
 
 def broken_service(on: Stage, watch: Watch) -> None:
-    """The dispatcher's service refuses the key, then single events, then nothing."""
+    """Let the dispatcher's service refuse the key, then single events, then nothing."""
     on.service.fault = lambda call, body: 401
     watch.until("LlmProxyDispatcherHeld", "LlmProxyDispatcherLag")
     on.service.fault = lambda call, body: 400
@@ -103,7 +103,7 @@ def broken_service(on: Stage, watch: Watch) -> None:
 
 
 def broken_provider(on: Stage, watch: Watch) -> None:
-    """The provider closes every connection."""
+    """Let the provider close every connection."""
     on.provider.set_rules({"path": "/v1/*", "cut": "head"})
     watch.until("LlmProxyCircuitOpen", "LlmProxyErrorRatio")
     on.provider.set_rules()

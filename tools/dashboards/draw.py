@@ -35,7 +35,7 @@ PICTURES: dict[str, tuple[str, list[str] | None]] = {
 
 
 def rows(board: dict[str, Any], wanted: list[str] | None) -> list[dict[str, Any]]:
-    """The panels of these rows, moved up to the top."""
+    """Return the panels of these rows, moved up to the top."""
     kept, row = [], ""
     for panel in board["panels"]:
         row = panel["title"] if panel["type"] == "row" else row
@@ -46,17 +46,17 @@ def rows(board: dict[str, Any], wanted: list[str] | None) -> list[dict[str, Any]
 
 
 def filled(expression: str) -> str:
-    """A query with Grafana's variables filled in as the dashboard does with All chosen."""
+    """Return a query with Grafana's variables filled in as the dashboard does with All chosen."""
     return re.sub(r"\$(namespace|job|pod)\b", ".*", expression.replace("$__rate_interval", f"{SCRAPE_S * 4}s"))
 
 
 def legend(template: str, labels: dict[str, str]) -> str:
-    """A series' name."""
+    """Return a series' name."""
     return re.sub(r"{{\s*(\w+)\s*}}", lambda found: labels.get(found[1], ""), template)
 
 
 def with_data(panel: dict[str, Any], server: Prometheus, times: list[int]) -> dict[str, Any]:
-    """The panel with its `times` and `series` (name, values; None where there is no sample)."""
+    """Return the panel with its `times` and `series` (name, values; None where there is no sample)."""
     series = []
     for target in panel.get("targets", []):
         for found in server.series(filled(target["expr"]), times[0], times[-1], SCRAPE_S):
@@ -74,7 +74,7 @@ def page(folder: Path, panels: list[dict[str, Any]]) -> int:
 
 
 def photograph(folder: Path, height: int, picture: Path) -> None:
-    """What Chromium shows of the page, in 128 colours."""
+    """Write what Chromium shows of the page, in 128 colours."""
     words = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--lang=en"]
     words += [f"--user-data-dir={folder}/profile", f"--window-size={WIDTH},{height}", f"--screenshot={picture}"]
     subprocess.run([*words, (folder / "page.html").as_uri()], check=True, capture_output=True, timeout=120)
@@ -82,7 +82,7 @@ def photograph(folder: Path, height: int, picture: Path) -> None:
 
 
 def uplot(folder: Path) -> None:
-    """The page and the library that it draws with."""
+    """Write the page and the library that it draws with."""
     subprocess.run(["npm", "install", "--silent", "--prefix", folder, UPLOT], check=True, timeout=120)
     for name in ("uPlot.iife.min.js", "uPlot.min.css"):
         shutil.copy(folder / "node_modules" / "uplot" / "dist" / name, folder)
@@ -91,7 +91,7 @@ def uplot(folder: Path) -> None:
 
 
 def incident(on: Stage, of_s: float) -> None:
-    """Some trouble on the way, so that panels show what they are for."""
+    """Make some trouble on the way, so that panels show what they are for."""
     kept = {"path": "/v1/models", "delay": "80ms", "fields": [["Cache-Control", "public, max-age=30"]]}
     slow = {"path": "/v1/*", "delay": "180ms"}
     on.provider.set_rules(kept, slow)

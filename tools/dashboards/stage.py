@@ -58,13 +58,13 @@ class Prometheus:
     url: str
 
     def ask(self, path: str, **query: str) -> Any:
-        """The `data` of a response of its API."""
+        """Return the `data` of a response of its API."""
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
         with urllib.request.urlopen(url, timeout=30) as answer:
             return json.loads(answer.read())["data"]
 
     def value(self, expression: str) -> float | None:
-        """The value of an expression now; None where it has none."""
+        """Return the value of an expression now; None where it has none."""
         found = self.ask("query", query=expression)["result"]
         return float(found[0]["value"][1]) if found else None
 
@@ -81,13 +81,13 @@ class Prometheus:
 
 
 def target(job: str, address: str, pod: str, **more: Any) -> dict[str, Any]:
-    """A scrape job with one target, labelled as the operator would from the chart's ServiceMonitor."""
+    """Return a scrape job with one target, labelled as the operator would from the chart's ServiceMonitor."""
     labels = {"namespace": NAMESPACE, "pod": pod}
     return {"job_name": job, "static_configs": [{"targets": [address], "labels": labels}], **more}
 
 
 def targets(on: Stage) -> list[dict[str, Any]]:
-    """The proxy and the dispatcher."""
+    """Return the proxy and the dispatcher."""
     path = {"metrics_path": "/metrics/prometheus"}
     return [
         target(JOB, on.proxy.url.removeprefix("http://"), POD, **path),

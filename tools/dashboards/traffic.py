@@ -55,43 +55,43 @@ def _chat(callers: Callers, connection: http.client.HTTPConnection, token: Token
 
 
 def whole(callers: Callers, connection: http.client.HTTPConnection) -> None:
-    """A chat that is answered in one piece."""
+    """Send a chat that is answered in one piece."""
     _chat(callers, connection, callers.token)
     connection.getresponse().read()
 
 
 def stream(callers: Callers, connection: http.client.HTTPConnection) -> None:
-    """A chat that is streamed."""
+    """Send a chat that is streamed."""
     _chat(callers, connection, callers.token, stream=True)
     connection.getresponse().read()
 
 
 def models(callers: Callers, connection: http.client.HTTPConnection) -> None:
-    """What a cache may keep."""
+    """Ask for what a cache may keep."""
     callers.ask(connection, "GET", f"/v1/models?page={random.randrange(40)}", callers.token.bearer)
     connection.getresponse().read()
 
 
 def unknown(callers: Callers, connection: http.client.HTTPConnection) -> None:
-    """A path that the provider file does not allow."""
+    """Ask for a path that the provider file does not allow."""
     callers.ask(connection, "GET", "/v1/nowhere", callers.token.bearer)
     connection.getresponse().read()
 
 
 def stranger(callers: Callers, connection: http.client.HTTPConnection) -> None:
-    """A bearer that nobody issued."""
+    """Ask with a bearer that was never issued."""
     callers.ask(connection, "GET", "/v1/models", "sk-nobody")
     connection.getresponse().read()
 
 
 def exhausted(callers: Callers, connection: http.client.HTTPConnection) -> None:
-    """A token of few requests."""
+    """Ask with a token of few requests."""
     _chat(callers, connection, callers.limited)
     connection.getresponse().read()
 
 
 def leaves(callers: Callers, connection: http.client.HTTPConnection) -> None:
-    """A caller that hangs up in the middle of a stream."""
+    """Hang up in the middle of a stream."""
     _chat(callers, connection, callers.token, stream=True)
     connection.getresponse().read(40)
 
@@ -101,7 +101,7 @@ SHARES = (8, 6, 6, 1, 1, 1, 1)
 
 @contextlib.contextmanager
 def traffic(proxy: Gateway, rate: float = 20.0) -> Iterator[Callers]:
-    """Calls for the length of a `with`."""
+    """Make calls for the length of a `with`."""
     callers = Callers(proxy, rate)
     threads = [threading.Thread(target=callers.run, args=(n,)) for n in range(callers.threads)]
     for thread in threads:

@@ -2,7 +2,7 @@
 
 Two servers of four workers share a database. Ten tokens of mixed quotas, two of them without a limit, are offered
 calls by clients that hang up in every phase, before a provider that fails in every way. First comes a calm part, in
-which servers are reloaded, nobody is killed, and all numbers must be equal; then the long part, in which workers are
+which servers are reloaded, no worker is killed, and all numbers must be equal; then the long part, in which workers are
 killed with -9. The provider's own log is the witness, by the request ids that the proxy passes on.
 """
 
@@ -92,7 +92,7 @@ def offer(plan: dict[str, Any]) -> None:
 
 
 def _word(answer: Any) -> str:
-    """The status; what we refuse for other reasons than the quota by its code."""
+    """Return the status; a refusal for another reason than the quota by its code."""
     return str(json.loads(answer.body)["code"]) if answer.status == 503 else str(answer.status)
 
 
@@ -150,7 +150,7 @@ class Soak:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Provider and servers for the length of a `with`."""
+        """Run provider and servers for the length of a `with`."""
         from support.gateway import running_gateway
         from support.provider import running_provider
 
@@ -214,7 +214,7 @@ class Soak:
         os.kill(self.draw.choice(gateway.workers()), signal.SIGKILL)
 
     def _reload(self, gateway: Any) -> None:
-        """New workers take over, the old ones finish what they have."""
+        """Let new workers take over; the old ones finish what they have."""
         gateway.process.send_signal(signal.SIGHUP)
 
     def _use_up(self, part: Part, number: int) -> None:
@@ -250,12 +250,12 @@ class Soak:
         return [value for pairs in fields for name, value in pairs if name.lower() == "x-request-id"]
 
     def seen(self, part: Part) -> list[int]:
-        """Requests that the provider received, by token."""
+        """Return the requests that the provider received, by token."""
         found = Counter(name.rpartition(".")[0] for name in self.names_seen())
         return [found[f"{part.name}.{number}"] for number in range(len(part.tokens))]
 
     def charged_by_rows(self, part: Part) -> list[int]:
-        """What the accounting table charges for the access lines, by token."""
+        """Return what the accounting table charges for the access lines, by token."""
         found = Counter(line["token_id"] for line in self._charged_lines())
         return [found[token_id] for token_id in part.ids]
 
@@ -287,7 +287,7 @@ class Soak:
         return [found[token_id] for token_id in part.ids]
 
     def check_calm(self, part: Part) -> dict[str, Any]:
-        """Nobody was killed: counters, table, events and metrics agree, and each used-up quota is exactly that."""
+        """No worker was killed: counters, table, events and metrics agree, and each used-up quota is exactly that."""
         from support.gateway import eventually
 
         eventually(lambda: self.counted(part) == self.charged_by_rows(part), 15, lambda: self._say(part))
@@ -320,7 +320,7 @@ class Soak:
         return self._report(part)
 
     def check_rest(self, parts: Sequence[Part]) -> None:
-        """After the servers' end nobody holds anything, and no ledger is left."""
+        """After the servers' end no worker holds anything, and no ledger is left."""
         assert not self.read("SELECT id, leases FROM tokens WHERE leases IS NOT NULL")
         assert [path for gateway in self.gateways for path in (gateway.folder / "ledger").rglob("*.ledger")] == []
         for part in parts:
@@ -371,8 +371,8 @@ def soak(
     """Both parts; what was seen. Fails by an assertion.
 
     Args:
-        starved: Share of calls that may be refused because a statement missed its 250 ms, charged to nobody; more on a
-            machine that has other things to do.
+        starved: Share of calls that may be refused because a statement missed its 250 ms, charged to no token; more on
+            a busy machine.
     """
     run, began = Soak(folder, variables, read, seed), time.monotonic()
     with run.running():
@@ -394,7 +394,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=20_000, help="of the long part")
     parser.add_argument("--database", default="postgres", choices=("sqlite", "postgres", "mysql"))
     parser.add_argument("--kills", type=int, default=2)
-    parser.add_argument("--reloads", type=int, default=2, help="of the part in which nobody is killed")
+    parser.add_argument("--reloads", type=int, default=2, help="of the part in which no worker is killed")
     parser.add_argument("--parallel", type=int, default=200, help="calls at a time")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--folder", type=Path, help="where logs are kept")

@@ -21,7 +21,7 @@ PROJECTS = 10
 
 
 def produce(addr: str, bus: str, folder: str, events: int, rate: float, body_bytes: int) -> None:
-    """The proxy's half, as a worker runs it: offer at a steady rate, then flush and end."""
+    """Run the proxy's half, as a worker does: offer at a steady rate, then flush and end."""
     from gevent import monkey
 
     monkey.patch_all()

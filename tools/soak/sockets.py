@@ -48,7 +48,7 @@ _NGINX = """
 
 
 def frame(payload: bytes, *, is_masked: bool) -> bytes:
-    """A text frame of at most 65,535 bytes; the mask is zero."""
+    """Return a text frame of at most 65,535 bytes; the mask is zero."""
     size = len(payload)
     head = bytes((0x81, size)) if size < 126 else b"\x81\x7e" + size.to_bytes(2, "big")
     return bytes((head[0], head[1] | 0x80)) + head[2:] + bytes(4) + payload if is_masked else head + payload
@@ -110,7 +110,7 @@ def opened(port: int, bearer: str) -> socket.socket:
 
 @contextmanager
 def serving(answerer: Answerer, **variables: str) -> Iterator[Gateway]:
-    """A gateway of one worker before the answering provider."""
+    """Run a gateway of one worker before the answering provider."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         more = {"API_CONFIG_PATH": provider_file(folder), "WS_MAX_SOCKETS_PER_TOKEN": "2000", "WS_MAX_SOCKETS": "2000"}

@@ -45,7 +45,7 @@ def _content(patient: Patient, findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def _log_tail(path: Path | None) -> list[str]:
-    """The last lines of the log; a tail may begin inside a line, which is left out."""
+    """Return the last lines of the log; a tail may begin inside a line, which is left out."""
     if path is None or not path.is_file():
         return []
     with path.open("rb") as file:

@@ -20,10 +20,10 @@ from llm_proxy.db.errors import DatabaseFault, is_unavailable
 from llm_proxy.db.session import reading
 
 _LOCK_WAIT_S = 2.0
-_CAUSES = (  # a driver's words, code, our words, what to do
+_CAUSES = (  # a driver's words, code, the finding's words, what to do
     (r"not a database", "not-a-database", "the file is no SQLite database", "correct DATABASE_PATH"),
     (r"malformed|corrupt|disk image", "corrupt", "the database is damaged", "restore a backup"),
-    (r"locked|busy", "locked", "another process holds the write lock", "find who: fuser FILE; end long maintenance"),
+    (r"locked|busy", "locked", "another process holds the write lock", "see fuser FILE; end long maintenance"),
     (r"password|access denied|authentication|no pg_hba", "authentication", "user or password is not accepted",
      "correct DATABASE_URL or DATABASE_PASSWORD"),
     (r"database \S+ does not exist|unknown database", "no-such-database", "there is no such database", "create it"),
@@ -77,7 +77,7 @@ def answering(patient: Patient) -> Iterator[Finding]:
 
 
 def cause(error: BaseException, driver: str) -> Finding:
-    """A driver's error in our words; theirs may hold host, user and statement."""
+    """Return a driver's error in the project's words; the driver's may hold host, user and statement."""
     words = " ".join(str(part) for part in _chain(error)).lower()
     for pattern, code, what, remedy in _CAUSES:
         if re.search(pattern, words):
@@ -122,7 +122,7 @@ def _take_write_lock(path: str) -> None:
 
 
 def _now(connection: Connection, driver: str) -> float | None:
-    """The server's clock, seconds since 1970; None for SQLite, which has ours."""
+    """Return the server's clock, seconds since 1970; None for SQLite, which has this machine's."""
     statement = {"postgres": "SELECT extract(epoch FROM clock_timestamp())", "mysql": "SELECT unix_timestamp(now(6))"}
     return float(connection.execute(text(statement[driver])).scalar_one()) if driver in statement else None
 

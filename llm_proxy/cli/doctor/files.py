@@ -40,7 +40,7 @@ def written(patient: Patient) -> Iterator[Finding]:
 
 
 def database_file(patient: Patient) -> Iterator[Finding]:
-    """Who owns and who can read the SQLite file, and whether there is room."""
+    """Check owner and readers of the SQLite file, and whether there is room."""
     settings = patient.settings
     path = Path(settings.storage.path)
     if settings.storage.driver != "sqlite" or settings.storage.path == ":memory:":
@@ -62,7 +62,7 @@ def database_file(patient: Patient) -> Iterator[Finding]:
 
 
 def tls(patient: Patient) -> Iterator[Finding]:
-    """The server's own certificate and key."""
+    """Check the server's own certificate and key."""
     server = patient.settings.server
     if not server.enable_tls or not server.tls_cert_file.is_file() or not server.tls_key_file.is_file():
         return

@@ -53,5 +53,5 @@ def warning(code: str, what: str, remedy: str) -> Finding:
 
 
 def good(code: str, what: str) -> Finding:
-    """Looked at, nothing found."""
+    """Return the finding that nothing is wrong."""
     return Finding(code, "good", what)

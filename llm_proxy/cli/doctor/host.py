@@ -69,7 +69,7 @@ def limits(patient: Patient) -> Iterator[Finding]:
 
 
 def speed(patient: Patient) -> Iterator[Finding]:
-    """What a request's head is read by and how Python was built: both decide its cost, and neither is a fault."""
+    """Report what reads a request's head and how Python was built: both decide its cost, neither is a fault."""
     if interpreter.request_parser() == "c":
         yield good("host.parser", "request heads are read by the C parser")
     else:
@@ -84,7 +84,7 @@ def speed(patient: Patient) -> Iterator[Finding]:
 
 
 def clock(patient: Patient) -> Iterator[Finding]:
-    """A clock that was never set; others' clocks are looked at by their checks."""
+    """Report a clock that was never set; other machines' clocks are compared by their checks."""
     year = datetime.fromtimestamp(time.time(), UTC).year
     if year < _LEAST_YEAR:
         yield fault("clock.unset", f"this machine's clock says {year}", "set it (NTP): tokens expire by it")

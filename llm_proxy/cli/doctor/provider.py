@@ -1,4 +1,4 @@
-"""The provider: reachable, its certificate accepted, the projects' keys accepted, its clock like ours."""
+"""The provider: reachable, its certificate accepted, the projects' keys accepted, its clock like this machine's."""
 
 import time
 from collections.abc import Iterator, Sequence

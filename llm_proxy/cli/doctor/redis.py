@@ -30,7 +30,7 @@ _CAUSES = (
 
 
 def redis(patient: Patient) -> Iterator[Finding]:
-    """The Redis of bus, cache and limits."""
+    """Check the Redis of bus, cache and limits."""
     settings = patient.settings
     uses = _uses(settings)
     if not uses:
@@ -56,7 +56,7 @@ def _uses(settings: Settings) -> list[str]:
 
 
 def cause(error: BaseException) -> Finding:
-    """A library's error in our words; theirs may hold the password."""
+    """Return a library's error in the project's words; the library's may hold the password."""
     words = f"{type(error).__name__} {error}".lower()
     for pattern, code, what, remedy in _CAUSES:
         if re.search(pattern, words):

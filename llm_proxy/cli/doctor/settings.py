@@ -59,7 +59,7 @@ def variables(patient: Patient) -> Iterator[Finding]:
 
 
 def provider_file(patient: Patient) -> Iterator[Finding]:
-    """The provider file, as the server would read it."""
+    """Check the provider file, as the server would read it."""
     try:
         found = load_provider(patient.settings)
     except ProviderFileError as exc:

@@ -9,12 +9,12 @@ MOST_S = 30.0
 
 
 def compare(whose: str, theirs_s: float, asked_at_s: float) -> Iterator[Finding]:
-    """A finding about another clock.
+    """Yield a finding about another clock.
 
     Args:
         whose: Its name in the code `clock.<whose>`.
         theirs_s: What it said, seconds since 1970.
-        asked_at_s: When it was asked, by ours; half the way is subtracted.
+        asked_at_s: When it was asked, by this machine's clock; half the way is subtracted.
     """
     off_s = theirs_s - (asked_at_s + time.time()) / 2
     if abs(off_s) > MOST_S:

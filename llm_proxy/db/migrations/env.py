@@ -1,4 +1,4 @@
-"""What Alembic runs for a migration: the connection is ours, already locked; a transaction a revision."""
+"""What Alembic runs for a migration: the connection is given, already locked; a transaction a revision."""
 
 from alembic import context
 

@@ -17,7 +17,7 @@ _NOW = {
 
 
 def now_default() -> sa.TextClause:
-    """The present instant, in the form that `UtcTime` stores."""
+    """Return the present instant, in the form that `UtcTime` stores."""
     return sa.text(_NOW[op.get_bind().dialect.name])
 
 

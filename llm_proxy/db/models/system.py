@@ -19,7 +19,7 @@ class InstanceRow(Base):
 
 
 class LockRow(Base):
-    """Who leads a job until when."""
+    """The leader of a job, and until when."""
 
     __tablename__ = "locks"
     __table_args__ = (MYSQL_TABLE,)

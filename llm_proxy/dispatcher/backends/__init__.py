@@ -20,7 +20,7 @@ def names() -> list[str]:
 
 
 def backend_class(name: str) -> type[Backend]:
-    """The back end's class. Raises UnknownBackend."""
+    """Return the back end's class. Raises UnknownBackend."""
     found = _found().get(name)
     if found is None:
         raise UnknownBackend(f"DISPATCHER_SERVICE={name}: expected one of {', '.join(names())}")

@@ -74,4 +74,4 @@ class Backend(Protocol):
         """SIGHUP: release files that were moved."""
 
     def close(self) -> None:
-        """Let go of everything. Safe to call twice."""
+        """Release everything. Safe to call twice."""

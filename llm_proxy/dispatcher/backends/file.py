@@ -63,7 +63,7 @@ class FileBackend:
 
 
 def to_line(payload: Payload) -> bytes:
-    """The payload's documented keys in one line, and when the exchange ended."""
+    """Return the payload's documented keys in one line, and when the exchange ended."""
     found = payload.to_dict()
     found["endTimestamp"] = rfc3339(payload.ended_at)
     if payload.is_error:

@@ -81,7 +81,7 @@ def _says_error(reply: Reply) -> bool:
 
 
 def body_of(payload: Payload) -> bytes:
-    """The call's body; cut where the service would refuse its size."""
+    """Return the call's body; cut where the service would refuse its size."""
     body = to_json(log_of(payload))
     if len(body) <= MOST_BYTES:
         return body
@@ -136,7 +136,7 @@ def _answer(payload: Payload) -> dict[str, Any]:
 
 
 def _with_usage(answer: dict[str, Any], payload: Payload) -> dict[str, Any]:
-    """Ours where the response has none."""
+    """Estimated by the proxy where the response has none."""
     if payload.usage is None or answer.get("usage"):
         return answer
     counted = payload.usage
@@ -172,7 +172,7 @@ def _text(value: Any) -> str:
 
 
 def _as_uuid(run_id: str) -> str:
-    """The id itself where it is a UUID, as Helicone wants; else one made from it, the same each time."""
+    """Return the id itself where it is a UUID, as Helicone wants; else one made from it, the same each time."""
     try:
         return str(uuid.UUID(run_id))
     except ValueError:

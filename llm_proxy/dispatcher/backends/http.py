@@ -26,7 +26,7 @@ _CONFIGURATION = frozenset((401, 402, 403, 404))
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A service's answer. `status` 0: there was none, and `error` says why."""
+    """A service's response. `status` 0: there was none, and `error` says why."""
 
     status: int
     body: bytes = b""
@@ -39,14 +39,14 @@ class Reply:
         return 200 <= self.status < 300
 
     def result(self, *, is_whole: bool) -> Result:
-        """The verdict of a status that is no success."""
+        """Return the verdict of a status that is no success."""
         verdict = verdict_of(self.status)
         wait_s = retry_after_s(self.headers.get("Retry-After")) if verdict is Verdict.TRANSIENT else None
         return Result(verdict, self.error or f"HTTP {self.status}", wait_s, is_whole=is_whole)
 
 
 def verdict_of(status: int) -> Verdict:
-    """The class of a status that is no success; 0 is no response."""
+    """Return the class of a status that is no success; 0 is no response."""
     if status in _CONFIGURATION or 300 <= status < 400:
         return Verdict.CONFIGURATION
     if status < 400 or status in _TRANSIENT or status >= 500:

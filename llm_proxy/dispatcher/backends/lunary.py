@@ -90,7 +90,7 @@ def _refused_runs(reply: Reply) -> set[str]:
 
 
 def run_events(payload: Payload) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The start and the end, or error, of one run."""
+    """Return the start and the end, or error, of one run."""
     common = {"type": payload.kind, "runId": payload.run_id}
     metadata = _flat(payload.metadata)
     start: dict[str, Any] = {

@@ -48,7 +48,7 @@ _PARAMETERS = {
 
 
 class _Refused(Exception):
-    """A status that is no success; keeps the exporter from trying again behind our back."""
+    """A status that is no success; keeps the exporter from trying again by itself."""
 
 
 class _Witness(requests.Session):
@@ -82,7 +82,7 @@ class OtlpBackend:
     is_http: ClassVar[bool] = True
 
     def __init__(self, config: BackendConfig) -> None:
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we say ourselves what failed
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # this module says what failed
         self._resource = Resource.create({"service.name": "llm-proxy", "service.version": __version__})
         client = HttpClient(config.api_key, config.timeout_s)
         self._session = _Witness()
@@ -136,7 +136,7 @@ def operation_of(path: str) -> str:
 
 
 def attributes_of(payload: Payload) -> dict[str, Any]:
-    """The span's attributes; what is unknown is left out."""
+    """Return the span's attributes; what is unknown is left out."""
     usage = payload.usage
     found: dict[str, Any] = {
         "gen_ai.operation.name": operation_of(payload.path),

@@ -16,7 +16,7 @@ _ANTHROPIC = ("message_start", "content_block_", "message_delta", "message_stop"
 
 
 def merge(body: bytes, tail: bytes | None = None) -> Merged | None:
-    """The merged answer of a stream's bytes; None when no family is recognised in it.
+    """Return the merged response of a stream's bytes; None when no family is recognised in it.
 
     Args:
         tail: The stream's last bytes, where something between `body` and them is missing. Only what ends a response is

@@ -55,7 +55,7 @@ class MessagesStream:
             self._error = chunk.get("error") or self._error
 
     def merged(self) -> Merged:
-        """The message so far."""
+        """Return the message so far."""
         for (index, field), pieces in self._texts.items():
             block = self._blocks[index]
             block[field] = as_text(block.get(field)) + "".join(pieces)
@@ -74,7 +74,7 @@ class MessagesStream:
 
 
 def _parsed(arguments: str) -> Any:
-    """The tool's input; the text itself while it is not whole."""
+    """Return the tool's input; the text itself while it is not whole."""
     try:
         return orjson.loads(arguments) if arguments else {}
     except ValueError:

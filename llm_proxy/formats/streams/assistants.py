@@ -28,7 +28,7 @@ class AssistantsStream:
             self.feed_tail(name, chunk)
 
     def feed_tail(self, name: str, chunk: Chunk) -> None:
-        """Runs, steps and whole messages need no predecessor."""
+        """Take the tail: runs, steps and whole messages need no predecessor."""
         kind = self._kind(name, chunk)
         if kind.startswith("thread.message"):
             self._feed_message(kind, chunk)
@@ -60,7 +60,7 @@ class AssistantsStream:
         self._error = chunk.get("last_error") or self._error
 
     def merged(self) -> Merged:
-        """The run so far."""
+        """Return the run so far."""
         text = "\n".join("".join(parts) for parts in self._parts.values() if any(parts))
         role = next((role for role in self._roles.values() if role), "assistant")
         answer: Chunk = {

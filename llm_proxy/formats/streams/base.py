@@ -1,4 +1,4 @@
-"""What the families of streams have in common: the merged answer, and looking at JSON that may be anything."""
+"""What the families of streams have in common: the merged response, and looking at JSON that may be anything."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ Chunk = dict[str, Any]
 
 @dataclass(slots=True)
 class Merged:
-    """One answer made of a stream. `text` is all that the assistant wrote, tool arguments included, for estimates."""
+    """One response made of a stream. `text` is all that the assistant wrote, tool arguments included, for estimates."""
 
     answer: dict[str, Any]
     text: str = ""
@@ -25,31 +25,31 @@ class Stream(Protocol):
         """Take a chunk from after a gap: only what needs no predecessor."""
 
     def merged(self) -> Merged:
-        """The answer so far."""
+        """Return the response so far."""
 
 
 def as_dict(value: object) -> dict[str, Any]:
-    """The value if it is an object, else an empty one."""
+    """Return the value if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def as_list(value: object) -> list[Any]:
-    """The value if it is an array, else an empty one."""
+    """Return the value if it is an array, else an empty one."""
     return value if isinstance(value, list) else []
 
 
 def as_text(value: object) -> str:
-    """The value if it is a string, else an empty one."""
+    """Return the value if it is a string, else an empty one."""
     return value if isinstance(value, str) else ""
 
 
 def as_index(value: object) -> int:
-    """The value if it is a number of a place, else 0."""
+    """Return the value if it is a number of a place, else 0."""
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def first(known: Any, value: object) -> Any:
-    """What is known already, else the value; an empty string or null is not knowing."""
+    """Return what is known already, else the value; an empty string or null is not knowing."""
     return known if known not in (None, "") else value
 
 

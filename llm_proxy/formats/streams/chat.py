@@ -32,7 +32,7 @@ class _ToolCall:
 
 
 class _Choice:
-    """One of the answers that were asked for with `n`."""
+    """One of the responses that were asked for with `n`."""
 
     def __init__(self) -> None:
         self.finish_reason: Any = None
@@ -150,7 +150,7 @@ class ChatStream:
         self._error = chunk.get("error") or self._error
 
     def merged(self) -> Merged:
-        """The completion so far."""
+        """Return the completion so far."""
         top = {name: value for name, value in self._top.items() if value is not None}
         answer: Chunk = {"id": top.pop("id", None), "object": "chat.completion", "created": top.pop("created", None)}
         answer |= {"model": top.pop("model", None), **top}

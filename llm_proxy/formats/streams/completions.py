@@ -40,7 +40,7 @@ class CompletionsStream:
             self._texts.setdefault(index, [])
 
     def merged(self) -> Merged:
-        """The completion so far."""
+        """Return the completion so far."""
         choices = []
         for index in sorted(self._texts):
             choice: Chunk = {"text": "".join(self._texts[index]), "index": index}

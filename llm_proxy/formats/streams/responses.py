@@ -54,7 +54,7 @@ class ResponsesStream:
             self._error = chunk.get("error") or {k: v for k, v in chunk.items() if k in ("code", "message", "param")}
 
     def merged(self) -> Merged:
-        """The response so far."""
+        """Return the response so far."""
         answer = self._final if self._final is not None else self._pieced()
         error = answer.get("error") or self._error
         if error and not answer.get("error"):

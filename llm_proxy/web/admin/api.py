@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import orjson
 from flask import current_app, request
+from werkzeug.test import TestResponse
 
 from llm_proxy import __version__
 from llm_proxy.access.caller import Caller
@@ -56,22 +57,35 @@ class ApiRefused(ManagementError):
         self.retry_after_s = int(retry_after) if retry_after.isdigit() else None
 
 
-class ManagementApi(Protocol):
-    """One call of the management API on behalf of a viewer."""
+@dataclass(frozen=True, slots=True)
+class ApiRequest:
+    """A call of the management API on behalf of a viewer.
 
-    def call(
-        self,
-        viewer: Caller,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, object] | None = None,
-        body: Any = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> ApiResponse:
+    Attributes:
+        query: Parameters; those that are None or empty are left out.
+        body: A JSON value; None for no body.
+    """
+
+    viewer: Caller
+    method: str
+    path: str
+    query: Mapping[str, object] = field(default_factory=dict)
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def query_string(self) -> str:
+        """The query, encoded."""
+        return urlencode([(name, str(value)) for name, value in self.query.items() if value not in (None, "")])
+
+
+class ManagementApi(Protocol):
+    """The management API, in this process or over HTTP."""
+
+    def call(self, asked: ApiRequest) -> ApiResponse:
         """Return the response. Raises ApiRefused for a status of 400 or above."""
 
-    def stream(self, viewer: Caller, path: str, *, query: Mapping[str, object] | None = None) -> Iterator[bytes]:
+    def stream(self, asked: ApiRequest) -> Iterator[bytes]:
         """Return the pieces of a response that goes on. Raises ApiRefused for a status of 400 or above."""
 
     def health(self) -> dict[str, Any]:
@@ -81,43 +95,36 @@ class ManagementApi(Protocol):
 class LocalApi:
     """Calls the application's own views in this process."""
 
-    def call(
-        self,
-        viewer: Caller,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, object] | None = None,
-        body: Any = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> ApiResponse:
+    def call(self, asked: ApiRequest) -> ApiResponse:
         """See ManagementApi."""
+        response = self._open(asked)
+        return read(response.status_code, response.get_data(), _lowered(response))
+
+    def stream(self, asked: ApiRequest) -> Iterator[bytes]:
+        """See ManagementApi."""
+        response = self._open(asked)
+        if response.status_code >= 400:
+            read(response.status_code, response.get_data(), _lowered(response))
+        return response.iter_encoded()
+
+    @staticmethod
+    def _open(asked: ApiRequest) -> TestResponse:
         own = request.environ
-        overrides = {name: own[name] for name in _PASSED_ON if name in own} | {context.CALLER: viewer}
+        overrides = {name: own[name] for name in _PASSED_ON if name in own} | {context.CALLER: asked.viewer}
         fields = {
             "User-Agent": request.headers.get("User-Agent", ""),
             "X-Admin-Origin": "1",
             "X-Request-ID": context.request_id(),
-            **(headers or {}),
+            **asked.headers,
         }
-        asked = query_string(query)
-        client = current_app.test_client()
-        response = client.open(
-            path, method=method, json=body, query_string=asked, headers=fields, environ_overrides=overrides
+        return current_app.test_client().open(
+            asked.path,
+            method=asked.method,
+            json=asked.body,
+            query_string=asked.query_string,
+            headers=fields,
+            environ_overrides=overrides,
         )
-        return read(response.status_code, response.get_data(), {k.lower(): v for k, v in response.headers.items()})
-
-    def stream(self, viewer: Caller, path: str, *, query: Mapping[str, object] | None = None) -> Iterator[bytes]:
-        """See ManagementApi."""
-        own = request.environ
-        overrides = {name: own[name] for name in _PASSED_ON if name in own} | {context.CALLER: viewer}
-        fields = {"User-Agent": request.headers.get("User-Agent", ""), "X-Admin-Origin": "1"}
-        response = current_app.test_client().open(
-            path, query_string=query_string(query), headers=fields, environ_overrides=overrides
-        )
-        if response.status_code >= 400:
-            read(response.status_code, response.get_data(), {k.lower(): v for k, v in response.headers.items()})
-        return response.iter_encoded()
 
     def health(self) -> dict[str, Any]:
         """See ManagementApi."""
@@ -128,10 +135,8 @@ class LocalApi:
         return {"status": "ok", "timestamp": now, "version": __version__}
 
 
-def query_string(query: Mapping[str, object] | None) -> str:
-    """Return a query without what is None or empty; lists become repeated names."""
-    pairs = [(name, str(value)) for name, value in (query or {}).items() if value not in (None, "")]
-    return urlencode(pairs)
+def _lowered(response: TestResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
 
 
 def read(status: int, content: bytes, headers: Mapping[str, str]) -> ApiResponse:

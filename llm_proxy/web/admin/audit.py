@@ -27,7 +27,7 @@ def routes(bp: Blueprint) -> None:
 
     @bp.get("/audit/<event_id>")
     def audit_show(event_id: str) -> Response:
-        """The page of a record; 404."""
+        """Return the page of a record; 404."""
         record = frame.api("GET", f"/manage/audit/{event_id}").data
         return frame.page("audit/show.html", record=record, metadata=_pretty(record.get("metadata")))
 

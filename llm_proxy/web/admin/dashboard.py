@@ -33,7 +33,7 @@ def routes(bp: Blueprint) -> None:
 
     @bp.get("/dashboard")
     def dashboard() -> Response:
-        """Counts, plots, findings and recent audit records."""
+        """Show counts, plots, findings and recent audit records."""
         return frame.page(
             "dashboard.html",
             stats=_stats(),
@@ -46,7 +46,7 @@ def routes(bp: Blueprint) -> None:
 
     @bp.get("/dashboard/status")
     def dashboard_status() -> Response:
-        """The part that refreshes itself."""
+        """Show the part that refreshes itself."""
         return frame.page("dashboard_status.html", backend=frame.client().health())
 
     @bp.get("/dashboard/plots/<name>.json")

@@ -20,7 +20,7 @@ from llm_proxy.errors import Forbidden, Unauthorized
 from llm_proxy.runtime.clock import parse_rfc3339, rfc3339, utc_now
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies, messages
-from llm_proxy.web.admin.api import ApiResponse, LocalApi, ManagementApi
+from llm_proxy.web.admin.api import ApiRequest, ApiResponse, LocalApi, ManagementApi
 
 API = "llm_proxy_admin_api"  # key of app.extensions: the ManagementApi of the pages
 
@@ -79,7 +79,7 @@ SECTIONS: tuple[tuple[str, tuple[Page, ...]], ...] = (
 
 
 def viewer() -> Caller:
-    """Return who looks at the page. Raises Unauthorized without a session."""
+    """Return the viewer of the page. Raises Unauthorized without a session."""
     session = cookies.session()
     if session is None:
         raise Unauthorized("sign in first")
@@ -112,7 +112,7 @@ def api(
     headers: Mapping[str, str] | None = None,
 ) -> ApiResponse:
     """Call the management API as the viewer. Raises ApiRefused, ResourceNotFound."""
-    return client().call(viewer(), method, path, query=query, body=body, headers=headers)
+    return client().call(ApiRequest(viewer(), method, path, query or {}, body, headers or {}))
 
 
 def client() -> ManagementApi:
@@ -123,7 +123,7 @@ def client() -> ManagementApi:
 
 def stream(path: str, *, query: Mapping[str, object] | None = None) -> Iterator[bytes]:
     """Return the pieces of a response of the management API that goes on, as `api`."""
-    return client().stream(viewer(), path, query=query)
+    return client().stream(ApiRequest(viewer(), "GET", path, query or {}))
 
 
 def page(template: str, status: int = 200, **values: Any) -> Response:
@@ -138,7 +138,8 @@ def register(bp: Blueprint) -> None:
 
     @bp.record_once
     def setup(state: Any) -> None:
-        state.app.extensions.setdefault(API, LocalApi())
+        local: ManagementApi = LocalApi()
+        state.app.extensions.setdefault(API, local)
         state.app.jinja_env.filters.update(FILTERS)
 
     @bp.context_processor

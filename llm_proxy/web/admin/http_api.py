@@ -1,21 +1,24 @@
 """The management API over HTTP, for an admin UI in its own process."""
 
-from collections.abc import Callable, Mapping
-from http.client import HTTPConnection, HTTPException
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 from flask import request
 
-from llm_proxy.access.caller import Caller
 from llm_proxy.access.delegation import FIELD, Viewer, sign
 from llm_proxy.errors import ManagementUnavailable
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies
-from llm_proxy.web.admin.api import ApiResponse, query_string, read
+from llm_proxy.web.admin.api import ApiRequest, ApiResponse, read
 
 Connect = Callable[[], HTTPConnection]
+_LOG = logging.getLogger(__name__)
+_PIECE_BYTES = 65_536
 _DOWN = {"status": "down", "error": "Backend unavailable"}
 
 
@@ -31,23 +34,17 @@ class HttpApi:
     def __init__(self, connect: Connect, root: str, credential: str) -> None:
         self._connect, self._root, self._credential = connect, root, credential
 
-    def call(
-        self,
-        viewer: Caller,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, object] | None = None,
-        body: Any = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> ApiResponse:
+    def call(self, asked: ApiRequest) -> ApiResponse:
         """See ManagementApi. Raises ManagementUnavailable as well."""
-        session = cookies.session()
-        fields = {"Authorization": f"Bearer {self._credential}", **(headers or {})}
-        if session is not None:
-            named = Viewer(viewer.key_id, session.fingerprint, viewer.role, viewer.projects)
-            fields[FIELD] = sign(named, self._credential, method, path)
-        return read(*self.send(method, path, query_string(query), body, fields))
+        return read(*self.send(asked.method, asked.path, asked.query_string, asked.body, self._fields(asked)))
+
+    def stream(self, asked: ApiRequest) -> Iterator[bytes]:
+        """See ManagementApi. Raises ManagementUnavailable as well, before the first piece."""
+        connection, response = self._begin(asked.method, asked.path, asked.query_string, None, self._fields(asked))
+        if response.status >= 400:
+            with closing(connection):
+                read(response.status, response.read(), _lowered(response))
+        return _pieces(connection, response)
 
     def whoami(self, secret: str) -> ApiResponse:
         """Return what a root token or key is, by asking with it. Raises ApiRefused, ManagementUnavailable."""
@@ -66,17 +63,49 @@ class HttpApi:
         self, method: str, path: str, query: str, body: Any, headers: Mapping[str, str]
     ) -> tuple[int, bytes, dict[str, str]]:
         """Return status, content and fields of one request."""
+        connection, response = self._begin(method, path, query, body, headers)
+        with closing(connection):
+            try:
+                return response.status, response.read(), _lowered(response)
+            except (OSError, HTTPException) as error:
+                raise ManagementUnavailable from error
+
+    def _begin(
+        self, method: str, path: str, query: str, body: Any, headers: Mapping[str, str]
+    ) -> tuple[HTTPConnection, HTTPResponse]:
+        """Return the connection and the response whose content is not read yet. Raises ManagementUnavailable."""
         target = self._root + quote(path, safe="/:@!$&'()*+,;=~") + (f"?{query}" if query else "")
         content = None if body is None else orjson.dumps(body)
         connection = self._connect()
         try:
             connection.request(method, target, content, {**_about_client(), **headers})
-            response = connection.getresponse()
-            return response.status, response.read(), {name.lower(): value for name, value in response.getheaders()}
+            return connection, connection.getresponse()
         except (OSError, HTTPException) as error:
-            raise ManagementUnavailable from error
-        finally:
             connection.close()
+            raise ManagementUnavailable from error
+
+    def _fields(self, asked: ApiRequest) -> dict[str, str]:
+        """Return the fields that name the process and, signed, the viewer."""
+        fields, session = {"Authorization": f"Bearer {self._credential}", **asked.headers}, cookies.session()
+        if session is not None:
+            viewer = asked.viewer
+            named = Viewer(viewer.key_id, session.fingerprint, viewer.role, viewer.projects)
+            fields[FIELD] = sign(named, self._credential, asked.method, asked.path)
+        return fields
+
+
+def _pieces(connection: HTTPConnection, response: HTTPResponse) -> Iterator[bytes]:
+    """Yield content as it comes; the page's script connects again when the proxy breaks off."""
+    with closing(connection):
+        try:
+            while piece := response.read1(_PIECE_BYTES):
+                yield piece
+        except (OSError, HTTPException) as error:
+            _LOG.warning("the proxy broke off a response: %s", error)
+
+
+def _lowered(response: HTTPResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.getheaders()}
 
 
 def _about_client() -> dict[str, str]:

@@ -52,7 +52,7 @@ def routes(bp: Blueprint) -> None:
 
     @bp.get("/keys/new")
     def keys_new() -> Response:
-        """The form of a new key."""
+        """Return the form of a new key."""
         return _form(KeyForm(role="operator", lifetime="129600"))
 
     @bp.post("/keys", endpoint="keys_create")
@@ -71,13 +71,13 @@ def routes(bp: Blueprint) -> None:
 
     @bp.get("/keys/<key_id>")
     def keys_show(key_id: str) -> Response:
-        """The page of a key."""
+        """Return the page of a key."""
         key = frame.api("GET", f"/manage/keys/{key_id}").data
         return frame.page("keys/show.html", key=key, projects=project_names(key["projects"] or ()))
 
     @bp.get("/keys/<key_id>/edit")
     def keys_edit(key_id: str) -> Response:
-        """The form of a key as it is."""
+        """Return the form of a key as it is."""
         key = frame.api("GET", f"/manage/keys/{key_id}")
         form = KeyForm(data={**key.data, "projects": key.data["projects"] or [], "lifetime": _KEPT})
         return _form(form, key)
@@ -144,7 +144,7 @@ def routes(bp: Blueprint) -> None:
 
 def _session_routes(bp: Blueprint) -> None:
     def people(form: str | None) -> Response:
-        """Show who is signed in."""
+        """Show the people who are signed in."""
         rows = frame.api("GET", "/manage/sessions").data
         if form is not None:
             return lists.file(form, "sessions", rows, tuple(rows[0]) if rows else ())

@@ -49,7 +49,7 @@ def routes(bp: Blueprint) -> None:
 
     @bp.get("/projects/new")
     def projects_new() -> Response:
-        """The form of a new project."""
+        """Return the form of a new project."""
         return frame.page("projects/form.html", form=ProjectForm(event_privacy="full", is_active=True), project=None)
 
     @bp.post("/projects", endpoint="projects_create")
@@ -70,7 +70,7 @@ def routes(bp: Blueprint) -> None:
 
     @bp.get("/projects/<project_id>")
     def projects_show(project_id: str) -> Response:
-        """The page of a project."""
+        """Return the page of a project."""
         project = frame.api("GET", f"/manage/projects/{project_id}")
         tokens = frame.api("GET", "/manage/tokens", query={"project_id": project_id, "limit": 10})
         return frame.page(
@@ -83,7 +83,7 @@ def routes(bp: Blueprint) -> None:
 
     @bp.get("/projects/<project_id>/edit")
     def projects_edit(project_id: str) -> Response:
-        """The form of a project as it is."""
+        """Return the form of a project as it is."""
         project = frame.api("GET", f"/manage/projects/{project_id}")
         form = ProjectForm(data={**project.data, "api_key": ""})
         return frame.page("projects/form.html", form=form, project=project.data, tag=project.tag)

@@ -17,7 +17,7 @@ def routes(bp: Blueprint, path: str) -> None:
 
     @bp.get("/auth/logout")
     def sign_out_page() -> Response:
-        """Ask first: a link or an image must not sign anybody out."""
+        """Ask first: a link or an image must not sign people out."""
         token = escape(cookies.form_token())
         form = (
             f'<form method="post"><input type="hidden" name="csrf_token" value="{token}">'

@@ -17,7 +17,7 @@ from llm_proxy.runtime.clock import parse_rfc3339
 from llm_proxy.settings import Settings
 from llm_proxy.web import admin, context
 from llm_proxy.web.admin import frame, pages
-from llm_proxy.web.admin.api import ApiRefused
+from llm_proxy.web.admin.api import ApiRefused, ManagementApi
 from llm_proxy.web.admin.http_api import Connect, HttpApi
 from llm_proxy.web.admin.memory_sessions import MemorySessions
 
@@ -100,7 +100,8 @@ def create_app(settings: Settings, connect: Connect, root: str, credential: str)
     app = StandaloneFlask("llm_proxy", static_folder=None)
     api = HttpApi(connect, root, credential)
     app.extensions["llm_proxy"] = services = Services(settings, api)
-    app.extensions[frame.API] = api
+    served: ManagementApi = api
+    app.extensions[frame.API] = served
     context.register(app, services.access, settings.operation.metrics_path)
     app.register_blueprint(admin.blueprint(""))
     app.register_error_handler(HTTPException, _http)

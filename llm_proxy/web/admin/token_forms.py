@@ -93,7 +93,7 @@ def routes(bp: Blueprint) -> None:
 
     @bp.get("/tokens/new")
     def tokens_new() -> Response:
-        """The form of a new token."""
+        """Return the form of a new token."""
         form = TokenForm(duration_minutes="15", project_id=request.args.get("project_id"))
         return _new_form(form)
 
@@ -122,7 +122,7 @@ def routes(bp: Blueprint) -> None:
 
     @bp.get("/tokens/<token_id>/edit")
     def tokens_edit(token_id: str) -> Response:
-        """The form of a token as it is."""
+        """Return the form of a token as it is."""
         token = frame.api("GET", f"/manage/tokens/{token_id}")
         form = LimitsForm(data={**token.data, "metadata": _text(token.data["metadata"])})
         return _edit_form(form, token, is_active=token.data["is_active"])

@@ -27,7 +27,7 @@ def routes(bp: Blueprint) -> None:
 
     @bp.get("/tokens/<token_id>")
     def tokens_show(token_id: str) -> Response:
-        """The page of a token."""
+        """Return the page of a token."""
         token = frame.api("GET", f"/manage/tokens/{token_id}").data
         return frame.page(
             "tokens/show.html",

@@ -4,6 +4,7 @@ from flask import Blueprint, Response, g, request
 
 from llm_proxy.access import delegation
 from llm_proxy.access.caller import Caller
+from llm_proxy.container import Container
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.web import context
@@ -24,14 +25,13 @@ from llm_proxy.web.management import (
     usage,
 )
 from llm_proxy.web.management.call import Call
-from llm_proxy.web.management.services import ManagementServices
 
 PREFIX = "/manage"
 
-__all__ = ["PREFIX", "ManagementServices", "blueprint"]
+__all__ = ["PREFIX", "blueprint"]
 
 
-def _on_behalf(own: Caller, services: ManagementServices) -> Caller:
+def _on_behalf(own: Caller, services: Container) -> Caller:
     """Return the viewer that the admin UI's process names in a signed field; without the field, the caller itself."""
     field = request.headers.get(delegation.FIELD)
     if field is None:
@@ -43,7 +43,7 @@ def _on_behalf(own: Caller, services: ManagementServices) -> Caller:
 
 
 def blueprint(services: routing.Services) -> Blueprint:
-    """The blueprint, with its prefix.
+    """Return the blueprint, with its prefix.
 
     Args:
         services: Gives the process's services; only `settings` is looked at before the first request.

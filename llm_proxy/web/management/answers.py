@@ -21,12 +21,12 @@ from llm_proxy.tokens.token import Token
 
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer."""
+    """Return a JSON response."""
     return raw(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE), status, headers)
 
 
 def raw(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A response whose JSON is already written."""
+    """Return a response whose JSON is already written."""
     return Response(body, status=status, headers=dict(headers or {}), content_type="application/json")
 
 
@@ -106,7 +106,7 @@ def caller_json(caller: Caller) -> dict[str, Any]:
 
 
 def issued_json(issued: Issued) -> dict[str, Any]:
-    """The one answer with the bearer in it."""
+    """Return the one response with the bearer in it."""
     token = issued.token
     members: dict[str, Any] = {"id": token.id, "token": issued.bearer, "expires_at": time_of(token.expires_at)}
     if token.max_requests is not None:

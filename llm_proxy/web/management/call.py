@@ -1,21 +1,23 @@
 """One management call: its caller, where it comes from, and the audit record of how it ended."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 from flask import g, request
-from sqlalchemy import Connection
 from werkzeug.exceptions import HTTPException
 
 from llm_proxy.access.caller import CLI, ROLE_REQUIRED, Caller
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.db.errors import is_unavailable
+from llm_proxy.db.mutation import Mutation, mutation
 from llm_proxy.errors import ClientGone, DatabaseUnavailable, LlmProxyError, ManagementError, ManagementFault
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
+from llm_proxy.web.management import inputs
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ class Call:
         project_id: str | None = None,
         actor: str | None = None,
     ) -> AuditEvent:
-        """A record of this call."""
+        """Return a record of this call."""
         return AuditEvent(
             action,
             actor or (ANONYMOUS if self._caller is None else self._caller.actor),
@@ -100,7 +102,7 @@ class Call:
         project_id: str | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> "Attempt":
-        """What the view is about to do."""
+        """Return what the view is about to do."""
         return Attempt(self, self._audit, action, fault, project_id, dict(details or {}))
 
 
@@ -122,15 +124,30 @@ class Attempt:
         self._call, self._audit, self._action, self._fault = call, audit, action, fault
         self.project_id, self._details = project_id, details
 
-    def record(self, connection: Connection, *, project_id: str | None, details: Mapping[str, Any]) -> None:
-        """Record success inside the mutation's transaction."""
-        event = self._call.event(self._action, "success", {**self._details, **details}, project_id=project_id)
-        self._audit.record(event, connection)
+    @contextmanager
+    def transaction(self, tag_of: Callable[[Any], str] | None = None) -> Iterator[Mutation]:
+        """Open the transaction of a change on behalf of the caller; its audit entries are committed with it.
+
+        Args:
+            tag_of: Makes the entity tag of what is changed, for `If-Match`; None where the field has no meaning.
+
+        Raises:
+            AuditUnavailable: Records are required and cannot be written: nothing is changed.
+        """
+        caller = self._call.caller
+        check = inputs.if_match(tag_of)
+        engine = context.services().engine
+        with mutation(engine, actor=caller.actor, within=caller.projects, precondition=check) as change:
+            yield change
+            for entry in change.entries:
+                self._audit.record(self._success(entry.details, entry.project_id), change.connection)
 
     def succeeded(self, **details: Any) -> None:
         """Record the success of a call that changes nothing."""
-        event = self._call.event(self._action, "success", {**self._details, **details}, project_id=self.project_id)
-        self._audit.record(event)
+        self._audit.record(self._success(details, self.project_id))
+
+    def _success(self, details: Mapping[str, Any], project_id: str | None) -> AuditEvent:
+        return self._call.event(self._action, "success", {**self._details, **details}, project_id=project_id)
 
     def __enter__(self) -> Self:
         return self
@@ -164,5 +181,5 @@ class Attempt:
 
 
 def current() -> Call:
-    """The call that this request is; made by the blueprint before its views."""
+    """Return the call that this request is; made by the blueprint before its views."""
     return g.management_call  # type: ignore[no-any-return]

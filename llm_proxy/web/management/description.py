@@ -14,7 +14,7 @@ from llm_proxy.web.management.routing import Services, add
 
 @cache
 def document() -> dict[str, Any]:
-    """The description as a structure."""
+    """Return the description as a structure."""
     text = resources.files(__package__).joinpath("openapi.yaml").read_text("utf-8")
     found: dict[str, Any] = yaml.safe_load(text)
     return found

@@ -22,7 +22,7 @@ _INSTANT = re.compile(
 
 
 def json_object() -> dict[str, Any]:
-    """The body. Raises PayloadTooLarge, or BadRequest for anything that is not one JSON object in UTF-8."""
+    """Return the body. Raises PayloadTooLarge, or BadRequest for anything that is not one JSON object in UTF-8."""
     try:
         found = json.loads(_body().decode(), parse_constant=_no_constant, parse_float=_finite)
         json.dumps(found, ensure_ascii=False).encode()  # a lone surrogate can be written in JSON, and stored nowhere
@@ -34,7 +34,7 @@ def json_object() -> dict[str, Any]:
 
 
 def raw_body() -> bytes:
-    """The body as it came, read before (or now) by this module."""
+    """Return the body as it came, read before (or now) by this module."""
     return _body()
 
 
@@ -70,7 +70,7 @@ def _no_object(why: str) -> BadRequest:
 
 
 def parameter(*names: str) -> str | None:
-    """The first of these query parameters that is given and not empty."""
+    """Return the first of these query parameters that is given and not empty."""
     for name in names:
         value = request.args.get(name, "")
         if value:
@@ -84,7 +84,7 @@ def invalid(name: str) -> BadRequest:
 
 
 def integer(name: str, least: int, most: int) -> int | None:
-    """A whole number within bounds; None when absent. Raises BadRequest."""
+    """Return a whole number within bounds; None when absent. Raises BadRequest."""
     if name not in request.args:
         return None
     text = request.args[name]
@@ -94,7 +94,7 @@ def integer(name: str, least: int, most: int) -> int | None:
 
 
 def flag(*names: str) -> bool | None:
-    """true or false, 1 or 0; None when absent. Raises BadRequest."""
+    """Return the flag of true or false, 1 or 0; None when absent. Raises BadRequest."""
     value = parameter(*names)
     if value is None:
         return None
@@ -106,7 +106,7 @@ def flag(*names: str) -> bool | None:
 
 
 def search() -> str | None:
-    """The text looked for. Raises BadRequest beyond 200 characters, or for what no text holds."""
+    """Return the text looked for. Raises BadRequest beyond 200 characters, or for what no text holds."""
     text = parameter("search")
     if text is not None and (len(text) > SEARCH_CHARACTERS or "\x00" in text):
         raise invalid("search")
@@ -125,7 +125,7 @@ def ids() -> frozenset[str] | None:
 
 
 def word(*names: str) -> str | None:
-    """A value that is compared exactly; a NUL, which PostgreSQL refuses, can match nothing and is replaced."""
+    """Return a value that is compared exactly; a NUL, which PostgreSQL refuses, can match nothing and is replaced."""
     value = parameter(*names)
     return None if value is None else value.replace("\x00", "\ufffd")
 
@@ -157,12 +157,15 @@ def _instant(text: str, *, is_end: bool) -> datetime:
     return at + timedelta(microseconds=999_999) if is_end and fraction is None else at
 
 
-def if_match(tag_of: Callable[[Any], str]) -> Callable[[Any], None]:
-    """A check of `If-Match` against what is stored; without the field it lets everything pass (RFC 9110 §13.1.1)."""
+def if_match(tag_of: Callable[[Any], str] | None) -> Callable[[Any], None]:
+    """Return a check of `If-Match` against the stored object (RFC 9110 §13.1.1).
+
+    Without the field, and for objects without a tag (`tag_of` is None), it accepts everything.
+    """
     wanted = request.headers.get("If-Match")
 
     def check(stored: Any) -> None:
-        if wanted is None or wanted.strip() == "*":
+        if tag_of is None or wanted is None or wanted.strip() == "*":
             return
         if tag_of(stored) not in _tags(wanted):
             raise PreconditionFailed
@@ -171,5 +174,5 @@ def if_match(tag_of: Callable[[Any], str]) -> Callable[[Any], None]:
 
 
 def _tags(field: str) -> Sequence[str]:
-    """The strong tags of a list; weak ones never match."""
+    """Return the strong tags of a list; weak ones never match."""
     return [match[0] for match in re.finditer(r'(?<!W/)"[\x21\x23-\x7e\x80-\xff]*"', field)]

@@ -10,7 +10,7 @@ from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web.management import answers, inputs, pagination
 from llm_proxy.web.management.call import current
-from llm_proxy.web.management.once import Keep, once
+from llm_proxy.web.management.once import once
 from llm_proxy.web.management.overlap import overlap
 from llm_proxy.web.management.routing import Services, add
 
@@ -33,14 +33,11 @@ def routes(bp: Blueprint, services: Services) -> None:
             caller = current().caller
             new = NewKey.from_json(inputs.json_object(), services().keys.now())
             services().keys.granted(new, caller)  # before a response is repeated: the caller may hold less than it did
-
-            def do(keep: Keep) -> Answer:
-                issued = services().keys.create(
-                    new, caller, attempt.record, lambda connection, issued: keep(connection, _issued(issued, 201))
-                )
-                return _issued(issued, 201)
-
-            return once(services().idempotency, attempt, do)
+            with once(services().idempotency, attempt) as creation:
+                if creation.is_due:
+                    with attempt.transaction() as tx:
+                        creation.keep(tx, _issued(services().keys.create(tx, new, caller), 201))
+        return creation.response()
 
     def show(key_id: str) -> Response:
         """Return 200 with the key; 404."""
@@ -56,8 +53,8 @@ def routes(bp: Blueprint, services: Services) -> None:
         ) as attempt:
             _checked(key_id)
             patch = KeyPatch.from_json(inputs.json_object(), services().keys.now())
-            check = inputs.if_match(answers.key_tag)
-            key = services().keys.update(key_id, patch, current().caller, attempt.record, check)
+            with attempt.transaction(answers.key_tag) as tx:
+                key = services().keys.update(tx, key_id, patch, current().caller)
         return answers.answer(answers.key_json(key), headers={"ETag": answers.key_tag(key)})
 
     def roll(key_id: str) -> Response:
@@ -67,28 +64,21 @@ def routes(bp: Blueprint, services: Services) -> None:
         ) as attempt:
             caller = current().caller
             services().keys.get(_checked(key_id), caller)
-            span, check = overlap(), inputs.if_match(answers.key_tag)
-
-            def do(keep: Keep) -> Answer:
-                issued = services().keys.roll(
-                    key_id,
-                    span,
-                    caller,
-                    attempt.record,
-                    lambda connection, issued: keep(connection, _issued(issued, 200)),
-                    check,
-                )
-                return _issued(issued, 200)
-
-            return once(services().idempotency, attempt, do)
+            span = overlap()
+            with once(services().idempotency, attempt) as creation:
+                if creation.is_due:
+                    with attempt.transaction(answers.key_tag) as tx:
+                        creation.keep(tx, _issued(services().keys.roll(tx, key_id, span, caller), 200))
+        return creation.response()
 
     def revoke(key_id: str) -> Response:
         """Return 204; 404; 412."""
         with current().attempt(
             AuditAction.KEY_REVOKE, "failed to revoke management key", details=_about(key_id)
         ) as attempt:
-            check = inputs.if_match(answers.key_tag)
-            services().keys.revoke(_checked(key_id), current().caller, attempt.record, check)
+            _checked(key_id)
+            with attempt.transaction(answers.key_tag) as tx:
+                services().keys.revoke(tx, key_id, current().caller)
         return Response(status=204, content_type="application/json")
 
     def whoami() -> Response:

@@ -1,14 +1,15 @@
 """`Idempotency-Key` on creations."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flask import Response, request
-from sqlalchemy import Connection
 
 from llm_proxy.access.caller import ROOT
 from llm_proxy.db.idempotency import Answer, Claim, IdempotencyKeys
+from llm_proxy.db.mutation import Mutation
 from llm_proxy.errors import BadRequest, LlmProxyError
 from llm_proxy.web.management import answers, inputs
 from llm_proxy.web.management.call import Attempt, current
@@ -17,47 +18,73 @@ HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
 _FORM = re.compile(r"[\x21-\x7e]{1,255}")
 
-Keep = Callable[[Connection, Answer], None]
 
+class Creation:
+    """A creation that is done once for each `Idempotency-Key`; each time without that field.
 
-def once(keys: IdempotencyKeys, attempt: Attempt, create: Callable[[Keep], Answer]) -> Response:
-    """Run `create`, or answer as the first time.
-
-    `create` hands its response to what it is given, inside its transaction, so that neither exists without the other.
+    Attributes:
+        is_due: False when the response of the first call is repeated, and nothing may be created.
     """
+
+    def __init__(self, claim: Claim | Answer | None) -> None:
+        self.is_due = not isinstance(claim, Answer)
+        self._claim = claim if isinstance(claim, Claim) else None
+        self._answer = claim if isinstance(claim, Answer) else None
+
+    def keep(self, tx: Mutation, answer: Answer) -> None:
+        """Take the response, and store it in the creation's transaction, so that neither exists without the other."""
+        self._answer = answer
+        if self._claim is not None:
+            self._claim.keep(tx.connection, answer)
+
+    def refused(self, error: Exception) -> None:
+        """Store a refusal, which repetitions get as well; after a fault the key may be used again."""
+        if self._claim is None:
+            return
+        if isinstance(error, LlmProxyError) and error.status < 500:
+            self._claim.refuse(Answer(error.status, {}, _body(error)))
+        else:
+            self._claim.release()
+
+    def response(self) -> Response:
+        """Return the response, marked where it is a repetition. Raises RuntimeError before `keep`."""
+        if self._answer is None:
+            raise RuntimeError("nothing was created")
+        response = answers.answer(self._answer.body, self._answer.status, self._answer.headers)
+        if not self.is_due:
+            response.headers[REPLAYED] = "true"
+        return response
+
+
+@contextmanager
+def once(keys: IdempotencyKeys, attempt: Attempt) -> Iterator[Creation]:
+    """Claim the request's key for the block, which creates only when the creation is due.
+
+    Raises:
+        BadRequest: The field has no valid form.
+        Conflict: As `IdempotencyKeys.claim`.
+    """
+    claim = _claim(keys)
+    creation = Creation(claim)
+    if not creation.is_due:
+        attempt.succeeded(replayed=True)
+    try:
+        yield creation
+    except Exception as error:
+        creation.refused(error)
+        raise
+
+
+def _claim(keys: IdempotencyKeys) -> Claim | Answer | None:
     key = request.headers.get(HEADER)
     if key is None:
-        return _response(create(lambda connection, answer: None))
+        return None
     if not _FORM.fullmatch(key):
         raise BadRequest(f"invalid {HEADER}", param=HEADER, audit={"validation_error": f"invalid {HEADER}"})
     caller = current().caller
     scope = None if caller == ROOT else caller.identity or caller.actor
-    claim = keys.claim(request.path.rstrip("/"), key, inputs.raw_body(), actor=caller.actor, scope=scope)
-    if isinstance(claim, Answer):
-        attempt.succeeded(replayed=True)
-        response = _response(claim)
-        response.headers[REPLAYED] = "true"
-        return response
-    return _response(_first(claim, create))
-
-
-def _first(claim: Claim, create: Callable[[Keep], Answer]) -> Answer:
-    try:
-        return create(claim.keep)
-    except LlmProxyError as refused:
-        if refused.status >= 500:
-            claim.release()
-        else:
-            claim.refuse(Answer(refused.status, {}, _body(refused)))
-        raise
-    except Exception:
-        claim.release()
-        raise
+    return keys.claim(request.path.rstrip("/"), key, inputs.raw_body(), actor=caller.actor, scope=scope)
 
 
 def _body(refused: LlmProxyError) -> dict[str, Any]:
     return {"error": refused.message} | ({"code": refused.code} if refused.code is not None else {})
-
-
-def _response(answer: Answer) -> Response:
-    return answers.answer(answer.body, answer.status, answer.headers)

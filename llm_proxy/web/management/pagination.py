@@ -66,7 +66,7 @@ class Source(Protocol):
 
 
 def listed(source: Source, wanted: Any, asked: Cut, shape: Callable[[Any], dict[str, Any]]) -> tuple[Response, int]:
-    """The answer, a JSON array with its place in the header fields, and how many items are in it."""
+    """Return the response, a JSON array with its place in the header fields, and how many items are in it."""
     if asked.page is not None:
         items, total = source.page(wanted, asked.order, asked.page, asked.size)
         return answers.answer([shape(item) for item in items], headers=_numbered(asked, total)), len(items)
@@ -108,6 +108,9 @@ def _numbered(asked: Cut, total: int) -> dict[str, str]:
 
 
 def link(relation: str, **place: int | str) -> str:
-    """An entry of `Link`: this list, every filter kept. Relative, so that it holds under a sub-path (RFC 8288 §3.2)."""
+    """Return an entry of `Link`: this list, every filter kept.
+
+    Relative, so that it holds under a sub-path (RFC 8288 §3.2).
+    """
     kept = [(name, value) for name, value in request.args.items(multi=True) if name not in place]
     return f'<?{urlencode([*kept, *place.items()])}>; rel="{relation}"'

@@ -9,7 +9,7 @@ from llm_proxy.projects.project import NewProject, Project, ProjectPatch
 from llm_proxy.projects.service import BY_NAME, SORTS, ProjectFilter, order_of
 from llm_proxy.web.management import answers, inputs, pagination
 from llm_proxy.web.management.call import current
-from llm_proxy.web.management.once import Keep, once
+from llm_proxy.web.management.once import once
 from llm_proxy.web.management.routing import Services, add
 
 _DELETION = "project deletion is not permitted"
@@ -29,23 +29,14 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def create() -> Response:
         """201 with the project; 400 names the field; 409 the name is taken."""
-        with current().attempt(AuditAction.PROJECT_CREATE, "failed to create project") as attempt:
-
-            def do(keep: Keep) -> Answer:
-                new = NewProject.from_json(
-                    inputs.json_object(),
-                    wants_sk=services().wants_sk_keys,
-                    wants_key=not services().settings.upstream.providers,
-                )
-                project = services().projects.create(
-                    new,
-                    attempt.record,
-                    lambda connection, project: keep(connection, _created(project)),
-                    actor=current().caller.actor,
-                )
-                return _created(project)
-
-            return once(services().idempotency, attempt, do)
+        attempt = current().attempt(AuditAction.PROJECT_CREATE, "failed to create project")
+        with attempt, once(services().idempotency, attempt) as creation:
+            if creation.is_due:
+                wants_sk, wants_key = services().wants_sk_keys, not services().settings.upstream.providers
+                new = NewProject.from_json(inputs.json_object(), wants_sk=wants_sk, wants_key=wants_key)
+                with attempt.transaction() as tx:
+                    creation.keep(tx, _created(services().projects.create(tx, new)))
+        return creation.response()
 
     def show(project_id: str) -> Response:
         """200 with the project; 404."""
@@ -61,8 +52,8 @@ def routes(bp: Blueprint, services: Services) -> None:
             AuditAction.PROJECT_UPDATE, "failed to update project", project_id=project_id, details=about
         ) as attempt:
             patch = ProjectPatch.from_json(_with_id(project_id), wants_sk=services().wants_sk_keys)
-            check = inputs.if_match(answers.project_tag)
-            project = services().projects.update(project_id, patch, attempt.record, check)
+            with attempt.transaction(answers.project_tag) as tx:
+                project = services().projects.update(tx, project_id, patch)
         return answers.answer(answers.project_json(project), headers={"ETag": answers.project_tag(project)})
 
     def delete(project_id: str) -> Response:
@@ -78,7 +69,9 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(
             AuditAction.TOKEN_REVOKE_BATCH, "failed to get project tokens", project_id=project_id
         ) as attempt:
-            found = services().projects.revoke_tokens(checked(project_id), attempt.record)
+            checked(project_id)
+            with attempt.transaction() as tx:
+                found = services().projects.revoke_tokens(tx, project_id)
         counts = {
             "revoked_count": found.revoked,
             "already_revoked_count": found.already,
@@ -114,6 +107,6 @@ def checked(project_id: str) -> str:
 
 
 def _with_id(project_id: str) -> dict[str, object]:
-    """The body; the path is judged first."""
+    """Return the body; the path is judged first."""
     checked(project_id)
     return inputs.json_object()

@@ -32,7 +32,8 @@ def routes(bp: Blueprint, services: Services) -> None:
             details={"provider": provider},
         ) as attempt:
             wanted = _checked_body(project_id)
-            key = services().provider_keys.put(checked(project_id), provider, wanted, attempt.record)
+            with attempt.transaction() as tx:
+                key = services().provider_keys.put(tx, checked(project_id), provider, wanted)
         return answers.answer(_json(key))
 
     def remove(project_id: str, provider: str) -> Response:
@@ -43,7 +44,9 @@ def routes(bp: Blueprint, services: Services) -> None:
             project_id=project_id,
             details={"provider": provider},
         ) as attempt:
-            services().provider_keys.remove(checked(project_id), provider, attempt.record)
+            checked(project_id)
+            with attempt.transaction() as tx:
+                services().provider_keys.remove(tx, project_id, provider)
         return Response(status=204)
 
     def only_listed(project_id: str) -> Response:
@@ -64,7 +67,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
 
 def _checked_body(project_id: str) -> dict[str, object]:
-    """The body; the path is judged first."""
+    """Return the body; the path is judged first."""
     checked(project_id)
     return inputs.json_object()
 

@@ -3,10 +3,8 @@
 from typing import Any
 
 from flask import Blueprint, Response
-from sqlalchemy import Connection
 
 from llm_proxy.access.sessions import Session
-from llm_proxy.errors import ResourceNotFound
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
 from llm_proxy.web.management import answers
@@ -26,13 +24,9 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def end(session_id: str) -> Response:
         """Return 204 when it has ended; 404."""
-        with current().attempt(AuditAction.SESSION_END, "failed to end the session") as attempt:
-
-            def record(connection: Connection, session: Session) -> None:
-                attempt.record(connection, project_id=None, details={"session_actor": session.caller.actor})
-
-            if context.services().sessions.end_by_id(session_id, current().caller, record) is None:
-                raise ResourceNotFound("session not found", audit={"error_type": "session not found"})
+        attempt = current().attempt(AuditAction.SESSION_END, "failed to end the session")
+        with attempt, attempt.transaction() as tx:
+            context.services().sessions.end_by_id(tx, session_id, current().caller)
         return Response(status=204, content_type="application/json")
 
     add(bp, "/sessions", "GET", index)

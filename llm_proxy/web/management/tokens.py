@@ -12,7 +12,7 @@ from llm_proxy.tokens.service import NEWEST_FIRST, SORTS, Issued, TokenFilter, o
 from llm_proxy.tokens.token import NewToken, TokenDefaults, TokenPatch
 from llm_proxy.web.management import answers, inputs, pagination
 from llm_proxy.web.management.call import current
-from llm_proxy.web.management.once import Keep, once
+from llm_proxy.web.management.once import once
 from llm_proxy.web.management.overlap import overlap
 from llm_proxy.web.management.routing import Services, add, named_project
 
@@ -36,24 +36,18 @@ def routes(bp: Blueprint, services: Services) -> None:
     def create() -> Response:
         """200 with the bearer, shown this once; 400 names the field; 403 inactive, 404 unknown project."""
         with current().attempt(AuditAction.TOKEN_CREATE, "failed to store token") as attempt:
-
-            def do(keep: Keep) -> Answer:
-                wanted = inputs.json_object()
-                asked = wanted.get("project_id")
-                attempt.project_id = asked if isinstance(asked, str) else None
-                new = NewToken.from_json(wanted, defaults, services().provider_names)
-                issued = services().tokens.issue(
-                    new,
-                    attempt.record,
-                    lambda connection, issued: keep(connection, _created(issued)),
-                    actor=current().caller.actor,
-                )
-                return _created(issued)
-
             project_id = named_project()
             if project_id is not None:  # before a response is repeated: the caller may see less than it did then
                 current().caller.require_project(project_id)
-            return once(services().idempotency, attempt, do)
+            with once(services().idempotency, attempt) as creation:
+                if creation.is_due:
+                    wanted = inputs.json_object()
+                    asked = wanted.get("project_id")
+                    attempt.project_id = asked if isinstance(asked, str) else None
+                    new = NewToken.from_json(wanted, defaults, services().provider_names)
+                    with attempt.transaction() as tx:
+                        creation.keep(tx, _created(services().tokens.issue(tx, new)))
+        return creation.response()
 
     def show(token_id: str) -> Response:
         """200 with the token; 404."""
@@ -79,43 +73,35 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.TOKEN_UPDATE, "failed to update token", details=_about(token_id)) as attempt:
             _checked(token_id)
             patch = TokenPatch.from_json(inputs.json_object(), services().provider_names)
-            check = inputs.if_match(answers.token_tag)
-            token = services().tokens.update(token_id, patch, attempt.record, check, current().caller.projects)
+            with attempt.transaction(answers.token_tag) as tx:
+                token = services().tokens.update(tx, token_id, patch)
         return answers.answer(answers.token_json(token), headers={"ETag": answers.token_tag(token)})
 
     def revoke(token_id: str) -> Response:
         """204, also the second time; 404."""
         with current().attempt(AuditAction.TOKEN_REVOKE, "failed to revoke token", details=_about(token_id)) as attempt:
-            check = inputs.if_match(answers.token_tag)
-            services().tokens.revoke(_checked(token_id), attempt.record, check, current().caller.projects)
+            _checked(token_id)
+            with attempt.transaction(answers.token_tag) as tx:
+                services().tokens.revoke(tx, token_id)
         return Response(status=204, content_type="application/json")
 
     def roll(token_id: str) -> Response:
         """Return 200 with a new bearer, shown this once; the old token ends after `overlap_minutes`; 409; 412."""
         with current().attempt(AuditAction.TOKEN_ROLL, "failed to store token", details=_about(token_id)) as attempt:
-            caller = current().caller
-            services().tokens.get(_checked(token_id), caller.projects)
-            span, check = overlap(), inputs.if_match(answers.token_tag)
-
-            def do(keep: Keep) -> Answer:
-                issued = services().tokens.roll(
-                    token_id,
-                    span,
-                    attempt.record,
-                    lambda connection, issued: keep(connection, _created(issued)),
-                    check,
-                    caller.projects,
-                    actor=caller.actor,
-                )
-                return _created(issued)
-
-            return once(services().idempotency, attempt, do)
+            services().tokens.get(_checked(token_id), current().caller.projects)
+            span = overlap()
+            with once(services().idempotency, attempt) as creation:
+                if creation.is_due:
+                    with attempt.transaction(answers.token_tag) as tx:
+                        creation.keep(tx, _created(services().tokens.roll(tx, token_id, span)))
+        return creation.response()
 
     def revoke_several() -> Response:
         """Return 200 with counts, and the ids that name no token of the caller's; 400 names the field."""
         with current().attempt(AuditAction.TOKEN_REVOKE_BATCH, "failed to revoke tokens") as attempt:
             ids = _ids(inputs.json_object())
-            found = services().tokens.revoke_these(ids, attempt.record, current().caller.projects)
+            with attempt.transaction() as tx:
+                found = services().tokens.revoke_these(tx, ids)
         counts = {"revoked_count": found.revoked, "already_revoked_count": found.already}
         return answers.answer({**counts, "unknown_ids": found.unknown})
 

@@ -45,7 +45,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
 
 def as_csv(rows: list[dict[str, Any]], columns: list[str]) -> str:
-    """A header line, then a line a row; an unknown cost is empty."""
+    """Return a header line, then a line a row; an unknown cost is empty."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(columns)

@@ -1,5 +1,6 @@
 """Sessions end when their credential does, and by their own limits, on each database."""
 
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,18 +12,21 @@ from llm_proxy.access.key import KeyPatch, NewKey
 from llm_proxy.access.roles import Role
 from llm_proxy.access.sessions import Sessions, csrf_token, is_csrf_token
 from llm_proxy.container import Container
+from llm_proxy.db.mutation import Mutation, mutation
 from llm_proxy.db.types import to_column
-from llm_proxy.errors import Unauthorized
+from llm_proxy.errors import ResourceNotFound, Unauthorized
 
 from .conftest import TOKEN, People
 
 
-def _nothing(*about: object, **more: object) -> None:
-    """Record nothing."""
+def _changed(services: Container) -> AbstractContextManager[Mutation]:
+    """Open the transaction of a change by the root."""
+    return mutation(services.engine, actor=ROOT.actor)
 
 
 def _key(services: Container, role: Role = Role.OPERATOR) -> tuple[str, str]:
-    issued = services.keys.create(NewKey("person", role, None, None, True), ROOT, _nothing)
+    with _changed(services) as tx:
+        issued = services.keys.create(tx, NewKey("person", role, None, None, True), ROOT)
     return issued.key.id, issued.secret
 
 
@@ -52,14 +56,16 @@ def test_a_session_ends_with_its_key(people: People, change: str) -> None:
     key_id, secret = _key(services)
     held = _signed_in(services, secret)
     assert services.sessions.load(held, peer=None) is not None
-    if change == "revoked":
-        services.keys.revoke(key_id, ROOT, _nothing)
-    elif change == "narrowed":
-        services.keys.update(key_id, KeyPatch({"role": Role.VIEWER}), ROOT, _nothing)
-    else:
-        services.keys.roll(key_id, timedelta(0), ROOT, _nothing)
+    with _changed(services) as tx:
+        if change == "revoked":
+            services.keys.revoke(tx, key_id, ROOT)
+        elif change == "narrowed":
+            services.keys.update(tx, key_id, KeyPatch({"role": Role.VIEWER}), ROOT)
+        else:
+            services.keys.roll(tx, key_id, timedelta(0), ROOT)
     assert services.sessions.load(held, peer=None) is None
-    services.keys.create(NewKey("again", Role.ADMIN, None, None, True), ROOT, _nothing)
+    with _changed(services) as tx:
+        services.keys.create(tx, NewKey("again", Role.ADMIN, None, None, True), ROOT)
     with services.engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM admin_sessions")).scalar_one() == 0
 
@@ -70,7 +76,8 @@ def test_a_roll_with_an_overlap_keeps_the_session_for_it(people: People) -> None
     services = people.app.services
     key_id, secret = _key(services)
     held = _signed_in(services, secret)
-    services.keys.roll(key_id, timedelta(hours=1), ROOT, _nothing)
+    with _changed(services) as tx:
+        services.keys.roll(tx, key_id, timedelta(hours=1), ROOT)
     assert services.sessions.load(held, peer=None) is not None
 
 
@@ -152,8 +159,10 @@ def test_lists_hold_what_the_caller_may_see(people: People) -> None:
     both = services.sessions.list(ROOT)
     assert {session.caller.actor for session in both} == {"root", "key:person"}
     other = next(session for session in both if session.caller.actor == "root")
-    assert services.sessions.end_by_id(other.id, person.caller) is None
-    assert services.sessions.end_by_id(person.id, ROOT) is not None
+    with pytest.raises(ResourceNotFound), _changed(services) as tx:
+        services.sessions.end_by_id(tx, other.id, person.caller)
+    with _changed(services) as tx:
+        assert services.sessions.end_by_id(tx, person.id, ROOT).id == person.id
     assert services.sessions.load(held, peer=None) is None
     assert services.sessions.end(root) is not None
 

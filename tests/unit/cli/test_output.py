@@ -1,10 +1,12 @@
 """Tables that fit a terminal, questions before something is destroyed, and closed words."""
 
+import json
 import os
 import sys
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from llm_proxy.audit.record import OUTCOMES
@@ -106,3 +108,19 @@ def test_a_day_stays_a_day_for_the_api(written: str, sent: str) -> None:
     command = click.Command("x", params=[ApiMomentOption(["--to", "until"])], callback=lambda until: got.append(until))
     assert CliRunner().invoke(command, ["--to", written]).exit_code == 0
     assert got[0].replace(".000000", "") == sent
+
+
+@click.command()
+@output.output_options
+def _sample() -> None:
+    output.emit([{"name": "ä", "n": None}], lambda: output.table(("Name", "N"), [("ä\x1b[0m", None), ("longer", True)]))
+
+
+def test_forms_of_output() -> None:
+    """A table for people, exactly one document for programs; control characters never reach a terminal."""
+    assert CliRunner().invoke(_sample, []).output == "Name    N\nä?[0m   -\nlonger  yes\n"
+    assert (
+        CliRunner().invoke(_sample, ["--json"]).output
+        == json.dumps([{"name": "ä", "n": None}], indent=2, ensure_ascii=False) + "\n"
+    )
+    assert yaml.safe_load(CliRunner().invoke(_sample, ["-o", "yaml"]).output) == [{"name": "ä", "n": None}]

@@ -1,4 +1,4 @@
-"""Answers to creations that carried an Idempotency-Key."""
+"""Responses to creations that carried an Idempotency-Key."""
 
 import sqlalchemy as sa
 

@@ -70,7 +70,7 @@ def _keys() -> None:
 
 
 def _sessions() -> None:
-    """The table that stood here was never written to: it is made again, with its new columns."""
+    """Make the table again, with its new columns: nothing was ever written to the old one."""
     columns = {column["name"] for column in sa.inspect(op.get_bind()).get_columns("admin_sessions")}
     if "token_fingerprint" in columns:
         drop_table("admin_sessions")

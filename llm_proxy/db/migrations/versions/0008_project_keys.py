@@ -14,7 +14,7 @@ HOLDS = ("project_keys", "tokens.providers")
 
 
 def upgrade() -> None:
-    """A table and a column; `projects.api_key` stays the default provider's."""
+    """Add a table and a column; `projects.api_key` stays the default provider's."""
     create_table(
         "project_keys",
         sa.Column("id", ascii_text(36), nullable=False),
