@@ -144,7 +144,7 @@ class Socket:
         self.turns.end(cause)
         self._answer.close()
         if up is not None:
-            up.kill(block=False)
+            up.kill(timeout=1.0)  # waited for: the server layer reads the client's connection to its end
         self._ended(self, self._closing.code if self._closing is not None else self._seen_code)
 
     def _run_up(self, early: bytes) -> None:

@@ -115,4 +115,4 @@ def test_codex(folder: Path, provider: Provider, gateway: Gateway) -> None:
     turns = [turn for socket in provider.websockets()[before:] for turn in socket["turns"]]
     assert turns
     eventually(lambda: gateway.request_count(token) == len(turns))
-    assert gateway.access_lines(token_id=token.id, kind="turn")
+    gateway.wait_for_access(len(turns), token_id=token.id, kind="turn")

@@ -63,9 +63,17 @@ class Line:
             Answer(provider), Turns(), SocketLimits(), must_read=False, ended=lambda _, code: self.ends.append(code)
         )  # type: ignore[arg-type]
         self.inner = inner
-        self.carrier = gevent.spawn(self.socket.take_over, inner, b"")
+        self.rest: bytes | None = None  # what was read of the client afterwards
+        self.carrier = gevent.spawn(self._serve)
         for side in (self.client, self.provider):
             side.settimeout(5)
+
+    def _serve(self) -> None:
+        """Do what the server layer does: read the client's connection to its end."""
+        self.socket.take_over(self.inner, b"")
+        self.inner.settimeout(1)
+        with suppress(OSError):
+            self.rest = self.inner.recv(10)
 
 
 @pytest.fixture
@@ -139,5 +147,16 @@ def test_both_sides_are_told_and_the_providers_answer_is_awaited(line: Line) -> 
     assert line.client.recv(100) == close_frame(1001, "why")
     assert line.provider.recv(100)[:2] == b"\x88\x85"
     line.provider.close()
-    line.carrier.join(0.15)
-    assert line.carrier.dead
+    gevent.sleep(0.15)
+    assert line.ends == [1001]
+
+
+def test_nothing_reads_the_client_when_it_is_over(line: Line) -> None:
+    """The server layer may then read the connection to its end."""
+    gevent.sleep(0.05)  # both directions have begun
+    line.provider.sendall(close_frame(1000, ""))
+    line.provider.shutdown(socket.SHUT_WR)
+    gevent.sleep(0.1)
+    line.client.sendall(b"late")
+    line.carrier.join(3)
+    assert line.rest == b"late"
