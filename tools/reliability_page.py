@@ -22,7 +22,7 @@ quota, requests without, and a stream. The faults are made with real servers, or
 | half-open | Connections of before are dead without a word; new ones work |
 
 ```sh
-bin/test -e faults                         # all of them, about ten minutes
+bin/test -e faults                         # all of them, about five minutes
 bin/test -- tests/faults -m "not stamina"  # the part that every run of bin/test has
 ```
 """
