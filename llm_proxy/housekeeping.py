@@ -2,8 +2,8 @@
 
 The leader holds a row of `locks`; when it ends, or does not renew its lease, another takes over. Every job may be
 broken off and repeated, so two leaders for a moment do no harm. A job is a generator that yields after each
-transaction: the worker then serves requests for as long as the transaction took. A turn is bounded; the next one goes
-on where it ended.
+transaction: other writers then have their turn for as long as the transaction took. On SQLite the statements run in
+threads (`db.engine.off_loop`). A turn is bounded; the next one goes on where it ended.
 
 Expiry and age are judged by the database's clock. SQLite has none: there nothing is done once this machine's clock was
 set by more than a minute, until it is back or the server is restarted.
@@ -20,7 +20,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import gevent
-from sqlalchemy import ColumnElement, Engine, case, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Engine, and_, case, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.expression import TableClause
 
@@ -28,11 +28,13 @@ from llm_proxy.accounting import leases
 from llm_proxy.audit.pruning import Pruned, Pruner
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter
+from llm_proxy.db import listing
 from llm_proxy.db.clock import Clock, WallClockGuard, database_now
 from llm_proxy.db.connector import connector_of
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.idempotency import KEPT as IDEMPOTENCY_KEPT
 from llm_proxy.db.models import (
+    TRAFFIC,
     AdminSessionRow,
     IdempotencyRow,
     LockRow,
@@ -68,7 +70,7 @@ HOURLY = timedelta(hours=1)
 FIRST = timedelta(minutes=5)  # after the start, so that servers which are often restarted tidy up, too
 OBJECTS_KEPT = timedelta(days=40)
 OUTCOMES_KEPT = timedelta(days=31)
-BATCH = 250  # rows a transaction: longer ones stop a worker and admission on SQLite
+BATCH = 100  # rows a transaction: writers wait meanwhile on SQLite
 TURN_LIMIT_S = 20.0  # of work and pauses; what is left is the next turn's
 LONGEST_LEASE = LEASE + timedelta(seconds=5)  # as another database server of a cluster may see it
 USES_WRITTEN = timedelta(minutes=1)  # after a use: then its time is in the row
@@ -289,7 +291,7 @@ class Housekeeper:
             "deactivated_at": func.coalesce(TokenRow.deactivated_at, now, type_=TokenRow.deactivated_at.type),
             "lease_version": TokenRow.lease_version + 1,
         }
-        still = (TokenRow.id.in_(ids), TokenRow.is_active.is_(True), is_over)
+        still = (TokenRow.id.in_(ids), listing.opaque(and_(TokenRow.is_active.is_(True), is_over)))
         with writing(self._engine) as connection:
             revoked = connection.execute(update(TokenRow).where(*still).values(values)).rowcount
         for token_id in ids:
@@ -317,6 +319,7 @@ class Housekeeper:
     def _drop_outcomes(self, now: datetime) -> Iterator[int]:
         key = tuple(column.name for column in OutcomeRow.__table__.primary_key)
         yield from _drop(self._engine, OutcomeRow.__table__, key, OutcomeRow.hour < now - OUTCOMES_KEPT)
+        yield from _drop(self._engine, TRAFFIC, ("project_id", "hour"), TRAFFIC.c.hour < now - OUTCOMES_KEPT)
         is_old = RefusalRow.refused_at < now - OUTCOMES_KEPT
         yield from _drop(self._engine, RefusalRow.__table__, ("token_id", "code"), is_old)
 
@@ -382,5 +385,5 @@ def _drop(engine: Engine, of: Any, key: tuple[str, ...], is_old: ColumnElement[b
             return
         chosen = columns[0].in_([row[0] for row in found]) if len(key) == 1 else tuple_(*columns).in_(found)
         with writing(engine) as connection:
-            gone = connection.execute(delete(source).where(chosen, is_old)).rowcount
+            gone = connection.execute(delete(source).where(chosen, listing.opaque(is_old))).rowcount
         yield gone

@@ -154,6 +154,18 @@ PROVIDER_REQUESTS = Counter(
     ["provider", "outcome"],
     registry=REGISTRY,
 )
+PROVIDER_MODEL_TOKENS = Counter(
+    "llm_proxy_provider_model_tokens_total",
+    "Model tokens by provider and kind, where several providers are served.",
+    ["provider", "kind"],
+    registry=REGISTRY,
+)
+PROVIDER_COST_USD = Counter(
+    "llm_proxy_provider_cost_usd_total",
+    "What they cost by provider, in USD, where several providers are served.",
+    ["provider"],
+    registry=REGISTRY,
+)
 REJECTED = Counter(
     "llm_proxy_rejected_total", "Requests refused before dispatch, by code.", ["code"], registry=REGISTRY
 )

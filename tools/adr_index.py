@@ -35,6 +35,7 @@ AREAS = (
     (190, "Chart and image, second part"),
     (195, "Speed"),
     (200, "Documentation, names and tests"),
+    (210, "Lists and sums at scale"),
 )
 _HEAD = """# Decision records
 

@@ -19,6 +19,7 @@ from llm_proxy.access.roles import Role
 from llm_proxy.errors import Forbidden, Unauthorized, ViewerEnded
 
 FIELD = "X-Admin-Viewer"
+PERSON = "oidc:"  # an actor of this kind
 _VALID_S = 60.0
 _LONGEST = 16_384
 
@@ -30,12 +31,14 @@ class Viewer:
     Attributes:
         key_id: Of the management key; None: the root token.
         fingerprint: Hash of what was presented.
+        person: Actor of a person whom an OpenID provider vouches for to the UI's process; None for keys and root.
     """
 
     key_id: str | None
     fingerprint: str
     role: Role
     projects: Projects
+    person: str | None = None
 
 
 class Keys(Protocol):
@@ -59,6 +62,7 @@ def sign(viewer: Viewer, credential: str, method: str, path: str, at_s: float | 
         "fingerprint": viewer.fingerprint,
         "role": viewer.role.value,
         "projects": None if viewer.projects is None else sorted(viewer.projects),
+        "person": viewer.person,
         "at": time.time() if at_s is None else at_s,
     }
     content = base64.urlsafe_b64encode(json.dumps(said).encode()).decode()
@@ -83,10 +87,17 @@ def delegated(
         ViewerEnded: What the viewer signed in with is gone, or has fewer rights now.
     """
     viewer = _opened(field, credential, method, path, now)
-    caller = _live(viewer, keys, roots, now)
+    caller = _person(viewer, own) if viewer.person is not None else _live(viewer, keys, roots, now)
     if not own.covers(caller.role, caller.projects):
         raise Forbidden("this person has more rights than the credential of the admin UI: give that one the same role")
     return caller
+
+
+def _person(viewer: Viewer, own: Caller) -> Caller:
+    """Return a person that the process has signed in itself; the record names the process's key as well."""
+    if not str(viewer.person).startswith(PERSON):
+        raise Unauthorized(f"{FIELD} names a person that no OpenID provider vouches for")
+    return Caller(str(viewer.person), viewer.role, viewer.projects, own.key_id, own.expires_at)
 
 
 def _live(viewer: Viewer, keys: Keys, roots: Roots, now: datetime) -> Caller:
@@ -110,9 +121,8 @@ def _opened(field: str, credential: str, method: str, path: str, now: datetime) 
     if abs(now.timestamp() - said["at"]) > _VALID_S:
         raise Unauthorized(f"{FIELD} is too old: the clocks of the admin UI and the proxy differ")
     projects = said["projects"]
-    return Viewer(
-        said["key_id"], said["fingerprint"], Role(said["role"]), None if projects is None else frozenset(projects)
-    )
+    within = None if projects is None else frozenset(projects)
+    return Viewer(said["key_id"], said["fingerprint"], Role(said["role"]), within, said.get("person"))
 
 
 def _seal(content: str, credential: str, method: str, path: str) -> str:

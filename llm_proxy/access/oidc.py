@@ -1,7 +1,6 @@
 """Sign-in at an OpenID provider: authorization code flow with PKCE, `state` and `nonce` (OpenID Connect Core §3.1).
 
-Authlib does the protocol; this module keeps the sign-ins that are under way, so that each is used once, by the browser
-that began it, on any replica.
+Authlib does the protocol; `flows` keeps the sign-ins that are under way.
 """
 
 import logging
@@ -9,28 +8,20 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
-from sqlalchemy import Engine, delete, func, insert, select
 
 from llm_proxy.access import role_map
 from llm_proxy.access.caller import Caller
+from llm_proxy.access.flows import Flow, Flows, SignInRefused
 from llm_proxy.access.role_map import Entry
-from llm_proxy.crypto import digest, equal
-from llm_proxy.db import listing
-from llm_proxy.db.clock import Clock, database_now
-from llm_proxy.db.models import SignInRow
-from llm_proxy.db.session import writing
+from llm_proxy.crypto import digest
 from llm_proxy.errors import ManagementError
 from llm_proxy.settings import Settings
 
 _LOG = logging.getLogger(__name__)
-_TABLE = SignInRow.__table__.c
-SIGN_IN_LASTS = timedelta(minutes=10)
-MOST_SIGN_INS = 10_000  # in progress at once: any visitor can begin one
 METADATA_S, KEYS_AGAIN_S = 600.0, 30.0
 TIMEOUT_S = 5.0
 LEEWAY_S = 60  # between the clocks of the provider and this server
@@ -40,12 +31,6 @@ ALGORITHMS: Final = (
     *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
 )
 _ACTOR_CHARACTERS = 255
-
-
-class SignInRefused(ManagementError):
-    """403: the sign-in was not begun here, or what came back for it is not good."""
-
-    status, type, message = 403, "permission_error", "the sign-in was refused"
 
 
 class NoRole(SignInRefused):
@@ -111,18 +96,11 @@ class SignedIn:
     return_to: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Flow:
-    nonce: str
-    code_verifier: str
-    return_to: str
-
-
 class OidcSignIn:
     """Begins and finishes sign-ins at one provider.
 
     Args:
-        now: The present instant, given a connection.
+        flows: Keeps the sign-ins that are under way.
         clock: Monotonic seconds.
         time_s: Seconds since 1970, by which id tokens are judged.
     """
@@ -130,14 +108,13 @@ class OidcSignIn:
     def __init__(
         self,
         config: Config,
-        engine: Engine,
+        flows: Flows,
         *,
-        now: Clock = database_now,
         clock: Callable[[], float] = time.monotonic,
         time_s: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
-        self._engine, self._now, self._clock, self._time_s = engine, now, clock, time_s
+        self._flows, self._clock, self._time_s = flows, clock, time_s
         self._metadata: tuple[float, dict[str, Any]] | None = None
         self._keys: tuple[float, list[dict[str, Any]]] | None = None
 
@@ -146,7 +123,7 @@ class OidcSignIn:
         endpoint = self._endpoint("authorization_endpoint")
         state, browser, nonce = (secrets.token_urlsafe(32) for _ in range(3))
         verifier = secrets.token_urlsafe(48)
-        self._remember(state, browser, _Flow(nonce, verifier, return_to))
+        self._flows.remember(state, browser, Flow(nonce, verifier, return_to))
         with self._client(redirect_uri) as client:
             url, _ = client.create_authorization_url(endpoint, state=state, code_verifier=verifier, nonce=nonce)
         return Begun(url, state, browser)
@@ -164,7 +141,7 @@ class OidcSignIn:
             NoRole: The person has no role here.
             ProviderUnavailable: The provider does not answer.
         """
-        flow = self._take(answer.get("state", ""), browser_secret)
+        flow = self._flows.take(answer.get("state", ""), browser_secret)
         self._check_issuer(answer)
         if answer.get("error"):
             raise _refused(f"the identity provider refused: {_word(answer['error'])}")
@@ -188,37 +165,6 @@ class OidcSignIn:
         if id_token is not None:
             params["id_token_hint"] = id_token
         return str(add_params_to_uri(endpoint, list(params.items())))
-
-    # -- sign-ins under way -------------------------------------------------------------------------------------------
-
-    def _remember(self, state: str, browser: str, flow: _Flow) -> None:
-        with writing(self._engine) as connection:
-            now = self._now(connection)
-            connection.execute(delete(SignInRow).where(_TABLE.expires_at <= now))
-            count = connection.execute(select(func.count()).select_from(SignInRow)).scalar_one()
-            if count >= MOST_SIGN_INS:
-                raise _refused("too many sign-ins are under way; try again in a few minutes")
-            row = {
-                "state_hash": digest(state),
-                "browser_hash": digest(browser),
-                "nonce": flow.nonce,
-                "code_verifier": flow.code_verifier,
-                "return_to": flow.return_to,
-                "expires_at": now + SIGN_IN_LASTS,
-            }
-            connection.execute(insert(SignInRow), row)
-
-    def _take(self, state: str, browser_secret: str | None) -> _Flow:
-        """Return the sign-in of this state and browser, and forget it: a second return with it is refused."""
-        with writing(self._engine) as connection:
-            query = select(SignInRow.__table__).where(listing.equals(_TABLE.state_hash, digest(state)))
-            row = connection.execute(query.with_for_update()).mappings().one_or_none()
-            if row is None or row["expires_at"] <= self._now(connection):
-                raise _refused("this sign-in was not begun here, was used before, or took longer than 10 minutes")
-            if browser_secret is None or not equal(digest(browser_secret), row["browser_hash"]):
-                raise _refused("this sign-in was begun in another browser")
-            connection.execute(delete(SignInRow).where(_TABLE.state_hash == row["state_hash"]))
-        return _Flow(row["nonce"], row["code_verifier"], row["return_to"])
 
     # -- the provider -------------------------------------------------------------------------------------------------
 
@@ -246,7 +192,7 @@ class OidcSignIn:
             default_timeout=TIMEOUT_S,
         )
 
-    def _redeem(self, code: str, flow: _Flow, redirect_uri: str) -> Mapping[str, Any]:
+    def _redeem(self, code: str, flow: Flow, redirect_uri: str) -> Mapping[str, Any]:
         from authlib.common.errors import AuthlibBaseError
 
         endpoint = self._endpoint("token_endpoint")

@@ -10,7 +10,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
-    Select,
     and_,
     delete,
     exists,
@@ -28,7 +27,7 @@ from llm_proxy.access.roles import Role
 from llm_proxy.access.secret import new_secret, stored
 from llm_proxy.db import listing
 from llm_proxy.db.clock import Clock, database_now
-from llm_proxy.db.listing import Order
+from llm_proxy.db.listing import Order, Selection, Total
 from llm_proxy.db.models import ManagementKeyRow, ProjectRow
 from llm_proxy.db.mutation import Mutation
 from llm_proxy.db.session import reading
@@ -58,12 +57,12 @@ class KeyFilter:
     caller: Caller
     search: str | None = None
 
-    def query(self) -> Select[Any]:
-        """Return the rows, unordered."""
-        query = select(ManagementKeyRow.__table__).where(*_visible(self.caller))
+    def selection(self) -> Selection:
+        """Return the rows."""
+        judged = _visible(self.caller)
         if self.search:
-            query = query.where(listing.contains(_TABLE.name, self.search))
-        return query
+            judged.append(listing.contains(_TABLE.name, self.search))
+        return Selection(select(ManagementKeyRow.__table__), tuple(judged))
 
 
 def _visible(caller: Caller) -> list[ColumnElement[bool]]:
@@ -144,21 +143,23 @@ class KeyService:
         with reading(self._engine) as connection:
             return _read(connection, key_id, caller)
 
-    def page(self, wanted: KeyFilter, order: Order, page: int, size: int) -> tuple[list[Key], int]:
-        """Return one page by number, and how many rows there are in all."""
+    def page(
+        self, wanted: KeyFilter, order: Order, page: int, size: int, most: int | None = None
+    ) -> tuple[list[Key], Total]:
+        """Return one page by number, and how many rows there are; `most` of them are counted."""
         with reading(self._engine) as connection:
-            rows = listing.numbered(connection, wanted.query(), order, page, size)
-            return [Key.of(row) for row in rows], listing.count(connection, wanted.query())
+            rows, total = listing.numbered(connection, wanted.selection(), order, page, size, most)
+            return [Key.of(row) for row in rows], total
 
     def after(self, wanted: KeyFilter, order: Order, limit: int, cursor: str | None) -> tuple[list[Key], str | None]:
         """Return one page by key, and the cursor of the next. Raises listing.InvalidCursor."""
         with reading(self._engine) as connection:
-            rows, following = listing.keyed(connection, wanted.query(), order, limit, cursor)
+            rows, following = listing.keyed(connection, wanted.selection(), order, limit, cursor)
         return [Key.of(row) for row in rows], following
 
     def all(self, wanted: KeyFilter, order: Order = BY_NAME) -> Iterator[Sequence[Key]]:
         """Yield every key, in chunks."""
-        for rows in listing.everything(self._engine, wanted.query(), order):
+        for rows in listing.everything(self._engine, wanted.selection(), order):
             yield [Key.of(row) for row in rows]
 
     def update(self, tx: Mutation, key_id: str, patch: KeyPatch, caller: Caller) -> Key:

@@ -1,10 +1,13 @@
 """The ways to begin a session: by root token, by management key, or at an OpenID provider."""
 
+from llm_proxy.access.flows import SignInRefused
 from llm_proxy.access.gate import Gate
-from llm_proxy.access.oidc import Config, OidcSignIn, SignedIn, SignInRefused, is_safe_issuer
+from llm_proxy.access.oidc import Config, OidcSignIn, SignedIn, is_safe_issuer
 from llm_proxy.access.secret import stored
 from llm_proxy.access.sessions import Method, Origin
 from llm_proxy.settings import Settings
+
+SECRETS_REFUSED = "sign in with the identity provider: tokens and keys are not accepted here"
 
 
 class SignIn:
@@ -26,7 +29,7 @@ class SignIn:
             Unauthorized, TooManyFailures, DatabaseUnavailable: As `Gate.of_secret`.
         """
         if not self.takes_secrets:
-            raise SignInRefused("sign in with the identity provider: tokens and keys are not accepted here")
+            raise SignInRefused(SECRETS_REFUSED)
         secret = secret.strip()
         caller = self._gate.of_secret(secret, peer=peer, client_ip=client_ip)
         method = Method.TOKEN if caller.key_id is None else Method.KEY
@@ -34,9 +37,14 @@ class SignIn:
 
     def by_person(self, person: SignedIn) -> Origin:
         """Return the origin for a person whom the provider vouches for. Raises SignInRefused when that is off."""
-        if self.oidc is None:
-            raise SignInRefused("sign-in by OpenID is not configured")
-        return Origin(person.caller, Method.OIDC, self.oidc.config.fingerprint(), person.id_token)
+        return of_person(person, self.oidc)
+
+
+def of_person(person: SignedIn, oidc: OidcSignIn | None) -> Origin:
+    """Return the origin for a person whom the provider vouches for. Raises SignInRefused when that is off."""
+    if oidc is None:
+        raise SignInRefused("sign-in by OpenID is not configured")
+    return Origin(person.caller, Method.OIDC, oidc.config.fingerprint(), person.id_token)
 
 
 def fault_lines(settings: Settings) -> list[str]:

@@ -17,6 +17,7 @@ from llm_proxy.audit.chain import ANCHOR, Entry, Fault, Link, entry_of_row, foll
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.rows import Head, Row, after, head, removed_by, writers
 from llm_proxy.audit.table import TableChain, locked
+from llm_proxy.db import listing
 from llm_proxy.db.clock import now_of
 from llm_proxy.db.models import AuditFileRow, AuditRow, AuditWriterRow
 from llm_proxy.db.session import reading, writing
@@ -123,7 +124,9 @@ class Pruner:
         if self._past_faults:
             known = select(AuditWriterRow.writer).where(AuditWriterRow.writer == AuditRow.writer)
             is_loose = or_(is_loose, ~known.where(AuditWriterRow.removed_seq < AuditRow.seq).exists())
-        is_old = (AuditRow.timestamp < before, is_loose)
+        elif self._are_all_chained():
+            return
+        is_old = (AuditRow.timestamp < before, listing.opaque(is_loose))  # in the order of time, not all loose ones
         query = select(AuditRow.timestamp, AuditRow.id).where(*is_old)
         query = query.order_by(AuditRow.timestamp, AuditRow.id).limit(self._batch_rows)
         last: tuple[datetime, str] | None = None
@@ -138,6 +141,10 @@ class Pruner:
                 gone = connection.execute(delete(AuditRow).where(chosen, *is_old)).rowcount
             self._told(gone, done)
             yield gone
+
+    def _are_all_chained(self) -> bool:
+        with reading(self._engine) as connection:
+            return connection.execute(select(AuditRow.id).where(AuditRow.writer.is_(None)).limit(1)).first() is None
 
     def _told(self, rows: int, done: Pruned) -> None:
         done.rows += rows

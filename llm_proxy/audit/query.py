@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Engine, RowMapping, Select, or_, select
+from sqlalchemy import ColumnElement, Engine, RowMapping, and_, or_, select
 
 from llm_proxy.db import listing
-from llm_proxy.db.listing import Order
+from llm_proxy.db.listing import Order, Selection, Total
 from llm_proxy.db.models import AuditRow
 from llm_proxy.db.session import reading
 from llm_proxy.errors import ResourceNotFound
@@ -26,6 +25,8 @@ EXACT = (
     "path",
     "token_id",
 )
+_FEW = ("request_id", "correlation_id")  # of which a few records have one value; their indexes hold no order
+_BY_INDEX = ("token_id", "client_ip", "project_id", "actor", "action", "method", "outcome")  # the rarest values first
 _SEARCHED = (
     "request_id",
     "correlation_id",
@@ -64,20 +65,26 @@ class AuditFilter:
     until: datetime | None = None
     within: frozenset[str] | None = None
 
-    def query(self) -> Select[Any]:
-        """Return the rows, unordered."""
-        query = select(AuditRow.__table__)
-        for name, value in self.exact.items():
-            query = query.where(listing.equals(_TABLE[name], value) if name == "outcome" else _TABLE[name] == value)
-        if self.within is not None:
-            query = query.where(listing.within(_TABLE.project_id, self.within))
-        if self.search:
-            query = query.where(or_(*(listing.contains(_TABLE[name], self.search) for name in _SEARCHED)))
+    def selection(self) -> Selection:
+        """Return the rows: of the exact matches one is served by an index, the rest is judged."""
+        first = next((name for name in _BY_INDEX if name in self.exact), None)
+        served = [] if first is None else [self._is(first)]
+        judged = [self._is(name) for name in self.exact if name not in (first, *_FEW)]
         if self.since is not None:
-            query = query.where(_TABLE.timestamp >= self.since)
+            served.append(_TABLE.timestamp >= self.since)
         if self.until is not None:
-            query = query.where(_TABLE.timestamp <= self.until)
-        return query
+            served.append(_TABLE.timestamp <= self.until)
+        if self.search:
+            judged.append(or_(*(listing.contains(_TABLE[name], self.search) for name in _SEARCHED)))
+        narrow = [self._is(name) for name in _FEW if name in self.exact]
+        if self.within is not None:
+            narrow.append(listing.within(_TABLE.project_id, self.within))
+        query = select(AuditRow.__table__).where(*served)
+        return Selection(query, tuple(judged), and_(*narrow) if narrow else None)
+
+    def _is(self, name: str) -> ColumnElement[bool]:
+        value = self.exact[name]
+        return listing.equals(_TABLE[name], value) if name == "outcome" else _TABLE[name] == value
 
 
 def by_time(*, descending: bool = True) -> Order:
@@ -91,22 +98,23 @@ class AuditLog:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def page(self, wanted: AuditFilter, order: Order, page: int, size: int) -> tuple[Sequence[RowMapping], int]:
-        """One page by number, and how many records there are in all."""
+    def page(
+        self, wanted: AuditFilter, order: Order, page: int, size: int, most: int | None = None
+    ) -> tuple[Sequence[RowMapping], Total]:
+        """One page by number, and how many records there are; `most` of them are counted."""
         with reading(self._engine) as connection:
-            rows = listing.numbered(connection, wanted.query(), order, page, size)
-            return rows, listing.count(connection, wanted.query())
+            return listing.numbered(connection, wanted.selection(), order, page, size, most)
 
     def after(
         self, wanted: AuditFilter, order: Order, limit: int, cursor: str | None
     ) -> tuple[Sequence[RowMapping], str | None]:
         """One page by key, and the cursor of the next. Raises listing.InvalidCursor."""
         with reading(self._engine) as connection:
-            return listing.keyed(connection, wanted.query(), order, limit, cursor)
+            return listing.keyed(connection, wanted.selection(), order, limit, cursor)
 
     def all(self, wanted: AuditFilter, order: Order) -> Iterator[Sequence[RowMapping]]:
         """Every record, in chunks."""
-        return listing.everything(self._engine, wanted.query(), order)
+        return listing.everything(self._engine, wanted.selection(), order)
 
     def get(self, event_id: str, within: frozenset[str] | None = None) -> RowMapping:
         """Raise ResourceNotFound for a record that is not there, or of none of the projects `within`."""

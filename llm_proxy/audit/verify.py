@@ -5,6 +5,7 @@ What is read first can only be overtaken in the harmless direction: a record is 
 read, and a gap is a fault only if it was not pruned meanwhile.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -45,11 +46,14 @@ class Report:
     unchecked: str | None = None
 
 
-def verify_table(engine: Engine, known: dict[str, Link] | None = None) -> Report:
+def verify_table(
+    engine: Engine, known: dict[str, Link] | None = None, rest: Callable[[], None] = lambda: None
+) -> Report:
     """Look at every chain.
 
     Args:
         known: Ends from an earlier report; each must still be there, or have been pruned.
+        rest: Called after each few records, so that other work of the process gets its turn.
     """
     report = Report()
     with reading(engine) as connection:
@@ -57,7 +61,7 @@ def verify_table(engine: Engine, known: dict[str, Link] | None = None) -> Report
         report.without_chain, report.newest_without_chain = connection.execute(loose).one()
     expected = dict(known or {})
     for writer in writers(engine):
-        chain = _Chain(engine, writer, report, expected.pop(writer, None))
+        chain = _Chain(engine, writer, report, expected.pop(writer, None), rest)
         if (fault := chain.fault()) is not None and len(report.faults) < FAULTS:
             report.faults.append(fault)
     for writer, link in expected.items():
@@ -71,8 +75,11 @@ def verify_table(engine: Engine, known: dict[str, Link] | None = None) -> Report
 class _Chain:
     """One writer's chain on the way through it."""
 
-    def __init__(self, engine: Engine, writer: str, report: Report, known: Link | None) -> None:
+    def __init__(
+        self, engine: Engine, writer: str, report: Report, known: Link | None, rest: Callable[[], None]
+    ) -> None:
         self._engine, self._writer, self._report, self._known = engine, writer, report, known
+        self._rest = rest
 
     def fault(self) -> Fault | None:
         """Return the first fault; None for a chain that is whole, or was pruned to its end meanwhile."""
@@ -137,6 +144,7 @@ class _Chain:
         at, last = found.removed, found.last
         while at.seq < last.seq:
             at, fault = self._chunk(at, last)
+            self._rest()
             if fault is None:
                 continue
             with reading(self._engine) as connection:

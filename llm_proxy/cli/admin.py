@@ -9,9 +9,10 @@ import gevent
 from gevent.pywsgi import WSGIServer
 
 from llm_proxy import logs
+from llm_proxy.access import sign_in
 from llm_proxy.cli.connection import Connection
 from llm_proxy.cli.environment import settings
-from llm_proxy.cli.errors import AuthenticationError
+from llm_proxy.cli.errors import AuthenticationError, CommandError
 from llm_proxy.cli.listening import require_free
 from llm_proxy.cli.options import read_secret
 from llm_proxy.cli.tree import Command
@@ -28,6 +29,9 @@ _TIMEOUT_S = 10.0  # of connecting, and of each silence
 def admin(listen: str | None, api_base_url: str | None, management_token: str | None) -> None:
     """Serve the admin UI in its own process."""
     found = settings(ADMIN_UI_LISTEN_ADDR=listen, ADMIN_UI_API_BASE_URL=api_base_url)
+    faults = sign_in.fault_lines(found)
+    if faults:
+        raise CommandError("\n".join(faults))
     credential = (read_secret("--management-token", management_token) or found.operation.management_token or "").strip()
     if not credential:
         raise AuthenticationError("no management token: set MANAGEMENT_TOKEN or give --management-token")

@@ -85,5 +85,7 @@ manage = ManageGroup(
         "stats": ("llm_proxy.cli.watching:stats", "Totals of projects, tokens, requests, money."),
         "stream": ("llm_proxy.cli.watching:stream", "Requests that run now."),
         "token": ("llm_proxy.cli.tokens:token", "Withering tokens."),
+        "audit-chain": ("llm_proxy.cli.watching:audit_chain", "Whether the server's audit trail is whole."),
+        "traffic": ("llm_proxy.cli.watching:traffic", "Traffic, errors, latency and money by hour or day."),
     },
 )

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from llm_proxy.accounting import reconcile as units
 from llm_proxy.accounting.ledger import folder_of, root_of
+from llm_proxy.amounts import decimal_text
 from llm_proxy.cli import output
 from llm_proxy.cli.database import database, db_option
 from llm_proxy.cli.errors import CommandError
@@ -61,6 +62,10 @@ def reconcile(since: datetime | None, until: datetime | None, events: Path | Non
         "events": report.events,
         "unknown_tokens": report.unknown_tokens,
         "outlived_tokens": report.outlived,
+        "providers": {
+            name: {"requests": requests, "model_tokens": model_tokens, "cost_nano_usd": cost}
+            for name, (requests, model_tokens, cost) in report.providers.items()
+        },
         "differences": [difference.to_json() for difference in report.differences],
         "held_elsewhere": [held.to_json() for held in report.held_elsewhere],
     }
@@ -81,7 +86,7 @@ def _report(engine: Engine, found: Settings, first: date, last: date, events: Pa
         seen = None if events is None else sums.event_counts(events, first, last)
     except OSError as error:
         raise CommandError(f"--events: {events} cannot be read: {error.strerror}") from error
-    everything, period = sums.usage_sums(engine), sums.usage_sums(engine, first, last)
+    everything, period = sums.usage_sums(engine), sums.period_sums(engine, first, last)
     days = found.tokens.usage_retention_days
     kept_since = datetime.fromtimestamp(now_s, UTC).date() - timedelta(days=days) if days else None
     return sums.compare(rows, charged, everything, period=period, events=seen, kept_since=kept_since)
@@ -92,6 +97,11 @@ def _report_text(report: sums.Report) -> str:
     if report.events is not None:
         said += f", {report.events} events"
     notes = [
+        f"{name or 'provider not recorded'}: {requests} requests, {model_tokens} model tokens, {decimal_text(cost)} USD"
+        for name, (requests, model_tokens, cost) in report.providers.items()
+        if len(report.providers) > 1
+    ]
+    notes += [
         f"{held['token_id']} is held by a worker whose ledger is not on this machine, last heard of at "
         f"{held['last_heard_of']}; if it was lost, the counter {held['counter']}"
         for held in (one.to_json() for one in report.held_elsewhere)
@@ -100,5 +110,9 @@ def _report_text(report: sums.Report) -> str:
         notes.append(f"{report.outlived} tokens are older than USAGE_RETENTION_DAYS and were left out")
     if not report.differences:
         return "\n".join([f"{said}: all numbers agree", *notes])
-    rows = [(one.token_id, one.what, one.counter, one.usage, one.counter - one.usage) for one in report.differences]
-    return "\n".join([output.table(("Token", "What", "Counter", "Usage", "Difference"), rows), said, *notes])
+    rows = [
+        (one.token_id, one.what, one.provider, one.counter, one.usage, one.counter - one.usage)
+        for one in report.differences
+    ]
+    heads = ("Token", "What", "Provider", "Counter", "Usage", "Difference")
+    return "\n".join([output.table(heads, rows, optional=("Provider",)), said, *notes])

@@ -11,7 +11,7 @@ from llm_proxy.cli import output
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.fields import body_of, field_options, plain
 from llm_proxy.cli.manage import ManageGroup, client
-from llm_proxy.cli.options import given, label, nullable, plain_option, sort_option
+from llm_proxy.cli.options import given, label, nullable, plain_option, read_secret, sort_option
 from llm_proxy.cli.references import names_of, segment
 from llm_proxy.cli.references import project_id as id_of
 from llm_proxy.cli.references import token_id as token_of
@@ -150,12 +150,44 @@ def update(token_id: str, is_active: bool | None, max_requests: str | None, **sa
     _show(_call("PATCH", token_id, body))
 
 
+@token.command(
+    "lookup",
+    examples=("llm-proxy manage token lookup @leaked.txt", "llm-proxy manage token lookup --sha256 HASH"),
+)
+@click.argument("value", metavar="[-|@FILE]", required=False)
+@click.option("--sha256", metavar="HASH", help="In place of the token: its SHA-256, 64 hexadecimal digits.")
+def lookup(value: str | None, sha256: str | None) -> None:
+    """Show the token of a value that was found somewhere.
+
+    The value is read from stdin, a file or the terminal; as an argument, other users would see it in the process list.
+    """
+    if sha256 is None and value is not None and value != "-" and not value.startswith("@"):
+        raise CommandError("the token stands in the process list as an argument: use - for stdin, or @FILE")
+    if sha256 is not None and value is not None:
+        raise CommandError("either a token or --sha256")
+    body = {"sha256": sha256} if sha256 is not None else {"token": read_secret("token", value or "-")}
+    _show(client().call("POST", "/manage/tokens/lookup", body=body))
+
+
 @token.command("revoke")
-@click.argument("token_id", metavar="ID")
-def revoke(token_id: str) -> None:
-    """Revoke a token."""
-    _call("DELETE", token_id)
-    output.emit({"id": token_id, "revoked": True}, lambda: "Token revoked")
+@click.argument("token_ids", metavar="ID...", nargs=-1, required=True)
+def revoke(token_ids: tuple[str, ...]) -> None:
+    """Revoke tokens; several in one call."""
+    if len(token_ids) == 1:
+        _call("DELETE", token_ids[0])
+        output.emit({"id": token_ids[0], "revoked": True}, lambda: "Token revoked")
+        return
+    api = client()
+    found = api.call("POST", "/manage/tokens/revoke", body={"ids": [token_of(api, each) for each in token_ids]})
+    unknown = found["unknown_ids"]
+    shown = {
+        "Revoked": found["revoked_count"],
+        "Were before": found["already_revoked_count"],
+        **({"Unknown": ", ".join(unknown)} if unknown else {}),
+    }
+    output.emit(found, lambda: output.lines(shown))
+    if unknown:
+        raise click.exceptions.Exit(1)
 
 
 def _call(method: str, written: str, body: Any = None, what: str = "") -> Any:

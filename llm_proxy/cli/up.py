@@ -276,6 +276,16 @@ def _stored_key(client: DirectClient, project_id: str) -> str | None:
     return opened
 
 
+def _admin_ui(settings: Settings, url: str) -> str:
+    """Return the lines on the admin UI; a terminal shows the token to sign in with, a file or pipe where it is."""
+    if not settings.operation.admin_ui_enabled:
+        return ""
+    sign_in = "with MANAGEMENT_TOKEN of .env"
+    if sys.stdout.isatty():
+        sign_in = f"with {settings.operation.management_token} (MANAGEMENT_TOKEN of .env)"
+    return f"Admin UI: {url}{settings.operation.admin_ui_path}\nSign in:  {sign_in}\n"
+
+
 def _greeting(settings: Settings, token: _Token, is_simulated: bool, beside: Sequence[str]) -> str:
     url, options = place(settings.server.listen_addr, is_tls=settings.server.enable_tls)
     upstream = (
@@ -288,7 +298,7 @@ def _greeting(settings: Settings, token: _Token, is_simulated: bool, beside: Seq
 Serving:  {url}
 Upstream: {upstream}
 Token:    {token.bearer} ({token.remark})
-
+{_admin_ui(settings, url)}
 Watch a completion stream:
 
 {first_request(url, token.bearer, options)}
@@ -299,7 +309,6 @@ Next:
   OpenAI clients   base_url="{url}/v1", api_key="{token.bearer}"
   your own token   .venv/bin/llm-proxy manage project create --name my-team
                    .venv/bin/llm-proxy manage token generate --project-id my-team --duration 24h
-  admin UI         {url}{settings.operation.admin_ui_path}, sign in with MANAGEMENT_TOKEN of .env
   metrics          {url}{settings.operation.metrics_path}
   documentation    docs/, README.md
 

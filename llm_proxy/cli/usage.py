@@ -19,7 +19,7 @@ from llm_proxy.cli.tree import Command
 
 _PAGE = 100
 _FORM = "llm_proxy.output"
-_GROUPS = ("project", "token", "model", "day")
+_GROUPS = ("project", "token", "model", "provider", "day")
 _COUNTS = (
     "requests",
     "prompt_tokens",
@@ -72,10 +72,11 @@ def usage() -> None:
 )
 @click.option("--from", "since", cls=ApiMomentOption, help="First day: a date or RFC 3339 (30 days ago).")
 @click.option("--to", "until", cls=ApiMomentOption, help="Last day, included (today).")
-@click.option("--group-by", type=Words(*_GROUPS), metavar="LIST", help="Of project, token, model, day.")
+@click.option("--group-by", type=Words(*_GROUPS), metavar="LIST", help="Of project, token, model, provider, day.")
 @click.option("--project-id", "--project", metavar="PROJECT", help="Only this project.")
 @click.option("--token-id", metavar="ID", help="Only this token.")
 @click.option("--model", metavar="NAME", help="Only this model.")
+@click.option("--provider", metavar="NAME", help="Only this provider.")
 @plain_option("--limit", type=click.IntRange(1, 100), metavar="N", help="Rows at most; without it, all.")
 @click.option("--cursor", metavar="TEXT", help="Where the last response ended.")
 def show(
@@ -85,6 +86,7 @@ def show(
     project_id: str | None,
     token_id: str | None,
     model: str | None,
+    provider: str | None,
     limit: int | None,
     cursor: str | None,
 ) -> None:
@@ -93,7 +95,7 @@ def show(
     project_id = None if project_id is None else id_of(api, project_id)
     token_id = None if token_id is None else token_of(api, token_id)
     query = {"from": since, "to": until, "group_by": group_by, "project_id": project_id, "token_id": token_id}
-    query["model"] = model
+    query |= {"model": model, "provider": provider}
     found = _pages(api, query, limit, cursor)
     rows = found["data"]
     groups = [name.strip() for name in (group_by or "").split(",") if name.strip()]

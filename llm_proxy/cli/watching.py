@@ -1,5 +1,7 @@
 """`llm-proxy manage stream`, `session`, `stats`, `outcomes`, …: what a running server says of itself."""
 
+import json
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -7,7 +9,12 @@ import click
 from llm_proxy.cli import output
 from llm_proxy.cli.manage import ManageCommand, ManageGroup, client
 from llm_proxy.cli.references import segment
+from llm_proxy.runtime.clock import utc_now
 
+_TRAFFIC = (
+    "requests", "errors", "first_byte_p95_ms", "duration_p50_ms", "duration_p95_ms", "cache_hits", "cache_misses",
+    "cost_usd",
+)  # fmt: skip
 stream = ManageGroup("stream", help="Requests that run now.")
 session = ManageGroup("session", help="People who are signed in.")
 
@@ -84,6 +91,34 @@ def outcomes(group_by: str, project_id: str | None, token_id: str | None) -> Non
     found = client().call("GET", "/manage/outcomes", query=query)
     rows = found["data"]
     _emit_rows(rows, tuple(rows[0]) if rows else ("code", "requests"))
+
+
+@click.command("audit-chain", cls=ManageCommand)
+@click.option("--verify", is_flag=True, help="Verify it now; without it, the last verification is shown.")
+def audit_chain(verify: bool) -> None:
+    """Show whether the audit trail in the server's database is whole.
+
+    Exits with 1 if it is broken. `llm-proxy audit verify` reads the database, or files, itself.
+    """
+    found = client().call("POST" if verify else "GET", "/manage/audit/verification")
+    shown = {name.replace("_", " ").capitalize(): found[name] for name in found if name != "faults"}
+    faults = [json.dumps(fault, ensure_ascii=False) for fault in found["faults"] or ()]
+    output.emit(found, lambda: "\n".join([output.lines(shown), *(f"BROKEN: {fault}" for fault in faults)]))
+    if found["state"] == "broken":
+        raise click.exceptions.Exit(1)
+
+
+@click.command("traffic", cls=ManageCommand)
+@click.option("--by", type=click.Choice(("hour", "day")), default="hour", help="Interval (hour).")
+@click.option("--from", "first", metavar="TIME", help="First hour or day (a day ago; with --by day, 30 days ago).")
+@click.option("--to", "last", metavar="TIME", help="Last hour or day (now).")
+@click.option("--project-id", metavar="ID", help="Only this project.")
+def traffic(by: str, first: str | None, last: str | None, project_id: str | None) -> None:
+    """Show requests, errors, latency, cache and money by hour or UTC day."""
+    if by == "day" and first is None and last is None:
+        first = (utc_now().date() - timedelta(days=29)).isoformat()
+    query = {"group_by": by, "from": first, "to": last, "project_id": project_id}
+    _emit_rows(client().call("GET", "/manage/traffic", query=query)["data"], (by, *_TRAFFIC))
 
 
 def _emit_rows(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:

@@ -151,6 +151,7 @@ class Proxy(Storage):
             report_metrics,
             self.usage_recorder.report,
             self.outcomes.report,
+            self.traffic.report,
             self.recorder.report,
             *audits,
             AccessReporter(self.access).report,
@@ -242,7 +243,7 @@ class Proxy(Storage):
     def housekeeper(self) -> Housekeeper:
         """Tidies up when this worker leads."""
         return Housekeeper(
-            self.engine,
+            self.long_engine,
             self.audit,
             self.settings,
             counted=lambda job, rows: metrics.HOUSEKEEPING_ROWS.labels(job).inc(rows),

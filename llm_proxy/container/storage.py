@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from llm_proxy import metrics, redisclient
 from llm_proxy.access.directory import KeyDirectory
+from llm_proxy.access.flows import DatabaseFlows
 from llm_proxy.access.gate import Gate
 from llm_proxy.access.oidc import Config, OidcSignIn
 from llm_proxy.access.service import KeyService
@@ -26,18 +27,21 @@ from llm_proxy.cache.engine import ResponseCache
 from llm_proxy.cache.make import make_cache
 from llm_proxy.crypto import KeyRing
 from llm_proxy.db.bare import BareStatements
-from llm_proxy.db.engine import create_engine
+from llm_proxy.db.engine import create_engine, off_loop
 from llm_proxy.db.health import DatabaseHealth
 from llm_proxy.db.idempotency import IdempotencyKeys
 from llm_proxy.formats.tokens import Estimator
 from llm_proxy.limits.failures import Failures
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
+from llm_proxy.operations.audit_check import AuditCheck
 from llm_proxy.operations.bus_state import BusState
 from llm_proxy.operations.findings import Findings
 from llm_proxy.operations.outcome_log import OutcomeLog
 from llm_proxy.operations.outcomes import Outcomes
 from llm_proxy.operations.stats import Statistics
+from llm_proxy.operations.traffic import Traffic
+from llm_proxy.operations.traffic_log import TrafficLog
 from llm_proxy.projects.provider_keys import ProviderKeyService
 from llm_proxy.projects.service import ProjectService
 from llm_proxy.providers import LoadedProvider, Provider, load_provider
@@ -99,6 +103,11 @@ class Storage:
     def engine(self) -> Engine:
         """The database; no connection is opened here."""
         return create_engine(self.settings)
+
+    @cached_property
+    def long_engine(self) -> Engine:
+        """Return the same database for long work, which never stops the event loop."""
+        return off_loop(self.engine)
 
     @cached_property
     def ring(self) -> KeyRing:
@@ -176,7 +185,7 @@ class Storage:
     def sign_in(self) -> SignIn:
         """Begins sessions of people."""
         config = Config.of(self.settings)
-        oidc = None if config is None else OidcSignIn(config, self.engine)
+        oidc = None if config is None else OidcSignIn(config, DatabaseFlows(self.engine))
         return SignIn(self.gate, oidc, takes_secrets=not self.settings.sign_in.oidc_only)
 
     @cached_property
@@ -194,7 +203,12 @@ class Storage:
     @cached_property
     def audit_log(self) -> AuditLog:
         """Reads the audit trail."""
-        return AuditLog(self.engine)
+        return AuditLog(self.long_engine)
+
+    @cached_property
+    def audit_check(self) -> AuditCheck:
+        """Verifies the audit trail."""
+        return AuditCheck(self.engine)
 
     @cached_property
     def idempotency(self) -> IdempotencyKeys:
@@ -248,6 +262,8 @@ class Storage:
             self.prices,
             estimator,
             count_tokens=self.limits.count_tokens,
+            has_providers=bool(self.loaded_provider.others),
+            spent=self.traffic.spent,
             is_urgent=lambda token: self.budgets.is_close(token),
             today=self._today,
         )
@@ -274,22 +290,32 @@ class Storage:
     @cached_property
     def usage(self) -> UsageLog:
         """Reads what was used."""
-        return UsageLog(self.engine)
+        return UsageLog(self.long_engine)
 
     @cached_property
     def outcomes(self) -> Outcomes:
         """Counts how requests end."""
-        return Outcomes(self.engine)
+        return Outcomes(self.engine, also=self.traffic.flush)
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """Adds up traffic by hour."""
+        return Traffic(self.engine)
+
+    @cached_property
+    def traffic_log(self) -> TrafficLog:
+        """Reads traffic by hour and day."""
+        return TrafficLog(self.engine)
 
     @cached_property
     def outcome_log(self) -> OutcomeLog:
         """Reads how requests ended."""
-        return OutcomeLog(self.engine)
+        return OutcomeLog(self.long_engine)
 
     @cached_property
     def statistics(self) -> Statistics:
         """Reads totals."""
-        return Statistics(self.engine)
+        return Statistics(self.long_engine)
 
     @cached_property
     def bus_state(self) -> BusState:

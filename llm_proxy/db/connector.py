@@ -25,6 +25,7 @@ class Connector:
         warnings: What an operator should know about how the connection is made; a line each.
         descriptor: The socket of a connection, None where there is none to look at.
         unhurried: The same as `connect` without limits for statements, for migrations; None = they are the same.
+        off_loop: The same as `connect` for long work beside the event loop; None = no call of a connection stops it.
     """
 
     dialect: str
@@ -35,6 +36,7 @@ class Connector:
     warnings: tuple[str, ...] = ()
     descriptor: Callable[[Any], int] | None = None
     unhurried: Connect | None = None
+    off_loop: Connect | None = None
 
     def is_alive(self, connection: Any) -> bool:
         """Whether a kept connection looks usable: one that is idle and has something to read was closed."""

@@ -63,6 +63,24 @@ def unhurried(engine: Engine) -> Engine:
     return made
 
 
+def off_loop(engine: Engine) -> Engine:
+    """Return an engine of the same database whose statements never stop the event loop; it has few connections."""
+    connector = connector_of(engine)
+    if connector.off_loop is None:
+        return engine
+    made = sqlalchemy.create_engine(
+        connector.url,
+        creator=connector.off_loop,
+        poolclass=QueuePool,
+        pool_size=1,
+        max_overflow=1,
+        hide_parameters=True,
+    )
+    event.listen(made, "begin", _begin_sqlite)
+    remember(made, connector)
+    return made
+
+
 def _pool_options(connector: Connector, settings: Settings) -> dict[str, Any]:
     if connector.is_single:
         return {"poolclass": StaticPool}

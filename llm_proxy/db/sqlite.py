@@ -13,6 +13,7 @@ import gevent
 from llm_proxy.db.connector import Connector, is_cooperative
 
 BUSY_LIMIT_S = 10.0
+_CACHE = -16_000  # KiB of pages for long work, which touches many; 2,000 for other connections
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
 
 
@@ -28,7 +29,7 @@ def connector(path: str) -> Connector:
         make_file(Path(path))
         return _open(path)
 
-    return Connector("sqlite", f"sqlite:///{Path(path).absolute()}", connect, path)
+    return Connector("sqlite", f"sqlite:///{Path(path).absolute()}", connect, path, off_loop=lambda: _off_loop(path))
 
 
 def make_file(path: Path) -> None:
@@ -43,7 +44,7 @@ def make_file(path: Path) -> None:
             raise
 
 
-def _open(path: str) -> sqlite3.Connection:
+def _open(path: str, factory: type[sqlite3.Connection] | None = None) -> sqlite3.Connection:
     patient = is_cooperative()
     # isolation_level=None: transactions are begun here. The pool hands a connection to one user at a time.
     connection = sqlite3.connect(
@@ -52,7 +53,7 @@ def _open(path: str) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
         cached_statements=256,
-        factory=PatientConnection if patient else sqlite3.Connection,
+        factory=factory or (PatientConnection if patient else sqlite3.Connection),
     )
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
@@ -112,3 +113,64 @@ class PatientConnection(sqlite3.Connection):
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """As sqlite3's."""
         return self.cursor().execute(sql, parameters)  # type: ignore[no-any-return]
+
+
+# -- long work beside the event loop ----------------------------------------------------------------------------------
+
+
+def _off_loop(path: str) -> sqlite3.Connection:
+    """Open a connection for long work: its statements run in threads, so that pages and fsync stop no request."""
+    if not is_cooperative():
+        return _open(path)
+    connection = _open(path, OffLoopConnection)
+    connection.execute(f"PRAGMA cache_size={_CACHE}")
+    return connection
+
+
+def in_thread(call: Callable[..., Any], *args: Any) -> Any:
+    """Run a call in a thread of gevent's pool and wait for its end, also when killed; other greenlets run."""
+    job = gevent.get_hub().threadpool.spawn(call, *args)
+    try:
+        return job.get()
+    except BaseException:
+        job.wait()  # the connection is in use until then
+        raise
+
+
+class OffLoopCursor(sqlite3.Cursor):
+    """Runs statements in a thread, and waits for locks in gevent."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Self:
+        """Run as sqlite3's."""
+        execute = super().execute
+        patiently(lambda: in_thread(execute, sql, parameters))
+        return self
+
+    def executemany(self, sql: str, parameters: Any, /) -> Self:
+        """Run as sqlite3's."""
+        in_thread(super().executemany, sql, parameters)
+        return self
+
+    def fetchall(self) -> list[Any]:
+        """Fetch as sqlite3's."""
+        return in_thread(super().fetchall)  # type: ignore[no-any-return]
+
+
+class OffLoopConnection(sqlite3.Connection):
+    """A connection whose cursors are `OffLoopCursor`s, and whose commits run in a thread as well."""
+
+    def cursor(self, factory: Any = OffLoopCursor) -> Any:
+        """Return as sqlite3's."""
+        return super().cursor(factory)
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """Run as sqlite3's."""
+        return self.cursor().execute(sql, parameters)  # type: ignore[no-any-return]
+
+    def commit(self) -> None:
+        """Commit as sqlite3's: it may write the log back into the file, and wait for the disk."""
+        in_thread(super().commit)
+
+    def rollback(self) -> None:
+        """Roll back as sqlite3's."""
+        in_thread(super().rollback)

@@ -1,13 +1,19 @@
 """Where a request carries the caller's token, by the rules of its provider, and where it must not."""
 
+from collections.abc import Collection
+from typing import Final
 from urllib.parse import unquote_plus
 
 from llm_proxy.errors import AmbiguousCredentials, InvalidToken, TokenInQuery
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.request_checks import bearer_of
 from llm_proxy.providers import Provider
-from llm_proxy.tokens.bearer import is_in, is_well_formed
+from llm_proxy.runtime.ids import uuid7
+from llm_proxy.tokens.bearer import is_in, is_well_formed, tokens_in
 
+_KEPT: Final = frozenset(  # rewritten on the way to the provider
+    ("SEC-WEBSOCKET-PROTOCOL", "X-REQUEST-ID", "X-CORRELATION-ID")
+)
 _KEY_PARAMETERS = frozenset(("key", "api_key", "api-key"))
 
 
@@ -23,22 +29,43 @@ class Credentials:
         self._where = "Authorization: Bearer" if first == "AUTHORIZATION" else first.lower()
 
     def bearer(self, request: ProxyRequest) -> str:
-        """Return the token that a request presents.
+        """Return the token that a request presents, and remove its copies from other fields.
 
         Raises:
             InvalidToken: There is none, or in Authorization there are several or another scheme.
             AmbiguousCredentials: Its fields hold two different tokens.
         """
-        if self._is_usual:
-            return bearer_of(request.all("AUTHORIZATION"))
-        presented = [_presented(name, value) for name, value in request.fields if name in self._names]
+        if self._is_usual:  # one pass over the fields, as for most requests nothing else is to be done
+            carriers = [field for field in request.fields if field[0] == "AUTHORIZATION" or "sk-" in field[1]]
+            bearer = bearer_of([value for name, value in carriers if name == "AUTHORIZATION"])
+            if len(carriers) > 1:
+                self.check_others(request, bearer)
+            return bearer
+        presented = self.presented(request)
         tokens = {text for text in presented if is_well_formed(text)}
         if len(tokens) > 1:
             raise AmbiguousCredentials
         found = next(iter(tokens), None) or next(filter(None, presented), None)
         if found is None:
             raise InvalidToken(description="missing or invalid authorization header")
+        self.check_others(request, found)
         return found
+
+    def presented(self, request: ProxyRequest) -> list[str]:
+        """Return what the fields for a credential hold, without schemes; for masking."""
+        return [_presented(name, value) for name, value in request.fields if name in self._names]
+
+    def check_others(self, request: ProxyRequest, bearer: str) -> None:
+        """Remove copies of the token from the request's other fields.
+
+        Raises:
+            AmbiguousCredentials: One of them holds another token.
+        """
+        names = self._names
+        for name, value in request.fields:
+            if "sk-" in value and name not in names:
+                _remove_copies(request, bearer, names)
+                return
 
     def check_query(self, query: str) -> None:
         """Raise TokenInQuery, naming the parameter that holds a credential and the field to use."""
@@ -47,6 +74,21 @@ class Credentials:
             if is_in(unquote_plus(pair)) or (self._is_beside and name.lower() in _KEY_PARAMETERS):
                 shown = "query" if is_in(name) else name[:64]
                 raise TokenInQuery(f"Send the token in the field {self._where}, not in the query", param=shown)
+
+
+def _remove_copies(request: ProxyRequest, bearer: str, names: Collection[str]) -> None:
+    kept = list[tuple[str, str]]()
+    for name, value in request.fields:
+        tokens = () if name in names else tokens_in(value)
+        if any(token != bearer for token in tokens) and is_well_formed(bearer):
+            raise AmbiguousCredentials
+        if not tokens or name in _KEPT:
+            kept.append((name, value))
+    request.fields = kept
+    if is_in(request.request_id):
+        request.request_id = uuid7()
+    if is_in(request.correlation_id):
+        request.correlation_id = uuid7()
 
 
 def _presented(name: str, value: str) -> str:

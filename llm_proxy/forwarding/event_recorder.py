@@ -8,7 +8,6 @@ from llm_proxy.events.capture import OFF, Capture, CaptureLimits
 from llm_proxy.events.publisher import Publisher
 from llm_proxy.events.unseen import UNSEEN, Unseen
 from llm_proxy.forwarding.exchange import Exchange
-from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.taps import Tap
 
 _BROKEN = frozenset(("upstream_aborted", "client_disconnect", "revoked", "cut", "proxy_shutdown", "proxy_error"))
@@ -67,23 +66,19 @@ class EventRecorder:
             _log.exception("an event was not made", extra={"request_id": exchange.request.request_id})
 
     def _record(self, exchange: Exchange, capture: Capture, outcome: str, cause: str | None) -> None:
-        request, token, timing = exchange.request, exchange.known_token, exchange.timing
+        request, token, timing, lane = exchange.request, exchange.known_token, exchange.timing, exchange.lane
         head_s, received_s = timing.answered_s, request.received_s
         capture.finish(
             status=exchange.final_status,
             outcome=outcome,
             duration_ns=int((timing.ended_s - received_s) * 1e9),
-            secrets=(_bearer(request), token.project.api_key),
+            secrets=(*lane.credentials.presented(request), lane.key_of(token.project)),
             is_complete=exchange.status is None or outcome not in _BROKEN,
             time_to_first_byte_ns=int((head_s - received_s) * 1e9) if head_s else None,
             project_id=token.project_id,
             token_id=token.id,
-            provider=exchange.lane.provider.name,
+            provider=lane.provider.name,
             error=cause,
             usage=exchange.usage.counted if exchange.usage is not None else None,
         )
         self._publisher.offer(capture)
-
-
-def _bearer(request: ProxyRequest) -> str:
-    return request.values.get("AUTHORIZATION", "").partition(" ")[2].strip()

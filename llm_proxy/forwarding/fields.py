@@ -8,8 +8,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from llm_proxy.tokens.bearer import is_in
-
 Field = tuple[bytes, bytes]
 
 HOP_BY_HOP: Final = frozenset(  # RFC 9110 §7.6.1, Proxy-Connection and Keep-Alive as older peers send them
@@ -118,8 +116,6 @@ class RequestFields:
             if fate is _DROP:
                 continue
             if fate is not _SPECIAL:
-                if "sk-" in value and is_in(value):
-                    continue  # a second copy of the caller's token, as editors send it in `api-key`
                 sent.append((fate, value.encode("latin-1")))
             elif name == "CONNECTION":
                 named |= connection_names(value)

@@ -24,7 +24,6 @@ from llm_proxy.errors import (
 )
 from llm_proxy.forwarding.body import Limit, StreamedBody
 from llm_proxy.forwarding.cors import Cors
-from llm_proxy.forwarding.credentials import Credentials
 from llm_proxy.forwarding.entrance import enter
 from llm_proxy.forwarding.exchange import Exchange, ExchangeRegistry
 from llm_proxy.forwarding.fields import (
@@ -116,7 +115,7 @@ class Pipeline:
         refuses_unseen: bool = False,
     ) -> None:
         provider = lane.provider
-        self._lane, self._allowed, self._credentials = lane, lane.allowed, Credentials(provider)
+        self._lane, self._allowed, self._credentials = lane, lane.allowed, lane.credentials
         self._origin, self._base_path = provider.origin, provider.base_path.encode("latin-1")
         self._registry, self._settlement, self._access = registry, settlement, access
         self._is_draining, self._inspector, self._limits = is_draining, inspector, limits
@@ -203,7 +202,7 @@ class Pipeline:
             self._credentials.check_query(request.query)
         self._limit.check(request.content_length)  # 7
         self._limits.admit_address(request.client_addr)  # 8
-        bearer = sockets.bearer(request) if is_socket else self._credentials.bearer(request)
+        bearer = self._bearer_of_socket(request, sockets) if is_socket else self._credentials.bearer(request)
         token = self._steps.admit(exchange, bearer)  # 9 to 12
         named = self._steps.check_price if budgets.needs_price(token) else None
         if self._lane.models is not None:
@@ -219,6 +218,11 @@ class Pipeline:
             _incoming(request), must_hold=must_hold, named=named, refuses_unseen=refuses_unseen
         )
         return body
+
+    def _bearer_of_socket(self, request: ProxyRequest, sockets: Sockets) -> str:
+        bearer = sockets.bearer(request)
+        self._credentials.check_others(request, bearer)
+        return bearer
 
     def _check_socket(self, exchange: Exchange) -> Sockets:
         """Run steps 4 and 5 of a WebSocket handshake. Raises UpgradeNotSupported where there is none."""
@@ -253,7 +257,7 @@ class Pipeline:
         token = exchange.known_token
         exchange.taps = [make(exchange) for make in self._tap_factories]
         enter(exchange)  # 15
-        api_key = self._steps.key_of(token.project)
+        api_key = self._lane.key_of(token.project)
         if not api_key:
             raise UpstreamAuthError
         forward = self._outgoing(exchange, body, api_key)
@@ -277,7 +281,7 @@ class Pipeline:
         exchange.taps = [make(exchange) for make in self._tap_factories]
         enter(exchange)
         sockets.seat(exchange)
-        api_key = self._steps.key_of(exchange.known_token.project)
+        api_key = self._lane.key_of(exchange.known_token.project)
         if not api_key:
             raise UpstreamAuthError
         forward = upgraded(self._outgoing(exchange, None, api_key))

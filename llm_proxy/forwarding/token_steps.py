@@ -5,7 +5,6 @@ from llm_proxy.errors import LlmProxyError, ProjectInactive, ProviderNotAllowed,
 from llm_proxy.forwarding.exchange import Exchange
 from llm_proxy.forwarding.lane import Lane
 from llm_proxy.limits.gate import LimitGate
-from llm_proxy.model.project import ProjectSnapshot
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.tokens.bearer import hint_of_unknown
 from llm_proxy.tokens.directory import TokenDirectory
@@ -68,15 +67,9 @@ class TokenSteps:
         """Raise ModelNotPriced where the provider's model has no price."""
         self._budgets.check_model(model, self._lane.provider.name)
 
-    def key_of(self, project: ProjectSnapshot) -> str | None:
-        """Return the project's key for the provider: empty where there is none, None where it does not open."""
-        if self._lane.is_default:
-            return project.api_key
-        return project.provider_keys.get(self._lane.provider.name, "")
-
     def _check_provider(self, token: TokenSnapshot) -> None:
         """Raise ProviderNotAllowed, or ProviderNotConfigured where the project has no key for it."""
         if token.providers is not None and self._lane.provider.name not in token.providers:
             raise ProviderNotAllowed
-        if self.key_of(token.project) == "":
+        if self._lane.key_of(token.project) == "":
             raise ProviderNotConfigured

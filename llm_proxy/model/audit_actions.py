@@ -28,6 +28,7 @@ class AuditAction(StrEnum):
     )
     AUDIT_LIST = "audit.list", "Audit records were listed."
     AUDIT_SHOW = "audit.show", "One audit record was read."
+    AUDIT_VERIFY = "audit.verify", "The chains of the audit trail were verified; `faults` names what is broken."
     CACHE_PURGE = "cache.purge", "Stored responses were purged."
     CACHE_READ = "cache.read", "The cache's figures were to be read, and could not be."
     DEAD_LETTER_DROP = "dead_letter.drop", "A dead letter was deleted."
@@ -76,4 +77,5 @@ class AuditAction(StrEnum):
     TOKEN_REVOKE_BATCH = "token.revoke_batch", "All tokens of a project were revoked."
     TOKEN_ROLL = "token.roll", "A token was replaced by one with the same limits."
     TOKEN_UPDATE = "token.update", "A token was changed."
+    TRAFFIC_READ = "traffic.read", "Traffic was to be read, and could not be."
     USAGE_LIST = "usage.list", "Usage was read."

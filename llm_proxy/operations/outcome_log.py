@@ -1,13 +1,15 @@
 """How requests ended, read from the sums: by project, token, code, hour or day; and why a token was refused."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Engine, func, select
 
 from llm_proxy.db import listing
+from llm_proxy.db.clock import database_now
+from llm_proxy.db.kept_sums import KeptSums
 from llm_proxy.db.models import OutcomeRow, RefusalRow
 from llm_proxy.db.session import reading
 from llm_proxy.runtime.clock import rfc3339
@@ -22,6 +24,9 @@ GROUPS: Final[dict[str, Any]] = {
 }
 MOST_ROWS: Final = 10_000
 LAST_REFUSALS: Final = 20
+_DAY: Final = timedelta(hours=24)
+_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SETTLED: Final = timedelta(hours=2)  # after its hour nothing is added to a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +62,38 @@ class OutcomeLog:
     """Reads the sums."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._engine, self._sums = engine, KeptSums()
 
     def sums(self, wanted: OutcomeFilter, groups: Sequence[str]) -> tuple[list[dict[str, Any]], bool]:
         """Return rows by the columns of `groups`, in their order, and whether there are more than MOST_ROWS."""
+        is_indexed = wanted.project_id is not None or wanted.token_id is not None or "token" in groups
+        is_long = wanted.until - wanted.since > _DAY and not is_indexed
+        rows = self._by_day(wanted, groups) if is_long else self._at_once(wanted, groups)
+        return [_shown(groups, row) for row in rows[:MOST_ROWS]], len(rows) > MOST_ROWS
+
+    def _at_once(self, wanted: OutcomeFilter, groups: Sequence[str]) -> list[tuple[Any, ...]]:
         columns = [GROUPS[name] for name in groups]
         query = select(*columns, func.coalesce(func.sum(_TABLE.requests), 0).label("requests"))
         query = query.where(*wanted.clauses()).limit(MOST_ROWS + 1)
         if columns:
             query = query.group_by(*columns).order_by(*columns)
         with reading(self._engine) as connection:
-            rows = connection.execute(query).all()
-        shown = [_shown(groups, row) for row in rows[:MOST_ROWS]]
-        return shown, len(rows) > MOST_ROWS
+            return [(*row[:-1], int(row[-1])) for row in connection.execute(query)]
+
+    def _by_day(self, wanted: OutcomeFilter, groups: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Return the same, read day by day, because a month has many rows."""
+        with reading(self._engine) as connection:
+            first, last = listing.bounds(connection, _TABLE.hour)
+            now = database_now(connection)
+        since = min(max(wanted.since, first or wanted.since), wanted.until)
+        until = max(since, min(wanted.until, last or since))
+        parts = [(part, part[1] < now - _SETTLED) for part in days(since, until)]
+        name = (replace(wanted, since=_LONG_AGO, until=_LONG_AGO), tuple(groups))
+
+        def read(part: tuple[datetime, datetime]) -> list[tuple[Any, ...]]:
+            return self._at_once(replace(wanted, since=part[0], until=part[1]), groups)
+
+        return self._sums.of(name, parts, len(groups), read)
 
     def refusals(self, token_id: str) -> list[dict[str, Any]]:
         """Return the last refusal of a token with each code, the newest first."""
@@ -86,6 +110,14 @@ class OutcomeLog:
             }
             for row in rows
         ]
+
+
+def days(since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """Yield the parts of a span of hours, both included, that lie in one UTC day each."""
+    while since <= until:
+        last = since.replace(hour=23)
+        yield since, min(last, until)
+        since = last + timedelta(hours=1)
 
 
 def _shown(groups: Sequence[str], row: Any) -> dict[str, Any]:

@@ -6,13 +6,12 @@ A count that was written and whose COMMIT was not confirmed is written again: th
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import gevent
 from sqlalchemy import Connection, Engine
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from llm_proxy.accounting.outcomes import HIT, LOCAL_304, Row
 from llm_proxy.db.errors import is_unavailable
@@ -21,12 +20,12 @@ from llm_proxy.db.session import writing
 from llm_proxy.errors import AuthenticationError
 from llm_proxy.forwarding.exchange import Exchange
 from llm_proxy.forwarding.reporters import rejection_code
+from llm_proxy.operations.hourly import ADDED, HOUR_S, REPLACED, instant_of, upsert
 from llm_proxy.redaction import REDACTOR
 
 FLUSH_S: Final = 2.0
 _ROWS_AT_ONCE: Final = 200  # of one transaction
 _MOST_KEYS: Final = 100_000  # kept while the database is unavailable
-_HOUR_S: Final = 3600
 _LAST_LIMIT_S: Final = 2.0
 _REQUEST_ID_LENGTH: Final = 128  # of the column
 _OUTCOMES: Any = OutcomeRow.__table__
@@ -62,10 +61,14 @@ def code_of(row: Row, failure: BaseException | None) -> str:
 
 
 class Outcomes:
-    """A worker's counts. `report` only adds to numbers in memory."""
+    """A worker's counts. `report` only adds to numbers in memory.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    Args:
+        also: Writes further sums at each flush; returns whether all of them are written.
+    """
+
+    def __init__(self, engine: Engine, *, also: Callable[[], bool] = lambda: True) -> None:
+        self._engine, self._also = engine, also
         self._counts: dict[Key, int] = {}
         self._refusals: dict[tuple[str, str], Refusal] = {}
         self._greenlet: gevent.Greenlet | None = None
@@ -81,7 +84,7 @@ class Outcomes:
         elif isinstance(failure, AuthenticationError) and failure.token_id is not None:
             project_id, token_id = failure.project_id or "", failure.token_id
         at_s = exchange.request.received_at
-        key = Key(int(at_s) // _HOUR_S, project_id, token_id, code)
+        key = Key(int(at_s) // HOUR_S, project_id, token_id, code)
         self._counts[key] = self._counts.get(key, 0) + 1
         if row.is_rejected and token_id:
             before = self._refusals.get((token_id, code))
@@ -95,16 +98,19 @@ class Outcomes:
     def flush(self) -> bool:
         """Write what there is; what cannot be written now is kept. Never raises; returns whether all is written."""
         with self._writes:
-            with self._guard:
-                counts, self._counts = self._counts, {}
-                refusals, self._refusals = self._refusals, {}
-            try:
-                self._write(counts, refusals)
-            except Exception as error:
-                self._keep(error, counts, refusals)
-                return False
-            self._is_failing = False
-            return True
+            return all([self._flush(), self._also()])
+
+    def _flush(self) -> bool:
+        with self._guard:
+            counts, self._counts = self._counts, {}
+            refusals, self._refusals = self._refusals, {}
+        try:
+            self._write(counts, refusals)
+        except Exception as error:
+            self._keep(error, counts, refusals)
+            return False
+        self._is_failing = False
+        return True
 
     def close(self) -> None:
         """Write for the last time; a database that does not answer is waited for two seconds at most."""
@@ -153,15 +159,9 @@ class Outcomes:
                     self._refusals[pair] = refusal
 
 
-def instant_of(hour: int) -> datetime:
-    """Return the beginning of an hour that is counted since 1970."""
-    return datetime.fromtimestamp(hour * _HOUR_S, UTC)
-
-
 def _add_outcomes(connection: Connection, counts: Mapping[Key, int]) -> None:
     rows = [{**key._asdict(), "hour": instant_of(key.hour), "requests": number} for key, number in counts.items()]
-    added = {"requests": lambda new: _OUTCOMES.c.requests + new.requests}
-    connection.execute(_upsert(connection.dialect.name, _OUTCOMES, added), rows)
+    connection.execute(upsert(connection.dialect.name, _OUTCOMES, {"requests": ADDED}), rows)
 
 
 def _add_refusals(connection: Connection, refusals: Mapping[tuple[str, str], Refusal]) -> None:
@@ -176,21 +176,5 @@ def _add_refusals(connection: Connection, refusals: Mapping[tuple[str, str], Ref
         }
         for (token_id, code), refusal in refusals.items()
     ]
-    added = {
-        "refusals": lambda new: _REFUSALS.c.refusals + new.refusals,
-        "refused_at": lambda new: new.refused_at,
-        "request_id": lambda new: new.request_id,
-    }
-    connection.execute(_upsert(connection.dialect.name, _REFUSALS, added), rows)
-
-
-def _upsert(dialect: str, table: Any, added: Mapping[str, Any]) -> Any:
-    """Return an INSERT that changes the row that is there; each value of `added` makes an expression of the new row."""
-    if dialect in ("mysql", "mariadb"):
-        on_mysql = mysql.insert(table)
-        return on_mysql.on_duplicate_key_update({name: make(on_mysql.inserted) for name, make in added.items()})
-    made = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
-    keys = [column.name for column in table.primary_key]
-    return made.on_conflict_do_update(
-        index_elements=keys, set_={name: make(made.excluded) for name, make in added.items()}
-    )
+    changes = {"refusals": ADDED, "refused_at": REPLACED, "request_id": REPLACED}
+    connection.execute(upsert(connection.dialect.name, _REFUSALS, changes), rows)

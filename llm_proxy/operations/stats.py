@@ -1,6 +1,6 @@
 """Totals for an overview: bounded counts, and sums that are kept. No query looks at every row of a large table."""
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from time import monotonic
 from typing import Any, Final
 
@@ -29,9 +29,10 @@ class Statistics:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._known: dict[Within, tuple[float, dict[str, Any]]] = {}
+        self._before: dict[Within, tuple[date, int]] = {}
 
     def totals(self, within: Within = None) -> dict[str, Any]:
-        """Return counts of projects and tokens, and the sums of the current UTC day and month.
+        """Return counts of projects and tokens, and the sums of all time, of the UTC day and of the month.
 
         A count is `{"count": 10000, "is_more": true}` where there are more rows than are looked at.
 
@@ -54,10 +55,24 @@ class Statistics:
         known = self._known.get(within)
         if known is not None and monotonic() - known[0] < KEPT_S:
             return known[1]
-        found = {"today": _today(connection, within, now), "month": _month(connection, within, now)}
+        today = _today(connection, within, now)
+        total = self._total_before(connection, within, now.astimezone(UTC).date()) + today["charged_requests"]
+        found = {"total_requests": total, "today": today, "month": _month(connection, within, now)}
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
         self._known[within] = (monotonic(), found)
+        return found
+
+    def _total_before(self, connection: Connection, within: Within, today: date) -> int:
+        """Return the charged requests of all days before this one, added up once a day: they do not change any more."""
+        known = self._before.get(within)
+        if known is not None and known[0] == today:
+            return known[1]
+        query = _mine(select(func.coalesce(func.sum(_DAILY.requests), 0)), _DAILY.project_id, within)
+        found = int(connection.execute(query.where(_DAILY.day < today)).scalar_one())
+        if len(self._before) >= _MOST_KNOWN:
+            self._before.clear()
+        self._before[within] = (today, found)
         return found
 
 

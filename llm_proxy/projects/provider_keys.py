@@ -52,7 +52,7 @@ class ProviderKeyService:
         now: Clock = database_now,
     ) -> None:
         self._engine, self._ring, self._changed, self._now = engine, ring, changed, now
-        self._default, self._providers = providers[0], tuple(providers)
+        self._default, self.providers = providers[0], tuple(providers)
 
     def list(self, project_id: str) -> list[ProviderKey]:
         """Return the project's keys, the default provider's first. Raises ResourceNotFound."""
@@ -87,7 +87,7 @@ class ProviderKeyService:
             BadRequest: It is the only provider's.
             ResourceNotFound: No such project, or it has no such key.
         """
-        if provider == self._default and len(self._providers) == 1:
+        if provider == self._default and len(self.providers) == 1:
             raise _refused("the key of the only provider can be replaced, but not removed", "provider")
         project = _project(tx.connection, project_id, lock=True)
         if not self._removed(tx.connection, project, provider):
@@ -128,8 +128,8 @@ class ProviderKeyService:
         return True
 
     def _require_served(self, provider: str) -> None:
-        if provider not in self._providers:
-            raise _refused(f"provider must be one of {', '.join(self._providers)}", "provider")
+        if provider not in self.providers:
+            raise _refused(f"provider must be one of {', '.join(self.providers)}", "provider")
 
     def _shown(self, row: RowMapping, provider: str) -> ProviderKey:
         try:

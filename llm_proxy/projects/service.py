@@ -7,13 +7,13 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from llm_proxy.crypto import KeyRing
 from llm_proxy.db import listing
 from llm_proxy.db.clock import Clock, database_now
-from llm_proxy.db.listing import Order
+from llm_proxy.db.listing import Order, Selection, Total
 from llm_proxy.db.models import ProjectRow
 from llm_proxy.db.mutation import Mutation
 from llm_proxy.db.session import reading
@@ -43,18 +43,17 @@ class ProjectFilter:
     within: frozenset[str] | None = None
     ids: frozenset[str] | None = None
 
-    def query(self) -> Select[Any]:
-        """Return the rows, unordered."""
-        query = select(ProjectRow.__table__)
+    def selection(self) -> Selection:
+        """Return the rows."""
+        query, judged = select(ProjectRow.__table__), list[ColumnElement[bool]]()
         if self.search:
-            query = query.where(listing.contains(_TABLE.name, self.search))
+            judged.append(listing.contains(_TABLE.name, self.search))
         if self.is_active is not None:
-            query = query.where(_TABLE.is_active.is_(self.is_active))
-        if self.within is not None:
-            query = query.where(listing.within(_TABLE.id, self.within))
+            judged.append(_TABLE.is_active.is_(self.is_active))
         if self.ids is not None:
             query = query.where(listing.within(_TABLE.id, self.ids))
-        return query
+        narrow = None if self.within is None else listing.within(_TABLE.id, self.within)
+        return Selection(query, tuple(judged), narrow)
 
 
 def order_of(sort: str, *, descending: bool) -> Order:
@@ -111,23 +110,25 @@ class ProjectService:
         with reading(self._engine) as connection:
             return self._shown(_row(connection, project_id))
 
-    def page(self, wanted: ProjectFilter, order: Order, page: int, size: int) -> tuple[list[Project], int]:
-        """One page by number, and how many rows there are in all."""
+    def page(
+        self, wanted: ProjectFilter, order: Order, page: int, size: int, most: int | None = None
+    ) -> tuple[list[Project], Total]:
+        """One page by number, and how many rows there are; `most` of them are counted."""
         with reading(self._engine) as connection:
-            rows = listing.numbered(connection, wanted.query(), order, page, size)
-            return [self._shown(row) for row in rows], listing.count(connection, wanted.query())
+            rows, total = listing.numbered(connection, wanted.selection(), order, page, size, most)
+            return [self._shown(row) for row in rows], total
 
     def after(
         self, wanted: ProjectFilter, order: Order, limit: int, cursor: str | None
     ) -> tuple[list[Project], str | None]:
         """One page by key, and the cursor of the next. Raises listing.InvalidCursor."""
         with reading(self._engine) as connection:
-            rows, following = listing.keyed(connection, wanted.query(), order, limit, cursor)
+            rows, following = listing.keyed(connection, wanted.selection(), order, limit, cursor)
         return [self._shown(row) for row in rows], following
 
     def all(self, wanted: ProjectFilter, order: Order = BY_NAME) -> Iterator[Sequence[Project]]:
         """Every project, in chunks."""
-        for rows in listing.everything(self._engine, wanted.query(), order):
+        for rows in listing.everything(self._engine, wanted.selection(), order):
             yield [self._shown(row) for row in rows]
 
     def update(self, tx: Mutation, project_id: str, patch: ProjectPatch) -> Project:

@@ -23,9 +23,20 @@ def is_well_formed(bearer: str) -> bool:
     return _FORM.fullmatch(bearer) is not None
 
 
+def found_in(text: str) -> str | None:
+    """Return the first string of that form in a text, such as in a pasted header; None without one."""
+    found = _WITHIN.search(text)
+    return None if found is None else found[0]
+
+
 def is_in(text: str) -> bool:
     """Whether a string of that form stands anywhere in a text."""
     return PREFIX in text and _WITHIN.search(text) is not None
+
+
+def tokens_in(text: str) -> list[str]:
+    """Return the strings of that form in a text."""
+    return _WITHIN.findall(text)
 
 
 def hint(bearer: str) -> str:

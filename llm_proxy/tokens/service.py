@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, func, insert, or_, select, update
 
 from llm_proxy.crypto import digest
 from llm_proxy.db import listing
 from llm_proxy.db.clock import Clock, database_now
-from llm_proxy.db.listing import Order
+from llm_proxy.db.listing import Order, Selection, Total
 from llm_proxy.db.models import ProjectRow, TokenRow
 from llm_proxy.db.mutation import Mutation
 from llm_proxy.db.session import reading
@@ -27,6 +27,7 @@ from llm_proxy.tokens.token import NewToken, Token, TokenPatch
 
 _TABLE = TokenRow.__table__.c
 SORTS = ("created_at", "expires_at", "last_used_at", "request_count")
+_ID_CHARACTERS, _ID_BEGINNING = frozenset("0123456789abcdef-"), 8
 Within = frozenset[str] | None  # ids of the projects that a caller may see; None: all
 
 
@@ -56,30 +57,33 @@ class TokenFilter:
     within: frozenset[str] | None = None
     ids: frozenset[str] | None = None
 
-    def query(self, now: datetime) -> Select[Any]:
-        """Return the query of the rows, unordered."""
-        query = select(TokenRow.__table__)
-        for clause in self._clauses(now):
-            query = query.where(clause)
-        return query
+    def selection(self, now: datetime, order: Order, *, is_id: bool = False) -> Selection:
+        """Return the rows.
 
-    def _clauses(self, now: datetime) -> Iterator[Any]:
+        Args:
+            is_id: `search` is the beginning of ids that exist, and nothing else is meant.
+        """
+        served, judged, narrow = list[Any](), list[Any](), list[Any]()
         if self.project_id is not None:
-            yield listing.equals(_TABLE.project_id, self.project_id)
+            of_project = listing.equals(_TABLE.project_id, self.project_id)
+            (served if order.name == "created_at" else narrow).append(of_project)
         if self.within is not None:
-            yield listing.within(_TABLE.project_id, self.within)
+            narrow.append(listing.within(_TABLE.project_id, self.within))
         if self.ids is not None:
-            yield listing.within(_TABLE.id, self.ids)
-        if self.search:
-            yield _found_by(self.search)
-        for status in {self.status, "active" if self.active_only else None} - {None}:
-            yield has_status(str(status), now)
+            served.append(listing.within(_TABLE.id, self.ids))
+        if self.search and is_id:
+            narrow.append(listing.begins(_TABLE.id, self.search.lower()))
+        elif self.search:
+            judged.append(_found_by(self.search))
+        statuses = {self.status, "active" if self.active_only else None} - {None}
+        judged += [has_status(str(status), now) for status in statuses]
+        return Selection(select(TokenRow.__table__).where(*served), tuple(judged), and_(*narrow) if narrow else None)
 
 
 def _found_by(text: str) -> ColumnElement[bool]:
     """Return the condition that the id begins with the text, or the name contains it."""
     is_named = listing.contains(_TABLE.name, text)
-    return or_(_TABLE.id.startswith(text, autoescape=True), is_named) if text.isascii() else is_named
+    return or_(listing.begins(_TABLE.id, text.lower()), is_named) if text.isascii() else is_named
 
 
 def order_of(sort: str, *, descending: bool) -> Order:
@@ -123,9 +127,9 @@ class TokenService:
         with reading(self._engine) as connection:
             return _read(connection, token_id, self._now(connection), within)
 
-    def by_bearer(self, bearer: str, within: Within = None) -> Token:
-        """Return the token of a bearer. Raises as `get`."""
-        query = select(TokenRow.__table__).where(_TABLE.token == digest(bearer))
+    def by_hash(self, hashed: str, within: Within = None) -> Token:
+        """Return the token whose bearer has this SHA-256, in lower-case hex. Raises as `get`."""
+        query = select(TokenRow.__table__).where(_TABLE.token == hashed)
         if within is not None:
             query = query.where(listing.within(_TABLE.project_id, within))
         with reading(self._engine) as connection:
@@ -135,13 +139,15 @@ class TokenService:
             raise _unknown()
         return Token.of(row, now)
 
-    def page(self, wanted: TokenFilter, order: Order, page: int, size: int) -> tuple[list[Token], int]:
-        """One page by number, and how many rows there are in all."""
+    def page(
+        self, wanted: TokenFilter, order: Order, page: int, size: int, most: int | None = None
+    ) -> tuple[list[Token], Total]:
+        """One page by number, and how many rows there are; `most` of them are counted."""
         with reading(self._engine) as connection:
             now = self._now(connection)
-            query = wanted.query(now)
-            rows = listing.numbered(connection, query, order, page, size)
-            return [Token.of(row, now) for row in rows], listing.count(connection, query)
+            selection = _selection(connection, wanted, now, order)
+            rows, total = listing.numbered(connection, selection, order, page, size, most)
+            return [Token.of(row, now) for row in rows], total
 
     def after(
         self, wanted: TokenFilter, order: Order, limit: int, cursor: str | None
@@ -149,14 +155,16 @@ class TokenService:
         """One page by key, and the cursor of the next. Raises listing.InvalidCursor."""
         with reading(self._engine) as connection:
             now = self._now(connection)
-            rows, following = listing.keyed(connection, wanted.query(now), order, limit, cursor)
+            selection = _selection(connection, wanted, now, order)
+            rows, following = listing.keyed(connection, selection, order, limit, cursor)
         return [Token.of(row, now) for row in rows], following
 
     def all(self, wanted: TokenFilter, order: Order = NEWEST_FIRST) -> Iterator[Sequence[Token]]:
         """Every token, in chunks."""
         with reading(self._engine) as connection:
             now = self._now(connection)
-        for rows in listing.everything(self._engine, wanted.query(now), order):
+            selection = _selection(connection, wanted, now, order)
+        for rows in listing.everything(self._engine, selection, order):
             yield [Token.of(row, now) for row in rows]
 
     def update(self, tx: Mutation, token_id: str, patch: TokenPatch) -> Token:
@@ -284,6 +292,16 @@ class TokenService:
                 }
             )
         )
+
+
+def _selection(connection: Connection, wanted: TokenFilter, now: datetime, order: Order) -> Selection:
+    """Return the rows of a list; a text that is long enough to mean an id is looked up as one."""
+    text = (wanted.search or "").lower()
+    is_id = len(text) >= _ID_BEGINNING and _ID_CHARACTERS.issuperset(text)
+    if is_id:
+        found = connection.execute(select(_TABLE.id).where(listing.begins(_TABLE.id, text)).limit(1))
+        is_id = found.first() is not None
+    return wanted.selection(now, order, is_id=is_id)
 
 
 def _read(connection: Connection, token_id: str, now: datetime, within: Within = None, *, lock: bool = False) -> Token:

@@ -1,4 +1,4 @@
-"""What exchanges used within one beat, added up by token and model.
+"""What exchanges used within one beat, added up by token, model and provider.
 
 A busy token has hundreds of exchanges between two beats. Each costs a few additions here; the rollup, the metrics and
 the limits of model tokens are told the sums at the beat's end.
@@ -16,12 +16,12 @@ from llm_proxy.usage.rollup import Key, Rollup, Sums
 
 
 class _Line:
-    """The sums of one token and model."""
+    """The sums of one token, model and provider."""
 
-    __slots__ = ("sums", "token", "unpriced")
+    __slots__ = ("provider", "sums", "token", "unpriced")
 
-    def __init__(self, token: TokenSnapshot) -> None:
-        self.token, self.sums, self.unpriced = token, Sums(), 0
+    def __init__(self, token: TokenSnapshot, provider: str) -> None:
+        self.token, self.provider, self.sums, self.unpriced = token, provider, Sums(), 0
 
     def add(self, usage: Usage | None, cost_nano_usd: int | None) -> None:
         """Add one exchange."""
@@ -45,25 +45,37 @@ class BeatSums:
     Args:
         rollup: Gets them at the end of the beat.
         count_tokens: Told of each token's model tokens then (limits a minute).
+        spent: Told of a project's prompt tokens, completion tokens and money (10⁻⁹ USD) then.
+        has_providers: Several providers are served: metrics are also kept for each.
     """
 
-    def __init__(self, rollup: Rollup, count_tokens: Callable[[TokenSnapshot, int], None]) -> None:
-        self._rollup, self._count_tokens = rollup, count_tokens
-        self._lines: dict[tuple[str, str], _Line] = {}
+    def __init__(
+        self,
+        rollup: Rollup,
+        count_tokens: Callable[[TokenSnapshot, int], None],
+        spent: Callable[[str, int, int, int], None] = lambda project_id, prompt, completion, cost: None,
+        *,
+        has_providers: bool = False,
+    ) -> None:
+        self._rollup, self._count_tokens, self._spent = rollup, count_tokens, spent
+        self._has_providers = has_providers
+        self._lines: dict[tuple[str, str, str], _Line] = {}
         self._guard = threading.Lock()
 
-    def add(self, token: TokenSnapshot, model: str, usage: Usage | None, cost_nano_usd: int | None) -> None:
+    def add(
+        self, token: TokenSnapshot, model: str, usage: Usage | None, cost_nano_usd: int | None, provider: str = ""
+    ) -> None:
         """Add one exchange; None as its cost: the model has no price."""
-        key = token.id, model
+        key = token.id, model, provider
         with self._guard:
             line = self._lines.get(key)
             if line is None:
-                line = self._lines[key] = _Line(token)
+                line = self._lines[key] = _Line(token, provider)
             line.add(usage, cost_nano_usd)
 
     def add_once(self, token: TokenSnapshot, key: Key, usage: Usage | None, cost: int | None, once: str) -> None:
         """Add an exchange whose usage belongs to an object that counts once, whichever responses show it."""
-        line = _Line(token)
+        line = _Line(token, key.provider)
         line.add(usage, cost)
         self._tell(line)
         self._rollup.add(key, line.sums, once=once)
@@ -72,12 +84,12 @@ class BeatSums:
         """Hand the sums on, as those of that day."""
         with self._guard:
             lines, self._lines = self._lines, {}
-        for (token_id, model), line in lines.items():
-            self._rollup.add(Key(day, line.token.project_id, token_id, model), line.sums)
+        for (token_id, model, provider), line in lines.items():
+            self._rollup.add(Key(day, line.token.project_id, token_id, model, provider), line.sums)
             self._tell(line)
 
     def _tell(self, line: _Line) -> None:
-        sums = line.sums
+        sums, provider = line.sums, line.provider if self._has_providers else ""
         for kind, count in (
             ("prompt", sums.prompt_tokens),
             ("completion", sums.completion_tokens),
@@ -86,9 +98,16 @@ class BeatSums:
         ):
             if count:
                 metrics.model_tokens[kind].inc(count)
+                if provider:
+                    metrics.PROVIDER_MODEL_TOKENS.labels(provider, kind).inc(count)
         if line.unpriced:
             metrics.UNPRICED.inc(line.unpriced)
         if sums.cost_nano_usd:
             metrics.COST_USD.inc(sums.cost_nano_usd / NANO)
+            if provider:
+                metrics.PROVIDER_COST_USD.labels(provider).inc(sums.cost_nano_usd / NANO)
+        cost_nano_usd = sums.cost_nano_usd or 0
+        if sums.total_tokens or cost_nano_usd:
+            self._spent(line.token.project_id, sums.prompt_tokens, sums.completion_tokens, cost_nano_usd)
         if sums.total_tokens:
             self._count_tokens(line.token, sums.total_tokens)

@@ -158,6 +158,8 @@ class Meter:
 
     Args:
         count_tokens: Told of each exchange's model tokens (limits a minute).
+        has_providers: Whether several providers are served.
+        spent: Told of what a project used: prompt tokens, completion tokens, 10⁻⁹ USD.
         is_urgent: Whether what a token uses is to be read and written at once: its budget is nearly used up.
         today: The day that usage belongs to.
     """
@@ -169,12 +171,14 @@ class Meter:
         estimator: Estimator,
         *,
         count_tokens: Callable[[Any, int], None] = lambda token, tokens: None,
+        has_providers: bool = False,
+        spent: Callable[[str, int, int, int], None] = lambda project_id, prompt, completion, cost: None,
         is_urgent: Callable[[Any], bool] = lambda token: False,
         today: Callable[[], date] = lambda: utc_now().date(),
     ) -> None:
         self._rollup, self._prices, self._estimator = rollup, prices, estimator
         self._is_urgent, self._today = is_urgent, today
-        self._sums = BeatSums(rollup, count_tokens)
+        self._sums = BeatSums(rollup, count_tokens, spent, has_providers=has_providers)
         self._priced: dict[tuple[str, str], tuple[str, Price]] = {}
         self._urgent_writes = threading.Event()
         self._ended: deque[Metered] = deque()
@@ -313,9 +317,10 @@ class Meter:
         name, price = self._named(metered, result)
         cost = None if price is None else price.nano_usd(usage) if usage is not None else 0
         if once is None:
-            self._sums.add(token, name, usage, cost)
+            self._sums.add(token, name, usage, cost, metered.provider)
         else:
-            self._sums.add_once(token, Key(self._today(), token.project_id, token.id, name), usage, cost, once)
+            key = Key(self._today(), token.project_id, token.id, name, metered.provider)
+            self._sums.add_once(token, key, usage, cost, once)
 
     def _named(self, metered: Metered, result: Result) -> tuple[str, Price | None]:
         """Return the name that an exchange is summed by, and the model's price."""

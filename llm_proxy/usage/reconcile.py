@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,14 @@ from llm_proxy.runtime.clock import parse_rfc3339, rfc3339_ms
 _USAGE: Any = UsageRow.__table__.c
 _TOKENS: Any = TokenRow.__table__.c
 _PROJECTS: Any = ProjectRow.__table__.c
+_SUMMED = (
+    func.sum(_USAGE.requests),
+    func.sum(_USAGE.prompt_tokens + _USAGE.completion_tokens),
+    func.coalesce(func.sum(_USAGE.cost_nano_usd), 0),
+)
 _NOT_CHARGED = frozenset(("connect_error",))  # the unit came back
+Counts = tuple[int, int, int]  # requests, model tokens, and money in 10⁻⁹ USD
+_NOTHING: Counts = (0, 0, 0)
 
 
 class Charged(Protocol):
@@ -61,18 +68,23 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Two counts of the same thing. `what`: requests, model_tokens, cost_nano_usd or events."""
+    """Two counts of the same thing. `what`: requests, model_tokens, cost_nano_usd or events.
+
+    `provider` is None where the counts are of all providers.
+    """
 
     token_id: str
     what: str
     counter: int
     usage: int
+    provider: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For people and programs."""
         other = "events" if self.what == "events" else "counter"
         return {
             "token_id": self.token_id,
+            "provider": self.provider,
             "what": self.what,
             other: self.counter,
             "usage": self.usage,
@@ -84,6 +96,7 @@ class Difference:
 class Report:
     """What was compared. `unknown_tokens`: those in usage that have no row any more.
 
+    `providers`: the period's sums by provider, empty for rows from before it was recorded.
     `outlived`: tokens that are older than the usage that is kept, so that their counters cannot be compared with it.
     """
 
@@ -93,6 +106,7 @@ class Report:
     differences: tuple[Difference, ...]
     held_elsewhere: tuple[Held, ...] = ()
     outlived: int = 0
+    providers: Mapping[str, Counts] = field(default_factory=dict)
 
 
 def token_rows(engine: Engine) -> list[RowMapping]:
@@ -105,43 +119,46 @@ def token_rows(engine: Engine) -> list[RowMapping]:
         return list(connection.execute(query).mappings().all())
 
 
-def usage_sums(engine: Engine, since: date | None = None, until: date | None = None) -> dict[str, tuple[int, int, int]]:
-    """Return requests, model tokens and money (10⁻⁹ USD) by token; both days included, None = all."""
-    query = select(
-        _USAGE.token_id,
-        func.sum(_USAGE.requests),
-        func.sum(_USAGE.prompt_tokens + _USAGE.completion_tokens),
-        func.coalesce(func.sum(_USAGE.cost_nano_usd), 0),
-    ).group_by(_USAGE.token_id)
-    if since is not None:
-        query = query.where(_USAGE.day >= since)
-    if until is not None:
-        query = query.where(_USAGE.day <= until)
+def usage_sums(engine: Engine) -> dict[str, Counts]:
+    """Return requests, model tokens and money (10⁻⁹ USD) of all usage, by token."""
+    query = select(_USAGE.token_id, *_SUMMED).group_by(_USAGE.token_id)
     with reading(engine) as connection:
         return {row[0]: (int(row[1]), int(row[2]), int(row[3])) for row in connection.execute(query)}
 
 
-def event_counts(path: Path, since: date, until: date) -> Counter[str]:
-    """Charged exchanges by token in a file of events (FILE_EVENT_LOG, or the dispatcher's). Raises OSError."""
-    found: Counter[str] = Counter()
+def period_sums(engine: Engine, since: date, until: date) -> dict[tuple[str, str], Counts]:
+    """Sum usage by token and provider; both days included."""
+    keys = (_USAGE.token_id, _USAGE.provider)
+    query = select(*keys, *_SUMMED).where(_USAGE.day >= since, _USAGE.day <= until).group_by(*keys)
+    with reading(engine) as connection:
+        return {(row[0], row[1]): (int(row[2]), int(row[3]), int(row[4])) for row in connection.execute(query)}
+
+
+def event_counts(path: Path, since: date, until: date) -> Counter[tuple[str, str]]:
+    """Charged exchanges by token and provider in a file of events (FILE_EVENT_LOG, or the dispatcher's).
+
+    The provider is empty where the line names none. Raises OSError.
+    """
+    found: Counter[tuple[str, str]] = Counter()
     for about in _lines(path):
         metadata = about.get("metadata")
         more = metadata if isinstance(metadata, dict) else {}
         token_id = about.get("token_id") or about.get("TokenID") or more.get("token_id")
         outcome = about.get("outcome") or about.get("Outcome") or more.get("outcome")
         day = _day(about.get("timestamp") or about.get("Timestamp"))
+        provider = about.get("provider") or about.get("Provider") or more.get("provider")
         if isinstance(token_id, str) and outcome not in _NOT_CHARGED and day is not None and since <= day <= until:
-            found[token_id] += 1
+            found[token_id, provider if isinstance(provider, str) else ""] += 1
     return found
 
 
 def compare(
     tokens: Iterable[Mapping[str, Any] | RowMapping],
     charged: Iterable[Charged],
-    all_usage: Mapping[str, tuple[int, int, int]],
+    all_usage: Mapping[str, Counts],
     *,
-    period: Mapping[str, tuple[int, int, int]],
-    events: Mapping[str, int] | None = None,
+    period: Mapping[tuple[str, str], Counts],
+    events: Mapping[tuple[str, str], int] | None = None,
     kept_since: date | None = None,
 ) -> Report:
     """Compare the counters of every token that was used in the period, and usage with events.
@@ -151,22 +168,22 @@ def compare(
     Args:
         tokens: From `token_rows`.
         charged: Units by token.
-        all_usage, period: From `usage_sums`, permanently and for the period.
-        events: Charged exchanges by token in the period; None: not asked.
+        all_usage: From `usage_sums`.
+        period: From `period_sums`.
+        events: From `event_counts`, for the period; None: not asked.
         kept_since: First day whose usage is kept for sure; None: all is.
     """
     lines = list(charged)
     units = {line.token_id: line.charged for line in lines}
     rows = {row["id"]: row for row in tokens}
     differences = list[Difference]()
-    compared = sorted(
-        token_id for token_id in rows if token_id in period or _was_used_unseen(rows[token_id], all_usage)
-    )
+    used = {token_id for token_id, _ in period}
+    compared = sorted(token_id for token_id in rows if token_id in used or _was_used_unseen(rows[token_id], all_usage))
     outlived = {token_id for token_id in compared if kept_since and rows[token_id]["created_at"].date() < kept_since}
     for token_id in compared:
         if token_id in outlived:
             continue
-        row, (requests, model_tokens, cost) = rows[token_id], all_usage.get(token_id, (0, 0, 0))
+        row, (requests, model_tokens, cost) = rows[token_id], all_usage.get(token_id, _NOTHING)
         pairs = (
             ("requests", units.get(token_id, row["request_count"]), requests),
             ("model_tokens", row["total_tokens"], model_tokens),
@@ -174,20 +191,50 @@ def compare(
         )
         differences += [Difference(token_id, what, one, other) for what, one, other in pairs if one != other]
     if events is not None:
-        for token_id in sorted({*period, *events}):
-            if token_id in rows and rows[token_id]["event_privacy"] == "off":
-                continue  # its project makes none
-            seen, counted = events.get(token_id, 0), period.get(token_id, (0, 0, 0))[0]
-            if seen != counted:
-                differences.append(Difference(token_id, "events", seen, counted))
-    unknown = sum(token_id not in rows for token_id in period)
+        silent = {token_id for token_id, row in rows.items() if row["event_privacy"] == "off"}  # these make no events
+        differences += [found for found in _event_differences(period, events) if found.token_id not in silent]
+    unknown = sum(token_id not in rows for token_id in used)
     held = tuple(
         Held(line.token_id, datetime.fromtimestamp(line.silent_s, UTC), line.max_requests is not None)
         for line in lines
         if line.silent_s is not None
     )
     seen_events = None if events is None else sum(events.values())
-    return Report(len(compared) - len(outlived), seen_events, unknown, tuple(differences), held, len(outlived))
+    return Report(
+        len(compared) - len(outlived),
+        seen_events,
+        unknown,
+        tuple(differences),
+        held,
+        len(outlived),
+        _by_provider(period),
+    )
+
+
+def _event_differences(
+    period: Mapping[tuple[str, str], Counts], events: Mapping[tuple[str, str], int]
+) -> list[Difference]:
+    """Compare usage with events by token and provider, by token alone where one side does not name the provider."""
+    keys = {*period, *events}
+    unnamed = {token_id for token_id, provider in keys if not provider}
+    seen, counted = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for key in keys:
+        place = (key[0], "") if key[0] in unnamed else key
+        seen[place] += events.get(key, 0)
+        counted[place] += period.get(key, _NOTHING)[0]
+    return [
+        Difference(token_id, "events", seen[token_id, provider], counted[token_id, provider], provider or None)
+        for token_id, provider in sorted(seen)
+        if seen[token_id, provider] != counted[token_id, provider]
+    ]
+
+
+def _by_provider(period: Mapping[tuple[str, str], Counts]) -> dict[str, Counts]:
+    found: dict[str, Counts] = {}
+    for (_, provider), (requests, model_tokens, cost) in sorted(period.items(), key=lambda item: item[0][1]):
+        before = found.get(provider, _NOTHING)
+        found[provider] = (before[0] + requests, before[1] + model_tokens, before[2] + cost)
+    return found
 
 
 def _was_used_unseen(row: Mapping[str, Any] | RowMapping, usage: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from llm_proxy.db.session import writing
 from llm_proxy.formats.usage import Usage
 from llm_proxy.runtime.clock import utc_now
 
-_MODEL_CHARACTERS = 255
+_NAME_CHARACTERS = 255  # of a model or a provider
 _OBJECT_CHARACTERS = 255
 _REST_LIMIT_S = 0.25
 _ROWS_AT_ONCE = 200  # of one transaction
@@ -42,6 +42,7 @@ class Key(NamedTuple):
     project_id: str
     token_id: str
     model: str
+    provider: str = ""
 
 
 @dataclass(slots=True)
@@ -160,7 +161,7 @@ class Rollup:
 
     def add(self, key: Key, sums: Sums, once: str | None = None) -> None:
         """Add an exchange's. `once`: id of the object that the tokens belong to; its request counts anyway."""
-        key = key._replace(model=key.model[:_MODEL_CHARACTERS])
+        key = key._replace(model=key.model[:_NAME_CHARACTERS], provider=key.provider[:_NAME_CHARACTERS])
         with self._guard:
             if once is None:
                 self._pending.sums[key].add(sums)

@@ -13,6 +13,7 @@ from support.raw import Client, request
 from .conftest import Ui, picture, sign_in
 
 PAGES = {
+    "dashboard-used": "/dashboard?span=7d",
     "usage": "/usage?group=project",
     "usage-none": "/usage?from=2020-01-01&to=2020-01-02",
     "streams": "/streams",
@@ -56,8 +57,9 @@ def test_page_is_accessible_and_fits(page: Page, ui: Ui, name: str) -> None:
     response = page.goto(ui.url + PAGES[name])
     assert response is not None
     assert response.status == 200
-    if name == "usage":
-        expect(page.locator(".plot canvas").first).to_be_visible()
+    if name in ("usage", "dashboard-used"):
+        for plot in page.locator("[data-plot]").all():
+            expect(plot.locator("canvas")).to_be_visible()
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme)
         found = Axe().run(page)
@@ -66,6 +68,50 @@ def test_page_is_accessible_and_fits(page: Page, ui: Ui, name: str) -> None:
             page.set_viewport_size({"width": width, "height": 800})
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"too wide at {width}"
             picture(page, f"{name}-{width}-{theme}")
+
+
+def test_the_dashboard_tells_of_traffic(page: Page, ui: Ui) -> None:
+    """Six plots over the span of the address; the table behind them has the requests, and so has the file."""
+    page.goto(f"{ui.url}/dashboard")
+    expect(page.locator("[data-plot] canvas")).to_have_count(6)
+    page.get_by_role("link", name="30 days").click()
+    page.wait_for_url(f"{ui.url}/dashboard?span=30d")
+    expect(page.locator("[data-plot] canvas")).to_have_count(6)
+    page.get_by_text("Traffic as a table").click()
+    rows = page.get_by_role("region", name="Traffic").get_by_role("row")
+    expect(rows).to_have_count(31)
+    requests = int(rows.nth(1).get_by_role("cell").first.inner_text().replace(",", ""))
+    assert requests >= 1
+    last = page.request.get(f"{ui.url}/dashboard.json?span=30d").json()[-1]
+    assert (last["requests"] >= requests, last["completion_tokens"] > 0) == (True, True)
+
+
+def test_the_dashboard_refreshes_itself(context_of: Callable[..., BrowserContext], ui: Ui) -> None:
+    """A new token shows after half a minute; with the session's end the page leads to the sign-in."""
+    key = ui.api("POST", "/keys", {"name": "refreshed", "role": "admin"})
+    page = context_of().new_page()
+    page.clock.install()
+    sign_in(page, ui.url, key["key"])
+    tokens = page.locator("a.tile", has_text="Total Tokens").locator(".value")
+    before = int(tokens.inner_text())
+    ui.token(ui.ids["long"])
+    page.clock.fast_forward(31_000)
+    expect(tokens).to_have_text(str(before + 1))
+    ui.api("DELETE", f"/keys/{key['id']}")
+
+    def has_left() -> bool:
+        page.clock.fast_forward(31_000)
+        return "/auth/login" in page.url
+
+    eventually(has_left)
+
+
+def test_the_audit_trail_is_verified_by_a_button(page: Page, ui: Ui) -> None:
+    """The page says when and by whom."""
+    page.goto(f"{ui.url}/audit")
+    page.get_by_role("button", name="Verify now").click()
+    expect(page.get_by_text("The audit trail is whole")).to_be_visible()
+    expect(page.get_by_label("Chain")).to_contain_text("Chain verified")
 
 
 def test_a_stream_appears_and_is_cut(page: Page, ui: Ui) -> None:
@@ -112,9 +158,14 @@ def test_the_cache_is_purged_by_its_form(page: Page, ui: Ui) -> None:
     page.get_by_label("Project id").fill(ui.ids["long"])
     page.get_by_role("button", name="Purge").click()
     expect(page.get_by_text("removed.")).to_be_visible()
+    page.get_by_label("Everything").check()
+    page.get_by_role("button", name="Purge").click()
+    page.get_by_label("Type everything to confirm").fill("everything")
+    page.get_by_role("button", name="Purge everything").click()
+    expect(page.get_by_text("removed.")).to_be_visible()
 
 
-@pytest.mark.parametrize("name", ["usage", "streams", "settings", "doctor"])
+@pytest.mark.parametrize("name", ["dashboard", "usage", "streams", "settings", "doctor"])
 @pytest.mark.parametrize("form", ["csv", "json"])
 def test_every_list_is_a_file_too(page: Page, ui: Ui, name: str, form: str) -> None:
     """At the same address with an ending."""

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import BrowserContext, expect
 from support.gateway import eventually
+from support.issuer import CLIENT_ID, CLIENT_SECRET, Issuer, running_issuer
 
 from .conftest import NAMES, Ui, sign_in
 
@@ -19,7 +21,16 @@ Contexts = Callable[..., BrowserContext]
 
 
 @pytest.fixture(scope="module")
-def alone(ui: Ui, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Callable[[str], None]]]:
+def issuer() -> Iterator[Issuer]:
+    """An OpenID provider on loopback."""
+    with running_issuer() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def alone(
+    ui: Ui, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Callable[[str], None]]]:
     """Address of the process, and a function that starts it again before another proxy."""
     folder, running = tmp_path_factory.mktemp("alone"), list[subprocess.Popen[bytes]]()
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -27,7 +38,15 @@ def alone(ui: Ui, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[st
 
     def start(upstream: str) -> None:
         _stop(running)
-        env = {"PATH": os.environ["PATH"], "MANAGEMENT_TOKEN": ui.secrets["root"], "ADMIN_UI_API_BASE_URL": upstream}
+        env = {
+            "PATH": os.environ["PATH"],
+            "MANAGEMENT_TOKEN": ui.secrets["root"],
+            "ADMIN_UI_API_BASE_URL": upstream,
+            "ADMIN_OIDC_ISSUER": issuer.url,
+            "ADMIN_OIDC_CLIENT_ID": CLIENT_ID,
+            "ADMIN_OIDC_CLIENT_SECRET": CLIENT_SECRET,
+            "ADMIN_OIDC_ROLE_MAP": "ops:operator",
+        }
         command = [sys.executable, "-m", "llm_proxy.cli", "admin", "--listen", f"127.0.0.1:{port}"]
         with (Path(folder) / "log").open("ab") as log:
             running.append(subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log))
@@ -67,15 +86,47 @@ def test_same_pages_with_the_viewers_rights(context_of: Contexts, ui: Ui, alone:
     page.get_by_role("link", name="Open token").click()
     token = page.url.rpartition("/")[2]
     assert ui.api("GET", f"/tokens/{token}")["created_by"] == "key:issuer alone"
-    with page.expect_response(re.compile("/events/stream")) as opened:
-        page.goto(f"{url}/events")
-    assert opened.value.status == 200
     csrf = str(page.locator("[name=csrf_token]").first.get_attribute("value"))
-    form = {"csrf_token": csrf, "name": "never", "api_key": "sk-provider-0123456789abcdefghij", "event_privacy": "full"}
+    form: dict[str, str | float | bool] = {"csrf_token": csrf, "name": "never", "event_privacy": "full"}
+    form["api_key"] = "sk-provider-0123456789abcdefghij"
     assert page.request.post(f"{url}/projects", form=form).status == 403
     ui.api("DELETE", f"/keys/{key['id']}")
     page.goto(f"{url}/tokens")
     expect(page).to_have_url(re.compile("/auth/login"))
+
+
+def test_a_person_signs_in_at_the_identity_provider(
+    context_of: Contexts, ui: Ui, alone: tuple[str, object], issuer: Issuer
+) -> None:
+    """The pages show and do what the person's role allows, the audit trail has its name; a code is used once."""
+    url, page = alone[0], context_of().new_page()
+    issuer.person("anna@example.com", "ops")
+    page.goto(f"{url}/auth/login")
+    begin = page.get_by_role("link", name="Sign in with the identity provider").get_attribute("href")
+    leads = page.request.get(f"{url}{begin}", max_redirects=0)
+    assert leads.status == 303
+    query = urlencode(issuer.authorize(leads.headers["location"]))
+    assert page.request.get(f"{url}/auth/oidc/callback?{query}", max_redirects=0).status == 303
+    assert page.request.get(f"{url}/auth/oidc/callback?{query}", max_redirects=0).status == 403
+    page.goto(f"{url}/tokens/new")
+    expect(page.locator(".sidebar.wide-only .who")).to_contain_text("oidc:anna@example.com")
+    page.get_by_label("Project", exact=True).select_option(ui.ids["markup"])
+    page.get_by_role("button", name="Create token").click()
+    page.get_by_role("link", name="Open token").click()
+    assert ui.api("GET", f"/tokens/{page.url.rpartition('/')[2]}")["created_by"] == "oidc:anna@example.com"
+    assert page.request.get(f"{url}/settings").status == 403
+
+
+def test_a_completion_streams_in_the_playground(context_of: Contexts, ui: Ui, alone: tuple[str, object]) -> None:
+    """By way of the process, which hands it on for those that are signed in alone."""
+    url = alone[0]
+    page = sign_in(context_of().new_page(), url, ui.secrets["root"])
+    page.goto(f"{url}/playground?project_id={ui.ids['right-to-left']}")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("Done")).to_be_visible()
+    expect(page.locator("[data-playground-answer]")).not_to_be_empty()
+    stranger = context_of().request.post(f"{url}/v1/chat/completions", data={})
+    assert stranger.status == 401
 
 
 def test_proxy_that_cannot_be_reached(context_of: Contexts, ui: Ui, alone: tuple[str, Callable[[str], None]]) -> None:

@@ -139,7 +139,8 @@ def another(path: tuple[str, ...], value: Any) -> Any:
 
 def rendered(values: Values) -> dict[str, str]:
     """Text by template; none of the profiles makes anything up."""
-    return chart().render(values, name="llm-proxy", namespace="default")
+    texts: dict[str, str] = chart().render(values, name="llm-proxy", namespace="default")
+    return texts
 
 
 BASES = {name: (values, rendered(values)) for name, values in PROFILES.items()}

@@ -40,7 +40,7 @@ def _repeated(piece: str, end: str = "", clue: str = "@") -> Callable[[int], str
 
 
 def _form_model(piece: bytes, start: bytes = b"--b\r\n") -> Case:
-    return (lambda size: start + piece * (size // len(piece)), lambda form: meter._form_model(form), 65536)  # type: ignore[arg-type]
+    return (lambda size: start + piece * (size // len(piece)), lambda form: meter._form_model(form), 65536)
 
 
 def _body(content_type: str, piece: bytes, start: bytes = b"", end: bytes = b"", size: int = 65536) -> Case:
@@ -67,7 +67,7 @@ _NAMED = b'Content-Disposition: form-data; name="model"\r\n\r\n'
 
 
 def _bytes(parse: Callable[[bytes], object], piece: bytes, start: bytes = b"", size: int = 65536) -> Case:
-    return lambda size: start + piece * (size // len(piece)), lambda data: parse(data), size  # type: ignore[arg-type,return-value]
+    return lambda size: start + piece * (size // len(piece)), lambda data: parse(data), size
 
 
 def _reading(data: bytes) -> object:

@@ -7,9 +7,11 @@ from llm_proxy.db.models.outcome import OutcomeRow, RefusalRow
 from llm_proxy.db.models.project import ProjectKeyRow, ProjectRow
 from llm_proxy.db.models.system import CachePurgeRow, IdempotencyRow, InstanceRow, LockRow
 from llm_proxy.db.models.token import TokenRow
+from llm_proxy.db.models.traffic import TRAFFIC
 from llm_proxy.db.models.usage import UsageObjectRow, UsageRow
 
 __all__ = [
+    "TRAFFIC",
     "AdminSessionRow",
     "AuditFileRow",
     "AuditRow",

@@ -29,6 +29,7 @@ from llm_proxy.web.admin import (
     usage,
 )
 
+_CHANGES_NOTHING = {"jump"}  # a POST only because what is typed must stand in no address
 OBSERVE = (usage, streams, events, dispatcher, cache, installation, playground)
 _OPEN = {"sign_in", "sign_in_submit", "oidc_login", "oidc_callback", "sign_out_page", "sign_out", "static", "health"}
 
@@ -59,7 +60,7 @@ def blueprint(path: str) -> Blueprint:
             return _sign_in_first()
         if request.method not in ("GET", "HEAD", "OPTIONS"):
             cookies.require_own_form()
-            if frame.is_read_only():
+            if frame.is_read_only() and endpoint not in _CHANGES_NOTHING:
                 raise Forbidden("the admin UI is read-only (ADMIN_UI_READ_ONLY)")
         return None
 

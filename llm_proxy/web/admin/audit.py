@@ -3,11 +3,13 @@
 from typing import Any
 
 import orjson
-from flask import Blueprint, request
+from flask import Blueprint, redirect, request, url_for
 from werkzeug.wrappers import Response
 
+from llm_proxy.db.listing import Total
+from llm_proxy.errors import LlmProxyError
 from llm_proxy.model.audit_actions import AuditAction
-from llm_proxy.web.admin import frame, lists
+from llm_proxy.web.admin import frame, lists, messages
 
 FILTERS = (
     "search", "action", "outcome", "actor", "project_id", "token_id", "client_ip", "request_id", "correlation_id",
@@ -18,12 +20,29 @@ COLUMNS = (
     "request_id", "correlation_id", "user_agent", "reason", "metadata",
 )  # fmt: skip
 OUTCOMES = ("success", "failure", "denied", "error")
-_MOST_PAGES = 10  # of 100 records, in a file
+VERIFICATION = "/manage/audit/verification"
+_FOUND = {
+    "whole": ("The audit trail is whole: no record was changed or left out.", "success"),
+    "broken": ("The audit trail is broken; the first fault of each chain is shown below.", "error"),
+    "running": ("The verification runs; its result is shown here when it has ended.", "info"),
+    "never": ("The verification failed; the server's log says why.", "error"),
+}
 
 
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
     lists.routes(bp, "/audit", "audit", _list)
+
+    @bp.post("/audit/verify", endpoint="audit_verify")
+    def verify() -> Response:
+        """303 to the list, with what was found."""
+        try:
+            found = frame.api("POST", VERIFICATION).data
+        except LlmProxyError as refused:
+            messages.say(f"Not verified: {refused.message}.", "error")
+        else:
+            messages.say(*_FOUND[found["state"]])
+        return redirect(url_for("admin.audit"), 303)
 
     @bp.get("/audit/<event_id>")
     def audit_show(event_id: str) -> Response:
@@ -35,15 +54,16 @@ def routes(bp: Blueprint) -> None:
 def _list(form: str | None) -> Response:
     wanted = lists.query(*FILTERS)
     if form is not None:
-        rows = _many(wanted)
-        return lists.file(form, "audit", rows, COLUMNS)
-    found = frame.api("GET", "/manage/audit", query={**wanted, **_place()})
+        parts = lists.parts("/manage/audit", wanted, "events", lists.MOST_IN_FILE)
+        return lists.stream(form, "audit", parts, COLUMNS)
+    found = lists.read("/manage/audit", {**wanted, **_place()}, "events")
     return frame.page(
         "audit/list.html",
         records=found.data["events"],
         paging=_paging(found),
         actions=[action.value for action in AuditAction],
         outcomes=OUTCOMES,
+        chain=frame.api("GET", VERIFICATION).data if frame.may("GET", VERIFICATION) else None,
         sort=wanted["sort"] or "-timestamp",
         is_filtered=any(wanted[name] for name in FILTERS),
         has_more_filters=any(wanted[name] for name in FILTERS if name not in ("search", "action", "outcome", "actor")),
@@ -55,28 +75,17 @@ def _place() -> dict[str, Any]:
     size = min(max(request.args.get("page_size", 20, type=int), 1), lists.LARGEST)
     page = request.args.get("page", type=int)
     if page is not None and not request.args.get("cursor"):
-        return {"page": max(page, 1), "page_size": size}
+        return {"page": max(page, 1), "page_size": size, "total": "bounded"}
     return {"limit": size, "cursor": request.args.get("cursor")}
 
 
 def _paging(found: Any) -> dict[str, Any]:
     place = found.data.get("pagination")
     if place is None:
-        return lists.paging(found, len(found.data["events"]), found.data["next_cursor"])
-    return lists.numbered(len(found.data["events"]), place["page"], place["total_pages"], place["total_count"])
-
-
-def _many(wanted: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the first thousand records."""
-    rows, cursor = list[dict[str, Any]](), None
-    for _ in range(_MOST_PAGES):
-        query = {**wanted, "limit": lists.LARGEST, "cursor": cursor}
-        found = frame.api("GET", "/manage/audit", query=query).data
-        rows += found["events"]
-        cursor = found["next_cursor"]
-        if cursor is None:
-            break
-    return rows
+        return lists.paging(found, len(found.data["events"]))
+    total = Total(place["total_count"], is_more=place.get("total_is_more", False))
+    shown = len(found.data["events"])
+    return lists.numbered(shown, place["page"], place["total_pages"], total, has_next=place["has_next"])
 
 
 def _pretty(metadata: str | None) -> str | None:

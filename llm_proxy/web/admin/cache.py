@@ -8,8 +8,9 @@ from wtforms import Form, RadioField, StringField
 from wtforms.validators import Length, Optional
 
 from llm_proxy.errors import LlmProxyError
-from llm_proxy.web.admin import forms, frame, messages
+from llm_proxy.web.admin import confirm, forms, frame, messages
 
+_EVERYTHING = "everything"  # to be typed
 _SCOPES = [
     ("project", "All responses of a project"),
     ("prefix", "Addresses that begin with a prefix"),
@@ -22,7 +23,7 @@ _SCOPES = [
 class PurgeForm(Form):
     """What is to be removed."""
 
-    scope = RadioField("Scope", choices=_SCOPES, default="project")
+    scope = RadioField("Scope", choices=forms.choices(_SCOPES), default="project")
     project_id = StringField("Project id", [Optional(), Length(max=36)])
     prefix = StringField("Prefix", [Optional(), Length(max=2048)])
     method = StringField("Method", [Optional(), Length(max=16)], default="GET")
@@ -45,7 +46,7 @@ def routes(bp: Blueprint) -> None:
     @bp.get("/cache")
     def cache() -> Response:
         """Return the figures and the form."""
-        return _page(PurgeForm())
+        return _page(PurgeForm(project_id=request.args.get("project_id", "")))
 
     @bp.post("/cache/purge", endpoint="cache_purge")
     def purge() -> Response:
@@ -55,6 +56,8 @@ def routes(bp: Blueprint) -> None:
         if not form.validate() or not body:
             form.form_errors.append("Say what is to be removed.")
             return _page(form, 400)
+        if body == {"all": True} and (error := confirm.fault(phrase=_EVERYTHING)) is not None:
+            return _ask(error if confirm.is_answered() else None)
         try:
             deleted = frame.api("POST", "/manage/cache/purge", body=body).data["deleted"]
         except LlmProxyError as refused:
@@ -62,6 +65,24 @@ def routes(bp: Blueprint) -> None:
             return _page(form, refused.status)
         messages.say(f"{int(deleted):,} stored {'response' if int(deleted) == 1 else 'responses'} removed.", "success")
         return redirect(url_for("admin.cache"), 303)
+
+
+def _ask(error: str | None) -> Response:
+    """Return the page that asks before everything is removed."""
+    figures = frame.api("GET", "/manage/cache").data
+    mebibytes = (figures["stored_bytes"] or 0) / 1_048_576
+    return confirm.page(
+        "Purge the whole cache",
+        "Every stored response of every project is removed, in every replica. This cannot be undone.",
+        f"{mebibytes:,.1f} MiB stored, {figures['hits']:,} requests served from it since the start; "
+        "they are asked of the provider again, which costs time and money.",
+        action=url_for("admin.cache_purge"),
+        button="Purge everything",
+        cancel=url_for("admin.cache"),
+        phrase=_EVERYTHING,
+        hidden=[("scope", "all")],
+        error=error,
+    )
 
 
 def _page(form: PurgeForm, status: int = 200) -> Response:

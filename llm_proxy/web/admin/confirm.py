@@ -23,6 +23,7 @@ def page(
     button: str,
     cancel: str,
     count: int = 1,
+    phrase: str | None = None,
     hidden: Iterable[tuple[str, str]] = (),
     option: tuple[str, str] | None = None,
     error: str | None = None,
@@ -31,6 +32,7 @@ def page(
 
     Args:
         count: How many things are hit; above twenty the number must be typed.
+        phrase: What must be typed in place of the number.
         hidden: Further fields of the form.
         option: Name and label of a check box.
     """
@@ -43,7 +45,7 @@ def page(
         action=action,
         button=button,
         cancel=cancel,
-        count=count if count > MOST_UNTYPED else None,
+        typed=_typed(count, phrase),
         count_name=COUNT,
         hidden=list(hidden),
         option=option,
@@ -51,12 +53,20 @@ def page(
     )
 
 
-def fault(count: int) -> str | None:
-    """Return what is wrong with the number typed for `count` things; None when nothing is."""
-    if count <= MOST_UNTYPED:
-        return None
+def fault(count: int = 1, phrase: str | None = None) -> str | None:
+    """Return what is wrong with what was typed for `count` things, or a phrase; None when nothing is."""
+    wanted = _typed(count, phrase)
     typed = request.form.get(COUNT, "").strip().replace(",", "")
-    return None if typed == str(count) else f"Type {count} to confirm."
+    return None if wanted is None or typed.lower() == wanted else f"Type {wanted} to confirm."
+
+
+def is_answered() -> bool:
+    """Whether the form comes from a page that asked for something to be typed."""
+    return COUNT in request.form
+
+
+def _typed(count: int, phrase: str | None) -> str | None:
+    return phrase or (str(count) if count > MOST_UNTYPED else None)
 
 
 def impact(tokens: Sequence[Mapping[str, Any]]) -> str:

@@ -3,11 +3,13 @@
 from flask import Blueprint, redirect, request, url_for
 from werkzeug.wrappers import Response
 
-from llm_proxy.errors import LlmProxyError
+from llm_proxy.errors import LlmProxyError, ResourceNotFound
 from llm_proxy.events.dead_letters import REASONS
-from llm_proxy.web.admin import frame, lists, messages
+from llm_proxy.web.admin import confirm, frame, lists, messages
 
 _LETTERS = "/manage/dispatcher/dead-letters"
+_MOST_LETTERS = 1000
+_DROP = "drop"  # to be typed
 _COLUMNS = ("id", "at", "reason", "error", "service", "attempts", "original_id", "bytes")
 
 
@@ -18,7 +20,7 @@ def routes(bp: Blueprint) -> None:
         """Return lag and dead letters."""
         state = frame.api("GET", "/manage/dispatcher").data
         has_letters = state["bus"] != "in-memory" and frame.may("GET", _LETTERS)
-        query = {"reason": request.args.get("reason"), "limit": 1000 if form else 100}
+        query = {"reason": request.args.get("reason"), "limit": _MOST_LETTERS if form else 100}
         letters = frame.api("GET", _LETTERS, query=query).data if has_letters else []
         if form is not None:
             return lists.file(form, "dead-letters", letters, _COLUMNS)
@@ -32,10 +34,36 @@ def routes(bp: Blueprint) -> None:
         """303 to the list."""
         return _act("POST", f"{_LETTERS}/{letter_id}/replay", "The event is on the bus again.")
 
+    @bp.get("/dispatcher/<letter_id>/drop", endpoint="dispatcher_ask_drop")
+    def ask_drop(letter_id: str) -> Response:
+        """Ask before a dead letter is deleted; 404."""
+        return _ask_drop(letter_id)
+
     @bp.post("/dispatcher/<letter_id>/drop", endpoint="dispatcher_drop")
     def drop(letter_id: str) -> Response:
-        """303 to the list."""
+        """303 to the list; 422 without the word typed."""
+        error = confirm.fault(phrase=_DROP)
+        if error is not None:
+            return _ask_drop(letter_id, error)
         return _act("DELETE", f"{_LETTERS}/{letter_id}", "The dead letter was deleted.")
+
+
+def _ask_drop(letter_id: str, error: str | None = None) -> Response:
+    letters = frame.api("GET", _LETTERS, query={"limit": _MOST_LETTERS}).data
+    letter = next((each for each in letters if each["id"] == letter_id), None)
+    if letter is None:
+        raise ResourceNotFound("there is no such dead letter")
+    return confirm.page(
+        "Drop dead letter",
+        "The event is deleted and reaches no service any more. Replay it instead, where the service works again.",
+        f"1 event of {letter['bytes'] or 0:,} bytes, given up {confirm.ago(letter['at'])} after {letter['attempts']} "
+        f"attempts ({letter['reason']}: {letter['error']})",
+        action=url_for("admin.dispatcher_drop", letter_id=letter_id),
+        button="Drop dead letter",
+        cancel=url_for("admin.dispatcher"),
+        phrase=_DROP,
+        error=error,
+    )
 
 
 def _act(method: str, path: str, done: str) -> Response:

@@ -1,12 +1,20 @@
 """Forms: WTForms' fields, filled from the API's objects, and errors of the API shown at their field."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flask import request
 from wtforms import Form
+from wtforms.fields import choices as wtforms_choices
 
 from llm_proxy.errors import BadRequest, LlmProxyError
+
+_CHOICE: Any = getattr(wtforms_choices, "SelectChoice", None)  # WTForms 3.3; pairs go with 3.4
+
+
+def choices(pairs: Iterable[tuple[str, str]]) -> list[Any]:
+    """Return values and labels as the installed WTForms takes them."""
+    return [(value, label) if _CHOICE is None else _CHOICE(value, label) for value, label in pairs]
 
 
 def show_error(form: Form, refused: LlmProxyError) -> None:

@@ -1,17 +1,15 @@
 """What every page shares: viewer, navigation, addresses of assets, filters of templates, and how a page is rendered."""
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
 
 from flask import Blueprint, Response, current_app, make_response, render_template, request, url_for
+from markupsafe import Markup, escape
 
 from llm_proxy import __version__
 from llm_proxy.access.caller import Caller
@@ -21,6 +19,7 @@ from llm_proxy.runtime.clock import parse_rfc3339, rfc3339, utc_now
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies, messages
 from llm_proxy.web.admin.api import ApiRequest, ApiResponse, LocalApi, ManagementApi
+from llm_proxy.web.admin.assets import asset
 
 API = "llm_proxy_admin_api"  # key of app.extensions: the ManagementApi of the pages
 
@@ -185,16 +184,6 @@ def with_query(**changes: object) -> str:
     return request.script_root + request.path + (f"?{urlencode(kept)}" if kept else "")
 
 
-def asset(name: str) -> str:
-    """Return the versioned address of a packaged file, so that browsers may keep it for long."""
-    return url_for("admin.static", filename=name, v=_digest(name))
-
-
-@lru_cache(maxsize=64)
-def _digest(name: str) -> str:
-    return hashlib.sha256(files("llm_proxy.web.admin").joinpath("static", name).read_bytes()).hexdigest()[:12]
-
-
 def _instant(value: object) -> datetime | None:
     if isinstance(value, str):
         return parse_rfc3339(value)
@@ -220,7 +209,9 @@ def _usd(value: object) -> str:
     if value is None:
         return "–"
     amount = Decimal(str(value))
-    return f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:.6f}"
+    if amount >= 1 or amount == 0:
+        return f"{amount:,.2f}"
+    return f"{amount:.4f}" if amount >= Decimal("0.01") else f"{amount:.6f}"
 
 
 def _hint(value: str) -> str:
@@ -228,4 +219,39 @@ def _hint(value: str) -> str:
     return re.sub(r"\*{3,}", "…", value)
 
 
-FILTERS = {"hint": _hint, "rfc3339": _as_rfc3339, "utc": _as_utc, "number": _number, "usd": _usd}
+def _latency(value: int | None) -> str:
+    """Return milliseconds as text: in seconds from one second on."""
+    if value is None:
+        return "–"
+    return f"{value:,} ms" if value < 1000 else f"{value / 1000:,.1f} s"
+
+
+def _compact(value: object) -> Markup:
+    """Return a number as a tile shows it: from a million on in millions or billions, exact on hover."""
+    if value is None:
+        return Markup("–")
+    number = int(str(value))
+    if abs(number) < 1_000_000:
+        return Markup(escape(f"{number:,}"))  # noqa: S704  (escaped)
+    size, letter = (1_000_000_000, "B") if abs(number) >= 1_000_000_000 else (1_000_000, "M")
+    return Markup('<span title="{}">{}</span>').format(f"{number:,}", f"{number / size:,.2f} {letter}")
+
+
+def _compact_usd(value: object) -> Markup:
+    """Return an amount of USD as a tile shows it: from ten thousand on without cents, exact on hover."""
+    shown = _usd(value)
+    if value is None or Decimal(str(value)) < 10_000:
+        return escape(shown)
+    return Markup('<span title="{}">{:,.0f}</span>').format(shown, Decimal(str(value)))
+
+
+FILTERS = {
+    "compact": _compact,
+    "compact_usd": _compact_usd,
+    "latency": _latency,
+    "hint": _hint,
+    "rfc3339": _as_rfc3339,
+    "utc": _as_utc,
+    "number": _number,
+    "usd": _usd,
+}

@@ -11,6 +11,7 @@ import orjson
 from flask import request
 
 from llm_proxy.access.delegation import FIELD, Viewer, sign
+from llm_proxy.access.sessions import Method
 from llm_proxy.errors import ManagementUnavailable
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies
@@ -40,11 +41,18 @@ class HttpApi:
 
     def stream(self, asked: ApiRequest) -> Iterator[bytes]:
         """See ManagementApi. Raises ManagementUnavailable as well, before the first piece."""
-        connection, response = self._begin(asked.method, asked.path, asked.query_string, None, self._fields(asked))
+        fields = {**_about_client(), **self._fields(asked)}
+        connection, response = self._begin(asked.method, asked.path, asked.query_string, None, fields)
         if response.status >= 400:
             with closing(connection):
                 read(response.status, response.read(), _lowered(response))
         return _pieces(connection, response)
+
+    def complete(self, body: Any, authorization: str) -> tuple[int, dict[str, str], Iterator[bytes]]:
+        """Return status, fields and pieces of a completion, with the caller's token. Raises ManagementUnavailable."""
+        fields = {"Authorization": authorization, "Content-Type": "application/json"}
+        connection, response = self._begin("POST", "/v1/chat/completions", "", body, fields)
+        return response.status, _lowered(response), _pieces(connection, response)
 
     def whoami(self, secret: str) -> ApiResponse:
         """Return what a root token or key is, by asking with it. Raises ApiRefused, ManagementUnavailable."""
@@ -63,7 +71,7 @@ class HttpApi:
         self, method: str, path: str, query: str, body: Any, headers: Mapping[str, str]
     ) -> tuple[int, bytes, dict[str, str]]:
         """Return status, content and fields of one request."""
-        connection, response = self._begin(method, path, query, body, headers)
+        connection, response = self._begin(method, path, query, body, {**_about_client(), **headers})
         with closing(connection):
             try:
                 return response.status, response.read(), _lowered(response)
@@ -78,7 +86,7 @@ class HttpApi:
         content = None if body is None else orjson.dumps(body)
         connection = self._connect()
         try:
-            connection.request(method, target, content, {**_about_client(), **headers})
+            connection.request(method, target, content, dict(headers))
             return connection, connection.getresponse()
         except (OSError, HTTPException) as error:
             connection.close()
@@ -89,7 +97,8 @@ class HttpApi:
         fields, session = {"Authorization": f"Bearer {self._credential}", **asked.headers}, cookies.session()
         if session is not None:
             viewer = asked.viewer
-            named = Viewer(viewer.key_id, session.fingerprint, viewer.role, viewer.projects)
+            person = viewer.actor if session.method is Method.OIDC else None
+            named = Viewer(viewer.key_id, session.fingerprint, viewer.role, viewer.projects, person)
             fields[FIELD] = sign(named, self._credential, asked.method, asked.path)
         return fields
 

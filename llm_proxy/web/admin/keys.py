@@ -32,7 +32,9 @@ class KeyForm(Form):
     """What a person says of a management key."""
 
     name = StringField("Name", [InputRequired(), Length(max=100)])
-    role = SelectField("Role", choices=[(role, _MEANINGS[role]) for role in sorted(ROLES, key=list(_MEANINGS).index)])
+    role = SelectField(
+        "Role", choices=forms.choices((role, _MEANINGS[role]) for role in sorted(ROLES, key=list(_MEANINGS).index))
+    )
     projects = SelectMultipleField("Projects", validate_choice=False)
     lifetime = SelectField("Expires", validate_choice=False)
 
@@ -163,8 +165,8 @@ def _session_routes(bp: Blueprint) -> None:
 def _list(form: str | None) -> Response:
     wanted = lists.query("search")
     if form is not None:
-        return lists.file(form, "keys", frame.api("GET", "/manage/keys", query=wanted).data, COLUMNS)
-    found = frame.api("GET", "/manage/keys", query={**wanted, **lists.place()})
+        return lists.stream(form, "keys", lists.parts("/manage/keys", wanted), COLUMNS)
+    found = lists.read("/manage/keys", {**wanted, **lists.place()})
     return frame.page(
         "keys/list.html",
         keys=found.data,
@@ -190,7 +192,7 @@ def _form(
 ) -> Response:
     kept = [] if key is None else [(_KEPT, "As it is")]
     lifetimes = [(str(each), f"in {in_words(each)}") for each in _LIFETIMES]
-    form.lifetime.choices = [*kept, *lifetimes, (_NEVER, "Never")]
+    form.lifetime.choices = forms.choices([*kept, *lifetimes, (_NEVER, "Never")])
     return frame.page(
         "keys/form.html",
         status,

@@ -2,25 +2,31 @@
 
 import csv
 import io
+import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
 import gevent
 import orjson
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, request, stream_with_context
 from werkzeug.wrappers import Response as AnyResponse
 
+from llm_proxy.db.listing import Total
 from llm_proxy.texts import spreadsheet_safe
 from llm_proxy.web.admin import frame
 from llm_proxy.web.admin.api import ApiResponse
 
 SIZE, LARGEST = 25, 100
+LOOK_ON_S = 0.08
+MOST_IN_FILE = 10_000  # rows of lists that grow without end
 _NEXT = re.compile(r"<\?([^>]*)>; rel=\"next\"")
 _BETWEEN = 500  # rows of CSV, after which other requests get their turn
 
 View = Callable[[str | None], AnyResponse]
+Rows = list[dict[str, Any]]
 
 
 def routes(bp: Blueprint, rule: str, endpoint: str, view: View) -> None:
@@ -53,35 +59,54 @@ def place(sort: str | None = None) -> dict[str, Any]:
     """Return which part of the list is asked for: by cursor, or by number where the address has one."""
     page = request.args.get("page", type=int)
     if page is not None and not request.args.get("cursor"):
-        return {"page": max(page, 1), "page_size": size()}
+        return {"page": max(page, 1), "page_size": size(), "total": "bounded"}
     return {"limit": size(), "cursor": request.args.get("cursor")}
 
 
-def paging(found: ApiResponse, count: int | None = None, following: str | None = None) -> dict[str, Any]:
+def read(path: str, query: Mapping[str, Any], member: str | None = None) -> ApiResponse:
+    """Return a page of a list of the management API; where nothing was found so far, look on for a moment.
+
+    Args:
+        query: Filters, order and `place`.
+        member: Of the response that holds the rows; None: it is an array.
+    """
+    until = time.monotonic() + LOOK_ON_S
+    found = frame.api("GET", path, query=query)
+    while not (found.data if member is None else found.data[member]) and time.monotonic() < until:
+        cursor = following(found) if "limit" in query else None
+        if cursor is None:
+            break
+        found = frame.api("GET", path, query={**query, "cursor": cursor})
+    return found
+
+
+def paging(found: ApiResponse, count: int | None = None) -> dict[str, Any]:
     """Return what the macro `pages` shows below a list.
 
     Args:
         count: Rows shown, where the response is no array.
-        following: Cursor of the next page, where no `Link` says it.
     """
     shown = len(found.data) if count is None else count
     headers = found.headers
     if "x-page" in headers:
-        return numbered(shown, int(headers["x-page"]), int(headers["x-total-pages"]), int(headers["x-total-count"]))
-    link = _NEXT.search(headers.get("link", ""))
-    if link:
-        following = parse_qs(link[1]).get("cursor", [""])[0]
-    is_first = not request.args.get("cursor")
-    text = f"{shown} in all" if is_first and not following else f"{shown} on this page"
+        has_next = 'rel="next"' in headers.get("link", "")
+        return numbered(shown, int(headers["x-page"]), int(headers["x-total-pages"]), total(found), has_next=has_next)
+    cursor, is_first = following(found), not request.args.get("cursor")
+    text = f"{shown} in all" if is_first and cursor is None else f"{shown} on this page"
     return {
         "text": text,
         "first": None if is_first else frame.with_query(cursor=None),
-        "next": frame.with_query(cursor=following) if following else None,
+        "next": frame.with_query(cursor=cursor) if cursor else None,
         **files(),
     }
 
 
-def numbered(shown: int, page: int, pages: int, total: int) -> dict[str, Any]:
+def total(found: ApiResponse) -> Total:
+    """Return how many rows a list has that was asked for by page number."""
+    return Total(int(found.headers["x-total-count"]), is_more="x-total-is-more" in found.headers)
+
+
+def numbered(shown: int, page: int, pages: int, total: Total, *, has_next: bool) -> dict[str, Any]:
     """Return what the macro `pages` shows below a list that is asked for by page number."""
     near = sorted({1, pages, *range(page - 2, page + 3)} & set(range(1, pages + 1)))
     numbers: list[dict[str, Any]] = []
@@ -90,10 +115,10 @@ def numbered(shown: int, page: int, pages: int, total: int) -> dict[str, Any]:
             numbers.append({"number": number - 1, "is_gap": True})
         numbers.append({"number": number, "href": frame.with_query(page=number), "is_current": number == page})
     return {
-        "text": f"{shown} of {total:,}",
+        "text": f"{shown} of {total}",
         "numbers": numbers if pages > 1 else [],
         "previous": frame.with_query(page=page - 1) if page > 1 else None,
-        "next": frame.with_query(page=page + 1) if page < pages else None,
+        "next": frame.with_query(page=page + 1) if has_next else None,
         **files(),
     }
 
@@ -107,26 +132,66 @@ def files() -> dict[str, str]:
 
 def file(form: str, name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Response:
     """Return rows as a file that a browser saves."""
-    if form == "json":
-        content, kind = orjson.dumps(rows, option=orjson.OPT_APPEND_NEWLINE), "application/json"
-    else:
-        content, kind = "".join(_csv(rows, columns)).encode(), "text/csv; charset=utf-8"
+    return stream(form, name, iter([rows]), columns)
+
+
+def stream(form: str, name: str, parts: Iterator[Sequence[Mapping[str, Any]]], columns: Sequence[str]) -> Response:
+    """Return rows as a file that a browser saves, made while it is sent. What refuses the first part is raised here."""
+    first = next(parts, [])
+    written = (_json if form == "json" else _csv)(itertools.chain([first], parts), columns)
+    kind = "application/json" if form == "json" else "text/csv; charset=utf-8"
     headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
-    return Response(content, content_type=kind, headers=headers)
+    return Response(stream_with_context(written), content_type=kind, headers=headers)
 
 
-def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[str]:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    for number, row in enumerate(rows):
-        writer.writerow([cell(row.get(name)) for name in columns])
-        if number % _BETWEEN == 0:
-            yield text.getvalue()
-            text.seek(0)
-            text.truncate()
+def parts(path: str, query: Mapping[str, Any], member: str | None = None, most: int | None = None) -> Iterator[Rows]:
+    """Yield the rows of a list of the management API, a page at a time.
+
+    Args:
+        member: Of the response that holds the rows; None: it is an array.
+        most: Rows after which the list ends; None: never.
+    """
+    cursor, rows = None, 0
+    while True:
+        found = frame.api("GET", path, query={**query, "limit": LARGEST, "cursor": cursor})
+        part: Rows = found.data if member is None else found.data[member]
+        yield part
+        cursor, rows = following(found), rows + len(part)
+        if cursor is None or (most is not None and rows >= most):
+            return
+
+
+def following(found: ApiResponse) -> str | None:
+    """Return the cursor of the next page; None at the end."""
+    if isinstance(found.data, dict) and "next_cursor" in found.data:
+        cursor: str | None = found.data["next_cursor"]
+        return cursor
+    link = _NEXT.search(found.headers.get("link", ""))
+    return parse_qs(link[1]).get("cursor", [None])[0] if link else None
+
+
+def _json(parts: Iterable[Sequence[Mapping[str, Any]]], columns: Sequence[str]) -> Iterator[bytes]:
+    before = b"["
+    for rows in parts:
+        if rows:
+            yield before + orjson.dumps(list(rows))[1:-1]
+            before = b","
+        gevent.sleep(0)
+    yield b"[]\n" if before == b"[" else b"]\n"
+
+
+def _csv(parts: Iterable[Sequence[Mapping[str, Any]]], columns: Sequence[str]) -> Iterator[bytes]:
+    yield _lines([columns])
+    for rows in parts:
+        for start in range(0, len(rows), _BETWEEN):
+            yield _lines([cell(row.get(name)) for name in columns] for row in rows[start : start + _BETWEEN])
             gevent.sleep(0)
-    yield text.getvalue()
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
 
 
 def cell(value: Any) -> str:

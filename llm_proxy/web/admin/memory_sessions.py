@@ -26,6 +26,7 @@ class MemorySessions:
     def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
         self._now = now
         self._live: dict[str, Session] = {}
+        self._id_tokens: dict[str, str] = {}
 
     def create(
         self,
@@ -58,6 +59,9 @@ class MemorySessions:
         while len(self._live) >= MOST:
             del self._live[next(iter(self._live))]
         self._live[session.id] = session
+        if origin.id_token is not None:
+            self._id_tokens = {key: kept for key, kept in self._id_tokens.items() if key in self._live}
+            self._id_tokens[session.id] = origin.id_token
         then(None, session)
         return secret, session
 
@@ -81,5 +85,5 @@ class MemorySessions:
         return session
 
     def id_token(self, secret: str) -> str | None:
-        """Return None: people sign in with tokens and keys here."""
-        return None
+        """Return the provider's id token of a session that a person began; None for others."""
+        return self._id_tokens.get(digest(secret))

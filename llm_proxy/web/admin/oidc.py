@@ -5,7 +5,8 @@ import hashlib
 from flask import Blueprint, redirect, request
 from werkzeug.wrappers import Response
 
-from llm_proxy.access.oidc import SIGN_IN_LASTS, OidcSignIn
+from llm_proxy.access.flows import SIGN_IN_LASTS
+from llm_proxy.access.oidc import OidcSignIn
 from llm_proxy.access.return_path import return_path
 from llm_proxy.access.sessions import Session
 from llm_proxy.errors import BadRequest, LlmProxyError, ManagementError, NotFound

@@ -2,11 +2,13 @@
 
 from html import escape
 
-from flask import Response, render_template
+from flask import Response, render_template, url_for
+from markupsafe import Markup
 
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies
+from llm_proxy.web.admin.assets import asset
 
 CSP = "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
 _TITLES = {
@@ -17,19 +19,12 @@ _TITLES = {
     502: "Backend unavailable",
     503: "Unavailable",
 }
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title} · llm-proxy</title></head>
-<body><main><h1>{title}</h1>
-{body}
-</main></body></html>
-"""
 
 
 def page(title: str, body: str, status: int = 200) -> Response:
     """Return a page. `body` is HTML: texts in it must be escaped already."""
-    return Response(
-        _PAGE.format(title=escape(title), body=body), status=status, content_type="text/html; charset=utf-8"
-    )
+    content = render_template("admin/bare.html", title=title, body=Markup(body), asset=asset)  # noqa: S704
+    return Response(content, status=status, content_type="text/html; charset=utf-8")
 
 
 def error(refused: LlmProxyError) -> Response:
@@ -39,7 +34,11 @@ def error(refused: LlmProxyError) -> Response:
         values = {"title": title, "text": refused.message, "request_id": context.request_id()}
         response = Response(render_template("admin/error.html", **values), refused.status)
     else:
-        body = f"<p>{escape(refused.message)}</p>\n<p>Request: <code>{escape(context.request_id())}</code></p>"
+        body = (
+            f"<p>{escape(refused.message)}</p>\n"
+            f'<p class="muted">Request: <code>{escape(context.request_id())}</code></p>\n'
+            f'<p><a class="btn" href="{escape(url_for("admin.sign_in"))}">Sign in</a></p>'
+        )
         response = page(title, body, refused.status)
     if refused.retry_after_s is not None:
         response.headers["Retry-After"] = str(refused.retry_after_s)

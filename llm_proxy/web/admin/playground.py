@@ -1,12 +1,14 @@
 """A completion through the proxy itself, with a token that is made for it and lives ten minutes."""
 
+from typing import Any
+
 from flask import Blueprint, Response, jsonify, request
 
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.web.admin import frame
 
 _MINUTES, _MOST_REQUESTS = 10, 20
-_ISSUE = ("POST", "/manage/tokens")
+_ISSUE, _PROJECTS = ("POST", "/manage/tokens"), ("GET", "/manage/projects")
 
 
 def routes(bp: Blueprint) -> None:
@@ -15,11 +17,7 @@ def routes(bp: Blueprint) -> None:
     @bp.get("/playground")
     def playground() -> Response:
         """Return the page; its script sends the request."""
-        query = {"limit": 100, "is_active": "true"}
-        projects = (
-            frame.api("GET", "/manage/projects", query=query).data if frame.may("GET", "/manage/projects") else []
-        )
-        return frame.page("playground.html", projects=projects)
+        return frame.page("playground.html", projects=_projects(request.args.get("project_id")))
 
     @bp.post("/playground/token", endpoint="playground_token")
     def token() -> Response:
@@ -44,3 +42,13 @@ def routes(bp: Blueprint) -> None:
         found = frame.api("GET", f"/manage/tokens/{token_id}").data
         names = ("request_count", "total_tokens", "total_cost_usd")
         return jsonify({name: found[name] for name in names})
+
+
+def _projects(wanted: str | None) -> list[dict[str, Any]]:
+    """Return the first hundred active projects, and the one that the address names."""
+    if not frame.may(*_PROJECTS):
+        return []
+    found: list[dict[str, Any]] = frame.api(*_PROJECTS, query={"limit": 100, "is_active": "true"}).data
+    if wanted and all(project["id"] != wanted for project in found):
+        found = [*frame.api(*_PROJECTS, query={"ids": wanted}).data, *found]
+    return found

@@ -5,7 +5,8 @@ from typing import Any
 from flask import Blueprint, redirect, url_for
 from werkzeug.wrappers import Response
 
-from llm_proxy.web.admin import confirm, forms, frame, messages
+from llm_proxy.db.listing import Total
+from llm_proxy.web.admin import confirm, forms, frame, lists, messages
 
 _TOKENS_TOO = "revoke_tokens"
 
@@ -20,7 +21,7 @@ def routes(bp: Blueprint) -> None:
 
     def revoke(project_id: str) -> Response:
         """303 to the project; 422 without the number typed."""
-        error = confirm.fault(_unrevoked(project_id))
+        error = confirm.fault(_unrevoked(project_id).count)
         if error is not None:
             return _ask_revoke(project_id, error)
         found = frame.api("POST", f"/manage/projects/{project_id}/tokens/revoke").data
@@ -53,18 +54,20 @@ def routes(bp: Blueprint) -> None:
         return _to(project_id)
 
 
-def counts(project_id: str) -> dict[str, int]:
+def counts(project_id: str) -> dict[str, Total]:
     """Return how many tokens a project has, and how many of them are active."""
     return {"total": _count(project_id, None), "active": _count(project_id, "active")}
 
 
-def _unrevoked(project_id: str) -> int:
-    return _count(project_id, None) - _count(project_id, "revoked")
+def _unrevoked(project_id: str) -> Total:
+    """Return how many tokens are not revoked; of a large project, among the first that are counted."""
+    total, revoked = _count(project_id, None), _count(project_id, "revoked")
+    return Total(total.count - revoked.count, total.is_more)
 
 
-def _count(project_id: str, status: str | None) -> int:
-    query = {"project_id": project_id, "status": status, "page": 1, "page_size": 1}
-    return int(frame.api("GET", "/manage/tokens", query=query).headers["x-total-count"])
+def _count(project_id: str, status: str | None) -> Total:
+    query = {"project_id": project_id, "status": status, "page": 1, "page_size": 1, "total": "bounded"}
+    return lists.total(frame.api("GET", "/manage/tokens", query=query))
 
 
 def _ask_revoke(project_id: str, error: str | None = None) -> Response:
@@ -76,7 +79,7 @@ def _ask_revoke(project_id: str, error: str | None = None) -> Response:
         action=url_for("admin.projects_revoke_submit", project_id=project_id),
         button="Revoke all tokens",
         cancel=url_for("admin.projects_show", project_id=project_id),
-        count=found,
+        count=found.count,
         error=error,
     )
 
@@ -94,10 +97,10 @@ def _ask_deactivate(project_id: str) -> Response:
     )
 
 
-def _impact(project_id: str, unrevoked: int) -> str:
+def _impact(project_id: str, unrevoked: Total) -> str:
     latest = frame.api("GET", "/manage/tokens", query={"project_id": project_id, "sort": "-last_used_at", "limit": 1})
     used = latest.data[0]["last_used_at"] if latest.data else None
-    parts = [f"{unrevoked:,} tokens that are not revoked", *confirm.open_streams(project_id=project_id)]
+    parts = [f"{unrevoked} tokens that are not revoked", *confirm.open_streams(project_id=project_id)]
     return ", ".join([*parts, "never used" if used is None else f"last used {confirm.ago(used)}"])
 
 

@@ -9,7 +9,7 @@ from wtforms.validators import InputRequired, Length, Optional
 
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.runtime.clock import utc_now
-from llm_proxy.web.admin import forms, frame, lists, messages, project_actions
+from llm_proxy.web.admin import forms, frame, lists, messages, project_actions, provider_keys
 from llm_proxy.web.admin.api import ApiResponse
 
 _PRIVACY = [("full", "Full: with bodies"), ("metadata", "Metadata: without bodies"), ("off", "Off: no events")]
@@ -26,7 +26,7 @@ class ProjectForm(Form):
     name = StringField("Name", [InputRequired(), Length(max=255)])
     api_key = PasswordField("Provider key", [Optional()], render_kw={"autocomplete": "off"})
     is_active = BooleanField("Active")
-    event_privacy = SelectField("Events", choices=_PRIVACY)
+    event_privacy = SelectField("Events", choices=forms.choices(_PRIVACY))
     requests_per_minute = IntegerField("Requests per minute", [Optional()])
     tokens_per_minute = IntegerField("Model tokens per minute", [Optional()])
     max_cost_usd_per_month = DecimalField("Budget per month (USD)", [Optional()], places=None)
@@ -46,6 +46,7 @@ def routes(bp: Blueprint) -> None:
 
     lists.routes(bp, "/projects", "projects", _list)
     project_actions.routes(bp)
+    provider_keys.routes(bp)
 
     @bp.get("/projects/new")
     def projects_new() -> Response:
@@ -56,13 +57,15 @@ def routes(bp: Blueprint) -> None:
     def create() -> Response:
         """303 to the project; 400 or 409 with the form and what is wrong."""
         form = ProjectForm(request.form)
-        if not form.validate() or not form.api_key.data:
+        if not form.validate():
             return _again(form, None, _REQUIRED, 400)
         values = form.values()
         del values["is_active"]
         try:
             made = frame.api("POST", "/manage/projects", body=values)
         except LlmProxyError as refused:
+            if refused.param == "api_key" and not form.api_key.data:
+                return _again(form, None, _REQUIRED, 400)
             forms.show_error(form, refused)
             return _again(form, None, None, refused.status)
         messages.say("Project created.")
@@ -78,6 +81,7 @@ def routes(bp: Blueprint) -> None:
             project=project.data,
             tokens=tokens.data,
             counts=project_actions.counts(project_id),
+            provider_keys=provider_keys.card(project_id),
             usage=_usage(project_id),
         )
 
@@ -116,8 +120,8 @@ def routes(bp: Blueprint) -> None:
 def _list(form: str | None) -> Response:
     wanted = lists.query("search", "is_active")
     if form is not None:
-        return lists.file(form, "projects", frame.api("GET", "/manage/projects", query=wanted).data, COLUMNS)
-    found = frame.api("GET", "/manage/projects", query={**wanted, **lists.place()})
+        return lists.stream(form, "projects", lists.parts("/manage/projects", wanted), COLUMNS)
+    found = lists.read("/manage/projects", {**wanted, **lists.place()})
     return frame.page(
         "projects/list.html",
         projects=found.data,

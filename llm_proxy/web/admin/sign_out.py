@@ -2,7 +2,7 @@
 
 from html import escape
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, request, url_for
 from sqlalchemy import Connection
 
 from llm_proxy.access.sessions import Method, Session
@@ -20,8 +20,10 @@ def routes(bp: Blueprint, path: str) -> None:
         """Ask first: a link or an image must not sign people out."""
         token = escape(cookies.form_token())
         form = (
-            f'<form method="post"><input type="hidden" name="csrf_token" value="{token}">'
-            '<button type="submit">Sign out</button></form>'
+            f'<form class="form" method="post"><input type="hidden" name="csrf_token" value="{token}">'
+            '<p>Your session ends on this browser.</p><div class="actions">'
+            f'<button class="btn primary" type="submit">Sign out</button><a class="btn plain" '
+            f'href="{escape(url_for("admin.dashboard"))}">Stay signed in</a></div></form>'
         )
         return pages.page("Sign out", form)
 
@@ -53,7 +55,8 @@ def sign_out(held: str, path: str) -> str | None:
 
 
 def _signed_out(path: str, provider_url: str | None) -> Response:
-    body = f'<p>You are signed out.</p>\n<p><a href="{escape(context.external(path))}/">Sign in again</a></p>'
+    again = f'<a class="btn primary" href="{escape(context.external(path))}/">Sign in again</a>'
+    body = f"<p>You are signed out.</p>\n<p>{again}</p>"
     if provider_url is not None:
         body += f'\n<p><a href="{escape(provider_url)}">Sign out at the identity provider</a></p>'
     response = pages.page("Signed out", body)

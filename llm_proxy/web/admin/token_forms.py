@@ -37,6 +37,8 @@ class LimitsForm(Form):
     """What can be changed of a token."""
 
     name = StringField("Name", [Optional(), Length(max=255)])
+    description = TextAreaField("Description", [Optional()])
+    providers = StringField("Providers", [Optional()])
     max_requests = IntegerField("Max requests", [Optional(), NumberRange(min=0)])
     idle_timeout_minutes = IntegerField("Idle timeout (minutes)", [Optional(), NumberRange(min=0)])
     requests_per_minute = IntegerField("Requests per minute", [Optional(), NumberRange(min=0)])
@@ -58,6 +60,9 @@ class LimitsForm(Form):
         """Return the members of the API's object; what is empty is null."""
         names = ("name", "max_requests", "idle_timeout_minutes", "requests_per_minute", "tokens_per_minute")
         found: dict[str, Any] = {name: self._fields[name].data or None for name in (*names, "max_total_tokens")}
+        found["description"] = self.description.data or None
+        named = [name.strip() for name in (self.providers.data or "").split(",")]
+        found["providers"] = [name for name in named if name] or None
         found["max_cost_usd"] = float(self.max_cost_usd.data) if self.max_cost_usd.data is not None else None
         found["metadata"] = orjson.loads(self.metadata.data) if self.metadata.data else None
         return found
@@ -69,7 +74,7 @@ class TokenForm(LimitsForm):
     project_id = StringField("Project", [InputRequired()])
     duration_minutes = SelectField(
         "Valid for",
-        choices=[*((str(each), in_words(each)) for each in DURATIONS), (_OTHER, "Other: see beside")],
+        choices=forms.choices([*((str(each), in_words(each)) for each in DURATIONS), (_OTHER, "Other: see beside")]),
         default="15",
         validate_choice=False,
     )
@@ -124,7 +129,7 @@ def routes(bp: Blueprint) -> None:
     def tokens_edit(token_id: str) -> Response:
         """Return the form of a token as it is."""
         token = frame.api("GET", f"/manage/tokens/{token_id}")
-        form = LimitsForm(data={**token.data, "metadata": _text(token.data["metadata"])})
+        form = LimitsForm(data={**token.data, **{name: _text(token.data[name]) for name in ("metadata", "providers")}})
         return _edit_form(form, token, is_active=token.data["is_active"])
 
     if _ROLL in OPERATIONS:
@@ -214,10 +219,15 @@ def _projects() -> list[dict[str, Any]] | None:
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, list):
+        return ", ".join(value)
     return orjson.dumps(value).decode() if isinstance(value, dict) else str(value)
 
 
 def _shown_once(made: ApiResponse, title: str, note: str | None = None) -> Response:
     """Return the page with the bearer; it is the response to the form, and stored nowhere."""
     base_url = context.base_url()
-    return frame.page("tokens/created.html", token=made.data, title=title, note=note, base_url=base_url)
+    project_id = made.data.get("project_id") or request.form.get("project_id")
+    return frame.page(
+        "tokens/created.html", token=made.data, title=title, note=note, base_url=base_url, project_id=project_id
+    )

@@ -1,6 +1,6 @@
 """Tokens: list, page, revocation and reactivation."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flask import Blueprint, redirect, request, url_for
@@ -8,7 +8,8 @@ from werkzeug.wrappers import Response
 
 from llm_proxy.access.roles import OPERATIONS
 from llm_proxy.errors import BadRequest, LlmProxyError
-from llm_proxy.web.admin import confirm, forms, frame, lists, messages, token_forms
+from llm_proxy.runtime.clock import rfc3339, utc_now
+from llm_proxy.web.admin import confirm, forms, frame, lists, messages, token_forms, token_outcomes
 
 COLUMNS = (
     "id", "name", "token", "project_id", "project", "status", "expires_at", "created_at", "created_by", "last_used_at",
@@ -25,6 +26,12 @@ def routes(bp: Blueprint) -> None:
     lists.routes(bp, "/tokens", "tokens", _list)
     token_forms.routes(bp)
 
+    @bp.get("/tokens/<token_id>.<any(csv, json):form>")
+    def tokens_outcomes(token_id: str, form: str) -> Response:
+        """Return how the token's requests of the last week ended, by hour and code, as a file."""
+        frame.api("GET", f"/manage/tokens/{token_id}")
+        return lists.file(form, f"outcomes-{token_id[:8]}", _outcomes(token_id) or [], ("hour", "code", "requests"))
+
     @bp.get("/tokens/<token_id>")
     def tokens_show(token_id: str) -> Response:
         """Return the page of a token."""
@@ -34,7 +41,10 @@ def routes(bp: Blueprint) -> None:
             token=token,
             project=project_names([token["project_id"]]).get(token["project_id"]),
             refusals=_refusals(token_id),
-            outcomes=_outcomes(token_id),
+            outcomes=(outcomes := _outcomes(token_id)),
+            plot=None if not outcomes else token_outcomes.plot(outcomes),
+            kinds=[] if outcomes is None else token_outcomes.totals(outcomes),
+            meanings=token_outcomes.MEANINGS,
             can_roll=token_forms.can_roll(),
         )
 
@@ -91,10 +101,8 @@ def routes(bp: Blueprint) -> None:
 def _list(form: str | None) -> Response:
     wanted = lists.query("project_id", "status", "search")
     if form is not None:
-        rows = frame.api("GET", "/manage/tokens", query=wanted).data
-        names = project_names(row["project_id"] for row in rows)
-        return lists.file(form, "tokens", [{**row, "project": names.get(row["project_id"])} for row in rows], COLUMNS)
-    found = frame.api("GET", "/manage/tokens", query={**wanted, **lists.place()})
+        return lists.stream(form, "tokens", _named(lists.parts("/manage/tokens", wanted)), COLUMNS)
+    found = lists.read("/manage/tokens", {**wanted, **lists.place()})
     asked = [row["project_id"] for row in found.data] + [wanted["project_id"] or ""]
     return frame.page(
         "tokens/list.html",
@@ -104,6 +112,14 @@ def _list(form: str | None) -> Response:
         sort=wanted["sort"] or "-created_at",
         is_filtered=any(wanted[name] for name in ("project_id", "status", "search")),
     )
+
+
+def _named(parts: Iterable[lists.Rows]) -> Iterator[lists.Rows]:
+    """Yield tokens with the names of their projects."""
+    known = dict[str, str]()
+    for rows in parts:
+        known |= project_names({row["project_id"] for row in rows} - known.keys())
+        yield [{**row, "project": known.get(row["project_id"])} for row in rows]
 
 
 def project_names(ids: Iterable[str]) -> dict[str, str]:
@@ -159,11 +175,12 @@ def _refusals(token_id: str) -> list[dict[str, Any]] | None:
 
 
 def _outcomes(token_id: str) -> list[dict[str, Any]] | None:
-    """Return how many requests of the last day ended how; None where that is not to be had."""
+    """Return how many requests of the last week ended how, by hour; None where that is not to be had."""
     if _OUTCOMES not in OPERATIONS or not frame.may(*_OUTCOMES):
         return None
+    query = {"token_id": token_id, "group_by": "hour,code", "from": rfc3339(token_outcomes.first_hour(utc_now()))}
     try:
-        found = frame.api("GET", "/manage/outcomes", query={"token_id": token_id, "group_by": "code"})
+        rows: list[dict[str, Any]] = frame.api("GET", "/manage/outcomes", query=query).data["data"]
     except LlmProxyError:
         return None
-    return sorted(found.data["data"], key=lambda row: -row["requests"])
+    return rows

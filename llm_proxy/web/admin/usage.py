@@ -1,4 +1,4 @@
-"""Usage: sums by project, token, model or day, with plots."""
+"""Usage: sums by project, token, model, provider or day, with plots."""
 
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -9,15 +9,16 @@ from werkzeug.wrappers import Response as AnyResponse
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.web.admin import frame, lists
 
-GROUPS = ("project", "token", "model", "day")
-_FILTERS = ("from", "to", "project_id", "token_id", "model")
+GROUPS = ("project", "token", "model", "provider", "day")
+_FILTERS = ("from", "to", "project_id", "token_id", "model", "provider")
 _COLUMNS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost_usd")
 _MEASURES = {
     "requests": ("requests",),
     "tokens": ("prompt_tokens", "completion_tokens"),
     "cost": ("cost_usd",),
 }
-_MOST_PAGES = 10  # of a file: 1,000 rows
+_MOST_DAYS = 1_000  # of a plot
+_SHOWN_DAYS = 30  # at least, where the address names no first day
 
 
 def routes(bp: Blueprint) -> None:
@@ -27,7 +28,8 @@ def routes(bp: Blueprint) -> None:
         """Return sums by what the address names."""
         group = _group()
         if form is not None:
-            return lists.file(form, f"usage-by-{group}", _all(group), (group, *_COLUMNS))
+            parts = lists.parts("/manage/usage", {**_asked(), "group_by": group}, "data", lists.MOST_IN_FILE)
+            return lists.stream(form, f"usage-by-{group}", parts, (group, *_COLUMNS))
         asked = {**_asked(), "group_by": group, "limit": lists.size(), "cursor": request.args.get("cursor")}
         found = frame.api("GET", "/manage/usage", query=asked)
         total = frame.api("GET", "/manage/usage", query=_asked()).data["data"]
@@ -39,7 +41,7 @@ def routes(bp: Blueprint) -> None:
             groups=GROUPS,
             total=total[0] if total else None,
             names=_project_names(rows) if group == "project" else {},
-            paging=lists.paging(found, len(rows), found.data["next_cursor"]),
+            paging=lists.paging(found, len(rows)),
             plots=[
                 (url_for("admin.usage_plot", measure=measure, **_asked()), title, unit)
                 for measure, title, unit in (
@@ -75,25 +77,16 @@ def _label(name: str) -> str:
     return name.removesuffix("_usd").replace("_", " ").capitalize()
 
 
-def _all(group: str) -> list[dict[str, Any]]:
-    rows, cursor = list[dict[str, Any]](), None
-    for _ in range(_MOST_PAGES):
-        query = {**_asked(), "group_by": group, "limit": lists.LARGEST, "cursor": cursor}
-        found = frame.api("GET", "/manage/usage", query=query).data
-        rows += found["data"]
-        cursor = found["next_cursor"]
-        if cursor is None:
-            break
-    return rows
-
-
 def _by_day() -> list[dict[str, Any]]:
     """Return the sums of each day in the span of the address, with the days in between."""
-    found = {row["day"]: row for row in _all("day")}
+    parts = lists.parts("/manage/usage", {**_asked(), "group_by": "day"}, "data", _MOST_DAYS)
+    found = {row["day"]: row for part in parts for row in part}
     if not found:
         return []
-    first, last = (date.fromisoformat(day) for day in (min(found), max(found)))
-    last = max(last, utc_now().date()) if not request.args.get("to") else last
+    last = date.fromisoformat(max(found)) if request.args.get("to") else utc_now().date()
+    first = date.fromisoformat(min(found))
+    if not request.args.get("from"):
+        first = min(first, last - timedelta(days=_SHOWN_DAYS - 1))
     empty = dict.fromkeys(_COLUMNS, 0)
     days = (first + timedelta(days=number) for number in range((last - first).days + 1))
     return [found.get(day.isoformat(), {"day": day.isoformat(), **empty}) for day in days]

@@ -23,6 +23,7 @@ from llm_proxy.web.management import (
     streams,
     tokens,
     usage,
+    verification,
 )
 from llm_proxy.web.management.call import Call
 
@@ -86,6 +87,7 @@ def blueprint(services: routing.Services) -> Blueprint:
         streams,
         dispatcher,
         audit,
+        verification,
         cache,
         sessions,
         installation,

@@ -9,7 +9,7 @@ from llm_proxy.audit.query import EXACT, SHOWN, AuditFilter, by_time
 from llm_proxy.db.listing import InvalidCursor
 from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
-from llm_proxy.web.management import answers, inputs
+from llm_proxy.web.management import answers, inputs, pagination
 from llm_proxy.web.management.call import current
 from llm_proxy.web.management.pagination import LARGEST, LAST_PAGE, PAGE_SIZE
 from llm_proxy.web.management.routing import Services, add
@@ -81,19 +81,18 @@ def _by_page(services: Services) -> dict[str, Any]:
     page = inputs.integer("page", 1, LAST_PAGE) or 1
     size = min(inputs.integer("page_size", 1, LAST_PAGE) or PAGE_SIZE, LARGEST)
     order = by_time(descending=_is_descending())
-    rows, total = services().audit_log.page(filters(), order, page, size)
-    pages = -(-total // size)
-    return {
-        "events": [event_json(row) for row in rows],
-        "pagination": {
-            "page": page,
-            "page_size": size,
-            "total_count": total,
-            "total_pages": pages,
-            "has_next": page < pages,
-            "has_prev": page > 1,
-        },
+    rows, total = services().audit_log.page(filters(), order, page, size, pagination.most())
+    pages, has_next = pagination.pages(total, page, size, len(rows))
+    place = {
+        "page": page,
+        "page_size": size,
+        "total_count": total.count,
+        "total_pages": pages,
+        "has_next": has_next,
+        "has_prev": page > 1,
     }
+    more = {"total_is_more": True} if total.is_more else {}
+    return {"events": [event_json(row) for row in rows], "pagination": place | more}
 
 
 def _by_key(services: Services) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""/manage/outcomes, /manage/tokens/{id}/refusals and /manage/stats: how requests ended, and totals."""
+"""/manage/outcomes, /manage/tokens/{id}/refusals, /manage/traffic and /manage/stats: how requests ended, and totals."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,6 +7,7 @@ from flask import Blueprint, Response
 from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.operations.outcome_log import GROUPS, OutcomeFilter
+from llm_proxy.operations.traffic_log import SHOWN, TrafficFilter
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.web import context
 from llm_proxy.web.management import answers, inputs
@@ -15,6 +16,7 @@ from llm_proxy.web.management.routing import Services, add
 from llm_proxy.web.management.usage import as_csv
 
 _SPAN = timedelta(hours=23)  # with the present hour, a day
+_LONGEST = timedelta(days=366)
 _MEMBERS = {"project": "project_id", "token": "token_id", "code": "code", "hour": "hour"}
 
 
@@ -38,6 +40,18 @@ def routes(bp: Blueprint, services: Services) -> None:
             found = context.services().outcome_log.refusals(token.id)
         return answers.answer(found)
 
+    def traffic() -> Response:
+        """Return 200 with traffic by hour or day as JSON or CSV; 400 names the parameter."""
+        with current().attempt(AuditAction.TRAFFIC_READ, "failed to read traffic"):
+            interval, form = _interval(), _form()
+            first, last = _span(longest=_LONGEST)
+            wanted = TrafficFilter(first, last, inputs.word("project_id"), within=current().caller.projects)
+            log = context.services().traffic_log
+            rows = log.by_day(wanted) if interval == "day" else log.by_hour(wanted)
+        if form == "csv":
+            return Response(as_csv(rows, (interval, *SHOWN)), content_type="text/csv; charset=utf-8")
+        return answers.answer({"data": rows})
+
     def stats() -> Response:
         """Return 200 with totals of what the caller may see."""
         with current().attempt(AuditAction.STATS_READ, "failed to read totals"):
@@ -46,6 +60,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     add(bp, "/outcomes", "GET", index)
     add(bp, "/tokens/<token_id>/refusals", "GET", refusals)
+    add(bp, "/traffic", "GET", traffic)
     add(bp, "/stats", "GET", stats)
 
 
@@ -66,13 +81,28 @@ def _form() -> str:
 
 def _filter() -> OutcomeFilter:
     """Read the filters; an instant stands for the hour that it is in."""
+    first, last = _span()
+    named = (inputs.word("project_id"), inputs.word("token_id"), inputs.word("code"))
+    return OutcomeFilter(first, last, *named, within=current().caller.projects)
+
+
+def _span(longest: timedelta | None = None) -> tuple[datetime, datetime]:
+    """Return the first and the last hour that are asked for. Raises BadRequest."""
     since, until = inputs.instant("from"), inputs.instant("to", is_end=True)
     last = until or utc_now()
     first = since or max(last, datetime.min.replace(tzinfo=UTC) + _SPAN) - _SPAN
     if first > last:
         raise BadRequest("from is after to", param="from")
-    named = (inputs.word("project_id"), inputs.word("token_id"), inputs.word("code"))
-    return OutcomeFilter(_hour(first), _hour(last), *named, within=current().caller.projects)
+    if longest is not None and last - first > longest:
+        raise BadRequest(f"from is more than {longest.days} days before to", param="from")
+    return _hour(first), _hour(last)
+
+
+def _interval() -> str:
+    interval = inputs.parameter("group_by") or "hour"
+    if interval not in ("hour", "day"):
+        raise BadRequest("group_by must be one of hour, day", param="group_by")
+    return interval
 
 
 def _hour(instant: datetime) -> datetime:

@@ -9,7 +9,7 @@ import gevent
 import orjson
 from flask import Response, request
 
-from llm_proxy.db.listing import InvalidCursor, Order
+from llm_proxy.db.listing import MOST, InvalidCursor, Order, Total
 from llm_proxy.errors import BadRequest
 from llm_proxy.web.management import answers, inputs
 
@@ -18,13 +18,14 @@ PAGE_SIZE, LARGEST, LAST_PAGE = 20, 100, 10**9
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What was asked for; `page` and `limit` both None = everything."""
+    """What was asked for; `page` and `limit` both None = everything. `most`: rows that a total counts, None: all."""
 
     order: Order
     page: int | None
     size: int
     limit: int | None
     cursor: str | None
+    most: int | None = None
 
 
 def cut(sorts: Sequence[str], order_of: Callable[..., Order], default: Order) -> Cut:
@@ -39,7 +40,15 @@ def cut(sorts: Sequence[str], order_of: Callable[..., Order], default: Order) ->
         page = 1
     if cursor and not limit:
         limit = PAGE_SIZE
-    return Cut(_order(sorts, order_of, default), page, size or PAGE_SIZE, limit, cursor)
+    return Cut(_order(sorts, order_of, default), page, size or PAGE_SIZE, limit, cursor, most())
+
+
+def most() -> int | None:
+    """Return how many rows a total counts: all unless `total=bounded` is asked for. Raises BadRequest."""
+    wanted = inputs.parameter("total") or "exact"
+    if wanted not in ("exact", "bounded"):
+        raise BadRequest("total must be one of exact, bounded", param="total")
+    return MOST if wanted == "bounded" else None
 
 
 def _order(sorts: Sequence[str], order_of: Callable[..., Order], default: Order) -> Order:
@@ -55,8 +64,10 @@ def _order(sorts: Sequence[str], order_of: Callable[..., Order], default: Order)
 class Source(Protocol):
     """A service that lists."""
 
-    def page(self, wanted: Any, order: Order, page: int, size: int) -> tuple[Sequence[Any], int]:
-        """One page by number, and the count of all."""
+    def page(
+        self, wanted: Any, order: Order, page: int, size: int, most: int | None = None
+    ) -> tuple[Sequence[Any], Total]:
+        """One page by number, and how many there are; `most` of them are counted."""
 
     def after(self, wanted: Any, order: Order, limit: int, cursor: str | None) -> tuple[Sequence[Any], str | None]:
         """One page by key, and the cursor of the next."""
@@ -68,8 +79,8 @@ class Source(Protocol):
 def listed(source: Source, wanted: Any, asked: Cut, shape: Callable[[Any], dict[str, Any]]) -> tuple[Response, int]:
     """Return the response, a JSON array with its place in the header fields, and how many items are in it."""
     if asked.page is not None:
-        items, total = source.page(wanted, asked.order, asked.page, asked.size)
-        return answers.answer([shape(item) for item in items], headers=_numbered(asked, total)), len(items)
+        items, total = source.page(wanted, asked.order, asked.page, asked.size, asked.most)
+        return answers.answer([shape(item) for item in items], headers=_numbered(asked, total, len(items))), len(items)
     if asked.limit is not None:
         try:
             items, following = source.after(wanted, asked.order, asked.limit, asked.cursor)
@@ -91,19 +102,29 @@ def _whole(chunks: Iterable[Sequence[Any]], shape: Callable[[Any], dict[str, Any
     return parts, count
 
 
-def _numbered(asked: Cut, total: int) -> dict[str, str]:
-    page, pages = asked.page or 1, -(-total // asked.size)
+def pages(total: Total, page: int, size: int, shown: int) -> tuple[int, bool]:
+    """Return how many pages there are, at least, and whether one follows this page, which shows so many rows."""
+    known = -(-total.count // size)
+    return known, page < known or (total.is_more and shown == size)
+
+
+def _numbered(asked: Cut, total: Total, shown: int) -> dict[str, str]:
+    page = asked.page or 1
+    last, has_next = pages(total, page, asked.size, shown)
     links = []
-    if page < pages:
+    if has_next:
         links.append(link("next", page=page + 1, page_size=asked.size))
     if page > 1:
-        links.append(link("prev", page=min(page - 1, max(pages, 1)), page_size=asked.size))
+        before = page - 1 if total.is_more else min(page - 1, max(last, 1))
+        links.append(link("prev", page=before, page_size=asked.size))
     fields = {
-        "X-Total-Count": str(total),
+        "X-Total-Count": str(total.count),
         "X-Page": str(page),
         "X-Page-Size": str(asked.size),
-        "X-Total-Pages": str(pages),
+        "X-Total-Pages": str(last),
     }
+    if total.is_more:
+        fields["X-Total-Is-More"] = "true"
     return {**fields, "Link": ", ".join(links)} if links else fields
 
 

@@ -1,5 +1,7 @@
 """/manage/projects/{id}/provider-keys."""
 
+from urllib.parse import quote
+
 from flask import Blueprint, Response
 
 from llm_proxy.errors import WrongMethod
@@ -21,7 +23,8 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.PROVIDER_KEY_LIST, "failed to list keys", project_id=project_id) as attempt:
             found = services().provider_keys.list(checked(project_id))
             attempt.succeeded(key_count=len(found))
-        return answers.answer([_json(key) for key in found])
+        served = ",".join(quote(name, safe="") for name in services().provider_keys.providers)
+        return answers.answer([_json(key) for key in found], headers={"X-Providers": served})
 
     def put(project_id: str, provider: str) -> Response:
         """200 with the key, obfuscated; 400 names the field; 404 unknown project."""

@@ -1,9 +1,12 @@
 """/manage/tokens."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, Response
 
+from llm_proxy.crypto import digest
 from llm_proxy.db.idempotency import Answer
 from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
@@ -17,6 +20,8 @@ from llm_proxy.web.management.overlap import overlap
 from llm_proxy.web.management.routing import Services, add, named_project
 
 MOST_REVOKED = 200  # ids of one call; all of them stand in its audit record
+
+_SHA256 = re.compile("[0-9A-Fa-f]{64}")
 
 
 def routes(bp: Blueprint, services: Services) -> None:
@@ -58,12 +63,10 @@ def routes(bp: Blueprint, services: Services) -> None:
         return answers.answer(answers.token_json(token), headers={"ETag": answers.token_tag(token)})
 
     def lookup() -> Response:
-        """Return 200 with the token of the bearer in the body, which no address and no record contains; 404."""
+        """Return 200 with the token of the bearer, or of its hash, in the body, which no address contains; 404."""
         with current().attempt(AuditAction.TOKEN_READ, "failed to get token") as attempt:
-            bearer = inputs.json_object().get("token")
-            if not isinstance(bearer, str) or not bearer:
-                raise BadRequest("token must be a text that is not empty", param="token")
-            token = services().tokens.by_bearer(bearer, current().caller.projects)
+            hashed = _hash(inputs.json_object())
+            token = services().tokens.by_hash(hashed, current().caller.projects)
             attempt.project_id = token.project_id
             attempt.succeeded(token_id=token.id)
         return answers.answer(answers.token_json(token), headers={"ETag": answers.token_tag(token)})
@@ -113,6 +116,18 @@ def routes(bp: Blueprint, services: Services) -> None:
     add(bp, "/tokens/<token_id>", "DELETE", revoke)
     add(bp, "/tokens/<token_id>/roll", "POST", roll)
     add(bp, "/tokens/revoke", "POST", revoke_several)
+
+
+def _hash(body: Mapping[str, Any]) -> str:
+    """Return the hash of the token that a body asks for. Raises BadRequest."""
+    bearer, hashed = body.get("token"), body.get("sha256")
+    if hashed is None or bearer is not None:
+        if not isinstance(bearer, str) or not bearer or hashed is not None:
+            raise BadRequest("token must be a text that is not empty; sha256 may stand in its place", param="token")
+        return digest(bearer)
+    if not isinstance(hashed, str) or not _SHA256.fullmatch(hashed):
+        raise BadRequest("sha256 must be 64 hexadecimal digits", param="sha256")
+    return hashed.lower()
 
 
 def _created(issued: Issued) -> Answer:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -44,7 +45,7 @@ def routes(bp: Blueprint, services: Services) -> None:
     add(bp, "/usage", "GET", index)
 
 
-def as_csv(rows: list[dict[str, Any]], columns: list[str]) -> str:
+def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Return a header line, then a line a row; an unknown cost is empty."""
     text = io.StringIO()
     writer = csv.writer(text)
@@ -84,5 +85,5 @@ def _filter() -> UsageFilter:
     first: date = since.date() if since is not None else last - timedelta(days=min(_DAYS, last.toordinal() - 1))
     if first > last:
         raise BadRequest("from is after to", param="from")
-    named = (inputs.word("project_id"), inputs.word("token_id"), inputs.word("model"))
+    named = (inputs.word("project_id"), inputs.word("token_id"), inputs.word("model"), inputs.word("provider"))
     return UsageFilter(first, last, *named, within=current().caller.projects)

@@ -1,5 +1,6 @@
 """`manage` over HTTP and on the database: the operator's workflow, exit codes, and what is never shown."""
 
+import hashlib
 import json
 import sqlite3
 import ssl
@@ -319,6 +320,15 @@ def test_a_running_server_tells_of_itself(manages: dict[str, str]) -> None:
     assert made(manages, "session", "list") == []
     assert made(manages, "bus")["bus"] == "in-memory"
     assert made(manages, "outcomes", "--token-id", token["id"]) == []
+    assert made(manages, "traffic", "--by", "day") == []
+    assert made(manages, "audit-chain")["state"] == "never"
+    assert made(manages, "audit-chain", "--verify")["state"] == "whole"
+    assert made(manages, "token", "lookup", "-", stdin=token["token"])["id"] == token["id"]
+    hashed = hashlib.sha256(token["token"].encode()).hexdigest()
+    assert made(manages, "token", "lookup", "--sha256", hashed)["id"] == token["id"]
+    refused = run("manage", "token", "lookup", token["token"], variables=manages)
+    assert (refused.returncode, "process list" in refused.stderr) == (2, True)
+    assert made(manages, "token", "revoke", token["id"], rolled["id"])["revoked_count"] == 2
     assert made(manages, "stats")["tokens"]["count"] >= 2
     shown = run("manage", "settings", variables=manages).stdout
     assert "MANAGEMENT_TOKEN" in shown

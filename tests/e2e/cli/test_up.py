@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import plain_environment
@@ -53,12 +54,12 @@ class Up:
     @property
     def url(self) -> str:
         """What it serves on."""
-        return re.findall(r"^Serving: +(\S+)$", self.output, re.MULTILINE)[0]
+        return str(re.findall(r"^Serving: +(\S+)$", self.output, re.MULTILINE)[0])
 
     @property
     def token(self) -> str:
         """This run's token."""
-        return re.findall(r"^Token: +(sk-\S+) ", self.output, re.MULTILINE)[0]
+        return str(re.findall(r"^Token: +(sk-\S+) ", self.output, re.MULTILINE)[0])
 
     def errors(self) -> str:
         """All of stderr so far."""
@@ -124,7 +125,7 @@ def descendants(pid: int) -> list[int]:
     return [*children, *(below for child in children for below in descendants(child))]
 
 
-def rows(clone: Path, query: str) -> list[tuple[str, ...]]:
+def rows(clone: Path, query: str) -> list[tuple[Any, ...]]:
     """Rows of the database."""
     with closing(sqlite3.connect(clone / "data" / "llm-proxy.db")) as database:
         return database.execute(query).fetchall()

@@ -98,7 +98,7 @@ def test_tail_shows_and_filters_what_is_on_the_stream(tmp_path: Path, empty: Red
 @pytest.mark.parametrize("source", ["stream", "list", "file"])
 def test_tail_follows(tmp_path: Path, empty: RedisServer, source: str) -> None:
     """What comes after it was started; nothing is consumed."""
-    path, arguments, told = tmp_path / "events.jsonl", [], dict[str, str]()
+    path, arguments, told = tmp_path / "events.jsonl", list[str](), dict[str, str]()
     if source == "file":
         path.write_bytes(to_line(make_event(1)))
         told = {"FILE_EVENT_LOG": str(path)}

@@ -263,7 +263,8 @@ def test_events_are_as_many_as_exchanges(world: World) -> None:
 
     def balance() -> bool:
         exchanges = sum(world.gateway.metrics("llm_proxy_upstream_requests_total").values())
-        return exchanges - off == len(world.events()) == world.gateway.metric("llm_proxy_events_published_total")
+        published = world.gateway.metric("llm_proxy_events_published_total")
+        return bool(exchanges - off == len(world.events()) == published)
 
     eventually(balance, 5, lambda: f"{world.gateway.metrics('llm_proxy_')}, {len(world.events())}")
 

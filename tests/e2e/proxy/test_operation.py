@@ -147,8 +147,8 @@ def test_no_secret_is_left_behind(tmp_path: Path, provider: Provider) -> None:
     secrets = [token.bearer, gone.bearer, foreign, PROVIDER_KEY, MANAGEMENT_TOKEN, "cookie-value-of-the-admin"]
     commands = " ".join(listed)
     places = {"log": gateway.output(), "answers": shown.decode(), "commands": commands}
-    for path in (tmp_path / "data").rglob("*"):
-        places[path.name] = path.read_bytes().decode("latin-1") if path.is_file() else ""
+    for file in (tmp_path / "data").rglob("*"):
+        places[file.name] = file.read_bytes().decode("latin-1") if file.is_file() else ""
     for place, text in places.items():
         for secret in (*secrets, encryption_key):
             assert secret not in text, (place, secret)

@@ -69,9 +69,10 @@ def test_usage_is_counted_for_each(world: SideBySide) -> None:
         post(world, path, body, **{field: f"Bearer {token}"})
 
     def models() -> dict[str, tuple[int, int]]:
-        status, found = world.manage("GET", f"/manage/usage?group_by=model&project_id={world.project_id}")
+        status, found = world.manage("GET", f"/manage/usage?group_by=model,provider&project_id={world.project_id}")
         assert status == 200
-        return {row["model"]: (row["prompt_tokens"], row["completion_tokens"]) for row in found["data"]}
+        rows = [row for row in found["data"] if row["model"] != "gpt-4o" or row["provider"] == "azure"]
+        return {row["model"]: (row["prompt_tokens"], row["completion_tokens"]) for row in rows}
 
     def is_there() -> bool:
         return {"gpt-4o", "claude-sonnet-4-5", "gemini-2.5-flash"} <= models().keys()
@@ -163,6 +164,34 @@ def test_a_key_in_the_query_is_refused_and_masked(world: SideBySide) -> None:
         assert "x-goog-api-key" in content["error"]["message"]
     assert token not in world.gateway.output()
     assert "AIzaSyA-secret" not in world.gateway.output()
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+@pytest.mark.parametrize("field", ["api-key", "x-goog-api-key", "X-Team-Credential"])
+def test_a_second_token_is_refused_in_whichever_field(world: SideBySide, name: str, field: str) -> None:
+    """401 for another token, also in a field that the provider knows nothing of; a copy of the same one is removed."""
+    token = world.token()
+    path, own, body = ASKED[name]
+    status, _, content = post(world, path, body, **{own: f"Bearer {token}", field: world.token()})
+    assert (status, content.get("code") or content["error"]["code"]) == (401, "ambiguous_credentials")
+    assert post(world, path, body, **{own: f"Bearer {token}", field: token})[0] == 200
+    assert world.providers[name].seen()[-1].values(field) == []
+    assert token not in world.providers[name].log.read_text()
+
+
+def test_a_key_that_a_provider_repeats_is_in_no_event_and_no_log(world: SideBySide) -> None:
+    """Whichever field carried the token, both secrets are masked where a provider's error quotes them."""
+    token = world.token()
+    path, field, body = ASKED["anthropic"]
+    quoted = json.dumps({"type": "error", "error": {"message": f"bad key {canary('anthropic')} for {token}"}})
+    plan = json.dumps({"status": 401, "body": quoted})
+    status, _, content = post(world, path, body, **{field: token, "X-Simulate": plan})
+    assert (status, content["error"]["message"].split()[:2]) == (401, ["bad", "key"])
+    event_log = world.gateway.folder / "events.jsonl"
+    eventually(lambda: event_log.exists() and "bad key" in event_log.read_text())
+    for text in (event_log.read_text(), world.gateway.output()):
+        assert canary("anthropic") not in text
+        assert token not in text
 
 
 def test_own_paths_stay_and_others_are_not_found(world: SideBySide) -> None:

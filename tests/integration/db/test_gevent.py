@@ -107,6 +107,31 @@ gevent.joinall(waiting, raise_error=True)
 print(json.dumps({"took": time.monotonic() - began, "gap": max(gaps), "reading": reading}))
 """
 
+LONG = """
+from llm_proxy.db.engine import off_loop
+from llm_proxy.db.session import reading, writing
+beside = off_loop(engine)
+numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000000) SELECT count(*) FROM n"
+
+def count():
+    with reading(beside) as connection:
+        return connection.execute(text(numbers)).scalar_one()
+
+with writing(beside) as connection:
+    connection.execute(text("UPDATE instance SET id = id"))
+gevent.spawn(tick)
+gevent.sleep(0.05)
+began = time.monotonic()
+counted = count()
+took = time.monotonic() - began
+killed = gevent.spawn(count)
+gevent.sleep(0.05)
+killed.kill()
+with writing(beside) as connection:
+    connection.execute(text("UPDATE instance SET id = id"))
+print(json.dumps({"took": took, "gap": max(gaps), "counted": counted}))
+"""
+
 
 def _run(program: str, database: Database, folder: Path) -> dict[str, Any]:
     path = folder / "program.py"
@@ -155,3 +180,11 @@ def test_a_held_sqlite_lock_is_waited_for_in_gevent(ready_database: Database, tm
     assert 0.4 < found["took"] < 5
     assert found["gap"] < 0.3
     assert found["reading"] < 0.3
+
+
+@pytest.mark.parametrize("ready_database", ["sqlite"], indirect=True)
+def test_long_work_on_sqlite_stops_no_request(ready_database: Database, tmp_path: Path) -> None:
+    """A statement that runs for long in the engine for long work leaves the loop alone, also when it is killed."""
+    found = _run(LONG, ready_database, tmp_path)
+    assert found["counted"] == 3_000_000
+    assert found["gap"] < found["took"] / 2

@@ -10,28 +10,35 @@ from support.databases import Database
 
 from llm_proxy.audit.query import EXACT, AuditFilter, by_time
 from llm_proxy.audit.record import AuditEvent
-from llm_proxy.db.listing import Order
+from llm_proxy.db import listing
+from llm_proxy.db.listing import Order, Selection
 from llm_proxy.db.models import AuditRow, ProjectRow, TokenRow
+from llm_proxy.db.session import reading
 from llm_proxy.projects import service as projects
 from llm_proxy.tokens import service as tokens
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 ROWS = 2000  # fewer, and a server may read and sort the whole table, rightly
 SELECTIVE = ("request_id", "correlation_id")  # a few rows each: sorting them is right
-UNINDEXED = ("path",)  # too long for an index on two of the databases
+JUDGED = (tokens.TokenFilter(status="rate_limited"), tokens.TokenFilter(status="expired", search="x"))
 
 
-def _orders() -> Iterator[tuple[str, Select[Any], Order]]:
+def _orders() -> Iterator[tuple[str, Selection, Order]]:
     for descending in (False, True):
         for sort in tokens.SORTS:
-            yield "tokens", tokens.TokenFilter().query(NOW), tokens.order_of(sort, descending=descending)
+            order = tokens.order_of(sort, descending=descending)
+            for wanted in (tokens.TokenFilter(), *JUDGED):
+                yield f"tokens {wanted.status}", wanted.selection(NOW, order), order
         for sort in projects.SORTS:
-            yield "projects", projects.ProjectFilter().query(), projects.order_of(sort, descending=descending)
-        of_project = tokens.TokenFilter(project_id="p0").query(NOW)
-        yield "tokens of a project", of_project, tokens.order_of("created_at", descending=descending)
-        for name in (None, *(name for name in EXACT if name not in SELECTIVE + UNINDEXED)):
-            wanted = AuditFilter({} if name is None else {name: "success" if name == "outcome" else "x0"})
-            yield f"audit by {name}", wanted.query(), by_time(descending=descending)
+            order = projects.order_of(sort, descending=descending)
+            yield "projects", projects.ProjectFilter().selection(), order
+            yield "projects found", projects.ProjectFilter(search="x", is_active=True).selection(), order
+        order = tokens.order_of("created_at", descending=descending)
+        yield "tokens of a project", tokens.TokenFilter(project_id="p0").selection(NOW, order), order
+        for name in (None, *(name for name in EXACT if name not in SELECTIVE)):
+            audit = AuditFilter({} if name is None else {name: "success" if name == "outcome" else "x0"})
+            yield f"audit by {name}", audit.selection(), by_time(descending=descending)
+        yield "audit found", AuditFilter({"action": "x0", "actor": "x0"}, "x").selection(), by_time()
 
 
 def _fill(engine: Engine) -> None:
@@ -62,13 +69,20 @@ def _record(number: int, at: datetime) -> dict[str, Any]:
     return event.row()
 
 
-def _sorts(engine: Engine, query: Select[Any]) -> list[str]:
-    """Return the steps of the plan that sort more than rows of equal value."""
+def _plan(engine: Engine, query: Select[Any]) -> list[str]:
+    """Return the steps of the plan; PostgreSQL is kept from reading a small table whole, which is right there."""
     compiled = str(query.compile(engine, compile_kwargs={"literal_binds": True}))
     explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
     with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         rows = connection.exec_driver_sql(explain + compiled.replace("%", "%%")).all()
-    plan = [" ".join(str(part) for part in row) for row in rows]
+    return [" ".join(str(part) for part in row) for row in rows]
+
+
+def _sorts(engine: Engine, query: Select[Any]) -> list[str]:
+    """Return the steps of the plan that sort more than rows of equal value."""
+    plan = _plan(engine, query)
     return [step for step in plan if "TEMP B-TREE" in step or "Sort Key" in step or "filesort" in step]
 
 
@@ -78,7 +92,8 @@ def test_no_list_is_sorted(ready_database: Database, place: str) -> None:
     engine = ready_database.engine()
     _fill(engine)
     sorted_lists = {}
-    for name, query, order in _orders():
+    for name, selection, order in _orders():
+        query = selection.query  # what is judged is judged slice by slice
         if place == "behind a cursor":
             value = 5 if order.name == "request_count" else "n5" if order.name == "name" else NOW - timedelta(hours=9)
             parts = order.after(query, value, "t5")
@@ -92,3 +107,28 @@ def test_no_list_is_sorted(ready_database: Database, place: str) -> None:
             if steps := _sorts(engine, part.limit(20)):
                 sorted_lists[name, order.name, order.descending] = steps
     assert sorted_lists == {}
+
+
+def test_a_slice_is_read_from_an_index(ready_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is judged row by row is judged for the rows of the slice alone."""
+    engine = ready_database.engine()
+    _fill(engine)
+    monkeypatch.setattr(listing, "SLICE", 100)
+    scans = {}
+    for name, selection, order in _orders():
+        if not selection.judged:
+            continue
+        with reading(engine) as connection:
+            part = order.parts(selection.query)[0]
+            end = listing._last_of_slice(connection, part, order)
+        assert end is not None, name
+        found = order.up_to(part, end).where(selection.judgement)
+        if steps := [step for step in _plan(engine, found.limit(20)) if _is_scan(step)]:
+            scans[name, order.name, order.descending] = steps
+    assert scans == {}
+
+
+def _is_scan(step: str) -> bool:
+    """Whether a step of a plan reads a whole table."""
+    words = step.split()
+    return "Seq" in words or "ALL" in words or ("SCAN" in words and "INDEX" not in words)

@@ -104,6 +104,28 @@ def test_down_keeps_data_unless_told(database: Database) -> None:
     assert migrate.down(engine, 5, may_lose_data=True) == 0
 
 
+def test_usage_gets_a_provider_and_loses_it_again(database: Database) -> None:
+    """Rows from before have an empty provider; a step down adds up the rows of several providers."""
+    engine = database.migrated()
+    while migrate.status(engine).version > 11:
+        migrate.down(engine, 5)
+    row = "INSERT INTO usage_daily (day, project_id, token_id, model, requests, prompt_tokens, cost_nano_usd{}) "
+    with engine.begin() as connection:
+        connection.execute(text(row.format("") + "VALUES ('2026-01-02', 'p', 't', 'm', 1, 10, 5)"))
+    migrate.up(engine, 30)
+    with engine.begin() as connection:
+        connection.execute(
+            text(row.format(", provider") + "VALUES ('2026-01-02', 'p', 't', 'm', 2, 20, NULL, 'azure')")
+        )
+        found = connection.execute(text("SELECT provider, requests, estimated FROM usage_daily ORDER BY provider"))
+        assert found.all() == [("", 1, 0), ("azure", 2, 0)]
+    while migrate.status(engine).version > 11:
+        migrate.down(engine, 5, may_lose_data=True)
+    with engine.begin() as connection:
+        found = connection.execute(text("SELECT model, requests, prompt_tokens, cost_nano_usd FROM usage_daily"))
+        assert found.all() == [("m", 3, 30, 5)]
+
+
 def test_auto_migrate_off_names_the_command(database: Database) -> None:
     """AUTO_MIGRATE=false and pending migrations: the start stops, names the command, and changes nothing."""
     engine = database.engine()

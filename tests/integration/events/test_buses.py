@@ -32,7 +32,7 @@ class World:
 
     def __init__(self, kind: str, server: RedisServer, max_len: int = 1000) -> None:
         self.kind, self.server, self.key, self.max_len = kind, server, f"bus-{next(_numbers)}", max_len
-        self.redis = server.client()
+        self.redis: Any = server.client()
         self.lost: list[int] = []
 
     def connect(self, timeout_s: float) -> Redis:
@@ -260,7 +260,7 @@ def test_a_read_whose_answer_is_lost_leaves_nothing_behind(world: World, monkeyp
         def lost(self: object, *_: object, **__: object) -> None:
             raise RedisGone("the response is lost")
 
-        real = Redis.execute_command
+        real: Any = Redis.execute_command
 
         def run(self: Redis, *parts: Any, **options: Any) -> Any:
             answer = real(self, *parts, **options)
@@ -311,7 +311,7 @@ def test_each_group_sees_everything_and_trimming_waits_for_the_slowest(streams: 
 
 def test_all_acknowledged_entries_can_be_trimmed(streams: World) -> None:
     """REDIS_STREAM_TRIM_ACKED: nothing delivered stays, what is pending does."""
-    where = {"key": streams.key, "group": "g", "consumer": "c"}
+    where: dict[str, Any] = {"key": streams.key, "group": "g", "consumer": "c"}
     source = StreamSource(streams.connect, claim_time_s=30, trims=True, **where)
     source.open()
     streams.bus().publish(wires(*map(str, range(10))))

@@ -60,5 +60,7 @@ def test_replicas_share_what_redis_counts(tmp_path: Path, shared_redis_server: R
     assert 50 <= shared_redis_server.client().ttl("ratelimit:failures:192.0.2.1") <= 61
     away = Failures(tmp_path / "away", RedisStore(parse_address("127.0.0.1:1"), "ratelimit:"))
     assert [away.note("192.0.2.1") > 0 for _ in range(21)] == [False] * 20 + [True]
-    for each in (*replicas, away, *stores):
-        each.close()
+    for part in (*replicas, away):
+        part.close()
+    for store in stores:
+        store.close()

@@ -73,6 +73,7 @@ def test_redis_keys_have_the_documented_form_and_a_lifetime(shared_redis_server:
     store = RedisStore(parse_address(shared_redis_server.addr), "ratelimit:")
     store.take([Window("an-id", 5, 60, "token")])
     (key,) = client.keys("*")
+    assert isinstance(key, bytes)
     name, _, start = key.decode().rpartition(":")
     assert name == "ratelimit:an-id"
     assert int(start) % 60 == 0

@@ -26,6 +26,22 @@ def _events(manage: Manager, **query: Any) -> list[dict[str, Any]]:
     return found
 
 
+def test_the_trail_is_verified_by_a_call(manage: Manager) -> None:
+    """Never at first; whole, as a record of the trail; broken, with the fault, after a record was changed."""
+    assert manage.call("GET", "/audit/verification").get_json()["state"] == "never"
+    manage.project()
+    found = manage.call("POST", "/audit/verification").get_json()
+    assert (found["state"], found["actor"], found["faults"]) == ("whole", "root", [])
+    assert found["records"] >= 1
+    assert manage.call("GET", "/audit/verification").get_json() == found
+    with manage.app.services.engine.begin() as connection:
+        connection.execute(text("UPDATE audit_events SET actor = 'mallory' WHERE action = 'project.create'"))
+    broken = manage.call("POST", "/audit/verification").get_json()
+    assert (broken["state"], len(broken["faults"])) == ("broken", 1)
+    records = [record for record in manage.audited() if record["action"] == "audit.verify"]
+    assert [record["result"] for record in records] == ["success", "failure"]
+
+
 def test_a_call_leaves_one_record_with_who_and_how(manage: Manager) -> None:
     """Ids, address, method, path and agent are their own columns; metadata is a JSON string."""
     headers = {"X-Request-ID": "req-1", "X-Correlation-ID": "cor-1", "User-Agent": "tests/1"}

@@ -10,8 +10,8 @@ from support.redis import RedisServer
 from llm_proxy.access.caller import Caller
 from llm_proxy.access.roles import Role
 from llm_proxy.access.sessions import Method, Origin
-from llm_proxy.accounting.outcomes import DELIVERED, OVER_QUOTA
-from llm_proxy.errors import QuotaExhausted
+from llm_proxy.accounting.outcomes import DELIVERED, HIT, OVER_QUOTA, UNAUTHENTICATED
+from llm_proxy.errors import QuotaExhausted, Unauthorized
 from llm_proxy.forwarding.exchange import Exchange
 from llm_proxy.forwarding.request import ProxyRequest
 
@@ -116,6 +116,47 @@ def test_outcomes_are_added_up_and_cut_to_the_callers_projects(manage: Manager) 
     assert [(row["code"], row["refusals"]) for row in refusals] == [("rate_limit_exceeded", 2)]
     table = manage.call("GET", "/outcomes?group_by=hour,code&format=csv").get_data(as_text=True)
     assert table.splitlines()[0] == "hour,code,requests"
+
+
+def test_traffic_is_added_up_by_hour_and_cut_to_the_callers_projects(manage: Manager) -> None:
+    """Requests, errors, refusals, latency, cache and money; without a filter all projects are read."""
+    services = manage.app.services
+    mine, other = manage.project("mine")["id"], manage.project("other")["id"]
+    for token, row, failure, hit in (
+        (manage.token(mine), DELIVERED, None, False),
+        (manage.token(mine), HIT, None, True),
+        (manage.token(other), OVER_QUOTA, QuotaExhausted(), False),
+        (None, UNAUTHENTICATED, Unauthorized(), False),
+    ):
+        exchange = Exchange(ProxyRequest("POST", "/v1/chat/completions", []), services.lanes[0])
+        exchange.token = None if token is None else services.directory.authenticate(token["token"])
+        exchange.timing.answered_s = 0.0 if hit else exchange.request.received_s + 0.15
+        exchange.timing.ended_s = exchange.request.received_s + (0.05 if hit else 1.5)
+        services.traffic.report(exchange, row, failure)
+    services.traffic.spent(mine, 70, 30, 2_500_000_000)
+    assert services.outcomes.flush()
+    services.traffic.spent(mine, 30, 20, 0)
+    assert services.outcomes.flush()
+    (row,) = manage.call("GET", "/traffic").get_json()["data"]
+    assert (row["requests"], row["errors"], row["refused"], row["cache_hits"]) == (4, 2, 2, 1)
+    assert (row["prompt_tokens"], row["completion_tokens"], row["cost_usd"]) == (100, 50, 2.5)
+    assert 1000 < row["duration_p95_ms"] <= 2000
+    assert 100 < row["first_byte_p50_ms"] <= 250
+    limited = key_of(manage, "viewer", [other])
+    (row,) = manage.call("GET", "/traffic?group_by=day", headers=limited).get_json()["data"]
+    assert (row["requests"], row["refused"], row["cost_usd"], row["duration_p50_ms"]) == (1, 1, 0, None)
+    assert manage.call("GET", f"/traffic?project_id={mine}", headers=limited).get_json() == {"data": []}
+    assert manage.call("GET", f"/traffic?project_id={mine}").get_json()["data"][0]["requests"] == 2
+    table = manage.call("GET", "/traffic?format=csv").get_data(as_text=True)
+    assert table.startswith("hour,requests,errors,")
+
+
+@pytest.mark.parametrize("query", ["group_by=week", "from=soon", "format=xml", "from=2024-01-01&to=2026-01-01"])
+def test_a_wrong_parameter_of_traffic_is_named(manage: Manager, query: str) -> None:
+    """400."""
+    response = manage.call("GET", f"/traffic?{query}")
+    assert response.status_code == 400
+    assert query.partition("=")[0] in response.get_json()["error"]
 
 
 @pytest.mark.parametrize("query", ["group_by=model", "from=soon", "format=xml", "from=2026-02-01&to=2026-01-01"])

@@ -1,5 +1,6 @@
 """/manage/tokens: one case per status, on each database."""
 
+import hashlib
 import json
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -214,7 +215,7 @@ def test_a_list_is_newest_first_and_filtered(manage: Manager) -> None:
 def test_a_status_tells_whatever_ends_a_token(manage: Manager) -> None:
     """Idled to death is expired, a budget used up is limited; the filters find what the status says (0.1)."""
     now = datetime.now(UTC)
-    wanted = {
+    wanted: dict[str, list[dict[str, Any]]] = {
         "active": [{}, {"last_used_at": now - timedelta(minutes=3)}, {"total_tokens": 9, "total_cost_nano_usd": 9}],
         "expired": [{"last_used_at": now - timedelta(minutes=6)}, {"created_at": now - timedelta(minutes=6)}],
         "rate_limited": [{"total_tokens": 10}, {"total_cost_nano_usd": 10}, {"max_requests": 3, "request_count": 3}],
@@ -436,6 +437,8 @@ def test_a_token_is_found_by_its_value(manage: Manager) -> None:
     """The value stands in the body; the response and the audit trail name the id alone."""
     made = manage.token(manage.project()["id"], name="found")
     found = manage.call("POST", "/tokens/lookup", {"token": made["token"]})
+    hashed = hashlib.sha256(made["token"].encode()).hexdigest()
+    assert manage.call("POST", "/tokens/lookup", {"sha256": hashed.upper()}).get_json() == found.get_json()
     assert (found.status_code, found.get_json()["id"]) == (200, made["id"])
     assert made["token"] not in found.text
     assert made["token"] not in json.dumps(manage.audited())

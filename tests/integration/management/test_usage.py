@@ -31,7 +31,8 @@ def used(manage: Manager) -> Iterator[tuple[Manager, dict[str, Any]]]:
         for number, model in enumerate(MODELS, 1):
             cost = None if model == "not-priced" else number * 1_000_000
             usage = Usage(10 * number, number, number, 0, is_estimated=number == 1)
-            rollup.add(Key(day, project["id"], token["id"], model), Sums.of(usage, cost))
+            provider = "azure" if model == "gpt-4o" and day == DAYS[0] else "openai"
+            rollup.add(Key(day, project["id"], token["id"], model, provider), Sums.of(usage, cost))
     assert rollup.flush()
     yield manage, {**token, "project_id": project["id"]}
     manage.app.services.statements.close()
@@ -71,7 +72,15 @@ def test_sums_by_group(used: tuple[Manager, dict[str, Any]]) -> None:
     assert [(row["day"], row["requests"]) for row in by_day] == [(day.isoformat(), 1) for day in DAYS]
 
 
-@pytest.mark.parametrize("groups", ["model,day", "day,model", "day", "token,day,model"])
+def test_sums_by_provider(used: tuple[Manager, dict[str, Any]]) -> None:
+    """The same model of two providers is told apart, as a group and by the filter."""
+    manage, _ = used
+    rows = _rows(manage, "group_by=provider,model&model=gpt-4o")
+    assert [(row["provider"], row["requests"]) for row in rows] == [("azure", 1), ("openai", 1)]
+    assert [row["requests"] for row in _rows(manage, "provider=azure")] == [1]
+
+
+@pytest.mark.parametrize("groups", ["provider,day", "model,day", "day,model", "day", "token,day,model"])
 def test_pages_hold_each_row_once(used: tuple[Manager, dict[str, Any]], groups: str) -> None:
     """Keyset by the groups, two at a time; the Link leads on as the cursor does."""
     manage, _ = used

@@ -36,6 +36,15 @@ def test_sums_of_workers_add_up(ready_database: Database) -> None:
     assert rows(ready_database) == [(date(2026, 1, 2), "gpt-4o", 4, 40, 20)]
 
 
+def test_each_provider_has_its_own_sum(ready_database: Database) -> None:
+    """The same model of two providers is two rows."""
+    worker = Rollup(ready_database.engine())
+    for provider in ("openai", "azure", "azure"):
+        worker.add(KEY._replace(provider=provider), Sums.of(Usage(10, 1), 5))
+    assert worker.flush()
+    assert sorted(row[2] for row in rows(ready_database)) == [1, 2]
+
+
 def test_an_object_is_counted_once_over_all_workers(ready_database: Database) -> None:
     """Its tokens by its id; each request that showed it counts as one."""
     for worker in [Rollup(ready_database.engine()) for _ in range(2)]:

@@ -48,6 +48,18 @@ def test_viewer_acts_under_its_own_name_and_limits() -> None:
     assert _told(ROOT_VIEWER) == ROOT
 
 
+def test_a_person_acts_under_the_name_that_the_process_vouches_for() -> None:
+    """Never with more than the process's own credential has, whose key the record names; no other kind of actor."""
+    anna = Viewer(None, "settings", Role.OPERATOR, frozenset({"p"}), "oidc:anna@example.org")
+    own = Caller("key:ui", Role.OPERATOR, frozenset({"p"}), "k9")
+    found = _told(anna, own=own)
+    assert (found.actor, found.role, found.key_id) == ("oidc:anna@example.org", Role.OPERATOR, "k9")
+    with pytest.raises(Forbidden):
+        _told(Viewer(None, "settings", Role.ADMIN, None, "oidc:eve@example.org"), own=own)
+    with pytest.raises(Unauthorized):
+        _told(Viewer(None, "settings", Role.OPERATOR, frozenset({"p"}), "root"), own=own)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"signed": "other"}, {"path": "/manage/keys"}, {"now": NOW + timedelta(seconds=61)}],

@@ -45,7 +45,13 @@ def test_the_limit_is_lowered_before_the_row_is_asked_to_give_back(world: World)
     one, other = Worker(world), Worker(world)
     one.calls(100)
     one.beat()
-    world.hook = lambda where: [one.note_within() for _ in range(500)] and None if where == "has swapped" else None
+
+    def take_500(where: str) -> None:
+        if where == "has swapped":
+            for _ in range(500):
+                one.note_within()
+
+    world.hook = take_500
     one.beat()
     world.hook = lambda where: None
     while other.call():

@@ -122,7 +122,7 @@ def test_a_mate_is_killed_at_every_point(tmp_path: Path) -> None:
         world.hook = lambda where: None
         for path in world.ledgers():  # the kernel frees its locks
             for mapped in list(_open_ledgers()):
-                if mapped.path == path and mapped is not next_mate.admission._ledger:
+                if mapped.path == path and id(mapped) != id(next_mate.admission._ledger):
                     mapped.let_go()
         next_mate.beat()
         assert world.rows["token"].request_count == world.rows["free"].request_count == 6

@@ -4,7 +4,9 @@ import fcntl
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,8 +63,16 @@ def test_slots_are_used_again_and_end(tmp_path: Path) -> None:
 def test_it_has_no_name_before_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mate that looks at any moment finds it locked, or not at all; a failed creation leaves nothing."""
     lock, rename, seen = fcntl.flock, os.rename, list[str]()
-    monkeypatch.setattr(fcntl, "flock", lambda *call: (seen.append("lock"), lock(*call)))
-    monkeypatch.setattr(os, "rename", lambda *call: (seen.append("name"), rename(*call)))
+
+    def noted(name: str, function: Any) -> Callable[..., Any]:
+        def run(*call: Any) -> Any:
+            seen.append(name)
+            return function(*call)
+
+        return run
+
+    monkeypatch.setattr(fcntl, "flock", noted("lock", lock))
+    monkeypatch.setattr(os, "rename", noted("name", rename))
     Ledger.create(tmp_path).remove()
     assert seen == ["lock", "name"]
 

@@ -3,8 +3,9 @@
 import pytest
 
 from llm_proxy.events import capture as module
-from llm_proxy.events.capture import Capture, CaptureLimits, Secrets, end_to_end
+from llm_proxy.events.capture import Capture, CaptureLimits, end_to_end
 from llm_proxy.events.event import TAIL_BYTES, Event
+from llm_proxy.events.secrets import Secrets
 from llm_proxy.settings import EventSettings, Settings
 
 TOKEN = "sk-0123456789abcdefghijkl"

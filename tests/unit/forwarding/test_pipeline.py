@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -156,7 +156,8 @@ class Client:
     """A client that leaves when told."""
 
     def __init__(self) -> None:
-        self.is_gone, self.callback = False, lambda: None
+        self.is_gone = False
+        self.callback: Callable[[], None] = lambda: None
 
     def on_gone(self, callback: Any) -> None:
         self.callback = callback
@@ -233,7 +234,7 @@ class World:
         fields |= {"CONTENT-LENGTH": str(len(body))}
         fields |= {name.replace("_", "-"): value for name, value in changes.items()}
         pairs = [(name, value) for name, value in fields.items() if value is not None]
-        request = ProxyRequest(method, target, pairs, body=io.BytesIO(body), client=self.client)  # type: ignore[arg-type]
+        request = ProxyRequest(method, target, pairs, body=io.BytesIO(body), client=self.client)
         return self.pipeline.handle(request)
 
 

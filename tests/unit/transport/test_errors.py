@@ -11,7 +11,7 @@ from requests import exceptions as theirs
 from llm_proxy import errors
 from llm_proxy.transport.errors import TABLE, Aborted, Broken, cause_of, ours
 
-EXPECTED = {
+EXPECTED: dict[type, type[errors.UpstreamError]] = {
     theirs.ConnectTimeout: errors.UpstreamTimeout,
     theirs.ReadTimeout: errors.UpstreamTimeout,
     theirs.Timeout: errors.UpstreamTimeout,

@@ -101,6 +101,24 @@ def test_metrics_get_the_sums(world: World) -> None:
     assert [after - was for after, was in zip(shown(), before, strict=True)] == pytest.approx([2, 2.0, 12, 7])
 
 
+def test_each_provider_has_sums_and_metrics_of_its_own() -> None:
+    """Where several are served, the same model of two providers is two sums, and the metrics name the provider."""
+
+    def shown() -> list[float]:
+        kinds = [("llm_proxy_provider_model_tokens_total", {"provider": name, "kind": "prompt"}) for name in ("a", "b")]
+        values = [*kinds, ("llm_proxy_provider_cost_usd_total", {"provider": "b"})]
+        return [metrics.REGISTRY.get_sample_value(*of) or 0.0 for of in values]
+
+    before, rollup = shown(), Rollup()
+    told: Any = rollup
+    sums = BeatSums(told, lambda token, tokens: None, has_providers=True)
+    sums.add(token("a"), "m", Usage(10, 5), None, "a")
+    sums.add(token("a"), "m", Usage(3, 1), 2_000_000_000, "b")
+    sums.end(DAY)
+    assert [key for key, _, _ in rollup.told] == [Key(DAY, "p", "a", "m", "a"), Key(DAY, "p", "a", "m", "b")]
+    assert [after - was for after, was in zip(shown(), before, strict=True)] == pytest.approx([10, 3, 2.0])
+
+
 def test_an_object_that_counts_once_goes_on_at_once(world: World) -> None:
     """The rollup decides by its id, so that it is no part of a sum."""
     key = Key(DAY, "p", "a", "m")

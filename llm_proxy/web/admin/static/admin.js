@@ -42,7 +42,9 @@
       const at = new Date(element.dateTime);
       if (Number.isNaN(at.getTime())) continue;
       element.title = element.dateTime.replace("T", " ").replace(/(\.\d+)?(Z|\+00:00)$/, " UTC");
-      element.textContent = new Intl.DateTimeFormat(undefined, FORMATS[element.dataset.format] || FORMATS.ymd_hm).format(at);
+      const wanted = FORMATS[element.dataset.format] || FORMATS.ymd_hm;
+      const isShort = wanted === FORMATS.ymd_hm && at.getFullYear() === new Date().getFullYear();
+      element.textContent = new Intl.DateTimeFormat(undefined, isShort ? { ...wanted, year: undefined } : wanted).format(at);
       element.removeAttribute("data-local-time");
     }
   };
@@ -74,30 +76,55 @@
     if (auto) auto.requestSubmit();
   });
 
-  // Plots: <div data-plot="address of JSON" data-unit="requests">; the JSON is {x: [...seconds], series: [{label, values}]}.
+  // Plots: data-plot is an address of JSON, data-plot-values the JSON itself: {x: [...seconds], series: [{label, values}]}.
+  // data-unit is their unit; data-zone="UTC" marks steps of a UTC day.
   const resolve = (value) => { const probe = document.createElement("span"); probe.hidden = true; document.body.append(probe); probe.style.color = value; const out = getComputedStyle(probe).color; probe.remove(); return out; };
-  const short = (value) => value === null || value === undefined ? "–" : new Intl.NumberFormat(undefined, { notation: Math.abs(value) >= 10000 ? "compact" : "standard", maximumFractionDigits: Math.abs(value) < 1 ? 6 : 2 }).format(value);
+  const number = (value, digits) => new Intl.NumberFormat(undefined, { notation: Math.abs(value) >= 10000 ? "compact" : "standard", maximumFractionDigits: digits ?? (Math.abs(value) < 1 ? 6 : 2) }).format(value);
+  const quantity = (value, unit) => {
+    if (value === null || value === undefined) return "–";
+    if (unit === "ms") return Math.abs(value) >= 1000 ? `${number(value / 1000)} s` : `${number(value, 0)} ms`;
+    if (unit === "%") return `${number(value, 1)} %`;
+    return unit === "USD" ? `${number(value)} USD` : `${number(value)} ${unit}`.trim();
+  };
+  const tick = (value, unit) => unit === "ms" || unit === "%" ? quantity(value, unit) : number(value);
+  const moment = (seconds, zone, options) => new Intl.DateTimeFormat(undefined, { timeZone: zone, hourCycle: "h23", ...options }).format(seconds * 1000);
+  const when = (plot, ticks, zone) => {
+    const isDaily = ticks.length > 1 && ticks[1] - ticks[0] >= 86400;
+    return ticks.map((seconds) => {
+      const clock = moment(seconds, zone, { hour: "2-digit", minute: "2-digit" });
+      return isDaily || clock === "00:00" ? moment(seconds, zone, { day: "numeric", month: "short" }) : clock;
+    });
+  };
+  const lonely = (values) => (plot, series, show) => show ? null : values.flatMap((value, at) => value !== null && (values[at - 1] ?? null) === null && (values[at + 1] ?? null) === null ? [at] : []);
   const drawn = new Map();
+  const read = async (holder) => {
+    if (holder.dataset.plotValues) return JSON.parse(holder.dataset.plotValues);
+    const response = await fetch(holder.dataset.plot, { headers: { Accept: "application/json" }, credentials: "same-origin" });
+    return response.ok ? response.json() : null;
+  };
   const draw = async (holder) => {
     if (!window.uPlot) return;
-    let data = drawn.get(holder)?.data;
-    if (!data) {
-      const response = await fetch(holder.dataset.plot, { headers: { Accept: "application/json" }, credentials: "same-origin" });
-      if (!response.ok) return;
-      data = await response.json();
-    }
+    const data = drawn.get(holder)?.data ?? await read(holder);
+    if (!data) return;
     drawn.get(holder)?.plot.destroy();
-    const ink = resolve("var(--muted)"), line = resolve("var(--line)");
-    const unit = holder.dataset.unit || data.unit || "";
-    const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 }, font: "12px system-ui, sans-serif" };
+    const ink = resolve("var(--muted)"), line = resolve("var(--line)"), font = "12px system-ui, sans-serif";
+    const unit = holder.dataset.unit || "", zone = holder.dataset.zone || undefined;
+    const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1, size: 4 }, font, labelFont: font };
+    const isCounted = unit === "requests" || unit === "tokens" || unit === "ms";
     const options = {
-      width: Math.max(240, holder.clientWidth), height: 240, cursor: { y: false },
-      scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
-      axes: [axis, { ...axis, size: 64, label: unit, labelSize: 18, labelFont: "12px system-ui, sans-serif", values: (_, ticks) => ticks.map(short) }],
-      series: [{ label: "Time" }, ...data.series.map((each, index) => ({
-        label: each.label, stroke: resolve(`var(--plot-${(index % 5) + 1})`), width: 1.75, dash: index > 2 ? [6, 3] : undefined,
-        points: { show: data.x.length < 40 }, value: (_, value) => value === null ? "–" : `${short(value)} ${unit}`.trim(),
-      }))],
+      width: Math.max(200, holder.clientWidth), height: 220, padding: [12, 22, 0, 0], cursor: { y: false, points: { size: 7 } },
+      tzDate: (seconds) => zone ? window.uPlot.tzDate(new Date(seconds * 1000), zone) : new Date(seconds * 1000),
+      scales: { x: { time: true }, y: { range: (_, low, high) => unit === "%" ? [0, 100] : [0, high > 0 ? high * 1.1 : 1] } },
+      axes: [
+        { ...axis, space: 56, values: (plot, ticks) => when(plot, ticks, zone) },
+        { ...axis, size: 66, space: 32, incrs: isCounted ? [1, 2, 5].flatMap((each) => [...Array(13).keys()].map((power) => each * 10 ** power)).sort((one, other) => one - other) : undefined, values: (_, ticks) => ticks.map((value) => tick(value, unit)) },
+      ],
+      series: [{ label: zone ? "Day" : "Time", value: (_, seconds) => seconds === null ? "–" : moment(seconds, zone, zone ? { day: "numeric", month: "short" } : { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" }) },
+        ...data.series.map((each, index) => ({
+          label: each.label, stroke: resolve(`var(--plot-${(index % 5) + 1})`), width: 1.75, dash: [undefined, [7, 3], [2, 3]][index % 3],
+          fill: index === 0 ? resolve("var(--plot-fill)") : undefined,
+          points: { show: data.x.length < 16, size: 5, filter: lonely(each.values) }, value: (_, value) => quantity(value, unit),
+        }))],
     };
     holder.replaceChildren();
     drawn.set(holder, { data, plot: new window.uPlot(options, [data.x, ...data.series.map((each) => each.values)], holder) });
@@ -109,15 +136,11 @@
   document.addEventListener("llm-proxy:theme", redraw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
-  // Parts that refresh themselves: data-refresh="seconds" on an element with an id, while the page is looked at.
-  for (const element of byAttribute("data-refresh")) setInterval(async () => {
-    const part = document.getElementById(element.id);
-    if (document.hidden || !part || part.contains(document.activeElement)) return;
-    const response = await fetch(location.href, { credentials: "same-origin", redirect: "error" }).catch(() => null);
-    if (!response?.ok) return;
-    const fresh = new DOMParser().parseFromString(await response.text(), "text/html").getElementById(element.id);
-    if (fresh) { part.replaceChildren(...fresh.childNodes); enhance(part); }
-  }, Number(element.dataset.refresh) * 1000);
+  // Parts that htmx refreshes wait while nothing looks at them, and while something in them is used.
+  document.addEventListener("htmx:before:request", (event) => {
+    const part = event.target.closest?.("[data-live]");
+    if (part && (document.hidden || part.contains(document.activeElement) || part.querySelector("details[open]"))) event.preventDefault();
+  });
 
   const enhance = (scope) => { localize(scope); plots(scope); };
   document.addEventListener("htmx:after:swap", (event) => enhance(event.target instanceof Element ? event.target : document));

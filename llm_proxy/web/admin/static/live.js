@@ -82,7 +82,7 @@
     const body = { model: data.get("model"), stream: true, stream_options: { include_usage: true }, messages: [{ role: "user", content: data.get("prompt") }] };
     if (data.get("max_tokens")) body.max_tokens = Number(data.get("max_tokens"));
     const began = performance.now();
-    const response = await fetch(`${token.base}/chat/completions`, { method: "POST", headers: { Authorization: `Bearer ${token.token}`, "Content-Type": "application/json" }, body: JSON.stringify(body), signal: cutter.signal, credentials: "omit" });
+    const response = await fetch(`${token.base}/chat/completions`, { method: "POST", headers: { Authorization: `Bearer ${token.token}`, "Content-Type": "application/json" }, body: JSON.stringify(body), signal: cutter.signal, credentials: "same-origin" });
     fields.textContent = [`HTTP ${response.status}`, ...[...response.headers].map(([name, value]) => `${name}: ${value}`)].join("\n");
     fact("Header section", `${Math.round(performance.now() - began)} ms`);
     if (!response.ok) {

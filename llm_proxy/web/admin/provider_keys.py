@@ -1,0 +1,91 @@
+"""A project's keys for the providers that are served: its card, the form that sets one, and the removal."""
+
+from typing import Any
+from urllib.parse import quote, unquote
+
+from flask import Blueprint, redirect, request, url_for
+from werkzeug.wrappers import Response
+from wtforms import Form, PasswordField, SelectField
+from wtforms.validators import InputRequired
+
+from llm_proxy.errors import LlmProxyError
+from llm_proxy.web.admin import confirm, forms, frame, messages
+
+_REQUIRED = "Please fill in all required fields"
+
+
+class ProviderKeyForm(Form):
+    """A provider and its key."""
+
+    provider = SelectField("Provider", validate_choice=False)
+    api_key = PasswordField("Provider key", [InputRequired()], render_kw={"autocomplete": "off"})
+
+
+def card(project_id: str) -> list[dict[str, Any]]:
+    """Return a row for each provider, its key obfuscated or None; nothing where one provider is served alone."""
+    if not frame.may("GET", "/manage/projects/{id}/provider-keys"):
+        return []
+    found = frame.api("GET", f"/manage/projects/{project_id}/provider-keys")
+    keys = {key["provider"]: key for key in found.data}
+    names = [unquote(name) for name in found.headers.get("x-providers", "").split(",") if name]
+    rows = [keys.get(name, {"provider": name, "api_key": None}) for name in names]
+    rows += [{**key, "is_unserved": True} for name, key in keys.items() if name not in names]
+    return rows if len(rows) > 1 else []
+
+
+def routes(bp: Blueprint) -> None:
+    """Add the routes."""
+
+    @bp.get("/projects/<project_id>/provider-keys")
+    def projects_provider_key(project_id: str) -> Response:
+        """Return the form that sets a key."""
+        return _page(project_id, ProviderKeyForm(provider=request.args.get("provider")))
+
+    @bp.post("/projects/<project_id>/provider-keys", endpoint="projects_provider_key_submit")
+    def put(project_id: str) -> Response:
+        """Answer 303 to the project; 400 with the form and what is wrong."""
+        form = ProviderKeyForm(request.form)
+        if not form.validate():
+            return _page(project_id, form, _REQUIRED, 400)
+        try:
+            frame.api("PUT", _path(project_id, form.provider.data or ""), body={"api_key": form.api_key.data})
+        except LlmProxyError as refused:
+            forms.show_error(form, refused)
+            return _page(project_id, form, None, refused.status)
+        messages.say(f"Key for {form.provider.data} saved.")
+        return _to(project_id)
+
+    @bp.get("/projects/<project_id>/provider-keys/<provider>/remove")
+    def projects_provider_key_remove(project_id: str, provider: str) -> Response:
+        """Ask before a key is removed."""
+        project = frame.api("GET", f"/manage/projects/{project_id}").data
+        return confirm.page(
+            "Remove provider key",
+            f"Requests of {project['name']} to {provider} are refused within a second, until it has a key again.",
+            "The key is forgotten; it cannot be shown or restored.",
+            action=url_for("admin.projects_provider_key_remove_submit", project_id=project_id, provider=provider),
+            button="Remove key",
+            cancel=url_for("admin.projects_show", project_id=project_id),
+        )
+
+    @bp.post("/projects/<project_id>/provider-keys/<provider>/remove", endpoint="projects_provider_key_remove_submit")
+    def remove(project_id: str, provider: str) -> Response:
+        """Answer 303 to the project."""
+        frame.api("DELETE", _path(project_id, provider))
+        messages.say(f"Key for {provider} removed.")
+        return _to(project_id)
+
+
+def _path(project_id: str, provider: str) -> str:
+    return f"/manage/projects/{project_id}/provider-keys/{quote(provider, safe='')}"
+
+
+def _page(project_id: str, form: ProviderKeyForm, error: str | None = None, status: int = 200) -> Response:
+    project = frame.api("GET", f"/manage/projects/{project_id}").data
+    form.provider.choices = [row["provider"] for row in card(project_id) if not row.get("is_unserved")]
+    form.api_key.data = ""
+    return frame.page("projects/provider_key.html", status, form=form, project=project, error=error)
+
+
+def _to(project_id: str) -> Response:
+    return redirect(url_for("admin.projects_show", project_id=project_id), 303)

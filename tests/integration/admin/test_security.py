@@ -1,0 +1,189 @@
+"""The admin UI under attack: forms of other sites, texts with markup, roles, read-only mode, hosts."""
+
+from typing import Any
+
+import pytest
+from support.databases import on_sqlite
+from werkzeug.routing import Rule
+
+from .conftest import KEY, Pages, csrf_of
+
+pytestmark = on_sqlite
+MARKUP = "\"><script>alert(1)</script><img src=x onerror='alert(1)'>"
+_OPEN = {"admin.sign_in_submit"}
+
+
+def _rules(pages: Pages, *methods: str) -> list[tuple[str, Rule]]:
+    """Each route of the UI that takes one of these methods, and a path for it."""
+    found = []
+    for rule in pages.app.url_map.iter_rules():
+        if rule.endpoint.startswith("admin.") and rule.methods and rule.methods & set(methods):
+            values = {name: "csv" if name == "form" else "x" for name in rule.arguments} | {"measure": "requests"}
+            with pages.app.test_request_context():
+                built = pages.app.url_map.bind("").build(rule.endpoint, values, method=methods[0])
+            found.append((built.partition("?")[0], rule))
+    return found
+
+
+def test_every_form_of_another_site_is_refused(pages: Pages) -> None:
+    """403 for each POST, PUT and DELETE without the session's token, and for one from another origin."""
+    tried = 0
+    for path, rule in _rules(pages, "POST"):
+        if rule.endpoint in _OPEN:
+            continue
+        foreign = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+        for form, headers in (({}, {}), ({"csrf_token": "0" * 64}, {}), ({"csrf_token": pages.csrf()}, foreign)):
+            response = pages.browser.post(path, data=form, headers=headers)
+            assert response.status_code == 403, (path, form, response.status)
+            tried += 1
+    assert tried > 60
+    assert pages.browser.post("/admin/auth/login", data={"management_token": "x"}).status_code == 403
+
+
+def test_every_page_keeps_out_of_frames_caches_and_foreign_scripts(pages: Pages) -> None:
+    """Whatever its status, without inline script, style or handler, and with no address of another host."""
+    for path, rule in _rules(pages, "GET"):
+        if rule.endpoint in ("admin.static", "admin.events_stream", "admin.sign_out_page"):
+            continue
+        response = pages.browser.get(path)
+        assert response.status_code < 500, path
+        headers = response.headers
+        assert headers["X-Frame-Options"] == "DENY", path
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'self'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["Cache-Control"] == "no-store", path
+        assert headers["Referrer-Policy"] == "same-origin", path
+        if response.mimetype == "text/html":
+            for wrong in (" style=", " onclick=", "javascript:", "<style", "hx-on", 'src="http', "js:"):
+                assert wrong not in response.text, (path, wrong)
+
+
+def test_texts_of_others_are_text(pages: Pages) -> None:
+    """Names, notes, metadata, actors, user agents and model names stand escaped on each page that shows them."""
+    project = pages.api("POST", "/projects", {"name": MARKUP, "api_key": KEY}, User_Agent=MARKUP)
+    about = {"project_id": project["id"], "duration_minutes": 60, "name": MARKUP, "metadata": {"note": MARKUP}}
+    token = pages.api("POST", "/tokens", about)
+    pages.api("POST", "/keys", {"name": MARKUP[:60], "role": "viewer"})
+    record = next(each for each in pages.api("GET", "/audit?action=project.create")["events"])
+    with pages.app.services.engine.begin() as connection:
+        values = "(date('now'), ?, ?, ?, 3, 1, 1, 0, 0, 0, 5)"
+        columns = (
+            "day, project_id, token_id, model, requests, prompt_tokens, completion_tokens, cached_tokens,"
+            " reasoning_tokens, estimated, cost_nano_usd"
+        )
+        connection.exec_driver_sql(
+            f"INSERT INTO usage_daily ({columns}) VALUES {values}", (project["id"], token["id"], MARKUP)
+        )
+    for path in (
+        "/projects", f"/projects/{project['id']}", f"/projects/{project['id']}/edit",
+        f"/projects/{project['id']}/deactivate",
+        "/tokens", f"/tokens/{token['id']}", f"/tokens/{token['id']}/edit", f"/tokens/{token['id']}/revoke", "/keys",
+        "/audit", f"/audit/{record['id']}", "/usage?group=model", "/usage?group=project", "/playground", "/dashboard",
+    ):  # fmt: skip
+        page = pages.get(path)
+        assert page.status_code == 200, path
+        assert "<script>alert" not in page.text, path
+        assert "<img src=x" not in page.text, path
+    assert "&lt;script&gt;" in pages.get("/usage?group=model").text
+    assert "&lt;script&gt;" in pages.get(f"/audit/{record['id']}").text
+
+
+def test_texts_of_the_address_are_text(pages: Pages) -> None:
+    """What a link carries is shown escaped, or refused."""
+    names = ("search", "project_id", "status", "sort", "span", "outcome", "from", "group")
+    for path in ("/tokens", "/projects", "/audit", "/usage", "/dashboard", "/events", "/streams", "/settings"):
+        for query in [dict.fromkeys(names, MARKUP), *({name: MARKUP} for name in names)]:
+            response = pages.get(path, query_string=query)
+            assert response.status_code in (200, 400), (path, query)
+            assert "<script>alert" not in response.text, (path, query)
+
+
+def test_a_sign_in_leads_nowhere_else(pages: Pages) -> None:
+    """`next` is a path of the UI, or refused."""
+    for target in (
+        "https://evil.example/", "//evil.example", "/\\evil.example", "/admin/../x", "javascript:alert(1)", "/manage",
+    ):  # fmt: skip
+        response = pages.get("/auth/login", query_string={"next": target})
+        assert response.status_code == 400, target
+        assert "Location" not in response.headers
+
+
+def test_a_session_is_not_fixed(pages: Pages) -> None:
+    """A cookie that was planted before the sign-in is not the session after it; the old one ends."""
+    browser = pages.app.test_client()
+    browser.set_cookie("llmproxy_session", "planted", path="/admin")
+    pages.sign_in(browser, "test-management-token")
+    first = browser.get_cookie("llmproxy_session", path="/admin")
+    assert first is not None
+    assert first.value != "planted"
+    again = pages.app.test_client()
+    again.set_cookie("llmproxy_session", first.value, path="/admin")
+    assert again.get("/admin/tokens").status_code == 200
+    browser.post("/admin/auth/logout", data={"csrf_token": _csrf(browser)})
+    assert again.get("/admin/tokens").status_code == 303
+
+
+def _csrf(browser: Any) -> str:
+    return csrf_of(browser.get("/admin/tokens").text)
+
+
+def test_a_viewer_can_do_nothing_by_hand_made_forms(pages: Pages) -> None:
+    """Each POST of the UI with the viewer's own token: refused, or nothing that changes."""
+    key = pages.api("POST", "/keys", {"name": "looks", "role": "viewer"})
+    project = pages.api("POST", "/projects", {"name": "kept", "api_key": KEY})
+    token = pages.api("POST", "/tokens", {"project_id": project["id"], "duration_minutes": 60})
+    browser = pages.app.test_client()
+    pages.sign_in(browser, key["key"])
+    csrf = _csrf(browser)
+    ids = {"project_id": project["id"], "token_id": token["id"], "key_id": key["id"]}
+    for rule in pages.app.url_map.iter_rules():
+        if not rule.endpoint.startswith("admin.") or "POST" not in (rule.methods or ()):
+            continue
+        if rule.endpoint in ("admin.sign_in_submit", "admin.sign_out", "admin.jump"):
+            continue
+        values = {name: ids.get(name, "x") for name in rule.arguments}
+        path = pages.app.url_map.bind("").build(rule.endpoint, values, method="POST")
+        form = {
+            "csrf_token": csrf, "_method": "PUT", "name": "taken", "api_key": KEY, "project_id": project["id"],
+            "duration_minutes": "60", "is_active": "false", "role": "admin", "scope": "all",
+            "confirm_count": "everything", "ids": token["id"], "form_id": "0" * 32, "event_privacy": "full",
+        }  # fmt: skip
+        response = browser.post(path, data=form)
+        assert response.status_code in (303, 400, 403, 404, 422, 502), (path, response.status)
+    assert [each["name"] for each in pages.api("GET", "/projects")] == ["kept"]
+    assert [each["is_active"] for each in pages.api("GET", "/tokens")] == [True]
+    assert [each["role"] for each in pages.api("GET", "/keys")] == ["viewer"]
+
+
+class TestReadOnly:
+    """ADMIN_UI_READ_ONLY."""
+
+    @pytest.fixture
+    def more_settings(self) -> dict[str, Any]:
+        """Forbid changes."""
+        return {"operation.admin_ui_read_only": True}
+
+    def test_pages_offer_and_take_no_change(self, pages: Pages) -> None:
+        """Each form is 403; pages have no button for one; the jump box and the sign-out work."""
+        pages.api("POST", "/projects", {"name": "seen", "api_key": KEY})
+        csrf = pages.csrf()
+        for path, rule in _rules(pages, "POST"):
+            if rule.endpoint in ("admin.sign_in_submit", "admin.sign_out", "admin.jump"):
+                continue
+            response = pages.browser.post(path, data={"csrf_token": csrf})
+            assert response.status_code == 403, path
+            assert "read-only" in response.text
+        for path in ("/projects", "/tokens", "/cache", "/audit", "/keys", "/dashboard"):
+            assert pages.get(path).text.count('method="post"') == 3, path  # the jump box, and two buttons to sign out
+        assert pages.post("/jump", q="seen").status_code == 303
+        assert pages.post("/auth/logout").status_code == 200
+
+
+def test_everything_is_purged_after_a_word_only(pages: Pages) -> None:
+    """The first form asks, a wrong word is 422, the right one purges."""
+    asked = pages.post("/cache/purge", scope="all")
+    assert (asked.status_code, "Impact" in asked.text) == (200, True)
+    assert pages.post("/cache/purge", scope="all", confirm_count="all").status_code == 422
+    assert pages.post("/cache/purge", scope="all", confirm_count="everything").status_code in (303, 400, 404)

@@ -1,0 +1,82 @@
+"""Lists of the admin UI: totals that are bounded, and files that are made while they are sent."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from llm_proxy.db.listing import Total
+from llm_proxy.web.admin import frame, lists
+from llm_proxy.web.admin.api import ApiResponse
+
+ROWS = [{"id": "1", "name": "=1+1", "is_active": True}, {"id": "2", "name": None, "is_active": False}]
+COLUMNS = ("id", "name", "is_active")
+
+
+@pytest.fixture(autouse=True)
+def asked() -> Iterator[None]:
+    """A request for a list."""
+    with Flask("test").test_request_context("/admin/tokens?status=active&cursor=x"):
+        yield
+
+
+def test_a_bounded_total_has_a_plus() -> None:
+    """The next page is offered although the number of pages is not known."""
+    shown = lists.numbered(25, 400, 400, Total(10_000, is_more=True), has_next=True)
+    assert (shown["text"], shown["next"]) == ("25 of 10,000+", "/admin/tokens?status=active&cursor=x&page=401")
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3], ids="parts of {} rows".format)
+def test_files_hold_all_parts(cut: int) -> None:
+    """CSV has one header line, and no cell that a spreadsheet runs; JSON is one array."""
+    parts: list[Any] = [ROWS[start : start + cut] for start in range(0, 4, cut)]
+    text = lists.stream("csv", "tokens", iter(parts), COLUMNS).get_data(as_text=True)
+    assert list(csv.reader(io.StringIO(text))) == [[*COLUMNS], ["1", "'=1+1", "true"], ["2", "", "false"]]
+    response = lists.stream("json", "tokens", iter(parts), COLUMNS)
+    assert (json.loads(response.get_data()), response.headers["Content-Disposition"]) == (
+        ROWS,
+        'attachment; filename="tokens.json"',
+    )
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_a_file_without_rows_is_whole(form: str) -> None:
+    """A header line, or an empty array."""
+    text = lists.stream(form, "tokens", iter([[]]), COLUMNS).get_data(as_text=True)
+    assert text.strip() == {"csv": "id,name,is_active", "json": "[]"}[form]
+
+
+def _api(monkeypatch: pytest.MonkeyPatch, pages: int, page: list[Any]) -> list[Any]:
+    """Let the API have so many pages; return the cursors that it is asked for."""
+    cursors = list[Any]()
+
+    def api(method: str, path: str, *, query: dict[str, Any]) -> ApiResponse:
+        cursors.append(query["cursor"])
+        link = '<?cursor=next>; rel="next"' if len(cursors) < pages else ""
+        return ApiResponse(200, page, {"link": link})
+
+    monkeypatch.setattr(frame, "api", api)
+    return cursors
+
+
+def test_a_file_ends_after_so_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no page is read before it is sent."""
+    cursors = _api(monkeypatch, 10, ROWS)
+    parts = lists.parts("/manage/audit", {}, most=4)
+    assert (next(parts), cursors) == (ROWS, [None])
+    assert (len(list(parts)), cursors) == (1, [None, "next"])
+
+
+def test_an_empty_page_is_looked_on_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the end of the list, or until the time is over."""
+    cursors = _api(monkeypatch, 3, [])
+    lists.read("/manage/tokens", {"limit": 25, "cursor": None})
+    assert cursors == [None, "next", "next"]
+    monkeypatch.setattr(lists, "LOOK_ON_S", 0.0)
+    cursors = _api(monkeypatch, 3, [])
+    found = lists.read("/manage/tokens", {"limit": 25, "cursor": None})
+    assert (cursors, lists.following(found)) == ([None], "next")
