@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import gevent
 import pytest
@@ -11,7 +11,7 @@ from gevent import socket
 from llm_proxy.forwarding.exchange import REVOKED
 from llm_proxy.forwarding.socket import Socket
 from llm_proxy.forwarding.socket_limits import SocketLimits
-from llm_proxy.forwarding.turns import Refused
+from llm_proxy.forwarding.turns import Refused, SocketTurns
 from llm_proxy.websocket import frames
 from llm_proxy.websocket.frames import close_frame, frame
 
@@ -60,8 +60,12 @@ class Line:
         provider, self.provider = socket.socketpair()
         self.ends: list[int] = []
         self.socket = Socket(
-            Answer(provider), Turns(), SocketLimits(), must_read=False, ended=lambda _, code: self.ends.append(code)
-        )  # type: ignore[arg-type]
+            Answer(provider),
+            cast("SocketTurns", Turns()),
+            SocketLimits(),
+            must_read=False,
+            ended=lambda _, code: self.ends.append(code),
+        )
         self.inner = inner
         self.rest: bytes | None = None  # what was read of the client afterwards
         self.carrier = gevent.spawn(self._serve)
