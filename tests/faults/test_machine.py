@@ -150,6 +150,7 @@ def test_few_open_files(tmp_path: Path, provider: Provider) -> None:
         assert gateway.workers() == workers
 
 
+@pytest.mark.stamina
 def test_a_client_that_reads_slowly(tmp_path: Path, provider: Provider) -> None:
     """It holds back its own stream alone, and the worker's memory stays."""
     with running_gateway(tmp_path, provider.url, CLIENT_WRITE_TIMEOUT="2s") as gateway:
