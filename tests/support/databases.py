@@ -236,7 +236,7 @@ class Database:
 
     def engine(self) -> Engine:
         """A new engine, disposed of at the end of the test."""
-        engine = create_engine(self.settings())
+        engine = create_engine(self.settings().storage)
         self.engines.append(engine)
         return engine
 
@@ -359,7 +359,7 @@ _ALONE = {  # what a test left behind must not hold up the next one
 
 def _emptied(database: Database) -> bool:
     """Empty every table; False when one is not there any more."""
-    engine = create_engine(database.settings())
+    engine = create_engine(database.settings().storage)
     try:
         with engine.begin() as connection:
             connection.execute(text(_ALONE[database.driver]))

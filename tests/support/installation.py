@@ -75,14 +75,14 @@ def healthy(tmp_path: Path, demanding_provider: Provider, monkeypatch: pytest.Mo
         "LISTEN_ADDR": f"127.0.0.1:{free_port()}",
     }
     settings = load(variables).settings
-    engine = create_engine(settings)
+    engine = create_engine(settings.storage)
     migrate.up(engine, 10)
     engine.dispose()
     with contextlib.ExitStack() as undo:
         found = Installation(tmp_path, variables, demanding_provider, monkeypatch, undo)
         found.execute(
             "INSERT INTO projects (id, name, api_key, is_active, created_at, updated_at) VALUES (?, ?, ?, 1, ?, ?)",
-            *("p1", "team", KeyRing.of(settings).seal(PROVIDER_KEY, "p1")),
+            *("p1", "team", KeyRing.of(settings.storage).seal(PROVIDER_KEY, "p1")),
             *["2026-01-01 00:00:00.000000"] * 2,
         )
         yield found

@@ -187,7 +187,7 @@ def test_a_file_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
         (blocked / "log", False),
         (tmp_path, False),
     ):
-        found = logs.fault(load({"LOG_FILE": str(path)}).settings)
+        found = logs.fault(load({"LOG_FILE": str(path)}).settings.operation)
         assert (found is None) == is_good
         assert is_good or str(found).startswith(f"LOG_FILE={path}: expected a ")
     assert not (tmp_path / "a").exists()

@@ -189,4 +189,4 @@ def test_a_lost_machine_costs_at_most_its_slices(database: Database, tmp_path: P
         line, unlimited = sorted(made.settled([token, free]), key=lambda line: line.max_requests is None)
         assert line.witnessed is not None
         assert 2000 - held - 8 <= line.witnessed <= line.counted == 2000
-        assert unlimited.difference <= 0  # what they admitted since their last beat is in no count
+        assert unlimited.difference <= 0  # what they admitted since their last sync is in no count

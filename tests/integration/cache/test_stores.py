@@ -12,10 +12,10 @@ import pytest
 from support.redis import RedisServer
 
 from llm_proxy.cache.entry import Entry
+from llm_proxy.cache.invalidation import WriteTimes
 from llm_proxy.cache.key import DEFAULT_VARY, canonical_target, primary_key, variant_key
-from llm_proxy.cache.marks import Marks
+from llm_proxy.cache.l1 import MOST_ENTRY_BYTES, WorkerCache
 from llm_proxy.cache.memory import MemoryStore
-from llm_proxy.cache.near import MOST_ENTRY_BYTES, NearCopies
 from llm_proxy.cache.redis import RedisStore
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import Store
@@ -114,7 +114,7 @@ def test_a_purge_takes_what_it_covers_and_counts_it(
 
 
 def test_a_write_takes_the_path_and_its_parents(shared_redis_server: RedisServer) -> None:
-    """A new file makes the list of files old, within the project. On one machine the marks do that."""
+    """A new file makes the list of files old, within the project. On one machine the write times do that."""
     shared_redis_server.client().flushall()
     store = RedisStore(shared_redis_server.client(), shared_redis_server.client())
     mine, parent, other = entry("/v1/files/a"), entry("/v1/files"), entry("/v1/files", project="q")
@@ -130,14 +130,14 @@ def test_a_write_takes_the_path_and_its_parents(shared_redis_server: RedisServer
 
 
 @pytest.mark.parametrize("written", ["/v1/files/a", "/v1/files/a/content"])
-def test_marks_make_a_path_and_its_parents_old(tmp_path: Path, written: str) -> None:
+def test_a_write_makes_a_path_and_its_parents_old(tmp_path: Path, written: str) -> None:
     """What was asked for before the write is not served any more, by any worker of the machine."""
-    one, other = Marks(tmp_path), Marks(tmp_path)
+    one, other = WriteTimes(tmp_path), WriteTimes(tmp_path)
     before = time.time() - 1
-    one.mark("p", written)
-    assert other.last("p", "/v1/files/a") > before
-    assert other.last("p", "/v1/files") > before
-    assert other.last("q", "/v1/files") == 0.0
+    one.record("p", written)
+    assert other.last_write("p", "/v1/files/a") > before
+    assert other.last_write("p", "/v1/files") > before
+    assert other.last_write("q", "/v1/files") == 0.0
     one.close()
     other.close()
 
@@ -327,7 +327,7 @@ def test_copies_know_each_list_of_selecting_fields(tmp_path: Path, clock: Clock)
 
 def test_copies_stay_within_their_room(tmp_path: Path) -> None:
     """A worker keeps a part of the store's bound for itself, and nothing that is large."""
-    copies = NearCopies(tmp_path, 10_000)
+    copies = WorkerCache(tmp_path, 10_000)
 
     def keep(kept: Entry) -> None:
         copies.keep(kept.primary, copies.generations.of(kept.primary), [kept.vary], {kept.key: kept})

@@ -85,7 +85,7 @@ def test_a_newer_schema_is_refused(database: Database) -> None:
     for step in (
         lambda: migrate.up(engine, 5),
         lambda: migrate.down(engine, 5),
-        lambda: prepare(engine, database.settings()),
+        lambda: prepare(engine, database.settings().storage),
     ):
         with pytest.raises(SchemaTooNew, match="9001, newer than"):
             step()
@@ -130,7 +130,7 @@ def test_auto_migrate_off_names_the_command(database: Database) -> None:
     """AUTO_MIGRATE=false and pending migrations: the start stops, names the command, and changes nothing."""
     engine = database.engine()
     with pytest.raises(SchemaBehind, match="llm-proxy migrate up"):
-        prepare(engine, database.settings({"storage.auto_migrate": False}))
+        prepare(engine, database.settings({"storage.auto_migrate": False}).storage)
     assert migrate.status(engine).version == 0
 
 
@@ -160,21 +160,21 @@ def test_a_broken_run_can_be_repeated(database: Database) -> None:
 
 def test_status_makes_no_file(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Asking a SQLite file that is not there leaves it so."""
-    from llm_proxy.settings import Settings, StorageSettings
+    from llm_proxy.settings import StorageSettings
 
     path = tmp_path_factory.mktemp("none") / "x" / "a.db"
-    assert migrate.status(create_engine(Settings(storage=StorageSettings(path=str(path))))).version == 0
+    assert migrate.status(create_engine(StorageSettings(path=str(path)))).version == 0
     assert not path.parent.exists()
 
 
 def test_the_file_is_the_owners_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A new SQLite file is 0600, also its companions, in a folder of 0700, whatever the umask."""
-    from llm_proxy.settings import Settings, StorageSettings
+    from llm_proxy.settings import StorageSettings
 
     folder = tmp_path_factory.mktemp("modes") / "data"
     before = os.umask(0)
     try:
-        engine = create_engine(Settings(storage=StorageSettings(path=str(folder / "a.db"))))
+        engine = create_engine(StorageSettings(path=str(folder / "a.db")))
         migrate.up(engine, 5)
         with engine.connect():
             modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}

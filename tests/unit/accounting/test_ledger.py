@@ -27,7 +27,7 @@ def test_what_was_noted_can_be_read(tmp_path: Path) -> None:
     seen = ledger.read(own.path)
     assert [(slot.token_id, slot.lease, slot.spent, slot.last_used_s) for slot in seen] == [("a" * 36, 7, 3, 12.5)]
     assert DeadLedger.take(own.path) is None
-    own.let_go()
+    own.release()
     dead = DeadLedger.take(own.path)
     assert dead is not None
     assert dead.noted() == seen
@@ -96,7 +96,7 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
         os._exit(0)
     try:
         assert ours.recv() == "forked"
-        own.let_go()
+        own.release()
         dead = DeadLedger.take(own.path)
         assert dead is not None
         dead.remove()
@@ -111,7 +111,7 @@ def test_another_layout_is_neither_settled_nor_removed(tmp_path: Path) -> None:
     """A file of a version that writes otherwise, or that is cut off."""
     own = Ledger.create(tmp_path)
     own.bytes[8] = 99
-    own.let_go()
+    own.release()
     cut = tmp_path / "cut.ledger"
     cut.write_bytes(b"llmproxy")
     for path in (own.path, cut):
@@ -126,7 +126,7 @@ def test_what_another_boot_left_goes_after_a_day(tmp_path: Path) -> None:
     own, old = Ledger.create(ours), Ledger.create(theirs)
     hidden = ours / "left.new"
     hidden.touch()
-    old.let_go()
+    old.release()
     ledger.sweep(ours)
     assert old.path.exists()
     assert hidden.exists()

@@ -7,7 +7,7 @@ import pytest
 
 from llm_proxy.server import configuration
 from llm_proxy.server.configuration import binds, busy_address, few_connections, stop_limit_s, worker_connections
-from llm_proxy.settings import ServerSettings, Settings
+from llm_proxy.settings import ServerSettings
 from llm_proxy.settings.declare import address
 
 
@@ -50,7 +50,7 @@ def test_two_descriptors_a_connection(descriptors: Any, connections: Any) -> Non
 
 def test_the_master_waits_longer_than_the_workers() -> None:
     """A whole number, or gunicorn does not start."""
-    limit = stop_limit_s(Settings(server=ServerSettings(shutdown_grace_s=0.5, drain_timeout_s=120.2)))
+    limit = stop_limit_s(ServerSettings(shutdown_grace_s=0.5, drain_timeout_s=120.2))
     assert (limit, type(limit)) == (133, int)
 
 

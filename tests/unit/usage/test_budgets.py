@@ -9,7 +9,7 @@ import pytest
 
 from llm_proxy.amounts import NANO
 from llm_proxy.errors import CostBudgetExceeded, ModelNotPriced, ServiceUnavailable, TokenBudgetExceeded
-from llm_proxy.settings import Settings
+from llm_proxy.settings import TokenSettings
 from llm_proxy.usage.budgets import SMALL_TOKENS, Budgets
 from llm_proxy.usage.prices import load_prices
 
@@ -52,7 +52,7 @@ class Bench:
         self.is_away, self.is_at_rest = False, True
         self.budgets = Budgets(
             self,
-            load_prices(Settings()),
+            load_prices(TokenSettings()),
             self,
             settle=self._settle,
             forget=self.forgotten.append,
