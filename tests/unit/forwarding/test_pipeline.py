@@ -433,7 +433,7 @@ def test_cuts_of_ours_are_told_apart(world: World, reason: str, label: str) -> N
 
 
 def test_a_head_request_settles_without_a_body(world: World) -> None:
-    """Nobody iterates; close alone settles row 1."""
+    """The body is not iterated; close alone settles row 1."""
     before = up("2xx")
     reply = world.ask("HEAD", "/v1/models", CONTENT_LENGTH=None)
     reply.body.close()  # type: ignore[attr-defined]
