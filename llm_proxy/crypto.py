@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from llm_proxy.settings import Settings
+from llm_proxy.settings import StorageSettings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -72,9 +72,9 @@ class KeyRing:
         self.current_id = key_id(current) if current is not None else None
 
     @classmethod
-    def of(cls, settings: Settings) -> "KeyRing":
+    def of(cls, settings: StorageSettings) -> "KeyRing":
         """Return the ring of ENCRYPTION_KEY and ENCRYPTION_KEY_PREVIOUS."""
-        return cls(settings.storage.encryption_key, settings.storage.encryption_key_previous)
+        return cls(settings.encryption_key, settings.encryption_key_previous)
 
     @property
     def is_empty(self) -> bool:

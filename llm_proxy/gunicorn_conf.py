@@ -68,7 +68,7 @@ worker_class = "llm_proxy.server.worker.Worker"
 _descriptors = configuration.raise_descriptor_limit()
 worker_connections = configuration.worker_connections(_descriptors)
 worker_tmp_dir = configuration.heartbeat_folder()
-graceful_timeout = configuration.stop_limit_s(_settings)
+graceful_timeout = configuration.stop_limit_s(_settings.server)
 keepalive = 2  # anything but 0; the worker has its own limits
 preload_app = False
 control_socket_disable = True
@@ -276,7 +276,11 @@ def _database_shown() -> str:
     """Host and database, or the file: never a password."""
     from llm_proxy.db.engine import connector_of_settings
 
-    return _settings.storage.path if _settings.storage.driver == "sqlite" else connector_of_settings(_settings).where
+    return (
+        _settings.storage.path
+        if _settings.storage.driver == "sqlite"
+        else connector_of_settings(_settings.storage).where
+    )
 
 
 # -- workers ----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from llm_proxy.redaction import REDACTOR, learn_settings
 from llm_proxy.runtime.append_file import AppendFile
 from llm_proxy.runtime.clock import rfc3339_ms
 from llm_proxy.runtime.line_writer import LineWriter
-from llm_proxy.settings import Settings
+from llm_proxy.settings import OperationSettings, Settings
 from llm_proxy.texts import wants_colour
 
 QUEUE_BOUND = 50_000  # lines; beyond it the oldest are dropped and counted in their own line
@@ -281,9 +281,9 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(max(LEVELS[settings.operation.log_level], logging.WARNING))
 
 
-def fault(settings: Settings) -> str | None:
+def fault(settings: OperationSettings) -> str | None:
     """One line when LOG_FILE could not be written to; the start then stops. Makes nothing."""
-    path = settings.operation.log_file
+    path = settings.log_file
     if path is None:
         return None
     shown = f"LOG_FILE={path}: expected"

@@ -192,7 +192,7 @@ QUOTA_WAITS = Counter(
 )
 UNITS_SETTLED = Counter(
     "llm_proxy_ledger_units_settled_total",
-    "Units added to tokens' counts: by their own worker, by another for a dead one, or for a silent one's slice.",
+    "Units added to tokens' counts: by their owner, recovered from a dead worker, or lapsed with a silent one's slice.",
     ["by"],
     registry=REGISTRY,
 )
@@ -293,7 +293,7 @@ upstream_requests = {outcome: UPSTREAM_REQUESTS.labels(outcome) for outcome in U
 audit_failures = {sink: AUDIT_FAILURES.labels(sink) for sink in ("file", "table", "queue")}
 lease_swaps = {result: LEASE_SWAPS.labels(result) for result in ("done", "lost", "failed")}
 quota_waits = {result: QUOTA_WAITS.labels(result) for result in ("unit", "refused", "timeout")}
-units_settled = {by: UNITS_SETTLED.labels(by) for by in ("owner", "mate", "silence")}
+units_settled = {by: UNITS_SETTLED.labels(by) for by in ("owner", "recovered", "lapsed", "mate", "silence")}
 db_duration = {operation: DB_DURATION.labels(operation) for operation in ("read", "swap", "management")}
 redis_duration = {use: REDIS_DURATION.labels(use) for use in ("bus", "cache", "limit")}
 events_dropped = {reason: EVENTS_DROPPED.labels(reason) for reason in EVENT_LOSSES}
@@ -478,3 +478,14 @@ def fold_dead_worker(path: str | Path, pid: int) -> None:
     if os.path.isdir(folder):
         with _locked(folder, fcntl.LOCK_EX):
             metric_files.fold(folder, pid)
+
+
+_SETTLED_BEFORE = {"recovered": "mate", "lapsed": "silence"}  # earlier labels, kept for one release
+
+
+def count_settled(by: str, units: int) -> None:
+    """Count units that were added to a token's count; less than none is none."""
+    if units > 0:
+        units_settled[by].inc(units)
+        if by in _SETTLED_BEFORE:
+            units_settled[_SETTLED_BEFORE[by]].inc(units)

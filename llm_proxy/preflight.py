@@ -23,7 +23,7 @@ from llm_proxy.db.prepare import prepare as prepare_database
 from llm_proxy.db.prepare import prepare_patiently
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.providers import ProviderFileError, load_provider
-from llm_proxy.settings import Loaded, Settings
+from llm_proxy.settings import LimitSettings, Loaded, OperationSettings, Settings
 from llm_proxy.transport import check_certificates, check_proxies
 from llm_proxy.usage import prices
 
@@ -49,38 +49,38 @@ def check(loaded: Loaded) -> list[str]:
         if provider.origin.startswith("https:"):
             faults += check_certificates()
     try:
-        connector_of_settings(settings)
+        connector_of_settings(settings.storage)
     except DatabaseFault as exc:
         faults.append(str(exc))
-    faults += prices.fault_lines(settings)
-    faults += sign_in.fault_lines(settings)
-    files = (logs.fault(settings), audit_file.fault(settings), ledger.fault(settings))
+    faults += prices.fault_lines(settings.tokens)
+    faults += sign_in.fault_lines(settings.sign_in)
+    files = (logs.fault(settings.operation), audit_file.fault(settings.operation), ledger.fault(settings))
     return faults + [fault for fault in files if fault is not None]
 
 
 def notes(settings: Settings) -> tuple[list[str], list[str]]:
     """Warnings and notes of provider file and database, for the log at the start. Raises ProviderFileError."""
     loaded = load_provider(settings)
-    connector = connector_of_settings(settings)
+    connector = connector_of_settings(settings.storage)
     most = settings.workers * (settings.storage.pool_size + 2 * CONNECTIONS)
     pools = f"database: at most {most} connections of {settings.workers} workers of this host"
     told = [] if connector.dialect == "sqlite" else [pools]
-    return [*loaded.warnings, *connector.warnings], [*loaded.notes, *told, *_limits(settings)]
+    return [*loaded.warnings, *connector.warnings], [*loaded.notes, *told, *_limits(settings.limits)]
 
 
-def _limits(settings: Settings) -> list[str]:
+def _limits(settings: LimitSettings) -> list[str]:
     """Log the limits that hold for all clients."""
     windows = []
-    if settings.limits.global_rate_limit:
-        windows.append(f"{settings.limits.global_rate_limit} requests a minute in all")
-    if settings.limits.ip_rate_limit:
-        windows.append(f"{settings.limits.ip_rate_limit} from one address")
-    most = settings.limits.distributed_max or (60 if settings.limits.distributed_enabled else None)
+    if settings.global_rate_limit:
+        windows.append(f"{settings.global_rate_limit} requests a minute in all")
+    if settings.ip_rate_limit:
+        windows.append(f"{settings.ip_rate_limit} from one address")
+    most = settings.distributed_max or (60 if settings.distributed_enabled else None)
     if most is not None:
-        windows.append(f"{most} in {settings.limits.distributed_window_s:g} s of each token")
+        windows.append(f"{most} in {settings.distributed_window_s:g} s of each token")
     if not windows:
         return []
-    place = "in Redis, over all replicas" if settings.limits.distributed_enabled else "on this server"
+    place = "in Redis, over all replicas" if settings.distributed_enabled else "on this server"
     return [f"limits, counted {place}: {', '.join(windows)}"]
 
 
@@ -92,10 +92,10 @@ def prepare(settings: Settings) -> None:
         DatabaseAway: The database does not answer, and there is time to wait for it: serve, and let `Preparation` try.
     """
     with _refusing():
-        engine = create_engine(settings)
+        engine = create_engine(settings.storage)
         try:
-            _record(prepare_database(engine, settings), engine, settings)
-            _require_admin(engine, settings)
+            _record(prepare_database(engine, settings.storage), engine, settings)
+            _require_admin(engine, settings.operation)
         except DatabaseAway as away:
             if settings.storage.driver == "sqlite" or not settings.storage.startup_timeout_s:
                 raise
@@ -104,9 +104,9 @@ def prepare(settings: Settings) -> None:
             engine.dispose()
 
 
-def _require_admin(engine: Engine, settings: Settings) -> None:
+def _require_admin(engine: Engine, settings: OperationSettings) -> None:
     """Raise DatabaseFault where the root token is off and no management key could take its place."""
-    if settings.operation.management_token_use == OFF and not has_unrestricted_admin(engine):
+    if settings.management_token_use == OFF and not has_unrestricted_admin(engine):
         raise DatabaseFault(
             "MANAGEMENT_TOKEN_USE=off: expected a live management key with the role admin and all projects; "
             "make one with: llm-proxy manage key create --role admin"
@@ -179,9 +179,9 @@ def _main() -> None:
     logs.configure(settings)
     master, said = os.getppid(), _DONE
     try:
-        engine = create_engine(settings)
-        _record(prepare_patiently(engine, settings, is_wanted=lambda: os.getppid() == master), engine, settings)
-        _require_admin(engine, settings)
+        engine = create_engine(settings.storage)
+        _record(prepare_patiently(engine, settings.storage, is_wanted=lambda: os.getppid() == master), engine, settings)
+        _require_admin(engine, settings.operation)
     except DatabaseFault as exc:
         said = str(exc).encode()
     with contextlib.suppress(BrokenPipeError):  # the master has ended and does not read it

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from llm_proxy.settings import Settings
+from llm_proxy.settings import RedisSettings
 from llm_proxy.settings.redis_address import RedisTarget, parse_address
 
 if TYPE_CHECKING:
@@ -30,21 +30,21 @@ def unreachable(*more: type[Exception]) -> tuple[type[Exception], ...]:
     return (RedisError, OSError, *more)
 
 
-def target(settings: Settings) -> RedisTarget:
+def target(settings: RedisSettings) -> RedisTarget:
     """Return the Redis of REDIS_ADDR. Raises ValueError, worded as what is accepted and without the value.
 
     A URL supplies what no variable of its own sets: REDIS_DB, REDIS_USERNAME, REDIS_PASSWORD and REDIS_TLS win over
     it when they differ from their defaults.
     """
-    found = parse_address(settings.redis.addr)
+    found = parse_address(settings.addr)
     return RedisTarget(
         host=found.host,
         port=found.port,
-        db=settings.redis.db or found.db,
-        username=settings.redis.username or found.username,
-        password=settings.redis.password or found.password,
-        is_tls=settings.redis.tls or found.is_tls,
-        ca=str(settings.redis.tls_ca) if settings.redis.tls_ca is not None else found.ca,
+        db=settings.db or found.db,
+        username=settings.username or found.username,
+        password=settings.password or found.password,
+        is_tls=settings.tls or found.is_tls,
+        ca=str(settings.tls_ca) if settings.tls_ca is not None else found.ca,
     )
 
 

@@ -10,7 +10,7 @@ from llm_proxy.access.secret import PREFIX, stored
 from llm_proxy.crypto import equal
 from llm_proxy.errors import TooManyFailures, Unauthorized
 from llm_proxy.model.addresses import is_loopback
-from llm_proxy.settings import Settings
+from llm_proxy.settings import OperationSettings
 
 ANY, LOOPBACK, OFF = "any", "loopback", "off"
 USES = (ANY, LOOPBACK, OFF)
@@ -38,11 +38,10 @@ class Gate:
         self._use, self._keys, self._failures = use, keys, failures
 
     @classmethod
-    def of(cls, settings: Settings, keys: KeyDirectory, failures: Failures) -> "Gate":
+    def of(cls, settings: OperationSettings, keys: KeyDirectory, failures: Failures) -> "Gate":
         """Make the gate that the settings ask for."""
-        found = settings.operation
-        accepted = (found.management_token.strip(), (found.management_token_previous or "").strip())
-        return cls(accepted, found.management_token_use, keys, failures)
+        accepted = (settings.management_token.strip(), (settings.management_token_previous or "").strip())
+        return cls(accepted, settings.management_token_use, keys, failures)
 
     def admit(self, authorization: str | None, *, peer: str | None, client_ip: str | None) -> Caller:
         """Return the caller of an Authorization field.

@@ -19,7 +19,7 @@ from llm_proxy.access.flows import Flow, Flows, SignInRefused
 from llm_proxy.access.role_map import Entry
 from llm_proxy.crypto import digest
 from llm_proxy.errors import ManagementError
-from llm_proxy.settings import Settings
+from llm_proxy.settings import SignInSettings
 
 _LOG = logging.getLogger(__name__)
 METADATA_S, KEYS_AGAIN_S = 600.0, 30.0
@@ -59,17 +59,17 @@ class Config:
     roles: tuple[Entry, ...]
 
     @classmethod
-    def of(cls, settings: Settings) -> "Config | None":
+    def of(cls, settings: SignInSettings) -> "Config | None":
         """Read the settings; None: sign-in by OpenID is off. Raises ValueError for a wrong map."""
-        if settings.sign_in.oidc_issuer is None:
+        if settings.oidc_issuer is None:
             return None
         return cls(
-            issuer=settings.sign_in.oidc_issuer,
-            client_id=settings.sign_in.oidc_client_id or "",
-            client_secret=settings.sign_in.oidc_client_secret,
-            scopes=settings.sign_in.oidc_scopes,
-            role_claim=settings.sign_in.oidc_role_claim,
-            roles=role_map.parse(settings.sign_in.oidc_role_map or ""),
+            issuer=settings.oidc_issuer,
+            client_id=settings.oidc_client_id or "",
+            client_secret=settings.oidc_client_secret,
+            scopes=settings.oidc_scopes,
+            role_claim=settings.oidc_role_claim,
+            roles=role_map.parse(settings.oidc_role_map or ""),
         )
 
     def fingerprint(self) -> str:

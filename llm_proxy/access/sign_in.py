@@ -1,11 +1,11 @@
 """The ways to begin a session: by root token, by management key, or at an OpenID provider."""
 
-from llm_proxy.access.flows import SignInRefused
+from llm_proxy.access.flows import Flows, SignInRefused
 from llm_proxy.access.gate import Gate
 from llm_proxy.access.oidc import Config, OidcSignIn, SignedIn, is_safe_issuer
 from llm_proxy.access.secret import stored
 from llm_proxy.access.sessions import Method, Origin
-from llm_proxy.settings import Settings
+from llm_proxy.settings import SignInSettings
 
 SECRETS_REFUSED = "sign in with the identity provider: tokens and keys are not accepted here"
 
@@ -47,26 +47,32 @@ def of_person(person: SignedIn, oidc: OidcSignIn | None) -> Origin:
     return Origin(person.caller, Method.OIDC, oidc.config.fingerprint(), person.id_token)
 
 
-def fault_lines(settings: Settings) -> list[str]:
+def build_oidc(settings: SignInSettings, flows: Flows) -> OidcSignIn | None:
+    """Return sign-in at the OpenID provider of the settings; None: it is off. Raises ValueError for a wrong map."""
+    config = Config.of(settings)
+    return None if config is None else OidcSignIn(config, flows)
+
+
+def fault_lines(settings: SignInSettings) -> list[str]:
     """Return what is wrong with the OpenID settings, a line each."""
-    issuer, faults = settings.sign_in.oidc_issuer, list[str]()
+    issuer, faults = settings.oidc_issuer, list[str]()
     if issuer is None:
-        if settings.sign_in.oidc_only:
+        if settings.oidc_only:
             faults.append("ADMIN_OIDC_ONLY=true: expected ADMIN_OIDC_ISSUER to be set, else no person can sign in")
         return faults
     if not is_safe_issuer(issuer):
         faults.append(f"ADMIN_OIDC_ISSUER={issuer}: expected an https URL without a query, or http on this machine")
     needed = {
-        "ADMIN_OIDC_CLIENT_ID": settings.sign_in.oidc_client_id,
-        "ADMIN_OIDC_ROLE_MAP": settings.sign_in.oidc_role_map,
+        "ADMIN_OIDC_CLIENT_ID": settings.oidc_client_id,
+        "ADMIN_OIDC_ROLE_MAP": settings.oidc_role_map,
     }
     for name, value in needed.items():
         if not value:
             faults.append(f"{name}=: expected a value, because ADMIN_OIDC_ISSUER is set")
-    if "openid" not in settings.sign_in.oidc_scopes.split():
-        faults.append(f"ADMIN_OIDC_SCOPES={settings.sign_in.oidc_scopes}: expected openid among them")
+    if "openid" not in settings.oidc_scopes.split():
+        faults.append(f"ADMIN_OIDC_SCOPES={settings.oidc_scopes}: expected openid among them")
     try:
         Config.of(settings)
     except ValueError as error:
-        faults.append(f"ADMIN_OIDC_ROLE_MAP={settings.sign_in.oidc_role_map}: expected {error}")
+        faults.append(f"ADMIN_OIDC_ROLE_MAP={settings.oidc_role_map}: expected {error}")
     return faults

@@ -68,7 +68,7 @@ class _Mapped:
         """Free a slot."""
         self.ints[at + LEASE] = 0
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Unlock and unmap; the file stays as it is. Map and descriptor both hold the lock."""
         _OPEN.discard(self)
         if self._descriptor < 0:
@@ -82,7 +82,7 @@ class _Mapped:
     def remove(self) -> None:
         """Unlink, then release: no process can find and lock it."""
         self.path.unlink(missing_ok=True)
-        self.let_go()
+        self.release()
 
 
 class Ledger(_Mapped):
@@ -163,7 +163,7 @@ _OPEN: WeakSet[_Mapped] = WeakSet()
 
 def _close_all() -> None:
     for mapped in list(_OPEN):
-        mapped.let_go()
+        mapped.release()
 
 
 os.register_at_fork(after_in_child=_close_all)  # a child would keep the lock of an owner that is dead
@@ -225,7 +225,7 @@ def read(path: Path) -> list[Noted]:
     try:
         return mapped.noted()
     finally:
-        mapped.let_go()
+        mapped.release()
 
 
 def sweep(folder: Path, now_s: float | None = None) -> None:

@@ -66,7 +66,7 @@ class Line:
         """Charged less witnessed; 0 without a witness.
 
         Above zero: units that were noted and never sent, by workers that were killed, or slices of lost ones. Below
-        zero, for an unlimited token: what lost workers admitted since their last beat. Else a fault.
+        zero, for an unlimited token: what lost workers admitted since their last sync. Else a fault.
         """
         return 0 if self.witnessed is None else self.charged - self.witnessed
 

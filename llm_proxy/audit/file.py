@@ -21,7 +21,7 @@ from pathlib import Path
 from llm_proxy.audit.chain import ANCHOR, START, Link, chained_line, entry_of_line, follow
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.runtime.append_file import AppendFile, try_lock
-from llm_proxy.settings import Settings
+from llm_proxy.settings import OperationSettings
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,20 +64,20 @@ class AuditFile:
         self.position: Position | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> "AuditFile | None":
+    def of(cls, settings: OperationSettings) -> "AuditFile | None":
         """Return the file that the settings ask for; None for none. Raises OSError when it cannot be opened."""
-        if not settings.operation.audit_enabled or not settings.operation.audit_log_file:
+        if not settings.audit_enabled or not settings.audit_log_file:
             return None
-        path = Path(settings.operation.audit_log_file)
-        if settings.operation.audit_create_dir:
+        path = Path(settings.audit_log_file)
+        if settings.audit_create_dir:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         elif not path.parent.is_dir():
             raise FileNotFoundError(path.parent)
         return cls(
             path,
-            max_bytes=settings.operation.audit_log_max_size_mb * 1024 * 1024,
-            backups=settings.operation.audit_log_max_backups,
-            fsync=settings.operation.audit_fsync,
+            max_bytes=settings.audit_log_max_size_mb * 1024 * 1024,
+            backups=settings.audit_log_max_backups,
+            fsync=settings.audit_fsync,
         )
 
     @property
@@ -242,17 +242,17 @@ def _caught_up(position: Position, descriptor: int) -> Position:
     return replace(position, size=found.st_size)
 
 
-def fault(settings: Settings) -> str | None:
+def fault(settings: OperationSettings) -> str | None:
     """One line when records could not be written to the audit file; the start then stops. Makes nothing."""
-    if not settings.operation.audit_enabled or not settings.operation.audit_log_file:
+    if not settings.audit_enabled or not settings.audit_log_file:
         return None
-    path = Path(settings.operation.audit_log_file)
+    path = Path(settings.audit_log_file)
     shown = f"AUDIT_LOG_FILE={path}: expected"
     if path.exists():
         is_usable = path.is_file() and os.access(path, os.R_OK | os.W_OK)
         return None if is_usable else f"{shown} a file that can be read and written"
     folder = path.parent
-    if not folder.exists() and not settings.operation.audit_create_dir:
+    if not folder.exists() and not settings.audit_create_dir:
         return f"{shown} its folder to exist, because AUDIT_CREATE_DIR is false"
     while not folder.exists():
         folder = folder.parent

@@ -71,7 +71,7 @@ class AuditWriter:
         table = engine if settings.operation.audit_enabled and settings.operation.audit_store_in_db else None
         return cls(
             table=table,
-            file=AuditFile.of(settings),
+            file=AuditFile.of(settings.operation),
             required=settings.operation.audit_required,
             failed=failed,
             workers=settings.workers,

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-from llm_proxy.cache.coalesce import Flights
 from llm_proxy.cache.entry import Entry
-from llm_proxy.cache.marks import Marks
+from llm_proxy.cache.invalidation import WriteTimes
 from llm_proxy.cache.policy import (
+    RequestDirectives,
     Rules,
-    Wishes,
     keep_s,
-    wishes,
+    request_directives,
 )
 from llm_proxy.cache.purges import Purges
 from llm_proxy.cache.scopes import Scope
+from llm_proxy.cache.singleflight import SingleFlight
 from llm_proxy.cache.store import Store
 
 Pairs = list[tuple[str, str]]
@@ -40,9 +40,9 @@ class ResponseCache:
 
     Args:
         store: Keeps entries.
-        marks: When paths were written to.
+        writes: When paths were written to.
         purges: What was taken away.
-        flights: Exchanges that others wait for.
+        singleflight: Exchanges that others wait for.
         rules: What the operator decided.
         provider: Name of the provider, part of every key.
         counts: Where stores are counted.
@@ -53,20 +53,20 @@ class ResponseCache:
         self,
         store: Store,
         *,
-        marks: Marks,
+        writes: WriteTimes,
         purges: Purges,
-        flights: Flights,
+        singleflight: SingleFlight,
         rules: Rules,
         provider: str = "",
         counts: Counts | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.store, self.marks, self.purges, self.flights, self.rules = store, marks, purges, flights, rules
+        self.store, self.writes, self.purges, self.singleflight, self.rules = store, writes, purges, singleflight, rules
         self.provider, self.counts, self.clock = provider, counts or Counts(), clock
 
-    def wishes(
+    def request_directives(
         self, method: str, fields: Sequence[tuple[str, str]], values: Mapping[str, str], length: int | None
-    ) -> Wishes | None:
+    ) -> RequestDirectives | None:
         """Whether a stored response may serve a request, and what it asks for; None: it bypasses the cache.
 
         Args:
@@ -77,21 +77,21 @@ class ResponseCache:
         if method == "POST":
             if "CACHE-CONTROL" not in values or not length or length > self.rules.most_bytes or "RANGE" in values:
                 return None
-            asked = wishes([value for name, value in fields if name == "CACHE-CONTROL"])
+            asked = request_directives([value for name, value in fields if name == "CACHE-CONTROL"])
             return asked if asked.forced_s and not asked.no_store else None
         if method not in ("GET", "HEAD") or length or "TRANSFER-ENCODING" in values:
             return None
         if not _NEITHER.isdisjoint(values):
             return None
-        asked = wishes(
+        asked = request_directives(
             [value for name, value in fields if name == "CACHE-CONTROL"] if "CACHE-CONTROL" in values else (),
             [values["PRAGMA"]] if "PRAGMA" in values else (),
         )
         return None if asked.no_store else asked
 
-    def wrote(self, project: str, path: str, fields: Iterable[tuple[str, str]] = ()) -> None:
+    def invalidate(self, project: str, path: str, fields: Iterable[tuple[str, str]] = ()) -> None:
         """Invalidate what an unsafe request to `path` changed, given the fields of its success (RFC 9111 §4.4)."""
-        if self.store.is_local and not self.marks.is_armed:
+        if self.store.is_local and not self.writes.is_enabled:
             return
         self._forget(project, path)
         for name, value in fields:
@@ -101,7 +101,7 @@ class ResponseCache:
                     self._forget(project, other)
 
     def _forget(self, project: str, path: str) -> None:
-        self.marks.mark(project, path)
+        self.writes.record(project, path)
         self.store.forget_path(project, path)
 
     def keep(self, entry: Entry) -> bool:
@@ -126,8 +126,8 @@ class ResponseCache:
         """Release files and connections."""
         self.store.flush()
         self.store.close()
-        self.flights.close()
-        self.marks.close()
+        self.singleflight.close()
+        self.writes.close()
 
 
 def _path_of(location: str, base: str) -> str | None:

@@ -1,7 +1,7 @@
 """One request's look-up in the response cache.
 
 It makes no exchange itself. A user asks `decide`, and serves what is found; or sends the request, with `conditions`
-where there is something to validate, tells what came back by `answered`, and the end by `ended`.
+where there is something to validate, tells what came back by `responded`, and the end by `ended`.
 """
 
 import logging
@@ -13,25 +13,25 @@ import gevent
 from gevent import monkey
 
 from llm_proxy.cache import ranges
-from llm_proxy.cache.capture import Answered, Capture
-from llm_proxy.cache.coalesce import Flight
+from llm_proxy.cache.body_recorder import BodyRecorder, StoreDecision
 from llm_proxy.cache.conditional import CONDITIONALS, conditions, is_not_modified, is_unchanged
 from llm_proxy.cache.directives import values
 from llm_proxy.cache.engine import ResponseCache
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.key import DEFAULT_VARY, canonical_target, primary_key, variant_key
-from llm_proxy.cache.near import Generation
+from llm_proxy.cache.l1 import Generation
 from llm_proxy.cache.policy import (
-    Heard,
+    ReceivedResponse,
     Refused,
+    RequestDirectives,
     Verdict,
-    Wishes,
     freshened,
     is_for_others,
     judge,
     may_serve_on_error,
     storable,
 )
+from llm_proxy.cache.singleflight import Flight
 
 Pairs = list[tuple[str, str]]
 
@@ -61,7 +61,7 @@ class Found(NamedTuple):
 NOTHING: Final = Found(None, Verdict.VALIDATE)
 
 
-class Inquiry:
+class CacheLookup:
     """One request that a stored response may serve.
 
     Attributes:
@@ -72,15 +72,15 @@ class Inquiry:
     """
 
     __slots__ = (
-        "_cache", "_conditionals", "_fields", "_is_authorized", "_is_post", "_key", "_landings", "_method", "_path",
-        "_primary", "_project", "_range", "_target", "_values", "_wishes", "capture", "flight", "found", "is_framed",
-        "number",
+        "_cache", "_conditionals", "_directives", "_fields", "_finishes", "_is_authorized", "_is_post", "_key",
+        "_method", "_path", "_primary", "_project", "_range", "_target", "_values", "flight", "found", "is_framed",
+        "number", "recorder",
     )  # fmt: skip
 
     def __init__(
         self,
         cache: ResponseCache,
-        asked: Wishes,
+        asked: RequestDirectives,
         *,
         project: str,
         method: str,
@@ -92,7 +92,7 @@ class Inquiry:
         is_authorized: bool = True,
         provider: str = "",
     ) -> None:
-        self._cache, self._wishes, self._project, self._method, self._path = cache, asked, project, method, path
+        self._cache, self._directives, self._project, self._method, self._path = cache, asked, project, method, path
         self._fields, self._values, self._is_authorized = fields, values, is_authorized
         self._is_post = method == "POST"
         self._target = canonical_target(method, path, query)
@@ -101,8 +101,8 @@ class Inquiry:
         self._range = values.get("RANGE") if method == "GET" else None
         self._conditionals = not CONDITIONALS.isdisjoint(values)
         self._key: str | None = None
-        self._landings: Generation | None = None
-        self.capture: Capture | None = None
+        self._finishes: Generation | None = None
+        self.recorder: BodyRecorder | None = None
         self.is_framed = True
         self.flight: Flight | None = None
         self.number: int | None = None
@@ -118,7 +118,7 @@ class Inquiry:
     @property
     def only_if_cached(self) -> bool:
         """RFC 9111 §5.2.1.7."""
-        return self._wishes.only_if_cached
+        return self._directives.only_if_cached
 
     @property
     def is_store_away(self) -> bool:
@@ -135,7 +135,7 @@ class Inquiry:
     def decide(self) -> Found:
         """Look up, and judge."""
         cache = self._cache
-        self._landings = cache.flights.landings(self._primary)
+        self._finishes = cache.singleflight.finishes(self._primary)
         entries = cache.store.find(self._primary, self._fields)
         self.number, self.found = None, NOTHING
         if not cache.purges.is_known(cache.store.announced()):
@@ -144,16 +144,16 @@ class Inquiry:
         for entry in entries:
             if self._is_usable(entry):
                 self._key = entry.key
-                self.found = Found(entry, judge(entry, self._wishes, cache.clock()))
+                self.found = Found(entry, judge(entry, self._directives, cache.clock()))
                 return self.found
-        cache.marks.arm()
+        cache.writes.enable()
         return NOTHING
 
     def _is_usable(self, entry: Entry) -> bool:
         cache = self._cache
         if entry.primary != self._primary or not cache.purges.are_past(entry):
             return False
-        return self._is_post or cache.marks.last(self._project, self._path) < entry.requested_at
+        return self._is_post or cache.writes.last_write(self._project, self._path) < entry.requested_at
 
     def serve(self, entry: Entry) -> StoredResponse:
         """Return the response that an entry gives to this request."""
@@ -184,26 +184,26 @@ class Inquiry:
 
     # -- sharing one exchange -----------------------------------------------------------------------------------------
 
-    def board(self) -> Flight | None:
+    def join(self) -> Flight | None:
         """Lead or join the exchange of equal requests; None where this request needs an exchange by itself."""
         entry = self.found.entry
         if self._method == "HEAD" or self._conditionals or self.is_partial or self.number is None:
             return None
-        if self._wishes.no_cache or self._wishes.max_age_s == 0 or self.is_store_away:
+        if self._directives.no_cache or self._directives.max_age_s == 0 or self.is_store_away:
             return None
         if entry is not None and not is_for_others(entry):
             return None
-        return self._cache.flights.board(variant_key(self._primary, DEFAULT_VARY, self._fields))
+        return self._cache.singleflight.join(variant_key(self._primary, DEFAULT_VARY, self._fields))
 
     def accept(self, flight: Flight) -> Entry | None:
-        """Return what a flight has brought, if it fits this request, too. Call it after `decide`, which knows purges.
+        """Return what a flight has published, if it fits this request, too. Call it after `decide`, which knows purges.
 
         A purge that was confirmed before this request came is among those, however lately it came to the flight.
         """
-        entry = flight.brought
+        entry = flight.published
         if entry is None or entry.key != variant_key(self._primary, entry.vary, self._fields):
             return None
-        if not self._is_usable(entry) or judge(entry, self._wishes, self._cache.clock()) is Verdict.VALIDATE:
+        if not self._is_usable(entry) or judge(entry, self._directives, self._cache.clock()) is Verdict.VALIDATE:
             return None
         self._key, self.found = entry.key, Found(entry, Verdict.SERVE)
         return entry
@@ -211,12 +211,12 @@ class Inquiry:
     @property
     def is_outdated(self) -> bool:
         """Whether another exchange of this kind has ended since the look-up, so that another may find its response."""
-        return self._landings != self._cache.flights.landings(self._primary)
+        return self._finishes != self._cache.singleflight.finishes(self._primary)
 
-    def land(self, *, is_storable: bool = True, is_abandoned: bool = False) -> None:
+    def finish(self, *, is_storable: bool = True, is_abandoned: bool = False) -> None:
         """End the exchange, or a response that is not stored: the others go on. Repeats do nothing."""
         if self.flight is not None:
-            self.flight.land(is_storable=is_storable, is_abandoned=is_abandoned)
+            self.flight.finish(is_storable=is_storable, is_abandoned=is_abandoned)
 
     # -- the provider's response ---------------------------------------------------------------------------------------
 
@@ -228,27 +228,29 @@ class Inquiry:
     def failed(self) -> Entry | None:
         """There was no response: the stale entry that may be served instead (RFC 5861)."""
         entry = self.found.entry
-        is_allowed = entry is not None and may_serve_on_error(entry, self._wishes, None, self._cache.clock())
+        is_allowed = entry is not None and may_serve_on_error(entry, self._directives, None, self._cache.clock())
         return entry if is_allowed else None
 
-    def answered(self, status: int, reason: str, fields: Sequence[tuple[str, str]], *, requested_at: float) -> Answered:
+    def responded(
+        self, status: int, reason: str, fields: Sequence[tuple[str, str]], *, requested_at: float
+    ) -> StoreDecision:
         """Decide on a response's head: serve an entry in its place, or capture its body, or let it pass."""
-        heard = Heard(
+        received = ReceivedResponse(
             status,
             reason,
             fields,
             requested_at,
             self._cache.clock(),
-            self._wishes,
+            self._directives,
             is_authorized=self._is_authorized,
             is_opted_in=self._is_post,
         )
-        reaction = self._react(heard)
-        self.capture = reaction.capture
-        if reaction.capture is None:
-            self.land(is_storable=reaction.entry is not None)
-        elif not reaction.capture.is_for_others:
-            self.land(is_storable=False)
+        reaction = self._react(received)
+        self.recorder = reaction.recorder
+        if reaction.recorder is None:
+            self.finish(is_storable=reaction.entry is not None)
+        elif not reaction.recorder.is_for_others:
+            self.finish(is_storable=False)
         return reaction
 
     def ended(self, *, is_whole: bool, is_abandoned: bool = False) -> None:
@@ -259,63 +261,63 @@ class Inquiry:
             is_abandoned: The client left, or the exchange was cut; that says nothing of the provider.
         """
         try:
-            capture = self.capture
-            store = capture.finish(is_whole=is_whole, is_framed=self.is_framed) if capture is not None else None
+            recorder = self.recorder
+            store = recorder.finish(is_whole=is_whole, is_framed=self.is_framed) if recorder is not None else None
             if store is None:
-                self.land(is_abandoned=is_abandoned)
+                self.finish(is_abandoned=is_abandoned)
             elif self._cache.store.is_local or not monkey.is_module_patched("socket"):
                 store()
             else:
                 gevent.spawn(store)
         except Exception:
-            self.land()
+            self.finish()
             _log.exception("a response was not stored")
 
     def keep(self, entry: Entry) -> bool:
         """Store a response that came whole, and let the requests that wait for it go on."""
         if self.flight is not None:
-            self.flight.bring(entry)
+            self.flight.publish(entry)
         try:
             return self._cache.keep(entry)
         finally:
-            self.land()
+            self.finish()
 
-    def _react(self, heard: Heard) -> Answered:
+    def _react(self, received: ReceivedResponse) -> StoreDecision:
         entry = None if self.is_partial else self.found.entry
         is_validating = entry is not None and bool(conditions(entry))
-        if entry is not None and heard.status == 304 and self._is_validated(entry):
-            return Answered(self._freshen(entry, heard), "fresh")
-        if entry is not None and may_serve_on_error(entry, self._wishes, heard.status, heard.received_at):
-            return Answered(entry, "failed" if is_validating else None)
-        result = None if not is_validating else "changed" if heard.status < 500 else "failed"
+        if entry is not None and received.status == 304 and self._is_validated(entry):
+            return StoreDecision(self._freshen(entry, received), "fresh")
+        if entry is not None and may_serve_on_error(entry, self._directives, received.status, received.received_at):
+            return StoreDecision(entry, "failed" if is_validating else None)
+        result = None if not is_validating else "changed" if received.status < 500 else "failed"
         if self._method == "HEAD" or self.is_partial:
-            return Answered(None, result, None, "method-or-range")
+            return StoreDecision(None, result, None, "method-or-range")
         if self.number is None:
-            return Answered(None, result, None, "purges-unknown")
-        judged = storable(heard, self._cache.rules)
+            return StoreDecision(None, result, None, "purges-unknown")
+        judged = storable(received, self._cache.rules)
         if isinstance(judged, Refused):
-            return Answered(None, result, None, judged.reason)
+            return StoreDecision(None, result, None, judged.reason)
         key = variant_key(self._primary, judged.vary, self._fields)
-        length = next(iter(values(heard.fields, "content-length")), "")
+        length = next(iter(values(received.fields, "content-length")), "")
         self._key = key
         named = replace(judged, key=key, target=self._target, number=self.number)
         is_counted = length.isdigit() and not judged.is_stream and self._cache.store.is_local
-        capture = Capture(
+        recorder = BodyRecorder(
             named,
             keep=self.keep,
-            give_up=lambda: self.land(is_storable=False),
+            give_up=lambda: self.finish(is_storable=False),
             most_bytes=self._cache.rules.most_bytes,
             expected_bytes=int(length[:18]) if is_counted else None,
         )
-        return Answered(None, result, capture)
+        return StoreDecision(None, result, recorder)
 
     def _is_validated(self, entry: Entry) -> bool:
         """Whether a 304 is about the entry: the cache asked, or the client asked by the same validator."""
         return not self._conditionals or self._is_not_modified(entry)
 
-    def _freshen(self, entry: Entry, heard: Heard) -> Entry:
+    def _freshen(self, entry: Entry, received: ReceivedResponse) -> Entry:
         cache = self._cache
-        fresh = freshened(entry, heard, cache.rules)
+        fresh = freshened(entry, received, cache.rules)
         if self.number is not None:
             fresh = replace(fresh, number=self.number)
             cache.keep(fresh)

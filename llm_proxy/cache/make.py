@@ -11,13 +11,13 @@ from gevent import monkey
 from sqlalchemy import Engine
 
 from llm_proxy import metrics, redisclient
-from llm_proxy.cache.coalesce import Flights
 from llm_proxy.cache.engine import Counts, ResponseCache
-from llm_proxy.cache.marks import Marks
+from llm_proxy.cache.invalidation import WriteTimes
 from llm_proxy.cache.memory import MemoryStore
 from llm_proxy.cache.policy import Rules
 from llm_proxy.cache.purges import Purges, PurgeTable
 from llm_proxy.cache.scopes import Scope
+from llm_proxy.cache.singleflight import SingleFlight
 from llm_proxy.cache.store import Store
 from llm_proxy.runtime import shared_dir
 from llm_proxy.settings import Settings
@@ -47,9 +47,9 @@ def make_cache(settings: Settings, engine: Engine, provider: str) -> ResponseCac
 
     return ResponseCache(
         store,
-        marks=Marks(where),
+        writes=WriteTimes(where),
         purges=Purges(PurgeTable(engine), apply),
-        flights=Flights(where),
+        singleflight=SingleFlight(where),
         rules=Rules(
             default_ttl_s=settings.cache.default_ttl_s,
             most_bytes=settings.cache.max_object_bytes,
@@ -66,7 +66,7 @@ def _redis_store(settings: Settings) -> RedisStore | None:
         if settings.cache.redis_url is not None:
             target = redisclient.parse_address(settings.cache.redis_url)
         else:
-            target = redisclient.target(settings)
+            target = redisclient.target(settings.redis)
     except ValueError as error:
         _log.warning("the cache's Redis address is none, answers are kept on this machine: expected %s", error)
         return None

@@ -17,14 +17,14 @@ from typing import Any
 
 from llm_proxy.cache.entry import Entry, from_meta, to_meta
 from llm_proxy.cache.key import variant_key
-from llm_proxy.cache.near import Near, NearCopies
+from llm_proxy.cache.l1 import CopiesOfKey, WorkerCache
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import MOST_KEPT_S, MOST_VARIES, Fields
 from llm_proxy.runtime.mapped_file import MappedFile
 
 LEAST_ENTRIES = 1024
 _BYTES_AN_ENTRY = 1024  # the bound of entries follows from that of bytes
-_NEAR_PART = 16  # of the store's room, for each worker's own copies
+_L1_PART = 16  # of the store's room, for each worker's own copies
 _WRITE_LIMIT_S = 0.05  # longest wait for another worker's write
 _TOUCH_EACH_S = 1.0
 _TOLD_EACH_S = 10.0  # a full disk fails each store
@@ -83,7 +83,7 @@ class MemoryStore:
         self._lock = threading.RLock()
         self._kept: sqlite3.Connection | None = None
         self._purged = _Number(folder)
-        self._near = NearCopies(folder, most_bytes // _NEAR_PART)
+        self._l1 = WorkerCache(folder, most_bytes // _L1_PART)
 
     @property
     def is_left_alone(self) -> bool:
@@ -95,8 +95,8 @@ class MemoryStore:
     def find(self, primary: str, fields: Fields) -> list[Entry]:
         """See Store."""
         now = self._clock()
-        near = self._near.get(primary)
-        found = None if near is None else self._among(near, primary, fields)
+        copies = self._l1.get(primary)
+        found = None if copies is None else self._among(copies, primary, fields)
         if found is None:
             found = self._read(primary, fields, now)
         for entry in found:
@@ -108,20 +108,20 @@ class MemoryStore:
         return found
 
     @staticmethod
-    def _among(near: Near, primary: str, fields: Fields) -> list[Entry] | None:
+    def _among(copies: CopiesOfKey, primary: str, fields: Fields) -> list[Entry] | None:
         """Return the same from this worker's copies; None when they do not tell."""
         found = []
-        for vary in near.varies:
+        for vary in copies.varies:
             key = variant_key(primary, vary, fields)
-            if key not in near.entries:
+            if key not in copies.entries:
                 return None
-            entry = near.entries[key]
+            entry = copies.entries[key]
             if entry is not None:
                 found.append(entry)
         return found
 
     def _read(self, primary: str, fields: Fields, now: float) -> list[Entry]:
-        generation = self._near.generations.of(primary)
+        generation = self._l1.generations.of(primary)
         read: dict[str, Entry | None] = {}
         varies: list[tuple[str, ...]] = []
         with self._failing, self._lock:
@@ -132,7 +132,7 @@ class MemoryStore:
                 row = execute(_READ, (key, now)).fetchone()
                 varies.append(vary)
                 read[key] = None if row is None else from_meta(row[0], row[1])
-            self._near.keep(primary, generation, varies, read)  # that there is nothing, too
+            self._l1.keep(primary, generation, varies, read)  # that there is nothing, too
         return [entry for entry in read.values() if entry is not None]
 
     def stored_bytes(self) -> float:
@@ -169,7 +169,7 @@ class MemoryStore:
                 execute("DELETE FROM entries WHERE key = ?", (entry.key,))
                 execute(_PUT, row)
                 self._make_room(execute, now)
-            self._near.generations.changed(entry.primary)  # committed: a copy made from now on is of this entry
+            self._l1.generations.changed(entry.primary)  # committed: a copy made from now on is of this entry
             return True
         return False
 
@@ -200,11 +200,11 @@ class MemoryStore:
             execute(_FREE_OLD, (self._clock(),))  # these could not be served any more: they do not count
             removed = int(execute(f"DELETE FROM entries WHERE number < ? AND {where}", (number, *values)).rowcount)  # noqa: S608
         if removed:
-            self._near.generations.all_changed()
+            self._l1.generations.all_changed()
         return removed
 
     def forget_path(self, project: str, path: str) -> None:
-        """See Store. The marks of this machine do it already."""
+        """See Store. The write times of this machine do it already."""
 
     def announced(self) -> int:
         """See Store."""
@@ -234,7 +234,7 @@ class MemoryStore:
                 self._kept.close()
                 self._kept = None
         self._purged.close()
-        self._near.close()
+        self._l1.close()
 
     # -- the file -----------------------------------------------------------------------------------------------------
 

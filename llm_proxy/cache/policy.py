@@ -50,7 +50,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class RequestDirectives:
     """What a request says of caches.
 
     Attributes:
@@ -74,19 +74,19 @@ class Wishes:
     lifetime: str = ""
 
 
-NO_WISHES: Final = Wishes()
+NO_DIRECTIVES: Final = RequestDirectives()
 
 
-def wishes(cache_control: Sequence[str], pragma: Sequence[str] = ()) -> Wishes:
+def request_directives(cache_control: Sequence[str], pragma: Sequence[str] = ()) -> RequestDirectives:
     """Return a request's directives (RFC 9111 §5.2.1); Pragma counts where there is no Cache-Control (§5.4)."""
     if not cache_control:
         if pragma and "no-cache" in parse.directives(pragma):
-            return Wishes(no_cache=True)
-        return NO_WISHES
+            return RequestDirectives(no_cache=True)
+        return NO_DIRECTIVES
     found = parse.directives(cache_control)
     forced_s, lifetime = _forced(found)
     stale = parse.MOST_S if found.get("max-stale") == (None,) else parse.seconds(found, "max-stale")
-    return Wishes(
+    return RequestDirectives(
         no_store="no-store" in found,
         no_cache="no-cache" in found,
         max_age_s=parse.seconds(found, "max-age"),
@@ -120,7 +120,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ReceivedResponse:
     """A response's head, and the request's part in what becomes of it. Times in seconds since the epoch.
 
     `is_authorized`: the request had Authorization (RFC 9111 §3.5). `is_opted_in`: it is a POST that asked for it.
@@ -131,32 +131,32 @@ class Heard:
     fields: Fields
     requested_at: float
     received_at: float
-    wishes: Wishes = NO_WISHES
+    directives: RequestDirectives = NO_DIRECTIVES
     is_authorized: bool = True
     is_opted_in: bool = False
 
 
-def storable(heard: Heard, rules: Rules) -> Entry | Refused:
+def storable(received: ReceivedResponse, rules: Rules) -> Entry | Refused:
     """Return the entry of a response whose body is whole (without key, target, number), or why it is not stored."""
-    found, is_targeted = response_directives(heard.fields)
-    reason = _forbidden(heard, found, rules)
+    found, is_targeted = response_directives(received.fields)
+    reason = _forbidden(received, found, rules)
     if reason is not None:
         return Refused(reason)
-    if heard.is_authorized and not heard.wishes.forced_s and not _may_share(found):
+    if received.is_authorized and not received.directives.forced_s and not _may_share(found):
         return Refused("authorization")
-    vary = vary_names(parse.values(heard.fields, "vary"))
-    if vary is None or (heard.is_authorized and "AUTHORIZATION" in vary):
+    vary = vary_names(parse.values(received.fields, "vary"))
+    if vary is None or (received.is_authorized and "AUTHORIZATION" in vary):
         return Refused("vary-matches-nothing")
-    date = _date(heard)
-    lifetime_s, is_forced = _lifetime(heard, found, date, rules, is_targeted=is_targeted)
+    date = _date(received)
+    lifetime_s, is_forced = _lifetime(received, found, date, rules, is_targeted=is_targeted)
     if lifetime_s is None:
         return Refused("ttl-zero-no-lifetime")
-    if not is_forced and heard.is_authorized and not _may_share(found):
+    if not is_forced and received.is_authorized and not _may_share(found):
         return Refused("authorization")
     etag = last_modified = None
-    if not heard.is_opted_in:  # a POST is never validated: If-None-Match would make it fail (RFC 9110 §13.1.2)
-        etag = next(iter(parse.values(heard.fields, "etag")), None)
-        last_modified = next(iter(parse.values(heard.fields, "last-modified")), None)
+    if not received.is_opted_in:  # a POST is never validated: If-None-Match would make it fail (RFC 9110 §13.1.2)
+        etag = next(iter(parse.values(received.fields, "etag")), None)
+        last_modified = next(iter(parse.values(received.fields, "last-modified")), None)
     is_validated_always = "no-cache" in found
     if (lifetime_s <= 0 or is_validated_always) and etag is None and last_modified is None:
         return Refused("ttl-zero-no-validator")
@@ -166,12 +166,12 @@ def storable(heard: Heard, rules: Rules) -> Entry | Refused:
         key="",
         target="",
         vary=vary or DEFAULT_VARY,
-        status=heard.status,
-        reason=heard.reason,
-        fields=stored_fields(heard.fields, found, heard.wishes.forced_s if is_forced else 0, rules),
-        requested_at=heard.requested_at,
-        received_at=heard.received_at,
-        initial_age_s=_initial_age(heard, date, is_forced=is_forced),
+        status=received.status,
+        reason=received.reason,
+        fields=stored_fields(received.fields, found, received.directives.forced_s if is_forced else 0, rules),
+        requested_at=received.requested_at,
+        received_at=received.received_at,
+        initial_age_s=_initial_age(received, date, is_forced=is_forced),
         lifetime_s=lifetime_s,
         etag=etag,
         last_modified=last_modified,
@@ -179,25 +179,25 @@ def storable(heard: Heard, rules: Rules) -> Entry | Refused:
         may_be_stale=_may_be_stale(found, bool(while_revalidating_s or if_error_s)),
         while_revalidating_s=while_revalidating_s,
         if_error_s=if_error_s,
-        is_stream=is_event_stream(heard.fields),
+        is_stream=is_event_stream(received.fields),
         is_forced=is_forced,
     )
 
 
-def _forbidden(heard: Heard, found: Directives, rules: Rules) -> str | None:
-    status = heard.status
-    if not 200 <= status < 1000 or status in (206, 304) or (heard.is_opted_in and status not in OPTED_IN_STATUSES):
+def _forbidden(received: ReceivedResponse, found: Directives, rules: Rules) -> str | None:
+    status = received.status
+    if not 200 <= status < 1000 or status in (206, 304) or (received.is_opted_in and status not in OPTED_IN_STATUSES):
         return "status-not-cacheable"
     if "must-understand" in found and status not in _KNOWN_STATUSES:
         return "status-not-understood"
     for name in ("no-store", "private"):
         if name in found:
             return f"ttl-zero-{name}"
-    if "no-store" in parse.directives(parse.values(heard.fields, "surrogate-control")):
+    if "no-store" in parse.directives(parse.values(received.fields, "surrogate-control")):
         return "ttl-zero-no-store"  # a word to caches like this one; the rest of that field is not standardized
-    if is_event_stream(heard.fields) and not (rules.stores_streams and heard.wishes.forced_s):
+    if is_event_stream(received.fields) and not (rules.stores_streams and received.directives.forced_s):
         return "streaming-response"
-    length = next(iter(parse.values(heard.fields, "content-length")), "")
+    length = next(iter(parse.values(received.fields, "content-length")), "")
     return "object-too-large" if length.isdigit() and int(length[:18]) > rules.most_bytes else None
 
 
@@ -219,39 +219,46 @@ def _may_be_stale(found: Directives, is_allowed: bool) -> bool:
 
 
 def _lifetime(
-    heard: Heard, found: Directives, date: float, rules: Rules, *, is_targeted: bool = False
+    received: ReceivedResponse, found: Directives, date: float, rules: Rules, *, is_targeted: bool = False
 ) -> tuple[float | None, bool]:
     """Freshness lifetime (RFC 9111 §4.2.1), and whether it is the client's wish; None: there is none."""
-    explicit = _explicit_lifetime(heard, found, date, is_targeted=is_targeted)
+    explicit = _explicit_lifetime(received, found, date, is_targeted=is_targeted)
     if explicit is not None:
         return explicit, False
-    if "public" in found and heard.status in OPTED_IN_STATUSES and rules.default_ttl_s > 0 and "no-cache" not in found:
+    if (
+        "public" in found
+        and received.status in OPTED_IN_STATUSES
+        and rules.default_ttl_s > 0
+        and "no-cache" not in found
+    ):
         return rules.default_ttl_s, False
-    may_force = heard.wishes.forced_s and heard.status in OPTED_IN_STATUSES and "no-cache" not in found
+    may_force = received.directives.forced_s and received.status in OPTED_IN_STATUSES and "no-cache" not in found
     if may_force:
-        return float(heard.wishes.forced_s), True
-    if heard.is_opted_in:
+        return float(received.directives.forced_s), True
+    if received.is_opted_in:
         return None, False
-    return _heuristic(heard, found, date), False
+    return _heuristic(received, found, date), False
 
 
-def _explicit_lifetime(heard: Heard, found: Directives, date: float, *, is_targeted: bool) -> float | None:
+def _explicit_lifetime(
+    received: ReceivedResponse, found: Directives, date: float, *, is_targeted: bool
+) -> float | None:
     for name in ("s-maxage", "max-age"):
         lifetime_s = parse.seconds(found, name)
         if lifetime_s is not None:
             return float(lifetime_s)
-    lines = set(parse.values(heard.fields, "expires"))
+    lines = set(parse.values(received.fields, "expires"))
     if not lines or is_targeted:
         return None
     expires = parse.instant(lines.pop()) if len(lines) == 1 else None
     return 0.0 if expires is None else max(0.0, expires - date)
 
 
-def _heuristic(heard: Heard, found: Directives, date: float) -> float | None:
+def _heuristic(received: ReceivedResponse, found: Directives, date: float) -> float | None:
     """Return a tenth of the time since it was modified; 0, to be validated, where no such guess is allowed."""
-    lines = parse.values(heard.fields, "last-modified")
-    has_validator = bool(lines or parse.values(heard.fields, "etag"))
-    if not lines or not (heard.status in HEURISTIC_STATUSES or "public" in found):
+    lines = parse.values(received.fields, "last-modified")
+    has_validator = bool(lines or parse.values(received.fields, "etag"))
+    if not lines or not (received.status in HEURISTIC_STATUSES or "public" in found):
         return 0.0 if has_validator else None
     modified = parse.instant(lines[0])
     if modified is None or "no-cache" in found:
@@ -259,20 +266,20 @@ def _heuristic(heard: Heard, found: Directives, date: float) -> float | None:
     return min(max(0.0, (date - modified) * _HEURISTIC_PART), _HEURISTIC_MOST_S)
 
 
-def _date(heard: Heard) -> float:
-    lines = parse.values(heard.fields, "date")
+def _date(received: ReceivedResponse) -> float:
+    lines = parse.values(received.fields, "date")
     date = parse.instant(lines[0]) if lines else None
-    return heard.received_at if date is None else date
+    return received.received_at if date is None else date
 
 
-def _initial_age(heard: Heard, date: float, *, is_forced: bool) -> float:
+def _initial_age(received: ReceivedResponse, date: float, *, is_forced: bool) -> float:
     """RFC 9111 §4.2.3: corrected_initial_age.
 
     A lifetime that the request asked for begins with the response, however long the model took to give it.
     """
-    said = parse.age(parse.values(heard.fields, "age"))
-    delay_s = max(0.0, heard.received_at - heard.requested_at) if said or not is_forced else 0.0
-    apparent_s = max(0.0, float(int(heard.received_at)) - date)
+    said = parse.age(parse.values(received.fields, "age"))
+    delay_s = max(0.0, received.received_at - received.requested_at) if said or not is_forced else 0.0
+    apparent_s = max(0.0, float(int(received.received_at)) - date)
     return max(apparent_s, (said or 0) + delay_s)
 
 
@@ -317,7 +324,7 @@ class Verdict(Enum):
     VALIDATE = "validate"
 
 
-def judge(entry: Entry, asked: Wishes, now: float) -> Verdict:
+def judge(entry: Entry, asked: RequestDirectives, now: float) -> Verdict:
     """RFC 9111 §4.2, §5.2.1."""
     age_s = entry.age_s(now)
     if entry.is_validated_always or asked.no_cache:
@@ -337,10 +344,10 @@ def judge(entry: Entry, asked: Wishes, now: float) -> Verdict:
 
 def is_for_others(entry: Entry) -> bool:
     """Whether a request that had to wait for this response may have it, or would only have to validate it."""
-    return judge(entry, NO_WISHES, entry.received_at) is not Verdict.VALIDATE
+    return judge(entry, NO_DIRECTIVES, entry.received_at) is not Verdict.VALIDATE
 
 
-def may_serve_on_error(entry: Entry, asked: Wishes, status: int | None, now: float) -> bool:
+def may_serve_on_error(entry: Entry, asked: RequestDirectives, status: int | None, now: float) -> bool:
     """RFC 5861 §4; `status` None: there was no response at all."""
     if status is not None and status not in _STALE_STATUSES:
         return False
@@ -356,19 +363,19 @@ def keep_s(entry: Entry) -> float:
     return float(max(entry.while_revalidating_s, entry.if_error_s))
 
 
-def freshened(entry: Entry, heard: Heard, rules: Rules) -> Entry:
+def freshened(entry: Entry, received: ReceivedResponse, rules: Rules) -> Entry:
     """Return the stored response after a 304 (RFC 9111 §4.3.4): its fields, its age, its lifetime."""
     new = [
         (name, value)
-        for name, value in stored_fields(heard.fields, NONE, 0, rules)
+        for name, value in stored_fields(received.fields, NONE, 0, rules)
         if name.lower() not in _NOT_FRESHENED
     ]
     names = {name.lower() for name, _ in new}
     fields = [field for field in entry.fields if field[0].lower() not in names] + new
-    dated = parse.values(heard.fields, "date")
-    said = parse.values(heard.fields, "age")
+    dated = parse.values(received.fields, "date")
+    said = parse.values(received.fields, "age")
     merged = replace(
-        heard,
+        received,
         status=entry.status,
         reason=entry.reason,
         fields=[
@@ -379,5 +386,7 @@ def freshened(entry: Entry, heard: Heard, rules: Rules) -> Entry:
     )
     judged = storable(merged, replace(rules, stores_streams=rules.stores_streams or entry.is_stream))
     if isinstance(judged, Refused):  # it says now that it must not be kept: of no use after this response
-        return replace(entry, fields=tuple(fields), received_at=heard.received_at, lifetime_s=0.0, may_be_stale=False)
+        return replace(
+            entry, fields=tuple(fields), received_at=received.received_at, lifetime_s=0.0, may_be_stale=False
+        )
     return replace(judged, key=entry.key, target=entry.target, vary=entry.vary, content=entry.content)

@@ -29,7 +29,7 @@ _TIMEOUT_S = 10.0  # of connecting, and of each silence
 def admin(listen: str | None, api_base_url: str | None, management_token: str | None) -> None:
     """Serve the admin UI in its own process."""
     found = settings(ADMIN_UI_LISTEN_ADDR=listen, ADMIN_UI_API_BASE_URL=api_base_url)
-    faults = sign_in.fault_lines(found)
+    faults = sign_in.fault_lines(found.sign_in)
     if faults:
         raise CommandError("\n".join(faults))
     credential = (read_secret("--management-token", management_token) or found.operation.management_token or "").strip()

@@ -29,7 +29,7 @@ def database(db: str | None = None) -> Iterator[tuple[Engine, Settings]]:
     """Yield the configured database; an error of it is one line, without a driver's words."""
     found = settings(DATABASE_PATH=db)
     try:
-        engine = create_engine(found)
+        engine = create_engine(found.storage)
     except DatabaseFault as fault:
         raise CommandError(str(fault)) from fault
     try:

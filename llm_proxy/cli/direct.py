@@ -32,7 +32,7 @@ class DirectClient:
         if settings.operation.log_file is None and settings.operation.log_level != "debug":
             logging.disable(logging.CRITICAL)  # what goes wrong is the command's one line
         try:
-            engine = create_engine(settings)
+            engine = create_engine(settings.storage)
             migrate.require_current(engine)
             engine.dispose()
         except DatabaseFault as fault:

@@ -85,7 +85,7 @@ def _client(found: Settings) -> Any:
     from llm_proxy import redisclient
 
     try:
-        return redisclient.connect(redisclient.target(found), timeout_s=10.0)
+        return redisclient.connect(redisclient.target(found.redis), timeout_s=10.0)
     except ValueError as exc:
         raise CommandError(f"REDIS_ADDR: expected {exc}") from None
 

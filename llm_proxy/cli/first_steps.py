@@ -12,7 +12,7 @@ from llm_proxy.db.engine import create_engine
 from llm_proxy.db.errors import DatabaseFault
 from llm_proxy.db.models import ProjectRow
 from llm_proxy.db.session import reading
-from llm_proxy.settings import Loaded, Settings
+from llm_proxy.settings import Loaded, StorageSettings
 
 _MODEL = "gpt-4o-mini"
 
@@ -24,14 +24,14 @@ def missing_secrets(loaded: Loaded) -> list[str]:
     open none of them, and the start says what is wrong.
     """
     missing = [name for name in envfile.SECRETS if not {name, f"{name}_FILE"} & loaded.sources.keys()]
-    if "ENCRYPTION_KEY" in missing and _holds_sealed_keys(loaded.settings):
+    if "ENCRYPTION_KEY" in missing and _holds_sealed_keys(loaded.settings.storage):
         missing.remove("ENCRYPTION_KEY")
     return missing
 
 
-def _holds_sealed_keys(settings: Settings) -> bool:
+def _holds_sealed_keys(settings: StorageSettings) -> bool:
     """Return whether the database has provider keys that some ENCRYPTION_KEY has sealed."""
-    if settings.storage.driver == "sqlite" and not Path(settings.storage.path).exists():
+    if settings.driver == "sqlite" and not Path(settings.path).exists():
         return False
     try:
         engine = create_engine(settings)

@@ -56,7 +56,7 @@ def parse_moment(value: str, now: datetime | None = None) -> datetime:
     try:
         return parse_rfc3339(value)
     except ValueError:
-        pass
+        pass  # it may say how long ago
     try:
         return (now or utc_now()) - timedelta(seconds=duration_s(value))
     except (ValueError, OverflowError):

@@ -12,7 +12,7 @@ from typing import IO, NoReturn
 
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.listening import answers
-from llm_proxy.settings import Settings
+from llm_proxy.settings import ServerSettings
 
 _PR_SET_PDEATHSIG = 1
 _START_DEADLINE_S = 60.0
@@ -89,10 +89,10 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def wait_until_ready(children: Children, settings: Settings) -> None:
+def wait_until_ready(children: Children, settings: ServerSettings) -> None:
     """Return when /ready says 200. Raises CommandError when a process ends, or after a minute."""
     deadline = time.monotonic() + _START_DEADLINE_S
-    while not answers(settings.server.listen_addr, "/ready", is_tls=settings.server.enable_tls):
+    while not answers(settings.listen_addr, "/ready", is_tls=settings.enable_tls):
         children.require_alive()
         if time.monotonic() > deadline:
             raise CommandError("the server does not become ready; see above")

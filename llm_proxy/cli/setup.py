@@ -137,7 +137,7 @@ def _write(path: Path, wanted: Wanted, there: dict[str, str], skip_project: bool
 
 def _migrate(found: Settings) -> None:
     try:
-        engine = create_engine(found)
+        engine = create_engine(found.storage)
         migrate.up(engine, found.storage.migration_lock_timeout_s)
         engine.dispose()
     except DatabaseFault as fault:

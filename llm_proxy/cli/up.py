@@ -121,7 +121,7 @@ def _run(children: Children, beside: Sequence[str]) -> NoReturn:
         variables |= {name: _spared() for name in ("NO_PROXY", "no_proxy")}
     children.start("server", gunicorn_command(), variables)
     token = _ready_token(settings, is_simulated, beside)
-    wait_until_ready(children, settings)
+    wait_until_ready(children, settings.server)
     click.echo(_greeting(settings, token, is_simulated, beside))
     sys.stdout.flush()
     children.wait()

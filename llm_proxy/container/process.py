@@ -8,14 +8,14 @@ import gevent
 from gevent import monkey
 
 from llm_proxy import logs, metrics, runtime_metrics
-from llm_proxy.accounting.leasing import BEAT_S
+from llm_proxy.accounting.lease_slot import SYNC_S
 from llm_proxy.container.proxy import Proxy
 from llm_proxy.db import check
 from llm_proxy.db.errors import DatabaseAway
 from llm_proxy.forwarding.pipeline import Pipeline
 from llm_proxy.forwarding.router import Router
 
-UNREADY_S = 2.0  # of failing beats: shorter outages are met by repetition
+UNREADY_S = 2.0  # of failing syncs: shorter outages are met by repetition
 
 
 class Container(Proxy):
@@ -36,7 +36,7 @@ class Container(Proxy):
     def _meet_database(self) -> None:
         """Raise when requests would be refused because of the database."""
         if self.health.down_s >= UNREADY_S:
-            raise DatabaseAway("beats fail")
+            raise DatabaseAway("quotas cannot be synced")
         self.statements.probe()
 
     def start(self) -> None:
@@ -45,7 +45,7 @@ class Container(Proxy):
             return
         self._is_started = True
         if monkey.is_module_patched("socket"):
-            self.admission.start()
+            self.quota.start()
             self.audit.start()
             self.publisher.start()
             self.meter.start()
@@ -80,12 +80,12 @@ class Container(Proxy):
 
     def _beat_in_a_thread(self) -> None:
         while self._is_started:
-            self.admission.beat()
+            self.quota.sync()
             self.audit.flush()
             self.publisher.turn()
             self.meter.beat()
             self.outcomes.flush()
-            time.sleep(BEAT_S)
+            time.sleep(SYNC_S)
 
     def stop(self, *, cut: bool = False) -> None:
         """Write down everything: counts, events, then audit records. `cut`: nothing is waited for."""
@@ -97,7 +97,7 @@ class Container(Proxy):
                 self._keeping.kill()
                 if not cut:
                     self.housekeeper.close()
-            self.admission.close()
+            self.quota.close()
             self.meter.close(cut=cut)
             self.outcomes.close()
             if "peers" in vars(self):

@@ -90,7 +90,7 @@ class Proxy(Storage):
         """Makes events of exchanges."""
         return EventRecorder(
             self.publisher,
-            CaptureLimits.of(self.settings),
+            CaptureLimits.of(self.settings.events),
             is_required=self.settings.events.required,
         )
 
@@ -104,7 +104,7 @@ class Proxy(Storage):
         """The exchanges that run in this worker."""
         registry = ExchangeRegistry()
         if self.settings.tokens.revoke_cuts_streams:
-            self.admission.cut_streams(
+            self.quota.cut_streams(
                 registry.streaming_tokens,
                 registry.cut_streams_of,
                 with_project=self.settings.tokens.enforce_project_active,
@@ -156,7 +156,7 @@ class Proxy(Storage):
             *audits,
             AccessReporter(self.access).report,
         ]
-        return Settlement(self.exchanges, admission=self.admission, reporters=reporters)
+        return Settlement(self.exchanges, quota=self.quota, reporters=reporters)
 
     def _response_source(self, lane: Lane) -> ResponseSource:
         """Return the cache as the pipeline of one provider uses it."""
@@ -191,17 +191,17 @@ class Proxy(Storage):
             settlement=self.settlement,
             access=self.access,
             is_draining=lambda: self.phase() == "draining",
-            inspector=build_inspector(provider, settings),
+            inspector=build_inspector(provider, settings.server),
             limits=self.limits,
             steps=steps,
-            admission=self.admission,
+            quota=self.quota,
             budgets=self.budgets,
             cache=self._response_source(lane),
             tap_factories=(self.recorder.tap, self.usage_recorder.tap),
-            request_fields=build_request_fields(provider, settings),
+            request_fields=build_request_fields(provider, settings.upstream),
             upstream=self.upstream if lane.is_default else build_upstream(provider),
             timeouts=build_timeouts(provider),
-            cors=build_cors(provider, settings),
+            cors=build_cors(provider, settings.server),
             render=partial(self._render, shape=provider.error_shape),
             max_request_bytes=settings.server.max_request_size_bytes,
             sockets=self._build_sockets(lane, steps),
@@ -212,7 +212,7 @@ class Proxy(Storage):
         return TokenSteps(
             lane,
             directory=self.directory,
-            admission=self.admission,
+            quota=self.quota,
             limits=self.limits,
             budgets=self.budgets,
             enforces_project=self.settings.tokens.enforce_project_active,
@@ -227,16 +227,16 @@ class Proxy(Storage):
             registry=self.exchanges,
             settlement=self.settlement,
             steps=steps,
-            admission=self.admission,
+            quota=self.quota,
             budgets=self.budgets,
-            inspector=build_inspector(provider, settings),
+            inspector=build_inspector(provider, settings.server),
             tap_factories=(self.recorder.tap, self.usage_recorder.tap),
             refuses_unseen=settings.tokens.budgets_refuse_unseen,
         )
         sockets = build_sockets(
             provider, settings, desk, is_draining=lambda: self.phase() == "draining", now=self.health.now
         )
-        self.admission.watch_sockets(sockets.tokens, sockets.seen)
+        self.quota.watch_sockets(sockets.tokens, sockets.seen)
         return sockets
 
     @cached_property

@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from llm_proxy import metrics, redisclient
+from llm_proxy import metrics
 from llm_proxy.access.directory import KeyDirectory
 from llm_proxy.access.flows import DatabaseFlows
 from llm_proxy.access.gate import Gate
-from llm_proxy.access.oidc import Config, OidcSignIn
 from llm_proxy.access.service import KeyService
 from llm_proxy.access.sessions import Sessions
-from llm_proxy.access.sign_in import SignIn
-from llm_proxy.accounting.admission import Admission
-from llm_proxy.accounting.leasing import STATEMENT_S, LeasedAdmission
-from llm_proxy.accounting.ledger import root_of
-from llm_proxy.accounting.rows import DatabaseRows
+from llm_proxy.access.sign_in import SignIn, build_oidc
+from llm_proxy.accounting.lease_slot import STATEMENT_S
+from llm_proxy.accounting.leased_quota import LeasedQuota
+from llm_proxy.accounting.quota import Quota
 from llm_proxy.audit.query import AuditLog
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.cache.engine import ResponseCache
@@ -102,7 +100,7 @@ class Storage:
     @cached_property
     def engine(self) -> Engine:
         """The database; no connection is opened here."""
-        return create_engine(self.settings)
+        return create_engine(self.settings.storage)
 
     @cached_property
     def long_engine(self) -> Engine:
@@ -112,7 +110,7 @@ class Storage:
     @cached_property
     def ring(self) -> KeyRing:
         """The keys that provider keys are sealed under."""
-        return KeyRing.of(self.settings)
+        return KeyRing.of(self.settings.storage)
 
     @cached_property
     def health(self) -> DatabaseHealth:
@@ -130,20 +128,9 @@ class Storage:
         return TokenDirectory.of(self.statements, self.ring, self.settings, self.health)
 
     @cached_property
-    def admission(self) -> Admission:
+    def quota(self) -> Quota:
         """Charges requests."""
-        settings, refresh = self.settings, self.directory.refresh
-        beats = BareStatements(self.engine, 1, limit_s=STATEMENT_S, open_limit_s=1.0)  # must not queue behind requests
-        return LeasedAdmission(
-            DatabaseRows(self.statements, refresh),
-            beat_rows=DatabaseRows(beats, refresh),
-            root=root_of(settings),
-            health=self.health,
-            fresh_s=settings.tokens.cache_ttl_s,
-            grace_s=settings.storage.outage_grace_s,
-            early_at=settings.tokens.cache_stats_buffer_size,
-            warm=self.statements.warm,
-        )
+        return LeasedQuota.build(self.settings, self.engine, self.statements, self.directory.refresh, self.health)
 
     @cached_property
     def audit(self) -> AuditWriter:
@@ -179,13 +166,12 @@ class Storage:
     @cached_property
     def gate(self) -> Gate:
         """Admits the callers of the management plane."""
-        return Gate.of(self.settings, self.key_directory, self.failures)
+        return Gate.of(self.settings.operation, self.key_directory, self.failures)
 
     @cached_property
     def sign_in(self) -> SignIn:
         """Begins sessions of people."""
-        config = Config.of(self.settings)
-        oidc = None if config is None else OidcSignIn(config, DatabaseFlows(self.engine))
+        oidc = build_oidc(self.settings.sign_in, DatabaseFlows(self.engine))
         return SignIn(self.gate, oidc, takes_secrets=not self.settings.sign_in.oidc_only)
 
     @cached_property
@@ -225,7 +211,7 @@ class Storage:
     @cached_property
     def limits(self) -> LimitGate:
         """Windows of requests; without a limit they cost a look at four attributes."""
-        return LimitGate(self.settings, LimitsOfMachine(shared_dir.shared()), self._shared_limits)
+        return LimitGate(self.settings.limits, LimitsOfMachine(shared_dir.shared()), self._shared_limits)
 
     @cached_property
     def failures(self) -> Failures:
@@ -234,19 +220,16 @@ class Storage:
 
     @cached_property
     def _shared_limits(self) -> LimitsInRedis | None:
-        settings = self.settings
-        if not settings.limits.distributed_enabled:
+        if not self.settings.limits.distributed_enabled:
             return None
         from llm_proxy.limits.redis import RedisStore as LimitsInRedis
 
-        observe = metrics.redis_duration["limit"].observe
-        prefix = settings.limits.distributed_prefix
-        return LimitsInRedis(redisclient.target(settings), prefix, observe=observe)
+        return LimitsInRedis.build(self.settings)
 
     @cached_property
     def prices(self) -> Prices:
         """The price list. Raises PricesFault."""
-        return load_prices(self.settings)
+        return load_prices(self.settings.tokens)
 
     @cached_property
     def rollup(self) -> Rollup:
@@ -329,4 +312,4 @@ class Storage:
 
     def _forget_token(self, token_id: str) -> None:
         self.directory.forget(token_id)
-        self.admission.forget(token_id)
+        self.quota.forget(token_id)

@@ -10,13 +10,13 @@ from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 from llm_proxy.db import mysql, postgres, sqlite
 from llm_proxy.db.connector import Connector, connector_of, remember
 from llm_proxy.db.urls import UrlFault, parse
-from llm_proxy.settings import Settings
+from llm_proxy.settings import StorageSettings
 
 _TWO_PASSWORDS = "DATABASE_PASSWORD has no effect: DATABASE_URL has its own password"
 READS = "llm_proxy_reads"  # execution option: the transaction writes nothing
 
 
-def create_engine(settings: Settings) -> Engine:
+def create_engine(settings: StorageSettings) -> Engine:
     """Return the engine of the configured database. Opens no connection; make one in each process, after the fork.
 
     Raises:
@@ -25,21 +25,21 @@ def create_engine(settings: Settings) -> Engine:
     return engine_of(connector_of_settings(settings), settings)
 
 
-def connector_of_settings(settings: Settings) -> Connector:
+def connector_of_settings(settings: StorageSettings) -> Connector:
     """Return the connector of the configured database. Raises DatabaseFault."""
-    if settings.storage.driver == "sqlite":
-        return sqlite.connector(settings.storage.path)
-    address = parse(settings.storage.url or "")
-    if address.driver != settings.storage.driver:
-        raise UrlFault(f"expected the form of {settings.storage.driver}, because DB_DRIVER says so")
+    if settings.driver == "sqlite":
+        return sqlite.connector(settings.path)
+    address = parse(settings.url or "")
+    if address.driver != settings.driver:
+        raise UrlFault(f"expected the form of {settings.driver}, because DB_DRIVER says so")
     kind = postgres.connector if address.driver == "postgres" else mysql.connector
     made = kind(address, settings)
-    if address.password and settings.storage.password:
+    if address.password and settings.password:
         return replace(made, warnings=(*made.warnings, _TWO_PASSWORDS))
     return made
 
 
-def engine_of(connector: Connector, settings: Settings) -> Engine:
+def engine_of(connector: Connector, settings: StorageSettings) -> Engine:
     """Return an engine over a connector, with a bounded pool (docs/databases.md, Connections)."""
     engine = sqlalchemy.create_engine(
         connector.url, creator=connector.connect, hide_parameters=True, **_pool_options(connector, settings)
@@ -81,16 +81,16 @@ def off_loop(engine: Engine) -> Engine:
     return made
 
 
-def _pool_options(connector: Connector, settings: Settings) -> dict[str, Any]:
+def _pool_options(connector: Connector, settings: StorageSettings) -> dict[str, Any]:
     if connector.is_single:
         return {"poolclass": StaticPool}
-    idle = min(settings.storage.max_idle_conns, settings.storage.pool_size)
+    idle = min(settings.max_idle_conns, settings.pool_size)
     return {
         "poolclass": QueuePool,
         "pool_size": idle,
-        "max_overflow": settings.storage.pool_size - idle,
-        "pool_timeout": settings.storage.pool_timeout_s,
-        "pool_recycle": settings.storage.conn_max_lifetime_s or -1,
+        "max_overflow": settings.pool_size - idle,
+        "pool_timeout": settings.pool_timeout_s,
+        "pool_recycle": settings.conn_max_lifetime_s or -1,
         "pool_pre_ping": connector.dialect != "sqlite",
         "pool_use_lifo": True,
     }

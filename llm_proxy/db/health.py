@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 class DatabaseHealth:
     """One a worker, shared by all parts that ask the database for requests.
 
-    `is_down` is set by a connection that could not be made or a beat that failed, and cleared by the beat's next
+    `is_down` is set by a connection that could not be made or a sync that failed, and cleared by the next sync's
     success alone: requests are refused at once meanwhile, and neither wait for it nor keep it set.
 
     Expiry and times of use are judged by the database's clock, so that replicas whose clocks differ agree. Until it is

@@ -10,7 +10,7 @@ from pymysql.constants import CLIENT, CR
 
 from llm_proxy.db.connector import Connector
 from llm_proxy.db.urls import Address, OptionFault, UrlFault
-from llm_proxy.settings import Settings
+from llm_proxy.settings import StorageSettings
 from llm_proxy.settings.declare import duration_s, size_bytes
 
 _LOG = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class _NoClearPassword:
         raise pymysql.err.OperationalError(CR.CR_AUTH_PLUGIN_CANNOT_LOAD, "a password in clear was asked for")
 
 
-def connector(address: Address, settings: Settings) -> Connector:
+def connector(address: Address, settings: StorageSettings) -> Connector:
     """Return the connector of a MySQL or MariaDB database. Raises UrlFault naming an option that isn't supported."""
     reading = _Reading(address, settings)
 
@@ -88,7 +88,7 @@ def _descriptor(connection: Any) -> int:
 class _Reading:
     """What the options mean: arguments of PyMySQL, the kind of TLS, settings of the session."""
 
-    def __init__(self, address: Address, settings: Settings) -> None:
+    def __init__(self, address: Address, settings: StorageSettings) -> None:
         self.warnings: list[str] = []
         self.session: dict[str, Any] = dict(_SESSION)
         options = dict(address.options)
@@ -136,7 +136,7 @@ class _Reading:
             else:
                 self.session[name] = _literal(value)
 
-    def _secure(self, settings: Settings) -> None:
+    def _secure(self, settings: StorageSettings) -> None:
         if self.tls not in _TLS:
             raise UrlFault(f"option tls: expected one of {', '.join(_TLS)}")
         self.context = _tls_context(self.tls, settings)
@@ -158,10 +158,10 @@ def _place(address: Address) -> dict[str, Any]:
     return {"host": host or "127.0.0.1", "port": port or 3306}
 
 
-def _credentials(address: Address, settings: Settings) -> dict[str, Any]:
+def _credentials(address: Address, settings: StorageSettings) -> dict[str, Any]:
     if address.database is None:
         raise UrlFault("expected a database name after the address")
-    password = address.password if address.password else settings.storage.password or ""
+    password = address.password if address.password else settings.password or ""
     return {"user": address.user or "", "password": password.encode(), "database": address.database}
 
 
@@ -172,17 +172,15 @@ def _literal(value: str) -> Any:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
-def _tls_context(tls: str, settings: Settings) -> ssl.SSLContext | None:
+def _tls_context(tls: str, settings: StorageSettings) -> ssl.SSLContext | None:
     if tls == "false":
         return None
     if tls == "custom":
-        if settings.storage.tls_ca is None:
+        if settings.tls_ca is None:
             raise UrlFault("option tls=custom: expected DATABASE_TLS_CA to be set")
-        context = ssl.create_default_context(cafile=str(settings.storage.tls_ca))
-        if settings.storage.tls_cert is not None:
-            context.load_cert_chain(
-                str(settings.storage.tls_cert), str(settings.storage.tls_key or settings.storage.tls_cert)
-            )
+        context = ssl.create_default_context(cafile=str(settings.tls_ca))
+        if settings.tls_cert is not None:
+            context.load_cert_chain(str(settings.tls_cert), str(settings.tls_key or settings.tls_cert))
         return context
     context = ssl.create_default_context()
     if tls in ("skip-verify", "preferred"):

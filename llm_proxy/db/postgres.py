@@ -17,7 +17,7 @@ from psycopg2 import extensions
 
 from llm_proxy.db.connector import Connector, is_cooperative
 from llm_proxy.db.urls import Address, OptionFault, UrlFault
-from llm_proxy.settings import Settings
+from llm_proxy.settings import StorageSettings
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class _Silence(Exception):
     """A wait has reached its bound."""
 
 
-def connector(address: Address, settings: Settings) -> Connector:
+def connector(address: Address, settings: StorageSettings) -> Connector:
     """Return the connector of a PostgreSQL database. Raises UrlFault naming an option that isn't supported."""
     words = _words(address, settings)
     hosts = _hosts(address, words)
@@ -95,7 +95,7 @@ def _descriptor(connection: Any) -> int:
     return int(connection.fileno())
 
 
-def _words(address: Address, settings: Settings) -> dict[str, str]:
+def _words(address: Address, settings: StorageSettings) -> dict[str, str]:
     """libpq's keywords, all but hosts and ports."""
     words = {"connect_timeout": str(CONNECT_TIMEOUT_S), "application_name": "llm-proxy"}
     server = dict(_SETTINGS)
@@ -111,8 +111,8 @@ def _words(address: Address, settings: Settings) -> dict[str, str]:
     for name, given in (("user", address.user), ("password", address.password or None), ("dbname", address.database)):
         if given is not None:
             words[name] = given
-    if "password" not in words and settings.storage.password is not None:
-        words["password"] = settings.storage.password
+    if "password" not in words and settings.password is not None:
+        words["password"] = settings.password
     if not words["connect_timeout"].isdigit() or int(words["connect_timeout"]) < 1:
         raise UrlFault("option connect_timeout: expected whole seconds of at least 1")
     server["timezone"] = "UTC"
@@ -127,11 +127,11 @@ def _escaped(value: str) -> str:
     return re.sub(r"([\\\s])", r"\\\1", value)
 
 
-def _check_tls(words: dict[str, str], settings: Settings) -> None:
+def _check_tls(words: dict[str, str], settings: StorageSettings) -> None:
     mode = words.get("sslmode")
     if mode is not None and mode not in _SSL_MODES:
         raise UrlFault(f"option sslmode: expected one of {', '.join(_SSL_MODES)}")
-    ours = (settings.storage.tls_ca, settings.storage.tls_cert, settings.storage.tls_key)
+    ours = (settings.tls_ca, settings.tls_cert, settings.tls_key)
     for name, path in zip(_FILES, ours, strict=False):
         if path is not None:
             words.setdefault(name, str(path))

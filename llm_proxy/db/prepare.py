@@ -12,7 +12,7 @@ from llm_proxy.db import migrate
 from llm_proxy.db.connector import connector_of
 from llm_proxy.db.errors import DatabaseAway, DatabaseFault, in_words, is_unavailable
 from llm_proxy.db.session import reading
-from llm_proxy.settings import Settings
+from llm_proxy.settings import StorageSettings
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
@@ -23,7 +23,7 @@ class KeyRingFault(DatabaseFault):
     """Rows are sealed under a key that this start does not have."""
 
 
-def prepare(engine: Engine, settings: Settings) -> list[str]:
+def prepare(engine: Engine, settings: StorageSettings) -> list[str]:
     """Migrate, or see that nothing is pending; then see that every sealed row has its key. Returns what was migrated.
 
     Raises:
@@ -39,7 +39,9 @@ def prepare(engine: Engine, settings: Settings) -> list[str]:
         raise kind(f"database {where}: {in_words(error)}") from error
 
 
-def prepare_patiently(engine: Engine, settings: Settings, *, is_wanted: Callable[[], bool] = lambda: True) -> list[str]:
+def prepare_patiently(
+    engine: Engine, settings: StorageSettings, *, is_wanted: Callable[[], bool] = lambda: True
+) -> list[str]:
     """Prepare again and again while the database is unavailable, for DATABASE_STARTUP_TIMEOUT.
 
     Args:
@@ -48,13 +50,13 @@ def prepare_patiently(engine: Engine, settings: Settings, *, is_wanted: Callable
     Raises:
         DatabaseFault: As `prepare`; also when the time is over.
     """
-    until, pause_s = time.monotonic() + settings.storage.startup_timeout_s, _FIRST_PAUSE_S
+    until, pause_s = time.monotonic() + settings.startup_timeout_s, _FIRST_PAUSE_S
     while True:
         try:
             return prepare(engine, settings)
         except DatabaseAway as away:
             if time.monotonic() + pause_s > until or not is_wanted():
-                limit = f"{settings.storage.startup_timeout_s:g} s"
+                limit = f"{settings.startup_timeout_s:g} s"
                 raise DatabaseFault(f"{away}, for all of DATABASE_STARTUP_TIMEOUT ({limit})") from away
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -66,16 +68,16 @@ def is_away(error: BaseException) -> bool:
     return refused or is_unavailable(error)
 
 
-def _prepare(engine: Engine, settings: Settings) -> list[str]:
-    if settings.storage.auto_migrate:
-        done = migrate.up(engine, settings.storage.migration_lock_timeout_s)
+def _prepare(engine: Engine, settings: StorageSettings) -> list[str]:
+    if settings.auto_migrate:
+        done = migrate.up(engine, settings.migration_lock_timeout_s)
     else:
         migrate.require_current(engine)
         done = []
     fault = check_key_ring(engine, KeyRing.of(settings))
     if fault is not None:
         raise KeyRingFault(fault)
-    if settings.storage.encryption_key is not None:
+    if settings.encryption_key is not None:
         _warn_of_plain_keys(engine)
     return done
 

@@ -64,7 +64,8 @@ class Delivery:
         clock: Clock,
         more: Callable[[], list[Entry]],
     ) -> None:
-        self._options, self._source, self._backend = options, source, backend
+        self._settings, self._once = options.dispatcher, options.once
+        self._source, self._backend = source, backend
         self._dead_letters, self._transformer, self._state = dead_letters, transformer, state
         self._clock, self._more = clock, more
         self.deferred: list[Item] = []
@@ -83,7 +84,7 @@ class Delivery:
         """Deliver what was deferred and then these; on return each is acknowledged, deferred, or pending for a stop."""
         if entries:
             self._state.series.batch_events.observe(len(entries))
-        if self.is_due or (self.deferred and (self._options.once or self._clock.is_stopping)):
+        if self.is_due or (self.deferred and (self._once or self._clock.is_stopping)):
             entries = self._try_deferred(entries)
         for chunk in _chunks(entries):
             if self._is_giving_up:
@@ -141,8 +142,8 @@ class Delivery:
                 return
             self._count_retries(items)
             is_refused = self._is_configuration(items)
-            if attempt < self._options.retry_attempts and not is_refused:
-                if not self._clock.pause(pause_s(_results(items), attempt, self._options.retry_backoff_s)):
+            if attempt < self._settings.retry_attempts and not is_refused:
+                if not self._clock.pause(pause_s(_results(items), attempt, self._settings.retry_backoff_s)):
                     self._give_up()
                     return
                 attempt += 1
@@ -173,7 +174,7 @@ class Delivery:
             waiting, self.deferred = self.deferred, []
             self.deferred = self._attempt(waiting[:1]) + waiting[1:]
             return len(self.deferred) < len(waiting)
-        if self._clock.is_stopping or held + len(self.deferred) >= self._options.buffer:
+        if self._clock.is_stopping or held + len(self.deferred) >= self._settings.buffer:
             return False
         try:
             entries = self._more()
@@ -237,12 +238,12 @@ class Delivery:
             if has_progress and last is not None and last.is_tried:
                 item.failures += tries
             is_own_fault = last is not None and last.is_own_fault and not is_flaky
-            if item.failures and (item.failures >= self._options.max_deliveries or is_own_fault):
+            if item.failures and (item.failures >= self._settings.max_deliveries or is_own_fault):
                 self._bury(item.entry, "exhausted", last.error if last is not None else "", item.tries)
             else:
                 kept.append(item)
         self.deferred = kept + self.deferred
-        self.deferred_until = time.monotonic() + backoff_s(self._deferrals, self._options.retry_backoff_s)
+        self.deferred_until = time.monotonic() + backoff_s(self._deferrals, self._settings.retry_backoff_s)
         self._deferrals += 1
 
     def _hold(self, items: Sequence[Item]) -> bool:
@@ -255,7 +256,7 @@ class Delivery:
             self._state.set_held(error)
         else:
             log.warning("the service does not take events (%s); they are kept, the next try is in 30 s", error)
-        if self._options.once or self._clock.is_stopping or not self._clock.pause(HOLD_S):
+        if self._once or self._clock.is_stopping or not self._clock.pause(HOLD_S):
             self._give_up()
             return False
         return True
@@ -282,7 +283,7 @@ class Delivery:
                 entry.data,
                 reason=reason,
                 error=error,
-                service=self._options.service,
+                service=self._settings.service,
                 attempts=attempts,
                 original_id=entry.id,
             )

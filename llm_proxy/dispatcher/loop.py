@@ -70,7 +70,9 @@ class Loop:
     """Reads from the source and hands batches to the delivery, until it is stopped."""
 
     def __init__(self, options: Options, source: Source, state: State, clock: StopClock) -> None:
-        self._options, self._source, self._state, self._clock = options, source, state, clock
+        self._settings, self._events, self._once = options.dispatcher, options.events, options.once
+        self._claim_s = self._events.stream_claim_time_s
+        self._source, self._state, self._clock = source, state, clock
         self._has_own = True
         self._claimed_at = -float("inf")
         self._event_bytes = float(_GUESSED_EVENT_BYTES)
@@ -90,7 +92,7 @@ class Loop:
             batch = self._gather(delivery)
             if batch or delivery.is_due:
                 delivery.deliver(batch)
-            elif self._options.once and self._is_done(delivery):
+            elif self._once and self._is_done(delivery):
                 return
         if delivery.deferred and not delivery.has_given_up:
             delivery.deliver([])
@@ -102,7 +104,7 @@ class Loop:
         batch: list[Entry] = []
         size = 0
         deadline = float("inf")
-        while len(batch) < self._options.batch_size and size < self._options.buffer_bytes:
+        while len(batch) < self._settings.batch_size and size < self._settings.buffer_bytes:
             now = time.monotonic()
             if self._clock.is_stopping or now >= deadline:
                 break
@@ -110,10 +112,10 @@ class Loop:
             if most <= 0:
                 break
             found = self._read(most, min(_SLICE_S, deadline - now))
-            if found is None or (not found and (self._options.once or not batch)):
+            if found is None or (not found and (self._once or not batch)):
                 break
             if found and not batch:
-                deadline = time.monotonic() + self._options.flush_interval_s
+                deadline = time.monotonic() + self._settings.flush_interval_s
             batch += found
             size += sum(len(entry.data or b"") for entry in found)
             self._clock.beat()
@@ -121,11 +123,11 @@ class Loop:
 
     def _count(self, gathered: int, size: int, deferred: int) -> int:
         """How many to ask for: a page, the rest of the batch, and what memory is left for at the usual size."""
-        room = int((self._options.buffer_bytes - size) / max(1.0, 2 * self._event_bytes))
+        room = int((self._settings.buffer_bytes - size) / max(1.0, 2 * self._event_bytes))
         return min(
-            self._options.read_count,
-            self._options.batch_size - gathered,
-            self._options.buffer - gathered - deferred,
+            self._events.stream_batch_size,
+            self._settings.batch_size - gathered,
+            self._settings.buffer - gathered - deferred,
             max(1, room),
         )
 
@@ -150,17 +152,17 @@ class Loop:
                 return found
             self._has_own = False
         now = time.monotonic()
-        if now - self._claimed_at >= max(1.0, self._options.claim_s / 3):
+        if now - self._claimed_at >= max(1.0, self._claim_s / 3):
             self._claimed_at = now
             if found := self._source.claim(most):
                 self._claimed_at = -float("inf")  # there may be more
                 return found
-        if self._options.once or not self._options.block_s:
+        if self._once or not self._events.stream_block_time_s:
             found = self._source.read(most, 0)
-            if not found and not self._options.once:
+            if not found and not self._once:
                 gevent.sleep(_POLL_S)
             return found
-        return self._source.read(most, max(0.001, min(wait_s, self._options.block_s)))
+        return self._source.read(most, max(0.001, min(wait_s, self._events.stream_block_time_s)))
 
     def one_more(self) -> list[Entry]:
         """One new entry that is there at once, if any."""
@@ -202,7 +204,7 @@ class Loop:
             delivery.deliver([])
             if delivery.deferred:
                 return True
-        deadline = time.monotonic() + 2 * self._options.claim_s + 1
+        deadline = time.monotonic() + 2 * self._claim_s + 1
         while time.monotonic() < deadline:
             try:
                 stats = self._source.stats()
@@ -212,7 +214,7 @@ class Loop:
             self._state.take(stats)
             if not stats.lag:
                 return True
-            if stats.undelivered or time.monotonic() - self._claimed_at >= max(1.0, self._options.claim_s / 3):
+            if stats.undelivered or time.monotonic() - self._claimed_at >= max(1.0, self._claim_s / 3):
                 return False
             self._clock.pause(0.1)
         return True
@@ -223,12 +225,12 @@ class Loop:
         """Keep claimed entries, read the figures and tidy up hourly, in a greenlet of its own."""
         kept_at, read_at, tidied_at = time.monotonic(), -float("inf"), time.monotonic()
         while True:
-            gevent.sleep(min(1.0, self._options.claim_s / 10))
+            gevent.sleep(min(1.0, self._claim_s / 10))
             now = time.monotonic()
             if not self._state.is_open:
                 continue
             try:
-                if now - kept_at >= self._options.claim_s / 3:
+                if now - kept_at >= self._claim_s / 3:
                     self._source.keep()
                     kept_at = now
                 if now - read_at >= REFRESH_S:

@@ -42,29 +42,32 @@ def make_source(options: Options) -> Source:
     def connect(timeout_s: float) -> Redis:
         return redisclient.connect(options.redis, timeout_s=timeout_s, connect_timeout_s=_REDIS_TIMEOUT_S)
 
-    if options.bus == "redis":
-        return ListSource(connect, key=options.key, consumer=options.consumer, claim_time_s=options.claim_s)
+    events = options.events
+    if options.is_list:
+        return ListSource(
+            connect, key=options.key, consumer=options.consumer, claim_time_s=options.events.stream_claim_time_s
+        )
     return StreamSource(
         connect,
         key=options.key,
-        group=options.group,
+        group=events.consumer_group,
         consumer=options.consumer,
-        claim_time_s=options.claim_s,
-        block_s=options.block_s,
-        trims=options.trims,
+        claim_time_s=events.stream_claim_time_s,
+        block_s=events.stream_block_time_s,
+        trims=events.stream_trim_acked,
     )
 
 
 def make_backend(options: Options, progress: Any = lambda: None) -> Backend:
     """Return the service's back end. Raises BackendError."""
-    return backend_class(options.service)(
+    return backend_class(options.dispatcher.service)(
         BackendConfig(
             endpoint=options.endpoint,
-            api_key=options.api_key,
-            timeout_s=options.timeout_s,
-            concurrency=options.concurrency,
-            batch_size=options.batch_size,
-            file_max_bytes=options.file_max_bytes,
+            api_key=options.dispatcher.api_key,
+            timeout_s=options.dispatcher.timeout_s,
+            concurrency=options.dispatcher.concurrency,
+            batch_size=options.dispatcher.batch_size,
+            file_max_bytes=options.dispatcher.file_max_bytes,
             progress=progress,
         )
     )
@@ -73,7 +76,7 @@ def make_backend(options: Options, progress: Any = lambda: None) -> Backend:
 def make_dead_letters(options: Options) -> DeadLetters:
     """Return the dead letters of the bus."""
     client = redisclient.connect(options.redis, timeout_s=_REDIS_TIMEOUT_S)
-    is_list, max_len = options.bus == "redis", options.dead_letter_max_len
+    is_list, max_len = options.is_list, options.dispatcher.dead_letter_max_len
     return DeadLetters(client, options.dead_key, bus_key=options.key, is_list=is_list, max_len=max_len)
 
 
@@ -81,10 +84,10 @@ def make_transformer(options: Options) -> Transformer:
     """Return what makes payloads."""
     return Transformer(
         key=options.key,
-        methods=options.methods,
-        estimator=Estimator(options.tiktoken_dir) if options.estimates_tokens else None,
-        is_verbose=options.is_verbose,
-        keeps_binary=options.keeps_binary,
+        methods=frozenset(method.upper() for method in options.dispatcher.methods),
+        estimator=Estimator(options.tiktoken_dir) if options.dispatcher.estimate_tokens else None,
+        is_verbose=options.dispatcher.verbose,
+        keeps_binary=options.events.log_binary_responses,
     )
 
 
@@ -92,10 +95,10 @@ class Process:
     """One dispatcher, from start to exit code."""
 
     def __init__(self, options: Options, readiness: Readiness | None = None) -> None:
-        self._options = options
+        self._options, self._settings = options, options.dispatcher
         self._readiness = readiness or Readiness()
-        self._state = State(options, Series(options.service))
-        self._clock = StopClock(self._state, options.shutdown_timeout_s)
+        self._state = State(options, Series(self._settings.service))
+        self._clock = StopClock(self._state, self._settings.shutdown_timeout_s)
         self._source = make_source(options)
         self._loop = Loop(options, self._source, self._state, self._clock)
         self._backend: Backend | None = None
@@ -144,13 +147,13 @@ class Process:
         return 1 if self._source.held or delivery.has_given_up or self._state.stats.lag else 0
 
     def _listen(self) -> WSGIServer | None:
-        if self._options.health_addr is None:
+        if self._settings.health_addr is None:
             return None
         try:
-            return listen(self._options.health_addr, self._state)
+            return listen(self._settings.health_addr, self._state)
         except OSError as exc:
             reason = exc.strerror or str(exc)
-            raise StartFailed(f"DISPATCHER_HEALTH_ADDR={self._options.health_addr}: {reason}") from exc
+            raise StartFailed(f"DISPATCHER_HEALTH_ADDR={self._settings.health_addr}: {reason}") from exc
 
     def _end(self, server: WSGIServer | None) -> None:
         held = self._source.held
@@ -185,7 +188,7 @@ class Process:
         log.info("stopping: what is held is sent first")
         self._clock.stop()
         if self._main is not None:
-            gevent.spawn_later(self._options.shutdown_timeout_s, self._main.kill)
+            gevent.spawn_later(self._settings.shutdown_timeout_s, self._main.kill)
 
     def _reopen(self) -> None:
         if self._backend is not None:
@@ -197,18 +200,18 @@ class Process:
     def _say_start(self) -> None:
         """Log what this dispatcher carries where."""
         options = self._options
-        is_list = options.bus == "redis"
+        is_list = options.is_list
         log.info(
             "dispatcher started",
             extra={
-                "bus": options.bus,
+                "bus": options.events.bus,
                 "redis": str(options.redis),
                 "key": options.key,
-                "group": None if is_list else options.group,
+                "group": None if is_list else options.events.consumer_group,
                 "consumer": options.consumer,
-                "service": options.service,
+                "service": options.dispatcher.service,
                 "endpoint": urlsplit(options.endpoint).hostname or options.endpoint,
             },
         )
-        if is_list and options.group != "llm-proxy-dispatchers":
+        if is_list and options.events.consumer_group != "llm-proxy-dispatchers":
             log.warning("REDIS_CONSUMER_GROUP has no effect: all consumers of a list share its events")

@@ -37,7 +37,7 @@ class Replay:
     """Delivers events in batches, each tried as often as a dispatcher would before it holds. Raises BackendError."""
 
     def __init__(self, options: Options, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._options, self._sleep = options, sleep
+        self._settings, self._sleep = options.dispatcher, sleep
         self._backend, self._transformer = make_backend(options), make_transformer(options)
 
     def deliver(self, events: Iterable[Event]) -> Done:
@@ -49,7 +49,7 @@ class Replay:
                     done.skipped += 1
                     continue
                 batch.append(self._transformer.payload(event, Entry(event.event_id or event.request_id, None)))
-                if len(batch) >= self._options.batch_size:
+                if len(batch) >= self._settings.batch_size:
                     self._send(batch, done)
                     batch = []
             self._send(batch, done)
@@ -59,7 +59,7 @@ class Replay:
 
     def _send(self, batch: list[Payload], done: Done) -> None:
         """Send; a refused batch is halved, down to the events that are at fault."""
-        for attempt in range(self._options.retry_attempts + 1):
+        for attempt in range(self._settings.retry_attempts + 1):
             results = self._backend.send(batch)
             done.delivered += sum(result.verdict is Verdict.DELIVERED for result in results)
             refused = [place for place, result in enumerate(results) if result.verdict is Verdict.PERMANENT]
@@ -74,8 +74,8 @@ class Replay:
             done.errors.update(results[place].error for place in held)
             if not again:
                 return
-            if attempt == self._options.retry_attempts:
+            if attempt == self._settings.retry_attempts:
                 done.errors.update(results[place].error for place in again)
                 return
-            self._sleep(pause_s([results[place] for place in again], attempt, self._options.retry_backoff_s))
+            self._sleep(pause_s([results[place] for place in again], attempt, self._settings.retry_backoff_s))
             batch = [batch[place] for place in again]

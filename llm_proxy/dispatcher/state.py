@@ -116,7 +116,7 @@ class State:
     @property
     def is_live(self) -> bool:
         """Whether the loop has turned lately; a call to the service may take as long as it is allowed to."""
-        allowed_s = _LIVE_S + max(0.0, self._options.timeout_s - _EXPECTED_CALL_S)
+        allowed_s = _LIVE_S + max(0.0, self._options.dispatcher.timeout_s - _EXPECTED_CALL_S)
         return time.monotonic() - self._turned_at < allowed_s
 
     @property
@@ -151,7 +151,7 @@ class State:
         if message is None and now - self._dead_at < _RECENT_S:
             message = "Events were given up in the last 5 minutes"
         status = "unhealthy" if trouble else "degraded" if message else "healthy"
-        is_list = self._options.bus == "redis"
+        is_list = self._options.is_list
         report: dict[str, Any] = {
             "healthy": trouble is None,
             "status": status,
@@ -166,8 +166,8 @@ class State:
             "oldest_pending_seconds": round(self.stats.oldest_pending_s, 3),
             "last_error": self.last_error,
             "consumer": self._options.consumer,
-            "group": None if is_list else self._options.group,
-            "service": self._options.service,
+            "group": None if is_list else self._options.events.consumer_group,
+            "service": self._options.dispatcher.service,
         }
         if message is not None:
             report["message"] = message

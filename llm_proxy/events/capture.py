@@ -15,7 +15,7 @@ from llm_proxy.events.event import MAX_PATH_CHARACTERS, TAIL_BYTES, Event
 from llm_proxy.events.secrets import Secrets
 from llm_proxy.runtime.clock import at_epoch
 from llm_proxy.runtime.ids import uuid7
-from llm_proxy.settings import Settings
+from llm_proxy.settings import EventSettings
 
 FULL, METADATA, OFF = "full", "metadata", "off"  # projects.event_privacy
 DEFAULT_REQUEST_BYTES = 65536  # a cap of 0 or less means this
@@ -43,16 +43,16 @@ class CaptureLimits:
     has_bodies: bool = True
 
     @classmethod
-    def of(cls, settings: Settings) -> "CaptureLimits":
+    def of(cls, settings: EventSettings) -> "CaptureLimits":
         """Return the limits of the OBSERVABILITY_* variables."""
         request, response = (
-            settings.events.max_request_body_bytes,
-            settings.events.max_response_body_bytes,
+            settings.max_request_body_bytes,
+            settings.max_response_body_bytes,
         )
         return cls(
             request_bytes=request if request > 0 else DEFAULT_REQUEST_BYTES,
             response_bytes=response if response > 0 else DEFAULT_RESPONSE_BYTES,
-            has_bodies=settings.events.capture_bodies == "all",
+            has_bodies=settings.capture_bodies == "all",
         )
 
 

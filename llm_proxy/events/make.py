@@ -19,7 +19,7 @@ def make_bus(settings: Settings, count_lost: Callable[[int], None]) -> Bus:
     from llm_proxy.events.redis_list import ListBus
     from llm_proxy.events.redis_streams import StreamBus
 
-    client = redisclient.connect(redisclient.target(settings), max_connections=4)
+    client = redisclient.connect(redisclient.target(settings.redis), max_connections=4)
     if settings.events.bus == "redis":
         return ListBus(client, settings.events.list_key, settings.events.stream_max_len, count_lost)
     return StreamBus(client, settings.events.stream_key, settings.events.stream_max_len)

@@ -273,9 +273,7 @@ class Publisher:
             records = self._spool.peek(min(most, REPLAY_EVENTS), REPLAY_BYTES)
             if records:
                 return self._numbered(records), self._replayed
-        if not self._queue.items:
-            return [], self._forget_flight
-        self._flight = self._take_batch(most)
+        self._flight = self._take_batch(most) if self._queue.items else []
         return self._flight, self._forget_flight
 
     def _forget_flight(self) -> None:
@@ -298,9 +296,10 @@ class Publisher:
         """
         most = min(most, len(self._queue.items))
         first: int = self._bounded(lambda: self._bus.reserve(most))
+        spool = self._spool
         wires: list[bytes] = []
         held = 0
-        while len(wires) < most and held < BATCH_BYTES and self._queue.items and self._is_queue_next():
+        while len(wires) < most and held < BATCH_BYTES and self._queue.items and (spool is None or spool.is_empty):
             waiting = self._queue.take()
             event = waiting.event()
             event.log_id = first + len(wires)
@@ -311,9 +310,6 @@ class Publisher:
                 self._flight = wires  # so that nothing is lost if this greenlet is ended here
                 gevent.sleep(0)
         return wires
-
-    def _is_queue_next(self) -> bool:
-        return self._spool is None or self._spool.is_empty
 
     @staticmethod
     def _bounded(call: Callable[[], _T]) -> _T:
@@ -346,11 +342,9 @@ class Publisher:
     # -- the spool ---------------------------------------------------------------------------------------------------
 
     def _spill_if_crowded(self) -> None:
-        """While the spool is replayed, what is in the queue may wait there; unless it is about to be full."""
-        if (
-            len(self._queue.items) > self._most_events * _SPILL_SHARE
-            or self._queue.held_bytes > self._most_bytes * _SPILL_SHARE
-        ):
+        """Spill the queue before it is full: while the spool is replayed, events wait in it."""
+        queue, most_events, most_bytes = self._queue, self._most_events * _SPILL_SHARE, self._most_bytes * _SPILL_SHARE
+        if len(queue.items) > most_events or queue.held_bytes > most_bytes:
             self._spill()
 
     def _spill(self) -> None:

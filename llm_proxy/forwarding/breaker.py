@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llm_proxy.errors import CircuitOpen, Overloaded
+from llm_proxy.settings import UpstreamSettings
 
 SHARE_OF_CONNECTIONS = 0.9  # the rest is for probes, metrics and /manage
 KNOWN_SCOPES = 512  # clients name models: what is remembered about them is bounded
@@ -17,29 +18,15 @@ KNOWN_SCOPES = 512  # clients name models: what is remembered about them is boun
 Scope = tuple[str, str]  # an endpoint of the provider and a model, empty where the request names none
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerLimits:
-    """When a circuit opens, and for how long.
-
-    Attributes:
-        failures: Failures in a row that open it; 0: none does.
-        open_s: How long it refuses before it lets one exchange probe.
-        window_s: Failures that are older do not count; infinity: all do.
-    """
-
-    failures: int = 5
-    open_s: float = 30.0
-    window_s: float = 60.0
-
-
 class Circuit:
     """One circuit: opens after failures in a row, lets one probe through after a pause; its success closes it."""
 
-    __slots__ = ("_failed", "_is_probing", "_limits", "_now", "_opened_s")
+    __slots__ = ("_failed", "_failures", "_is_probing", "_now", "_open_s", "_opened_s", "_window_s")
 
-    def __init__(self, limits: BreakerLimits, now: Callable[[], float] = time.monotonic) -> None:
-        self._limits, self._now = limits, now
-        self._failed: deque[float] = deque(maxlen=max(1, limits.failures))
+    def __init__(self, settings: UpstreamSettings, now: Callable[[], float] = time.monotonic) -> None:
+        self._failures, self._open_s = settings.circuit_breaker_failures, settings.circuit_breaker_open_s
+        self._window_s, self._now = settings.circuit_breaker_window_s or math.inf, now
+        self._failed: deque[float] = deque(maxlen=max(1, self._failures))
         self._opened_s: float | None = None
         self._is_probing = False
 
@@ -57,7 +44,7 @@ class Circuit:
         """Let an exchange through; True when it is the probe. Raises CircuitOpen."""
         if self._opened_s is None:
             return False
-        left_s = self._opened_s + self._limits.open_s - self._now()
+        left_s = self._opened_s + self._open_s - self._now()
         if left_s > 0 or self._is_probing:
             raise CircuitOpen(retry_after_s=max(1, math.ceil(left_s)))
         self._is_probing = True
@@ -76,7 +63,7 @@ class Circuit:
         now = self._now()
         self._is_probing = False
         self._failed.append(now)
-        is_full = len(self._failed) == self._limits.failures and now - self._failed[0] <= self._limits.window_s
+        is_full = len(self._failed) == self._failures and now - self._failed[0] <= self._window_s
         if is_probe or is_full:
             self._opened_s = now
 
@@ -114,10 +101,11 @@ class CircuitBreaker:
         knows_failures: Whether there is anything to ask it, or a success could change.
     """
 
-    def __init__(self, limits: BreakerLimits | None = None, now: Callable[[], float] = time.monotonic) -> None:
-        self._limits, self._now = limits or BreakerLimits(), now
+    def __init__(self, settings: UpstreamSettings, now: Callable[[], float] = time.monotonic) -> None:
+        self._settings, self._now = settings, now
+        self._is_off = settings.circuit_breaker_failures == 0
         self.knows_failures = False
-        self._host = Circuit(self._limits, now)
+        self._host = Circuit(settings, now)
         self._by_scope: OrderedDict[Scope, Circuit] = OrderedDict()  # with failures alone, the latest last
 
     @property
@@ -141,7 +129,7 @@ class CircuitBreaker:
 
     def leave(self, verdict: str, scope: Callable[[], Scope], probe: Probe = NO_PROBE) -> None:
         """Take an exchange's verdict: `unreachable`, `fail`, `reset` or `neutral`."""
-        if self._limits.failures == 0:
+        if self._is_off:
             return
         if verdict == "reset" and self._host.is_clean and not self._by_scope:
             return
@@ -158,7 +146,7 @@ class CircuitBreaker:
         circuit = self._by_scope.get(scope)
         if verdict == "fail":
             if circuit is None:
-                circuit = self._by_scope[scope] = Circuit(self._limits, self._now)
+                circuit = self._by_scope[scope] = Circuit(self._settings, self._now)
                 if len(self._by_scope) > KNOWN_SCOPES:
                     self._by_scope.popitem(last=False)
             self._by_scope.move_to_end(scope)

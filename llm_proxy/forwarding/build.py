@@ -1,11 +1,10 @@
 """Building the pipeline's parts from the settings and the provider file."""
 
-import math
 from collections.abc import Callable
 from datetime import datetime
 
 from llm_proxy import __version__
-from llm_proxy.forwarding.breaker import BreakerLimits, CircuitBreaker, ConcurrencyLimit, slot_limit
+from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit, slot_limit
 from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
@@ -16,7 +15,7 @@ from llm_proxy.forwarding.turns import TurnDesk
 from llm_proxy.limits.seats import Seats
 from llm_proxy.providers import ParameterRules, Provider
 from llm_proxy.runtime import shared_dir
-from llm_proxy.settings import Settings
+from llm_proxy.settings import ServerSettings, Settings, UpstreamSettings
 from llm_proxy.transport import Options, Timeouts, Upstream
 
 
@@ -30,15 +29,10 @@ def build_lane(
     has_neighbours: bool = False,
 ) -> Lane:
     """Return a provider's lane: its slots and circuits are its own."""
-    limits = BreakerLimits(
-        failures=settings.upstream.circuit_breaker_failures,
-        open_s=settings.upstream.circuit_breaker_open_s,
-        window_s=settings.upstream.circuit_breaker_window_s or math.inf,
-    )
     return Lane(
         provider,
         slots=ConcurrencyLimit(slot_limit(settings.server.max_concurrent_requests, workers, worker_connections)),
-        breaker=CircuitBreaker(limits),
+        breaker=CircuitBreaker(settings.upstream),
         is_default=is_default,
         has_neighbours=has_neighbours,
     )
@@ -61,36 +55,36 @@ def build_timeouts(provider: Provider) -> Timeouts:
     return Timeouts(limits.connect_s, limits.first_byte_s, limits.idle_s, limits.total_s)
 
 
-def build_inspector(provider: Provider, settings: Settings) -> Inspector:
+def build_inspector(provider: Provider, settings: ServerSettings) -> Inspector:
     """Return the reader of request bodies, with the provider's parameter rules."""
     return Inspector(
         ParameterRules(provider.param_whitelist),
-        max_request_bytes=settings.server.max_request_size_bytes,
-        max_inspected_bytes=settings.server.max_inspected_body_bytes,
-        allows_streams=settings.server.enable_streaming,
-        max_held_bodies_bytes=settings.server.max_held_bodies_bytes,
-        held_timeout_s=settings.server.held_body_timeout_s,
+        max_request_bytes=settings.max_request_size_bytes,
+        max_inspected_bytes=settings.max_inspected_body_bytes,
+        allows_streams=settings.enable_streaming,
+        max_held_bodies_bytes=settings.max_held_bodies_bytes,
+        held_timeout_s=settings.held_body_timeout_s,
     )
 
 
-def build_cors(provider: Provider, settings: Settings) -> Cors:
+def build_cors(provider: Provider, settings: ServerSettings) -> Cors:
     """Return the maker of the fields that browsers need."""
     return Cors(
         provider.allowed_origins,
-        origins=settings.server.cors_allowed_origins,
-        methods=settings.server.cors_allowed_methods,
-        headers=settings.server.cors_allowed_headers,
-        max_age_s=settings.server.cors_max_age_s,
+        origins=settings.cors_allowed_origins,
+        methods=settings.cors_allowed_methods,
+        headers=settings.cors_allowed_headers,
+        max_age_s=settings.cors_max_age_s,
     )
 
 
-def build_request_fields(provider: Provider, settings: Settings) -> RequestFields:
+def build_request_fields(provider: Provider, settings: UpstreamSettings) -> RequestFields:
     """Return the maker of the fields that the provider gets."""
     return RequestFields(
         host=provider.host,
         auth_header=provider.auth_header,
         credential_prefix=provider.credential_prefix,
-        proxy_version=__version__ if settings.upstream.proxy_headers else None,
+        proxy_version=__version__ if settings.proxy_headers else None,
         client_auth=provider.client_auth,
         is_beside=provider.is_beside,
     )

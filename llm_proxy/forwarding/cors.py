@@ -61,7 +61,7 @@ class Cors:
             fields.append(("Vary", "Origin"))
         return fields
 
-    def answer(self, origin: str | None) -> Fields:
+    def response(self, origin: str | None) -> Fields:
         """Return the fields of a real response, errors included; never stored with it. None without an origin.
 
         An origin outside the list gets no permission, so the refusal of it is unreadable to its page.

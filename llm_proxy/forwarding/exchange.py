@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from llm_proxy.accounting.admission import Unit
 from llm_proxy.accounting.outcomes import Row
-from llm_proxy.cache.lookup import Inquiry
-from llm_proxy.cache.policy import Wishes
+from llm_proxy.accounting.quota import Unit
+from llm_proxy.cache.lookup import CacheLookup
+from llm_proxy.cache.policy import RequestDirectives
 from llm_proxy.events.capture import Capture
 from llm_proxy.events.unseen import Unseen
 from llm_proxy.forwarding.breaker import NO_PROBE, Scope
@@ -92,8 +92,8 @@ class Exchange:
         self.token: TokenSnapshot | None = None
         self.bearer_hint: str | None = None
         self.body: Body | None = None
-        self.directives: Wishes | None = None
-        self.lookup: Inquiry | None = None
+        self.directives: RequestDirectives | None = None
+        self.lookup: CacheLookup | None = None
         self.cache_fields: Fields = ()
         self.unit: Unit | None = None
         self.taps: Sequence[Tap] = ()

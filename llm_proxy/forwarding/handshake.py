@@ -5,7 +5,7 @@ from typing import Final
 from llm_proxy.errors import InvalidRequest, InvalidToken
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.request_checks import bearer_of
-from llm_proxy.transport import Forward
+from llm_proxy.transport import UpstreamRequest
 
 Fields = list[tuple[str, str]]
 SWITCHING: Final = "101 Switching Protocols"
@@ -45,7 +45,7 @@ def outgoing(request: ProxyRequest) -> Fields:
     return fields
 
 
-def upgraded(forward: Forward) -> Forward:
+def upgraded(forward: UpstreamRequest) -> UpstreamRequest:
     """Return the request as one that asks for a WebSocket."""
     forward.fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
     forward.is_upgrade = True

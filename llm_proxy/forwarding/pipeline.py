@@ -5,12 +5,11 @@ refuses raises the error that is rendered.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
-from llm_proxy.accounting.admission import Admission
+from llm_proxy.accounting.quota import Quota
 from llm_proxy.cache.lookup import StoredResponse
 from llm_proxy.errors import (
     ClientConnectionError,
@@ -35,6 +34,7 @@ from llm_proxy.forwarding.fields import (
 from llm_proxy.forwarding.handshake import SWITCHING, outgoing, upgraded
 from llm_proxy.forwarding.inspection import Body, Incoming, Inspector
 from llm_proxy.forwarding.lane import Lane
+from llm_proxy.forwarding.own_responses import Fields, OwnResponses, Reply
 from llm_proxy.forwarding.relay import Relay
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.request_checks import wants_websocket
@@ -46,22 +46,13 @@ from llm_proxy.forwarding.token_steps import TokenSteps
 from llm_proxy.limits.gate import LimitGate
 from llm_proxy.logs import AccessLog
 from llm_proxy.model.token import TokenSnapshot
-from llm_proxy.transport import Answer, Forward, Timeouts, Upstream
+from llm_proxy.transport import Timeouts, Upstream, UpstreamRequest, UpstreamResponse
 from llm_proxy.usage.budgets import Budgets
 
-Fields = list[tuple[str, str]]
 NO_CONTENT_STATUSES = frozenset((204, 304))  # RFC 9110 §6.4.1
 _REPLACED = (REPLACED_WITH_CORRELATION,)
 _REPLACED_FOR_BROWSERS = (REPLACED_WITH_CORRELATION, REPLACED_WITH_ORIGIN)
 _log = logging.getLogger(__name__)
-
-
-class Reply(NamedTuple):
-    """The response to the client. `body` has a `close` where something has to be settled."""
-
-    status: str
-    fields: Fields
-    body: Iterable[bytes]
 
 
 class Pipeline:
@@ -76,7 +67,7 @@ class Pipeline:
         inspector: Reads request bodies and knows the parameter rules.
         limits: The windows of requests.
         steps: Steps 9 to 12.
-        admission: Charges requests.
+        quota: Charges requests.
         budgets: Budgets of model tokens and money.
         cache: Stored responses.
         tap_factories: Make what watches the bytes of an exchange; each may refuse it.
@@ -101,7 +92,7 @@ class Pipeline:
         inspector: Inspector,
         limits: LimitGate,
         steps: TokenSteps,
-        admission: Admission,
+        quota: Quota,
         budgets: Budgets,
         cache: ResponseSource,
         tap_factories: Sequence[Callable[[Exchange], Tap]],
@@ -119,11 +110,12 @@ class Pipeline:
         self._origin, self._base_path = provider.origin, provider.base_path.encode("latin-1")
         self._registry, self._settlement, self._access = registry, settlement, access
         self._is_draining, self._inspector, self._limits = is_draining, inspector, limits
-        self._steps, self._admission, self._budgets, self._sockets = steps, admission, budgets, sockets
+        self._steps, self._quota, self._budgets, self._sockets = steps, quota, budgets, sockets
         self._cache = cache
         self._tap_factories, self._request_fields = tuple(tap_factories), request_fields
         self._upstream, self._timeouts = upstream, timeouts
-        self._cors, self._render = cors, render
+        self._own = OwnResponses(cors, render)
+        self._add_own = self._own.add_fields
         self._limit = Limit(max_request_bytes)
         self._refuses_unseen = refuses_unseen
 
@@ -136,7 +128,7 @@ class Pipeline:
         if self._access.is_debug:
             self._log_start(request)
         if request.method == "OPTIONS" and not self._is_draining():
-            return self._preflight(request)  # step 3; not counted
+            return self._own.preflight(request)  # step 3; not counted
         exchange = self._begin(request)
         settle = self._settlement.settle
         try:
@@ -247,7 +239,7 @@ class Pipeline:
             return None
         token = exchange.known_token
         if token.max_requests is not None:
-            self._admission.refund(self._admission.take(token))
+            self._quota.release(self._quota.reserve(token))
         exchange.served = row_of_hit(stored)
         return self._stored(exchange, stored)
 
@@ -260,17 +252,14 @@ class Pipeline:
         if not api_key:
             raise UpstreamAuthError
         forward = self._outgoing(exchange, body, api_key)
-        exchange.unit = self._admission.take(token)  # 16
+        exchange.unit = self._quota.reserve(token)  # 16
         exchange.dispatched()
-        answer = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)  # 17
-        forward.fields, forward.body = (
-            [],
-            None,
-        )  # a long response must not hold its request
+        response = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)  # 17
+        forward.fields, forward.body = [], None  # a long response must not hold its request
         try:
-            return self._respond(exchange, answer)  # 18
+            return self._respond(exchange, response)  # 18
         except BaseException:
-            answer.close()
+            response.close()
             raise
 
     def _switch(self, exchange: Exchange) -> Reply:
@@ -285,20 +274,20 @@ class Pipeline:
             raise UpstreamAuthError
         forward = upgraded(self._outgoing(exchange, None, api_key))
         exchange.dispatched()
-        answer = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)
+        response = self._upstream.send(forward, timeouts=self._timeouts, begun=exchange.attach)
         forward.fields = []
         try:
-            if answer.status != 101:
-                return self._respond(exchange, answer)
-            fields, answer.fields = response_fields(sockets.check_answer(answer.fields), _REPLACED).fields, []
-            body = sockets.open(exchange, answer)
+            if response.status != 101:
+                return self._respond(exchange, response)
+            fields, response.fields = response_fields(sockets.check_answer(response.fields), _REPLACED).fields, []
+            body = sockets.open(exchange, response)
             self._add_own(exchange, fields, [])
             return Reply(SWITCHING, [("Upgrade", "websocket"), *fields], body)
         except BaseException:
-            answer.close()
+            response.close()
             raise
 
-    def _outgoing(self, exchange: Exchange, body: Body | None, api_key: str) -> Forward:
+    def _outgoing(self, exchange: Exchange, body: Body | None, api_key: str) -> UpstreamRequest:
         """Return the request as the provider gets it."""
         request = exchange.request
         conditions = self._cache.conditions(exchange)
@@ -306,7 +295,7 @@ class Pipeline:
         fields = request.fields if exchange.kind == "request" else outgoing(request)
         if conditions:
             fields = [*fields, *conditions]
-        return Forward(
+        return UpstreamRequest(
             request.method,
             self._base_path + request.target.encode("latin-1"),
             self._request_fields(
@@ -321,57 +310,46 @@ class Pipeline:
 
     # -- the provider's response --------------------------------------------------------------------------------------
 
-    def _respond(self, exchange: Exchange, answer: Answer) -> Reply:
+    def _respond(self, exchange: Exchange, response: UpstreamResponse) -> Reply:
         """Step 18: the header section for the client, and the relay of the body."""
         is_for_browser = bool(exchange.request.values.get("ORIGIN"))
-        passed = response_fields(answer.fields, _REPLACED_FOR_BROWSERS if is_for_browser else _REPLACED)
-        answer.fields = []  # a long response need not hold them twice
-        self._response_started(exchange, answer, passed.is_event_stream)
+        passed = response_fields(response.fields, _REPLACED_FOR_BROWSERS if is_for_browser else _REPLACED)
+        response.fields = []  # a long response need not hold them twice
+        self._response_started(exchange, response, passed.is_event_stream)
         fields = passed.fields
-        found = self._cache.on_response(exchange, answer.status, answer.reason, fields, is_framed=passed.is_framed)
+        found = self._cache.on_response(exchange, response.status, response.reason, fields, is_framed=passed.is_framed)
         if isinstance(found, StoredResponse):
-            return self._instead(exchange, answer, found)
+            return self._instead(exchange, response, found)
         self._add_own(exchange, fields, exchange.timing.fields())
-        data_taps = response_taps(exchange.taps, answer.status, fields)
+        data_taps = response_taps(exchange.taps, response.status, fields)
         if found is not None:
             data_taps.append(found)
         # A body's last piece waits until the cache has stored it, and one of unknown length for the provider: the
         # header section need not.
         is_stream = passed.is_event_stream or found is not None or not passed.has_length
         relay = exchange.relay = Relay(
-            answer,
+            response,
             partial(self._settlement.settle, exchange),
-            has_content=exchange.request.method != "HEAD" and answer.status not in NO_CONTENT_STATUSES,
+            has_content=exchange.request.method != "HEAD" and response.status not in NO_CONTENT_STATUSES,
             is_stream=is_stream,
             taps=data_taps,
         )
-        return Reply(f"{answer.status} {answer.reason.decode('latin-1')}", fields, relay)
+        return Reply(f"{response.status} {response.reason.decode('latin-1')}", fields, relay)
 
-    def _response_started(self, exchange: Exchange, answer: Answer, is_stream: bool) -> None:
+    def _response_started(self, exchange: Exchange, response: UpstreamResponse, is_stream: bool) -> None:
         if is_stream:
-            answer.no_total_limit()
-        exchange.response_started(answer.status, is_stream=is_stream)
+            response.no_total_limit()
+        exchange.response_started(response.status, is_stream=is_stream)
         self._registry.open_streams += is_stream
         if exchange.unit is not None:
-            self._admission.sent(exchange.unit)
+            self._quota.commit(exchange.unit)
 
-    def _add_own(self, exchange: Exchange, fields: Fields, instants: Fields) -> None:
-        """Add the proxy's own fields of a response."""
-        request = exchange.request
-        fields.append(("X-Proxy", "llm-proxy"))
-        fields += _ids(request)
-        fields += instants
-        fields += exchange.cache_fields
-        origin = request.values.get("ORIGIN")
-        if origin:
-            fields += self._cors.answer(origin)
-
-    def _instead(self, exchange: Exchange, answer: Answer, stored: StoredResponse) -> Reply:
+    def _instead(self, exchange: Exchange, response: UpstreamResponse, stored: StoredResponse) -> Reply:
         """Return a stored response in place of the provider's: validated by it, or stale and better than its error."""
-        if answer.status in NO_CONTENT_STATUSES:
-            for _ in answer.chunks():
+        if response.status in NO_CONTENT_STATUSES:
+            for _ in response.chunks():
                 pass  # there is none, and the connection can be used again
-        answer.close()
+        response.close()
         return self._stored(exchange, stored)
 
     # -- responses of the proxy itself --------------------------------------------------------------------------------
@@ -390,26 +368,14 @@ class Pipeline:
         stored = self._cache.on_error(exchange, error)
         return None if stored is None else self._stored(exchange, stored, error)
 
-    def _preflight(self, request: ProxyRequest) -> Reply:
-        fields = _ids(request)
-        asked = request.values.get("ACCESS-CONTROL-REQUEST-HEADERS")
-        fields += self._cors.preflight(request.values.get("ORIGIN"), asked)
-        return Reply("204 No Content", fields, ())
-
     def _refuse(self, exchange: Exchange, error: LlmProxyError, *, cause: Exception | None = None) -> Reply:
-        status, fields, body = self._render(error)
-        fields += _ids(exchange.request)
-        fields += self._cors.answer(exchange.request.values.get("ORIGIN"))
+        status, fields, body = self._own.refusal(exchange.request, error)
         self._settlement.settle(exchange, cause or error, len(body))
         return Reply(status, fields, (body,))
 
     def _log_start(self, request: ProxyRequest) -> None:
         agent = request.values.get("USER-AGENT")
         self._access.started(method=request.method, path=request.path, client_ip=request.client_addr, user_agent=agent)
-
-
-def _ids(request: ProxyRequest) -> Fields:
-    return [("X-Request-ID", request.request_id), ("X-Correlation-ID", request.correlation_id)]
 
 
 def _incoming(request: ProxyRequest) -> Incoming:

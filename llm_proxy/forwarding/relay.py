@@ -7,7 +7,7 @@ Tap = Callable[[bytes], None]
 Settle = Callable[[BaseException | None, int, bool], None]
 
 
-class Answer(Protocol):
+class UpstreamResponse(Protocol):
     """The part of the transport's answer that is relayed."""
 
     def chunks(self) -> Iterator[bytes]:
@@ -39,14 +39,14 @@ class Relay:
 
     def __init__(
         self,
-        answer: Answer,
+        response: UpstreamResponse,
         settle: Settle,
         *,
         has_content: bool = True,
         is_stream: bool = False,
         taps: Sequence[Tap] = (),
     ) -> None:
-        self._answer, self._settle, self._taps, self._is_stream = answer, settle, taps, is_stream
+        self._answer, self._settle, self._taps, self._is_stream = response, settle, taps, is_stream
         self._failure: BaseException | None = None
         self._is_whole = not has_content
         self._is_settled = False

@@ -13,11 +13,11 @@ from gevent import monkey
 
 from llm_proxy import metrics
 from llm_proxy.accounting.outcomes import HIT, LOCAL_304, REVALIDATED, Row
-from llm_proxy.cache.coalesce import WAIT_S, Flight
 from llm_proxy.cache.engine import SAFE_METHODS, ResponseCache
 from llm_proxy.cache.entry import Entry
-from llm_proxy.cache.lookup import Inquiry, StoredResponse
-from llm_proxy.cache.policy import NO_WISHES, Verdict, Wishes
+from llm_proxy.cache.lookup import CacheLookup, StoredResponse
+from llm_proxy.cache.policy import NO_DIRECTIVES, RequestDirectives, Verdict
+from llm_proxy.cache.singleflight import WAIT_S, Flight
 from llm_proxy.errors import CircuitOpen, LlmProxyError, NotCached, UpstreamCut, UpstreamError
 from llm_proxy.forwarding.body import HeldBody
 from llm_proxy.forwarding.exchange import Exchange
@@ -144,13 +144,13 @@ class CacheSource:
         method, values = request.method, request.values
         if method == "POST" and "CACHE-CONTROL" not in values:
             return False
-        exchange.directives = self._cache.wishes(method, request.fields, values, request.content_length)
+        exchange.directives = self._cache.request_directives(method, request.fields, values, request.content_length)
         return exchange.directives is not None
 
     def begin_refresh(self, exchange: Exchange) -> None:
         """Look up the stale response, for its validators."""
-        exchange.directives = NO_WISHES
-        lookup = exchange.lookup = self._inquiry(NO_WISHES, exchange, None)
+        exchange.directives = NO_DIRECTIVES
+        lookup = exchange.lookup = self._inquiry(NO_DIRECTIVES, exchange, None)
         lookup.decide()
         metrics.CACHE_MISSES.inc()
 
@@ -178,9 +178,9 @@ class CacheSource:
 
     # -- looking up ---------------------------------------------------------------------------------------------------
 
-    def _inquiry(self, directives: Wishes, exchange: Exchange, digest: str | None) -> Inquiry:
+    def _inquiry(self, directives: RequestDirectives, exchange: Exchange, digest: str | None) -> CacheLookup:
         request, provider = exchange.request, exchange.lane.provider
-        return Inquiry(
+        return CacheLookup(
             self._cache,
             directives,
             project=exchange.known_token.project_id,
@@ -193,7 +193,7 @@ class CacheSource:
             digest=digest,
         )
 
-    def _find(self, exchange: Exchange, lookup: Inquiry) -> StoredResponse | None:
+    def _find(self, exchange: Exchange, lookup: CacheLookup) -> StoredResponse | None:
         entry, verdict = lookup.decide()
         if entry is not None and verdict is Verdict.SERVE:
             return lookup.serve(entry)
@@ -201,22 +201,22 @@ class CacheSource:
             return lookup.serve(entry)
         if lookup.only_if_cached:
             return None
-        flight = lookup.board()
+        flight = lookup.join()
         if flight is None:
             return None
         entry = self._wait(exchange, lookup, flight)
         return None if entry is None else lookup.serve(entry)
 
-    def _refresh(self, exchange: Exchange, lookup: Inquiry) -> bool:
+    def _refresh(self, exchange: Exchange, lookup: CacheLookup) -> bool:
         """Fetch a stale response again, unless that is under way; return False where it cannot be done."""
         request = exchange.request
         if request.method == "POST" or not monkey.is_module_patched("socket"):
             return False
-        flight = lookup.board()
+        flight = lookup.join()
         if flight is None or not flight.is_leader:
             return flight is not None
-        if not self._cache.flights.is_free(flight):
-            flight.land()
+        if not self._cache.singleflight.is_free(flight):
+            flight.finish()
             return True
         gevent.spawn(self._fetch, request.again(_NOT_AGAIN), exchange.known_token, flight)
         return True
@@ -225,9 +225,9 @@ class CacheSource:
         try:
             self._background(request, token)
         finally:
-            flight.land()
+            flight.finish()
 
-    def _wait(self, exchange: Exchange, lookup: Inquiry, flight: Flight | None) -> Entry | None:
+    def _wait(self, exchange: Exchange, lookup: CacheLookup, flight: Flight | None) -> Entry | None:
         """Return what another's exchange has stored; None: this request makes its own, for others too if it leads."""
         until = time.monotonic() + self._wait_s
         while flight is not None:
@@ -236,22 +236,22 @@ class CacheSource:
             entry = self._follow(exchange, lookup, flight, until)
             if entry is not None or not flight.was_abandoned:
                 return entry
-            flight = lookup.board()
+            flight = lookup.join()
         return None
 
-    def _follow(self, exchange: Exchange, lookup: Inquiry, flight: Flight, until: float) -> Entry | None:
+    def _follow(self, exchange: Exchange, lookup: CacheLookup, flight: Flight, until: float) -> Entry | None:
         wait = _Wait(flight)
         exchange.attach(wait)
-        has_landed = self._cache.flights.wait(flight, until)
+        has_landed = self._cache.singleflight.wait(flight, until)
         wait.check()
         return (lookup.accept(flight) or _fresh(lookup)) if has_landed else None
 
-    def _lead(self, exchange: Exchange, lookup: Inquiry, flight: Flight, until: float) -> Entry | None:
+    def _lead(self, exchange: Exchange, lookup: CacheLookup, flight: Flight, until: float) -> Entry | None:
         """Make sure that no other worker makes the exchange already, or has just made it."""
         lookup.flight = flight
-        flights = self._cache.flights
+        singleflight = self._cache.singleflight
         entry: Entry | None = None
-        if flights.is_free(flight):
+        if singleflight.is_free(flight):
             if not lookup.is_outdated:
                 return None
             entry = _fresh(lookup)  # another exchange ended between the look-up and now
@@ -262,11 +262,11 @@ class CacheSource:
             def is_over() -> bool:
                 return wait.is_cut() or lookup.is_store_away
 
-            if flights.wait_for_machine(flight, until, is_over, lambda: _fresh(lookup) is not None):
+            if singleflight.wait_for_machine(flight, until, is_over, lambda: _fresh(lookup) is not None):
                 entry = _fresh(lookup)
             wait.check()
         if entry is not None:
-            lookup.land()
+            lookup.finish()
         return entry
 
     # -- the provider's response --------------------------------------------------------------------------------------
@@ -280,20 +280,20 @@ class CacheSource:
             exchange.cache_fields = _BYPASS
             if 200 <= status < 400 and exchange.request.method not in SAFE_METHODS:
                 path = exchange.lane.provider.mount + exchange.request.path
-                self._cache.wrote(exchange.known_token.project_id, path, fields)
+                self._cache.invalidate(exchange.known_token.project_id, path, fields)
             return None
         lookup.is_framed = is_framed
         sent_at = exchange.timing.sent_ns / 1e9
-        decision = lookup.answered(status, reason.decode("latin-1"), fields, requested_at=sent_at)
+        decision = lookup.responded(status, reason.decode("latin-1"), fields, requested_at=sent_at)
         if decision.result is not None:
             metrics.cache_revalidations[decision.result].inc()
         if decision.entry is not None:
             return self._instead(exchange, lookup, decision.entry, is_fresh=decision.result == "fresh")
         exchange.cache_fields = self._fields_of_miss(lookup, decision.reason)
-        return decision.capture
+        return decision.recorder
 
     @staticmethod
-    def _instead(exchange: Exchange, lookup: Inquiry, entry: Entry, *, is_fresh: bool) -> StoredResponse:
+    def _instead(exchange: Exchange, lookup: CacheLookup, entry: Entry, *, is_fresh: bool) -> StoredResponse:
         """Return a stored response in place of the provider's: validated by it, or stale and better than its error."""
         if is_fresh:
             exchange.served = REVALIDATED
@@ -318,10 +318,10 @@ class CacheSource:
         exchange.cache_fields = _cache_fields("hit", "hit", lookup.key)
         return lookup.serve(entry)
 
-    def _fields_of_miss(self, lookup: Inquiry, reason: str | None) -> tuple[tuple[str, str], ...]:
+    def _fields_of_miss(self, lookup: CacheLookup, reason: str | None) -> tuple[tuple[str, str], ...]:
         """Return the fields that tell what the cache did with a response that the provider gave."""
-        if lookup.capture is not None:
-            status = "stored (forced)" if lookup.capture.is_forced else "stored"
+        if lookup.recorder is not None:
+            status = "stored (forced)" if lookup.recorder.is_forced else "stored"
             return _cache_fields("stored", status, lookup.key)
         fields = _BYPASS if lookup.is_partial else _cache_fields("miss", "miss", lookup.key)
         return (*fields, ("X-CACHE-DEBUG", reason)) if self._is_debug and reason is not None else fields
@@ -336,7 +336,7 @@ def _cache_fields(word: str, status: str, key: str) -> tuple[tuple[str, str], ..
     return ("X-PROXY-CACHE", word), ("X-PROXY-CACHE-KEY", key), ("Cache-Status", f"llm-proxy; {status}")
 
 
-def _fresh(lookup: Inquiry) -> Entry | None:
+def _fresh(lookup: CacheLookup) -> Entry | None:
     entry, verdict = lookup.decide()
     return entry if verdict is not Verdict.VALIDATE else None
 

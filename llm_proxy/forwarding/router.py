@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from llm_proxy.forwarding.pipeline import Pipeline, Reply
+from llm_proxy.forwarding.own_responses import Reply
+from llm_proxy.forwarding.pipeline import Pipeline
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.providers import Provider
 

@@ -7,8 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from llm_proxy.accounting.admission import Admission
 from llm_proxy.accounting.outcomes import HIT, LOCAL_304, Charge, Ending, Row, breaker_verdict, decide
+from llm_proxy.accounting.quota import Quota
 from llm_proxy.errors import ClientConnectionError, LlmProxyError, UpstreamCut
 from llm_proxy.forwarding import entrance
 from llm_proxy.forwarding.exchange import CLIENT_GONE, Exchange, ExchangeRegistry
@@ -23,7 +23,7 @@ class Settlement:
 
     Args:
         registry: The exchanges that run.
-        admission: Takes units back.
+        quota: Takes units back.
         reporters: Told of each end, in this order.
     """
 
@@ -31,10 +31,10 @@ class Settlement:
         self,
         registry: ExchangeRegistry,
         *,
-        admission: Admission,
+        quota: Quota,
         reporters: Sequence[Reporter],
     ) -> None:
-        self._registry, self._admission = registry, admission
+        self._registry, self._quota = registry, quota
         self._reporters = tuple(reporters)
 
     def settle(
@@ -91,14 +91,14 @@ class Settlement:
         unit, exchange.unit = exchange.unit, None
         if unit is not None:
             if row.charge is not Charge.KEPT:
-                self._admission.refund(unit)
+                self._quota.release(unit)
             elif exchange.status is None:  # else noted when the header section arrived
-                self._admission.sent(unit)
+                self._quota.commit(unit)
         elif exchange.token is not None:
             if row is HIT or row is LOCAL_304:
-                self._admission.hit(exchange.token)
+                self._quota.count_hit(exchange.token)
             elif exchange.is_usable and row.is_use:
-                self._admission.touch(exchange.token)  # a token that was good was used, whatever the response was
+                self._quota.touch(exchange.token)  # a token that was good was used, whatever the response was
 
 
 def _cause(exchange: Exchange, failure: BaseException | None, is_whole: bool) -> BaseException | None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import gevent
 
-from llm_proxy.accounting.admission import Admission, Unit
 from llm_proxy.accounting.outcomes import WEBSOCKET
+from llm_proxy.accounting.quota import Quota, Unit
 from llm_proxy.errors import (
     LlmProxyError,
     ProjectInactive,
@@ -39,15 +39,15 @@ _log = logging.getLogger(__name__)
 class Place:
     """What a handshake holds: a seat, and with Realtime a unit in reserve, which comes back unless a turn spent it."""
 
-    def __init__(self, seat: Seat, admission: Admission) -> None:
-        self._seat, self._admission = seat, admission
+    def __init__(self, seat: Seat, quota: Quota) -> None:
+        self._seat, self._quota = seat, quota
         self.reserve: Unit | None = None
 
     def release(self) -> None:
         """Give both back; a unit that was spent stays so."""
         self._seat.release()
         if self.reserve is not None:
-            self._admission.refund(self.reserve)
+            self._quota.release(self.reserve)
 
 
 class Sockets:
@@ -95,9 +95,9 @@ class Sockets:
 
     def seat(self, exchange: Exchange) -> None:
         """Take a seat for a handshake, and with Realtime the reserve. Raises what refuses them."""
-        place = exchange.seat = Place(self._seats.take(exchange.known_token.id), self._desk.admission)
+        place = exchange.seat = Place(self._seats.take(exchange.known_token.id), self._desk.quota)
         if OpenAI(exchange.request.path).is_realtime:
-            place.reserve = self._desk.admission.take(exchange.known_token)
+            place.reserve = self._desk.quota.reserve(exchange.known_token)
 
     def check_answer(self, fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Return the fields of a 101. Raises UpstreamBroken for an extension that was not offered."""

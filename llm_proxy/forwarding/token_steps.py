@@ -1,6 +1,6 @@
 """Steps 9 to 12: what a token, its project, their quota, budgets and windows allow. Requests and turns share them."""
 
-from llm_proxy.accounting.admission import Admission
+from llm_proxy.accounting.quota import Quota
 from llm_proxy.errors import LlmProxyError, ProjectInactive, ProviderNotAllowed, ProviderNotConfigured
 from llm_proxy.forwarding.exchange import Exchange
 from llm_proxy.forwarding.lane import Lane
@@ -24,13 +24,13 @@ class TokenSteps:
         lane: Lane,
         *,
         directory: TokenDirectory,
-        admission: Admission,
+        quota: Quota,
         limits: LimitGate,
         budgets: Budgets,
         enforces_project: bool = True,
     ) -> None:
         self._lane = lane
-        self._directory, self._admission, self._limits, self._budgets = directory, admission, limits, budgets
+        self._directory, self._quota, self._limits, self._budgets = directory, quota, limits, budgets
         self.enforces_project = enforces_project
 
     def admit(self, exchange: Exchange, bearer: str) -> TokenSnapshot:
@@ -44,7 +44,7 @@ class TokenSteps:
             raise ProjectInactive
         if self._lane.has_neighbours:
             self._check_provider(token)
-        self._admission.peek(token)  # 11
+        self._quota.check(token)  # 11
         self._budgets.check_token(token)
         self._limits.admit_token(token, bearer)  # 12
         self._budgets.check_project(token)
@@ -58,7 +58,7 @@ class TokenSteps:
             raise ProjectInactive
         if self._lane.has_neighbours:
             self._check_provider(token)
-        self._admission.peek(token)
+        self._quota.check(token)
         self._budgets.check_token(token)
         self._budgets.check_project(token)
         return token

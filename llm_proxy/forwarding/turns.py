@@ -8,7 +8,7 @@ from typing import Protocol
 import gevent
 from gevent.lock import BoundedSemaphore
 
-from llm_proxy.accounting.admission import Admission, Unit
+from llm_proxy.accounting.quota import Quota, Unit
 from llm_proxy.errors import LlmProxyError, Overloaded, UpstreamCut
 from llm_proxy.forwarding.exchange import CLIENT_GONE, Cuttable, Exchange, ExchangeRegistry
 from llm_proxy.forwarding.inspection import Incoming, Inspector
@@ -73,13 +73,13 @@ class TurnDesk:
         registry: ExchangeRegistry,
         settlement: Settlement,
         steps: TokenSteps,
-        admission: Admission,
+        quota: Quota,
         budgets: Budgets,
         inspector: Inspector,
         tap_factories: Sequence[Callable[[Exchange], Tap]],
         refuses_unseen: bool = False,
     ) -> None:
-        self.registry, self.settlement, self.steps, self.admission = registry, settlement, steps, admission
+        self.registry, self.settlement, self.steps, self.quota = registry, settlement, steps, quota
         self._budgets, self._inspector = budgets, inspector
         self._tap_factories, self._refuses_unseen = tuple(tap_factories), refuses_unseen
 
@@ -178,7 +178,7 @@ class SocketTurns:
             if asked.parameters is not None:
                 desk.check_parameters(exchange, asked.parameters)
             desk.enter(exchange)
-            exchange.unit = self._reserved() or desk.admission.take(token)
+            exchange.unit = self._reserved() or desk.quota.reserve(token)
             if self._is_over:  # while it waited
                 raise UpstreamCut(CLIENT_GONE)
         except BaseException as error:  # GreenletExit, the drain's cut, too
@@ -224,7 +224,7 @@ class SocketTurns:
             return
         if turn.taps is None:
             turn.answered(said.status if step is Step.FAILED else 200)
-            self._desk.admission.sent(turn.exchange.unit)
+            self._desk.quota.commit(turn.exchange.unit)
         turn.add(message)
         if step in (Step.ENDED, Step.FAILED):
             self._desk.settlement.settle(turn.exchange, None, turn.sent_bytes)
@@ -237,7 +237,7 @@ class SocketTurns:
             unit = self._reserved()
             if unit is None:
                 desk.steps.admit(exchange, self._bearer)
-                unit = desk.admission.take(exchange.known_token)
+                unit = desk.quota.reserve(exchange.known_token)
             exchange.token, exchange.is_usable, exchange.unit = self._socket.known_token, True, unit
             with suppress(Overloaded):  # it has begun: it counts, with or without a slot
                 desk.enter(exchange)
@@ -266,7 +266,7 @@ class SocketTurns:
         try:
             with self._reserve_lock:
                 token = self._desk.steps.look(self._bearer)
-                self._reserve = self._desk.admission.take(token)
+                self._reserve = self._desk.quota.reserve(token)
             if self._is_over:
                 self._return_reserve()
         except LlmProxyError as error:
@@ -287,4 +287,4 @@ class SocketTurns:
     def _return_reserve(self) -> None:
         unit, self._reserve = self._reserve, None
         if unit is not None:
-            self._desk.admission.refund(unit)
+            self._desk.quota.release(unit)

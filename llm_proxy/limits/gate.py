@@ -12,7 +12,7 @@ from llm_proxy.limits.window import Count, Store, Verdict, Window, retry_after_s
 from llm_proxy.model.addresses import counted_as
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.redisclient import unreachable
-from llm_proxy.settings import Settings
+from llm_proxy.settings import LimitSettings
 
 PROBE_S = 5.0
 UNREADY_S = 10.0
@@ -43,20 +43,20 @@ class LimitGate:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: LimitSettings,
         machine: Store,
         shared: Shared | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._machine, self._shared, self._clock = machine, shared, clock
-        self._ip, self._global = settings.limits.ip_rate_limit, settings.limits.global_rate_limit
-        secret = settings.limits.distributed_key_secret
+        self._ip, self._global = settings.ip_rate_limit, settings.global_rate_limit
+        secret = settings.distributed_key_secret
         self._secret = secret.encode() if secret else None
-        self._falls_back = settings.limits.distributed_fallback
-        most = settings.limits.distributed_max
+        self._falls_back = settings.distributed_fallback
+        most = settings.distributed_max
         self._token_max = most if most is not None else _DEFAULT_MAX if shared is not None else 0
-        self._token_window_s = max(1, round(settings.limits.distributed_window_s))
+        self._token_window_s = max(1, round(settings.distributed_window_s))
         self._down_until = 0.0
         self._down_since: float | None = None
         self._looked_at = float("-inf")

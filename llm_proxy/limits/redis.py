@@ -12,8 +12,10 @@ import gevent
 from redis.client import Redis
 from redis.exceptions import RedisError
 
+from llm_proxy import metrics
 from llm_proxy.limits.window import ADMITTED, Count, Verdict, Window
-from llm_proxy.redisclient import RedisTarget, connect
+from llm_proxy.redisclient import RedisTarget, connect, target
+from llm_proxy.settings import Settings
 
 CALL_S = 0.1  # a call waits no longer
 _CONNECTIONS = 32
@@ -83,6 +85,12 @@ class RedisStore:
         self._failures = self._client.register_script(FAILURES)
         self._prefix, self._observe = prefix, observe
         self._free = threading.BoundedSemaphore(_CONNECTIONS)
+
+    @classmethod
+    def build(cls, settings: Settings) -> "RedisStore":
+        """Return the windows of all replicas, with the seconds of each response measured."""
+        where, observe = target(settings.redis), metrics.redis_duration["limit"].observe
+        return cls(where, settings.limits.distributed_prefix, observe=observe)
 
     def take(self, windows: Sequence[Window]) -> Verdict:
         """See `Store`. Raises redisclient.unreachable()."""

@@ -60,7 +60,7 @@ class BusState:
 
     @contextmanager
     def _client(self) -> Iterator[Redis]:
-        client = redisclient.connect(redisclient.target(self._settings), timeout_s=_TIMEOUT_S)
+        client = redisclient.connect(redisclient.target(self._settings.redis), timeout_s=_TIMEOUT_S)
         try:
             yield client
         except unreachable() as error:

@@ -111,7 +111,7 @@ class Tails:
                 put(shown)
             return
         settings = self._settings
-        client = redisclient.connect(redisclient.target(settings), timeout_s=10.0)
+        client = redisclient.connect(redisclient.target(settings.redis), timeout_s=10.0)
         is_list = settings.events.bus == "redis"
         follow, key = (
             (follow_list, settings.events.list_key) if is_list else (follow_stream, settings.events.stream_key)

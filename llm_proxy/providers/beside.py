@@ -9,7 +9,7 @@ import yaml
 from llm_proxy.providers.allow_list import RESERVED_PATHS, mounts
 from llm_proxy.providers.errors import ProviderFileError
 from llm_proxy.providers.schema import Provider, ProviderFile
-from llm_proxy.settings import Settings
+from llm_proxy.settings import OperationSettings, Settings
 
 
 class Lines:
@@ -60,14 +60,16 @@ def beside(file: ProviderFile, default: Provider, settings: Settings, lines: Lin
         faults.append(f"{lines.place(default.name, key)}: the default provider stays at the root")
     found = [file.providers[name] for name in asked if name in file.providers and name != default.name]
     others = tuple(one if one.is_beside else replace(one, mount=f"/{one.name}") for one in found)
-    faults += _collisions(others, default, settings, lines)
+    faults += _collisions(others, default, settings.operation, lines)
     if faults:
         raise ProviderFileError(faults)
     return others
 
 
-def _collisions(others: tuple[Provider, ...], default: Provider, settings: Settings, lines: Lines) -> Iterator[str]:
-    own = (*RESERVED_PATHS, settings.operation.metrics_path, settings.operation.admin_ui_path)
+def _collisions(
+    others: tuple[Provider, ...], default: Provider, settings: OperationSettings, lines: Lines
+) -> Iterator[str]:
+    own = (*RESERVED_PATHS, settings.metrics_path, settings.admin_ui_path)
     taken: dict[str, str] = {}
     for provider in others:
         mount, place = provider.mount, lines.place(provider.name, "mount")

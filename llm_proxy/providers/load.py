@@ -13,14 +13,13 @@ from llm_proxy.providers.beside import Lines, beside
 from llm_proxy.providers.errors import ProviderFileError
 from llm_proxy.providers.schema import (
     DOUBLED_V1,
-    Defaults,
     Findings,
     Provider,
     ProviderFile,
     parse,
     with_base_url,
 )
-from llm_proxy.settings import Settings, UpstreamSettings
+from llm_proxy.settings import Settings
 
 USUAL_PATH = Path("config/api_providers.yaml")
 PACKAGED = "packaged default.yaml"
@@ -51,7 +50,7 @@ def load_provider(settings: Settings) -> LoadedProvider:
     document = _document(content, source)
     packaged = _with_packaged(document, settings.upstream.providers or (), is_own=source != PACKAGED)
     _set_urls(document, settings.upstream.provider_urls or ())
-    file = parse(document, _defaults(settings), findings)
+    file = parse(document, settings.upstream, findings)
     warnings = [f"{source}: {line}" for line in findings.warnings]
     if findings.faults:
         raise ProviderFileError([f"{source}: {line}" for line in findings.faults])
@@ -140,18 +139,6 @@ def _document(content: str, source: str) -> Any:
         raise ProviderFileError([f"{source}: {where}{exc.problem or 'not YAML'}"]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise ProviderFileError([f"{source}: not YAML: {' '.join(str(exc).split())[:200]}"]) from None
-
-
-def _defaults(settings: Settings) -> Defaults:
-    usual = UpstreamSettings().first_byte_timeout_s
-    infinity = float("inf")
-    return Defaults(
-        connect_s=settings.upstream.connect_timeout_s or infinity,
-        first_byte_s=settings.upstream.first_byte_timeout_s or infinity,
-        idle_s=settings.upstream.idle_timeout_s or infinity,
-        request_timeout_s=settings.upstream.request_timeout_s,
-        is_first_byte_set=settings.upstream.first_byte_timeout_s != usual,
-    )
 
 
 def _choose(file: ProviderFile, asked: str | None, source: str) -> Provider:

@@ -13,25 +13,12 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from llm_proxy.providers.parameters import compile_glob
+from llm_proxy.settings import UpstreamSettings
 from llm_proxy.settings.declare import duration_s
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _ENDPOINT = re.compile(r"/(?:[A-Za-z0-9._~:@!$&'()*+,;=-]+/?)*")
 _PORTS = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What applies where the file names no time limit. `math.inf` is none.
-
-    `request_timeout_s` is REQUEST_TIMEOUT; set, it beats the file's `timeouts.request`.
-    """
-
-    connect_s: float = 10.0
-    first_byte_s: float = 600.0
-    idle_s: float = 300.0
-    request_timeout_s: float | None = None
-    is_first_byte_set: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +107,7 @@ class Findings:
         self.warnings.append(f"{path}: {reason}")
 
 
-def parse(document: Any, defaults: Defaults, findings: Findings) -> ProviderFile:
+def parse(document: Any, settings: UpstreamSettings, findings: Findings) -> ProviderFile:
     """Read the file's content, as YAML gave it, into providers; faults go to `findings` and nothing is raised.
 
     Where there are faults, the result is incomplete and must not be used.
@@ -139,7 +126,7 @@ def parse(document: Any, defaults: Defaults, findings: Findings) -> ProviderFile
             findings.fault(f"apis.{name}", "expected a name that is text; put it in quotes")
         elif not isinstance(content, dict):
             findings.fault(f"apis.{name}", "expected a mapping")
-        elif (provider := _Reader(content, f"apis.{name}", findings).provider(name, defaults)) is not None:
+        elif (provider := _Reader(content, f"apis.{name}", findings).provider(name, settings)) is not None:
             providers[name] = provider
     default_api = document.get("default_api")
     if default_api is not None and apis and not (isinstance(default_api, str) and default_api in apis):
@@ -161,7 +148,7 @@ class _Reader:
     def __init__(self, content: Mapping[Any, Any], path: str, findings: Findings) -> None:
         self._content, self._path, self._findings = content, path, findings
 
-    def provider(self, name: str, defaults: Defaults) -> Provider | None:
+    def provider(self, name: str, settings: UpstreamSettings) -> Provider | None:
         """Return the provider, or None when something in it is wrong."""
         before = len(self._findings.faults)
         _warn_unknown(self._content, _PROVIDER_KEYS, self._path, self._findings)
@@ -177,7 +164,7 @@ class _Reader:
             base_path=base_url.path.rstrip("/"),
             allowed_methods=methods,
             allowed_endpoints=self.texts("allowed_endpoints", _endpoint, required=True),
-            timeouts=self._timeouts(defaults),
+            timeouts=self._timeouts(settings),
             max_idle_conns=connection.count("max_idle_conns", 100),
             max_idle_conns_per_host=connection.count("max_idle_conns_per_host", 20),
             param_whitelist=self._param_whitelist(),
@@ -275,18 +262,20 @@ class _Reader:
             return _Reader({"model_from": [value]}, self._path, self._findings)._model_from()
         return tuple(item.removeprefix("path:") for item in self.texts("model_from", _model_path))
 
-    def _timeouts(self, defaults: Defaults) -> ProviderTimeouts:
+    def _timeouts(self, settings: UpstreamSettings) -> ProviderTimeouts:
+        """Read the time limits; `settings` gives those that the file does not name. REQUEST_TIMEOUT beats the file."""
         own = self.child("timeouts", _TIMEOUT_KEYS)
-        first_byte_s = own.seconds("response_header", defaults.first_byte_s)
+        first_byte_s = own.seconds("response_header", settings.first_byte_timeout_s or math.inf)
         total_s = own.seconds("request", math.inf)
-        if (limit_s := defaults.request_timeout_s) is not None:
+        if (limit_s := settings.request_timeout_s) is not None:
             total_s = limit_s
-            is_chosen = defaults.is_first_byte_set or own._content.get("response_header") is not None
+            is_set = settings.first_byte_timeout_s != UpstreamSettings().first_byte_timeout_s
+            is_chosen = is_set or own._content.get("response_header") is not None
             first_byte_s = min(first_byte_s, limit_s) if is_chosen else limit_s
         return ProviderTimeouts(
-            connect_s=own.seconds("connect", defaults.connect_s),
+            connect_s=own.seconds("connect", settings.connect_timeout_s or math.inf),
             first_byte_s=first_byte_s,
-            idle_s=own.seconds("idle", defaults.idle_s),
+            idle_s=own.seconds("idle", settings.idle_timeout_s or math.inf),
             total_s=total_s,
             idle_connection_s=own.seconds("idle_connection", 90.0),
             flush_interval_s=own.seconds("flush_interval", 0.1),

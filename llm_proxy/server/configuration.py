@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llm_proxy.settings import Loaded, Settings
+from llm_proxy.settings import Loaded, ServerSettings
 from llm_proxy.settings.declare import ListenAddress
 
 STOP_RESERVE_S = 12  # after the drain: 2 s for the cut, 8 s for the application to write down everything
@@ -94,9 +94,9 @@ def few_connections(descriptors: int) -> str | None:
     return f"RLIMIT_NOFILE is {descriptors}, which leaves {left} connections for each worker; further clients wait"
 
 
-def stop_limit_s(settings: Settings) -> int:
+def stop_limit_s(settings: ServerSettings) -> int:
     """gunicorn's `graceful_timeout`: when the master kills. A whole number, or gunicorn does not start."""
-    return math.ceil(settings.server.shutdown_grace_s + settings.server.drain_timeout_s) + STOP_RESERVE_S
+    return math.ceil(settings.shutdown_grace_s + settings.drain_timeout_s) + STOP_RESERVE_S
 
 
 def heartbeat_folder() -> str | None:
@@ -151,7 +151,7 @@ class Renewal:
     def _put(self, loaded: Loaded, cfg: Any) -> None:
         self._current = loaded
         self._apply(loaded)
-        cfg.set("graceful_timeout", stop_limit_s(loaded.settings))
+        cfg.set("graceful_timeout", stop_limit_s(loaded.settings.server))
         if loaded.settings.server.enable_tls and cfg.is_ssl:  # each generation reads the certificate again
             cfg.set("certfile", str(loaded.settings.server.tls_cert_file))
             cfg.set("keyfile", str(loaded.settings.server.tls_key_file))

@@ -21,9 +21,10 @@ from llm_proxy.server.body import RequestBody
 from llm_proxy.server.check import check
 from llm_proxy.server.edge import Refusal
 from llm_proxy.server.environ import EnvironMaker
-from llm_proxy.server.state import Limits, ServerState
+from llm_proxy.server.state import ServerState
 from llm_proxy.server.unreader import Unreader
 from llm_proxy.server.watch import Peer, Watch
+from llm_proxy.settings import ServerSettings
 
 LINGER_S = 5.0  # how long what a refused client still sends is read away, in all …
 LINGER_SILENCE_S = 1.0  # … and at most in silence
@@ -77,7 +78,7 @@ class Host(Protocol):
     cfg: Any
     log: Any
     wsgi: Callable[..., Iterable[bytes]]
-    limits: Limits
+    settings: ServerSettings
     state: ServerState
     watch: Watch
 
@@ -103,7 +104,7 @@ class Connection:
         self._host, self._sock, self._environs = host, sock, environs
         self._addr = _unmapped(addr)
         self._unreader = Unreader(sock, host.cfg.limit_request_line)
-        self._unreader.write_silence_s = host.limits.write_silence_s
+        self._unreader.write_silence_s = host.settings.client_write_timeout_s or None
         self._peer = Peer(host.watch, sock.fileno())
         self._received = 0.0
         self.is_idle = False
@@ -136,7 +137,7 @@ class Connection:
 
         Empty lines are no part of it: a client that sends nothing else is idle.
         """
-        until = monotonic() + self._host.limits.keepalive_s
+        until = monotonic() + self._host.settings.keepalive_timeout_s
         while not self._unreader.skip_empty_lines():
             left_s = until - monotonic()
             if left_s <= 0:
@@ -159,7 +160,7 @@ class Connection:
     def _serve_one(self, parser: Any) -> bool:
         """Read one head, and answer. True: another request may follow."""
         parser.mesg = None  # the last one is done with: gunicorn would look after its body without a time limit
-        self._unreader.begin_head(self._received + self._host.limits.head_s)
+        self._unreader.begin_head(self._received + self._host.settings.request_header_timeout_s)
         req = None
         try:
             req = next(parser)
@@ -170,8 +171,8 @@ class Connection:
             self._refuse(exc, req)
             return False
         self._unreader.deadline = None
-        self._unreader.silence_s = self._host.limits.body_silence_s
-        self._sock.settimeout(self._host.limits.write_silence_s)
+        self._unreader.silence_s = self._host.settings.request_body_timeout_s or None
+        self._sock.settimeout(self._host.settings.client_write_timeout_s or None)
         self._host.count()
         return self._exchange(req)
 

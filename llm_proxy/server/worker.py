@@ -24,9 +24,9 @@ from llm_proxy.server import fresh_worker
 from llm_proxy.server.connection import Connection
 from llm_proxy.server.edge import Edge, NoEdge, Refusal
 from llm_proxy.server.environ import EnvironMaker
-from llm_proxy.server.state import Limits, ServerState
+from llm_proxy.server.state import ServerState
 from llm_proxy.server.watch import Watch
-from llm_proxy.settings import handed_over
+from llm_proxy.settings import ServerSettings, handed_over
 
 BOOTING, SERVING, LEAVING = 0, 1, 2  # byte 0 of `shared`: how a worker reports to the master
 HEARTBEAT_S = 1.0
@@ -47,7 +47,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         loaded = handed_over()
-        self.limits = Limits() if loaded is None else Limits.of(loaded.settings)
+        self.settings = ServerSettings() if loaded is None else loaded.settings.server
         self.report_descriptor = os.memfd_create("llm-proxy-worker")
         os.ftruncate(self.report_descriptor, mmap.PAGESIZE)
         self.shared = mmap.mmap(self.report_descriptor, mmap.PAGESIZE)  # the master sees what the worker writes
@@ -188,7 +188,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         if context is not None:
             try:
                 sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-                sock.settimeout(self.limits.head_s)
+                sock.settimeout(self.settings.request_header_timeout_s)
                 sock.do_handshake()
             except OSError as exc:  # plain HTTP, a scanner, a client that trusts other roots, or a timeout
                 self.log.debug("TLS handshake failed: %s", exc)
@@ -246,11 +246,11 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         """Grace, then the running exchanges' time, then the cut. Returns whether something was cut."""
         self._tell("draining")
         if not self._is_retire_asked and not self._is_orphan:  # the next master needs the address
-            self._until(monotonic() + self.limits.grace_s, lambda: True)
+            self._until(monotonic() + self.settings.shutdown_grace_s, lambda: True)
         self.state.phase = "draining"
         self._close(take_queue=True)
         gevent.sleep(0)  # what was taken from the queue becomes a connection
-        self._until(monotonic() + self.limits.drain_s, self._sweep)
+        self._until(monotonic() + self.settings.drain_timeout_s, self._sweep)
         if not any(not connection.is_idle for connection in self.connections):
             return False
         self._tell("cut")

@@ -1,4 +1,4 @@
-"""The one settings object: an object a part."""
+"""The one settings object: an object a part (docs/adr/0220-settings-are-one-object-of-parts.md)."""
 
 from collections import defaultdict
 from collections.abc import Mapping

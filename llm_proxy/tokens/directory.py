@@ -1,6 +1,6 @@
 """From the bearer presented to the facts about its token: one read, remembered for less than a second.
 
-Tokens in use are read again by accounting's beat, many in one statement (`refresh`), so that their requests find facts
+Tokens in use are read again by accounting's sync, many in one statement (`refresh`), so that their requests find facts
 that are fresh and ask for none.
 """
 

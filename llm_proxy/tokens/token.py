@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping
 from llm_proxy.model.fields import from_columns, named, parsed, refused, to_columns, typed, values_of
 from llm_proxy.model.token import TokenRecord
 from llm_proxy.model.token_fields import TOKEN_FIELDS
-from llm_proxy.settings import Settings
+from llm_proxy.settings import TokenSettings
 
 MAX_DURATION_MINUTES = 525_600
 _DURATIONS = {"duration_minutes": 1, "duration_hours": 60, "expires_in_days": 1440}
@@ -57,10 +57,10 @@ class TokenDefaults:
     max_requests: int | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> "TokenDefaults":
+    def of(cls, settings: TokenSettings) -> "TokenDefaults":
         """DEFAULT_TOKEN_LIFETIME and DEFAULT_TOKEN_REQUEST_LIMIT."""
-        seconds = settings.tokens.default_lifetime_s
-        return cls(None if seconds is None else timedelta(seconds=seconds), settings.tokens.default_request_limit)
+        seconds = settings.default_lifetime_s
+        return cls(None if seconds is None else timedelta(seconds=seconds), settings.default_request_limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from requests import PreparedRequest
 from requests.adapters import BaseAdapter
 from requests.exceptions import InvalidURL
 
-from llm_proxy.transport.answer import Answer
 from llm_proxy.transport.connect import LookUp, look_up
 from llm_proxy.transport.exchange import TIMEOUT, Exchange, Timeouts
-from llm_proxy.transport.forward import Forward
 from llm_proxy.transport.head import Head, read_head
 from llm_proxy.transport.origin import Origin
+from llm_proxy.transport.request import UpstreamRequest
+from llm_proxy.transport.response import UpstreamResponse
 from llm_proxy.transport.upload import ONE_PIECE_BYTES, Upload, send_whole
 
 SWEEP_S = 0.5  # limits may be as late as this
@@ -22,7 +22,7 @@ _REPEATABLE = ("GET", "HEAD")
 
 
 class Adapter(BaseAdapter):
-    """Sends `Forward`s; belongs to the hub (so the thread) that first used it.
+    """Sends `UpstreamRequest`s; belongs to the hub (so the thread) that first used it.
 
     No redirects, cookies, `.netrc` or its own fields; certificates are always verified; proxies are the
     environment's as it was when an origin was first used.
@@ -83,7 +83,7 @@ class Adapter(BaseAdapter):
         proxies: Mapping[str, str] | None = None,
         *,
         exchange: Exchange | None = None,
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """Send it and wait for the head of the response; the library's own arguments are not heeded.
 
         Raises:
@@ -91,7 +91,7 @@ class Adapter(BaseAdapter):
                 or InvalidHeader and InvalidURL for a request that was refused before connecting.
             Exception: Whatever the body's reader raised, the upstream's connection closed.
         """
-        if not isinstance(request, Forward):
+        if not isinstance(request, UpstreamRequest):
             raise TypeError("this adapter sends Forward objects")
         x = exchange if exchange is not None else self.begin(request.origin, Timeouts())
         try:
@@ -99,19 +99,19 @@ class Adapter(BaseAdapter):
             data = request.head(origin.prefix, origin.extra)
             x.check()
             head, rest = self._exchange(x, request, data, origin)
-            answer = Answer(request, x, head, rest)
+            response = UpstreamResponse(request, x, head, rest)
         except Exception as exc:
-            x.over(pool=False)
+            x.release(pool=False)
             failure = x.failure(exc)
             if failure is exc:
                 raise
             raise failure from exc
         except BaseException:  # the greenlet is being killed
-            x.over(pool=False)
+            x.release(pool=False)
             raise
-        return answer
+        return response
 
-    def _exchange(self, x: Exchange, request: Forward, data: bytes, origin: Origin) -> tuple[Head, bytes]:
+    def _exchange(self, x: Exchange, request: UpstreamRequest, data: bytes, origin: Origin) -> tuple[Head, bytes]:
         """On an idle connection if there is one, else, or once more for a GET or HEAD that met its end, on a new one.
 
         A streamed body cannot be sent twice and always has a new one.
@@ -121,21 +121,21 @@ class Adapter(BaseAdapter):
             try:
                 return self._once(x, request, data)
             except OSError:
-                if request.method not in _REPEATABLE or x.has_answer or x.why is not None:
+                if request.method not in _REPEATABLE or x.has_response or x.cut_reason is not None:
                     raise
             x.renew()
         origin.open(x)
-        x.has_answer = False  # a proxy's response to CONNECT is none
+        x.has_response = False  # a proxy's response to CONNECT is none
         return self._once(x, request, data)
 
-    def _once(self, x: Exchange, request: Forward, data: bytes) -> tuple[Head, bytes]:
+    def _once(self, x: Exchange, request: UpstreamRequest, data: bytes) -> tuple[Head, bytes]:
         early = b""
         is_whole = True
         if request.is_streamed or len(request.body or b"") > ONE_PIECE_BYTES:  # type: ignore[arg-type]
             upload = Upload(x, request)
             error = upload.run(data)
             early = upload.early
-            x.has_answer = bool(early)
+            x.has_response = bool(early)
             is_whole = not upload.is_stopped
         else:
             error = send_whole(x, data, request.framed())
@@ -166,7 +166,7 @@ class Adapter(BaseAdapter):
     @property
     def open_count(self) -> int:
         """Connections that are open, idle ones included."""
-        return self.idle_count + sum(x.sock is not None and x.why is None for x in self._live)
+        return self.idle_count + sum(x.sock is not None and x.cut_reason is None for x in self._live)
 
     def close(self) -> None:
         """Cut what is running and close the pool; sending afterwards works, but nothing is kept."""

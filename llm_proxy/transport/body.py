@@ -79,7 +79,7 @@ class Raw:
         self.ended = True
         self._rest = b""
         self._head.parser = None
-        self._x.over(pool=False)
+        self._x.release(pool=False)
 
     def _recv(self) -> bytes:
         """Return the next bytes, b"" at EOF; the silence of the upstream is timed, the client's time is not."""
@@ -156,4 +156,4 @@ class Raw:
         head, x = self._head, self._x
         head.parser = None
         x.pool.remember(x.sock)
-        x.over(pool=pool and head.keeps)
+        x.release(pool=pool and head.keeps)

@@ -1,7 +1,7 @@
 """What requests calls a failure → what the proxy calls it, by one table.
 
 Inside the package the library's own exceptions are raised. They are all `OSError`s, which a WSGI server takes for
-trouble with its client's socket, so none of them leaves `Upstream` or `Answer.chunks`.
+trouble with its client's socket, so none of them leaves `Upstream` or `UpstreamResponse.chunks`.
 """
 
 import errno
@@ -43,7 +43,7 @@ TABLE: tuple[tuple[type[theirs.RequestException], type[UpstreamError]], ...] = (
 )
 
 
-def ours(exc: theirs.RequestException, phase: str, *, is_sent: bool) -> UpstreamError:
+def translate(exc: theirs.RequestException, phase: str, *, is_sent: bool) -> UpstreamError:
     """Return the error to raise (`from exc`) in place of `exc`; never shows the library's words to a caller."""
     if isinstance(exc, Aborted):
         return UpstreamCut(exc.reason).at(phase, is_sent=is_sent)

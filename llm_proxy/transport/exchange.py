@@ -56,8 +56,8 @@ class Exchange:
     Attributes:
         phase: `connect`, `send`, `head` or `body`.
         is_sent: False as long as the kernel has been given no byte of this request.
-        has_answer: A byte has come from the upstream on this connection.
-        why: Reason of the cut; None when there was none.
+        has_response: A byte has come from the upstream on this connection.
+        cut_reason: Reason of the cut; None when there was none.
         deadline: `time.monotonic()` at which the sweeper cuts; infinity while nothing of the upstream's is waited for.
         end: The same for the exchange as a whole; moved on by the time that the client took.
     """
@@ -65,17 +65,18 @@ class Exchange:
     __slots__ = (
         "_waiter",
         "box",
+        "cut_reason",
+        "cut_reason",
         "deadline",
         "end",
         "foreign",
-        "has_answer",
+        "has_response",
         "is_sent",
         "live",
         "phase",
         "pool",
         "sock",
         "timeouts",
-        "why",
     )
 
     def __init__(self, live: "set[Exchange]", pool: Pool, timeouts: Timeouts, now: float) -> None:
@@ -83,8 +84,8 @@ class Exchange:
         self.timeouts = timeouts
         self.phase = "connect"
         self.is_sent = False
-        self.has_answer = False
-        self.why: str | None = None
+        self.has_response = False
+        self.cut_reason: str | None = None
         self.sock: Any = None  # gevent's socket; the TLS object once wrapped
         self.box: Any = None  # AsyncResult while an address look-up is waited for
         self.foreign: BaseException | None = None  # raised by the body's reader: not translated here
@@ -99,9 +100,9 @@ class Exchange:
 
         Does nothing after the end, or after another cut: the first reason counts.
         """
-        if self.why is not None or self.live is None:
+        if self.cut_reason is not None or self.live is None:
             return
-        self.why = reason
+        self.cut_reason = reason
         if self.box is not None:
             self.box.set_exception(OSError(errno.EBADF, reason))
         if self.sock is not None:
@@ -110,10 +111,10 @@ class Exchange:
 
     def check(self) -> None:
         """Raise if it was cut while this greenlet did not wait."""
-        if self.why is not None:
-            raise WasCut(self.why)
+        if self.cut_reason is not None:
+            raise WasCut(self.cut_reason)
 
-    def over(self, *, pool: bool) -> None:
+    def release(self, *, pool: bool) -> None:
         """Let the connection go, into the pool or closed; the first call counts."""
         live = self.live
         if live is None:
@@ -122,7 +123,7 @@ class Exchange:
         self.live = None  # before anything else: a late cut must not close a connection in another request's use
         sock, self.sock = self.sock, None
         if sock is not None:
-            if pool and self.why is None:
+            if pool and self.cut_reason is None:
                 self.pool.put(sock)
             else:
                 sock.close()
@@ -143,12 +144,12 @@ class Exchange:
         data: bytes = self.sock.recv(RECV_BYTES)
         if not data:
             raise Broken("the upstream closed the connection early")
-        self.has_answer = True
+        self.has_response = True
         return data
 
     # -- waiting for something else than the upstream's socket ------------------------------------------------------
 
-    def elsewhere(self, wait: Callable[..., Any], *args: Any) -> Any:
+    def wait_interruptibly(self, wait: Callable[..., Any], *args: Any) -> Any:
         """`wait(*args)`; None when `wake` or a cut ended it. What it raises is kept in `foreign`."""
         self._waiter = getcurrent()
         try:
@@ -162,7 +163,7 @@ class Exchange:
             self._waiter = None
 
     def wake(self) -> None:
-        """End a wait inside `elsewhere`, soon; safe in the hub and in any greenlet."""
+        """End a wait inside `wait_interruptibly`, soon; safe in the hub and in any greenlet."""
         if self._waiter is not None:
             get_hub().loop.run_callback(self._throw)
 
@@ -179,10 +180,10 @@ class Exchange:
         """
         if exc is self.foreign:
             return exc
-        if self.why == TIMEOUT:
+        if self.cut_reason == TIMEOUT:
             return ConnectTimeout("connect limit") if self.phase == "connect" else ReadTimeout(f"limit ({self.phase})")
-        if self.why is not None:
-            return Aborted(self.why)
+        if self.cut_reason is not None:
+            return Aborted(self.cut_reason)
         if isinstance(exc, RequestException):
             return exc
         if not isinstance(exc, OSError):

@@ -11,7 +11,7 @@ from gevent.ssl import SSLSocket, SSLWantReadError, SSLWantWriteError
 
 from llm_proxy.errors import ClientGone
 from llm_proxy.transport.exchange import RECV_BYTES, Exchange
-from llm_proxy.transport.forward import Forward
+from llm_proxy.transport.request import UpstreamRequest
 
 ONE_PIECE_BYTES = 65536
 CONTINUE_WAIT_S = 1.0  # RFC 9110 §10.1.1: a client must not wait permanently
@@ -50,7 +50,7 @@ def send_whole(x: Exchange, head: bytes, body: bytes) -> OSError | None:
     try:
         write(x, head + body if body else head)
     except OSError as exc:
-        if x.why is not None or not x.is_sent:
+        if x.cut_reason is not None or not x.is_sent:
             raise
         return exc
     return None
@@ -64,7 +64,7 @@ class Upload:
         is_stopped: The request was not sent to its end, so the connection is of no further use.
     """
 
-    def __init__(self, exchange: Exchange, request: Forward) -> None:
+    def __init__(self, exchange: Exchange, request: UpstreamRequest) -> None:
         self._x = exchange
         self._request = request
         self._watcher: Any = None
@@ -93,7 +93,7 @@ class Upload:
             if not self.is_stopped:
                 self._send_body()
         except OSError as exc:
-            if exc is x.foreign or x.why is not None or not x.is_sent:
+            if exc is x.foreign or x.cut_reason is not None or not x.is_sent:
                 raise
             self.is_stopped = True
             return exc
@@ -146,7 +146,7 @@ class Upload:
         x.check()
         before = monotonic()
         x.deadline = float("inf")  # the client's silence is the server's business
-        piece: bytes | None = x.elsewhere(self._request.body.read1, n)  # type: ignore[union-attr]
+        piece: bytes | None = x.wait_interruptibly(self._request.body.read1, n)  # type: ignore[union-attr]
         x.end += monotonic() - before
         if piece is None:
             x.check()
@@ -169,7 +169,7 @@ class Upload:
         """In the hub: take what is there without waiting, and stop the sending if that is a response that ends it."""
         x = self._x
         sock = x.sock
-        if x.why is not None or sock is None:
+        if x.cut_reason is not None or sock is None:
             self._unwatch()
             return
         try:
@@ -218,7 +218,7 @@ class Upload:
         until = monotonic() + CONTINUE_WAIT_S
         while not self.is_stopped and len(self.early) < 10 and (left := until - monotonic()) > 0:
             x.check()
-            x.elsewhere(arrival.wait, left)
+            x.wait_interruptibly(arrival.wait, left)
             arrival.clear()
         self._waits_for_continue = False
         self._arrival = None

@@ -9,11 +9,11 @@ from requests.exceptions import RequestException
 
 from llm_proxy.errors import UpstreamCut, UpstreamError
 from llm_proxy.transport.adapter import SWEEP_S, Adapter
-from llm_proxy.transport.answer import Answer
 from llm_proxy.transport.connect import LookUp, look_up
-from llm_proxy.transport.errors import cause_of, ours
+from llm_proxy.transport.errors import cause_of, translate
 from llm_proxy.transport.exchange import Exchange, Timeouts
-from llm_proxy.transport.forward import Forward
+from llm_proxy.transport.request import UpstreamRequest
+from llm_proxy.transport.response import UpstreamResponse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +40,8 @@ class Upstream:
         self._local: Any = monkey.get_original("_thread", "_local")()
 
     def send(
-        self, forward: Forward, *, timeouts: Timeouts, begun: Callable[[Exchange], object] | None = None
-    ) -> Answer:
+        self, forward: UpstreamRequest, *, timeouts: Timeouts, begun: Callable[[Exchange], object] | None = None
+    ) -> UpstreamResponse:
         """Send it and wait for the head of the response.
 
         Args:
@@ -59,16 +59,16 @@ class Upstream:
         try:
             exchange = adapter.begin(forward.origin, timeouts)
         except RequestException as exc:
-            raise _explained(ours(exc, "connect", is_sent=False), forward.origin, exc) from exc
+            raise _explained(translate(exc, "connect", is_sent=False), forward.origin, exc) from exc
         try:
             if begun is not None:
                 begun(exchange)
             return adapter.send(forward, exchange=exchange)
         except BaseException as exc:
-            exchange.over(pool=False)  # `begun` may raise, too
+            exchange.release(pool=False)  # `begun` may raise, too
             if not isinstance(exc, RequestException) or exc is exchange.foreign:
                 raise
-            failure = ours(exc, exchange.phase, is_sent=exchange.is_sent)
+            failure = translate(exc, exchange.phase, is_sent=exchange.is_sent)
             raise _explained(failure, exchange.pool.place, exc) from exc
 
     def prepare(self, origin: str) -> None:
@@ -80,7 +80,7 @@ class Upstream:
         try:
             self._adapter().prepare(origin)
         except RequestException as exc:
-            raise ours(exc, "connect", is_sent=False) from exc
+            raise translate(exc, "connect", is_sent=False) from exc
 
     def close(self) -> None:
         """Cut what this thread has running and close its pool."""

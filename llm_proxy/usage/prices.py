@@ -14,7 +14,7 @@ import yaml
 
 from llm_proxy.amounts import NANO
 from llm_proxy.formats.usage import Usage
-from llm_proxy.settings import Settings
+from llm_proxy.settings import TokenSettings
 
 _PER_TOKEN = Decimal(NANO) / 1_000_000
 _DATED = re.compile(r"(.+)-[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -77,9 +77,9 @@ class Prices:
         return len(self._by_model)
 
 
-def load_prices(settings: Settings) -> Prices:
+def load_prices(settings: TokenSettings) -> Prices:
     """PRICES_FILE, or the packaged file. Raises PricesFault naming file, model and member."""
-    path = settings.tokens.prices_file
+    path = settings.prices_file
     if path is None:
         return _packaged()
     try:
@@ -89,7 +89,7 @@ def load_prices(settings: Settings) -> Prices:
     return parse(text, f"PRICES_FILE={path}")
 
 
-def fault_lines(settings: Settings) -> list[str]:
+def fault_lines(settings: TokenSettings) -> list[str]:
     """Return what is wrong with the file; empty when nothing is."""
     try:
         load_prices(settings)

@@ -12,7 +12,8 @@ from flask import Blueprint, Flask, Response, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter, Rule
 
-from llm_proxy.forwarding.pipeline import Pipeline, Reply
+from llm_proxy.forwarding.own_responses import Reply
+from llm_proxy.forwarding.pipeline import Pipeline
 from llm_proxy.forwarding.relay import Relay
 from llm_proxy.forwarding.request import from_environ
 from llm_proxy.forwarding.router import Router, host_of

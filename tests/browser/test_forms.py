@@ -254,7 +254,7 @@ def test_project_lifecycle(page: Page, ui: Ui) -> None:
     click(page, "Activate")
     assert ui.api("GET", f"/projects/{project}")["is_active"]
     csrf = page.locator("[name=csrf_token]").first.get_attribute("value")
-    form = {"csrf_token": str(csrf), "_method": "DELETE"}
+    form: dict[str, str | float | bool] = {"csrf_token": str(csrf), "_method": "DELETE"}
     refused = page.request.post(f"{ui.url}/projects/{project}", form=form)
     assert refused.status == 405
     assert "project deletion is not permitted" in refused.text()

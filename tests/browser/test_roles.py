@@ -36,7 +36,12 @@ def test_role_is_refused_the_rest(context_of: Contexts, ui: Ui, role: str) -> No
     page.goto(f"{ui.url}/tokens")
     csrf = str(page.locator("[name=csrf_token]").first.get_attribute("value"))
     name = f"made by {role}"
-    form = {"csrf_token": csrf, "name": name, "api_key": "sk-provider-0123456789abcdefghij", "event_privacy": "full"}
+    form: dict[str, str | float | bool] = {
+        "csrf_token": csrf,
+        "name": name,
+        "api_key": "sk-provider-0123456789abcdefghij",
+        "event_privacy": "full",
+    }
     made = page.request.post(f"{ui.url}/projects", form=form, max_redirects=0)
     assert made.status == (303 if "project" in CREATES[role] else 403)
     assert len(ui.api("GET", f"/projects?search={name.replace(' ', '%20')}")) == ("project" in CREATES[role])

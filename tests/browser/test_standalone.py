@@ -86,11 +86,9 @@ def test_same_pages_with_the_viewers_rights(context_of: Contexts, ui: Ui, alone:
     page.get_by_role("link", name="Open token").click()
     token = page.url.rpartition("/")[2]
     assert ui.api("GET", f"/tokens/{token}")["created_by"] == "key:issuer alone"
-    with page.expect_response(re.compile("/events/stream")) as opened:
-        page.goto(f"{url}/events")
-    assert opened.value.status == 200
     csrf = str(page.locator("[name=csrf_token]").first.get_attribute("value"))
-    form = {"csrf_token": csrf, "name": "never", "api_key": "sk-provider-0123456789abcdefghij", "event_privacy": "full"}
+    form: dict[str, str | float | bool] = {"csrf_token": csrf, "name": "never", "event_privacy": "full"}
+    form["api_key"] = "sk-provider-0123456789abcdefghij"
     assert page.request.post(f"{url}/projects", form=form).status == 403
     ui.api("DELETE", f"/keys/{key['id']}")
     page.goto(f"{url}/tokens")
@@ -117,13 +115,16 @@ def test_a_person_signs_in_at_the_identity_provider(
     page.get_by_role("link", name="Open token").click()
     assert ui.api("GET", f"/tokens/{page.url.rpartition('/')[2]}")["created_by"] == "oidc:anna@example.com"
     assert page.request.get(f"{url}/settings").status == 403
+    with page.expect_response(re.compile("/events/stream")) as opened:
+        page.goto(f"{url}/events")
+    assert opened.value.status == 200
 
 
 def test_a_completion_streams_in_the_playground(context_of: Contexts, ui: Ui, alone: tuple[str, object]) -> None:
     """By way of the process, which hands it on for those that are signed in alone."""
     url = alone[0]
     page = sign_in(context_of().new_page(), url, ui.secrets["root"])
-    page.goto(f"{url}/playground?project_id={ui.ids['right-to-left']}")
+    page.goto(f"{url}/playground?project_id={ui.ids['markup']}")
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_text("Done")).to_be_visible()
     expect(page.locator("[data-playground-answer]")).not_to_be_empty()

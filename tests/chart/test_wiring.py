@@ -68,7 +68,7 @@ def test_the_migrate_container_has_what_it_needs_and_no_more() -> None:
 
 
 def test_computed_variables_win_over_the_map_and_extra_ones_over_both() -> None:
-    """Each name comes once, whoever gives it."""
+    """Each name comes once, wherever it is given."""
     env = render(
         sets(
             "env.REDIS_ADDR=wrong:1",
@@ -139,7 +139,7 @@ def test_scrape_annotations_follow_unless_given_others() -> None:
     ids=["no ingress", "ingress", "given", "given as a variable"],
 )
 def test_the_proxies_that_are_believed(assignments: list[str], wanted: str | None) -> None:
-    """Nobody without an ingress; the private ranges with one; what is given wins."""
+    """No peer without an ingress; the private ranges with one; what is given wins."""
     assert render(sets(*assignments)).env().get("TRUSTED_PROXIES") == wanted
 
 

@@ -22,7 +22,7 @@ from support.gateway import eventually
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
-QUESTION = [{"role": "user", "content": "What is the weather in Paris?"}]
+QUESTION: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL = {"type": "function", "function": {"name": "weather", "description": "Weather", "parameters": PARAMETERS}}
 ANTHROPIC_TOOL = {"name": "weather", "description": "Weather", "input_schema": PARAMETERS}
@@ -89,7 +89,12 @@ def claude(way: Way) -> anthropic.Anthropic:
 
 
 def _claude_message(way: Way, fields: dict[str, str], **more: Any) -> Any:
-    asked = {"model": "claude-sonnet-4-5", "max_tokens": 30, "messages": QUESTION, "extra_headers": fields}
+    asked: dict[str, Any] = {
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 30,
+        "messages": QUESTION,
+        "extra_headers": fields,
+    }
     beta = {"anthropic-beta": "interleaved-thinking-2025-05-14,made-up-2099-01-01"}
     return claude(way).messages.create(**asked | {"extra_headers": fields | beta} | more)
 

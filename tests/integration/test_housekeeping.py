@@ -77,7 +77,7 @@ def _audit_count(engine: Engine) -> int:
 
 
 def test_one_of_two_leads_and_the_other_takes_over(ready_database: Database) -> None:
-    """While the leader is heard of nobody else works; after its lease, or its end, another does."""
+    """While the leader is alive no other works; after its lease, or its end, another does."""
     world = _World(ready_database)
     first, second = world.keeper(), world.keeper()
     assert (first.turn(), second.turn(), first.turn()) == (True, False, True)
@@ -211,7 +211,7 @@ def test_leases_of_the_long_silent_are_final(ready_database: Database) -> None:
     assert keeper.turn()
     with reading(world.engine) as connection:
         query = select(TokenRow.id, TokenRow.request_count, TokenRow.lease_version, TokenRow.leases)
-        found = {row[0]: (row[1], row[2], json.loads(row[3])) for row in connection.execute(query)}
+        found = {row[0]: (row[1], row[2], json.loads(row[3] or "null")) for row in connection.execute(query)}
     assert found == {"t": (10, 1, {"2": young}), "u": (0, 0, {"3": young})}
     assert world.counted == [("leases", 1)]
 

@@ -18,7 +18,8 @@ from typing import Any  # noqa: E402
 import gevent  # noqa: E402
 from gevent.fileobject import FileObject  # noqa: E402
 
-from llm_proxy.accounting.leasing import STATEMENT_S, LeasedAdmission  # noqa: E402
+from llm_proxy.accounting.lease_slot import STATEMENT_S  # noqa: E402
+from llm_proxy.accounting.leased_quota import LeasedQuota  # noqa: E402
 from llm_proxy.accounting.rows import DatabaseRows  # noqa: E402
 from llm_proxy.crypto import KeyRing  # noqa: E402
 from llm_proxy.db.bare import BareStatements  # noqa: E402
@@ -43,16 +44,16 @@ class Accountant:
     """Authenticates, peeks and takes as the pipeline does; writes down what it dispatches."""
 
     def __init__(self, about: dict[str, Any]) -> None:
-        engine = create_engine(Settings.from_paths(about["database"]))
+        engine = create_engine(Settings.from_paths(about["database"]).storage)
         self.health = DatabaseHealth()
         statements = Counting(engine, 3, limit_s=about["limit_s"], connect_failed=self.health.failed)
-        beats = Counting(engine, 1, limit_s=about["limit_s"], open_limit_s=1.0)
+        syncs = Counting(engine, 1, limit_s=about["limit_s"], open_limit_s=1.0)
         self.directory = TokenDirectory(
             statements, KeyRing(None), health=self.health, now=self.health.now, grace_s=about["grace_s"]
         )
-        self.admission = LeasedAdmission(
+        self.quota = LeasedQuota(
             DatabaseRows(statements, self.directory.refresh),
-            beat_rows=DatabaseRows(beats, self.directory.refresh),
+            sync_rows=DatabaseRows(syncs, self.directory.refresh),
             root=Path(about["root"]),
             health=self.health,
             grace_s=about["grace_s"],
@@ -74,8 +75,8 @@ class Accountant:
     def _call(self, bearer: str, failing: float, pause_s: float) -> str:
         try:
             token = self.directory.authenticate(bearer)
-            self.admission.peek(token)
-            unit = self.admission.take(token)
+            self.quota.check(token)
+            unit = self.quota.reserve(token)
         except QuotaExhausted:
             return "refused"
         except AuthenticationError:
@@ -84,10 +85,10 @@ class Accountant:
             return "away"
         if random.random() < failing:  # the connection could not be made: for another call
             gevent.sleep(pause_s)
-            self.admission.refund(unit)
+            self.quota.release(unit)
             return self._call(bearer, failing, pause_s)
         os.write(self.log, f"{token.id} {time.monotonic():.4f}\n".encode())
-        self.admission.sent(unit)
+        self.quota.commit(unit)
         gevent.sleep(pause_s)
         return "admitted"
 
@@ -133,7 +134,7 @@ class Accountant:
 
     def close(self) -> dict[str, Any]:
         """Settle everything."""
-        self.admission.close()
+        self.quota.close()
         return {}
 
 
@@ -142,7 +143,7 @@ def main() -> None:
     commands = FileObject(sys.stdin.fileno(), "rb", closefd=False)
     about = {"limit_s": STATEMENT_S, "grace_s": 0.0} | json.loads(sys.argv[1])
     worker = Accountant(about)
-    worker.admission.start()
+    worker.quota.start()
     print(json.dumps({"ready": True}), flush=True)
     for line in commands:
         command = json.loads(line)

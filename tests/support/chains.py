@@ -19,7 +19,7 @@ from llm_proxy.settings import Settings
 def write_records(values: dict[str, Any], number: int, go: Any, results: Any) -> None:
     """Write that many records into table and file, each third in a transaction that is rolled back, and tell."""
     settings = Settings.from_paths(values)
-    engine = create_engine(settings)
+    engine = create_engine(settings.storage)
     lost = list[str]()
     writer = AuditWriter.of(engine, settings, lost.append)
     go.wait(60)
@@ -45,7 +45,7 @@ def _rolled_back(engine: Any, writer: AuditWriter, event: AuditEvent) -> None:
 
 def prune_again_and_again(values: dict[str, Any], times: int, go: Any, results: Any) -> None:
     """Prune everything that is there, as another process does it, and tell what was deleted."""
-    engine = create_engine(Settings.from_paths(values))
+    engine = create_engine(Settings.from_paths(values).storage)
     chain, rows, faults = TableChain(), 0, list[str]()
     go.wait(60)
     try:
@@ -75,7 +75,7 @@ def append_lines(path: str, number: int, max_bytes: int, go: Any, results: Any) 
 def die_in_a_batch(values: dict[str, Any], path: str) -> None:
     """Leave a transaction with records open, write a line that is not remembered and half a line, and be killed."""
     settings = Settings.from_paths(values)
-    engine = create_engine(settings)
+    engine = create_engine(settings.storage)
     writer = AuditWriter.of(engine, settings)
     writer.record(AuditEvent("test.act", "tester", "success"))
     memo = memo_of(Path(path)).read_bytes()

@@ -9,7 +9,7 @@ from llm_proxy.settings import Settings
 
 def migrate_once(values: dict[str, Any], results: Any) -> None:
     """Migrate a database, and tell which revisions this process ran, or what went wrong."""
-    engine = create_engine(Settings.from_paths(values))
+    engine = create_engine(Settings.from_paths(values).storage)
     try:
         results.put(migrate.up(engine, 60))
     except Exception as error:

@@ -52,7 +52,7 @@ def _repeated(piece: str, end: str = "", clue: str = "@") -> Callable[[int], str
 def _model(content_type: str, piece: bytes, start: bytes = b"") -> Case:
     return (
         lambda size: start + piece * (size // len(piece)),
-        lambda body: model_of(content_type, body),  # type: ignore[arg-type]
+        lambda body: model_of(content_type, body),
         65536,
     )
 
@@ -81,7 +81,7 @@ _NAMED = b'Content-Disposition: form-data; name="model"\r\n\r\n'
 
 
 def _bytes(parse: Callable[[bytes], object], piece: bytes, start: bytes = b"", size: int = 65536) -> Case:
-    return lambda size: start + piece * (size // len(piece)), lambda data: parse(data), size  # type: ignore[arg-type,return-value]
+    return lambda size: start + piece * (size // len(piece)), lambda data: parse(data), size
 
 
 def _reading(data: bytes) -> object:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def configure(path: Path, **variables: str) -> None:
     logs.configure(load({"LOG_FILE": str(path), **variables}).checked())
 
 
-def written(path: Path) -> list[dict[str, object]]:
+def written(path: Path) -> list[dict[str, Any]]:
     """The lines."""
     logs.flush()
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -127,7 +128,7 @@ def test_a_secret_that_a_client_sends_as_an_id_is_hidden(log_file: Path) -> None
     """In request id, correlation id and path alike."""
     configure(log_file)
     key = "sk-provider-0123456789abcdef"
-    about = {
+    about: dict[str, Any] = {
         "method": "GET",
         "path": f"/{key}",
         "request_id": key,
@@ -186,7 +187,7 @@ def test_a_file_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
         (blocked / "log", False),
         (tmp_path, False),
     ):
-        found = logs.fault(load({"LOG_FILE": str(path)}).settings)
+        found = logs.fault(load({"LOG_FILE": str(path)}).settings.operation)
         assert (found is None) == is_good
         assert is_good or str(found).startswith(f"LOG_FILE={path}: expected a ")
     assert not (tmp_path / "a").exists()
@@ -243,7 +244,7 @@ def test_a_full_queue_drops_the_oldest_and_says_so(monkeypatch: pytest.MonkeyPat
     writer._lines._greenlet, writer._lines._work = (
         object(),
         threading.Event(),
-    )  # as after `start`, with nobody who flushes
+    )  # as after `start`, without a greenlet that flushes
     for number in range(25):
         writer.line("info", f"line {number}", {})
     writer.flush()

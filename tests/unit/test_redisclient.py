@@ -35,7 +35,7 @@ def test_another_address_is_refused_without_being_repeated(address: str) -> None
 def test_explicit_variables_win_over_the_url() -> None:
     """REDIS_DB, REDIS_USERNAME, REDIS_PASSWORD win over what the URL says; the rest of the URL stays."""
     settings = Settings(redis=RedisSettings(addr="rediss://u:p@r.example:6380/3", db=5, username="me", password="mine"))
-    where = redisclient.target(settings)
+    where = redisclient.target(settings.redis)
     assert (where.db, where.username, where.password, where.is_tls, where.port) == (5, "me", "mine", True, 6380)
 
 

@@ -25,7 +25,7 @@ def figures(report: Mapping[str, Any]) -> dict[str, float]:
 def noise_percent(*reports: Mapping[str, Any]) -> float:
     """Return the largest noise that the reports measured, at least 5 %."""
     measured = [report["features"]["noise_percent"] for report in reports if "features" in report]
-    return max([LEAST_NOISE_PERCENT, *measured])
+    return float(max([LEAST_NOISE_PERCENT, *measured]))
 
 
 def regressions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -42,7 +42,7 @@ def regressions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def prices(cpu: Mapping[str, list[float]]) -> dict[str, Any]:
     """Return each row's CPU and its price over the base's: the middle of the pairs, and what they span, in percent."""
     base = cpu[BASE]
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, own in cpu.items():
         ratios = sorted(100 * (mine / other - 1) for mine, other in zip(own, base, strict=True))
         rows[name] = {

@@ -7,7 +7,8 @@ from llm_proxy.app import create_app
 from llm_proxy.forwarding.pipeline import Pipeline
 from llm_proxy.forwarding.reporters import UsageRecorder
 
-_ADMISSION = ("peek", "take", "sent", "refund", "touch", "hit", "forget", "cut_streams", "start", "beat", "close")
+_CALLS = ["check", "reserve", "commit", "release", "touch", "count_hit", "forget"]
+_CALLS += ["cut_streams", "watch_sockets", "start", "sync", "close"]
 _begin = Pipeline.__init__
 
 
@@ -22,4 +23,4 @@ def _without_meter(self: Pipeline, *parts: Any, **named: Any) -> None:
 
 Pipeline.__init__ = _without_meter  # type: ignore[method-assign]
 app = create_app()
-vars(app.services)["admission"] = SimpleNamespace(**dict.fromkeys(_ADMISSION, _nothing))
+vars(app.services)["quota"] = SimpleNamespace(**dict.fromkeys(_CALLS, _nothing))

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from llm_proxy.cache.coalesce import Flights
 from llm_proxy.cache.engine import SAFE_METHODS, ResponseCache
-from llm_proxy.cache.lookup import Inquiry, StoredResponse
-from llm_proxy.cache.marks import Marks
+from llm_proxy.cache.invalidation import WriteTimes
+from llm_proxy.cache.lookup import CacheLookup, StoredResponse
 from llm_proxy.cache.memory import MemoryStore
 from llm_proxy.cache.policy import Rules, Verdict
 from llm_proxy.cache.purges import Purges, PurgesInMemory
+from llm_proxy.cache.singleflight import SingleFlight
 from llm_proxy.errors import UpstreamError
 from llm_proxy.forwarding.fields import HOP_BY_HOP, connection_names
 from llm_proxy.forwarding.request import ProxyRequest, from_environ
 from llm_proxy.runtime import shared_dir
-from llm_proxy.transport import Answer, Forward, Options, Timeouts, Upstream
+from llm_proxy.transport import Options, Timeouts, Upstream, UpstreamRequest, UpstreamResponse
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Fields = list[tuple[str, str]]
@@ -50,9 +50,9 @@ class Alone:
             where = shared_dir.shared()
             self._made = ResponseCache(
                 MemoryStore(where, most_bytes=64 << 20),
-                marks=Marks(where),
+                writes=WriteTimes(where),
                 purges=Purges(PurgesInMemory()),
-                flights=Flights(where),
+                singleflight=SingleFlight(where),
                 rules=Rules(keeps_date=True),
             )
         return self._made
@@ -78,11 +78,11 @@ class Alone:
             return _send(start_response, inquiry.serve(entry), inquiry, "hit")
         return self._pass_on(request, inquiry, answer, start_response)
 
-    def _inquiry(self, request: ProxyRequest) -> Inquiry | None:
-        asked = self._cache.wishes(request.method, request.fields, request.values, request.content_length)
+    def _inquiry(self, request: ProxyRequest) -> CacheLookup | None:
+        asked = self._cache.request_directives(request.method, request.fields, request.values, request.content_length)
         if asked is None or request.method == "POST":
             return None
-        return Inquiry(
+        return CacheLookup(
             self._cache,
             asked,
             project=PROJECT,
@@ -94,7 +94,7 @@ class Alone:
             is_authorized="AUTHORIZATION" in request.values,
         )
 
-    def _ask(self, request: ProxyRequest, inquiry: Inquiry | None) -> Answer:
+    def _ask(self, request: ProxyRequest, inquiry: CacheLookup | None) -> UpstreamResponse:
         named = HOP_BY_HOP | {"HOST"} | connection_names(request.values.get("CONNECTION", ""))
         fields = [field for field in request.fields if field[0] not in named]
         fields += inquiry.conditions() if inquiry is not None else []
@@ -103,35 +103,39 @@ class Alone:
         body = _whole(request)
         if request.is_chunked:
             sent.append((b"Content-Length", str(len(body)).encode()))
-        forward = Forward(request.method, request.target.encode("latin-1"), sent, self._origin, body or None)
+        forward = UpstreamRequest(request.method, request.target.encode("latin-1"), sent, self._origin, body or None)
         return self._upstream.send(forward, timeouts=self._timeouts)
 
     def _pass_on(
-        self, request: ProxyRequest, inquiry: Inquiry | None, answer: Answer, start_response: StartResponse
+        self,
+        request: ProxyRequest,
+        inquiry: CacheLookup | None,
+        answer: UpstreamResponse,
+        start_response: StartResponse,
     ) -> Iterable[bytes]:
         fields = _end_to_end(answer.fields)
         reason = answer.reason.decode("latin-1")
-        capture = None
+        recorder = None
         word = "bypass"
         if inquiry is not None:
             # What it was asked at is when it was answered, for an origin that is next door.
-            reaction = inquiry.answered(answer.status, reason, fields, requested_at=self._cache.clock())
+            reaction = inquiry.responded(answer.status, reason, fields, requested_at=self._cache.clock())
             if reaction.entry is not None:
                 answer.close()
                 return _send(start_response, inquiry.serve(reaction.entry), inquiry, "revalidated")
-            capture, word = reaction.capture, "miss" if reaction.capture is None else "stored"
+            recorder, word = reaction.recorder, "miss" if reaction.recorder is None else "stored"
         elif request.method not in SAFE_METHODS and 200 <= answer.status < 400:
-            self._cache.wrote(PROJECT, request.path, fields)
+            self._cache.invalidate(PROJECT, request.path, fields)
         start_response(f"{answer.status} {reason}", [*fields, ("Cache-Status", f"llm-proxy; {word}")])
         has_content = request.method != "HEAD" and answer.status not in NO_CONTENT
-        return _Body(answer, capture, has_content=has_content)
+        return _Body(answer, recorder, has_content=has_content)
 
 
 class _Body:
     """The origin's body on its way, and into the store when it was whole."""
 
-    def __init__(self, answer: Answer, capture: Any, *, has_content: bool) -> None:
-        self._answer, self._capture, self._is_whole = answer, capture, not has_content
+    def __init__(self, answer: UpstreamResponse, recorder: Any, *, has_content: bool) -> None:
+        self._answer, self._capture, self._is_whole = answer, recorder, not has_content
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._answer.chunks():
@@ -142,8 +146,8 @@ class _Body:
         self._finish()
 
     def _finish(self) -> None:
-        capture, self._capture = self._capture, None
-        store = capture.finish(is_whole=self._is_whole) if capture is not None else None
+        recorder, self._capture = self._capture, None
+        store = recorder.finish(is_whole=self._is_whole) if recorder is not None else None
         if store is not None:
             store()
 
@@ -167,7 +171,7 @@ def _end_to_end(fields: list[tuple[bytes, bytes]]) -> Fields:
     return [field for field in decoded if field[0].upper() not in named]
 
 
-def _send(start_response: StartResponse, served: StoredResponse, inquiry: Inquiry, word: str) -> Iterable[bytes]:
+def _send(start_response: StartResponse, served: StoredResponse, inquiry: CacheLookup, word: str) -> Iterable[bytes]:
     word = "conditional-hit" if served.is_conditional else word
     start_response(f"{served.status} {served.reason}", [*served.fields, ("Cache-Status", f"llm-proxy; {word}")])
     return (served.content,) if served.content else ()

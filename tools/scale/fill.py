@@ -75,7 +75,7 @@ def main() -> None:
     for field in dataclasses.fields(Sizes):
         parser.add_argument("--" + field.name.replace("_", "-"), type=int, default=field.default)
     sizes = Sizes(**vars(parser.parse_args()))
-    engine = create_engine(load(os.environ).settings)
+    engine = create_engine(load(os.environ).settings.storage)
     migrate.up(engine, 60.0)
     fill(engine, Installation(sizes))
 

@@ -45,7 +45,7 @@ def database(patient: Patient) -> Iterator[Finding]:
         yield good("database", f"{path} is not there yet; the start makes it")
         return
     try:
-        engine = create_engine(settings)
+        engine = create_engine(settings.storage)
     except DatabaseFault as exc:
         yield fault("database.url", str(exc), "correct DATABASE_URL; docs/settings.md tells its forms")
         return
@@ -60,7 +60,7 @@ def database(patient: Patient) -> Iterator[Finding]:
 def answering(patient: Patient) -> Iterator[Finding]:
     """Whether it answers, its clock and its migrations; nothing that reads whole tables."""
     settings = patient.settings
-    engine = create_engine(settings)
+    engine = create_engine(settings.storage)
     try:
         asked_at_s = time.time()
         with reading(engine) as connection:
@@ -111,7 +111,7 @@ def _connected(engine: Engine, patient: Patient) -> Iterator[Finding]:
         is_current = is_current and finding.level == "good"
         yield finding
     if is_current:
-        yield from _keys(engine, KeyRing.of(patient.settings))
+        yield from _keys(engine, KeyRing.of(patient.settings.storage))
 
 
 def _take_write_lock(path: str) -> None:

@@ -34,7 +34,7 @@ def written(patient: Patient) -> Iterator[Finding]:
         count += 1
         if not _can_write(Path(place)):
             yield fault(code, f"{name}={place} cannot be written", _who(Path(place)))
-    if line := audit_file.fault(settings):
+    if line := audit_file.fault(settings.operation):
         yield fault("files.audit", line, "correct the path, or let this user write there; AUDIT_LOG_FILE= is no file")
     yield good("files", f"{counted(count, 'path')} can be written") if count else good("files", "nothing is written")
 

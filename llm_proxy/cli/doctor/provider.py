@@ -84,9 +84,9 @@ def _keys(served: Provider, settings: Settings, beside: str | None) -> Iterator[
 
 def _project_keys(settings: Settings, beside: str | None) -> Sequence[tuple[str, str]]:
     """Names and keys of the first active projects; none where the database does not give them (said by its check)."""
-    ring, found = KeyRing.of(settings), []
+    ring, found = KeyRing.of(settings.storage), []
     try:
-        engine = create_engine(settings)
+        engine = create_engine(settings.storage)
         with reading(engine) as connection:
             query = text(_OWN_KEYS if beside is None else _KEYS_BESIDE)
             rows = connection.execute(query, {} if beside is None else {"provider": beside}).fetchmany(_KEYS_TRIED)

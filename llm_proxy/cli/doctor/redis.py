@@ -37,7 +37,7 @@ def redis(patient: Patient) -> Iterator[Finding]:
         yield good("redis", "nothing uses Redis")
         return
     try:
-        client = connect(target(settings), timeout_s=_TIMEOUT_S)
+        client = connect(target(settings.redis), timeout_s=_TIMEOUT_S)
     except ValueError as exc:
         yield fault("redis.address", f"REDIS_ADDR: expected {exc}", "correct REDIS_ADDR")
         return

@@ -9,11 +9,11 @@ from werkzeug.exceptions import HTTPException
 from llm_proxy import logs
 from llm_proxy.access.caller import Caller
 from llm_proxy.access.flows import MemoryFlows, SignInRefused
-from llm_proxy.access.oidc import Config, OidcSignIn, SignedIn
+from llm_proxy.access.oidc import OidcSignIn, SignedIn
 from llm_proxy.access.roles import Role
 from llm_proxy.access.secret import stored
 from llm_proxy.access.sessions import Method, Origin
-from llm_proxy.access.sign_in import SECRETS_REFUSED, of_person
+from llm_proxy.access.sign_in import SECRETS_REFUSED, build_oidc, of_person
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.errors import ManagementUnavailable, TooManyFailures, Unauthorized
 from llm_proxy.runtime.clock import parse_rfc3339
@@ -34,8 +34,7 @@ class Services:
     def __init__(self, settings: Settings, api: HttpApi) -> None:
         self.settings = settings
         self.sessions = MemorySessions()
-        config = Config.of(settings)
-        oidc = None if config is None else OidcSignIn(config, MemoryFlows())
+        oidc = build_oidc(settings.sign_in, MemoryFlows())
         self.sign_in = RemoteSignIn(api, oidc, takes_secrets=not settings.sign_in.oidc_only)
         self.audit = LoggedAudit()
         self.access = logs.AccessLog(settings.operation.log_level)

@@ -79,7 +79,7 @@ class World:
         self.keys: dict[tuple[Role, bool], str] = {}
         for role in Role:
             for is_limited in (False, True):
-                body = {"name": f"{role}-{is_limited}", "role": role.value}
+                body: dict[str, Any] = {"name": f"{role}-{is_limited}", "role": role.value}
                 body |= {"projects": [self.projects["own"]]} if is_limited else {}
                 self.keys[role, is_limited] = made("/manage/keys", body)["key"]
         status, records = api.call(MANAGEMENT_TOKEN, "GET", f"/manage/audit?project_id={self.projects['foreign']}")

@@ -74,7 +74,7 @@ def test_changes_reach_eight_workers_within_a_second(pair: Pair) -> None:
 
 
 def test_an_expiry_is_kept_to_by_every_worker(pair: Pair) -> None:
-    """Known in advance, it needs no news: nobody admits a request that came after it."""
+    """Known in advance, it needs no news: no worker admits a request that came after it."""
     token, clients = pair.token(), pair.everywhere()
     pair.execute(
         "UPDATE tokens SET expires_at = now() + interval '2 seconds', lease_version = lease_version + 1"
@@ -121,8 +121,8 @@ def test_streams_of_a_revoked_token_are_cut_where_that_is_wanted(pair: Pair) -> 
     aborted = cutting.metric('llm_proxy_upstream_requests_total{outcome="aborted"}')
     with Client(cutting.address) as cut, Client(letting.address) as whole, Client(cutting.address) as foreign:
         streams = ((cut, token, 200), (whole, token, 40), (foreign, other, 40))
-        for client, its, events in streams:
-            client.send(_stream(its["token"], events)).until(b"data: ")
+        for client, its, count in streams:
+            client.send(_stream(its["token"], count)).until(b"data: ")
         pair.manage("PATCH", f"/tokens/{token['id']}", {"is_active": False})
         revoked = time.monotonic()
         data, how = cut.rest()

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def test_servers_that_write_are_whole(ready_database: Database, tmp_path: Path) 
     variables = {**ready_database.environ(), "WEB_CONCURRENCY": "3"}
     log, engine = tmp_path / "data" / "audit.log", ready_database.engine()
     with running_gateway(tmp_path, "http://127.0.0.1:9", **variables) as served:
-        calls = [threading.Thread(target=lambda k=k: [_try(served, 100 * k + n) for n in range(8)]) for k in range(4)]
+        calls = [threading.Thread(target=_try_each, args=(served, range(100 * k, 100 * k + 8))) for k in range(4)]
         for thread in calls:
             thread.start()
         rounds = 0
@@ -63,11 +64,10 @@ def test_servers_that_write_are_whole(ready_database: Database, tmp_path: Path) 
         _tampering_is_named(env, engine, log)
 
 
-def _try(served: Gateway, n: int) -> None:
-    try:
-        _call(served, n)
-    except OSError:  # its worker was killed
-        return
+def _try_each(served: Gateway, numbers: range) -> None:
+    for number in numbers:
+        with suppress(OSError):  # its worker was killed
+            _call(served, number)
 
 
 def _tampering_is_named(env: dict[str, str], engine: Any, log: Path) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e.cache.conftest import BODY, OPT_IN, PUBLIC, Origin, purge, state
@@ -154,7 +155,7 @@ def test_identical_misses_are_one_question(gateway: Gateway, origin: Origin, pat
 
 
 def test_identical_misses_that_cannot_be_stored_all_get_their_own(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Nobody waits for what never comes."""
+    """No request waits for what never comes."""
     origin.fields, origin.pause_s = (), 0.2
     token = gateway.token()
     began = time.monotonic()
@@ -170,14 +171,14 @@ def test_a_purge_is_felt_by_every_worker_at_once(gateway: Gateway, origin: Origi
     """Committed when it is answered; no worker serves what was stored before it."""
     token = gateway.token()
     key = gateway.ask("GET", path, token=token)[1]["X-PROXY-CACHE-KEY"]
-    body = {
+    bodies: dict[str, dict[str, Any]] = {
         "key": {"key": key},
         "address": {"method": "GET", "url": path},
         "prefix": {"prefix": path},
         "project": {"project_id": token.project_id},
         "all": {"all": True},
-    }[kind]
-    assert purge(gateway, **body) >= 1
+    }
+    assert purge(gateway, **bodies[kind]) >= 1
     origin.pieces = (b"new",)
     assert {gateway.ask("GET", path, token=token)[2] for _ in range(10)} == {b"new"}
     assert origin.count(path) <= 3  # a worker that is just learning of the purge asks the provider instead

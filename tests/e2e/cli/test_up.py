@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import plain_environment
@@ -53,12 +54,12 @@ class Up:
     @property
     def url(self) -> str:
         """What it serves on."""
-        return re.findall(r"^Serving: +(\S+)$", self.output, re.MULTILINE)[0]
+        return str(re.findall(r"^Serving: +(\S+)$", self.output, re.MULTILINE)[0])
 
     @property
     def token(self) -> str:
         """This run's token."""
-        return re.findall(r"^Token: +(sk-\S+) ", self.output, re.MULTILINE)[0]
+        return str(re.findall(r"^Token: +(sk-\S+) ", self.output, re.MULTILINE)[0])
 
     def errors(self) -> str:
         """All of stderr so far."""
@@ -77,7 +78,7 @@ class Up:
 
 
 def free_port() -> int:
-    """A port that nobody has now."""
+    """A port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
@@ -124,7 +125,7 @@ def descendants(pid: int) -> list[int]:
     return [*children, *(below for child in children for below in descendants(child))]
 
 
-def rows(clone: Path, query: str) -> list[tuple[str, ...]]:
+def rows(clone: Path, query: str) -> list[tuple[Any, ...]]:
     """Rows of the database."""
     with closing(sqlite3.connect(clone / "data" / "llm-proxy.db")) as database:
         return database.execute(query).fetchall()
@@ -222,7 +223,7 @@ def test_default_project_follows_the_key(clone: Path) -> None:
     from llm_proxy.crypto import KeyRing
     from llm_proxy.settings import load
 
-    ring = KeyRing.of(load({}, clone / ".env").settings)
+    ring = KeyRing.of(load({}, clone / ".env").settings.storage)
     [(identity, sealed)] = rows(clone, "SELECT id, api_key FROM projects WHERE name = 'default'")
     assert ring.open(sealed, identity) == PROVIDER_KEY + "-changed"
 

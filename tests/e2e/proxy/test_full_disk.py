@@ -64,7 +64,7 @@ class World:
         answered = sum(ended[200] for ended in self.ended.values())
         lost = self.gateway.metric('llm_proxy_events_dropped_total{reason="file"}')
         used = self.gateway.rows("SELECT SUM(requests) FROM usage_daily WHERE model = 'gpt-4o'")
-        return self.lines() + lost == answered == used[0][0]
+        return bool(self.lines() + lost == answered == used[0][0])
 
     def lines(self) -> int:
         """Count the answered calls in the file of events."""

@@ -147,8 +147,8 @@ def test_no_secret_is_left_behind(tmp_path: Path, provider: Provider) -> None:
     secrets = [token.bearer, gone.bearer, foreign, PROVIDER_KEY, MANAGEMENT_TOKEN, "cookie-value-of-the-admin"]
     commands = " ".join(listed)
     places = {"log": gateway.output(), "answers": shown.decode(), "commands": commands}
-    for path in (tmp_path / "data").rglob("*"):
-        places[path.name] = path.read_bytes().decode("latin-1") if path.is_file() else ""
+    for file in (tmp_path / "data").rglob("*"):
+        places[file.name] = file.read_bytes().decode("latin-1") if file.is_file() else ""
     for place, text in places.items():
         for secret in (*secrets, encryption_key):
             assert secret not in text, (place, secret)
@@ -188,7 +188,7 @@ def test_streams_can_be_switched_off(tmp_path: Path, provider: Provider) -> None
 
 
 def test_the_client_address_is_taken_from_trusted_proxies(tmp_path: Path, provider: Provider) -> None:
-    """TRUSTED_PROXIES: the right-most entry outside the list; nobody else is believed."""
+    """TRUSTED_PROXIES: the right-most entry outside the list; no other address is believed."""
     with running_gateway(tmp_path, provider.url, TRUSTED_PROXIES="127.0.0.0/8,10.0.0.0/8") as gateway:
         token = gateway.token()
         headers = {"X-Forwarded-For": "6.6.6.6, 203.0.113.7, 10.1.2.3", "X-Request-ID": "forwarded"}

@@ -2,8 +2,9 @@
 
 import sys
 import types
+from typing import Any
 
-preflight = types.ModuleType("llm_proxy.preflight")
+preflight: Any = types.ModuleType("llm_proxy.preflight")
 preflight.StartRefused = type("StartRefused", (Exception,), {})
 preflight.check = lambda loaded: list(loaded.faults)
 preflight.notes = lambda settings: ([], [])
@@ -12,6 +13,6 @@ sys.modules["llm_proxy.preflight"] = preflight
 
 from llm_proxy.server import loaded_code  # noqa: E402
 
-loaded_code.PARTS = ("llm_proxy.server.worker",)
+vars(loaded_code)["PARTS"] = ("llm_proxy.server.worker",)
 
 from llm_proxy.gunicorn_conf import *  # noqa: E402, F403

@@ -1,17 +1,19 @@
-"""SIGTERM and its haste: what runs finishes whole, or is cut where everybody can see it."""
+"""SIGTERM and its haste: what runs finishes whole, or is visibly cut."""
 
 import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from support.raw import request, wait_for
-from support.small import assert_whole, begin_streams, finish, in_parallel, refuses
+from support.small import Server, assert_whole, begin_streams, finish, in_parallel, refuses
 
 
 @pytest.mark.parametrize("whom", ["master", "group"])
-def test_streams_finish_whole_on_four_workers(start, whom):
+def test_streams_finish_whole_on_four_workers(start: Callable[..., Server], whom: Any) -> None:
     """50 of them; the port closes meanwhile; exit code 0. Service managers signal the whole group."""
     server = start(WEB_CONCURRENCY="4")
     clients = begin_streams(server, 50)
@@ -23,7 +25,7 @@ def test_streams_finish_whole_on_four_workers(start, whom):
     assert server.edge.count("cut") == 0
 
 
-def test_exchanges_are_cut_at_the_deadline(start):
+def test_exchanges_are_cut_at_the_deadline(start: Callable[..., Server]) -> None:
     """DRAIN_TIMEOUT: no last chunk, the body is closed, the edge hears of it, exit code 0."""
     server = start(DRAIN_TIMEOUT="1s")
     clients = begin_streams(server, 3, "/stream/200/0.1")
@@ -40,12 +42,12 @@ def test_exchanges_are_cut_at_the_deadline(start):
     ]
 
 
-def test_a_second_sigterm_cuts(start):
+def test_a_second_sigterm_cuts(start: Callable[..., Server]) -> None:
     """Within 3 s, with exit code 0, in the drain, in the grace, and right after the first."""
     in_parallel(lambda when: second_sigterm(start, when), ["drain", "grace", "at once"])
 
 
-def second_sigterm(start, when):
+def second_sigterm(start: Callable[..., Server], when: Any) -> None:
     """One case."""
     server = start(DRAIN_TIMEOUT="60s", SHUTDOWN_GRACE="30s" if when == "grace" else "0s")
     clients = begin_streams(server, 2, "/stream/500/0.1")
@@ -63,7 +65,7 @@ def second_sigterm(start, when):
     assert server.edge[-1] == "stopped True"
 
 
-def test_ctrl_c_cuts(start):
+def test_ctrl_c_cuts(start: Callable[..., Server]) -> None:
     """SIGINT to the whole group, as a terminal sends it."""
     server = start(WEB_CONCURRENCY="2")
     clients = begin_streams(server, 4, "/stream/500/0.1")
@@ -74,7 +76,7 @@ def test_ctrl_c_cuts(start):
     assert time.monotonic() - begin < 3
 
 
-def test_idle_connections_do_not_delay(start):
+def test_idle_connections_do_not_delay(start: Callable[..., Server]) -> None:
     """300 kept connections and 100 that never spoke: gone at once, without an error."""
     server = start()
     clients = [server.client() for _ in range(400)]
@@ -89,7 +91,7 @@ def test_idle_connections_do_not_delay(start):
         client.sock.close()
 
 
-def test_the_grace_serves_on_and_tells_probes(start):
+def test_the_grace_serves_on_and_tells_probes(start: Callable[..., Server]) -> None:
     """SHUTDOWN_GRACE: /ready is 503 at once, answers carry Connection: close; then the port closes."""
     server = start(SHUTDOWN_GRACE="2s", WEB_CONCURRENCY="2")
     with server.client() as kept:
@@ -106,7 +108,7 @@ def test_the_grace_serves_on_and_tells_probes(start):
     assert server.ended(5) == 0
 
 
-def test_a_request_behind_a_stream_is_answered_as_draining(start):
+def test_a_request_behind_a_stream_is_answered_as_draining(start: Callable[..., Server]) -> None:
     """It had arrived when the drain began; the application sees the phase and refuses."""
     server = start()
     [client] = begin_streams(server, 1)
@@ -121,7 +123,7 @@ def test_a_request_behind_a_stream_is_answered_as_draining(start):
     assert server.ended(5) == 0
 
 
-def test_connections_that_wait_in_the_queue_are_answered(start):
+def test_connections_that_wait_in_the_queue_are_answered(start: Callable[..., Server]) -> None:
     """What the kernel had accepted when the listener closed."""
     server = start()
     pid = server.pids().pop()
@@ -136,7 +138,7 @@ def test_connections_that_wait_in_the_queue_are_answered(start):
     assert server.ended(5) == 0
 
 
-def test_a_drain_without_time_cuts_at_once(start):
+def test_a_drain_without_time_cuts_at_once(start: Callable[..., Server]) -> None:
     """DRAIN_TIMEOUT=0."""
     server = start(DRAIN_TIMEOUT="0")
     clients = begin_streams(server, 1, "/stream/200/0.1")
@@ -145,7 +147,7 @@ def test_a_drain_without_time_cuts_at_once(start):
     assert server.ended(3) == 0
 
 
-def test_workers_outlive_a_killed_master_until_their_streams_end(start):
+def test_workers_outlive_a_killed_master_until_their_streams_end(start: Callable[..., Server]) -> None:
     """kill -9 of the master is SIGTERM to the workers."""
     server = start(WEB_CONCURRENCY="2")
     pids = server.pids()
@@ -154,7 +156,7 @@ def test_workers_outlive_a_killed_master_until_their_streams_end(start):
     assert_whole(finish(clients))
     assert server.ended(3) == -signal.SIGKILL
 
-    def are_gone():
+    def are_gone() -> Any:
         return not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
     wait_for(are_gone, 5)

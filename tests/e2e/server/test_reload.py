@@ -4,36 +4,38 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.raw import request, wait_for
-from support.small import assert_whole, begin_streams, finish, in_parallel
+from support.small import Server, assert_whole, begin_streams, finish, in_parallel
 
 import llm_proxy
 
 
-def values(server):
+def values(server: Server) -> Any:
     """What the workers that response now have for API_ENV."""
     return {server.get("/value").body.split()[1].decode() for _ in range(12)}
 
 
-def settled(server, value):
-    """Wait until every worker has it, and nobody else answers."""
+def settled(server: Server, value: Any) -> None:
+    """Wait until every worker has it, and no other worker responds."""
     wait_for(lambda: values(server) == {value}, 10)
 
 
 @pytest.fixture
-def set_env():
+def set_env() -> Any:
     """Writes a server's `.env`."""
 
-    def write(server, **variables):
+    def write(server: Server, **variables: Any) -> None:
         server.env_path.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
 
     return write
 
 
-def test_a_good_change_is_served_by_new_workers(start, set_env):
+def test_a_good_change_is_served_by_new_workers(start: Callable[..., Server], set_env: Any) -> None:
     """Streams of both old generations end whole; a retired worker is still ready; exit code 0."""
     server = start(WEB_CONCURRENCY="2")
     first_pids, streams = server.pids(), begin_streams(server, 4)
@@ -61,7 +63,7 @@ def test_a_good_change_is_served_by_new_workers(start, set_env):
     assert server.ended(5) == 0
 
 
-def test_a_bad_variable_leaves_the_old_workers(start, set_env):
+def test_a_bad_variable_leaves_the_old_workers(start: Callable[..., Server], set_env: Any) -> None:
     """Every fault is logged; nothing is forked; a later good reload works."""
     server = start()
     pids = server.pids()
@@ -75,7 +77,7 @@ def test_a_bad_variable_leaves_the_old_workers(start, set_env):
     settled(server, "good")
 
 
-def test_a_bad_provider_file_leaves_the_old_workers(start, set_env):
+def test_a_bad_provider_file_leaves_the_old_workers(start: Callable[..., Server], set_env: Any) -> None:
     """It is read and checked in the master."""
     server = start(is_whole=True)
     pids = server.pids()
@@ -87,7 +89,9 @@ def test_a_bad_provider_file_leaves_the_old_workers(start, set_env):
     assert server.pids() == pids
 
 
-def test_an_application_that_does_not_start_undoes_the_reload(start, set_env, tmp_path):
+def test_an_application_that_does_not_start_undoes_the_reload(
+    start: Callable[..., Server], set_env: Any, tmp_path: Path
+) -> None:
     """The old workers go on with the old settings, and so do those that replace them."""
     fault = tmp_path / "fault"
     server = start(APP_FAULT_FILE=str(fault))
@@ -104,7 +108,7 @@ def test_an_application_that_does_not_start_undoes_the_reload(start, set_env, tm
     settled(server, "new")
 
 
-def test_the_last_of_many_reloads_wins(start, set_env):
+def test_the_last_of_many_reloads_wins(start: Callable[..., Server], set_env: Any) -> None:
     """Three within a moment."""
     server = start()
     for value in ("one", "two", "three"):
@@ -115,12 +119,12 @@ def test_the_last_of_many_reloads_wins(start, set_env):
     wait_for(lambda: len(server.pids()) == 1)
 
 
-def test_sigterm_in_a_reload_drains_old_and_new_at_once(start, set_env):
+def test_sigterm_in_a_reload_drains_old_and_new_at_once(start: Callable[..., Server], set_env: Any) -> None:
     """Whatever the new workers are doing; streams whole, exit code 0."""
     in_parallel(lambda offset_s: sigterm_after(start, set_env, offset_s), [0, 0.02, 0.15, 0.5, 1.0])
 
 
-def sigterm_after(start, set_env, offset_s):
+def sigterm_after(start: Callable[..., Server], set_env: Any, offset_s: Any) -> None:
     """One case."""
     server = start(WEB_CONCURRENCY="2")
     streams = begin_streams(server, 6)
@@ -132,7 +136,7 @@ def sigterm_after(start, set_env, offset_s):
     assert server.ended(8) == 0
 
 
-def test_sigterm_ends_workers_that_hang_in_their_start(start, tmp_path):
+def test_sigterm_ends_workers_that_hang_in_their_start(start: Callable[..., Server], tmp_path: Path) -> None:
     """A new generation that never serves does not hold up the stop for long; the old one is not touched before."""
     hang = tmp_path / "hang"
     server = start(APP_HANG_FILE=str(hang))
@@ -146,7 +150,7 @@ def test_sigterm_ends_workers_that_hang_in_their_start(start, tmp_path):
     assert server.ended(8) == 0
 
 
-def test_the_number_of_workers_follows_ttin_ttou_and_the_reload(start, set_env):
+def test_the_number_of_workers_follows_ttin_ttou_and_the_reload(start: Callable[..., Server], set_env: Any) -> None:
     """WEB_CONCURRENCY is read again, too."""
     server = start()
     server.signal(signal.SIGTTIN)
@@ -159,19 +163,19 @@ def test_the_number_of_workers_follows_ttin_ttou_and_the_reload(start, set_env):
 
 
 @pytest.fixture
-def package(tmp_path):
+def package(tmp_path: Path) -> Any:
     """A copy of the package that may be changed; PYTHONPATH is its folder."""
     copy = tmp_path / "installed" / "llm_proxy"
     shutil.copytree(Path(llm_proxy.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
     return copy
 
 
-def versions(server):
+def versions(server: Server) -> Any:
     """Which versions answer now."""
     return {server.get("/version").body for _ in range(8)}
 
 
-def test_a_reload_after_an_upgrade_on_disk_runs_the_new_code(start, package):
+def test_a_reload_after_an_upgrade_on_disk_runs_the_new_code(start: Callable[..., Server], package: Any) -> None:
     """So do later workers; streams of the old code end whole, and the server as ever."""
     server = start(WEB_CONCURRENCY="2", PYTHONPATH=str(package.parent))
     assert versions(server) == {llm_proxy.__version__.encode()}
@@ -188,7 +192,7 @@ def test_a_reload_after_an_upgrade_on_disk_runs_the_new_code(start, package):
     assert server.ended(8) == 0
 
 
-def test_an_upgrade_that_does_not_start_undoes_the_reload(start, package):
+def test_an_upgrade_that_does_not_start_undoes_the_reload(start: Callable[..., Server], package: Any) -> None:
     """The old workers go on; once the code is good, a reload takes it."""
     server = start(PYTHONPATH=str(package.parent))
     pids, worker = server.pids(), package / "server" / "worker.py"

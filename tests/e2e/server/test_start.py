@@ -5,7 +5,9 @@ import os
 import signal
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -13,16 +15,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.raw import Client, request, wait_for
-from support.small import begin_streams, in_parallel
+from support.small import Server, begin_streams, in_parallel
 
 
-def free_port():
+def free_port() -> Any:
     """A port that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]
 
 
-def refused(start, *options, **env):
+def refused(start: Callable[..., Server], *options: Any, **env: Any) -> Any:
     """What a start that must fail says; without a traceback, with exit code 1, leaving nothing behind."""
     server = start(*options, ready=False, is_whole=True, TMPDIR=os.environ.get("TMPDIR", "/tmp"), **env)
     assert server.ended(15) == 1, server.log
@@ -31,7 +33,7 @@ def refused(start, *options, **env):
     return server.log
 
 
-def test_a_management_token_is_required(start):
+def test_a_management_token_is_required(start: Callable[..., Server]) -> None:
     """One line that names the variable and what is expected."""
     log = refused(start, MANAGEMENT_TOKEN="")
     assert [line for line in log.splitlines() if line] == [
@@ -39,24 +41,24 @@ def test_a_management_token_is_required(start):
     ]
 
 
-def test_all_faults_are_told_at_once(start):
+def test_all_faults_are_told_at_once(start: Callable[..., Server]) -> None:
     """A line each."""
     log = refused(start, DRAIN_TIMEOUT="soon", KEEPALIVE_TIMEOUT="0", API_CONFIG_PATH="/no/such/file.yaml")
     for name in ("DRAIN_TIMEOUT=soon: expected", "KEEPALIVE_TIMEOUT=0: expected", "/no/such/file.yaml"):
         assert len([line for line in log.splitlines() if name in line]) == 1, log
 
 
-def test_options_that_would_break_the_server_are_refused(start):
+def test_options_that_would_break_the_server_are_refused(start: Callable[..., Server]) -> None:
     """The command line beats our file, so it is checked."""
 
-    def check(options):
+    def check(options: Any) -> None:
         word = "--worker-class" if options[0] == "-k" else options[0]
         assert word in refused(start, *options)
 
     in_parallel(check, [("--preload",), ("-k", "sync"), ("-k", "gevent"), ("--reload",)])
 
 
-def test_a_busy_address_is_one_line(start):
+def test_a_busy_address_is_one_line(start: Callable[..., Server]) -> None:
     """Before the database is touched, and without five seconds of trying."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -66,7 +68,7 @@ def test_a_busy_address_is_one_line(start):
         assert not (server.folder / "data.db").exists()
 
 
-def test_all_addresses_of_both_versions(start):
+def test_all_addresses_of_both_versions(start: Callable[..., Server]) -> None:
     """`:port`; an IPv4 client is shown with its IPv4 address."""
     port = free_port()
     server = start(ready=False, LISTEN_ADDR=f":{port}")
@@ -78,7 +80,7 @@ def test_all_addresses_of_both_versions(start):
         assert b'"addr": "::1"' in server.get("/echo").body
 
 
-def test_a_unix_socket(start, tmp_path):
+def test_a_unix_socket(start: Callable[..., Server], tmp_path: Path) -> None:
     """A dead server's socket file is taken over; a live one's is not; the file goes with the server."""
     path = tmp_path / "s"
     server = start(ready=False, LISTEN_ADDR=f"unix:{path}")
@@ -98,13 +100,13 @@ def test_a_unix_socket(start, tmp_path):
     assert not path.exists()
 
 
-def _is_dead(path):
+def _is_dead(path: Any) -> Any:
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(path)) != 0
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
+def certificate(tmp_path_factory: Any) -> Any:
     """A self-signed one for localhost."""
     folder = tmp_path_factory.mktemp("tls")
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
@@ -122,7 +124,7 @@ def certificate(tmp_path_factory):
     return folder
 
 
-def test_tls_with_a_minimum_version(start, certificate):
+def test_tls_with_a_minimum_version(start: Callable[..., Server], certificate: Any) -> None:
     """HTTPS, streams, refusals and breaks; a client below TLS_MIN_VERSION, or without TLS, is turned away."""
     server = start(
         ready=False,
@@ -161,7 +163,7 @@ def test_tls_with_a_minimum_version(start, certificate):
         assert server.ended(4) == 0
 
 
-def test_connections_are_bounded_by_the_descriptor_limit(start):
+def test_connections_are_bounded_by_the_descriptor_limit(start: Callable[..., Server]) -> None:
     """min(20,000, (limit − 200) / 2), with the soft limit raised to the hard one."""
     server = start()
     connections, workers = map(int, server.get("/connections").body.split())
@@ -172,7 +174,7 @@ def test_connections_are_bounded_by_the_descriptor_limit(start):
     assert (connections, workers) == (min(20_000, (limit - 200) // 2), 1)
 
 
-def test_the_temporary_metrics_folder_goes_with_the_server(start, tmp_path):
+def test_the_temporary_metrics_folder_goes_with_the_server(start: Callable[..., Server], tmp_path: Path) -> None:
     """It is made when PROMETHEUS_MULTIPROC_DIR is unset."""
     (tmp_path / "tmp").mkdir()
     server = start(TMPDIR=str(tmp_path / "tmp"))
@@ -181,7 +183,7 @@ def test_the_temporary_metrics_folder_goes_with_the_server(start, tmp_path):
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def test_folders_of_a_killed_server_go_with_the_next_start(start, tmp_path):
+def test_folders_of_a_killed_server_go_with_the_next_start(start: Callable[..., Server], tmp_path: Path) -> None:
     """Those of a server that lives stay."""
     folder = tmp_path / "tmp"
     folder.mkdir()
@@ -196,7 +198,7 @@ def test_folders_of_a_killed_server_go_with_the_next_start(start, tmp_path):
     assert living.get("/").status == 200
 
 
-def test_sigterm_during_the_start_leaves_no_folder(start, tmp_path):
+def test_sigterm_during_the_start_leaves_no_folder(start: Callable[..., Server], tmp_path: Path) -> None:
     """As soon as there is a folder; gunicorn's own handlers come later."""
     folder = tmp_path / "tmp"
     folder.mkdir()
@@ -207,7 +209,7 @@ def test_sigterm_during_the_start_leaves_no_folder(start, tmp_path):
     assert list(folder.iterdir()) == []
 
 
-def test_a_start_after_a_kill_waits_for_the_address(start):
+def test_a_start_after_a_kill_waits_for_the_address(start: Callable[..., Server]) -> None:
     """The workers of the killed master still listen; no grace holds them up."""
     address = f"127.0.0.1:{free_port()}"
     killed = start(ready=False, is_whole=True, LISTEN_ADDR=address, SHUTDOWN_GRACE="30s")
@@ -229,7 +231,7 @@ def test_a_start_after_a_kill_waits_for_the_address(start):
     wait_for(serves, 15)
 
 
-def test_the_start_line_tells_what_runs(start):
+def test_the_start_line_tells_what_runs(start: Callable[..., Server]) -> None:
     """Version, driver, database, bus, cache, encryption, workers, bind; then the warnings."""
     server = start(is_whole=True, MANAGEMENT_TOKEN="feeble", WEB_CONCURRENCY="2")
     line = next(line for line in server.log.splitlines() if " starts " in line)

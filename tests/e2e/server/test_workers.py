@@ -4,12 +4,15 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from support.raw import request, wait_for
-from support.small import WHOLE, assert_whole, begin_streams, finish
+from support.small import WHOLE, Server, assert_whole, begin_streams, finish
 
 
-def test_a_killed_worker_is_replaced(start):
+def test_a_killed_worker_is_replaced(start: Callable[..., Server]) -> None:
     """Its streams end without their last chunk, the other's are whole."""
     server = start(WEB_CONCURRENCY="2")
     victim, other = wait_for(lambda: len(pids := server.pids()) == 2 and pids)
@@ -22,7 +25,7 @@ def test_a_killed_worker_is_replaced(start):
     assert other in server.pids()
 
 
-def test_a_worker_told_to_leave_is_replaced_while_it_finishes(start):
+def test_a_worker_told_to_leave_is_replaced_while_it_finishes(start: Callable[..., Server]) -> None:
     """SIGTERM to a single worker."""
     server = start()
     [pid] = server.pids()
@@ -33,19 +36,19 @@ def test_a_worker_told_to_leave_is_replaced_while_it_finishes(start):
     wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 3)
 
 
-def test_who_has_just_connected_is_served_by_a_worker_that_leaves(start):
+def test_who_has_just_connected_is_served_by_a_worker_that_leaves(start: Callable[..., Server]) -> None:
     """Its request is under way when the worker begins to retire; it is answered, and the connection ends."""
     server = start()
     (pid,) = server.pids()
     with server.client() as client:
-        server.get("/ready")  # who came later is served: the worker has this connection
+        server.get("/ready")  # a later client is served: the worker has this connection
         os.kill(pid, signal.SIGUSR2)
         time.sleep(0.3)  # idle connections are looked for each 0.1 s
         answer = client.send(request("/ready")).answer()
     assert (answer.status, answer.value("Connection"), answer.body.split()[0]) == (200, "close", b"%d" % pid)
 
 
-def test_workers_that_die_at_once_are_forked_ever_more_slowly(start):
+def test_workers_that_die_at_once_are_forked_ever_more_slowly(start: Callable[..., Server]) -> None:
     """Each lives 0.1 s: within 3 s there are not 30 of them, and the master lives."""
     server = start(ready=False, APP_DIES="1")
     wait_for(lambda: server.edge.count("started") >= 1)
@@ -54,7 +57,7 @@ def test_workers_that_die_at_once_are_forked_ever_more_slowly(start):
     assert server.process.poll() is None
 
 
-def test_a_first_start_that_fails_ends_the_server(start, tmp_path):
+def test_a_first_start_that_fails_ends_the_server(start: Callable[..., Server], tmp_path: Path) -> None:
     """Nothing has been served, so there is nothing to save: exit code 3."""
     (tmp_path / "fault").touch()
     server = start(ready=False, APP_FAULT_FILE=str(tmp_path / "fault"))
@@ -62,7 +65,7 @@ def test_a_first_start_that_fails_ends_the_server(start, tmp_path):
     assert "told not to start" in server.log
 
 
-def test_a_frozen_worker_is_ended_and_replaced(start):
+def test_a_frozen_worker_is_ended_and_replaced(start: Callable[..., Server]) -> None:
     """It shows on standard error where it hangs."""
     server = start("-t", "2")
     [pid] = server.pids()
@@ -73,7 +76,7 @@ def test_a_frozen_worker_is_ended_and_replaced(start):
     assert "on_freeze" in server.log
 
 
-def test_sigusr1_reaches_the_edge_of_every_worker(start):
+def test_sigusr1_reaches_the_edge_of_every_worker(start: Callable[..., Server]) -> None:
     """For files that were rotated."""
     server = start(WEB_CONCURRENCY="2")
     wait_for(lambda: server.edge.count("started") == 2)
@@ -81,7 +84,7 @@ def test_sigusr1_reaches_the_edge_of_every_worker(start):
     wait_for(lambda: server.edge.count("reopen") == 2)
 
 
-def test_a_worker_ignores_sighup(start):
+def test_a_worker_ignores_sighup(start: Callable[..., Server]) -> None:
     """Terminals and service managers send it to whole groups."""
     server = start()
     [pid] = server.pids()
@@ -90,14 +93,14 @@ def test_a_worker_ignores_sighup(start):
     assert server.pids() == {pid}
 
 
-def test_a_worker_retires_after_max_requests(start):
+def test_a_worker_retires_after_max_requests(start: Callable[..., Server]) -> None:
     """And is replaced without a connection being lost."""
     server = start("--max-requests", "20")
     for _ in range(100):
         assert server.get("/").status == 200
 
 
-def test_an_upgrade_in_place_loses_nothing(start):
+def test_an_upgrade_in_place_loses_nothing(start: Callable[..., Server]) -> None:
     """SIGUSR2 starts a second master on the same socket; the first drains."""
     with socket.create_server(("127.0.0.1", 0)) as probe:  # a descriptor can't be handed on twice
         address = probe.getsockname()
@@ -118,7 +121,7 @@ def test_an_upgrade_in_place_loses_nothing(start):
     wait_for(lambda: not os.path.exists(f"/proc/{master}"), 6)
 
 
-def _masters(server):
+def _masters(server: Server) -> Any:
     """Processes of the server's session that have children of its session: the masters."""
     found = []
     for entry in os.listdir("/proc"):

@@ -60,7 +60,7 @@ def test_both_without_threads(gateway: Gateway, token: Token) -> None:
     """The asynchronous client does the same."""
 
     async def run() -> list[str]:
-        found = []
+        found = list[str]()
         async with openai.AsyncOpenAI(api_key=token.bearer, base_url=f"{gateway.url}/v1", max_retries=0) as client:
             async with client.responses.connect() as responses:
                 await responses.response.create(model="gpt-4o", input="hello")

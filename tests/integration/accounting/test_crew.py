@@ -26,7 +26,7 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def eight(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    """Eight workers that the tests share; who is killed is replaced."""
+    """Eight workers that the tests share; a killed one is replaced."""
     with crew(database, tmp_path_factory.mktemp("eight"), WORKERS) as made:
         yield made
 
@@ -189,4 +189,4 @@ def test_a_lost_machine_costs_at_most_its_slices(database: Database, tmp_path: P
         line, unlimited = sorted(made.settled([token, free]), key=lambda line: line.max_requests is None)
         assert line.witnessed is not None
         assert 2000 - held - 8 <= line.witnessed <= line.counted == 2000
-        assert unlimited.difference <= 0  # what they admitted since their last beat is in no count
+        assert unlimited.difference <= 0  # what they admitted since their last sync is in no count

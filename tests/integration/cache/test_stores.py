@@ -12,10 +12,10 @@ import pytest
 from support.redis import RedisServer
 
 from llm_proxy.cache.entry import Entry
+from llm_proxy.cache.invalidation import WriteTimes
 from llm_proxy.cache.key import DEFAULT_VARY, canonical_target, primary_key, variant_key
-from llm_proxy.cache.marks import Marks
+from llm_proxy.cache.l1 import MOST_ENTRY_BYTES, WorkerCache
 from llm_proxy.cache.memory import MemoryStore
-from llm_proxy.cache.near import MOST_ENTRY_BYTES, NearCopies
 from llm_proxy.cache.redis import RedisStore
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import Store
@@ -114,7 +114,7 @@ def test_a_purge_takes_what_it_covers_and_counts_it(
 
 
 def test_a_write_takes_the_path_and_its_parents(shared_redis_server: RedisServer) -> None:
-    """A new file makes the list of files old, within the project. On one machine the marks do that."""
+    """A new file makes the list of files old, within the project. On one machine the write times do that."""
     shared_redis_server.client().flushall()
     store = RedisStore(shared_redis_server.client(), shared_redis_server.client())
     mine, parent, other = entry("/v1/files/a"), entry("/v1/files"), entry("/v1/files", project="q")
@@ -130,14 +130,14 @@ def test_a_write_takes_the_path_and_its_parents(shared_redis_server: RedisServer
 
 
 @pytest.mark.parametrize("written", ["/v1/files/a", "/v1/files/a/content"])
-def test_marks_make_a_path_and_its_parents_old(tmp_path: Path, written: str) -> None:
+def test_a_write_makes_a_path_and_its_parents_old(tmp_path: Path, written: str) -> None:
     """What was asked for before the write is not served any more, by any worker of the machine."""
-    one, other = Marks(tmp_path), Marks(tmp_path)
+    one, other = WriteTimes(tmp_path), WriteTimes(tmp_path)
     before = time.time() - 1
-    one.mark("p", written)
-    assert other.last("p", "/v1/files/a") > before
-    assert other.last("p", "/v1/files") > before
-    assert other.last("q", "/v1/files") == 0.0
+    one.record("p", written)
+    assert other.last_write("p", "/v1/files/a") > before
+    assert other.last_write("p", "/v1/files") > before
+    assert other.last_write("q", "/v1/files") == 0.0
     one.close()
     other.close()
 
@@ -184,7 +184,7 @@ def test_what_is_too_old_is_not_found(tmp_path: Path, clock: Clock) -> None:
     store.put(entry(), 10)
     clock[0] += 11
     assert found(store, entry()) == []
-    assert store.remove(Scope(is_all=True), 1) == 0  # nobody would have had it: no purge took it away
+    assert store.remove(Scope(is_all=True), 1) == 0  # no worker would have had it: no purge took it away
     store.put(entry(), 10)
     clock[0] += 11
     assert store.stored_bytes() == store.count() == 0  # and its room is free
@@ -229,7 +229,7 @@ def test_a_garbled_entry_is_a_miss(shared_redis_server: RedisServer, text: bytes
     [("lifetime_s", "long"), ("key", "v1:other:a:b"), ("etag", 7), ("requested_at", None), ("unknown", 1)],
 )
 def test_an_entry_with_foreign_values_is_a_miss(shared_redis_server: RedisServer, name: str, value: object) -> None:
-    """Whoever writes to this Redis can't make a look-up fail, nor answer in another key's place."""
+    """Another program that writes to this Redis can't make a look-up fail, nor answer in another key's place."""
     client = shared_redis_server.client()
     client.flushall()
     store = RedisStore(client, shared_redis_server.client())
@@ -275,7 +275,7 @@ def test_a_garbled_index_is_a_miss(shared_redis_server: RedisServer) -> None:
 
 
 def test_redis_that_does_not_answer_is_left_alone(redis_server: RedisServer) -> None:
-    """A missed deadline is a miss, counted, and for a second nobody asks again."""
+    """A missed deadline is a miss, counted, and for a second Redis is not asked again."""
     failures: list[int] = []
     store = RedisStore(
         redis_server.client(timeout_s=0.05), redis_server.client(timeout_s=0.2), failed=lambda: failures.append(1)
@@ -327,7 +327,7 @@ def test_copies_know_each_list_of_selecting_fields(tmp_path: Path, clock: Clock)
 
 def test_copies_stay_within_their_room(tmp_path: Path) -> None:
     """A worker keeps a part of the store's bound for itself, and nothing that is large."""
-    copies = NearCopies(tmp_path, 10_000)
+    copies = WorkerCache(tmp_path, 10_000)
 
     def keep(kept: Entry) -> None:
         copies.keep(kept.primary, copies.generations.of(kept.primary), [kept.vary], {kept.key: kept})

@@ -7,6 +7,7 @@ import resource
 import shutil
 import socket
 import sqlite3
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from support.installation import BAD_REQUEST, KEY, OTHER_KEY, PROVIDER_KEY, Installation, answers
 
-from llm_proxy.cli.doctor import files, host
+from llm_proxy.cli.doctor import host
 from llm_proxy.settings.load import SAMPLE_MANAGEMENT_TOKEN
 
 
@@ -71,7 +72,7 @@ def _provider_file(text: str) -> Callable[[Installation], None]:
 
 
 def _below_a_file(name: str) -> Callable[[Installation], None]:
-    """A place that nobody can write to, root included: below what is no folder."""
+    """A place that no user can write to, root included: below what is no folder."""
 
     def sow(installation: Installation) -> None:
         (installation.folder / "plain").write_text("")
@@ -143,7 +144,7 @@ def _no_shm(installation: Installation) -> None:
 
 
 def _no_room(installation: Installation) -> None:
-    installation.patch.setattr(files.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
+    installation.patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
 
 
 def _another_owner(installation: Installation) -> None:
@@ -151,7 +152,7 @@ def _another_owner(installation: Installation) -> None:
 
 
 def _clock_of_1970(installation: Installation) -> None:
-    installation.patch.setattr(host.time, "time", lambda: 100_000.0)
+    installation.patch.setattr(time, "time", lambda: 100_000.0)
 
 
 def _certificate(

@@ -1,9 +1,11 @@
 """`doctor` before real servers that are not as wanted; and the command with its bundle."""
 
 import json
+import shutil
 import socket
 import stat
 import time
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +13,7 @@ from support.databases import Server
 from support.installation import BAD_REQUEST, KEY, OTHER_KEY, PROVIDER_KEY, Installation, answers, faults
 from support.redis import RedisServer
 
-from llm_proxy.cli.doctor import files, provider
+from llm_proxy.cli.doctor import provider
 from llm_proxy.cli.doctor.command import doctor
 from llm_proxy.cli.doctor.database import cause
 
@@ -52,7 +54,7 @@ def test_mariadb_faults(healthy: Installation, mysql_server: Server, change: tup
     ("driver", "form"), [("postgres", "postgres://u:p@127.0.0.1:1/d"), ("mysql", "u:p@tcp(127.0.0.1:1)/d")]
 )
 def test_database_servers_that_are_away(healthy: Installation, driver: str, form: str) -> None:
-    """Nobody listens: refused, whatever the driver."""
+    """No server listens: refused, whatever the driver."""
     healthy.variables.update(DB_DRIVER=driver, DATABASE_URL=form)
     assert "database.refused" in faults(healthy)
 
@@ -60,7 +62,7 @@ def test_database_servers_that_are_away(healthy: Installation, driver: str, form
 def test_redis_faults(healthy: Installation, redis_server: RedisServer) -> None:
     """A server that wants a password, a replica, one that evicts; and none at all."""
     healthy.variables.update(LLM_PROXY_EVENT_BUS="redis-streams", REDIS_ADDR=redis_server.addr)
-    client = redis_server.client()
+    client: Any = redis_server.client()
     codes = {finding.code for finding in healthy.findings()}
     assert {"redis", "clock.redis"} <= codes
     client.config_set("maxmemory", "100mb")
@@ -108,7 +110,7 @@ def test_what_answers_is_no_redis(healthy: Installation) -> None:
     ],
 )
 def test_words_of_drivers(words: str, code: str) -> None:
-    """What drivers say, as it was seen; ours says less."""
+    """What drivers say, as it was seen; the finding says less."""
     finding = cause(RuntimeError(words), "postgres")
     assert finding.code == f"database.{code}"
     assert "127.0.0.1" not in finding.what + finding.remedy
@@ -152,7 +154,7 @@ def test_command_and_bundle(healthy: Installation) -> None:
 
 def test_a_check_that_fails_hides_no_other(healthy: Installation) -> None:
     """An error inside one side is a finding; all others are still looked at."""
-    healthy.patch.setattr(files.shutil, "disk_usage", lambda _: 1 / 0)
+    healthy.patch.setattr(shutil, "disk_usage", lambda _: 1 / 0)
     codes = [finding.code for finding in healthy.findings()]
     assert "doctor.check-failed" in codes
     assert "provider.keys" in codes

@@ -15,12 +15,12 @@ monkey.patch_all()
 import json, sys, time
 import gevent
 from sqlalchemy import text
-from llm_proxy.settings import Settings
+from llm_proxy.settings import Settings, StorageSettings
 from llm_proxy.db.engine import create_engine
 from llm_proxy.db.bare import BareStatements
 
 values = json.loads(sys.argv[1])
-engine = create_engine(Settings.from_paths(values))
+engine = create_engine(Settings.from_paths(values).storage)
 gaps = []
 
 def tick():
@@ -53,7 +53,7 @@ silent = socket.create_server(("127.0.0.1", 0))
 port = silent.getsockname()[1]
 forms = {"postgresql": f"postgres://u:p@localhost:{port}/d?sslmode=disable&connect_timeout=1",
          "mysql": f"u:p@tcp(localhost:{port})/d?timeout=1s&readTimeout=1s"}
-engine = create_engine(Settings.from_paths({"storage.url": forms[engine.dialect.name]}))
+engine = create_engine(StorageSettings(url=forms[engine.dialect.name]))
 gevent.spawn(tick)
 gevent.sleep(0.05)
 began = time.monotonic()

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from llm_proxy.crypto import KeyRing, check_key_ring, key_id
 from llm_proxy.db.prepare import prepare
-from llm_proxy.settings import Settings, StorageSettings
+from llm_proxy.settings import StorageSettings
 
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
 
@@ -35,7 +35,7 @@ def test_the_right_ring_passes(engine: Engine) -> None:
 def test_plain_keys_beside_a_ring_are_told_at_the_start(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     """Turning encryption on seals nothing by itself, and says so; without a key another warning stands for it."""
     _store(engine, "plain-1", "plain-2", KeyRing(A).seal("x", "2"))
-    prepare(engine, Settings(storage=StorageSettings(encryption_key=A)))
+    prepare(engine, StorageSettings(encryption_key=A))
     assert caplog.messages[-1:] == ["2 provider keys are stored in clear: run llm-proxy migrate encrypt"]
 
 

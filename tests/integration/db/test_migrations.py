@@ -1,4 +1,4 @@
-"""Migrations on each engine: up, down, up; once, whoever comes first; never past a newer schema."""
+"""Migrations on each engine: up, down, up; once, whichever process comes first; never past a newer schema."""
 
 import multiprocessing
 import os
@@ -78,14 +78,14 @@ def test_the_lock_is_free_again(database: Database) -> None:
 
 
 def test_a_newer_schema_is_refused(database: Database) -> None:
-    """A version above ours stops `up`, `down` and the start, with a line that says so; nothing is changed."""
+    """A version above the program's stops `up`, `down` and the start, with a line that says so; nothing is changed."""
     engine = database.migrated()
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9001'"))
     for step in (
         lambda: migrate.up(engine, 5),
         lambda: migrate.down(engine, 5),
-        lambda: prepare(engine, database.settings()),
+        lambda: prepare(engine, database.settings().storage),
     ):
         with pytest.raises(SchemaTooNew, match="9001, newer than"):
             step()
@@ -107,7 +107,7 @@ def test_down_keeps_data_unless_told(database: Database) -> None:
 def test_usage_gets_a_provider_and_loses_it_again(database: Database) -> None:
     """Rows from before have an empty provider; a step down adds up the rows of several providers."""
     engine = database.migrated()
-    while migrate.status(engine).version > 11:
+    while migrate.status(engine).version > 12:
         migrate.down(engine, 5)
     row = "INSERT INTO usage_daily (day, project_id, token_id, model, requests, prompt_tokens, cost_nano_usd{}) "
     with engine.begin() as connection:
@@ -119,7 +119,7 @@ def test_usage_gets_a_provider_and_loses_it_again(database: Database) -> None:
         )
         found = connection.execute(text("SELECT provider, requests, estimated FROM usage_daily ORDER BY provider"))
         assert found.all() == [("", 1, 0), ("azure", 2, 0)]
-    while migrate.status(engine).version > 11:
+    while migrate.status(engine).version > 12:
         migrate.down(engine, 5, may_lose_data=True)
     with engine.begin() as connection:
         found = connection.execute(text("SELECT model, requests, prompt_tokens, cost_nano_usd FROM usage_daily"))
@@ -130,7 +130,7 @@ def test_auto_migrate_off_names_the_command(database: Database) -> None:
     """AUTO_MIGRATE=false and pending migrations: the start stops, names the command, and changes nothing."""
     engine = database.engine()
     with pytest.raises(SchemaBehind, match="llm-proxy migrate up"):
-        prepare(engine, database.settings({"storage.auto_migrate": False}))
+        prepare(engine, database.settings({"storage.auto_migrate": False}).storage)
     assert migrate.status(engine).version == 0
 
 
@@ -160,21 +160,21 @@ def test_a_broken_run_can_be_repeated(database: Database) -> None:
 
 def test_status_makes_no_file(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Asking a SQLite file that is not there leaves it so."""
-    from llm_proxy.settings import Settings, StorageSettings
+    from llm_proxy.settings import StorageSettings
 
     path = tmp_path_factory.mktemp("none") / "x" / "a.db"
-    assert migrate.status(create_engine(Settings(storage=StorageSettings(path=str(path))))).version == 0
+    assert migrate.status(create_engine(StorageSettings(path=str(path)))).version == 0
     assert not path.parent.exists()
 
 
 def test_the_file_is_the_owners_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A new SQLite file is 0600, also its companions, in a folder of 0700, whatever the umask."""
-    from llm_proxy.settings import Settings, StorageSettings
+    from llm_proxy.settings import StorageSettings
 
     folder = tmp_path_factory.mktemp("modes") / "data"
     before = os.umask(0)
     try:
-        engine = create_engine(Settings(storage=StorageSettings(path=str(folder / "a.db"))))
+        engine = create_engine(StorageSettings(path=str(folder / "a.db")))
         migrate.up(engine, 5)
         with engine.connect():
             modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}

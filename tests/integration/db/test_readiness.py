@@ -20,7 +20,7 @@ from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.engine import create_engine
 from llm_proxy.settings import Settings
 
-engine = create_engine(Settings.from_paths(json.loads(sys.argv[1])))
+engine = create_engine(Settings.from_paths(json.loads(sys.argv[1])).storage)
 statements = BareStatements(engine, 3, limit_s=0.25)
 found = []
 

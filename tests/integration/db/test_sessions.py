@@ -96,7 +96,7 @@ def test_a_wrong_password_is_said_without_it(ready_database: Database) -> None:
     else:
         url = url.replace("se/cr@t:1", "wr0ng")
     with pytest.raises((psycopg2.Error, pymysql.err.MySQLError)) as caught:
-        connector_of_settings(Settings(storage=StorageSettings(url=url))).connect()
+        connector_of_settings(StorageSettings(url=url)).connect()
     assert in_words(caught.value) in ("user or password is wrong", "there is no such database or user")
 
 
@@ -106,7 +106,7 @@ def test_an_option_that_the_server_refuses_is_named(ready_database: Database, op
     """It cures itself by no retry, so it is a fault of DATABASE_URL at once, as one that no driver knows."""
     url = f"{ready_database.values['storage.url']}&{option}"
     with pytest.raises(DatabaseFault, match=r"^DATABASE_URL: option (foo|ssl|lock_wait_timeout|foo.bar.baz|applicat)"):
-        connector_of_settings(Settings(storage=StorageSettings(url=url))).connect()
+        connector_of_settings(StorageSettings(url=url)).connect()
 
 
 @pytest.mark.parametrize("tls", ["true", "skip-verify"])
@@ -114,11 +114,9 @@ def test_mysql_without_tls_is_refused_when_tls_is_asked_for(mysql_server: Server
     """A server without TLS: the connection is dropped, not continued in clear; `preferred` goes on."""
     url = mysql_server.url("mysql").replace("parseTime=true", f"tls={tls}")
     with pytest.raises(pymysql.err.OperationalError) as caught:
-        connector_of_settings(Settings(storage=StorageSettings(url=url))).connect()
+        connector_of_settings(StorageSettings(url=url)).connect()
     assert in_words(caught.value) == "TLS could not be set up"
-    connector_of_settings(
-        Settings(storage=StorageSettings(url=url.replace(f"tls={tls}", "tls=preferred")))
-    ).connect().close()
+    connector_of_settings(StorageSettings(url=url.replace(f"tls={tls}", "tls=preferred"))).connect().close()
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
@@ -126,10 +124,10 @@ def test_postgres_without_tls_is_refused_when_tls_is_asked_for(postgres_server: 
     """The same for PostgreSQL; `prefer` goes on in clear, as libpq has it."""
     url = postgres_server.url("postgres").replace("sslmode=disable", f"sslmode={mode}")
     with pytest.raises(psycopg2.OperationalError) as caught:
-        connector_of_settings(Settings(storage=StorageSettings(url=url))).connect()
+        connector_of_settings(StorageSettings(url=url)).connect()
     assert is_unavailable(caught.value)
     assert in_words(caught.value) == "TLS could not be set up"
-    connector_of_settings(Settings(storage=StorageSettings(url=url.replace(mode, "prefer")))).connect().close()
+    connector_of_settings(StorageSettings(url=url.replace(mode, "prefer"))).connect().close()
 
 
 class _TlsMariaDb(MariaDb):
@@ -187,7 +185,7 @@ def test_mysql_tls_is_encrypted_and_verified(tls_server: Server) -> None:
 
     def cipher(tls: str, ca: Path | None = None) -> str:
         settings = Settings(storage=StorageSettings(url=url.format(tls), tls_ca=ca))
-        connection = connector_of_settings(settings).connect()
+        connection = connector_of_settings(settings.storage).connect()
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
@@ -234,4 +232,4 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
     for name, said in (("folder.db", "the file can't be opened"), ("text.db", "the file is no SQLite database")):
         settings = Settings(storage=StorageSettings(path=str(tmp_path / name)))
         with pytest.raises(DatabaseFault, match=said):
-            prepare(create_engine(settings), settings)
+            prepare(create_engine(settings.storage), settings.storage)

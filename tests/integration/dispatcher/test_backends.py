@@ -39,9 +39,8 @@ class World:
     def make(self, **more: Any) -> Backend:
         """The back end with a configuration."""
         endpoint = self.service.url if self.service is not None else str(self.path)
-        return backend_class(self.kind)(
-            BackendConfig(**{"endpoint": endpoint, "api_key": KEY, "timeout_s": 5.0} | more)
-        )
+        config: dict[str, Any] = {"endpoint": endpoint, "api_key": KEY, "timeout_s": 5.0} | more
+        return backend_class(self.kind)(BackendConfig(**config))
 
     def ids(self) -> list[str]:
         """Ids of what arrived, in order."""

@@ -2,8 +2,9 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gevent
 import orjson
@@ -72,7 +73,7 @@ class World:
             return ListBus(client, self.key, max_len, lambda n: self.counted.found.update(list_full=n))
         return StreamBus(client, self.key, max_len)
 
-    def publisher(self, max_len: int = 0, spool_bytes: int | None = 64 * MB, **more: int) -> Publisher:
+    def publisher(self, max_len: int = 0, spool_bytes: int | None = 64 * MB, **more: Any) -> Publisher:
         """Started."""
         spool = Spool(self.folder, spool_bytes) if spool_bytes else None
         made = Publisher(self.bus(max_len), spool=spool, counters=self.counted.counters, **more)
@@ -81,7 +82,7 @@ class World:
 
     def stored(self) -> list[bytes]:
         """All events on the bus, the oldest first."""
-        client = self.server.client()
+        client: Any = self.server.client()
         if self.kind == "redis":
             return list(reversed(client.lrange(self.key, 0, -1)))
         return [fields[b"data"] for _, fields in client.xrange(self.key)]
@@ -96,7 +97,7 @@ class World:
 
 
 @pytest.fixture(params=["redis-streams", "redis"])
-def world(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path) -> World:
     """Both buses in turn."""
     return World(request.param, redis_server, tmp_path / "spool")
 

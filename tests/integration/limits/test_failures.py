@@ -22,7 +22,7 @@ class Clock:
 
 
 def test_processes_share_one_exact_minute(tmp_path: Path) -> None:
-    """The 21st waits until the first of twenty is a minute old, whoever counted it; other addresses are free."""
+    """The 21st waits until the first of twenty is a minute old, whichever worker counted; other addresses are free."""
     clock = Clock()
     workers = [Failures(tmp_path, clock=clock) for _ in range(2)]
     for number in range(20):
@@ -60,5 +60,7 @@ def test_replicas_share_what_redis_counts(tmp_path: Path, shared_redis_server: R
     assert 50 <= shared_redis_server.client().ttl("ratelimit:failures:192.0.2.1") <= 61
     away = Failures(tmp_path / "away", RedisStore(parse_address("127.0.0.1:1"), "ratelimit:"))
     assert [away.note("192.0.2.1") > 0 for _ in range(21)] == [False] * 20 + [True]
-    for each in (*replicas, away, *stores):
-        each.close()
+    for part in (*replicas, away):
+        part.close()
+    for store in stores:
+        store.close()

@@ -1,6 +1,7 @@
 """The description of the management API is true (issue 5.6)."""
 
 import re
+from typing import Any
 
 import pytest
 import schemathesis
@@ -64,7 +65,7 @@ def test_no_call_brings_what_is_not_described(manage: Manager, method: str, path
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    def attack(case: schemathesis.Case, is_known: bool) -> None:
+    def attack(case: schemathesis.Case[Any], is_known: bool) -> None:
         if is_known and known and case.path_parameters:
             case.path_parameters["id"] = known
         if isinstance(case.body, dict) and is_known and "project_id" in case.body:

@@ -215,7 +215,7 @@ def test_a_list_is_newest_first_and_filtered(manage: Manager) -> None:
 def test_a_status_tells_whatever_ends_a_token(manage: Manager) -> None:
     """Idled to death is expired, a budget used up is limited; the filters find what the status says (0.1)."""
     now = datetime.now(UTC)
-    wanted = {
+    wanted: dict[str, list[dict[str, Any]]] = {
         "active": [{}, {"last_used_at": now - timedelta(minutes=3)}, {"total_tokens": 9, "total_cost_nano_usd": 9}],
         "expired": [{"last_used_at": now - timedelta(minutes=6)}, {"created_at": now - timedelta(minutes=6)}],
         "rate_limited": [{"total_tokens": 10}, {"total_cost_nano_usd": 10}, {"max_requests": 3, "request_count": 3}],
@@ -280,7 +280,7 @@ def test_an_idle_timeout_is_set_changed_and_taken_away(manage: Manager) -> None:
 
 
 def test_reading_nobody_is_404(manage: Manager) -> None:
-    """404 for an id nobody has; 400 for a bearer in its place, which is shown nowhere."""
+    """404 for an unknown id; 400 for a bearer in its place, which is shown nowhere."""
     response = manage.call("GET", f"/tokens/{uuid.uuid4()}")
     assert (response.status_code, response.get_json()) == (404, {"error": "token not found"})
     for method, body in (("GET", None), ("PATCH", {"max_requests": 1}), ("DELETE", None)):
@@ -372,7 +372,7 @@ def test_if_match_ignores_counters(manage: Manager) -> None:
 
 
 def test_revocation_is_idempotent(manage: Manager) -> None:
-    """204 twice; the row stays, with the time of the first; 404 for nobody."""
+    """204 twice; the row stays, with the time of the first; 404 for an unknown id."""
     token = manage.token(manage.project()["id"])
     path = f"/tokens/{token['id']}"
     first = manage.call("DELETE", path)

@@ -10,22 +10,22 @@ from support.small_disk import SmallDisk, small_disk
 
 _ROOM_KIB = 200
 
-_MARKS = """
-from llm_proxy.cache.marks import Marks
-marks = Marks(folder)
+_WRITES = """
+from llm_proxy.cache.invalidation import WriteTimes
+writes = WriteTimes(folder)
 fill()
-marks.arm()
+writes.enable()
 for number in range(20_000):
-    marks.mark("p", f"/v1/files/{number}")
-assert not marks.is_armed and marks.last("p", "/v1/files/1") == float("inf")
+    writes.record("p", f"/v1/files/{number}")
+assert not writes.is_enabled and writes.last_write("p", "/v1/files/1") == float("inf")
 free(3000)
-marks.arm()
-marks.mark("p", "/v1/files/1")
-assert marks.is_armed and 0 < marks.last("p", "/v1/files/1") < float("inf")
+writes.enable()
+writes.record("p", "/v1/files/1")
+assert writes.is_enabled and 0 < writes.last_write("p", "/v1/files/1") < float("inf")
 """
 _GENERATIONS = """
-from llm_proxy.cache.near import Generations
-table = Generations(folder)
+from llm_proxy.cache.l1 import GenerationTable
+table = GenerationTable(folder)
 fill()
 for number in range(20_000):
     table.changed(f"key {number}")
@@ -89,7 +89,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @pytest.mark.parametrize(
     "use",
-    [_MARKS, _GENERATIONS, _WINDOWS, _LEDGER, _METRICS],
+    [_WRITES, _GENERATIONS, _WINDOWS, _LEDGER, _METRICS],
     ids=["table of writes", "generations", "windows", "ledger", "metrics"],
 )
 def test_a_full_disk_ends_no_process(disk: SmallDisk, use: str) -> None:

@@ -1,6 +1,7 @@
 """Which tokens are deleted, on each engine."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import insert, select
 from support.databases import Database
@@ -34,7 +35,7 @@ DEAD = {"idled-long-ago", "expired-long-ago", "revoked-long-ago", "revoked-undat
 
 def _fill(database: Database, copies: int = 1) -> None:
     project = {"id": "p1", "name": "n", "api_key": "k", "is_active": True, "created_at": NOW, "updated_at": NOW}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": f"{name}{copy or ''}",
             "token": f"{index * 1000 + copy:064d}",
@@ -52,7 +53,7 @@ def _fill(database: Database, copies: int = 1) -> None:
     ]
     for number, (name, (minutes, used_at)) in enumerate(IDLE.items()):
         idle = {"id": name, "token": f"{900_000 + number:064d}", "token_hint": "h", "project_id": "p1"}
-        life = {"is_active": True, "expires_at": None, "deactivated_at": None, "created_at": LONG_AGO}
+        life: dict[str, Any] = {"is_active": True, "expires_at": None, "deactivated_at": None, "created_at": LONG_AGO}
         rows.append({**idle, **life, "idle_timeout_minutes": minutes, "last_used_at": used_at})
     with writing(database.engine()) as connection:
         connection.execute(insert(ProjectRow), [project])

@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 from integration.transport.scripted import HOST, Connection, Proxy, Script, Server, answering, found
 
-from llm_proxy.transport import Answer, Forward, Options, Timeouts, Upstream
+from llm_proxy.transport import Options, Timeouts, Upstream, UpstreamRequest, UpstreamResponse
 from llm_proxy.transport.origin import is_quiet
 
 SWEEP_S = 0.05
@@ -24,7 +24,7 @@ class Lab:
     server: Server
     upstream: Upstream
     proxy: Proxy | None = None
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[UpstreamResponse] = field(default_factory=list)
 
     def renew(self) -> None:
         """Another `Upstream`, as after a restart."""
@@ -47,12 +47,14 @@ class Lab:
         """Every connection answers each request with the next of these."""
         self.script(answering(*answers))
 
-    def forward(self, method: str = "GET", target: bytes = b"/v1", fields: Any = (), body: Any = None) -> Forward:
+    def forward(
+        self, method: str = "GET", target: bytes = b"/v1", fields: Any = (), body: Any = None
+    ) -> UpstreamRequest:
         """A request with Host, and Content-Length for a body of bytes."""
         head = [(b"Host", HOST.encode())]
         if isinstance(body, bytes) and not any(n.lower() == b"transfer-encoding" for n, _ in fields):
             head.append((b"Content-Length", b"%d" % len(body)))
-        return Forward(method, target, [*head, *fields], self.origin, body)
+        return UpstreamRequest(method, target, [*head, *fields], self.origin, body)
 
     def send(
         self,
@@ -63,7 +65,7 @@ class Lab:
         *,
         timeouts: Timeouts = PATIENT,
         begun: Callable[[Any], object] | None = None,
-    ) -> Answer:
+    ) -> UpstreamResponse:
         answer = self.upstream.send(self.forward(method, target, fields, body), timeouts=timeouts, begun=begun)
         self.answers.append(answer)
         return answer

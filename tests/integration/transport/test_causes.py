@@ -7,7 +7,7 @@ from integration.transport.lab import Lab
 from integration.transport.scripted import HOST
 
 from llm_proxy import errors
-from llm_proxy.transport import Forward, Options, Timeouts, Upstream
+from llm_proxy.transport import Options, Timeouts, Upstream, UpstreamRequest
 
 
 def test_a_refused_connection_names_host_and_cause(plain: Lab) -> None:
@@ -25,7 +25,7 @@ def test_an_unknown_host_is_told_from_a_refusal() -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     upstream = Upstream(Options(look_up=look_up))
-    forward = Forward("GET", b"/v1", [(b"Host", b"nosuchhost.invalid")], "https://nosuchhost.invalid")
+    forward = UpstreamRequest("GET", b"/v1", [(b"Host", b"nosuchhost.invalid")], "https://nosuchhost.invalid")
     with pytest.raises(errors.UpstreamConnectError) as caught:
         upstream.send(forward, timeouts=Timeouts())
     assert caught.value.cause == "connect to nosuchhost.invalid:443: unknown host"

@@ -4,7 +4,9 @@ import fcntl
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from llm_proxy.settings import Settings, TokenSettings
 
 
 def test_what_was_noted_can_be_read(tmp_path: Path) -> None:
-    """Token, lease, units and time of each slot in use, by others while the owner lives, by a mate after."""
+    """Token, lease, units and time of each slot in use, by others while the owner lives, by another worker after."""
     own = Ledger.create(tmp_path)
     first, second = own.occupy("a" * 36, 7), own.occupy("b", 2**63 - 1)
     assert first is not None
@@ -25,7 +27,7 @@ def test_what_was_noted_can_be_read(tmp_path: Path) -> None:
     seen = ledger.read(own.path)
     assert [(slot.token_id, slot.lease, slot.spent, slot.last_used_s) for slot in seen] == [("a" * 36, 7, 3, 12.5)]
     assert DeadLedger.take(own.path) is None
-    own.let_go()
+    own.release()
     dead = DeadLedger.take(own.path)
     assert dead is not None
     assert dead.noted() == seen
@@ -59,10 +61,18 @@ def test_slots_are_used_again_and_end(tmp_path: Path) -> None:
 
 
 def test_it_has_no_name_before_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mate that looks at any moment finds it locked, or not at all; a failed creation leaves nothing."""
+    """A worker that looks at any moment finds it locked, or not at all; a failed creation leaves nothing."""
     lock, rename, seen = fcntl.flock, os.rename, list[str]()
-    monkeypatch.setattr(fcntl, "flock", lambda *call: (seen.append("lock"), lock(*call)))
-    monkeypatch.setattr(os, "rename", lambda *call: (seen.append("name"), rename(*call)))
+
+    def noted(name: str, function: Any) -> Callable[..., Any]:
+        def run(*call: Any) -> Any:
+            seen.append(name)
+            return function(*call)
+
+        return run
+
+    monkeypatch.setattr(fcntl, "flock", noted("lock", lock))
+    monkeypatch.setattr(os, "rename", noted("name", rename))
     Ledger.create(tmp_path).remove()
     assert seen == ["lock", "name"]
 
@@ -86,7 +96,7 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
         os._exit(0)
     try:
         assert ours.recv() == "forked"
-        own.let_go()
+        own.release()
         dead = DeadLedger.take(own.path)
         assert dead is not None
         dead.remove()
@@ -101,7 +111,7 @@ def test_another_layout_is_neither_settled_nor_removed(tmp_path: Path) -> None:
     """A file of a version that writes otherwise, or that is cut off."""
     own = Ledger.create(tmp_path)
     own.bytes[8] = 99
-    own.let_go()
+    own.release()
     cut = tmp_path / "cut.ledger"
     cut.write_bytes(b"llmproxy")
     for path in (own.path, cut):
@@ -111,12 +121,12 @@ def test_another_layout_is_neither_settled_nor_removed(tmp_path: Path) -> None:
 
 
 def test_what_another_boot_left_goes_after_a_day(tmp_path: Path) -> None:
-    """Its page cache may be older than the provider's log: never read, and kept for a day; ours is never swept."""
+    """Its page cache may be older than the provider's log: never read, and kept for a day; this host's never is."""
     ours, theirs = ledger.folder_of(tmp_path, "database"), tmp_path / "database" / "another-boot"
     own, old = Ledger.create(ours), Ledger.create(theirs)
     hidden = ours / "left.new"
     hidden.touch()
-    old.let_go()
+    old.release()
     ledger.sweep(ours)
     assert old.path.exists()
     assert hidden.exists()

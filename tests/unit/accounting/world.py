@@ -1,4 +1,4 @@
-"""Accounting with a clock and a row of ours: every yield is a hook, every process an object that can be released."""
+"""Accounting with the test's clock and row: every yield is a hook, every process an object that can be released."""
 
 import random
 from collections import Counter
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_proxy.accounting import leases
-from llm_proxy.accounting.leasing import POLL_S, LeasedAdmission, Slot, SlotUnit
+from llm_proxy.accounting.lease_slot import POLL_S, LeaseSlot, LeaseUnit
+from llm_proxy.accounting.leased_quota import LeasedQuota
 from llm_proxy.accounting.ledger import SPENT, files, folder_of
 from llm_proxy.accounting.rows import Swap, Use
 from llm_proxy.db.errors import DatabaseAway
@@ -163,13 +164,13 @@ class Worker:
 
     world: World
     is_patient: bool = False
-    held: list[SlotUnit] = field(default_factory=list)
+    held: list[LeaseUnit] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.health = DatabaseHealth(lambda: self.world.now)
         self.health.offset_s = EPOCH_S
-        self.admission = LeasedAdmission(
+        self.quota = LeasedQuota(
             self.world, root=self.world.root, health=self.health, pause=self._pause, **self.options
         )
         refresh = self.world.read
@@ -188,27 +189,27 @@ class Worker:
         self.world.now += seconds
         self.world.hook("pauses")
 
-    def slot(self, id_: str = "token") -> Slot | None:
+    def slot(self, id_: str = "token") -> LeaseSlot | None:
         """This worker's slot of a token."""
-        return self.admission._slots.get(id_)
+        return self.quota._table.slots.get(id_)
 
     def spent(self, id_: str = "token") -> int:
         """What its ledger shows."""
-        slot, ledger = self.slot(id_), self.admission._ledger
+        slot, ledger = self.slot(id_), self.quota._table.ledger
         return 0 if slot is None or ledger is None else ledger.ints[slot.at + SPENT]
 
-    def take(self, id_: str = "token") -> SlotUnit:
+    def take(self, id_: str = "token") -> LeaseUnit:
         """A unit, not sent yet."""
         self.world.hook("will note")
-        unit = self.admission.take(self.world.rows[id_])
+        unit = self.quota.reserve(self.world.rows[id_])
         self.world.hook("has noted")
         return unit
 
-    def send(self, unit: SlotUnit, id_: str = "token") -> None:
+    def send(self, unit: LeaseUnit, id_: str = "token") -> None:
         """Dispatch."""
         self.world.provider[id_] += 1
         self.world.hook("has dispatched")
-        self.admission.sent(unit)
+        self.quota.commit(unit)
         self.world.check()
 
     def call(self, id_: str = "token") -> bool:
@@ -227,29 +228,29 @@ class Worker:
     def note_within(self, id_: str = "token") -> bool:
         """What another greenlet can do while one waits for the database: note a unit, without a statement."""
         slot = self.slot(id_)
-        if slot is None or not self.admission._note(slot):
+        if slot is None or not self.quota._table.spend(slot):
             return False
         self.world.provider[id_] += 1
         slot.pending -= 1
         return True
 
-    def beat(self) -> None:
-        """One beat."""
-        self.admission.beat()
+    def sync(self) -> None:
+        """One sync."""
+        self.quota.sync()
 
     def kill(self) -> None:
         """kill -9: the kernel frees the lock, the ledger stays."""
-        if self.admission._ledger is not None:
-            self.admission._ledger.let_go()
+        if self.quota._table.ledger is not None:
+            self.quota._table.ledger.release()
 
     def close(self) -> None:
         """A drain."""
         self.is_patient = True
-        self.admission.close()
+        self.quota.close()
 
 
 def rest(world: World, workers: Sequence[Worker]) -> None:
-    """Bring everybody to rest."""
+    """Bring all workers to rest."""
     world.hook = lambda where: None
     world.is_down, world.swap_fails = False, None
     for worker in workers:

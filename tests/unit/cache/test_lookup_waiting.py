@@ -1,20 +1,20 @@
-"""What those get who wait for another's exchange."""
+"""What requests get that wait for another's exchange."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from llm_proxy.cache.coalesce import Flights
 from llm_proxy.cache.engine import ResponseCache
-from llm_proxy.cache.lookup import Inquiry
-from llm_proxy.cache.marks import Marks
+from llm_proxy.cache.invalidation import WriteTimes
+from llm_proxy.cache.lookup import CacheLookup
 from llm_proxy.cache.memory import MemoryStore
-from llm_proxy.cache.policy import NO_WISHES, Rules
+from llm_proxy.cache.policy import NO_DIRECTIVES, Rules
 from llm_proxy.cache.purges import Purges, PurgesInMemory
 from llm_proxy.cache.scopes import Scope
+from llm_proxy.cache.singleflight import SingleFlight
 
-Ask = Callable[..., Inquiry]
+Ask = Callable[..., CacheLookup]
 NOW = 1_800_000_000.0
 
 
@@ -34,9 +34,9 @@ def cache(tmp_path: Path) -> Iterator[ResponseCache]:
     """An empty one."""
     made = ResponseCache(
         Store(tmp_path, most_bytes=1 << 20, clock=lambda: NOW),
-        marks=Marks(tmp_path),
+        writes=WriteTimes(tmp_path),
         purges=Purges(PurgesInMemory()),
-        flights=Flights(tmp_path),
+        singleflight=SingleFlight(tmp_path),
         rules=Rules(),
         clock=lambda: NOW,
     )
@@ -48,11 +48,11 @@ def cache(tmp_path: Path) -> Iterator[ResponseCache]:
 def ask(cache: ResponseCache) -> Ask:
     """A request that has looked in vain."""
 
-    def ask(values: Mapping[str, str] | None = None, path: str = "/v1/models") -> Inquiry:
+    def ask(values: Mapping[str, str] | None = None, path: str = "/v1/models") -> CacheLookup:
         given = dict(values or {})
-        made = Inquiry(
+        made = CacheLookup(
             cache,
-            NO_WISHES,
+            NO_DIRECTIVES,
             project="p",
             method="GET",
             path=path,
@@ -66,55 +66,55 @@ def ask(cache: ResponseCache) -> Ask:
     return ask
 
 
-def lead(asked: Inquiry) -> Inquiry:
+def lead(asked: CacheLookup) -> CacheLookup:
     """The same as a leader."""
-    asked.flight = asked.board()
+    asked.flight = asked.join()
     assert asked.flight is not None
     assert asked.flight.is_leader
     return asked
 
 
-def answer(leader: Inquiry, cache_control: str = "public, max-age=60", **more: str) -> None:
+def answer(leader: CacheLookup, cache_control: str = "public, max-age=60", **more: str) -> None:
     """A whole response, taken in as it passes."""
     fields = [("Cache-Control", cache_control), ("Content-Length", "4"), *more.items()]
-    capture = leader.answered(200, "OK", fields, requested_at=NOW).capture
-    assert capture is not None
-    capture(b"body")
+    recorder = leader.responded(200, "OK", fields, requested_at=NOW).recorder
+    assert recorder is not None
+    recorder(b"body")
 
 
 def test_who_waits_gets_the_answer_though_it_could_not_be_stored(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that fails, or takes its time, is no reason to ask the provider once for each."""
     leader, follower = lead(ask()), ask()
-    flight = follower.board()
+    flight = follower.join()
     assert flight is not None
     monkeypatch.setattr(Store, "put", lambda *args: False)
     answer(leader)
     found = follower.accept(flight)
     assert found is not None
     assert found.content == b"body"
-    assert leader.board() is not flight  # it has landed: the next one leads
+    assert leader.join() is not flight  # it has finished: the next one leads
 
 
 def test_who_comes_while_an_answer_is_stored_need_not_wait(ask: Ask) -> None:
     """It is there already."""
     leader = lead(ask())
     assert leader.flight is not None
-    capture = leader.answered(200, "OK", [("Cache-Control", "public, max-age=60")], requested_at=NOW).capture
-    assert capture is not None
-    leader.flight.bring(capture._entry)
+    recorder = leader.responded(200, "OK", [("Cache-Control", "public, max-age=60")], requested_at=NOW).recorder
+    assert recorder is not None
+    leader.flight.publish(recorder._entry)
     late = ask()
-    flight = late.board()
+    flight = late.join()
     assert flight is not None
-    assert late._cache.flights.wait(flight, 0.0)
+    assert late._cache.singleflight.wait(flight, 0.0)
     assert late.accept(flight) is not None
 
 
 def test_an_answer_from_before_a_purge_is_not_handed_on(cache: ResponseCache, ask: Ask) -> None:
-    """Whoever asks after the purge was confirmed gets what is fetched after it."""
+    """A request after the purge was confirmed gets what is fetched after it."""
     leader = lead(ask())
     cache.purge(Scope(project="p"))
     late = ask()
-    flight = late.board()
+    flight = late.join()
     answer(leader)
     assert flight is not None
     assert late.accept(flight) is None
@@ -124,7 +124,7 @@ def test_an_answer_from_before_a_purge_is_not_handed_on(cache: ResponseCache, as
 def test_an_answer_that_varies_is_handed_on_to_its_like(ask: Ask, name: str, is_for_it: bool) -> None:
     """Both ask with another X-A."""
     leader, follower = lead(ask({"X-A": "1"})), ask({"X-A": "2"})
-    flight = follower.board()
+    flight = follower.join()
     answer(leader, Vary=name)
     assert flight is not None
     assert (follower.accept(flight) is not None) is is_for_it
@@ -133,17 +133,17 @@ def test_an_answer_that_varies_is_handed_on_to_its_like(ask: Ask, name: str, is_
 def test_nobody_waits_while_the_store_is_away(cache: ResponseCache, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing would be found where the leader could not store it; the provider is asked at once."""
     lead(ask())
-    assert ask().board() is not None
+    assert ask().join() is not None
     monkeypatch.setattr(cache.store, "is_away", True)
-    assert ask().board() is None
+    assert ask().join() is None
 
 
 def test_nobody_waits_for_an_answer_that_is_to_be_validated(ask: Ask) -> None:
     """At its head, and from then on."""
     leader, follower = lead(ask()), ask()
-    flight = follower.board()
+    flight = follower.join()
     assert flight is not None
     head = [("Cache-Control", "public, no-cache"), ("ETag", '"a"')]
-    assert leader.answered(200, "OK", head, requested_at=NOW).capture is not None
-    assert leader._cache.flights.wait(flight, 0.0)
-    assert ask().board() is None
+    assert leader.responded(200, "OK", head, requested_at=NOW).recorder is not None
+    assert leader._cache.singleflight.wait(flight, 0.0)
+    assert ask().join() is None

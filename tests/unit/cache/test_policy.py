@@ -6,28 +6,28 @@ from llm_proxy.cache import policy
 from llm_proxy.cache.conditional import conditions, is_not_modified, is_unchanged
 from llm_proxy.cache.directives import age, http_date, instant
 from llm_proxy.cache.entry import Entry
-from llm_proxy.cache.policy import Heard, Refused, Rules, Verdict, judge, storable, wishes
+from llm_proxy.cache.policy import ReceivedResponse, Refused, Rules, Verdict, judge, request_directives, storable
 
 NOW = 1_800_000_000.0
 RULES = Rules()
 
 
-def heard(
+def received(
     *cache_control: str,
     status: int = 200,
     fields: tuple[tuple[str, str], ...] = (),
     asks: str = "",
     is_opted_in: bool = False,
-) -> Heard:
+) -> ReceivedResponse:
     """An authorized request's answer."""
     lines = tuple(("Cache-Control", value) for value in cache_control)
-    asked = wishes([asks]) if asks else policy.NO_WISHES
-    return Heard(status, "OK", (*lines, *fields), NOW, NOW, asked, is_opted_in=is_opted_in)
+    asked = request_directives([asks]) if asks else policy.NO_DIRECTIVES
+    return ReceivedResponse(status, "OK", (*lines, *fields), NOW, NOW, asked, is_opted_in=is_opted_in)
 
 
 def entry(*cache_control: str, **about: object) -> Entry:
     """What such a response becomes."""
-    made = storable(heard(*cache_control, **about), RULES)  # type: ignore[arg-type]
+    made = storable(received(*cache_control, **about), RULES)  # type: ignore[arg-type]
     assert isinstance(made, Entry), made
     return made
 
@@ -60,8 +60,8 @@ def test_shared_answers_are_stored_for_their_lifetime(cache_control: list[str], 
     ],
 )
 def test_other_answers_are_not_stored(cache_control: list[str], status: int) -> None:
-    """Nothing is stored that is not explicitly for everybody of the project."""
-    assert isinstance(storable(heard(*cache_control, status=status), RULES), Refused)
+    """Nothing is stored that is not explicitly for all of the project."""
+    assert isinstance(storable(received(*cache_control, status=status), RULES), Refused)
 
 
 def test_a_client_can_ask_for_a_lifetime_only_where_the_answer_names_none() -> None:
@@ -70,13 +70,13 @@ def test_a_client_can_ask_for_a_lifetime_only_where_the_answer_names_none() -> N
     assert (forced.lifetime_s, forced.is_forced) == (60, True)
     assert ("Cache-Control", "public, max-age=60") in forced.fields
     for line in ("no-store", "private"):
-        assert isinstance(storable(heard(line, asks="public, max-age=60", is_opted_in=True), RULES), Refused)
+        assert isinstance(storable(received(line, asks="public, max-age=60", is_opted_in=True), RULES), Refused)
 
 
 def test_an_event_stream_is_stored_only_when_the_operator_and_the_client_want_it() -> None:
     """Both settings are needed."""
     fields = (("Content-Type", "text/event-stream"),)
-    answer = heard(fields=fields, asks="public, max-age=60", is_opted_in=True)
+    answer = received(fields=fields, asks="public, max-age=60", is_opted_in=True)
     assert isinstance(storable(answer, RULES), Refused)
     assert isinstance(storable(answer, Rules(stores_streams=True)), Entry)
 
@@ -107,15 +107,15 @@ def test_what_belongs_to_one_exchange_is_not_stored() -> None:
 )
 def test_a_request_says_how_old_an_answer_may_be(asks: str, after_s: float, verdict: Verdict) -> None:
     """RFC 9111 §5.2.1, against a response that is fresh for 60 s."""
-    asked = wishes([asks]) if asks else policy.NO_WISHES
+    asked = request_directives([asks]) if asks else policy.NO_DIRECTIVES
     assert judge(entry("public, max-age=60"), asked, NOW + after_s) is verdict
 
 
 def test_a_stale_answer_is_served_while_it_is_fetched_anew() -> None:
     """RFC 5861 §3, and not a second longer."""
     stored = entry("public, max-age=10, stale-while-revalidate=20")
-    assert judge(stored, policy.NO_WISHES, NOW + 25) is Verdict.SERVE_AND_REFRESH
-    assert judge(stored, policy.NO_WISHES, NOW + 31) is Verdict.VALIDATE
+    assert judge(stored, policy.NO_DIRECTIVES, NOW + 25) is Verdict.SERVE_AND_REFRESH
+    assert judge(stored, policy.NO_DIRECTIVES, NOW + 31) is Verdict.VALIDATE
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_stale_answer_is_served_while_it_is_fetched_anew() -> None:
 def test_an_error_may_be_answered_with_what_is_stale(cache_control: str, status: int | None, is_served: bool) -> None:
     """RFC 5861 §4; must-revalidate forbids it."""
     stored = entry(cache_control)
-    assert policy.may_serve_on_error(stored, policy.NO_WISHES, status, NOW + 30) is is_served
+    assert policy.may_serve_on_error(stored, policy.NO_DIRECTIVES, status, NOW + 30) is is_served
 
 
 @pytest.mark.parametrize(
@@ -185,14 +185,16 @@ def test_an_age_is_its_first_number(lines: list[str], age_s: int | None) -> None
     [("public, max-age=9", True), ("public, max-age=0", False), ("public, max-age=0, stale-while-revalidate=9", True)],
 )
 def test_nobody_waits_for_what_he_could_not_have(cache_control: str, is_for_others: bool) -> None:
-    """A response that is stored to be validated is of no use to those who ask at the same time."""
+    """A response that is stored to be validated is of no use to requests at the same time."""
     assert policy.is_for_others(entry(cache_control, fields=(("ETag", '"a"'),))) is is_for_others
 
 
 def test_a_304_makes_the_stored_answer_fresh_again() -> None:
     """RFC 9111 §4.3.4: new fields, new lifetime, the old body and key."""
     stored = entry("public, max-age=1", fields=(("ETag", '"a"'), ("X-A", "old"))).with_content(b"body")
-    answer = Heard(304, "Not Modified", (("Cache-Control", "public, max-age=90"), ("X-A", "new")), NOW + 9, NOW + 9)
+    answer = ReceivedResponse(
+        304, "Not Modified", (("Cache-Control", "public, max-age=90"), ("X-A", "new")), NOW + 9, NOW + 9
+    )
     again = policy.freshened(stored, answer, RULES)
     assert (again.content, again.lifetime_s, again.received_at) == (b"body", 90, NOW + 9)
     assert [value for name, value in again.fields if name == "X-A"] == ["new"]
@@ -201,7 +203,7 @@ def test_a_304_makes_the_stored_answer_fresh_again() -> None:
 def test_an_answer_that_varies_by_everything_is_not_stored() -> None:
     """`Vary: *` forbids it, on any of several lines."""
     varies = (("Vary", "Accept"), ("Vary", "*"))
-    assert isinstance(storable(heard("public, max-age=60", fields=varies), RULES), Refused)
+    assert isinstance(storable(received("public, max-age=60", fields=varies), RULES), Refused)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +249,7 @@ def test_other_dates_are_in_the_past(date: str) -> None:
 def test_a_targeted_field_goes_before_cache_control(targeted: str, untargeted: str, lifetime_s: int | None) -> None:
     """RFC 9213: a valid, non-empty CDN-Cache-Control stands for Cache-Control and Expires; else they count."""
     fields = (("CDN-Cache-Control", targeted), ("Expires", "Thu, 18 Aug 2050 02:01:18 GMT"))
-    judged = storable(heard(untargeted, fields=fields), RULES)
+    judged = storable(received(untargeted, fields=fields), RULES)
     assert (None if isinstance(judged, Refused) else judged.lifetime_s) == lifetime_s
 
 
@@ -265,14 +267,14 @@ def test_a_targeted_field_goes_before_cache_control(targeted: str, untargeted: s
 def test_a_response_is_as_old_as_the_rfc_has_it(fields: list[tuple[str, str]], delay_s: float, age_s: float) -> None:
     """RFC 9111 §4.2.3: the larger of what Date and what Age and the provider's delay say."""
     given = (("Cache-Control", "public, max-age=60"), *fields)
-    stored = storable(Heard(200, "OK", given, NOW - delay_s, NOW), Rules())
+    stored = storable(ReceivedResponse(200, "OK", given, NOW - delay_s, NOW), Rules())
     assert isinstance(stored, Entry)
     assert stored.initial_age_s == pytest.approx(age_s, abs=1)
 
 
 def test_a_lifetime_that_the_request_asks_for_begins_with_the_response() -> None:
     """However long the model takes to give it."""
-    asked = wishes(["public, max-age=10"])
-    stored = storable(Heard(200, "OK", (), NOW - 30, NOW, asked, is_opted_in=True), Rules())
+    asked = request_directives(["public, max-age=10"])
+    stored = storable(ReceivedResponse(200, "OK", (), NOW - 30, NOW, asked, is_opted_in=True), Rules())
     assert isinstance(stored, Entry)
     assert (stored.lifetime_s, stored.initial_age_s) == (10.0, 0.0)

@@ -60,7 +60,12 @@ def test_a_question_comes_before_something_is_destroyed(terminal: pytest.MonkeyP
 def test_a_secret_from_a_terminal_is_not_echoed(terminal: pytest.MonkeyPatch) -> None:
     """`-` asks on a terminal, and reads a line elsewhere."""
     asked = list[object]()
-    terminal.setattr(click, "prompt", lambda *_, **about: asked.append(about["hide_input"]) or " sk-key ")
+
+    def prompt(*_: object, **about: object) -> str:
+        asked.append(about["hide_input"])
+        return " sk-key "
+
+    terminal.setattr(click, "prompt", prompt)
     assert options.read_secret("--openai-key", "-") == "sk-key"
     assert asked == [True]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.projects import segment
+from llm_proxy.cli.references import segment
 
 
 @pytest.mark.parametrize("identity", ["", "a/b", "..", "a b", "a?b", "a%2f"])

@@ -33,7 +33,7 @@ def test_follow_ups_see_the_committed_rows(engine: Engine) -> None:
         tx.connection.execute(text("INSERT INTO things VALUES ('a')"))
         assert seen == []
     assert seen == [["a"]]
-    assert (tx.actor, tx.within) == ("root", {"p"})
+    assert (tx.actor, tx.within) == ("root", frozenset({"p"}))
 
 
 def test_an_exception_undoes_the_rows_and_runs_no_follow_up(engine: Engine) -> None:

@@ -91,7 +91,7 @@ def test_any_raw_password_survives_a_url(password: str) -> None:
 
 
 def _words(url: str, **more: Any) -> dict[str, str]:
-    return postgres._words(parse(url), Settings(storage=StorageSettings(**more)))
+    return postgres._words(parse(url), StorageSettings(**more))
 
 
 def test_postgres_defaults() -> None:
@@ -137,7 +137,7 @@ def test_postgres_verification_finds_the_system_bundle(mode: str) -> None:
 def test_postgres_refuses_by_name(options: str, named: str) -> None:
     """An option that can't be honoured is a fault that names it."""
     with pytest.raises(UrlFault, match=named):
-        postgres.connector(parse(f"postgres://u:p@h/d?{options}"), PLAIN)
+        postgres.connector(parse(f"postgres://u:p@h/d?{options}"), PLAIN.storage)
 
 
 def test_a_password_may_come_by_itself() -> None:
@@ -146,9 +146,9 @@ def test_a_password_may_come_by_itself() -> None:
     assert _words("postgres://u:@h/d", password="apart")["password"] == "apart"
     assert _words("postgres://u:own@h/d", password="apart")["password"] == "own"
     for url, number in (("postgres://u:own@h/d", 1), ("u:own@tcp(h)/d", 1), ("u@tcp(h)/d", 0)):
-        made = connector_of_settings(Settings(storage=StorageSettings(url=url, password="apart")))
+        made = connector_of_settings(StorageSettings(url=url, password="apart"))
         assert [warning.partition(" ")[0] for warning in made.warnings] == ["DATABASE_PASSWORD"] * number
-    reading = mysql._Reading(parse("u@tcp(h)/d"), Settings(storage=StorageSettings(password="é:/")))
+    reading = mysql._Reading(parse("u@tcp(h)/d"), StorageSettings(password="é:/"))
     assert reading.arguments["password"] == "é:/".encode()
 
 
@@ -167,7 +167,7 @@ def test_mysql_options_of_the_go_driver() -> None:
     reading = mysql._Reading(
         parse("u:p@tcp(h)/d?charset=utf8mb4,utf8&collation=utf8mb4_bin&timeout=3s&readTimeout=1m&writeTimeout=2s"
               "&maxAllowedPacket=1048576&parseTime=true&loc=UTC&lock_wait_timeout=7&clientFoundRows=false"),
-        PLAIN,
+        PLAIN.storage,
     )  # fmt: skip
     arguments = reading.arguments
     assert (arguments["charset"], arguments["collation"]) == ("utf8mb4", "utf8mb4_bin")
@@ -184,7 +184,7 @@ def test_mysql_options_of_the_go_driver() -> None:
 )
 def test_mysql_warns(options: str, said: str) -> None:
     """What has no effect, or weakens the connection, is said."""
-    assert said in " ".join(mysql._Reading(parse(f"u:p@tcp(h)/d?{options}"), PLAIN).warnings)
+    assert said in " ".join(mysql._Reading(parse(f"u:p@tcp(h)/d?{options}"), PLAIN.storage).warnings)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_mysql_warns(options: str, said: str) -> None:
 def test_mysql_refuses_by_name(options: str, named: str) -> None:
     """An option that can't be honoured is a fault that names it."""
     with pytest.raises(UrlFault, match=named):
-        mysql.connector(parse(f"u:p@tcp(h)/d?{options}"), PLAIN)
+        mysql.connector(parse(f"u:p@tcp(h)/d?{options}"), PLAIN.storage)
 
 
 @pytest.mark.parametrize(

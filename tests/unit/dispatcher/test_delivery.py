@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -12,7 +11,7 @@ from support.dispatcher import event_uuid, make_event
 from llm_proxy.dispatcher import delivery as module
 from llm_proxy.dispatcher.backends.base import DELIVERED, BackendConfig, Result, Verdict
 from llm_proxy.dispatcher.delivery import Delivery
-from llm_proxy.dispatcher.options import Options, options
+from llm_proxy.dispatcher.options import options
 from llm_proxy.dispatcher.payload import Payload
 from llm_proxy.dispatcher.series import Series
 from llm_proxy.dispatcher.state import State
@@ -35,7 +34,7 @@ class World:
     needs_key: ClassVar[bool] = False
     is_http: ClassVar[bool] = False
 
-    def __init__(self, **more: Any) -> None:
+    def __init__(self) -> None:
         self.answer: Answer = lambda numbers: [DELIVERED] * len(numbers)
         self.calls: list[list[int]] = []
         self.acked: list[int] = []
@@ -45,13 +44,12 @@ class World:
         self.redis_failures = 0
         self.is_stopping = False
         self.most_pauses = 60
-        found = options(
+        self.options = options(
             Settings(
                 events=EventSettings(bus="redis-streams"),
                 dispatcher=DispatcherSettings(retry_attempts=2, max_deliveries=6),
             )
         )
-        self.options: Options = replace(found, **more)
         self.state = State(self.options, Series("test"))
         self.delivery = Delivery(
             options=self.options,
@@ -189,7 +187,7 @@ def test_wrong_credentials_hold_until_they_are_mended() -> None:
 
 
 def test_an_event_that_keeps_failing_while_others_pass_is_given_up() -> None:
-    """It holds up nobody, is tried as often as told, and then becomes a dead letter."""
+    """It delays no other, is tried as often as told, and then becomes a dead letter."""
     world = World()
     world.answer = lambda numbers: [Result(Verdict.TRANSIENT, "x") if n == 2 else DELIVERED for n in numbers]
     world.delivery.deliver(entries(1, 2, 3))

@@ -3,9 +3,10 @@
 import pytest
 
 from llm_proxy.events import capture as module
-from llm_proxy.events.capture import Capture, CaptureLimits, Secrets, end_to_end
+from llm_proxy.events.capture import Capture, CaptureLimits, end_to_end
 from llm_proxy.events.event import TAIL_BYTES, Event
-from llm_proxy.settings import EventSettings, Settings
+from llm_proxy.events.secrets import Secrets
+from llm_proxy.settings import EventSettings
 
 TOKEN = "sk-0123456789abcdefghijkl"
 LIMITS = CaptureLimits(request_bytes=100, response_bytes=200)
@@ -171,13 +172,13 @@ def test_privacy_off_makes_no_event() -> None:
 
 def test_bodies_can_be_switched_off_for_all() -> None:
     """OBSERVABILITY_CAPTURE_BODIES=none holds also for projects that say full."""
-    limits = CaptureLimits.of(Settings(events=EventSettings(capture_bodies="none")))
+    limits = CaptureLimits.of(EventSettings(capture_bodies="none"))
     assert full(captured(limits, request=[b"{}"], response=[b"{}"])).response_body is None
 
 
 def test_a_cap_of_zero_or_less_means_the_default() -> None:
     """As documented for both variables."""
-    limits = CaptureLimits.of(Settings(events=EventSettings(max_request_body_bytes=0, max_response_body_bytes=-1)))
+    limits = CaptureLimits.of(EventSettings(max_request_body_bytes=0, max_response_body_bytes=-1))
     assert (limits.request_bytes, limits.response_bytes) == (65536, 262144)
 
 

@@ -87,7 +87,9 @@ def test_events_and_payloads_show_the_same(path: Path, encoding: str) -> None:
 
 def counts_of(usage: Usage | None) -> list[int] | None:
     """The four counts."""
-    return usage and [usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens]
+    if usage is None:
+        return None
+    return [usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens]
 
 
 @pytest.mark.parametrize("path", [path for path in CASES if "silent" not in path.stem], ids=lambda path: path.stem)

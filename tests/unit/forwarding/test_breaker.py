@@ -1,19 +1,17 @@
 """The circuit's states and the worker's slots."""
 
-import math
-
 import pytest
 
 from llm_proxy.errors import CircuitOpen, Overloaded
 from llm_proxy.forwarding.breaker import (
     KNOWN_SCOPES,
     NO_PROBE,
-    BreakerLimits,
     CircuitBreaker,
     ConcurrencyLimit,
     Scope,
     slot_limit,
 )
+from llm_proxy.settings import UpstreamSettings
 
 
 class Clock:
@@ -34,11 +32,11 @@ def clock() -> Clock:
 @pytest.fixture
 def breaker(clock: Clock) -> CircuitBreaker:
     """With the limits that are the default."""
-    return CircuitBreaker(now=clock)
+    return CircuitBreaker(SETTINGS, clock)
 
 
 CHAT, MODELS = ("/v1/chat/completions", "gpt-4o"), ("/v1/models", "")
-LIMITS = BreakerLimits()
+SETTINGS = UpstreamSettings()
 
 
 def run(breaker: CircuitBreaker, verdict: str, times: int = 1, scope: Scope = CHAT) -> None:
@@ -99,7 +97,7 @@ def test_a_host_that_answers_is_reachable(breaker: CircuitBreaker) -> None:
 def test_after_the_pause_one_probe_passes(breaker: CircuitBreaker, clock: Clock, verdict: str) -> None:
     """The second is refused while the first is out; its success closes the circuit."""
     run(breaker, verdict, 5)
-    clock.now += LIMITS.open_s
+    clock.now += SETTINGS.circuit_breaker_open_s
     probe = breaker.enter(lambda: CHAT)
     assert not is_closed(breaker)
     breaker.leave("reset", lambda: CHAT, probe)
@@ -110,9 +108,9 @@ def test_after_the_pause_one_probe_passes(breaker: CircuitBreaker, clock: Clock,
 def test_a_failed_probe_opens_it_again(breaker: CircuitBreaker, clock: Clock, verdict: str) -> None:
     """For another pause."""
     run(breaker, verdict, 5)
-    clock.now += LIMITS.open_s
+    clock.now += SETTINGS.circuit_breaker_open_s
     run(breaker, verdict)
-    clock.now += LIMITS.open_s - 1
+    clock.now += SETTINGS.circuit_breaker_open_s - 1
     assert not is_closed(breaker)
     clock.now += 1
     assert is_closed(breaker)
@@ -122,7 +120,7 @@ def test_a_failed_probe_opens_it_again(breaker: CircuitBreaker, clock: Clock, ve
 def test_a_neutral_probe_makes_way_for_another(breaker: CircuitBreaker, clock: Clock, verdict: str) -> None:
     """Its client left: nothing is known."""
     run(breaker, verdict, 5)
-    clock.now += LIMITS.open_s
+    clock.now += SETTINGS.circuit_breaker_open_s
     assert is_closed(breaker)
     assert is_closed(breaker)
     assert breaker.is_open
@@ -133,7 +131,7 @@ def test_a_probe_that_the_scope_refuses_leaves_the_hosts_place(breaker: CircuitB
     run(breaker, "unreachable", 4)
     early = breaker.enter(lambda: CHAT)
     run(breaker, "unreachable")
-    clock.now += LIMITS.open_s
+    clock.now += SETTINGS.circuit_breaker_open_s
     for _ in range(5):
         breaker._leave_scope("fail", CHAT, early)
     assert not is_closed(breaker)
@@ -150,8 +148,8 @@ def test_latecomers_do_not_close_an_open_circuit(breaker: CircuitBreaker) -> Non
 
 def test_old_failures_do_not_count(clock: Clock) -> None:
     """CIRCUIT_BREAKER_WINDOW; without one they do."""
-    for window_s, is_open in ((60.0, False), (math.inf, True)):
-        breaker = CircuitBreaker(BreakerLimits(window_s=window_s), now=clock)
+    for window_s, is_open in ((60.0, False), (0.0, True)):
+        breaker = CircuitBreaker(UpstreamSettings(circuit_breaker_window_s=window_s), clock)
         run(breaker, "fail", 4)
         clock.now += 61
         run(breaker, "fail")
@@ -160,7 +158,7 @@ def test_old_failures_do_not_count(clock: Clock) -> None:
 
 def test_zero_failures_switch_it_off(clock: Clock) -> None:
     """CIRCUIT_BREAKER_FAILURES=0."""
-    breaker = CircuitBreaker(BreakerLimits(failures=0), now=clock)
+    breaker = CircuitBreaker(UpstreamSettings(circuit_breaker_failures=0), clock)
     run(breaker, "fail", 100)
     run(breaker, "unreachable", 100)
     assert not breaker.is_open

@@ -38,7 +38,7 @@ def test_a_listed_origin_is_echoed_and_others_get_no_permission() -> None:
 def test_without_origin_there_is_nothing_to_say(origin: str | None) -> None:
     """Neither on a preflight nor on a real answer."""
     assert Cors(()).preflight(origin, "x") == []
-    assert Cors((ORIGIN,)).answer(origin) == []
+    assert Cors((ORIGIN,)).response(origin) == []
 
 
 def test_the_settings_apply_where_the_provider_lists_nothing() -> None:
@@ -52,22 +52,22 @@ def test_the_settings_apply_where_the_provider_lists_nothing() -> None:
         "Access-Control-Max-Age": "60",
         "Vary": "Origin",
     }
-    assert "Access-Control-Allow-Origin" not in dict(cors.answer("https://other.example"))
-    assert ("Access-Control-Allow-Origin", ORIGIN) in Cors((ORIGIN,), origins=("https://x",)).answer(ORIGIN)
+    assert "Access-Control-Allow-Origin" not in dict(cors.response("https://other.example"))
+    assert ("Access-Control-Allow-Origin", ORIGIN) in Cors((ORIGIN,), origins=("https://x",)).response(ORIGIN)
 
 
 def test_a_real_answer_echoes_the_origin() -> None:
     """Errors included; the origin that was just refused gets nothing that its page could read."""
-    assert Cors(()).answer(ORIGIN) == [
+    assert Cors(()).response(ORIGIN) == [
         ("Access-Control-Allow-Origin", ORIGIN),
         ("Access-Control-Expose-Headers", EXPOSED),
         ("Vary", "Origin"),
     ]
-    assert Cors((ORIGIN,)).answer("https://evil.example") == [("Vary", "Origin")]
+    assert Cors((ORIGIN,)).response("https://evil.example") == [("Vary", "Origin")]
 
 
 @pytest.mark.parametrize("name", ["x-should-retry", "Retry-After", "RateLimit", "x-ratelimit-reset-tokens", "*"])
 def test_a_page_can_read_what_sdks_retry_by(name: str) -> None:
     """Exposed on real answers, where browsers look for it."""
-    assert name in dict(Cors(()).answer(ORIGIN))["Access-Control-Expose-Headers"].split(", ")
+    assert name in dict(Cors(()).response(ORIGIN))["Access-Control-Expose-Headers"].split(", ")
     assert EXPOSED.startswith(OWN_NAMES)

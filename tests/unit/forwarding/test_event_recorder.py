@@ -25,7 +25,7 @@ from llm_proxy.forwarding.taps import response_taps
 from llm_proxy.model.project import ProjectSnapshot
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.providers import load_provider
-from llm_proxy.settings import load
+from llm_proxy.settings import UpstreamSettings, load
 
 PROJECT = ProjectSnapshot("project-id", True, "provider-key")
 TOKEN = TokenSnapshot(
@@ -49,7 +49,7 @@ class World:
         self.publisher = Publisher(self.bus, counters=Counters(published=self._count), **options)
         self.recorder = EventRecorder(self.publisher, CaptureLimits(), is_required=True)
         provider = load_provider(load({"MANAGEMENT_TOKEN": "x" * 20}).checked()).provider
-        self.lane = Lane(provider, slots=ConcurrencyLimit(1), breaker=CircuitBreaker())
+        self.lane = Lane(provider, slots=ConcurrencyLimit(1), breaker=CircuitBreaker(UpstreamSettings()))
 
     def _count(self, events: int) -> None:
         self.published += events

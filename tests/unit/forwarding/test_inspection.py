@@ -14,8 +14,9 @@ from llm_proxy.errors import (
     RequestTooLarge,
     StreamingDisabled,
 )
+from llm_proxy.formats.request_body import Kind, kind_of
 from llm_proxy.forwarding.body import HeldBody, StreamedBody
-from llm_proxy.forwarding.inspection import Body, Incoming, Inspector, Kind, kind_of
+from llm_proxy.forwarding.inspection import Body, Incoming, Inspector
 from llm_proxy.providers import ParameterRules
 
 RULES = ParameterRules({"model": ["gpt-4o"]})
@@ -281,7 +282,7 @@ def test_every_model_that_may_be_read_is_named(body: bytes, content_type: str | 
 def test_a_budget_is_not_passed_by_what_is_no_json(body: bytes, content_type: str) -> None:
     """Go's decoder, for one, takes it."""
     with pytest.raises(InvalidJson):
-        admit(body, content_type, rules=ParameterRules({}), named=[].append)
+        admit(body, content_type, rules=ParameterRules({}), named=list[str]().append)
 
 
 @pytest.mark.parametrize("content_type", ["application/json", URLENCODED, FORM_TYPE])

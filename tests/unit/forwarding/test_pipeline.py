@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,8 @@ from llm_proxy.forwarding.exchange import ExchangeRegistry
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
 from llm_proxy.forwarding.lane import Lane
-from llm_proxy.forwarding.pipeline import Pipeline, Reply
+from llm_proxy.forwarding.own_responses import Reply
+from llm_proxy.forwarding.pipeline import Pipeline
 from llm_proxy.forwarding.rejection_audit import RejectionAudit
 from llm_proxy.forwarding.reporters import AccessReporter, report_metrics
 from llm_proxy.forwarding.request import ProxyRequest
@@ -57,7 +58,7 @@ class Directory:
         return self.facts
 
 
-class Admission:
+class Quota:
     """Writes down what it is asked; refuses when told to."""
 
     def __init__(self) -> None:
@@ -69,18 +70,18 @@ class Admission:
         if name in self.refusals:
             raise self.refusals[name]
 
-    def peek(self, token: Any) -> None:
-        self._call("peek")
+    def check(self, token: Any) -> None:
+        self._call("check")
 
-    def take(self, token: Any) -> Any:
-        self._call("take")
+    def reserve(self, token: Any) -> Any:
+        self._call("reserve")
         return "unit"
 
-    def sent(self, unit: Any) -> None:
-        self._call("sent")
+    def commit(self, unit: Any) -> None:
+        self._call("commit")
 
-    def refund(self, unit: Any) -> None:
-        self._call("refund")
+    def release(self, unit: Any) -> None:
+        self._call("release")
 
     def touch(self, token: Any) -> None:
         self._call("touch")
@@ -156,7 +157,8 @@ class Client:
     """A client that leaves when told."""
 
     def __init__(self) -> None:
-        self.is_gone, self.callback = False, lambda: None
+        self.is_gone = False
+        self.callback: Callable[[], None] = lambda: None
 
     def on_gone(self, callback: Any) -> None:
         self.callback = callback
@@ -176,16 +178,16 @@ class World:
         settings = load({"MANAGEMENT_TOKEN": "x" * 20, **variables}).checked()
         provider = load_provider(settings).provider
         self.provider = replace(provider, param_whitelist={"model": ("gpt-4o",)})
-        self.directory, self.admission, self.upstream, self.client = Directory(), Admission(), Upstream(), Client()
+        self.directory, self.quota, self.upstream, self.client = Directory(), Quota(), Upstream(), Client()
         self.audited: list[Any] = []
         self.is_draining = False
         self.registry, self.slots = ExchangeRegistry(), ConcurrencyLimit(1)
         self.breaker_s = 0.0
-        self.breaker = CircuitBreaker(now=lambda: self.breaker_s)
+        self.breaker = CircuitBreaker(settings.upstream, lambda: self.breaker_s)
         access = logs.AccessLog("error")
         settlement = Settlement(
             self.registry,
-            admission=self.admission,  # type: ignore[arg-type]
+            quota=self.quota,  # type: ignore[arg-type]
             reporters=[report_metrics, RejectionAudit(self).report, AccessReporter(access).report],
         )
         self._settlement, self._access = settlement, access
@@ -206,11 +208,11 @@ class World:
             steps=TokenSteps(
                 self.lane,
                 directory=self.directory,  # type: ignore[arg-type]
-                admission=self.admission,  # type: ignore[arg-type]
+                quota=self.quota,  # type: ignore[arg-type]
                 limits=NoLimits(),  # type: ignore[arg-type]
                 budgets=NoBudgets(),  # type: ignore[arg-type]
             ),
-            admission=self.admission,  # type: ignore[arg-type]
+            quota=self.quota,  # type: ignore[arg-type]
             budgets=NoBudgets(),  # type: ignore[arg-type]
             cache=NoCache(),
             tap_factories=(),
@@ -233,7 +235,7 @@ class World:
         fields |= {"CONTENT-LENGTH": str(len(body))}
         fields |= {name.replace("_", "-"): value for name, value in changes.items()}
         pairs = [(name, value) for name, value in fields.items() if value is not None]
-        request = ProxyRequest(method, target, pairs, body=io.BytesIO(body), client=self.client)  # type: ignore[arg-type]
+        request = ProxyRequest(method, target, pairs, body=io.BytesIO(body), client=self.client)
         return self.pipeline.handle(request)
 
 
@@ -261,10 +263,10 @@ BROKEN: list[tuple[str, Any]] = [
     ("request_too_large", lambda world, asked: asked.update(CONTENT_LENGTH="1001")),
     ("invalid_token", lambda world, asked: asked.update(AUTHORIZATION=None)),
     ("project_inactive", lambda world, asked: setattr(world.directory, "facts", _inactive())),
-    ("rate_limit_exceeded", lambda world, asked: world.admission.refusals.update(peek=errors.QuotaExhausted())),
+    ("rate_limit_exceeded", lambda world, asked: world.quota.refusals.update(check=errors.QuotaExhausted())),
     ("param_not_allowed", lambda world, asked: asked.update(body=b'{"model":"other"}')),
     ("overloaded", lambda world, asked: world.slots.take()),
-    ("service_unavailable", lambda world, asked: world.admission.refusals.update(take=errors.ServiceUnavailable())),
+    ("service_unavailable", lambda world, asked: world.quota.refusals.update(reserve=errors.ServiceUnavailable())),
 ]
 
 
@@ -331,16 +333,16 @@ def test_a_request_that_passes_is_charged_once(world: World) -> None:
     reply = world.ask()
     assert world.slots.taken == 1
     assert b"".join(reply.body) == b"abcdef"
-    assert (world.admission.calls, world.slots.taken) == (["peek", "take", "sent"], 0)
+    assert (world.quota.calls, world.slots.taken) == (["check", "reserve", "commit"], 0)
     assert not world.registry.live
 
 
-@pytest.mark.parametrize("refused", ["peek", "take"])
+@pytest.mark.parametrize("refused", ["check", "reserve"])
 def test_a_used_up_quota_does_not_move_last_used(world: World, refused: str) -> None:
     """Row 17, and an audit record."""
-    world.admission.refusals[refused] = errors.QuotaExhausted()
+    world.quota.refusals[refused] = errors.QuotaExhausted()
     assert code(world.ask()) == "rate_limit_exceeded"
-    assert "touch" not in world.admission.calls
+    assert "touch" not in world.quota.calls
     assert [event.action for event in world.audited] == ["token.access"]
 
 
@@ -358,10 +360,10 @@ def test_whatever_fails_after_the_token_was_good_counts_as_use(world: World, spo
         for _ in range(5):
             world.breaker.leave("unreachable", lambda: ("", ""))
     else:
-        world.admission.refusals["take"] = errors.ServiceUnavailable()
+        world.quota.refusals["reserve"] = errors.ServiceUnavailable()
     reply = world.ask(**asked)
     b"".join(reply.body)
-    assert world.admission.calls[-1] == "touch"
+    assert world.quota.calls[-1] == "touch"
     assert world.upstream.sent == []
 
 
@@ -388,14 +390,14 @@ def test_a_fault_after_dispatch_keeps_the_charge(world: World) -> None:
     world.upstream.answer = KeyError("ours")
     before = up("aborted")
     assert code(world.ask()) == "internal_error"
-    assert (world.admission.calls, up("aborted") - before) == (["peek", "take", "sent"], 1)
+    assert (world.quota.calls, up("aborted") - before) == (["check", "reserve", "commit"], 1)
 
 
 def test_a_connect_failure_returns_the_unit(world: World) -> None:
     """Row 4."""
     world.upstream.answer = errors.UpstreamConnectError()
     assert code(world.ask()) == "bad_gateway"
-    assert world.admission.calls == ["peek", "take", "refund"]
+    assert world.quota.calls == ["check", "reserve", "release"]
 
 
 def test_a_client_that_leaves_while_connecting_is_charged_nothing(world: World) -> None:
@@ -403,7 +405,7 @@ def test_a_client_that_leaves_while_connecting_is_charged_nothing(world: World) 
     world.upstream.answer = errors.UpstreamCut("client gone").at("connect", is_sent=False)
     with pytest.raises(errors.ClientGone):
         world.ask()
-    assert world.admission.calls == ["peek", "take", "refund"]
+    assert world.quota.calls == ["check", "reserve", "release"]
 
 
 def test_a_client_that_leaves_in_mid_stream_cuts_the_exchange(world: World) -> None:
@@ -431,7 +433,7 @@ def test_cuts_of_ours_are_told_apart(world: World, reason: str, label: str) -> N
 
 
 def test_a_head_request_settles_without_a_body(world: World) -> None:
-    """Nobody iterates; close alone settles row 1."""
+    """The body is not iterated; close alone settles row 1."""
     before = up("2xx")
     reply = world.ask("HEAD", "/v1/models", CONTENT_LENGTH=None)
     reply.body.close()  # type: ignore[attr-defined]
@@ -443,9 +445,9 @@ def test_a_neutral_probe_frees_the_way_for_the_next(world: World) -> None:
     for _ in range(5):
         world.breaker.leave("fail", lambda: ("/v1/chat/completions/", "gpt-4o"))
     world.breaker_s = 100.0
-    world.admission.refusals["take"] = errors.QuotaExhausted()
+    world.quota.refusals["reserve"] = errors.QuotaExhausted()
     b"".join(world.ask().body)
-    world.admission.refusals.clear()
+    world.quota.refusals.clear()
     assert b"".join(world.ask().body) == b"abcdef"
     assert not world.breaker.is_open
 

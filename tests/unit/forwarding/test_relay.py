@@ -9,7 +9,7 @@ from llm_proxy.errors import UpstreamBroken
 from llm_proxy.forwarding.relay import Relay
 
 
-class Answer:
+class UpstreamResponse:
     """A response of given pieces; an exception among them is raised."""
 
     def __init__(self, *pieces: bytes | BaseException) -> None:
@@ -31,40 +31,40 @@ def settled() -> list[tuple[Any, ...]]:
     return []
 
 
-def relay(answer: Answer, settled: list[tuple[Any, ...]], **rest: Any) -> Relay:
+def relay(response: UpstreamResponse, settled: list[tuple[Any, ...]], **rest: Any) -> Relay:
     """A relay that notes its settlement."""
-    return Relay(answer, lambda *how: settled.append(how), **rest)
+    return Relay(response, lambda *how: settled.append(how), **rest)
 
 
 def test_a_whole_body_settles_as_whole(settled: list[tuple[Any, ...]]) -> None:
     """Pieces as they came, then no failure and all bytes."""
-    answer = Answer(b"ab", b"c")
-    body = relay(answer, settled)
+    response = UpstreamResponse(b"ab", b"c")
+    body = relay(response, settled)
     assert list(body) == [b"ab", b"c"]
     body.close()
-    assert (settled, answer.closed) == ([(None, 3, True)], 1)
+    assert (settled, response.closed) == ([(None, 3, True)], 1)
 
 
 def test_a_stream_begins_with_nothing(settled: list[tuple[Any, ...]]) -> None:
     """So that the head goes out before the first event."""
-    assert list(relay(Answer(b"a"), settled, is_stream=True)) == [b"", b"a"]
+    assert list(relay(UpstreamResponse(b"a"), settled, is_stream=True)) == [b"", b"a"]
 
 
 def test_a_body_that_is_never_begun_settles_too(settled: list[tuple[Any, ...]]) -> None:
     """The server closes it all the same: the client took nothing."""
-    relay(Answer(b"a"), settled).close()
+    relay(UpstreamResponse(b"a"), settled).close()
     assert settled == [(None, 0, False)]
 
 
 def test_a_body_without_content_is_whole_without_being_read(settled: list[tuple[Any, ...]]) -> None:
     """HEAD, 204, 304."""
-    relay(Answer(), settled, has_content=False).close()
+    relay(UpstreamResponse(), settled, has_content=False).close()
     assert settled == [(None, 0, True)]
 
 
 def test_a_client_that_stops_taking_leaves_it_unfinished(settled: list[tuple[Any, ...]]) -> None:
     """Closed between two pieces: what the server had taken counts."""
-    body = relay(Answer(b"ab", b"c", b"d"), settled)
+    body = relay(UpstreamResponse(b"ab", b"c", b"d"), settled)
     pieces = iter(body)
     next(pieces)
     next(pieces)
@@ -76,13 +76,13 @@ def test_a_client_that_stops_taking_leaves_it_unfinished(settled: list[tuple[Any
 def test_a_failure_is_raised_and_settled(settled: list[tuple[Any, ...]], failure: BaseException) -> None:
     """The server must see it, and so must the settlement."""
     with pytest.raises(type(failure)):
-        list(relay(Answer(b"ab", failure), settled))
+        list(relay(UpstreamResponse(b"ab", failure), settled))
     assert settled == [(failure, 2, False)]
 
 
 def test_taps_see_every_piece_first(settled: list[tuple[Any, ...]]) -> None:
     """Before the client does, and only real pieces."""
     tapped: list[bytes] = []
-    pieces = iter(relay(Answer(b"a", b"b"), settled, is_stream=True, taps=[tapped.append]))
+    pieces = iter(relay(UpstreamResponse(b"a", b"b"), settled, is_stream=True, taps=[tapped.append]))
     assert (next(pieces), tapped) == (b"", [])
     assert (next(pieces), tapped) == (b"a", [b"a"])

@@ -2,9 +2,12 @@
 
 import socket
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
+from support.small import Server
 
 from llm_proxy.errors import ClientGone, MalformedBody, RequestTimeout
 from llm_proxy.server.body import RequestBody
@@ -12,21 +15,21 @@ from llm_proxy.server.unreader import Unreader
 
 
 @pytest.fixture
-def pair():
+def pair() -> Iterator[Any]:
     """The client's and the server's end."""
     client, server = socket.socketpair()
     with client, server:
         yield client, server
 
 
-def sized(server, length, send_continue=None):
+def sized(server: Server, length: Any, send_continue: Any = None) -> Any:
     """A body with a Content-Length."""
     unreader = Unreader(server, 8190)
     unreader.silence_s = 5.0
     return RequestBody(Body(LengthReader(unreader, length)), unreader, send_continue), unreader
 
 
-def chunked(server):
+def chunked(server: Server) -> Any:
     """A body in chunks."""
     unreader = Unreader(server, 8190)
     unreader.silence_s = 5.0
@@ -34,7 +37,7 @@ def chunked(server):
     return RequestBody(Body(ChunkedReader(req, unreader)), unreader, None), unreader
 
 
-def test_read1_leaves_the_next_request_alone(pair):
+def test_read1_leaves_the_next_request_alone(pair: Any) -> None:
     """The surplus goes back."""
     client, server = pair
     client.sendall(b"helloGET /")
@@ -46,7 +49,7 @@ def test_read1_leaves_the_next_request_alone(pair):
     assert unreader.read() == b"GET /"
 
 
-def test_read1_and_read_and_lines_can_be_mixed(pair):
+def test_read1_and_read_and_lines_can_be_mixed(pair: Any) -> None:
     """Nothing is lost between gunicorn's buffers."""
     client, server = pair
     client.sendall(b"one\ntwo\nthree")
@@ -57,7 +60,7 @@ def test_read1_and_read_and_lines_can_be_mixed(pair):
     assert list(body) == [b"hree"]
 
 
-def test_chunks_arrive_one_by_one(pair):
+def test_chunks_arrive_one_by_one(pair: Any) -> None:
     """A piece larger than asked for is kept, an empty one is not the end."""
     client, server = pair
     body, unreader = chunked(server)
@@ -73,13 +76,13 @@ def test_chunks_arrive_one_by_one(pair):
     assert unreader.read() == b"GET"
 
 
-def _exhaust(read):
+def _exhaust(read: Any) -> None:
     while read():
         pass
 
 
 @pytest.mark.parametrize("make", [lambda server: sized(server, 10)[0], lambda server: chunked(server)[0]])
-def test_an_early_end_is_raised_by_every_read(pair, make):
+def test_an_early_end_is_raised_by_every_read(pair: Any, make: Any) -> None:
     """It must not pass for the end of the body at the second look."""
     client, server = pair
     client.sendall(b"a\r\nabc")
@@ -92,7 +95,7 @@ def test_an_early_end_is_raised_by_every_read(pair, make):
     assert not body.drain()
 
 
-def test_broken_chunks_are_malformed(pair):
+def test_broken_chunks_are_malformed(pair: Any) -> None:
     """A ClientConnectionError too, so that the transport lets it through."""
     client, server = pair
     client.sendall(b"zz\r\nabc")
@@ -102,7 +105,7 @@ def test_broken_chunks_are_malformed(pair):
             body.read1()
 
 
-def test_silence_is_a_timeout(pair):
+def test_silence_is_a_timeout(pair: Any) -> None:
     """The limit is between two bytes."""
     _, server = pair
     body, unreader = sized(server, 10)
@@ -111,7 +114,7 @@ def test_silence_is_a_timeout(pair):
         body.read()
 
 
-def test_a_small_rest_is_read_away_and_a_large_one_is_not(pair):
+def test_a_small_rest_is_read_away_and_a_large_one_is_not(pair: Any) -> None:
     """What is left must be known to be little, and on its way."""
     client, server = pair
     client.sendall(b"x" * 100)
@@ -124,7 +127,7 @@ def test_a_small_rest_is_read_away_and_a_large_one_is_not(pair):
     assert sized(server, 0, send_continue=lambda: None)[0].is_drainable
 
 
-def test_the_client_is_asked_to_go_on_once(pair):
+def test_the_client_is_asked_to_go_on_once(pair: Any) -> None:
     """At the first read."""
     client, server = pair
     client.sendall(b"hello")

@@ -1,6 +1,7 @@
 """Refusals as bytes."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from gunicorn.http import errors as theirs
@@ -23,13 +24,13 @@ from llm_proxy.server import refusals
     ],
     ids=lambda value: getattr(type(value), "__name__", None) if isinstance(value, Exception) else None,
 )
-def test_what_went_wrong_becomes_one_of_our_errors(exc, status, code):
-    """Anything unknown is a failure of ours."""
+def test_what_went_wrong_becomes_one_of_our_errors(exc: Any, status: Any, code: Any) -> None:
+    """Anything unknown is a failure of the proxy."""
     error = refusals.as_error(exc)
     assert (error.status, error.code) == (status, code)
 
 
-def test_every_refusal_can_be_rendered():
+def test_every_refusal_can_be_rendered() -> None:
     """Status line, fields, object, newline."""
     data = refusals.render(ours.Draining(), "id-1")
     head, _, body = data.partition(b"\r\n\r\n")
@@ -40,7 +41,7 @@ def test_every_refusal_can_be_rendered():
 
 
 @pytest.mark.parametrize(("value", "is_kept"), [("a.B_1:-", True), ("", False), ("a b", False), ("a" * 129, False)])
-def test_a_good_request_id_is_kept(value, is_kept):
+def test_a_good_request_id_is_kept(value: Any, is_kept: Any) -> None:
     """1 to 128 safe characters are kept."""
     found = refusals.request_id_of(SimpleNamespace(headers=[("X-REQUEST-ID", value)]))
     assert (found == value) is is_kept

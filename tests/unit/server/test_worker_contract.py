@@ -1,6 +1,7 @@
 """What the server layer uses of gunicorn's and gevent's insides: a new version that lacks one fails here, by name."""
 
 import inspect
+from typing import Any
 
 import gevent.server
 import gevent.socket
@@ -35,7 +36,7 @@ METHODS = [
 @pytest.mark.parametrize(
     ("owner", "name"), [(owner, name) for owner, names in METHODS for name in names], ids=lambda value: str(value)
 )
-def test_a_method_that_is_overridden_or_called_exists(owner, name):
+def test_a_method_that_is_overridden_or_called_exists(owner: Any, name: Any) -> None:
     """By that name."""
     assert callable(getattr(owner, name))
 
@@ -62,14 +63,14 @@ SOURCES = [
 
 
 @pytest.mark.parametrize(("function", "words"), SOURCES, ids=[function.__qualname__ for function, _ in SOURCES])
-def test_an_attribute_that_is_used_is_still_set_or_read_there(function, words):
+def test_an_attribute_that_is_used_is_still_set_or_read_there(function: Any, words: Any) -> None:
     """Seen in the source: attributes of instances are not on the class."""
     source = inspect.getsource(function)
     assert [word for word in words if word not in source] == []
 
 
 @pytest.mark.parametrize("name", ["ParseException", "LimitRequestLine", "LimitRequestHeaders", "NoMoreData"])
-def test_an_error_of_the_parser_exists(name):
+def test_an_error_of_the_parser_exists(name: Any) -> None:
     """The table of refusals names it."""
     assert issubclass(getattr(errors, name), Exception)
 
@@ -98,19 +99,19 @@ def test_an_error_of_the_parser_exists(name):
         "preload_app",
     ],
 )
-def test_a_setting_that_is_used_exists(name):
+def test_a_setting_that_is_used_exists(name: Any) -> None:
     """gunicorn ignores names that it does not know."""
     assert name in Config().settings
 
 
-def test_the_defaults_that_are_relied_on_hold():
+def test_the_defaults_that_are_relied_on_hold() -> None:
     """Exit codes of a failed start, the parser class, the version."""
     assert (Arbiter.WORKER_BOOT_ERROR, Arbiter.APP_LOAD_ERROR) == (3, 4)
     assert RequestParser.mesg_class is Request
     assert gunicorn.version_info[0] == 27
 
 
-def test_a_gevent_socket_has_the_plain_one_inside():
+def test_a_gevent_socket_has_the_plain_one_inside() -> None:
     """Half-closing goes past gevent, which would break waits with an error."""
     with gevent.socket.socket() as sock:
         assert callable(sock._sock.shutdown)

@@ -4,13 +4,14 @@ import hashlib
 import json
 import socket
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from openai import OpenAI
 from support.provider import Provider, running_provider
 
-HELLO = [{"role": "user", "content": "three words here"}]
+HELLO: Any = [{"role": "user", "content": "three words here"}]
 
 
 @pytest.fixture

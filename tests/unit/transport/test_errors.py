@@ -9,9 +9,9 @@ import pytest
 from requests import exceptions as theirs
 
 from llm_proxy import errors
-from llm_proxy.transport.errors import TABLE, Aborted, Broken, cause_of, ours
+from llm_proxy.transport.errors import TABLE, Aborted, Broken, cause_of, translate
 
-EXPECTED = {
+EXPECTED: dict[type, type[errors.UpstreamError]] = {
     theirs.ConnectTimeout: errors.UpstreamTimeout,
     theirs.ReadTimeout: errors.UpstreamTimeout,
     theirs.Timeout: errors.UpstreamTimeout,
@@ -38,7 +38,7 @@ def make(kind: type[theirs.RequestException]) -> theirs.RequestException:
 @pytest.mark.parametrize("kind", [*LIBRARY, Broken, Aborted], ids=lambda kind: kind.__name__)
 def test_every_class_of_the_library_becomes_one_of_ours(kind: type[theirs.RequestException]) -> None:
     """Each library error has its own class here, unknown ones are a broken exchange; none is an OSError any more."""
-    error = ours(make(kind), "send", is_sent=True)
+    error = translate(make(kind), "send", is_sent=True)
     assert type(error) is EXPECTED.get(kind, errors.UpstreamBroken)
     assert not isinstance(error, OSError)
     assert (error.phase, error.is_sent) == ("send", True)
@@ -47,7 +47,7 @@ def test_every_class_of_the_library_becomes_one_of_ours(kind: type[theirs.Reques
 def test_callers_never_see_the_librarys_words() -> None:
     """The message is the class's own sentence."""
     for kind, own in EXPECTED.items():
-        error = ours(make(kind), "connect", is_sent=False)
+        error = translate(make(kind), "connect", is_sent=False)
         assert str(error) == own.message
 
 
@@ -59,7 +59,7 @@ def test_table_has_no_row_that_another_hides() -> None:
 
 def test_reason_of_a_cut_is_kept() -> None:
     """Accounting tells client gone, drain and revoked apart by it."""
-    error = ours(Aborted("revoked"), "body", is_sent=True)
+    error = translate(Aborted("revoked"), "body", is_sent=True)
     assert isinstance(error, errors.UpstreamCut)
     assert error.reason == "revoked"
 

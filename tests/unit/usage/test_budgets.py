@@ -9,7 +9,7 @@ import pytest
 
 from llm_proxy.amounts import NANO
 from llm_proxy.errors import CostBudgetExceeded, ModelNotPriced, ServiceUnavailable, TokenBudgetExceeded
-from llm_proxy.settings import Settings
+from llm_proxy.settings import TokenSettings
 from llm_proxy.usage.budgets import SMALL_TOKENS, Budgets
 from llm_proxy.usage.prices import load_prices
 
@@ -36,6 +36,11 @@ class Token:
     project: Project = field(default_factory=Project)
 
 
+def facts_of(**facts: Any) -> Any:
+    """Return the facts of a token that budgets look at."""
+    return Token(**facts)
+
+
 class Bench:
     """Budgets over sums that a test sets."""
 
@@ -47,7 +52,7 @@ class Bench:
         self.is_away, self.is_at_rest = False, True
         self.budgets = Budgets(
             self,
-            load_prices(Settings()),
+            load_prices(TokenSettings()),
             self,
             settle=self._settle,
             forget=self.forgotten.append,
@@ -82,8 +87,8 @@ class Bench:
 def test_a_token_without_budgets_costs_nothing() -> None:
     """No reading, no statement."""
     bench = Bench()
-    bench.budgets.check_token(Token())
-    bench.budgets.check_project(Token())
+    bench.budgets.check_token(facts_of())
+    bench.budgets.check_project(facts_of())
     assert (bench.reads, bench.settled) == (0, 0)
 
 
@@ -94,7 +99,7 @@ def test_a_token_without_budgets_costs_nothing() -> None:
 def test_what_is_not_written_yet_counts(limits: dict[str, int], error: type[Exception]) -> None:
     """The row's total and this worker's own: 99 pass, 100 do not."""
     bench = Bench()
-    token = Token(**limits, total_tokens=60, total_cost_nano_usd=60)  # type: ignore[arg-type]
+    token = facts_of(**limits, total_tokens=60, total_cost_nano_usd=60)
     bench.totals, bench.pending = (60, 60), (39, 39)
     bench.budgets.check_token(token)
     bench.pending = (40, 40)
@@ -106,7 +111,7 @@ def test_what_is_not_written_yet_counts(limits: dict[str, int], error: type[Exce
 def test_a_month_begins_anew() -> None:
     """The sum is of the UTC calendar month; it is read once a second at most, and again after a flush."""
     bench = Bench()
-    token = Token(project=Project(max_cost_nano_usd_per_month=10 * NANO))
+    token = facts_of(project=Project(max_cost_nano_usd_per_month=10 * NANO))
     bench.month = 4 * NANO
     for _ in range(3):
         bench.budgets.check_project(token)
@@ -126,7 +131,7 @@ def test_a_month_begins_anew() -> None:
 def test_a_budget_that_is_small_or_half_used_is_watched_closely() -> None:
     """What other workers have written since the facts were read decides, and what this token uses is urgent."""
     bench = Bench()
-    token = Token(max_total_tokens=SMALL_TOKENS * 10, total_tokens=SMALL_TOKENS * 4)
+    token = facts_of(max_total_tokens=SMALL_TOKENS * 10, total_tokens=SMALL_TOKENS * 4)
     bench.budgets.check_token(token)
     assert (bench.reads, bench.budgets.is_close(token)) == (0, False)
     bench.pending, bench.totals = (SMALL_TOKENS, 0), (SMALL_TOKENS * 8, 0)
@@ -138,13 +143,13 @@ def test_a_budget_that_is_small_or_half_used_is_watched_closely() -> None:
     bench.is_at_rest = False  # a slow database: what is known has to do
     bench.budgets.check_token(token)
     with pytest.raises(TokenBudgetExceeded):
-        bench.budgets.check_token(Token(max_total_tokens=10, total_tokens=10))
+        bench.budgets.check_token(facts_of(max_total_tokens=10, total_tokens=10))
 
 
 def test_a_month_that_is_nearly_spent_is_read_each_time() -> None:
     """What another worker has just written is felt by the next request."""
     bench = Bench()
-    token = Token(project=Project(max_cost_nano_usd_per_month=100))
+    token = facts_of(project=Project(max_cost_nano_usd_per_month=100))
     bench.month = 99
     bench.budgets.check_project(token)
     assert bench.budgets.is_close(token)
@@ -158,13 +163,13 @@ def test_an_outage_fails_closed() -> None:
     bench = Bench()
     bench.is_away = True
     with pytest.raises(ServiceUnavailable):
-        bench.budgets.check_project(Token(project=Project(max_cost_nano_usd_per_month=1)))
+        bench.budgets.check_project(facts_of(project=Project(max_cost_nano_usd_per_month=1)))
 
 
 def test_totals_that_were_written_are_read_again() -> None:
     """Only of tokens that are judged by them."""
     bench = Bench()
-    bench.budgets.check_token(Token(max_total_tokens=10))
+    bench.budgets.check_token(facts_of(max_total_tokens=10))
     bench.budgets.flushed({"t", "u"}, set())
     bench.budgets.flushed({"t"}, set())
     assert bench.forgotten == ["t"]
@@ -173,9 +178,9 @@ def test_totals_that_were_written_are_read_again() -> None:
 def test_money_wants_prices() -> None:
     """Of the token's or of the project's budget; a dated name will do."""
     bench = Bench()
-    assert bench.budgets.needs_price(Token(max_cost_nano_usd=1))
-    assert bench.budgets.needs_price(Token(project=Project(max_cost_nano_usd_per_month=1)))
-    assert not bench.budgets.needs_price(Token(max_total_tokens=1))
+    assert bench.budgets.needs_price(facts_of(max_cost_nano_usd=1))
+    assert bench.budgets.needs_price(facts_of(project=Project(max_cost_nano_usd_per_month=1)))
+    assert not bench.budgets.needs_price(facts_of(max_total_tokens=1))
     bench.budgets.check_model("gpt-4o-2024-08-06")
     with pytest.raises(ModelNotPriced):
         bench.budgets.check_model("gpt-4o-tuned")

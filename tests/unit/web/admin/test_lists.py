@@ -33,7 +33,7 @@ def test_a_bounded_total_has_a_plus() -> None:
 @pytest.mark.parametrize("cut", [1, 2, 3], ids="parts of {} rows".format)
 def test_files_hold_all_parts(cut: int) -> None:
     """CSV has one header line, and no cell that a spreadsheet runs; JSON is one array."""
-    parts = [ROWS[start : start + cut] for start in range(0, 4, cut)]
+    parts: list[Any] = [ROWS[start : start + cut] for start in range(0, 4, cut)]
     text = lists.stream("csv", "tokens", iter(parts), COLUMNS).get_data(as_text=True)
     assert list(csv.reader(io.StringIO(text))) == [[*COLUMNS], ["1", "'=1+1", "true"], ["2", "", "false"]]
     response = lists.stream("json", "tokens", iter(parts), COLUMNS)

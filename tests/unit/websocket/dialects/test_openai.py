@@ -106,7 +106,7 @@ def test_streams_are_matched_by_their_ids() -> None:
 
 
 def test_realtimes_errors_name_their_turn() -> None:
-    """An error of something else ends no turn; a response that nobody asked for is strange."""
+    """An error of something else ends no turn; a response that was not asked for is strange."""
     book: TurnBook[str] = TurnBook(is_realtime=True)
     book.begin("a", ClientMessage(event_id="e"))
     assert book.take(server(type="error", error={"code": "x", "event_id": "other"})) == (Step.NONE, None)

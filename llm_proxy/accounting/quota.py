@@ -9,16 +9,16 @@ from typing import Any, Protocol
 
 from llm_proxy.model.token import TokenSnapshot
 
-Unit = Any  # one request's charge, the implementation's own; sent or refunded once, the later call does nothing
+Unit = Any  # one request's charge, the implementation's own; committed or released once, the later call does nothing
 
 
-class Admission(Protocol):
+class Quota(Protocol):
     """Charges requests; every implementation counts exactly."""
 
-    def peek(self, token: TokenSnapshot) -> None:
+    def check(self, token: TokenSnapshot) -> None:
         """Raise QuotaExhausted when the quota is known to be used up; charge nothing and ask no database."""
 
-    def take(self, token: TokenSnapshot) -> Unit:
+    def reserve(self, token: TokenSnapshot) -> Unit:
         """Charge one unit. May wait for units that others still hold.
 
         Raises:
@@ -28,16 +28,16 @@ class Admission(Protocol):
             Overloaded: More tokens are in use than can be noted.
         """
 
-    def sent(self, unit: Unit) -> None:
+    def commit(self, unit: Unit) -> None:
         """Spend the unit for good: the first byte is on its way."""
 
-    def refund(self, unit: Unit) -> None:
-        """No byte was sent: the unit comes back. Does nothing after `sent`. Never raises, never waits."""
+    def release(self, unit: Unit) -> None:
+        """No byte was sent: the unit comes back. Does nothing after `commit`. Never raises, never waits."""
 
     def touch(self, token: TokenSnapshot) -> None:
         """Record a use of the token without a charge: move `last_used_at` alone."""
 
-    def hit(self, token: TokenSnapshot) -> None:
+    def count_hit(self, token: TokenSnapshot) -> None:
         """Answered from the cache: `cache_hit_count` and `last_used_at`."""
 
     def forget(self, token_id: str) -> None:
@@ -54,12 +54,12 @@ class Admission(Protocol):
     def watch_sockets(
         self, tokens: Callable[[], Iterable[str]], seen: Callable[[str, TokenSnapshot | None], None]
     ) -> None:
-        """Have each beat read the tokens that have open WebSockets, and tell `seen` what it found; None: it is gone."""
+        """Have each sync read the tokens that have open WebSockets, and tell `seen` what it found; None: it is gone."""
 
     def start(self) -> None:
-        """Settle what dead workers left, then beat in a greenlet of this worker."""
+        """Settle what dead workers left, then sync in a greenlet of this worker."""
 
-    def beat(self) -> None:
+    def sync(self) -> None:
         """Settle, return what is not needed, learn what has changed. Never raises."""
 
     def close(self) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from llm_proxy.accounting.leased_quota import LeasedQuota
 from llm_proxy.accounting.leases import Claim, plan
-from llm_proxy.accounting.leasing import LeasedAdmission
 from llm_proxy.accounting.rows import DatabaseRows, Swap, Use
 from llm_proxy.crypto import KeyRing, digest
 from llm_proxy.db.bare import BareStatements
@@ -51,7 +51,7 @@ class Worker:
         self.statements = Counting(engine, connect_failed=self.health.failed)
         self.directory = TokenDirectory(self.statements, KeyRing(None), health=self.health, now=self.health.now)
         self.rows = DatabaseRows(self.statements, self.directory.refresh)
-        self.admission = LeasedAdmission(self.rows, root=root, health=self.health)
+        self.quota = LeasedQuota(self.rows, root=root, health=self.health)
         with engine.begin() as connection:
             if not connection.execute(text("SELECT 1 FROM projects")).first():
                 connection.execute(text("INSERT INTO projects (id, name, api_key) VALUES ('p', 'p', 'k')"))
@@ -82,7 +82,7 @@ class Worker:
         admitted = 0
         for _ in range(calls):
             try:
-                self.admission.sent(self.admission.take(token))
+                self.quota.commit(self.quota.reserve(token))
                 admitted += 1
             except QuotaExhausted:
                 pass
@@ -100,26 +100,26 @@ def worker(engine: Engine, tmp_path: Path) -> Iterator[Worker]:
     """A worker."""
     made = Worker(engine, tmp_path / "ledger")
     yield made
-    made.admission.close()
+    made.quota.close()
 
 
 @pytest.mark.parametrize(("limit", "wanted"), [(7, 7), (40, 40), (None, 40)], ids=["N+33", "N", "unlimited"])
 def test_exactly_the_limit_is_admitted(worker: Worker, limit: int | None, wanted: int) -> None:
-    """Of 40 calls the limit is admitted; at rest the row says so, and nobody holds anything."""
+    """Of 40 calls the limit is admitted; at rest the row says so, and no worker holds anything."""
     token = worker.token(max_requests=limit)
     assert worker.spend(token, 40) == wanted
-    worker.admission.close()
+    worker.quota.close()
     row = worker.row(token)
     assert (row["request_count"], row["leases"]) == (wanted, None)
 
 
 def test_a_beat_settles_and_moves_the_time_of_use(worker: Worker) -> None:
-    """The count follows at the beat; the time is the database's, kept to the microsecond, and never goes back."""
+    """The count follows at the sync; the time is the database's, kept to the microsecond, and never goes back."""
     token = worker.token()
     later = worker.token(last_used_at=datetime.now(UTC) + timedelta(days=1))
     worker.spend(token, 5)
     worker.spend(later, 1)
-    worker.admission.beat()
+    worker.quota.sync()
     assert worker.row(token)["request_count"] == 5
     used_at = from_column(worker.row(token)["last_used_at"])
     assert used_at is not None
@@ -142,42 +142,42 @@ def test_a_refused_call_names_its_reason(worker: Worker) -> None:
         (QuotaExhausted, {"max_requests": 5, "request_count": 5}),
     ):
         with pytest.raises(wanted):
-            worker.admission.take(worker.token(**values))
+            worker.quota.reserve(worker.token(**values))
     gone = worker.token(max_requests=5)
     with worker.engine.begin() as connection:
         connection.execute(text("DELETE FROM tokens WHERE id = :id"), {"id": gone.id})
     with pytest.raises(TokenNotFound):
-        worker.admission.take(gone)
+        worker.quota.reserve(gone)
 
 
 def test_a_unit_comes_back_once_and_only_unsent(worker: Worker) -> None:
     """A refund gives the unit to a later call; a second one, or one after the first byte, does nothing."""
     token = worker.token(max_requests=1)
-    unit = worker.admission.take(token)
+    unit = worker.quota.reserve(token)
     with pytest.raises(QuotaExhausted):
-        worker.admission.take(token)
-    worker.admission.refund(unit)
-    worker.admission.refund(unit)
-    worker.admission.beat()
+        worker.quota.reserve(token)
+    worker.quota.release(unit)
+    worker.quota.release(unit)
+    worker.quota.sync()
     assert worker.row(token)["request_count"] == 0
-    spent = worker.admission.take(token)
-    worker.admission.sent(spent)
-    worker.admission.refund(spent)
-    worker.admission.beat()
+    spent = worker.quota.reserve(token)
+    worker.quota.commit(spent)
+    worker.quota.release(spent)
+    worker.quota.sync()
     assert worker.row(token)["request_count"] == 1
 
 
 def test_hits_and_touches_are_written_behind(worker: Worker) -> None:
-    """`cache_hit_count` and the time of use reach the row at the beat, also of tokens that hold no lease."""
+    """`cache_hit_count` and the time of use reach the row at the sync, also of tokens that hold no lease."""
     used, idle = worker.token(), worker.token()
     worker.spend(used, 1)
     for token in (used, idle):
-        worker.admission.hit(token)
-        worker.admission.hit(token)
+        worker.quota.count_hit(token)
+        worker.quota.count_hit(token)
     touched = worker.token()
-    worker.admission.touch(touched)
-    worker.admission.beat()
-    worker.admission.beat()
+    worker.quota.touch(touched)
+    worker.quota.sync()
+    worker.quota.sync()
     assert [worker.row(token)["cache_hit_count"] for token in (used, idle, touched)] == [2, 2, 0]
     assert [worker.row(token)["request_count"] for token in (used, idle, touched)] == [1, 0, 0]
     assert all(worker.row(token)["last_used_at"] is not None for token in (used, idle, touched))
@@ -185,16 +185,16 @@ def test_hits_and_touches_are_written_behind(worker: Worker) -> None:
 
 
 def test_what_could_not_be_written_is_kept(worker: Worker) -> None:
-    """Failed beats lose nothing: counts, hits and times merge and are written by the next that works."""
+    """Failed syncs lose nothing: counts, hits and times merge and are written by the next that works."""
     token, hit = worker.token(), worker.token()
     worker.spend(token, 2)
-    worker.admission.hit(hit)
+    worker.quota.count_hit(hit)
     worker.tables_away(True)
-    worker.admission.beat()
+    worker.quota.sync()
     assert worker.health.is_down
-    worker.admission.hit(hit)
+    worker.quota.count_hit(hit)
     worker.tables_away(False)
-    worker.admission.beat()
+    worker.quota.sync()
     assert not worker.health.is_down
     assert (worker.row(token)["request_count"], worker.row(hit)["cache_hit_count"]) == (2, 2)
 
@@ -204,31 +204,31 @@ def test_a_missing_database_is_503(worker: Worker) -> None:
     token = worker.token(max_requests=1)
     worker.tables_away(True)
     with pytest.raises(ServiceUnavailable) as caught:
-        worker.admission.take(token)
+        worker.quota.reserve(token)
     assert caught.value.retry_after_s == 1
     worker.tables_away(False)
-    worker.admission.beat()
+    worker.quota.sync()
     assert worker.spend(token, 1) == 1
 
 
 def test_a_hot_token_costs_next_to_no_statement(worker: Worker) -> None:
-    """1,000 calls between beats: a tenth of a statement each would be 100; idle and exhausted tokens cost none."""
+    """1,000 calls between syncs: a tenth of a statement each would be 100; idle and exhausted tokens cost none."""
     token, spent = worker.token(max_requests=100_000), worker.token(max_requests=1)
     worker.spend(spent, 1)
     before = worker.statements.trips
     for _ in range(10):
         assert worker.spend(token, 100) == 100
-        worker.admission.beat()
+        worker.quota.sync()
     assert (worker.statements.trips - before) / 1000 < 0.1
-    worker.admission.beat()
+    worker.quota.sync()
     with pytest.raises(QuotaExhausted):
-        worker.admission.take(spent)
+        worker.quota.reserve(spent)
     before = worker.statements.trips
     assert worker.spend(spent, 100) == 0
     assert worker.statements.trips - before < 5
-    worker.admission.close()
+    worker.quota.close()
     before = worker.statements.trips
-    worker.admission.beat()
+    worker.quota.sync()
     assert worker.statements.trips == before
 
 
@@ -259,11 +259,11 @@ def test_a_change_of_limit_is_exact(worker: Worker) -> None:
         ("max_requests = 32", 3),
     ):
         worker.change(token, assignment)
-        worker.admission.beat()
+        worker.quota.sync()
         assert worker.spend(token, 20) == wanted
     worker.change(token, "is_active = false")
-    worker.admission.beat()
+    worker.quota.sync()
     with pytest.raises(TokenInactive):
-        worker.admission.take(token)
-    worker.admission.beat()
+        worker.quota.reserve(token)
+    worker.quota.sync()
     assert worker.row(token)["request_count"] == 32

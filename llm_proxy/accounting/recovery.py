@@ -15,7 +15,7 @@ _AT_ONCE = 500  # tokens read in one statement
 _ATTEMPTS = 20  # at a row that others change all the time
 
 
-class Mates:
+class LedgerRecovery:
     """The other ledgers of a folder.
 
     The arbiter of "once" is the swap that removes the lease's key: locks and unlinking only save work.
@@ -46,13 +46,13 @@ class Mates:
             try:
                 is_done = self._settle(dead)
             except BaseException:
-                dead.let_go()
+                dead.release()
                 raise
             if is_done:
                 dead.remove()
                 done += 1
             else:
-                dead.let_go()
+                dead.release()
         return done
 
     def _settle(self, dead: DeadLedger) -> bool:
@@ -74,7 +74,7 @@ class Mates:
                 dead.clear(slot.at)
                 return True
             if self._rows.swap(Swap(slot.token_id, row.lease_version, plan, slot.last_used_s or None)):
-                metrics.units_settled["mate"].inc(max(0, plan.delta))
+                metrics.count_settled("recovered", plan.delta)
                 dead.clear(slot.at)  # only now: a worker that is killed before this does it again, to no effect
                 return True
             row = self._rows.read([slot.token_id]).get(slot.token_id)

@@ -21,7 +21,7 @@ class BodyReader(Protocol):
         """Return what has arrived, at least one and at most `n` bytes; b"" at its end."""
 
 
-class Forward(PreparedRequest):
+class UpstreamRequest(PreparedRequest):
     """One request for `Adapter.send`; nothing of it is prepared, quoted, merged or added to.
 
     Args:

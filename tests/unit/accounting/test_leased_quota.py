@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from unit.accounting.world import Waited, Worker, World, rest
 
-from llm_proxy.accounting import leasing
-from llm_proxy.accounting.leasing import FRESH_S, IDLE_S, WAIT_S
+from llm_proxy.accounting import lease_slot
+from llm_proxy.accounting.lease_slot import FRESH_S, IDLE_S, WAIT_S
 from llm_proxy.accounting.ledger import Ledger
 from llm_proxy.db.errors import DatabaseAway
 from llm_proxy.errors import (
@@ -44,13 +44,19 @@ def test_the_limit_is_lowered_before_the_row_is_asked_to_give_back(world: World)
     world.token(1000)
     one, other = Worker(world), Worker(world)
     one.calls(100)
-    one.beat()
-    world.hook = lambda where: [one.note_within() for _ in range(500)] and None if where == "has swapped" else None
-    one.beat()
+    one.sync()
+
+    def take_500(where: str) -> None:
+        if where == "has swapped":
+            for _ in range(500):
+                one.note_within()
+
+    world.hook = take_500
+    one.sync()
     world.hook = lambda where: None
     while other.call():
         pass
-    one.beat()
+    one.sync()
     while one.call():
         pass
     rest(world, [one, other])
@@ -74,7 +80,7 @@ def test_a_limit_is_raised_only_after_a_sure_answer(world: World, fails: str) ->
     assert slot.limit <= limit
     while other.call():
         pass
-    worker.beat()
+    worker.sync()
     while other.call() or worker.call():
         pass
     rest(world, [worker, other])
@@ -87,7 +93,7 @@ def test_a_call_waits_for_what_others_hold(world: World) -> None:
     holder, waiting = Worker(world), Worker(world, is_patient=True)
     holder.calls(1)  # and holds more
     assert sum(entry.granted - entry.settled for entry in world.held().values()) > 0
-    world.hook = lambda where: holder.beat() if where == "pauses" and world.now > 100.4 else None
+    world.hook = lambda where: holder.sync() if where == "pauses" and world.now > 100.4 else None
     assert waiting.calls(7) == 7
     with pytest.raises(QuotaExhausted):
         waiting.take()
@@ -106,7 +112,7 @@ def test_a_wait_ends(world: World) -> None:
     def keep(where: str) -> None:
         if where == "pauses":
             slot.waiters = 10  # its own calls
-            holder.beat()
+            holder.sync()
 
     while waiting.spent() < 1 and world.held() and waiting.call():
         pass
@@ -119,7 +125,7 @@ def test_a_wait_ends(world: World) -> None:
     if caught.type is ServiceUnavailable:
         assert WAIT_S <= world.now - started < WAIT_S + 0.2
     slot.waiters = 0
-    holder.admission.refund(unit)
+    holder.quota.release(unit)
     rest(world, [holder, waiting])
     world.check()
 
@@ -133,8 +139,8 @@ def test_silence_is_charged_and_healed_by_the_owner(world: World) -> None:
     assert held > 0
     assert other.call()
     world.now += 2.1
-    other.beat()
-    other.beat()
+    other.sync()
+    other.sync()
     assert world.rows["token"].request_count == held + 1  # its one spent unit is among those that it held
     while other.call():
         pass
@@ -142,7 +148,7 @@ def test_silence_is_charged_and_healed_by_the_owner(world: World) -> None:
     with pytest.raises(QuotaExhausted):
         other.take()
     assert not silent.note_within()  # FRESH has ended: it syncs first
-    silent.beat()
+    silent.sync()
     assert world.rows["token"].request_count == world.provider["token"]
     while other.call() or silent.call():
         pass
@@ -162,11 +168,11 @@ def test_a_worker_that_sends_after_its_slice_was_charged_pays_from_it(world: Wor
     while other.call():
         pass
     for _ in range(left):  # past the check already
-        assert stopped.admission._note(slot, is_synced=True)
+        assert stopped.quota._table.spend(slot, is_synced=True)
         world.provider["token"] += 1
         slot.pending -= 1
     world.check()
-    stopped.beat()
+    stopped.sync()
     rest(world, [stopped, other])
     assert world.provider["token"] == world.rows["token"].request_count == 20
 
@@ -178,13 +184,13 @@ def test_a_charge_is_final_after_a_day(world: World) -> None:
     silent, other = Worker(world), Worker(world)
     silent.calls(3)
     silent.calls(3, "free")
-    silent.beat()
+    silent.sync()
     silent.calls(2, "free")
     world.now += 90_000
     other.calls(1)
     other.calls(1, "free")
     assert len(world.held()) == len(world.held("free")) == 1
-    silent.beat()
+    silent.sync()
     while silent.call() or other.call():
         pass
     rest(world, [silent, other])
@@ -199,17 +205,17 @@ def test_a_live_owner_is_never_settled(world: World) -> None:
     owner.calls(10)
     world.now += 3600
     for _ in range(3):
-        other.beat()
+        other.sync()
     assert owner.spent() == 10
     assert len(world.ledgers()) == 2
-    owner.beat()
+    owner.sync()
     owner.calls(10)
     rest(world, [owner, other])
     assert world.rows["token"].request_count == 20
 
 
 def test_a_killed_workers_units_come_back(world: World) -> None:
-    """A mate settles its ledger at the next beat: counted is what was noted, the rest can be had again."""
+    """Another worker settles its ledger at the next sync: counted is what was noted, the rest can be had again."""
     world.token(100)
     world.token(None, "free")
     killed, mate = Worker(world), Worker(world)
@@ -217,7 +223,7 @@ def test_a_killed_workers_units_come_back(world: World) -> None:
     killed.calls(10, "free")
     killed.take("free")  # noted, and not sent: counts as spent
     killed.kill()
-    mate.beat()
+    mate.sync()
     assert (world.rows["token"].request_count, world.rows["free"].request_count) == (10, 11)
     assert len(world.ledgers()) == 1
     while mate.call():
@@ -231,14 +237,14 @@ def test_silence_is_healed_by_a_mate(world: World) -> None:
     world.token(100)
     killed, other, mate = Worker(world), Worker(world), Worker(world)
     killed.calls(5)
-    killed.admission._ledger, ledger = None, killed.admission._ledger  # nobody may settle it yet
+    killed.quota._table.ledger, ledger = None, killed.quota._table.ledger  # no worker may settle it yet
     world.now += 3
     other.calls(1)
     assert world.rows["token"].request_count > 5
     assert ledger is not None
-    ledger.let_go()
-    mate.beat()
-    other.beat()
+    ledger.release()
+    mate.sync()
+    other.sync()
     while other.call():
         pass
     rest(world, [other, mate])
@@ -246,18 +252,18 @@ def test_silence_is_healed_by_a_mate(world: World) -> None:
 
 
 def test_an_idle_lease_is_closed(world: World) -> None:
-    """An unused beat returns all units, five seconds close the lease; then there is no statement and no slot."""
+    """An unused sync returns all units, five seconds close the lease; then there is no statement and no slot."""
     world.token(1000)
     worker = Worker(world)
     worker.calls(50)
-    worker.beat()
-    worker.beat()
+    worker.sync()
+    worker.sync()
     assert [entry.granted - entry.settled for entry in world.held().values()] == [0]
     world.now += IDLE_S + 0.1
-    worker.beat()
+    worker.sync()
     assert (world.held(), worker.slot()) == ({}, None)
     before = world.statements
-    worker.beat()
+    worker.sync()
     assert world.statements == before
     rest(world, [worker])
 
@@ -269,13 +275,13 @@ def test_a_closing_that_is_not_answered_is_repeated(world: World, fails: str, li
     world.token(limit)
     worker = Worker(world)
     worker.calls(5)
-    worker.beat()
-    worker.beat()
+    worker.sync()
+    worker.sync()
     world.now += IDLE_S + 0.1
     world.swap_fails = fails
-    worker.beat()
+    worker.sync()
     assert worker.slot() is not None
-    worker.beat()
+    worker.sync()
     assert worker.slot() is None
     assert worker.calls(3) == 3
     rest(world, [worker])
@@ -287,18 +293,18 @@ def test_a_call_in_the_midst_of_a_closing_gets_a_new_lease(world: World) -> None
     world.token(None)
     worker = Worker(world)
     worker.calls(2)
-    worker.beat()
+    worker.sync()
     old = worker.slot()
     assert old is not None
     world.now += IDLE_S + 0.1
     noted: list[bool] = []
     world.hook = lambda where: noted.append(worker.note_within()) if where == "has swapped" else None
-    worker.beat()
+    worker.sync()
     world.hook = lambda where: None
     assert noted == [False]
     assert old.at == -1
     old.waiters = 1
-    assert worker.admission._attempt(old, world.rows["token"]) is None  # who waited for it starts over
+    assert worker.quota._attempt(old, world.rows["token"]) is None  # a call that waited for it starts over
     assert worker.call()
     new = worker.slot()
     assert new is not None
@@ -313,12 +319,12 @@ def test_a_call_in_the_midst_of_a_closing_gets_a_new_lease(world: World) -> None
     ids=["revoked", "lowered"],
 )
 def test_changes_are_learnt_by_the_beat(world: World, values: dict[str, Any], error: type[Exception]) -> None:
-    """A revocation or a lowered limit stops the token at the next beat, and units go back."""
+    """A revocation or a lowered limit stops the token at the next sync, and units go back."""
     world.token(1000)
     worker = Worker(world)
     worker.calls(5)
     world.patch(**values)
-    worker.beat()
+    worker.sync()
     with pytest.raises(error):
         worker.take()
     rest(world, [worker])
@@ -333,11 +339,11 @@ def test_unlimited_becomes_limited(world: World) -> None:
     two.calls(10)
     world.patch(max_requests=43)
     world.most["token"] = 43
-    one.beat()
-    two.beat()
+    one.sync()
+    two.sync()
     while one.call() or two.call():
-        one.beat()
-        two.beat()
+        one.sync()
+        two.sync()
     rest(world, [one, two])
     assert world.provider["token"] == world.rows["token"].request_count == 43
 
@@ -368,24 +374,24 @@ def test_a_database_clock_that_jumps_admits_none_too_many(world: World, skew_s: 
     for _ in range(4):
         one.calls(10)
         two.calls(10)
-        one.beat()
-        two.beat()
+        one.sync()
+        two.sync()
     while one.call() or two.call():
-        one.beat()
-        two.beat()
+        one.sync()
+        two.sync()
     rest(world, [one, two])
     assert world.provider["token"] <= world.rows["token"].request_count == 200
 
 
 def test_an_outage_refuses_once_facts_are_old(world: World) -> None:
-    """Until FRESH ends requests go on; then 503, unlimited tokens too; the beat alone ends it."""
+    """Until FRESH ends requests go on; then 503, unlimited tokens too; the sync alone ends it."""
     world.token(1000)
     world.token(None, "free")
     worker = Worker(world)
     worker.calls(2)
     worker.calls(2, "free")
     world.is_down = True
-    worker.beat()
+    worker.sync()
     assert worker.call()
     assert worker.call("free")
     world.now += FRESH_S
@@ -393,11 +399,11 @@ def test_an_outage_refuses_once_facts_are_old(world: World) -> None:
     for id_ in ("token", "free"):
         with pytest.raises(ServiceUnavailable):
             worker.take(id_)
-    assert world.statements == before  # the flag is known: nobody asks
+    assert world.statements == before  # the flag is known: no worker asks
     world.is_down = False
     with pytest.raises(ServiceUnavailable):
         worker.take()  # requests do not clear it
-    worker.beat()
+    worker.sync()
     assert worker.call()
     assert worker.call("free")
     rest(world, [worker])
@@ -412,11 +418,11 @@ def test_an_outage_grace_is_for_unlimited_tokens(world: World) -> None:
     worker.calls(2)
     worker.calls(2, "free")
     world.now += 30  # kept for as long as the grace
-    worker.beat()
+    worker.sync()
     assert worker.slot("free") is not None
     world.is_down = True
     world.now += 30
-    worker.beat()
+    worker.sync()
     assert worker.call("free")
     assert not worker.call()
     world.now += 31
@@ -433,7 +439,7 @@ def test_one_bad_row_stops_no_beat(world: World) -> None:
     with pytest.raises(ServiceUnavailable):
         worker.take()
     worker.calls(3, "good")
-    worker.beat()
+    worker.sync()
     assert (world.rows["good"].request_count, worker.health.is_down) == (3, False)
     world.patch(leases=None)
     assert worker.call()
@@ -448,24 +454,24 @@ def test_a_token_that_is_used_now_and_then_costs_two_swaps(world: World) -> None
         before = world.swaps
         assert worker.call()
         assert sum(entry.granted - entry.settled for entry in world.held().values()) == 1
-        worker.beat()
+        worker.sync()
         assert (world.rows["token"].request_count, world.rows["token"].leases) == (uses, None)
         world.now += 3.0
-        worker.beat()
+        worker.sync()
         assert world.swaps - before == 2
 
 
 def test_a_token_that_comes_back_at_once_holds_units_again(world: World) -> None:
-    """Who returns within a moment, or was used twice in a beat, is not asked for each unit."""
+    """A token that returns within a moment, or was used twice in a sync, is not asked for each unit."""
     world.token(1000)
     worker = Worker(world)
     assert worker.call()
-    worker.beat()
+    worker.sync()
     world.now += 0.4
     before = world.swaps
     assert worker.calls(4) == 4
     assert world.swaps - before == 1
-    worker.beat()
+    worker.sync()
     assert worker.slot() is not None
     rest(world, [worker])
     assert world.rows["token"].request_count == 5
@@ -486,7 +492,7 @@ def test_a_locked_row_is_no_outage(world: World) -> None:
             raise DatabaseAway("it waits for a lock")
 
     world.hook = hook
-    worker.beat()
+    worker.sync()
     assert (world.rows["good"].request_count, worker.health.is_down) == (3, False)
     assert worker.call("locked")
     rest(world, [worker])
@@ -499,11 +505,11 @@ def test_a_deleted_token_is_unknown(world: World) -> None:
     worker = Worker(world)
     unit = worker.take()
     row = world.rows.pop("token")
-    worker.beat()
+    worker.sync()
     with pytest.raises(TokenNotFound):
-        worker.admission.take(row)
-    worker.admission.refund(unit)
-    worker.beat()
+        worker.quota.reserve(row)
+    worker.quota.release(unit)
+    worker.sync()
     assert worker.slot() is None
     rest(world, [worker])
 
@@ -513,23 +519,23 @@ def test_refunds_go_to_later_calls(world: World) -> None:
     world.token(3)
     worker = Worker(world)
     units = [worker.take() for _ in range(3)]
-    worker.beat()
+    worker.sync()
     assert not worker.call()
     for unit in units:
-        worker.admission.refund(unit)
-        worker.admission.refund(unit)
-    worker.beat()
+        worker.quota.release(unit)
+        worker.quota.release(unit)
+    worker.sync()
     assert worker.calls(9) == 3
     rest(world, [worker])
     assert world.rows["token"].request_count == 3
 
 
 def test_slots_that_are_full_close_the_idlest(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody can be closed: 503 overloaded."""
+    """Where no slot can be closed: 503 overloaded."""
     occupy = Ledger.occupy
 
     def bounded(self: Ledger, token_id: str, lease: int) -> int | None:
-        return occupy(self, token_id, lease) if len(worker.admission._slots) < 3 else None
+        return occupy(self, token_id, lease) if len(worker.quota._table.slots) < 3 else None
 
     monkeypatch.setattr(Ledger, "occupy", bounded)
     worker = Worker(world)
@@ -542,7 +548,7 @@ def test_slots_that_are_full_close_the_idlest(world: World, monkeypatch: pytest.
     with pytest.raises(Overloaded):
         worker.take("a")
     for unit in units:
-        worker.admission.sent(unit)
+        worker.quota.commit(unit)
     assert worker.call("a")
     rest(world, [worker])
     assert [world.rows[id_].request_count for id_ in "abcd"] == [2, 2, 2, 2]
@@ -554,12 +560,12 @@ def test_streams_of_revoked_tokens_are_cut(world: World) -> None:
         world.token(None, id_)
     worker = Worker(world)
     cut: list[str] = []
-    worker.admission.cut_streams(lambda: ["good", "revoked", "gone"], cut.append)
-    worker.beat()
+    worker.quota.cut_streams(lambda: ["good", "revoked", "gone"], cut.append)
+    worker.sync()
     assert cut == []
     world.patch("revoked", is_active=False)
     del world.rows["gone"]
-    worker.beat()
+    worker.sync()
     assert sorted(cut) == ["gone", "revoked"]
     rest(world, [worker])
 
@@ -568,12 +574,12 @@ def test_a_call_that_the_token_directory_has_just_read_asks_once(world: World) -
     """Facts that are fresh save the read: a cold token costs one statement, its swap."""
     row = world.token(10)
     worker = Worker(world)
-    worker.beat()
+    worker.sync()
     before = world.statements
     known = world.read([row.id])[row.id]
-    unit = worker.admission.take(known)
+    unit = worker.quota.reserve(known)
     assert world.statements - before == 2
-    worker.admission.sent(unit)
+    worker.quota.commit(unit)
     rest(world, [worker])
 
 
@@ -583,21 +589,22 @@ def test_the_first_use_is_written_at_once(world: World) -> None:
     worker = Worker(world)
     unit = worker.take()
     assert world.rows["token"].last_used_s == pytest.approx(world.database_s)
-    worker.admission.sent(unit)
+    worker.quota.commit(unit)
     rest(world, [worker])
 
 
+@pytest.mark.no_cover
 def test_noting_a_unit_takes_microseconds(world: World) -> None:
     """take and sent, from the slot's own facts; the bound is generous for a busy machine."""
     world.token(None)
     worker = Worker(world)
     worker.calls(1)
-    row, admission = world.rows["token"], worker.admission
+    row, quota = world.rows["token"], worker.quota
     best = 1.0
     for _ in range(20):
         started = time.perf_counter()
         for _ in range(1000):
-            admission.sent(admission.take(row))
+            quota.commit(quota.reserve(row))
         best = min(best, (time.perf_counter() - started) / 1000)
     assert best < 20e-6, f"{best * 1e6:.1f} µs"
     rest(world, [worker])
@@ -620,5 +627,5 @@ def test_waits_are_polled_by_one(world: World) -> None:
 
 def test_constants_are_the_schemes() -> None:
     """Figures that the guarantees rest on."""
-    assert (leasing.BEAT_S, leasing.FRESH_S, leasing.WAIT_S, leasing.IDLE_S) == (0.4, 0.9, 3.0, 5.0)
-    assert leasing.BEAT_S * 1.1 + 2 * leasing.STATEMENT_S < 1.0
+    assert (lease_slot.SYNC_S, lease_slot.FRESH_S, lease_slot.WAIT_S, lease_slot.IDLE_S) == (0.4, 0.9, 3.0, 5.0)
+    assert lease_slot.SYNC_S * 1.1 + 2 * lease_slot.STATEMENT_S < 1.0

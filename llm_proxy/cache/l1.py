@@ -1,9 +1,9 @@
-"""Copies of a worker's own in front of the machine's store: what is asked for again and again is not read again.
+"""Per-worker copies of hot entries, so that repeated hits do not read the shared store.
 
 A copy is good as long as nothing was stored under its primary key, and nothing taken out of the store, by any worker:
-each has a mark in a memory-mapped table that each writer overwrites with a value that was never there. An
-entry that merely went for lack of room may still be served; whether it is fresh, purged or outdated by a write is asked
-of every entry anyway.
+each has a place in a memory-mapped table that each writer overwrites with a value that was never there. An entry that
+was evicted for lack of room may still be served; each look-up checks whether an entry is fresh, purged or outdated by a
+write.
 """
 
 import itertools
@@ -25,8 +25,8 @@ MOST_ENTRY_BYTES: Final = 65_536
 Generation = tuple[bytes, bytes]
 
 
-class Generations:
-    """A table of marks in the server's folder."""
+class GenerationTable:
+    """A table of values in the server's folder, which change with what is stored under a key."""
 
     def __init__(self, folder: Path, name: str = "generations") -> None:
         self._file = MappedFile(folder / name, _EVERYTHING + 8)
@@ -63,7 +63,7 @@ class Generations:
         self._file.close()
 
 
-class Near(NamedTuple):
+class CopiesOfKey(NamedTuple):
     """What is known of one primary key: its lists of selecting fields, and entries (or that there is none) by key."""
 
     generation: Generation
@@ -71,7 +71,7 @@ class Near(NamedTuple):
     entries: dict[str, Entry | None]
 
 
-class NearCopies:
+class WorkerCache:
     """Bounded in bytes, least recently used out first.
 
     Args:
@@ -79,20 +79,20 @@ class NearCopies:
     """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
-        self.generations = Generations(folder)
+        self.generations = GenerationTable(folder)
         self._most_bytes, self._bytes = most_bytes, 0
-        self._known: OrderedDict[str, Near] = OrderedDict()
+        self._known: OrderedDict[str, CopiesOfKey] = OrderedDict()
 
-    def get(self, primary: str) -> Near | None:
+    def get(self, primary: str) -> CopiesOfKey | None:
         """Return what is known and still true."""
-        near = self._known.get(primary)
-        if near is None:
+        copies = self._known.get(primary)
+        if copies is None:
             return None
-        if near.generation != self.generations.of(primary):
+        if copies.generation != self.generations.of(primary):
             self._forget(primary)
             return None
         self._known.move_to_end(primary)
-        return near
+        return copies
 
     def keep(
         self, primary: str, generation: Generation, varies: Sequence[tuple[str, ...]], found: dict[str, Entry | None]
@@ -100,21 +100,21 @@ class NearCopies:
         """Remember what was read from the store while `generation` stood for it, which was noted before."""
         if any(entry is not None and entry.size_bytes > MOST_ENTRY_BYTES for entry in found.values()):
             return
-        near = self.get(primary)
-        if near is not None and near.generation == generation and len(near.entries) < _MOST_KEYS:
-            self._bytes -= _bytes_of(near)
-            near.entries.update(found)
+        copies = self.get(primary)
+        if copies is not None and copies.generation == generation and len(copies.entries) < _MOST_KEYS:
+            self._bytes -= _bytes_of(copies)
+            copies.entries.update(found)
         else:
             self._forget(primary)
-            near = self._known[primary] = Near(generation, varies, found)
-        self._bytes += _bytes_of(near)
+            copies = self._known[primary] = CopiesOfKey(generation, varies, found)
+        self._bytes += _bytes_of(copies)
         while self._bytes > self._most_bytes and self._known:
             self._forget(next(iter(self._known)))
 
     def _forget(self, primary: str) -> None:
-        near = self._known.pop(primary, None)
-        if near is not None:
-            self._bytes -= _bytes_of(near)
+        copies = self._known.pop(primary, None)
+        if copies is not None:
+            self._bytes -= _bytes_of(copies)
 
     def close(self) -> None:
         """Release the table."""
@@ -122,5 +122,5 @@ class NearCopies:
         self.generations.close()
 
 
-def _bytes_of(near: Near) -> int:
-    return 512 + sum(256 if entry is None else entry.size_bytes for entry in near.entries.values())
+def _bytes_of(copies: CopiesOfKey) -> int:
+    return 512 + sum(256 if entry is None else entry.size_bytes for entry in copies.entries.values())

@@ -1,4 +1,4 @@
-"""Random walks: workers that take, refund, beat, stop, die; management; outages; a clock that jumps. Never over."""
+"""Random walks: workers that take, refund, sync, stop, die; management; outages; a clock that jumps. Never over."""
 
 import tempfile
 from pathlib import Path
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 from unit.accounting.world import Waited, Worker, World
 
-from llm_proxy.accounting.leasing import SlotUnit
+from llm_proxy.accounting.lease_slot import LeaseUnit
 from llm_proxy.errors import LlmProxyError
 
 WORKERS = st.integers(0, 3)
@@ -33,7 +33,7 @@ class Walk(RuleBasedStateMachine):
         self.world.token(None, "free")
         self.workers = [Worker(self.world) for _ in range(4)]
         self.stopped: set[int] = set()
-        self.in_flight: dict[int, list[tuple[str, SlotUnit]]] = {n: [] for n in range(4)}
+        self.in_flight: dict[int, list[tuple[str, LeaseUnit]]] = {n: [] for n in range(4)}
         self.caught = {"token": 0, "free": 0}
         self.pruned = 0
 
@@ -55,7 +55,7 @@ class Walk(RuleBasedStateMachine):
                 worker.send(unit, id_)
             worker.close()
         last = Worker(self.world)
-        last.beat()
+        last.sync()
         last.close()
         self.world.check()
         assert self.world.ledgers() == []
@@ -90,7 +90,7 @@ class Walk(RuleBasedStateMachine):
         return (n, id_, unit)
 
     @rule(unit=consumes(units), is_sent=st.booleans())
-    def end(self, unit: tuple[int, str, SlotUnit], is_sent: bool) -> None:
+    def end(self, unit: tuple[int, str, LeaseUnit], is_sent: bool) -> None:
         n, id_, taken = unit
         if n in self.stopped or (id_, taken) not in self.in_flight[n]:
             return
@@ -98,16 +98,16 @@ class Walk(RuleBasedStateMachine):
         if is_sent:
             self.workers[n].send(taken, id_)
         else:
-            self.workers[n].admission.refund(taken)
+            self.workers[n].quota.release(taken)
 
     @rule(n=WORKERS, by=WORKERS, number=SMALL, where=st.sampled_from(("has read", "will swap", "has swapped")))
     def beat_while_others_take(self, n: int, by: int, number: int, where: str) -> None:
-        """Other greenlets of this worker, and another worker, act while a beat waits for the database."""
+        """Other greenlets of this worker, and another worker, act while a sync waits for the database."""
         worker, other = self.at_work(n), self.at_work(by)
         if worker is None:
             return
         self.world.hook = lambda at: self._interrupt(worker, other, number) if at == where else None
-        worker.beat()
+        worker.sync()
         self.world.hook = lambda at: None
 
     def _interrupt(self, worker: Worker, other: Worker | None, number: int) -> None:
@@ -117,13 +117,13 @@ class Walk(RuleBasedStateMachine):
             worker.note_within("free")
         if other is not None and other is not worker:
             other.call()
-            other.beat()
+            other.sync()
         self.world.hook = hook
 
     @rule(n=WORKERS)
-    def beat(self, n: int) -> None:
+    def sync(self, n: int) -> None:
         if worker := self.at_work(n):
-            worker.beat()
+            worker.sync()
 
     # -- what befalls workers -----------------------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class Walk(RuleBasedStateMachine):
         worker = self.workers[n]
         slot = worker.slot()
         if n in self.stopped and slot is not None and worker.spent() < slot.limit and slot.refusal is None:
-            assert worker.admission._note(slot, is_synced=True) or slot.expires_s < float("inf")
+            assert worker.quota._table.spend(slot, is_synced=True) or slot.expires_s < float("inf")
             self.world.provider["token"] += 1
             slot.pending -= 1
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from llm_proxy.cache.entry import Entry
-from llm_proxy.cache.near import Generation, Generations
+from llm_proxy.cache.l1 import Generation, GenerationTable
 
 WAIT_S: Final = 60.0  # longest wait; then each goes on its own
 NOT_STORED_FOR_S: Final = 10.0  # how long no request waits for a key whose response was not stored
@@ -25,25 +25,25 @@ class Flight:
     """An exchange with the provider that others may wait for.
 
     Attributes:
-        is_leader: It is the caller's own to make and to land.
-        was_abandoned: It landed only because its leader's client left: the waiting requests need a new leader.
-        brought: The response, once its leader has it; it may not be stored yet.
+        is_leader: It is the caller's own to make and to finish.
+        was_abandoned: It finished only because its leader's client left: the waiting requests need a new leader.
+        published: The response, once its leader has it; it may not be stored yet.
     """
 
     __slots__ = (
-        "_flights", "_has_lock", "_is_over", "_leader", "_waiting", "_woken", "brought", "key", "was_abandoned",
+        "_group", "_has_lock", "_is_over", "_leader", "_waiting", "_woken", "key", "published", "was_abandoned",
     )  # fmt: skip
 
-    def __init__(self, flights: "Flights", key: str, leader: "Flight | None" = None) -> None:
-        self._flights, self.key, self._leader = flights, key, leader
+    def __init__(self, group: "SingleFlight", key: str, leader: "Flight | None" = None) -> None:
+        self._group, self.key, self._leader = group, key, leader
         self._has_lock = self._is_over = self.was_abandoned = False
-        self.brought: Entry | None = None
+        self.published: Entry | None = None
         self._waiting: list[Flight] = []
         self._woken: threading.Event | None = None  # most leaders never wait
         if leader is not None:
             self._woken = threading.Event()
-            if leader.brought is not None:
-                self._bring(leader.brought)
+            if leader.published is not None:
+                self._publish(leader.published)
             else:
                 leader._waiting.append(self)
 
@@ -56,31 +56,31 @@ class Flight:
         if self._woken is not None:
             self._woken.set()
 
-    def bring(self, entry: Entry) -> None:
+    def publish(self, entry: Entry) -> None:
         """Give the whole response to the requests that wait in this worker, before it is stored."""
         if self.is_leader and not self._is_over:
-            self.brought = entry
+            self.published = entry
             for follower in self._waiting:
-                follower._bring(entry)
+                follower._publish(entry)
             self._waiting.clear()
 
-    def _bring(self, entry: Entry) -> None:
-        self.brought = entry
+    def _publish(self, entry: Entry) -> None:
+        self.published = entry
         self.wake()
 
-    def land(self, *, is_storable: bool = True, is_abandoned: bool = False) -> None:
+    def finish(self, *, is_storable: bool = True, is_abandoned: bool = False) -> None:
         """End a leader's request, or one that will never be stored: all others go on. Repeats do nothing."""
         if self.is_leader and not self._is_over:
             self._is_over = True
-            self._flights.landed(self, is_storable)
+            self._group.finished(self, is_storable)
             for follower in self._waiting:
                 follower.was_abandoned = is_abandoned
                 follower.wake()
             self._waiting.clear()
 
 
-class Flights:
-    """All that are in the air for this worker.
+class SingleFlight:
+    """The exchanges of this worker that others may wait for.
 
     Args:
         folder: The server's folder; None: only this worker's are known.
@@ -89,22 +89,22 @@ class Flights:
 
     def __init__(self, folder: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._air: dict[str, Flight] = {}
+        self._flights: dict[str, Flight] = {}
         self._not_stored: dict[str, float] = {}
         self._descriptor: int | None = None
-        self._landings: Generations | None = None
+        self._finishes: GenerationTable | None = None
         if folder is not None:
-            self._landings = Generations(folder, "landings")
+            self._finishes = GenerationTable(folder, "landings")
             self._descriptor = os.open(folder / "flights", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def __len__(self) -> int:
-        return len(self._air)
+        return len(self._flights)
 
-    def landings(self, primary: str) -> Generation | None:
-        """Return what differs once a flight under this primary key has landed, in any worker of the machine."""
-        return None if self._landings is None else self._landings.of(primary)
+    def finishes(self, primary: str) -> Generation | None:
+        """Return what differs once a flight under this primary key has finished, in any worker of the machine."""
+        return None if self._finishes is None else self._finishes.of(primary)
 
-    def board(self, key: str) -> Flight | None:
+    def join(self, key: str) -> Flight | None:
         """Lead a flight, or join one; None where waiting is useless, because the response is not stored."""
         if self._not_stored:
             until = self._not_stored.get(key)
@@ -112,10 +112,10 @@ class Flights:
                 if self._clock() < until:
                     return None
                 del self._not_stored[key]
-        leader = self._air.get(key)
+        leader = self._flights.get(key)
         if leader is not None:
             return Flight(self, key, leader)
-        flight = self._air[key] = Flight(self, key)
+        flight = self._flights[key] = Flight(self, key)
         return flight
 
     def wait(self, flight: Flight, until: float) -> bool:
@@ -141,7 +141,7 @@ class Flights:
         return is_there()
 
     def is_free(self, flight: Flight) -> bool:
-        """Whether no other worker of the machine leads this flight; from then on none does until it lands."""
+        """Whether no other worker of the machine leads this flight; from then on none does until it finishes."""
         if self._descriptor is None or flight._has_lock:
             return True
         try:
@@ -151,11 +151,11 @@ class Flights:
         flight._has_lock = True
         return True
 
-    def landed(self, flight: Flight, is_storable: bool) -> None:
+    def finished(self, flight: Flight, is_storable: bool) -> None:
         """See Flight.land."""
-        self._air.pop(flight.key, None)
-        if is_storable and self._landings is not None:
-            self._landings.changed(flight.key.rpartition(":")[0])
+        self._flights.pop(flight.key, None)
+        if is_storable and self._finishes is not None:
+            self._finishes.changed(flight.key.rpartition(":")[0])
         elif not is_storable:
             if len(self._not_stored) >= _REMEMBERED:
                 self._not_stored.clear()
@@ -169,9 +169,9 @@ class Flights:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-        if self._landings is not None:
-            self._landings.close()
-            self._landings = None
+        if self._finishes is not None:
+            self._finishes.close()
+            self._finishes = None
 
 
 def _offset(key: str) -> int:

@@ -10,13 +10,13 @@ from requests.structures import CaseInsensitiveDict
 
 from llm_proxy.errors import UpstreamCut
 from llm_proxy.transport.body import Raw
-from llm_proxy.transport.errors import ours
+from llm_proxy.transport.errors import translate
 from llm_proxy.transport.exchange import Exchange
-from llm_proxy.transport.forward import Forward
 from llm_proxy.transport.head import Head
+from llm_proxy.transport.request import UpstreamRequest
 
 
-class Answer(Response):
+class UpstreamResponse(Response):
     """Status and fields are in, the content comes by `chunks()`; `close()` it in any case.
 
     Attributes:
@@ -28,9 +28,9 @@ class Answer(Response):
     """
 
     reason: bytes  # type: ignore[assignment]  # the library's own code allows for bytes here
-    request: Forward
+    request: UpstreamRequest
 
-    def __init__(self, request: Forward, exchange: Exchange, head: Head, rest: bytes) -> None:
+    def __init__(self, request: UpstreamRequest, exchange: Exchange, head: Head, rest: bytes) -> None:
         # Without the library's: its cookie jar alone costs 3 µs, and nothing here reads it.
         self.request = request
         self.exchange = exchange
@@ -65,7 +65,7 @@ class Answer(Response):
             while data := read1():
                 yield data
         except RequestException as exc:
-            raise ours(exc, "body", is_sent=True) from exc
+            raise translate(exc, "body", is_sent=True) from exc
 
     def no_total_limit(self) -> None:
         """From here on only silence is limited: for event streams."""
@@ -78,8 +78,8 @@ class Answer(Response):
             UpstreamCut: It was cut already.
         """
         self.no_total_limit()
-        if self.exchange.why is not None:
-            raise UpstreamCut(self.exchange.why).at("body", is_sent=True)
+        if self.exchange.cut_reason is not None:
+            raise UpstreamCut(self.exchange.cut_reason).at("body", is_sent=True)
         return cast(Raw, self.raw).detached()
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from llm_proxy.cache.policy import is_for_others
 from llm_proxy.cache.streams import is_finished
 
 
-class Capture:
+class BodyRecorder:
     """Collects a response's body while it passes, and stores it when it has come to its end.
 
     Args:
@@ -75,7 +75,7 @@ class Capture:
         return lambda: self._keep(entry)
 
 
-class Answered(NamedTuple):
+class StoreDecision(NamedTuple):
     """What became of a provider's response.
 
     Attributes:
@@ -87,5 +87,5 @@ class Answered(NamedTuple):
 
     entry: Entry | None = None
     result: str | None = None
-    capture: Capture | None = None
+    recorder: BodyRecorder | None = None
     reason: str | None = None

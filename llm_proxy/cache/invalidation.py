@@ -1,9 +1,9 @@
 """When paths were last written to by unsafe methods, for all workers of a machine (RFC 9111 §4.4).
 
-A table of instants in a memory-mapped file. A write marks its path and the path's parents; a stored GET is used only
-if its request left after the last mark of its path. So an ordinary POST costs a few stores to memory, whatever is
-cached, and a stored response that was fetched before a write but arrives after it is not used either. Each path has two
-places: only one that is marked in both was written to, or shares them with others that were, and is fetched again.
+A table of instants in a memory-mapped file. A write is recorded for its path and the path's parents; a stored GET
+is used only if its request left after the last write to its path. So an ordinary POST costs a few stores to memory,
+whatever is cached, and a stored response that was fetched before a write but arrives after it is not used either. Each
+path has two places: only one that is recorded in both was written to, or shares them with others that were.
 """
 
 import logging
@@ -18,8 +18,8 @@ from zlib import adler32, crc32
 from llm_proxy.runtime.mapped_file import MappedFile
 
 _SLOTS: Final = 1 << 18
-_ARMED: Final = _SLOTS * 8
-_BYTES: Final = _ARMED + 1
+_ENABLED: Final = _SLOTS * 8
+_BYTES: Final = _ENABLED + 1
 _INSTANT: Final = struct.Struct("d")
 _log = logging.getLogger(__name__)
 
@@ -40,27 +40,27 @@ def _upwards(project: str, path: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-class Marks:
-    """The table in `folder`; workers that open it see each other's marks at once."""
+class WriteTimes:
+    """The table in `folder`; workers that open it see each other's write times at once."""
 
     def __init__(self, folder: Path) -> None:
         self._file = MappedFile(folder / "marks", _BYTES)
         if self._file.content_if_room() is None:
             _log.error("no room on the disk for the cache's table of writes: nothing is served from the cache")
 
-    def arm(self) -> None:
+    def enable(self) -> None:
         """Note writes from now on: a response is about to be fetched that may be stored."""
         table = self._file.content_if_room()
-        if table is not None and not table[_ARMED]:
-            table[_ARMED] = 1
+        if table is not None and not table[_ENABLED]:
+            table[_ENABLED] = 1
 
     @property
-    def is_armed(self) -> bool:
+    def is_enabled(self) -> bool:
         """Whether there may be anything that a write makes old; before that, writes need not be noted."""
         table = self._file.content_if_room()
-        return table is not None and bool(table[_ARMED])
+        return table is not None and bool(table[_ENABLED])
 
-    def mark(self, project: str, path: str) -> None:
+    def record(self, project: str, path: str) -> None:
         """Record that a write to `path` of `project` succeeded now.
 
         Very long paths are not remembered, so cost a little more.
@@ -71,7 +71,7 @@ class Marks:
         for place in _upwards(project, path) if len(path) <= 256 else _upwards.__wrapped__(project, path):
             pack(table, place, now)
 
-    def last(self, project: str, path: str) -> float:
+    def last_write(self, project: str, path: str) -> float:
         """When that happened last, in seconds since the epoch; 0 = never. Later than the truth at the worst."""
         table = self._file.content_if_room()
         if table is None:

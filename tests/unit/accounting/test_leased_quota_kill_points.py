@@ -1,30 +1,30 @@
-"""kill -9 at every point of a worker's life, and of the mate's that settles it: exactly once, never below the log."""
+"""kill -9 at every point of a worker's life, and of the one's that settles it: exactly once, never below the log."""
 
 from pathlib import Path
 
 import pytest
 from unit.accounting.world import Killed, Worker, World, rest
 
-from llm_proxy.accounting.leasing import IDLE_S
+from llm_proxy.accounting.lease_slot import IDLE_S
 from llm_proxy.accounting.ledger import DeadLedger, Ledger
 
 MOST_POINTS = 400
 
 
 def life(world: World, worker: Worker) -> None:
-    """Every kind of step: opening, refill, refund, beat, return, closing, opening again, drain."""
+    """Every kind of step: opening, refill, refund, sync, return, closing, opening again, drain."""
     for _ in range(6):
         worker.call()
     worker.call("free")
     unit = worker.take()
-    worker.beat()
-    worker.admission.refund(unit)
+    worker.sync()
+    worker.quota.release(unit)
     worker.call("free")
     worker.call()
-    worker.beat()
-    worker.beat()
+    worker.sync()
+    worker.sync()
     world.now += IDLE_S + 0.1
-    worker.beat()
+    worker.sync()
     worker.call()
     worker.call("free")
     worker.close()
@@ -71,12 +71,12 @@ def a_world(root: Path) -> World:
 
 
 def test_a_worker_is_killed_at_every_point(tmp_path: Path) -> None:
-    """A mate settles it; what is left of the quota can be had; counts are the log's, or one unit above it."""
+    """Another worker settles it; what is left of the quota can be had; counts are the log's, or one unit above it."""
     names = set()
     for number in range(1, MOST_POINTS):
         world = a_world(tmp_path / str(number))
         worker, mate = Worker(world), Worker(world)
-        mate.beat()
+        mate.sync()
         passed = at_point(world, number)
         try:
             life(world, worker)
@@ -86,7 +86,7 @@ def test_a_worker_is_killed_at_every_point(tmp_path: Path) -> None:
             break
         names.add(passed[-1])
         world.hook = lambda where: None
-        mate.beat()
+        mate.sync()
         while mate.call():
             pass
         rest(world, [mate])
@@ -103,7 +103,7 @@ def test_a_worker_is_killed_at_every_point(tmp_path: Path) -> None:
 
 
 def test_a_mate_is_killed_at_every_point(tmp_path: Path) -> None:
-    """The next mate finds two ledgers, and nothing is counted twice: the swap that removes the key is the arbiter."""
+    """The next worker finds two ledgers, and nothing is counted twice: the swap that removes the key is the arbiter."""
     for number in range(1, MOST_POINTS):
         world = a_world(tmp_path / str(number))
         worker, mate, next_mate = Worker(world), Worker(world), Worker(world)
@@ -111,10 +111,10 @@ def test_a_mate_is_killed_at_every_point(tmp_path: Path) -> None:
             worker.call()
             worker.call("free")
         worker.kill()
-        next_mate.admission._opened()
+        next_mate.quota._table.opened(next_mate.world)
         at_point(world, number)
         try:
-            mate.beat()
+            mate.sync()
         except Killed:
             mate.kill()
         else:
@@ -122,9 +122,9 @@ def test_a_mate_is_killed_at_every_point(tmp_path: Path) -> None:
         world.hook = lambda where: None
         for path in world.ledgers():  # the kernel frees its locks
             for mapped in list(_open_ledgers()):
-                if mapped.path == path and mapped is not next_mate.admission._ledger:
-                    mapped.let_go()
-        next_mate.beat()
+                if mapped.path == path and id(mapped) != id(next_mate.quota._table.ledger):
+                    mapped.release()
+        next_mate.sync()
         assert world.rows["token"].request_count == world.rows["free"].request_count == 6
         rest(world, [next_mate])
         assert world.ledgers() == []
@@ -174,14 +174,14 @@ def test_two_mates_at_once(tmp_path: Path) -> None:
     """While one settles a ledger, the other finds it locked; both together count it once."""
     world = a_world(tmp_path)
     worker, one, two = Worker(world), Worker(world), Worker(world)
-    one.beat()
-    two.beat()
+    one.sync()
+    two.sync()
     for _ in range(6):
         worker.call()
         worker.call("free")
     worker.kill()
     world.hook = lambda where: _beat_once(world, two) if where == "will swap" else None
-    one.beat()
+    one.sync()
     assert world.rows["token"].request_count == world.rows["free"].request_count == 6
     rest(world, [one, two])
     assert world.ledgers() == []
@@ -189,4 +189,4 @@ def test_two_mates_at_once(tmp_path: Path) -> None:
 
 def _beat_once(world: World, worker: Worker) -> None:
     world.hook = lambda where: None
-    worker.beat()
+    worker.sync()
