@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.gateway import PROVIDER_KEY, Gateway, Token, eventually
 from support.provider import Provider
-from support.sockets import REALTIME, create, opened, rest_of_turn, turn
+from support.sockets import REALTIME, close_of, create, opened, rest_of_turn, turn
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 
@@ -215,7 +215,28 @@ def test_realtime_turns_that_the_provider_begins(gateway: Gateway) -> None:
 def test_an_unused_reserve_comes_back(gateway: Gateway) -> None:
     """A Realtime socket on which nothing was said costs nothing."""
     token = gateway.token(max_requests=1)
-    for _ in range(2):
-        with opened(gateway, token, REALTIME) as socket:
-            socket.recv(timeout=10)
-        eventually(lambda: gateway.request_count(token) == 0, 5)
+
+    def opens() -> bool:
+        """Whether a socket opens: it does as soon as the reserve of the one before is back."""
+        try:
+            with opened(gateway, token, REALTIME) as socket:
+                socket.recv(timeout=10)
+        except InvalidStatus:
+            return False
+        return True
+
+    assert opens()
+    eventually(opens, 5)
+    eventually(lambda: gateway.request_count(token) == 0, 5)
+
+
+def test_transcriptions_are_turns(gateway: Gateway) -> None:
+    """Each costs a unit, and its usage is the transcribing model's; without a unit the socket ends."""
+    token = gateway.token(max_requests=2)
+    with opened(gateway, token, REALTIME) as socket:
+        socket.send('{"type":"input_audio_buffer.append","simulate":{"transcribe":2}}')
+        assert close_of(socket) == (1008, "rate_limit_exceeded")
+    assert gateway.request_count(token) == 2
+    rows = "SELECT model, sum(requests), sum(prompt_tokens), sum(completion_tokens) FROM usage_daily WHERE token_id = ?"
+    wanted = [("gpt-4o-transcribe", 2, 28, 10)]
+    eventually(lambda: gateway.rows(f"{rows} GROUP BY model", (token.id,)) == wanted, 10)
