@@ -29,9 +29,9 @@ from llm_proxy.db.engine import create_engine, off_loop
 from llm_proxy.db.health import DatabaseHealth
 from llm_proxy.db.idempotency import IdempotencyKeys
 from llm_proxy.formats.tokens import Estimator
-from llm_proxy.limits.failures import Failures
-from llm_proxy.limits.gate import LimitGate
-from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
+from llm_proxy.limits.login_throttle import LoginThrottle
+from llm_proxy.limits.rate_limiter import RateLimiter
+from llm_proxy.limits.shared_memory import SharedMemoryStore
 from llm_proxy.operations.audit_check import AuditCheck
 from llm_proxy.operations.bus_state import BusState
 from llm_proxy.operations.findings import Findings
@@ -209,14 +209,14 @@ class Storage:
         return make_cache(self.settings, self.engine, self.provider.name)
 
     @cached_property
-    def limits(self) -> LimitGate:
+    def limits(self) -> RateLimiter:
         """Windows of requests; without a limit they cost a look at four attributes."""
-        return LimitGate(self.settings.limits, LimitsOfMachine(shared_dir.shared()), self._shared_limits)
+        return RateLimiter(self.settings.limits, SharedMemoryStore(shared_dir.shared()), self._shared_limits)
 
     @cached_property
-    def failures(self) -> Failures:
+    def failures(self) -> LoginThrottle:
         """Attempts to manage with a wrong credential."""
-        return Failures(shared_dir.shared(), self._shared_limits)
+        return LoginThrottle(shared_dir.shared(), self._shared_limits)
 
     @cached_property
     def _shared_limits(self) -> LimitsInRedis | None:
