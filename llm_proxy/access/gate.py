@@ -38,7 +38,7 @@ class Gate:
         self._use, self._keys, self._failures = use, keys, failures
 
     @classmethod
-    def of(cls, settings: OperationSettings, keys: KeyDirectory, failures: LoginThrottle) -> "Gate":
+    def from_settings(cls, settings: OperationSettings, keys: KeyDirectory, failures: LoginThrottle) -> "Gate":
         """Make the gate that the settings ask for."""
         accepted = (settings.management_token.strip(), (settings.management_token_previous or "").strip())
         return cls(accepted, settings.management_token_use, keys, failures)

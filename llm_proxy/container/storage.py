@@ -110,7 +110,7 @@ class Storage:
     @cached_property
     def ring(self) -> KeyRing:
         """The keys that provider keys are sealed under."""
-        return KeyRing.of(self.settings.storage)
+        return KeyRing.from_settings(self.settings.storage)
 
     @cached_property
     def health(self) -> DatabaseHealth:
@@ -125,7 +125,7 @@ class Storage:
     @cached_property
     def directory(self) -> TokenDirectory:
         """Knows tokens by their bearer."""
-        return TokenDirectory.of(self.statements, self.ring, self.settings, self.health)
+        return TokenDirectory.from_settings(self.statements, self.ring, self.settings, self.health)
 
     @cached_property
     def quota(self) -> Quota:
@@ -135,7 +135,7 @@ class Storage:
     @cached_property
     def audit(self) -> AuditWriter:
         """Writes the audit trail. Raises OSError when its file cannot be opened."""
-        return AuditWriter.of(self.engine, self.settings, lambda sink: metrics.audit_failures[sink].inc())
+        return AuditWriter.from_settings(self.engine, self.settings, lambda sink: metrics.audit_failures[sink].inc())
 
     @cached_property
     def tokens(self) -> TokenService:
@@ -166,7 +166,7 @@ class Storage:
     @cached_property
     def gate(self) -> Gate:
         """Admits the callers of the management plane."""
-        return Gate.of(self.settings.operation, self.key_directory, self.failures)
+        return Gate.from_settings(self.settings.operation, self.key_directory, self.failures)
 
     @cached_property
     def sign_in(self) -> SignIn:
