@@ -1,12 +1,13 @@
 """Questions to the audit table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Engine, RowMapping, and_, or_, select
 
 from llm_proxy.db import listing
+from llm_proxy.db.kept_totals import KeptTotals
 from llm_proxy.db.listing import Order, Selection, Total
 from llm_proxy.db.models import AuditRow
 from llm_proxy.db.session import reading
@@ -65,6 +66,11 @@ class AuditFilter:
     until: datetime | None = None
     within: frozenset[str] | None = None
 
+    @property
+    def key(self) -> Hashable:
+        """Return what two filters of the same records share."""
+        return (frozenset(self.exact.items()), self.search, self.since, self.until, self.within)
+
     def selection(self) -> Selection:
         """Return the rows: of the exact matches one is served by an index, the rest is judged."""
         first = next((name for name in _BY_INDEX if name in self.exact), None)
@@ -96,14 +102,15 @@ class AuditLog:
     """Reads the audit table."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._engine, self._totals = engine, KeptTotals()
 
     def page(
         self, wanted: AuditFilter, order: Order, page: int, size: int, most: int | None = None
     ) -> tuple[Sequence[RowMapping], Total]:
         """One page by number, and how many records there are; `most` of them are counted."""
         with reading(self._engine) as connection:
-            return listing.numbered(connection, wanted.selection(), order, page, size, most)
+            kept = self._totals.of(wanted.key)
+            return listing.numbered(connection, wanted.selection(), order, page, size, most, kept)
 
     def after(
         self, wanted: AuditFilter, order: Order, limit: int, cursor: str | None

@@ -30,10 +30,9 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import Function
 
+from llm_proxy.db.folding import Folded, Lowered
+from llm_proxy.db.kept_totals import KeptTotal
 from llm_proxy.db.session import reading
 from llm_proxy.db.types import from_column
 
@@ -188,20 +187,32 @@ def count(connection: Connection, query: Select[Any]) -> int:
 
 
 def numbered(
-    connection: Connection, selection: Selection, order: Order, page: int, size: int, most: int | None = None
+    connection: Connection,
+    selection: Selection,
+    order: Order,
+    page: int,
+    size: int,
+    most: int | None = None,
+    kept: KeptTotal | None = None,
 ) -> tuple[Sequence[RowMapping], Total]:
     """Return page `page` ≥ 1 of `size` rows, empty past the end, and how many rows there are.
 
     Args:
         most: Rows that are counted or judged; None: all, which takes long in a large table.
+        kept: The exact total, where it is known already or is to be kept.
     """
+    known = None if kept is None or most is not None else kept.known
     if selection.judged or most is not None:
         selection = selection.settled(connection, order)
     if selection.judged:
-        return _judged_page(connection, selection, order, (page - 1) * size, size, most)
-    query = selection.whole
-    ids = _ids(connection, query, order, (page - 1) * size, size)
-    return _rows(connection, query, order, ids), _total(connection, query, order, most)
+        rows, total = _judged_page(connection, selection, order, (page - 1) * size, size, most, known)
+    else:
+        query = selection.whole
+        rows = _rows(connection, order, _ids(connection, query, order, (page - 1) * size, size))
+        total = Total(known) if known is not None else _total(connection, query, order, most)
+    if kept is not None and most is None:
+        kept.keep(total.count)
+    return rows, total
 
 
 def _total(connection: Connection, query: Select[Any], order: Order, most: int | None) -> Total:
@@ -226,7 +237,13 @@ def _ids(connection: Connection, query: Select[Any], order: Order, skipped: int,
 
 
 def _judged_page(
-    connection: Connection, selection: Selection, order: Order, skipped: int, size: int, most: int | None
+    connection: Connection,
+    selection: Selection,
+    order: Order,
+    skipped: int,
+    size: int,
+    most: int | None,
+    known: int | None,
 ) -> tuple[Sequence[RowMapping], Total]:
     ids, fits, looked, judgement = list[str](), 0, 0, selection.judgement
     for part, end in _slices(connection, selection.query, order, order.parts(selection.query)):
@@ -235,9 +252,11 @@ def _judged_page(
         if len(ids) < size and fits + here > skipped:
             ids += connection.execute(of_part.offset(max(0, skipped - fits)).limit(size - len(ids))).scalars()
         fits, looked = fits + here, looked + SLICE
+        if known is not None and (len(ids) == size or fits >= known):
+            return _rows(connection, order, ids), Total(known)
         if most is not None and looked >= most and end is not None:
-            return _rows(connection, selection.query, order, ids), Total(fits, is_more=True)
-    return _rows(connection, selection.query, order, ids), Total(fits)
+            return _rows(connection, order, ids), Total(fits, is_more=True)
+    return _rows(connection, order, ids), Total(fits)
 
 
 def keyed(
@@ -295,12 +314,18 @@ def _last_of_slice(connection: Connection, part: Select[Any], order: Order) -> R
     return connection.execute(query).mappings().first()
 
 
-def _rows(connection: Connection, query: Select[Any], order: Order, ids: Sequence[str]) -> Sequence[RowMapping]:
+def _rows(connection: Connection, order: Order, ids: Sequence[str]) -> Sequence[RowMapping]:
     """Return the rows with these ids, in their order."""
     if not ids:
         return []
-    found = {row["id"]: row for row in connection.execute(query.where(order.id.in_(ids))).mappings()}
+    found = {row["id"]: row for row in connection.execute(of_ids(order, ids)).mappings()}
     return [found[row_id] for row_id in ids if row_id in found]
+
+
+def of_ids(order: Order, ids: Sequence[str]) -> Select[Any]:
+    """Return the query of rows by id alone: with another condition a database may walk the index of that one."""
+    table: Any = order.id.table
+    return select(table).where(order.id.in_(ids))
 
 
 def everything(engine: Engine, selection: Selection, order: Order) -> Iterator[Sequence[RowMapping]]:
@@ -354,38 +379,3 @@ def contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
     if text.isascii():
         return Folded(column).like(literal(f"%{pattern.lower()}%"), escape="!")
     return Lowered(column).like(Lowered(literal(f"%{pattern}%")), escape="!")
-
-
-class Lowered(Function[str]):
-    """Lower case by Unicode's rules, although the column's collation knows bytes alone."""
-
-    inherit_cache = True
-    name = "lower"
-
-    def __init__(self, column: ColumnElement[Any]) -> None:
-        super().__init__("lower", column)
-
-
-class Folded(Function[str]):
-    """Lower case of ASCII letters, or the text itself where LIKE folds them anyway."""
-
-    inherit_cache = True
-    name = "lower"
-
-    def __init__(self, column: ColumnElement[Any]) -> None:
-        super().__init__("lower", column)
-
-
-@compiles(Lowered, "postgresql")
-def _lowered_on_postgresql(element: Lowered, compiler: SQLCompiler, **options: Any) -> str:
-    return f'lower({compiler.process(element.clauses, **options)} COLLATE "default")'
-
-
-@compiles(Folded, "postgresql")
-def _folded_on_postgresql(element: Folded, compiler: SQLCompiler, **options: Any) -> str:
-    return f'lower({compiler.process(element.clauses, **options)} COLLATE "C")'
-
-
-@compiles(Folded, "sqlite")
-def _folded_on_sqlite(element: Folded, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(element.clauses, **options)

@@ -14,6 +14,9 @@ from llm_proxy.db.connector import Connector, is_cooperative
 
 BUSY_LIMIT_S = 10.0
 _CACHE = -16_000  # KiB of pages for long work, which touches many; 2,000 for other connections
+# Pages of the log after which a commit on the event loop writes them back itself, which waits for the disk. Commits of
+# `_off_loop` do it from 1,000 pages on; housekeeping makes one each ten seconds.
+_LOOP_PAGES = 4_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
 
 
@@ -58,6 +61,8 @@ def _open(path: str, factory: type[sqlite3.Connection] | None = None) -> sqlite3
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA foreign_keys=ON")
+    if patient and factory is None:
+        connection.execute(f"PRAGMA wal_autocheckpoint={_LOOP_PAGES}")
     connection.create_function("lower", 1, _lower, deterministic=True)  # SQLite's own knows ASCII alone
     return connection
 

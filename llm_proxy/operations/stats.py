@@ -1,5 +1,6 @@
 """Totals for an overview: bounded counts, and sums that are kept. No query looks at every row of a large table."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from time import monotonic
 from typing import Any, Final
@@ -14,6 +15,7 @@ from llm_proxy.db.session import reading
 
 MOST: Final = 10_000  # a count beyond it is only "more"
 KEPT_S: Final = 10.0
+BEFORE_KEPT_S: Final = 600.0
 _MOST_KNOWN: Final = 100
 _TOKENS: Any = TokenRow.__table__.c
 _PROJECTS: Any = ProjectRow.__table__.c
@@ -29,7 +31,7 @@ class Statistics:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._known: dict[Within, tuple[float, dict[str, Any]]] = {}
-        self._before: dict[Within, tuple[date, int]] = {}
+        self._before: dict[Within, tuple[tuple[date, int], list[int]]] = {}
 
     def totals(self, within: Within = None) -> dict[str, Any]:
         """Return counts of projects and tokens, and the sums of all time, of the UTC day and of the month.
@@ -55,24 +57,32 @@ class Statistics:
         known = self._known.get(within)
         if known is not None and monotonic() - known[0] < KEPT_S:
             return known[1]
-        today = _today(connection, within, now)
-        total = self._total_before(connection, within, now.astimezone(UTC).date()) + today["charged_requests"]
-        found = {"total_requests": total, "today": today, "month": _month(connection, within, now)}
+        day = now.astimezone(UTC).date()
+        (total, *month), spent = self._before_today(connection, within, day), _spent(connection, within, day, day)
+        found = {
+            "total_requests": total + spent[0],
+            "today": {**_today(connection, within, now), **_shown(spent)},
+            "month": _shown([before + of_today for before, of_today in zip(month, spent, strict=True)]),
+        }
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
         self._known[within] = (monotonic(), found)
         return found
 
-    def _total_before(self, connection: Connection, within: Within, today: date) -> int:
-        """Return the charged requests of all days before this one, added up once a day: they do not change any more."""
-        known = self._before.get(within)
-        if known is not None and known[0] == today:
+    def _before_today(self, connection: Connection, within: Within, today: date) -> list[int]:
+        """Return the charged requests of all days before this one, and the sums of the month's days before it.
+
+        They are added up every ten minutes: usage of yesterday may be written late.
+        """
+        known, span = self._before.get(within), (today, int(monotonic() / BEFORE_KEPT_S))
+        if known is not None and known[0] == span:
             return known[1]
         query = _mine(select(func.coalesce(func.sum(_DAILY.requests), 0)), _DAILY.project_id, within)
-        found = int(connection.execute(query.where(_DAILY.day < today)).scalar_one())
+        total = int(connection.execute(query.where(_DAILY.day < today)).scalar_one())
+        found = [total, *_spent(connection, within, today.replace(day=1), today - timedelta(days=1))]
         if len(self._before) >= _MOST_KNOWN:
             self._before.clear()
-        self._before[within] = (today, found)
+        self._before[within] = (span, found)
         return found
 
 
@@ -103,26 +113,26 @@ def _today(connection: Connection, within: Within, now: datetime) -> dict[str, A
     query = select(_HOURLY.code, func.sum(_HOURLY.requests)).where(_HOURLY.hour >= midnight).group_by(_HOURLY.code)
     rows = connection.execute(_mine(query, _HOURLY.project_id, within)).all()
     by_code = {str(code): int(number) for code, number in rows}
-    spent = _spent(connection, within, now.astimezone(UTC).date(), now.astimezone(UTC).date())
     failed = sum(number for code, number in by_code.items() if code not in _GOOD)
-    return {"requests": sum(by_code.values()), "failed": failed, "by_code": by_code, **spent}
+    return {"requests": sum(by_code.values()), "failed": failed, "by_code": by_code}
 
 
-def _month(connection: Connection, within: Within, now: datetime) -> dict[str, Any]:
-    today = now.astimezone(UTC).date()
-    return _spent(connection, within, today.replace(day=1), today)
-
-
-def _spent(connection: Connection, within: Within, since: Any, until: Any) -> dict[str, Any]:
+def _spent(connection: Connection, within: Within, since: date, until: date) -> list[int]:
+    """Return requests, prompt tokens, completion tokens and cost of some days, both included."""
     summed = [
         func.coalesce(func.sum(column), 0)
         for column in (_DAILY.requests, _DAILY.prompt_tokens, _DAILY.completion_tokens, _DAILY.cost_nano_usd)
     ]
     query = select(*summed).where(_DAILY.day >= since, _DAILY.day <= until)
-    requests, prompt, completion, cost = connection.execute(_mine(query, _DAILY.project_id, within)).one()
+    return [int(number) for number in connection.execute(_mine(query, _DAILY.project_id, within)).one()]
+
+
+def _shown(spent: Sequence[int]) -> dict[str, Any]:
+    """Return what was spent as the API shows it."""
+    requests, prompt, completion, cost = spent
     return {
-        "charged_requests": int(requests),
-        "prompt_tokens": int(prompt),
-        "completion_tokens": int(completion),
-        "cost_usd": usd(int(cost)),
+        "charged_requests": requests,
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "cost_usd": usd(cost),
     }

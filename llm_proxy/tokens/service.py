@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, and_, func, insert, or
 from llm_proxy.crypto import digest
 from llm_proxy.db import listing
 from llm_proxy.db.clock import Clock, database_now
+from llm_proxy.db.kept_totals import KeptTotals
 from llm_proxy.db.listing import Order, Selection, Total
 from llm_proxy.db.models import ProjectRow, TokenRow
 from llm_proxy.db.mutation import Mutation
@@ -109,7 +110,7 @@ class TokenService:
         changed: Callable[[str], None] = lambda token_id: None,
         now: Clock = database_now,
     ) -> None:
-        self._engine, self._changed, self._now = engine, changed, now
+        self._engine, self._changed, self._now, self._totals = engine, changed, now, KeptTotals()
 
     def issue(self, tx: Mutation, new: NewToken) -> Issued:
         """Store a new token; the bearer is in the result and nowhere else.
@@ -146,7 +147,8 @@ class TokenService:
         with reading(self._engine) as connection:
             now = self._now(connection)
             selection = _selection(connection, wanted, now, order)
-            rows, total = listing.numbered(connection, selection, order, page, size, most)
+            kept = self._totals.of(wanted)
+            rows, total = listing.numbered(connection, selection, order, page, size, most, kept)
             return [Token.from_row(row, now) for row in rows], total
 
     def after(

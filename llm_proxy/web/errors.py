@@ -39,6 +39,9 @@ _GOOGLE = {
 }
 
 
+_FINAL = (401, 403)  # Claude Code repeats a 401 for minutes, unless it is told that this is useless
+
+
 def openai_form(error: LlmProxyError) -> bytes:
     """Return the body on /v1: what stock clients read, and the reference's `description` and `code` beside it."""
     inner = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
@@ -78,6 +81,8 @@ def render(error: LlmProxyError, *, is_openai: bool = True, shape: str = "openai
     fields: Fields = [("Content-Type", JSON), ("Content-Length", str(len(body))), *error.fields]
     if error.retry_after_s is not None:
         fields.append(("Retry-After", str(error.retry_after_s)))
+    elif shape == "anthropic" and error.status in _FINAL:
+        fields.append(("x-should-retry", "false"))
     return f"{error.status} {_REASONS.get(error.status, '')}", fields, body
 
 

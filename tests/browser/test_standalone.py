@@ -115,13 +115,16 @@ def test_a_person_signs_in_at_the_identity_provider(
     page.get_by_role("link", name="Open token").click()
     assert ui.api("GET", f"/tokens/{page.url.rpartition('/')[2]}")["created_by"] == "oidc:anna@example.com"
     assert page.request.get(f"{url}/settings").status == 403
+    with page.expect_response(re.compile("/events/stream")) as opened:
+        page.goto(f"{url}/events")
+    assert opened.value.status == 200
 
 
 def test_a_completion_streams_in_the_playground(context_of: Contexts, ui: Ui, alone: tuple[str, object]) -> None:
     """By way of the process, which hands it on for those that are signed in alone."""
     url = alone[0]
     page = sign_in(context_of().new_page(), url, ui.secrets["root"])
-    page.goto(f"{url}/playground?project_id={ui.ids['right-to-left']}")
+    page.goto(f"{url}/playground?project_id={ui.ids['markup']}")
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_text("Done")).to_be_visible()
     expect(page.locator("[data-playground-answer]")).not_to_be_empty()

@@ -13,6 +13,7 @@ from clients.conftest import Way, World
 PROJECT = Path(__file__).with_name("java")
 KEPT = ("PATH", "HOME", "JAVA_HOME", "MAVEN_OPTS", "HTTPS_PROXY", "NO_PROXY")
 CLIENTS = ("openai", "anthropic", "google", "mistral")
+SHOWN = {"text": "ask", "tool": "weather", "error": "RateLimitException"}
 REFUSALS = {401: "AuthenticationException", 403: "AuthenticationException", 429: "RateLimitException"}
 
 
@@ -29,9 +30,9 @@ def classpath(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{target / 'classes'}:{(target / 'classpath').read_text()}"
 
 
-def run(classpath: str, name: str, way: Way, **more: str) -> dict[str, Any]:
+def run(classpath: str, name: str, way: Way, kind: str) -> dict[str, Any]:
     """Return what the client prints."""
-    env = {"PATH": os.environ["PATH"], "NAME": name, "URL": way.url, "KEY": way.key} | more
+    env = {"PATH": os.environ["PATH"], "NAME": name, "URL": way.url, "KEY": way.key, "KIND": kind}
     command = ["java", "-cp", classpath, "Client"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -41,11 +42,16 @@ def run(classpath: str, name: str, way: Way, **more: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_results_are_the_direct_ones(world: World, classpath: str, name: str) -> None:
-    """Whole and streamed."""
-    proxied = run(classpath, name, world.proxied(name))
-    assert proxied == run(classpath, name, world.direct(name))
-    assert proxied["ask"]
-    assert proxied["stream"].strip() == proxied["ask"]
+    """Whole, streamed, with a tool call, and its exception for the provider's 429."""
+    provider = world.side.providers[name]
+    try:
+        for kind, rule in (("text", {}), ("tool", {"tool": True}), ("error", {"status": 429})):
+            provider.set_rules(*([rule] if rule else []))
+            proxied = run(classpath, name, world.proxied(name), kind)
+            assert proxied == run(classpath, name, world.direct(name), kind)
+            assert SHOWN[kind] in str(proxied)
+    finally:
+        provider.set_rules()
 
 
 @pytest.mark.parametrize("status", REFUSALS)
@@ -55,6 +61,6 @@ def test_the_proxys_refusals_are_the_librarys_own(world: World, classpath: str, 
              429: lambda: world.side.token(max_requests=1)}[status]()  # fmt: skip
     way = world.proxied("openai", token)
     if status == 429:
-        run(classpath, "openai", way, ONLY_ERROR="1")
-    found = run(classpath, "openai", way, ONLY_ERROR="1")["error"]
+        run(classpath, "openai", way, "error")
+    found = run(classpath, "openai", way, "error")["error"]
     assert (found["status"], found["name"]) == (status, REFUSALS[status])

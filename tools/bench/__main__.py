@@ -10,12 +10,15 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import document
 import features
+import peers
 from comparing import regressions
 from contestants import (
     Contestant,
@@ -39,11 +42,13 @@ from report import (
     UNACCOUNTED,
     as_json,
     features_table,
+    peers_table,
     table,
     targets,
 )
 from report import summary as summarise
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "performance.md"
 DESCRIPTION = """\
 Starts a canned provider and a streaming one, nginx as reverse proxy, the server layer around an
 application that calls no other server, the whole proxy (gunicorn, one worker, one unlimited token), the same
@@ -99,17 +104,38 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         help="what each feature costs (these only), beside the noise of two gateways that are the same",
     )
     parser.add_argument(
+        "--peers", action="store_true", help="LiteLLM, Portkey, ferrogw and nginx beside llm-proxy; installs them once"
+    )
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        type=_peer,
+        metavar="NAME=CMD",
+        help="this gateway as well; {port} and {upstream} in CMD are filled in, OPENAI_BASE_URL is set",
+    )
+    parser.add_argument(
         "--compare",
         type=Path,
         metavar="PATH",
         help="an older --json: end with 1 when a CPU figure is worse beyond noise",
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything there as well")
+    parser.add_argument(
+        "--document", action="store_true", help="write the table of --features or --peers into docs/performance.md"
+    )
     parser.add_argument("--seed", type=int, default=None, help="of the random order")
     parser.add_argument("--strict", action="store_true", help="end with 1 when a target is missed")
     parser.add_argument("--keep", action="store_true", help="leave the working folder, with all logs")
     parser.set_defaults(size="full")
     return parser.parse_args(arguments)
+
+
+def _peer(text: str) -> peers.Peer:
+    try:
+        return peers.given(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main(arguments: list[str]) -> int:
@@ -125,13 +151,16 @@ def main(arguments: list[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="llm-proxy-bench-"))
     folder.chmod(0o755)
     try:
-        report = run_features(folder, options) if options.features is not None else run(folder, options)
+        measured, told = _kind(options)
+        report = measured(folder, options)
     finally:
         if options.keep:
             print(f"bin/bench: logs are in {folder}", file=sys.stderr)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    print(features_table(report) if options.features is not None else table(report))
+    print(told(report))
+    if options.document:
+        document.update(DOCUMENT, report)
     if options.json is not None:
         options.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     worse = regressions(json.loads(options.compare.read_text()), report) if options.compare is not None else []
@@ -139,6 +168,15 @@ def main(arguments: list[str]) -> int:
         print(f"worse: {line}")
     is_missed = any(target["is_met"] is False for target in report["targets"])
     return 1 if report["checks"]["failed"] or worse or (options.strict and is_missed) else 0
+
+
+def _kind(options: argparse.Namespace) -> tuple[Callable[..., dict[str, Any]], Callable[..., str]]:
+    """Return what measures, and what makes its table."""
+    if options.features is not None:
+        return run_features, features_table
+    if options.peers or options.peer:
+        return run_peers, peers_table
+    return run, table
 
 
 def _search_path() -> str:
@@ -187,6 +225,29 @@ def run_features(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             folder, cores.serving[:1], upstream, bench, random.Random(options.seed), rounds, seconds, options.features
         )
     return as_json(_machine(cores, options.size, rounds), {}, [], checks) | {"features": found}
+
+
+def run_peers(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Start, measure, stop: other gateways. Raises RuntimeError when the proxy or nginx does not serve."""
+    sizes = Sizes.of(options.size)
+    rounds = options.rounds or sizes.rounds
+    cores, checks = Cores.here(), Checks()
+    with ExitStack() as stack:
+        upstream = Upstream(folder, cores.loading, cores.serving[:1])
+        stack.callback(upstream.stop)
+        bench = Bench(folder, cores.loading, upstream, checks)
+        found = peers.measure(
+            folder,
+            cores.serving[:1],
+            upstream,
+            bench,
+            random.Random(options.seed),
+            rounds,
+            (sizes.requests // 2, max(1, sizes.seconds // 3)),
+            options.peer,
+            has_known=options.peers,
+        )
+    return as_json(_machine(cores, options.size, rounds), {}, [], checks) | {"peers": found}
 
 
 def _start(

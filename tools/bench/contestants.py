@@ -3,10 +3,12 @@
 import json
 import os
 import secrets
+import shutil
+import subprocess
 import sys
 import urllib.request
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,21 @@ NGINX = next((path for path in ("/usr/sbin/nginx", "/usr/bin/nginx") if Path(pat
 
 
 class Contestant:
-    """A server on a port, its processes and what they have used. `token` is what clients of it present."""
+    """A server on a port, its processes and what they have used.
+
+    Attributes:
+        token: What its clients present.
+        fields: More fields of each request to it.
+        is_counted: Whether the provider must have seen exactly what the load got answered.
+    """
 
     token = "sk-no-token-needed-00000"
+    is_counted = True
+
+    @property
+    def fields(self) -> Sequence[tuple[str, str]]:
+        """None, but for a gateway that is told by them what to do."""
+        return ()
 
     def __init__(self, name: str, process: Process, port: int) -> None:
         self.name, self.process, self.port = name, process, port
@@ -102,12 +116,19 @@ class Upstream:
         self.port, self.stream_port, self.direct_stream_port = free_port(), free_port(), free_port()
         fields = "\n".join(f"            add_header {name} '{value}';" for name, value in ANSWER_FIELDS)
         answer = ANSWER.replace("'", "\\'")
+        self.tls_port, self.certificate = free_port(), _certificate(folder)
+        tls = ""
+        if self.certificate is not None:
+            tls = f"""
+        listen 127.0.0.1:{self.tls_port} ssl backlog=4096;
+        ssl_certificate {self.certificate};
+        ssl_certificate_key {self.certificate.with_suffix(".key")};"""
         self._nginx = start_nginx(
             folder / "upstream",
             cores,
             f"""
     server {{
-        listen 127.0.0.1:{self.port} backlog=4096;
+        listen 127.0.0.1:{self.port} backlog=4096;{tls}
         location = /count {{ stub_status; }}
         location / {{
 {fields}
@@ -140,6 +161,20 @@ class Upstream:
         self._nginx.stop()
         for process in self._streams:
             process.stop()
+
+
+def _certificate(folder: Path) -> Path | None:
+    """Make a certificate for localhost with its key beside it; None where openssl is not installed."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        return None
+    path = folder / "upstream.crt"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    usage = ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names, *usage]
+    subprocess.run([*command, "-keyout", path.with_suffix(".key"), "-out", path], check=True, capture_output=True)
+    path.with_suffix(".key").chmod(0o644)  # nginx's worker is another user
+    return path
 
 
 def nginx_proxy(folder: Path, cores: tuple[int, ...], upstream: Upstream) -> Contestant:

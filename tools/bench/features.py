@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from comparing import AGAIN, BASE, prices
-from contestants import Gateway, Upstream
+from contestants import ROOT, Gateway, Upstream
 from machine import Process, answers_ping, free_port
 from measure import Bench
 
@@ -77,8 +77,10 @@ def measure(
     """Measure the base twice, and all of them or `only` some; return the CPU of each and its price, as JSON."""
     with ExitStack() as stack:
         redis = _redis(stack, folder, cores)
+        databases = _databases(stack)
         gateways = [_gateway(stack, folder, cores, upstream, Feature(BASE))]
-        rows = [Feature(AGAIN), *(each for each in features(redis, folder, upstream) if not only or each.name in only)]
+        known = [*features(redis, folder, upstream), *databases, *_tls(upstream)]
+        rows = [Feature(AGAIN), *(each for each in known if not only or each.name in only)]
         gateways += [_gateway(stack, folder, cores, upstream, each) for each in rows]
         cpu: dict[str, list[float]] = {each.name: [] for each in gateways}
         for each in gateways:
@@ -103,6 +105,35 @@ def _gateway(stack: ExitStack, folder: Path, cores: tuple[int, ...], upstream: U
     )
     stack.callback(found.stop)
     return found
+
+
+def _databases(stack: ExitStack) -> list[Feature]:
+    """Start PostgreSQL and MariaDB as the tests do, where they and the tests' packages are installed."""
+    sys.path.append(str(ROOT / "tests"))
+    try:
+        from support.databases import MariaDb, Postgres, running
+    except ImportError as error:
+        print(f"features: rows of databases are left out: {error}; pip install -e '.[dev]'", file=sys.stderr)
+        return []
+    found = []
+    for name, driver, kind in (("PostgreSQL", "postgres", Postgres), ("MySQL", "mysql", MariaDb)):
+        try:
+            server = stack.enter_context(running(kind))
+            server.run("CREATE DATABASE bench")
+        except (AssertionError, OSError) as error:
+            print(f"features: {name} is left out: {error}", file=sys.stderr)
+            continue
+        found.append(Feature(name, {"DB_DRIVER": driver, "DATABASE_URL": server.url("bench")}))
+    return found
+
+
+def _tls(upstream: Upstream) -> list[Feature]:
+    """Return the row of a provider behind TLS, where openssl could make a certificate."""
+    if upstream.certificate is None:
+        print("features: openssl is not installed, the row of TLS is left out", file=sys.stderr)
+        return []
+    url = f"https://localhost:{upstream.tls_port}"
+    return [Feature("TLS upstream", {"OPENAI_API_URL": url, "REQUESTS_CA_BUNDLE": str(upstream.certificate)})]
 
 
 def _redis(stack: ExitStack, folder: Path, cores: tuple[int, ...]) -> str | None:

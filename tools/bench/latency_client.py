@@ -1,4 +1,6 @@
-"""One connection, one request after the other. Run as a program: PORT TOKEN REQUESTS. Prints a JSON list of µs."""
+"""One connection, one request after the other. Prints a JSON list of µs.
+
+Run as a program: PORT TOKEN REQUESTS FIELDS, the last a JSON list of [name, value]."""
 
 import json
 import re
@@ -9,11 +11,12 @@ import time
 from payload import raw_request
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 
 
-def run(port: int, token: str, requests: int) -> list[float]:
+def run(port: int, token: str, requests: int, fields: list[tuple[str, str]]) -> list[float]:
     """Time from the send to the last byte of each response. Raises RuntimeError for one that is not 200."""
-    request = raw_request(port, token)
+    request = raw_request(port, token, more=fields)
     found = []
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -34,9 +37,11 @@ def run(port: int, token: str, requests: int) -> list[float]:
 
 def _is_whole(answer: bytes) -> bool:
     head, separator, body = answer.partition(b"\r\n\r\n")
+    if _CHUNKED.search(head):
+        return body.endswith(b"\r\n0\r\n\r\n")
     length = _LENGTH.search(head)
     return bool(separator) and length is not None and len(body) >= int(length[1])
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))
+    print(json.dumps(run(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4]))))

@@ -66,15 +66,15 @@ class Bench:
 
     def latency(self, contestant: Contestant, requests: int) -> list[float]:
         """µs of each of `requests`, one after the other."""
-        before = self._upstream.seen()
-        found: list[float] = self._script("latency_client.py", contestant.port, contestant.token, requests)
+        before, fields = self._upstream.seen(), json.dumps(list(contestant.fields))
+        found: list[float] = self._script("latency_client.py", contestant.port, contestant.token, requests, fields)
         self._count(contestant, before, requests, 0)
         return found
 
     def throughput(self, contestant: Contestant, seconds: int, connections: int = 32) -> tuple[float, float]:
         """Return requests per second and CPU µs per request at `connections`."""
         request = self._folder / "request.bin"
-        request.write_bytes(raw_request(contestant.port, contestant.token))
+        request.write_bytes(raw_request(contestant.port, contestant.token, more=contestant.fields))
         threads = str(min(len(self._cores), connections))
         command = ["wrk", "-t", threads, "-c", str(connections), "-d", f"{seconds}s", "--timeout", "10s"]
         command += ["-s", str(HERE / "load.lua"), f"http://127.0.0.1:{contestant.port}/", "--", str(request)]
@@ -130,7 +130,7 @@ class Bench:
         wanted = 0 if contestant.name == "server alone" else answered
         slack = 0 if contestant.name == "server alone" else under_way
         self._checks.expect(
-            wanted <= seen <= wanted + slack,
+            wanted <= seen <= wanted + slack or not contestant.is_counted,
             f"{contestant.name}: {answered} answered, the provider saw {seen}",
         )
         self.charged[contestant.name] = self.charged.get(contestant.name, 0) + seen

@@ -1,6 +1,7 @@
 """What is sent and answered: the shapes of a stock OpenAI client and of its provider."""
 
 import json
+from collections.abc import Sequence
 
 PATH = "/v1/chat/completions"
 
@@ -34,10 +35,12 @@ def request_fields(token: str) -> list[tuple[str, str]]:
     ]
 
 
-def raw_request(port: int, token: str, body: bytes = BODY, query: str = "") -> bytes:
+def raw_request(
+    port: int, token: str, body: bytes = BODY, query: str = "", more: Sequence[tuple[str, str]] = ()
+) -> bytes:
     """Head and body as one piece."""
     lines = [f"POST {PATH}{query} HTTP/1.1", f"Host: 127.0.0.1:{port}"]
-    lines += [f"{name}: {value}" for name, value in request_fields(token)]
+    lines += [f"{name}: {value}" for name, value in (*request_fields(token), *more)]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from comparing import lines as feature_lines
 from measure import Checks, Samples, middle, percentile
+from peers import lines as peer_lines
 
 DIRECT, NGINX, SERVER, GATEWAY, STREAMING = "direct", "nginx", "server alone", "llm-proxy", "llm-proxy, streaming"
 PAIR = "llm-proxy, 2 workers"
@@ -173,6 +174,15 @@ def features_table(report: dict[str, Any]) -> str:
     head = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in machine.items())
     noise = f"two gateways that are the same differ by up to {found['noise_percent']:.1f} % (A/A)"
     return "\n".join([head, "", *_aligned(feature_lines(found)), "", noise])
+
+
+def peers_table(report: dict[str, Any]) -> str:
+    """Other gateways beside llm-proxy, for people."""
+    head = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in report["machine"].items())
+    found = report["peers"]
+    unequal = [f"{name}: {row['unequal']}" for name, row in found["rows"].items() if row["unequal"]]
+    left_out = [f"left out: {name}: {why}" for name, why in found["left_out"].items()]
+    return "\n".join([head, "", *_aligned(peer_lines(found)), "", "What is not equal:", *unequal, *left_out])
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:

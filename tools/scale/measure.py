@@ -103,7 +103,7 @@ def _pages(client: Client, fields: Mapping[str, str]) -> Iterator[str]:
     token = _one(client, "/manage/tokens?limit=1", fields)
     project, year = token["project_id"], "from=2000-01-01"
     first = _one(client, "/manage/projects?limit=1", fields)["id"]
-    yield from ("dashboard", "dashboard/plots/requests.json", "tokens", "tokens?page=1", "tokens?page=4000")
+    yield from ("dashboard", "tokens", "tokens?page=1", "tokens?page=4000")
     for query in ("status=rate_limited", "status=expired", "search=laptop", "search=nothing-has-it"):
         yield f"tokens?{query}"
     yield f"tokens?project_id={project}&sort=-last_used_at"

@@ -61,7 +61,7 @@ def routes(bp: Blueprint, path: str) -> None:
             then=record,
         )
         response = redirect(person.return_to, 303)
-        cookies.keep(response, held, remember=session.remember, path=context.external(path))
+        cookies.keep(response, held, remember=session.remember, path=context.external(path) or "/")
         _flow_cookie(response, state, "", path, 0)
         return response
 

@@ -38,7 +38,10 @@ def routes(bp: Blueprint) -> None:
 
     @bp.post("/projects/<project_id>/deactivate", endpoint="projects_deactivate_submit")
     def deactivate(project_id: str) -> Response:
-        """303 to the project."""
+        """303 to the project; 422 without the number of its tokens typed."""
+        error = confirm.fault(_unrevoked(project_id).count)
+        if error is not None:
+            return _ask_deactivate(project_id, error)
         body: dict[str, Any] = {"is_active": False}
         if forms.is_checked(_TOKENS_TOO):
             body[_TOKENS_TOO] = True
@@ -84,7 +87,7 @@ def _ask_revoke(project_id: str, error: str | None = None) -> Response:
     )
 
 
-def _ask_deactivate(project_id: str) -> Response:
+def _ask_deactivate(project_id: str, error: str | None = None) -> Response:
     project, found = frame.api("GET", f"/manage/projects/{project_id}").data, _unrevoked(project_id)
     return confirm.page(
         "Deactivate project",
@@ -93,7 +96,9 @@ def _ask_deactivate(project_id: str) -> Response:
         action=url_for("admin.projects_deactivate_submit", project_id=project_id),
         button="Deactivate project",
         cancel=url_for("admin.projects_show", project_id=project_id),
+        count=found.count,
         option=(_TOKENS_TOO, "Revoke its tokens too, so that they stay dead after an activation"),
+        error=error,
     )
 
 

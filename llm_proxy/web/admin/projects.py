@@ -64,7 +64,7 @@ def routes(bp: Blueprint) -> None:
         try:
             made = frame.api("POST", "/manage/projects", body=values)
         except LlmProxyError as refused:
-            if refused.param == "api_key" and not form.api_key.data:
+            if not form.api_key.data and refused.status == 400 and "required" in refused.message:
                 return _again(form, None, _REQUIRED, 400)
             forms.show_error(form, refused)
             return _again(form, None, None, refused.status)

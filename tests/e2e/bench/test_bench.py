@@ -34,9 +34,24 @@ def test_a_tiny_run_reports_targets_and_counts(tmp_path: Path) -> None:
         assert word in done.stdout
 
 
+@pytest.mark.timeout(120)
+def test_another_gateway_is_measured_in_the_same_run(tmp_path: Path) -> None:
+    """By its command; one that does not serve is left out, and said to be."""
+    path, server = tmp_path / "peers.json", BENCH / "canned_app.py"
+    works = f"{sys.executable} -m gunicorn --chdir {server.parent} --bind 127.0.0.1:{{port}} canned_app:app"
+    fails = f"{sys.executable} -c 'import sys; sys.exit(\"no licence\")' {{port}}"
+    done = bench("--tiny", "--peer", f"mine={works}", "--peer", f"other={fails}", "--json", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(path.read_text())["peers"]
+    assert found["rows"].keys() == {"nginx", "llm-proxy", "mine"}
+    assert all(row["cpu_us_per_request"] > 0 and row["memory_mib"] > 1 for row in found["rows"].values())
+    assert found["left_out"] == {"other": "no licence"}
+    assert "What is not equal:" in done.stdout
+
+
 def test_help_explains_itself() -> None:
     """--help starts nothing and names the options."""
     done = bench("--help")
     assert done.returncode == 0
-    for option in ("--quick", "--json PATH", "--rounds"):
+    for option in ("--quick", "--json PATH", "--rounds", "--features", "--peers", "--peer NAME=CMD", "--compare"):
         assert option in done.stdout

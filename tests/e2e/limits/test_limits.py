@@ -101,6 +101,12 @@ def test_a_token_and_its_project_have_limits_of_their_own(tmp_path: Path, provid
         assert json.loads(refused[2])["description"] == "project rate limit"
 
 
+def counts_in_redis(gateway: Gateway, token: Token) -> bool:
+    """Make a request, and tell whether Redis was asked for it."""
+    asked(gateway, token, 1)
+    return gateway.metric("llm_proxy_ratelimit_fallback") == 0
+
+
 def test_replicas_share_a_tokens_window_in_redis_and_go_on_without(
     tmp_path: Path, provider: Provider, redis_server: RedisServer
 ) -> None:
@@ -127,9 +133,12 @@ def test_replicas_share_a_tokens_window_in_redis_and_go_on_without(
             headers={"Authorization": f"Bearer {MANAGEMENT_TOKEN}"},
         )
         body = {"project_id": json.loads(project[2])["id"], "duration_minutes": 5}
-        made = [manage(one, "POST", "/tokens", body) for _ in range(2)]
+        made = [manage(one, "POST", "/tokens", body) for _ in range(3)]
         tokens = [Token(found["id"], found["project_id"], found["token"]) for found in made]
         with ThreadPoolExecutor(16) as pool:
+            # first with another token: opening 16 connections to Redis at once takes longer than a call may
+            list(pool.map(lambda each: asked(each, tokens[2], 1), [one, other] * 16))
+            eventually(lambda: all(counts_in_redis(each, tokens[2]) for each in (one, other)), 20)
             found = list(pool.map(lambda each: asked(each, tokens[0], 1)[0][0], [one, other] * 150))
         assert (found.count(200), found.count(429)) == (100, 200)
         assert set(statuses(asked(one, tokens[1], 40))) == {200}

@@ -151,7 +151,7 @@ def test_a_viewer_can_do_nothing_by_hand_made_forms(pages: Pages) -> None:
             "confirm_count": "everything", "ids": token["id"], "form_id": "0" * 32, "event_privacy": "full",
         }  # fmt: skip
         response = browser.post(path, data=form)
-        assert response.status_code in (303, 400, 403, 404, 422, 502), (path, response.status)
+        assert response.status_code in (303, 400, 403, 404, 405, 422, 502), (path, response.status)
     assert [each["name"] for each in pages.api("GET", "/projects")] == ["kept"]
     assert [each["is_active"] for each in pages.api("GET", "/tokens")] == [True]
     assert [each["role"] for each in pages.api("GET", "/keys")] == ["viewer"]
@@ -187,3 +187,15 @@ def test_everything_is_purged_after_a_word_only(pages: Pages) -> None:
     assert (asked.status_code, "Impact" in asked.text) == (200, True)
     assert pages.post("/cache/purge", scope="all", confirm_count="all").status_code == 422
     assert pages.post("/cache/purge", scope="all", confirm_count="everything").status_code in (303, 400, 404)
+
+
+def test_more_than_twenty_tokens_need_their_number_typed(pages: Pages) -> None:
+    """Before their project is deactivated: 422 without it, and the page says what is hit."""
+    project = pages.api("POST", "/projects", {"name": "large", "api_key": KEY})["id"]
+    for _ in range(21):
+        pages.api("POST", "/tokens", {"project_id": project, "duration_minutes": 60})
+    refused = pages.post(f"/projects/{project}/deactivate")
+    assert (refused.status_code, "21 tokens that are not revoked" in refused.text) == (422, True)
+    assert pages.api("GET", f"/projects/{project}")["is_active"] is True
+    assert pages.post(f"/projects/{project}/deactivate", confirm_count="21").status_code == 303
+    assert pages.api("GET", f"/projects/{project}")["is_active"] is False

@@ -128,6 +128,15 @@ def test_a_slice_is_read_from_an_index(ready_database: Database, monkeypatch: py
     assert scans == {}
 
 
+def test_the_rows_of_a_page_are_read_by_id(ready_database: Database) -> None:
+    """Not by the filter that has found them."""
+    engine = ready_database.engine()
+    _fill(engine)
+    for name, _, order in _orders():
+        plan = " ".join(_plan(engine, listing.of_ids(order, ["t1", "t2"])))
+        assert "autoindex" in plan or "pk_" in plan or "PRIMARY" in plan, (name, plan)
+
+
 def _is_scan(step: str) -> bool:
     """Whether a step of a plan reads a whole table."""
     words = step.split()

@@ -53,6 +53,21 @@ def test_fields_of_an_error() -> None:
     assert {("Connection", "close"), ("Retry-After", "1")} <= set(render(errors.Draining())[1])
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (errors.TokenExpired(), "false"),
+        (errors.ProviderNotAllowed(), "false"),
+        (errors.TokenBudgetExceeded(), "false"),
+        (errors.Draining(), None),
+    ],
+)
+def test_anthropics_clients_are_told_what_is_final(error: errors.LlmProxyError, told: str | None) -> None:
+    """401 and 403 are not repeated, as Claude Code does by itself; what may pass has Retry-After and no such field."""
+    found = [value for name, value in render(error, shape="anthropic")[1] if name == "x-should-retry"]
+    assert found == ([] if told is None else [told])
+
+
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
 def test_every_error_can_be_answered(kind: type[errors.LlmProxyError]) -> None:
     """A known status with its reason, a type, and valid JSON in both forms."""

@@ -16,13 +16,22 @@
     document.dispatchEvent(new CustomEvent("llm-proxy:theme"));
   });
 
+  // Without HTTPS browsers have no clipboard but for what is selected.
+  const copy = async (source) => {
+    if (navigator.clipboard) return navigator.clipboard.writeText(source.value ?? source.textContent);
+    getSelection().selectAllChildren(source);
+    document.execCommand("copy");
+    getSelection().removeAllRanges();
+    return undefined;
+  };
+
   // Copy buttons: data-copy="#id of the element whose text is copied".
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-copy]");
     if (!button) return;
     const source = document.querySelector(button.dataset.copy);
     if (!source) return;
-    await navigator.clipboard.writeText(source.value ?? source.textContent);
+    await copy(source);
     const label = button.querySelector("[data-label]") || button;
     const before = label.textContent;
     label.textContent = "Copied";

@@ -1,5 +1,5 @@
-// LangChain4j through a vendor's module: NAME, URL and KEY in the environment. Prints what it made of a response, a
-// stream, a tool call, a cancelled stream and a refusal, as JSON.
+// LangChain4j through a vendor's module: NAME, URL and KEY in the environment. Prints as JSON what it made of a response
+// and a stream (KIND=text), of a tool call (tool), or of a refusal (error).
 import com.fasterxml.jackson.databind.ObjectMapper;
 import dev.langchain4j.agent.tool.ToolSpecification;
 import dev.langchain4j.data.message.UserMessage;
@@ -85,11 +85,13 @@ public final class Client {
   public static void main(String[] arguments) throws Exception {
     var models = models(System.getenv("NAME"));
     var found = new LinkedHashMap<String, Object>();
-    if (System.getenv("ONLY_ERROR") != null) {
+    var kind = System.getenv("KIND");
+    if (kind.equals("error")) {
       found.put("error", refusal(models.whole(), "What is the weather in Paris?"));
-    } else {
+    } else if (kind.equals("text")) {
       found.put("ask", models.whole().chat("What is the weather in Paris?"));
       found.put("stream", stream(models.streaming()));
+    } else {
       var asked = ChatRequest.builder().messages(UserMessage.from("What is the weather in Paris?"))
           .toolSpecifications(WEATHER).build();
       var calls = models.whole().chat(asked).aiMessage().toolExecutionRequests();
