@@ -190,8 +190,7 @@ class Pipeline:
             allowed.check_overrides(request.fields)
             allowed.check_endpoint(request.path)  # 5
         allowed.check_fields(request.fields)  # 6
-        if request.query:
-            self._credentials.check_query(request.query)
+        self._credentials.check_target(request.path, request.query)
         self._limit.check(request.content_length)  # 7
         self._limits.admit_address(request.client_addr)  # 8
         bearer = self._bearer_of_socket(request, sockets) if is_socket else self._credentials.bearer(request)

@@ -89,7 +89,7 @@ def healthy(tmp_path: Path, demanding_provider: Provider, monkeypatch: pytest.Mo
 
 
 def free_port() -> int:
-    """A port that nobody has now."""
+    """A port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
@@ -104,7 +104,7 @@ BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: clo
 
 
 def answers(payload: bytes, name: str = "OPENAI_API_URL", form: str = "http://{}") -> Callable[[Installation], None]:
-    """Something in another's place that says this to everybody."""
+    """Something in another's place that says this to every client."""
 
     def sow(installation: Installation) -> None:
         listener = installation.undo.enter_context(socket.create_server(("127.0.0.1", 0)))

@@ -22,7 +22,7 @@ class Clock:
 
 
 def test_processes_share_one_exact_minute(tmp_path: Path) -> None:
-    """The 21st waits until the first of twenty is a minute old, whoever counted it; other addresses are free."""
+    """The 21st waits until the first of twenty is a minute old, whichever worker counted; other addresses are free."""
     clock = Clock()
     workers = [LoginThrottle(tmp_path, clock=clock) for _ in range(2)]
     for number in range(20):

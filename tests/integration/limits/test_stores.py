@@ -35,7 +35,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, shared_redis_server: R
 
 
 def test_exactly_the_limit_is_admitted_however_many_ask_at_once(store: Store) -> None:
-    """Nobody slips in between look and count."""
+    """No take slips in between look and count."""
     window = Window("a", 50, 3600, "token")
     with ThreadPoolExecutor(8) as pool:
         admitted = sum(verdict.refused is None for verdict in pool.map(lambda _: store.take([window]), range(200)))
@@ -150,7 +150,7 @@ print(sum(store.take([window]).refused is None for _ in range(5000)))
 
 
 def test_processes_that_race_admit_exactly_the_limit(tmp_path: Path) -> None:
-    """Three processes, 5,000 takes each, 9,000 admitted: nobody slips in between look and count."""
+    """Three processes, 5,000 takes each, 9,000 admitted: none slips in between look and count."""
     command = [sys.executable, "-c", RACE, str(tmp_path)]
     racers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     for racer in racers:

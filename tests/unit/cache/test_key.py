@@ -1,4 +1,4 @@
-"""Keys: nobody reads another project's answers, and what means the same is the same key only where it surely does."""
+"""Keys: no project reads another's responses, and what means the same is the same key only where it surely does."""
 
 import pytest
 from hypothesis import given

@@ -60,7 +60,7 @@ def test_shared_answers_are_stored_for_their_lifetime(cache_control: list[str], 
     ],
 )
 def test_other_answers_are_not_stored(cache_control: list[str], status: int) -> None:
-    """Nothing is stored that is not explicitly for everybody of the project."""
+    """Nothing is stored that is not explicitly for all of the project."""
     assert isinstance(storable(received(*cache_control, status=status), RULES), Refused)
 
 
@@ -185,7 +185,7 @@ def test_an_age_is_its_first_number(lines: list[str], age_s: int | None) -> None
     [("public, max-age=9", True), ("public, max-age=0", False), ("public, max-age=0, stale-while-revalidate=9", True)],
 )
 def test_nobody_waits_for_what_he_could_not_have(cache_control: str, is_for_others: bool) -> None:
-    """A response that is stored to be validated is of no use to those who ask at the same time."""
+    """A response that is stored to be validated is of no use to requests at the same time."""
     assert policy.is_for_others(entry(cache_control, fields=(("ETag", '"a"'),))) is is_for_others
 
 

@@ -164,7 +164,7 @@ def test_while_redis_is_away_the_machine_goes_on_where_it_was() -> None:
 
 
 def test_without_a_fallback_requests_and_then_the_server_wait_for_redis() -> None:
-    """503 at once; /ready after 10 s, also when nobody asks for anything."""
+    """503 at once; /ready after 10 s, also without requests."""
     bench = Bench(distributed_fallback=False)
     assert bench.gate.readiness() is None
     bench.shared.is_away = True
