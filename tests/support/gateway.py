@@ -103,7 +103,7 @@ class Gateway:
     def project(self, name: str | None = None, *, api_key: str = PROVIDER_KEY, is_active: bool = True) -> str:
         """Put a project in; returns its id."""
         project_id, now = str(uuid.uuid4()), _now()
-        sealed = KeyRing.of(load(self.env, env_file=os.devnull).settings.storage).seal(api_key, project_id)
+        sealed = KeyRing.from_settings(load(self.env, env_file=os.devnull).settings.storage).seal(api_key, project_id)
         self.execute(
             "INSERT INTO projects (id, name, api_key, is_active, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
             (project_id, name or f"project-{project_id}", sealed, is_active, now, now),
