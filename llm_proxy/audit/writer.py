@@ -64,14 +64,14 @@ class AuditWriter:
         self._flushing = threading.Lock()
 
     @classmethod
-    def of(
+    def from_settings(
         cls, engine: Engine | None, settings: Settings, failed: Callable[[str], None] = lambda sink: None
     ) -> "AuditWriter":
         """Return the sinks that the settings ask for. Raises OSError when the file cannot be opened."""
         table = engine if settings.operation.audit_enabled and settings.operation.audit_store_in_db else None
         return cls(
             table=table,
-            file=AuditFile.of(settings.operation),
+            file=AuditFile.from_settings(settings.operation),
             required=settings.operation.audit_required,
             failed=failed,
             workers=settings.workers,

@@ -82,7 +82,7 @@ def healthy(tmp_path: Path, demanding_provider: Provider, monkeypatch: pytest.Mo
         found = Installation(tmp_path, variables, demanding_provider, monkeypatch, undo)
         found.execute(
             "INSERT INTO projects (id, name, api_key, is_active, created_at, updated_at) VALUES (?, ?, ?, 1, ?, ?)",
-            *("p1", "team", KeyRing.of(settings.storage).seal(PROVIDER_KEY, "p1")),
+            *("p1", "team", KeyRing.from_settings(settings.storage).seal(PROVIDER_KEY, "p1")),
             *["2026-01-01 00:00:00.000000"] * 2,
         )
         yield found

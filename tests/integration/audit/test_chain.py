@@ -479,7 +479,7 @@ def test_who_is_killed_in_a_batch_breaks_nothing(ready_database: Database, tmp_p
         known = notes(connection)
     report: Report = verify_file([path], known)
     assert [(fault.kind, fault.seq) for fault in report.faults] == [("changed record", 3)]  # half a line
-    writer = AuditWriter.of(engine, ready_database.settings({"operation.audit_log_file": str(path)}))
+    writer = AuditWriter.from_settings(engine, ready_database.settings({"operation.audit_log_file": str(path)}))
     writer.record(_event())
     with reading(engine) as connection:
         known = notes(connection)

@@ -115,6 +115,21 @@ def test_realtimes_errors_name_their_turn() -> None:
     assert book.take(server(type="response.created", response={"id": "1"})) == (Step.STRANGE, None)
 
 
+def test_a_transcription_is_a_turn_of_one_message() -> None:
+    """It touches no turn that runs; its model is the session's, wherever that stands."""
+    book: TurnBook[str] = TurnBook(is_realtime=True)
+    book.begin("a", ClientMessage())
+    kind = "conversation.item.input_audio_transcription.completed"
+    assert book.take(server(REALTIME, type=kind, usage={"type": "tokens"})) == (Step.WHOLE, None)
+    assert [running.turn for running in book.running] == ["a"]
+    transcription = {"transcription": {"model": "m"}}
+    for kind, session in (
+        ("session.created", {"audio": {"input": transcription}}),
+        ("transcription_session.updated", {"input_audio_transcription": {"model": "m"}}),
+    ):
+        assert server(REALTIME, type=kind, session=session).transcriber == "m"
+
+
 def test_deltas_of_the_only_turn_are_not_parsed() -> None:
     """Most messages are deltas: a look at their type is enough."""
     sniffed = RESPONSES.server(b'{"type":"response.output_text.delta","delta":"x', is_alone=True)
