@@ -72,7 +72,7 @@ class KeyRing:
         self.current_id = key_id(current) if current is not None else None
 
     @classmethod
-    def of(cls, settings: StorageSettings) -> "KeyRing":
+    def from_settings(cls, settings: StorageSettings) -> "KeyRing":
         """Return the ring of ENCRYPTION_KEY and ENCRYPTION_KEY_PREVIOUS."""
         return cls(settings.encryption_key, settings.encryption_key_previous)
 

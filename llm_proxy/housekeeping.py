@@ -291,9 +291,8 @@ class Housekeeper:
             "deactivated_at": func.coalesce(TokenRow.deactivated_at, now, type_=TokenRow.deactivated_at.type),
             "lease_version": TokenRow.lease_version + 1,
         }
-        still = (TokenRow.id.in_(ids), listing.opaque(and_(TokenRow.is_active.is_(True), is_over)))
         with writing(self._engine) as connection:
-            revoked = connection.execute(update(TokenRow).where(*still).values(values)).rowcount
+            revoked = connection.execute(update(TokenRow).where(*still_active(ids, is_over)).values(values)).rowcount
         for token_id in ids:
             self._changed(token_id)
         return revoked
@@ -358,6 +357,14 @@ class Housekeeper:
     def _drop_sessions(self, now: datetime) -> Iterator[int]:
         yield from _drop(self._engine, SignInRow.__table__, ("state_hash",), SignInRow.expires_at < now)
         yield from _drop(self._engine, AdminSessionRow.__table__, ("id_hash",), AdminSessionRow.expires_at < now)
+
+
+def still_active(ids: Sequence[str], is_over: ColumnElement[bool]) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions of those among some tokens that are still to be revoked.
+
+    They are found by id: an index of what has expired would lead through all of it in each batch.
+    """
+    return TokenRow.id.in_(ids), listing.opaque(and_(TokenRow.is_active.is_(True), is_over))
 
 
 def _without_silent(stored: str, now_s: float) -> tuple[str, int] | tuple[None, int]:

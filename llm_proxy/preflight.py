@@ -118,7 +118,7 @@ def _record(migrated: list[str], engine: Engine, settings: Settings) -> None:
     if not migrated:
         return
     try:
-        writer = AuditWriter.of(engine, settings)
+        writer = AuditWriter.from_settings(engine, settings)
     except OSError:  # `check` has looked; a worker will say so
         return
     writer.record(AuditEvent(AuditAction.SYSTEM_MIGRATE, "system", "success", details={"revisions": migrated}))

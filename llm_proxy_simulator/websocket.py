@@ -3,7 +3,8 @@
 A turn departs from the usual by a `simulate` member of the client's message: a mapping of `words` (how many), `error`
 (a status in place of the response), `cut` (end the connection after so many messages), `close` (a close frame with that
 code), `silence` (say nothing more), `interval` (seconds between messages), `fragments` (of each message),
-`begin` (Realtime: begin so many responses unasked), `garbage` (a frame with reserved bits).
+`begin` (Realtime: begin so many responses unasked), `transcribe` (Realtime: tell so many transcriptions),
+`garbage` (a frame with reserved bits).
 """
 
 import base64
@@ -50,7 +51,9 @@ class WebSocket:
         self._wire.send(self._head())
         if self._is_realtime:
             model = self._request.target.partition("model=")[2].partition("&")[0] or "gpt-realtime"
-            self._say({"type": "session.created", "session": {"id": "sess_sim", "object": "session", "model": model}})
+            session = {"id": "sess_sim", "object": "session", "model": model}
+            transcription = {"input": {"transcription": {"model": "gpt-4o-transcribe"}}}
+            self._say({"type": "session.created", "session": session | {"audio": transcription}})
         for opcode, payload in self._messages():
             if opcode == _TEXT and payload.startswith(b"{"):
                 self._take(json.loads(payload))
@@ -82,6 +85,10 @@ class WebSocket:
             for _ in range(int(simulate.get("begin", 0))):
                 self.turns.append({"type": "begun"})
                 self._respond({}, simulate)
+            for number in range(int(simulate.get("transcribe", 0))):
+                usage = {"type": "tokens", "input_tokens": 14, "output_tokens": 5, "total_tokens": 19}
+                event = {"type": "conversation.item.input_audio_transcription.completed", "item_id": f"item_{number}"}
+                self._say(event | {"content_index": 0, "transcript": "What is the weather?", "usage": usage})
 
     def _respond(self, message: dict[str, Any], simulate: dict[str, Any]) -> None:
         if "error" in simulate:
@@ -125,6 +132,8 @@ class WebSocket:
         text = "".join(f"w{word} " for word in range(words))
         content = [{"type": "output_text", "text": text, "annotations": []}]
         item = {"id": f"msg_{number}", "type": "message", "role": "assistant", "status": "completed"}
+        if not self._is_realtime:
+            yield event("response.output_item.done", output_index=0, item=item | {"content": content})
         usage = {"input_tokens": 7, "output_tokens": words, "total_tokens": 7 + words}
         details = "token_details" if self._is_realtime else "tokens_details"
         usage_more = {f"input_{details}": {"cached_tokens": 0}, f"output_{details}": {"reasoning_tokens": 0}}

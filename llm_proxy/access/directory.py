@@ -97,7 +97,7 @@ class KeyDirectory:
             raise DatabaseUnavailable from error
         if row is None:
             return None
-        key = Key.of(row)
+        key = Key.from_row(row)
         if changes == self._changes:
             if len(self._known) >= _MOST:
                 self._known.clear()

@@ -16,7 +16,7 @@ ANY, LOOPBACK, OFF = "any", "loopback", "off"
 USES = (ANY, LOOPBACK, OFF)
 
 
-class Failures(Protocol):
+class LoginThrottle(Protocol):
     """Counts attempts by client address."""
 
     def note(self, address: str | None) -> int:
@@ -33,12 +33,12 @@ class Gate:
         use: MANAGEMENT_TOKEN_USE, where the root token is accepted.
     """
 
-    def __init__(self, accepted: Sequence[str], use: str, keys: KeyDirectory, failures: Failures) -> None:
+    def __init__(self, accepted: Sequence[str], use: str, keys: KeyDirectory, failures: LoginThrottle) -> None:
         self._accepted = [token for token in accepted if token]
         self._use, self._keys, self._failures = use, keys, failures
 
     @classmethod
-    def of(cls, settings: OperationSettings, keys: KeyDirectory, failures: Failures) -> "Gate":
+    def from_settings(cls, settings: OperationSettings, keys: KeyDirectory, failures: LoginThrottle) -> "Gate":
         """Make the gate that the settings ask for."""
         accepted = (settings.management_token.strip(), (settings.management_token_previous or "").strip())
         return cls(accepted, settings.management_token_use, keys, failures)

@@ -35,7 +35,7 @@ class Key:
     previous_hash: str | None = field(repr=False)
 
     @classmethod
-    def of(cls, row: RowMapping) -> "Key":
+    def from_row(cls, row: RowMapping) -> "Key":
         """Read a row of the table."""
         return cls(
             id=row["id"],

@@ -59,7 +59,7 @@ class Config:
     roles: tuple[Entry, ...]
 
     @classmethod
-    def of(cls, settings: SignInSettings) -> "Config | None":
+    def from_settings(cls, settings: SignInSettings) -> "Config | None":
         """Read the settings; None: sign-in by OpenID is off. Raises ValueError for a wrong map."""
         if settings.oidc_issuer is None:
             return None

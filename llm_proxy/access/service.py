@@ -149,18 +149,18 @@ class KeyService:
         """Return one page by number, and how many rows there are; `most` of them are counted."""
         with reading(self._engine) as connection:
             rows, total = listing.numbered(connection, wanted.selection(), order, page, size, most)
-            return [Key.of(row) for row in rows], total
+            return [Key.from_row(row) for row in rows], total
 
     def after(self, wanted: KeyFilter, order: Order, limit: int, cursor: str | None) -> tuple[list[Key], str | None]:
         """Return one page by key, and the cursor of the next. Raises listing.InvalidCursor."""
         with reading(self._engine) as connection:
             rows, following = listing.keyed(connection, wanted.selection(), order, limit, cursor)
-        return [Key.of(row) for row in rows], following
+        return [Key.from_row(row) for row in rows], following
 
     def all(self, wanted: KeyFilter, order: Order = BY_NAME) -> Iterator[Sequence[Key]]:
         """Yield every key, in chunks."""
         for rows in listing.everything(self._engine, wanted.selection(), order):
-            yield [Key.of(row) for row in rows]
+            yield [Key.from_row(row) for row in rows]
 
     def update(self, tx: Mutation, key_id: str, patch: KeyPatch, caller: Caller) -> Key:
         """Write what the patch names; what results must be within the caller's rights.
@@ -264,7 +264,7 @@ def _read(connection: Connection, key_id: str, caller: Caller | None = None, *, 
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:
         raise ResourceNotFound("management key not found", audit={"error_type": "management key not found"})
-    return Key.of(row)
+    return Key.from_row(row)
 
 
 def _read_to_change(tx: Mutation, key_id: str, caller: Caller) -> Key:

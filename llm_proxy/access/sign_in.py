@@ -49,7 +49,7 @@ def of_person(person: SignedIn, oidc: OidcSignIn | None) -> Origin:
 
 def build_oidc(settings: SignInSettings, flows: Flows) -> OidcSignIn | None:
     """Return sign-in at the OpenID provider of the settings; None: it is off. Raises ValueError for a wrong map."""
-    config = Config.of(settings)
+    config = Config.from_settings(settings)
     return None if config is None else OidcSignIn(config, flows)
 
 
@@ -72,7 +72,7 @@ def fault_lines(settings: SignInSettings) -> list[str]:
     if "openid" not in settings.oidc_scopes.split():
         faults.append(f"ADMIN_OIDC_SCOPES={settings.oidc_scopes}: expected openid among them")
     try:
-        Config.of(settings)
+        Config.from_settings(settings)
     except ValueError as error:
         faults.append(f"ADMIN_OIDC_ROLE_MAP={settings.oidc_role_map}: expected {error}")
     return faults

@@ -64,7 +64,7 @@ class AuditFile:
         self.position: Position | None = None
 
     @classmethod
-    def of(cls, settings: OperationSettings) -> "AuditFile | None":
+    def from_settings(cls, settings: OperationSettings) -> "AuditFile | None":
         """Return the file that the settings ask for; None for none. Raises OSError when it cannot be opened."""
         if not settings.audit_enabled or not settings.audit_log_file:
             return None

@@ -5,7 +5,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 
 import gevent
 from sqlalchemy import Connection, Engine
@@ -16,21 +15,17 @@ from llm_proxy.audit.file import AuditFile
 from llm_proxy.audit.notes import note
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.table import TableChain
+from llm_proxy.audit.throttle import SERVER_PER_MINUTE, WINDOW_S, Throttle
 from llm_proxy.db.errors import is_lost_race
 from llm_proxy.db.session import reading, writing
 from llm_proxy.errors import AuditUnavailable
-from llm_proxy.model.addresses import counted_as
 from llm_proxy.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
 QUEUE = 1000
-PER_MINUTE = 60
-SERVER_PER_MINUTE = 300  # of all addresses, shared by the workers: 0.5 GB a day at most
-_WINDOW_S = 60.0
 _PAUSE_S = 0.2
 _BATCH = 100  # rows in one transaction
-_SOURCES = 10_000  # addresses and actions watched at once
 
 
 class AuditWriter:
@@ -62,21 +57,21 @@ class AuditWriter:
         self.chain = TableChain()
         self._noted: Link | None = None
         self._queue: deque[AuditEvent] = deque()
-        self._throttle = _Throttle(clock, max(PER_MINUTE, SERVER_PER_MINUTE // workers))
+        self._throttle = Throttle(clock, max(1, SERVER_PER_MINUTE // workers))
         self._wake = threading.Event()
         self._worker: gevent.Greenlet | None = None
         self._is_closing = self._is_moved = False
         self._flushing = threading.Lock()
 
     @classmethod
-    def of(
+    def from_settings(
         cls, engine: Engine | None, settings: Settings, failed: Callable[[str], None] = lambda sink: None
     ) -> "AuditWriter":
         """Return the sinks that the settings ask for. Raises OSError when the file cannot be opened."""
         table = engine if settings.operation.audit_enabled and settings.operation.audit_store_in_db else None
         return cls(
             table=table,
-            file=AuditFile.of(settings.operation),
+            file=AuditFile.from_settings(settings.operation),
             required=settings.operation.audit_required,
             failed=failed,
             workers=settings.workers,
@@ -153,7 +148,7 @@ class AuditWriter:
 
     def _run(self) -> None:
         while not self._is_closing:
-            self._wake.wait(_WINDOW_S / 2)
+            self._wake.wait(WINDOW_S / 2)
             self._wake.clear()
             for event in self._throttle.ended():
                 self._put(event)
@@ -220,71 +215,3 @@ class AuditWriter:
         for _ in range(count):
             self._failed(sink)
         return [sink]
-
-
-_EVERYBODY: tuple[str | None, str] = (None, "")
-
-
-class _Source:
-    """What one address did in its running minute; `last` stands for those that were left out."""
-
-    __slots__ = ("began", "count", "last", "suppressed")
-
-    def __init__(self, began: float) -> None:
-        self.began, self.count, self.suppressed = began, 0, 0
-        self.last: AuditEvent | None = None
-
-
-class _Throttle:
-    """At most `PER_MINUTE` events of an address and action a minute, and `most` of all; the rest are counted.
-
-    Each rest becomes one event with its number.
-    """
-
-    def __init__(self, clock: Callable[[], float], most: int) -> None:
-        self._clock, self._most = clock, most
-        self._sources: dict[tuple[str | None, str], _Source] = {}
-
-    def passed(self, event: AuditEvent) -> list[AuditEvent]:
-        """Return the event, unless it is one too many; and the summary of a minute that has ended."""
-        address = None if event.client_ip is None else counted_as(event.client_ip)
-        out, is_left_out = self._counted((address, event.action), event, PER_MINUTE)
-        if is_left_out:
-            return out
-        summaries, is_left_out = self._counted(_EVERYBODY, replace(event, client_ip=None), self._most)
-        out += summaries
-        return out if is_left_out else [*out, event]
-
-    def _counted(self, key: tuple[str | None, str], event: AuditEvent, most: int) -> tuple[list[AuditEvent], bool]:
-        """Count an event for a source: summaries of minutes that have ended, and whether it is one too many."""
-        now, out = self._clock(), list[AuditEvent]()
-        source = self._sources.get(key)
-        if source is not None and now - source.began >= _WINDOW_S:
-            out += self._end(key)
-            source = None
-        if source is None:
-            if len(self._sources) >= _SOURCES:
-                out += self._end(next(iter(self._sources)))
-            source = self._sources[key] = _Source(now)
-        source.count += 1
-        if source.count > most:
-            source.suppressed, source.last = source.suppressed + 1, event
-        return out, source.count > most
-
-    def ended(self) -> list[AuditEvent]:
-        """Summaries of the minutes that have ended."""
-        now = self._clock()
-        over = [key for key, source in self._sources.items() if now - source.began >= _WINDOW_S]
-        return [event for key in over for event in self._end(key)]
-
-    def rest(self) -> list[AuditEvent]:
-        """Summaries of all."""
-        return [event for key in list(self._sources) for event in self._end(key)]
-
-    def _end(self, key: tuple[str | None, str]) -> list[AuditEvent]:
-        source = self._sources.pop(key)
-        if source.last is None:
-            return []
-        details = {"reason": "suppressed", "suppressed": source.suppressed}
-        fresh = AuditEvent(source.last.action, source.last.actor, source.last.outcome, client_ip=source.last.client_ip)
-        return [replace(fresh, details=details)]

@@ -49,22 +49,22 @@ def project_part(project: str) -> str:
 
 
 def primary_key(
-    project: str, provider: str, target: str, fields: Fields, content: bytes | None = None, lifetime: str = ""
+    project: str, provider: str, target: str, fields: Fields, digest: str | None = None, lifetime: str = ""
 ) -> str:
     """Return the key without its vary part.
 
     Args:
         target: As canonical_target gives it.
         fields: The request's, names in upper case.
-        content: The body of an opted-in POST.
+        digest: SHA-256 of the body of an opted-in POST, in hex.
         lifetime: The lifetime that such a request asks for: `smax=N` or `max=N`.
     """
     chosen = tuple(field for field in fields if field[0].startswith(CHOSEN))
-    if content is None:
+    if digest is None:
         hashed = _remembered_primary if len(target) <= _REMEMBERED_CHARS and not chosen else _primary
         return hashed(project, (provider, target, chosen))
     about = [list(field) for field in fields if field[0] in _BODY_FIELDS]
-    return _primary(project, (provider, target, chosen, about, hashlib.sha256(content).hexdigest(), lifetime))
+    return _primary(project, (provider, target, chosen, about, digest, lifetime))
 
 
 def _primary(project: str, parts: tuple[object, ...]) -> str:

@@ -88,7 +88,7 @@ class CacheLookup:
         query: str,
         fields: Sequence[tuple[str, str]],
         values: Mapping[str, str],
-        content: bytes | None = None,
+        digest: str | None = None,
         is_authorized: bool = True,
         provider: str = "",
     ) -> None:
@@ -97,7 +97,7 @@ class CacheLookup:
         self._is_post = method == "POST"
         self._target = canonical_target(method, path, query)
         lifetime = asked.lifetime if self._is_post else ""
-        self._primary = primary_key(project, provider or cache.provider, self._target, fields, content, lifetime)
+        self._primary = primary_key(project, provider or cache.provider, self._target, fields, digest, lifetime)
         self._range = values.get("RANGE") if method == "GET" else None
         self._conditionals = not CONDITIONALS.isdisjoint(values)
         self._key: str | None = None

@@ -171,7 +171,7 @@ def storable(received: ReceivedResponse, rules: Rules) -> Entry | Refused:
         fields=stored_fields(received.fields, found, received.directives.forced_s if is_forced else 0, rules),
         requested_at=received.requested_at,
         received_at=received.received_at,
-        initial_age_s=_initial_age(received, date),
+        initial_age_s=_initial_age(received, date, is_forced=is_forced),
         lifetime_s=lifetime_s,
         etag=etag,
         last_modified=last_modified,
@@ -272,12 +272,15 @@ def _date(received: ReceivedResponse) -> float:
     return received.received_at if date is None else date
 
 
-def _initial_age(received: ReceivedResponse, date: float) -> float:
-    """RFC 9111 §4.2.3: corrected_initial_age."""
+def _initial_age(received: ReceivedResponse, date: float, *, is_forced: bool) -> float:
+    """RFC 9111 §4.2.3: corrected_initial_age.
+
+    A lifetime that the request asked for begins with the response, however long the model took to give it.
+    """
     said = parse.age(parse.values(received.fields, "age"))
-    delay_s = max(0.0, received.received_at - received.requested_at)
+    delay_s = max(0.0, received.received_at - received.requested_at) if said or not is_forced else 0.0
     apparent_s = max(0.0, float(int(received.received_at)) - date)
-    return max(apparent_s, (said or 0) + (delay_s if said else 0.0))
+    return max(apparent_s, (said or 0) + delay_s)
 
 
 def stored_fields(fields: Fields, found: Directives, forced_s: int, rules: Rules) -> Pairs:

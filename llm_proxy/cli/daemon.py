@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.listening import answers
+from llm_proxy.runtime.processes import is_running
 from llm_proxy.settings.declare import ListenAddress
 
 _START_DEADLINE_S = 60.0
@@ -75,13 +76,7 @@ def _become_daemon(command: list[str], variables: Mapping[str, str], log: int, w
 
 
 def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not _is_zombie(pid)
+    return is_running(pid) and not _is_zombie(pid)
 
 
 def _is_zombie(pid: int) -> bool:

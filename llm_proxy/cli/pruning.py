@@ -62,7 +62,7 @@ def prune_audit(older_than: str, dry_run: bool, past_faults: bool, yes: bool, db
 
 
 def _prune_audit(engine: Engine, settings: Settings, before: datetime, past_faults: bool) -> pruning.Pruned:
-    writer = AuditWriter.of(engine, settings)
+    writer = AuditWriter.from_settings(engine, settings)
     done = pruning.Pruner(engine, writer.chain, actor="cli", past_faults=past_faults).prune(before)
     if done.rows:
         writer.record(AuditEvent(AuditAction.SYSTEM_CLEANUP, "cli", "success", details={"audit_deleted": done.rows}))
@@ -89,7 +89,7 @@ def prune_tokens(older_than: str, yes: bool, db: str | None) -> None:
         before = now_of(engine) - timedelta(seconds=age_s)
         number = token_pruning.prune(engine, before) if yes else token_pruning.count(engine, before)
         if yes and number:
-            writer = AuditWriter.of(engine, settings)
+            writer = AuditWriter.from_settings(engine, settings)
             writer.record(AuditEvent(AuditAction.SYSTEM_CLEANUP, "cli", "success", details={"deleted": number}))
             writer.close()
     value = {"deleted" if yes else "would_delete": number}

@@ -29,7 +29,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only count what would b
 def _ready(db: str | None, *, needs_key: bool = True) -> Iterator[tuple[Engine, KeyRing, Settings]]:
     """Yield the migrated database and its ring. Raises CommandError without a key, or without that of a sealed row."""
     with database(db) as (engine, settings):
-        ring = KeyRing.of(settings.storage)
+        ring = KeyRing.from_settings(settings.storage)
         if needs_key and ring.current_id is None:
             raise CommandError(_NO_KEY)
         migrations.require_current(engine)
@@ -154,6 +154,6 @@ def _record(engine: Engine, settings: Settings, dry_run: bool, **counts: int) ->
         output.note("Dry run: nothing was changed")
     if dry_run or not any(counts.values()):
         return
-    writer = AuditWriter.of(engine, settings)
+    writer = AuditWriter.from_settings(engine, settings)
     writer.record(AuditEvent(AuditAction.SYSTEM_ENCRYPT, "cli", "success", details=counts))
     writer.close()

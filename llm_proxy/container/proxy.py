@@ -90,7 +90,7 @@ class Proxy(Storage):
         """Makes events of exchanges."""
         return EventRecorder(
             self.publisher,
-            CaptureLimits.of(self.settings.events),
+            CaptureLimits.from_settings(self.settings.events),
             is_required=self.settings.events.required,
         )
 

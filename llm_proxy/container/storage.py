@@ -29,9 +29,9 @@ from llm_proxy.db.engine import create_engine, off_loop
 from llm_proxy.db.health import DatabaseHealth
 from llm_proxy.db.idempotency import IdempotencyKeys
 from llm_proxy.formats.tokens import Estimator
-from llm_proxy.limits.failures import Failures
-from llm_proxy.limits.gate import LimitGate
-from llm_proxy.limits.machine import MachineStore as LimitsOfMachine
+from llm_proxy.limits.login_throttle import LoginThrottle
+from llm_proxy.limits.rate_limiter import RateLimiter
+from llm_proxy.limits.shared_memory import SharedMemoryStore
 from llm_proxy.operations.audit_check import AuditCheck
 from llm_proxy.operations.bus_state import BusState
 from llm_proxy.operations.findings import Findings
@@ -110,7 +110,7 @@ class Storage:
     @cached_property
     def ring(self) -> KeyRing:
         """The keys that provider keys are sealed under."""
-        return KeyRing.of(self.settings.storage)
+        return KeyRing.from_settings(self.settings.storage)
 
     @cached_property
     def health(self) -> DatabaseHealth:
@@ -125,7 +125,7 @@ class Storage:
     @cached_property
     def directory(self) -> TokenDirectory:
         """Knows tokens by their bearer."""
-        return TokenDirectory.of(self.statements, self.ring, self.settings, self.health)
+        return TokenDirectory.from_settings(self.statements, self.ring, self.settings, self.health)
 
     @cached_property
     def quota(self) -> Quota:
@@ -135,7 +135,7 @@ class Storage:
     @cached_property
     def audit(self) -> AuditWriter:
         """Writes the audit trail. Raises OSError when its file cannot be opened."""
-        return AuditWriter.of(self.engine, self.settings, lambda sink: metrics.audit_failures[sink].inc())
+        return AuditWriter.from_settings(self.engine, self.settings, lambda sink: metrics.audit_failures[sink].inc())
 
     @cached_property
     def tokens(self) -> TokenService:
@@ -166,7 +166,7 @@ class Storage:
     @cached_property
     def gate(self) -> Gate:
         """Admits the callers of the management plane."""
-        return Gate.of(self.settings.operation, self.key_directory, self.failures)
+        return Gate.from_settings(self.settings.operation, self.key_directory, self.failures)
 
     @cached_property
     def sign_in(self) -> SignIn:
@@ -209,14 +209,14 @@ class Storage:
         return make_cache(self.settings, self.engine, self.provider.name)
 
     @cached_property
-    def limits(self) -> LimitGate:
+    def limits(self) -> RateLimiter:
         """Windows of requests; without a limit they cost a look at four attributes."""
-        return LimitGate(self.settings.limits, LimitsOfMachine(shared_dir.shared()), self._shared_limits)
+        return RateLimiter(self.settings.limits, SharedMemoryStore(shared_dir.shared()), self._shared_limits)
 
     @cached_property
-    def failures(self) -> Failures:
+    def failures(self) -> LoginThrottle:
         """Attempts to manage with a wrong credential."""
-        return Failures(shared_dir.shared(), self._shared_limits)
+        return LoginThrottle(shared_dir.shared(), self._shared_limits)
 
     @cached_property
     def _shared_limits(self) -> LimitsInRedis | None:

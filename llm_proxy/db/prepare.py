@@ -74,7 +74,7 @@ def _prepare(engine: Engine, settings: StorageSettings) -> list[str]:
     else:
         migrate.require_current(engine)
         done = []
-    fault = check_key_ring(engine, KeyRing.of(settings))
+    fault = check_key_ring(engine, KeyRing.from_settings(settings))
     if fault is not None:
         raise KeyRingFault(fault)
     if settings.encryption_key is not None:

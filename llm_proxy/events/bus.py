@@ -1,12 +1,12 @@
 """What a bus is to its two ends: the worker's publisher and its consumers (docs/events.md, "Buses")."""
 
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from llm_proxy.redisclient import unreachable
+from llm_proxy.runtime.processes import is_running
 
 __all__ = ["FIELD", "Bus", "BusUnavailable", "Entry", "Source", "SourceStats", "unreachable"]
 
@@ -107,12 +107,4 @@ class NameTaken(Exception):
 
 def is_dead_here(host: str, pid: str) -> bool:
     """Whether that is a process of this machine which is no more."""
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        return False
-    return False
+    return host == socket.gethostname() and pid.isdigit() and not is_running(int(pid))

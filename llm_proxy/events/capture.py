@@ -43,7 +43,7 @@ class CaptureLimits:
     has_bodies: bool = True
 
     @classmethod
-    def of(cls, settings: EventSettings) -> "CaptureLimits":
+    def from_settings(cls, settings: EventSettings) -> "CaptureLimits":
         """Return the limits of the OBSERVABILITY_* variables."""
         request, response = (
             settings.max_request_body_bytes,

@@ -8,6 +8,7 @@ from llm_proxy.formats.lenient_json import loads_object
 from llm_proxy.formats.texts import prompt_texts, texts_of_cut_json, token_ids
 
 _MAX_EXPANDED_BYTES = 4 * 1024 * 1024
+_MAX_READ_BYTES = 320 * 1024  # what is kept of a plain body; longer ones count by what is read of them
 
 
 @dataclass(slots=True)
@@ -52,6 +53,9 @@ def read_prompt(kept: bytes, encoding: str = "", total_bytes: int = 0) -> Prompt
     if content is None:
         return Prompt(total_bytes=max(len(kept), total_bytes), is_readable=False)
     size = round(len(content) * scale)
+    if len(content) > _MAX_READ_BYTES:
+        content = content[:_MAX_READ_BYTES]
+        scale = size / _MAX_READ_BYTES
     document = loads_object(content) if scale == 1.0 else None
     if document is not None:
         return Prompt(document, prompt_texts(document), token_ids(document), total_bytes=size)

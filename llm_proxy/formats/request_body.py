@@ -5,6 +5,7 @@ without case, every occurrence is reported, and a body whose type says nothing h
 """
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
@@ -16,10 +17,12 @@ from llm_proxy.formats.names import fold, fold_field, is_readable
 
 MAX_FIELDS: Final = 1000
 MAX_URLENCODED_BYTES: Final = 1024 * 1024  # no endpoint of OpenAI's takes such forms
-SLICE_BYTES: Final = 16384  # read at once: a few milliseconds at worst
+SLICE_BYTES: Final = 4096  # read at once: a few milliseconds at worst
 _MAX_NAME_BYTES: Final = 512  # as sent
 _MAX_FIELD_BYTES: Final = 65536  # of a watched value in a urlencoded form, as sent
 _BLANKS: Final = b" \t\r\n"
+_MODEL: Final = "model"
+_MODEL_JSON_BYTES: Final = 32768  # of a JSON body in which its model is looked for: some 30 ms at worst
 
 
 class Kind(Enum):
@@ -117,6 +120,26 @@ def reader_of(
         return _Form(FormScanner(boundary, watched, lambda n, t: found(Parameter(n, t)), max_bytes=max_watched_bytes))
     json = _Json(watched, found)
     return _Either(json, _Urlencoded(watched, found)) if kind is Kind.URLENCODED else json
+
+
+def model_of(content_type: str, content: bytes) -> str | None:
+    """Return the model that a body names, as far as it is there; None where it names none. Never raises.
+
+    Of several the last counts, as it does for most providers.
+    """
+    found: list[str] = []
+
+    def note(parameter: Parameter) -> None:
+        if parameter.is_string and parameter.text:
+            found.append(parameter.text)
+
+    if kind_of(content_type) in (Kind.JSON, Kind.OTHER):
+        content = content[:_MODEL_JSON_BYTES]
+    with suppress(InvalidRequest):  # what was found up to there counts
+        reader = reader_of(content_type, (_MODEL,), note)
+        reader.feed(content)
+        reader.finish()
+    return found[-1] if found else None
 
 
 class _Json:

@@ -208,12 +208,10 @@ class HeldBody:
             while view:
                 view = view[self._file.write(view) :]
 
-    def content(self) -> bytes:
-        """Return all of it, in memory; its writer bounds the size."""
-        if self._file is None:
-            return bytes(self._memory)
-        self._file.seek(0)
-        return self._file.read(self.length)
+    def pieces(self) -> Iterator[bytes]:
+        """Yield all of it from its beginning, piece by piece."""
+        self.rewind()
+        return iter(lambda: self.read1(PIECE_BYTES), b"")
 
     def sendable(self) -> "bytes | HeldBody":
         """Return what to give to the transport: plain bytes when they are in memory, else this, from its beginning."""

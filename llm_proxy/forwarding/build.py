@@ -9,7 +9,7 @@ from llm_proxy.forwarding.cors import Cors
 from llm_proxy.forwarding.fields import RequestFields
 from llm_proxy.forwarding.inspection import Inspector
 from llm_proxy.forwarding.lane import Lane
-from llm_proxy.forwarding.socket import SocketLimits
+from llm_proxy.forwarding.socket_limits import SocketLimits
 from llm_proxy.forwarding.sockets import Sockets
 from llm_proxy.forwarding.turns import TurnDesk
 from llm_proxy.limits.seats import Seats

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from typing import Final
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from llm_proxy.errors import AmbiguousCredentials, InvalidToken, TokenInQuery
 from llm_proxy.forwarding.request import ProxyRequest
@@ -67,8 +67,14 @@ class Credentials:
                 _remove_copies(request, bearer, names)
                 return
 
-    def check_query(self, query: str) -> None:
-        """Raise TokenInQuery, naming the parameter that holds a credential and the field to use."""
+    def check_target(self, path: str, query: str) -> None:
+        """Raise TokenInQuery for a token in the address, naming the parameter that holds it and the field to use."""
+        if is_in(unquote(path) if "%" in path else path):
+            raise TokenInQuery(f"Send the token in the field {self._where}, not in the path", param="path")
+        if query:
+            self._check_query(query)
+
+    def _check_query(self, query: str) -> None:
         for pair in query.split("&"):
             name = unquote_plus(pair.partition("=")[0])
             if is_in(unquote_plus(pair)) or (self._is_beside and name.lower() in _KEY_PARAMETERS):

@@ -1,6 +1,7 @@
 """The way into a provider's lane and out of it: a slot, and the circuits that an exchange is behind."""
 
 from llm_proxy.formats.prompt import read_prompt
+from llm_proxy.formats.request_body import model_of
 from llm_proxy.forwarding.body import PIECE_BYTES, HeldBody, StreamedBody
 from llm_proxy.forwarding.breaker import Scope
 from llm_proxy.forwarding.exchange import Exchange
@@ -38,11 +39,13 @@ def scope_of(exchange: Exchange) -> Scope:
 def _named_model(exchange: Exchange) -> str | None:
     """Return the model in the first bytes of the request's body."""
     if exchange.usage is not None and exchange.usage.asked_bytes:
-        return exchange.usage.prompt().model
+        return exchange.usage.model()
     body = exchange.body
     if isinstance(body, HeldBody):
         head = body.read1(PIECE_BYTES)
         body.rewind()
     else:
         head = body.first if isinstance(body, StreamedBody) else body or b""
-    return read_prompt(head, exchange.request.values.get("CONTENT-ENCODING", ""), len(head)).model if head else None
+    values = exchange.request.values
+    prompt = read_prompt(head, values.get("CONTENT-ENCODING", ""), len(head))
+    return prompt.model or model_of(values.get("CONTENT-TYPE", ""), head)

@@ -1,6 +1,6 @@
 """The handshake of a WebSocket (RFC 6455 §4): what the provider is asked, and what the client is answered."""
 
-from typing import Final
+from typing import Any, Final, Protocol
 
 from llm_proxy.errors import InvalidRequest, InvalidToken
 from llm_proxy.forwarding.request import ProxyRequest
@@ -11,6 +11,16 @@ Fields = list[tuple[str, str]]
 SWITCHING: Final = "101 Switching Protocols"
 _CREDENTIAL: Final = "openai-insecure-api-key."  # browsers can set no field but this one
 _EXTENSIONS, _PROTOCOL = "SEC-WEBSOCKET-EXTENSIONS", "SEC-WEBSOCKET-PROTOCOL"
+
+
+class Switched(Protocol):
+    """The provider's response after a 101."""
+
+    def switched(self) -> tuple[Any, bytes]:
+        """Return the connection, and what has come on it."""
+
+    def close(self) -> None:
+        """End the connection."""
 
 
 def check_handshake(request: ProxyRequest) -> None:

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import gevent
-
 from llm_proxy.errors import EndpointNotBudgeted, InvalidJson, InvalidRequest, StreamingDisabled
 from llm_proxy.formats.multipart import InvalidMultipart
 from llm_proxy.formats.request_body import (
@@ -29,6 +27,7 @@ from llm_proxy.forwarding.body import (
     open_body,
 )
 from llm_proxy.providers.parameters import ParameterRules
+from llm_proxy.runtime.short_turns import in_short_turns
 
 Body = bytes | StreamedBody | HeldBody
 _STREAM, _MODEL, _BACKGROUND, _PROMPT = "stream", "model", "background", "prompt"
@@ -210,13 +209,12 @@ class _Scan:
 
     def look(self, data: bytes) -> None:
         """Read the next piece; b"" is the end."""
-        if not data:
-            self._run(b"")
-        for start in range(0, len(data), SLICE_BYTES):
-            if not self._is_first:
-                gevent.sleep(0)  # the loop looks after its sockets once such turns have taken 5 ms in all
+        start = 0
+        if self._is_first or not data:  # a short body waits for no other
             self._is_first = False
-            self._run(data[start : start + SLICE_BYTES])
+            self._run(data[:SLICE_BYTES])
+            start = SLICE_BYTES
+        in_short_turns((data[at : at + SLICE_BYTES] for at in range(start, len(data), SLICE_BYTES)), self._run)
 
     def _run(self, data: bytes) -> None:
         if self._reader is None:

@@ -43,7 +43,7 @@ from llm_proxy.forwarding.settlement import Settlement
 from llm_proxy.forwarding.sockets import Sockets
 from llm_proxy.forwarding.taps import Sendable, Tap, response_taps, tapped
 from llm_proxy.forwarding.token_steps import TokenSteps
-from llm_proxy.limits.gate import LimitGate
+from llm_proxy.limits.rate_limiter import RateLimiter
 from llm_proxy.logs import AccessLog
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.transport import Timeouts, Upstream, UpstreamRequest, UpstreamResponse
@@ -90,7 +90,7 @@ class Pipeline:
         access: AccessLog,
         is_draining: Callable[[], bool],
         inspector: Inspector,
-        limits: LimitGate,
+        limits: RateLimiter,
         steps: TokenSteps,
         quota: Quota,
         budgets: Budgets,
@@ -190,8 +190,7 @@ class Pipeline:
             allowed.check_overrides(request.fields)
             allowed.check_endpoint(request.path)  # 5
         allowed.check_fields(request.fields)  # 6
-        if request.query:
-            self._credentials.check_query(request.query)
+        self._credentials.check_target(request.path, request.query)
         self._limit.check(request.content_length)  # 7
         self._limits.admit_address(request.client_addr)  # 8
         bearer = self._bearer_of_socket(request, sockets) if is_socket else self._credentials.bearer(request)

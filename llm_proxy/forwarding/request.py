@@ -13,6 +13,7 @@ from llm_proxy.runtime.ids import accepted_id, uuid7
 
 Network = IPv4Network | IPv6Network
 _ENDLESS = 1 << 62
+_MAX_HOPS = 64  # proxies in a row that are believed; more would cost a request milliseconds
 _PORT = re.compile(r"\]?:[0-9]+$")
 
 
@@ -131,7 +132,7 @@ def client_address(peer: str | None, forwarded_for: Iterable[str], trusted: Sequ
         return peer or None
     found = peer or None
     entries = [entry.strip() for line in forwarded_for for entry in line.split(",")]
-    for entry in reversed(entries):
+    for entry in entries[: -_MAX_HOPS - 1 : -1]:
         address = _bare(entry)
         if address is None:
             return found

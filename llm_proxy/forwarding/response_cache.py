@@ -3,6 +3,7 @@
 A request that no stored response may serve costs a look at its method and at one field here.
 """
 
+import hashlib
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -24,6 +25,7 @@ from llm_proxy.forwarding.inspection import Body
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.taps import DataTap
 from llm_proxy.model.token import TokenSnapshot
+from llm_proxy.runtime.short_turns import in_short_turns
 
 Fields = list[tuple[str, str]]
 Background = Callable[[ProxyRequest, TokenSnapshot], None]
@@ -158,8 +160,8 @@ class CacheSource:
         if directives is None:
             metrics.CACHE_BYPASS.inc()
             return None
-        content = _content(body) if exchange.request.method == "POST" else None
-        lookup = exchange.lookup = self._inquiry(directives, exchange, content)
+        digest = _digest(body) if exchange.request.method == "POST" else None
+        lookup = exchange.lookup = self._inquiry(directives, exchange, digest)
         stored = self._find(exchange, lookup)
         if stored is not None:
             word = "conditional-hit" if stored.is_conditional else "hit"
@@ -176,7 +178,7 @@ class CacheSource:
 
     # -- looking up ---------------------------------------------------------------------------------------------------
 
-    def _inquiry(self, directives: RequestDirectives, exchange: Exchange, content: bytes | None) -> CacheLookup:
+    def _inquiry(self, directives: RequestDirectives, exchange: Exchange, digest: str | None) -> CacheLookup:
         request, provider = exchange.request, exchange.lane.provider
         return CacheLookup(
             self._cache,
@@ -188,7 +190,7 @@ class CacheSource:
             query=request.query,
             fields=request.fields,
             values=request.values,
-            content=content,
+            digest=digest,
         )
 
     def _find(self, exchange: Exchange, lookup: CacheLookup) -> StoredResponse | None:
@@ -339,8 +341,12 @@ def _fresh(lookup: CacheLookup) -> Entry | None:
     return entry if verdict is not Verdict.VALIDATE else None
 
 
-def _content(body: Body | None) -> bytes:
+def _digest(body: Body | None) -> str:
+    """Return a body's SHA-256 in hex, made in short turns."""
+    digest = hashlib.sha256()
     if isinstance(body, HeldBody):
-        return body.content()
-    assert body is None or isinstance(body, bytes)  # `begin` asked for it to be held
-    return body or b""
+        in_short_turns(body.pieces(), digest.update)
+    else:
+        assert body is None or isinstance(body, bytes)  # `begin` asked for it to be held
+        digest.update(body or b"")
+    return digest.hexdigest()

@@ -6,18 +6,22 @@ begin a turn; then the same bytes leave. What the proxy says itself, it says bet
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
+from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from llm_proxy import metrics
 from llm_proxy.errors import LlmProxyError, UpstreamBroken, UpstreamCut, UpstreamError, UpstreamTimeout
 from llm_proxy.forwarding.exchange import CLIENT_GONE, CUT_BY_OPERATOR, REVOKED
+from llm_proxy.forwarding.handshake import Switched
+from llm_proxy.forwarding.socket_limits import SocketLimits
 from llm_proxy.forwarding.turns import Refused, SocketTurns
 from llm_proxy.websocket import frames
 from llm_proxy.websocket.dialects.openai import Unreadable
@@ -26,30 +30,11 @@ from llm_proxy.websocket.messages import Assembler, MessageTooLong
 
 RECV_BYTES = 32768
 CLOSE_S = 0.3  # for a close frame to be taken by one side
-FAREWELL_S = 0.5  # for the provider to close after it
+FAREWELL_S = 0.2  # for the provider to close after it; a revoked socket has a second in all
 _DRAIN = "drain"
+_MOST_PENDING = 1000  # own messages that wait for the end of a fragmented one
 _PIECES_A_TURN = 500  # frames that are read before other connections have their turn
 _log = logging.getLogger(__name__)
-
-
-class Switched(Protocol):
-    """The provider's response after a 101."""
-
-    def switched(self) -> tuple[Any, bytes]:
-        """Return the connection, and what has come on it."""
-
-    def close(self) -> None:
-        """End the connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class SocketLimits:
-    """Bounds of one WebSocket. `ping_s` 0: no pings."""
-
-    idle_s: float = 600.0
-    age_s: float = 3900.0
-    message_bytes: int = 32 * 1024 * 1024
-    ping_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -79,7 +64,8 @@ class Socket:
     __slots__ = (
         "_answer", "_client", "_client_lock", "_closing", "_control", "_down", "_down_messages", "_ended", "_finisher",
         "_has_said", "_is_down_over", "_is_provider_gone", "_is_raw_down", "_is_raw_up", "_limits", "_must_read",
-        "_pending", "_pinged_s", "_pings", "_provider", "_provider_lock", "_seen_code", "_spent", "_up", "_up_messages",
+        "_over", "_pending", "_pinged_s", "_pings", "_provider", "_provider_lock", "_seen_code", "_spent", "_up",
+        "_up_messages",
         "moved_s", "opened_s", "sent_bytes", "stuck_s", "taken_bytes", "turns",
     )  # fmt: skip
 
@@ -106,6 +92,7 @@ class Socket:
         self._pings: bytes | None = None
         self._closing: Closing | None = None
         self._finisher: Any = None
+        self._over: Event | None = None  # made when it is needed: set at the end of the provider's bytes
         self._spent: str | None = None
         self._seen_code = 0
         self.sent_bytes = self.taken_bytes = 0
@@ -135,6 +122,8 @@ class Socket:
             raise
         finally:
             self._is_down_over = True
+            if self._over is not None:
+                self._over.set()
             self._stop(cause, up)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -155,7 +144,7 @@ class Socket:
         self.turns.end(cause)
         self._answer.close()
         if up is not None:
-            up.kill(block=False)
+            up.kill(timeout=1.0)  # waited for: the server layer reads the client's connection to its end
         self._ended(self, self._closing.code if self._closing is not None else self._seen_code)
 
     def _run_up(self, early: bytes) -> None:
@@ -323,8 +312,10 @@ class Socket:
                 return
             if self._down.is_between_messages:
                 self._write_client(frame)
-            else:
+            elif len(self._pending) < _MOST_PENDING:
                 self._pending.append(frame)
+            else:
+                self.end(frames.POLICY_VIOLATION, "too_many_refusals", UpstreamCut(CLIENT_GONE))
 
     def ping(self, now: float) -> None:
         """Send a ping where one is due and the client takes bytes. Does not wait."""
@@ -369,16 +360,22 @@ class Socket:
     def end(self, code: int, reason: str, cause: BaseException) -> None:
         """Begin to close it on both sides; safe in the hub. The first call counts."""
         if self._closing is None:
-            self._closing = Closing(code, reason, cause)
+            self._closing, self._over = Closing(code, reason, cause), Event()
             self._finisher = gevent.spawn(self._finish, self._closing)
 
     def _finish(self, closing: Closing) -> None:
         self.turns.end(closing.cause)
         self._say_farewell(closing.code, closing.reason)
-        until = monotonic() + FAREWELL_S
-        while monotonic() < until and not self._is_down_over:  # the provider may want to answer
-            gevent.sleep(0.02)
+        if self._over is not None and not self._is_down_over:  # the provider may want to answer
+            self._over.wait(FAREWELL_S)
         self._answer.close()
+        if self.stuck_s is not None:
+            self._break_client()
+
+    def _break_client(self) -> None:
+        """Shut down the connection of a client that takes nothing, so that the write that waits for it fails."""
+        with suppress(OSError), socket.socket(fileno=os.dup(self._client.fileno())) as plain:  # beneath TLS, too
+            plain.shutdown(socket.SHUT_RDWR)
 
     def _say_farewell(self, code: int, reason: str) -> None:
         """Send a close frame to each side, as far as it takes it at once and no frame is under way."""
@@ -394,12 +391,8 @@ class Socket:
 
     def late(self, now: float) -> tuple[int, str] | None:
         """Return why its time is over, as code and reason; None while it is not."""
-        idle_s = self._limits.idle_s
-        if now - self.moved_s >= idle_s or (self.stuck_s is not None and now - self.stuck_s >= idle_s):
-            return frames.GOING_AWAY, "idle_timeout"
-        if now - self.opened_s >= self._limits.age_s and not self.turns.is_running:
-            return frames.GOING_AWAY, "max_age"
-        return None
+        moved_s = self.moved_s if self.stuck_s is None else min(self.moved_s, self.stuck_s)
+        return self._limits.late(now, self.opened_s, moved_s, is_running=self.turns.is_running)
 
     def end_late(self, late: tuple[int, str]) -> None:
         """End it because its time is over."""

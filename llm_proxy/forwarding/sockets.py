@@ -22,9 +22,10 @@ from llm_proxy.formats.request_body import decoded, pairs
 from llm_proxy.forwarding.breaker import NO_PROBE
 from llm_proxy.forwarding.entrance import leave
 from llm_proxy.forwarding.exchange import REVOKED, Exchange
-from llm_proxy.forwarding.handshake import check_handshake, handshake_bearer, has_extension
+from llm_proxy.forwarding.handshake import Switched, check_handshake, handshake_bearer, has_extension
 from llm_proxy.forwarding.request import ProxyRequest
-from llm_proxy.forwarding.socket import Socket, SocketLimits, Switched
+from llm_proxy.forwarding.socket import Socket
+from llm_proxy.forwarding.socket_limits import SocketLimits
 from llm_proxy.forwarding.turns import SocketTurns, TurnDesk
 from llm_proxy.limits.seats import Seat, Seats
 from llm_proxy.model.token import TokenSnapshot

@@ -4,7 +4,7 @@ from llm_proxy.accounting.quota import Quota
 from llm_proxy.errors import LlmProxyError, ProjectInactive, ProviderNotAllowed, ProviderNotConfigured
 from llm_proxy.forwarding.exchange import Exchange
 from llm_proxy.forwarding.lane import Lane
-from llm_proxy.limits.gate import LimitGate
+from llm_proxy.limits.rate_limiter import RateLimiter
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.tokens.bearer import hint_of_unknown
 from llm_proxy.tokens.directory import TokenDirectory
@@ -25,7 +25,7 @@ class TokenSteps:
         *,
         directory: TokenDirectory,
         quota: Quota,
-        limits: LimitGate,
+        limits: RateLimiter,
         budgets: Budgets,
         enforces_project: bool = True,
     ) -> None:

@@ -17,7 +17,7 @@ from llm_proxy.forwarding.settlement import Settlement
 from llm_proxy.forwarding.taps import DataTap, Tap, response_taps
 from llm_proxy.forwarding.token_steps import TokenSteps
 from llm_proxy.usage.budgets import Budgets
-from llm_proxy.websocket.dialects.openai import ClientMessage, OpenAI, ServerMessage, with_model
+from llm_proxy.websocket.dialects.openai import ClientMessage, OpenAI, with_model
 from llm_proxy.websocket.turns import Step, TurnBook
 
 _TURN_FIELDS = [("Content-Type", "text/event-stream")]  # taps see a turn as the event stream that it would have been
@@ -137,6 +137,7 @@ class SocketTurns:
         self._reserve: Unit | None = None
         self._reserve_lock = BoundedSemaphore() if dialect.is_realtime else None
         self._model: str | None = None
+        self._transcriber: str | None = None
         self._is_over = False
         self.count = 0
         self.ender: Ender | None = None
@@ -215,21 +216,23 @@ class SocketTurns:
     def on_server(self, message: bytes, upstream: Cuttable) -> None:
         """Look at a message of the provider's. Raises Unreadable, or what refuses a turn that it began by itself."""
         said = self._dialect.server(message, is_alone=len(self._book.running) <= 1)
-        self._model = said.model or self._model
+        self._model, self._transcriber = said.model or self._model, said.transcriber or self._transcriber
         step, turn = self._book.take(said)
         if step is Step.STRANGE:
-            turn = self._strange(said, upstream)
-            step = Step.BEGUN
+            turn = self._strange(self._model, upstream)
+            self._book.begin(turn, None, said.response_id)
+        elif step is Step.WHOLE:
+            turn = self._strange(self._transcriber or self._model, upstream)
         if turn is None:
             return
         if turn.taps is None:
             turn.answered(said.status if step is Step.FAILED else 200)
             self._desk.quota.commit(turn.exchange.unit)
         turn.add(message)
-        if step in (Step.ENDED, Step.FAILED):
+        if step in (Step.ENDED, Step.FAILED, Step.WHOLE):
             self._desk.settlement.settle(turn.exchange, None, turn.sent_bytes)
 
-    def _strange(self, said: ServerMessage, upstream: Cuttable) -> _Turn:
+    def _strange(self, model: str | None, upstream: Cuttable) -> _Turn:
         """Return a turn that the provider began by itself: it spends the reserve."""
         exchange = self._exchange(b"{}")
         desk = self._desk
@@ -244,9 +247,8 @@ class SocketTurns:
         except LlmProxyError as error:
             desk.settlement.settle(exchange, error)
             raise
-        self._dispatch(exchange, b"{}", None, upstream)
+        self._dispatch(exchange, b"{}", model, upstream)
         turn = exchange.relay = _Turn(exchange)
-        self._book.begin(turn, None, said.response_id)
         return turn
 
     # -- the reserve --------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ class RedisStore:
         self._call(windows, refuses=False)
 
     def fail(self, key: str, limit: int, window_s: int) -> float:
-        """See `failures.Shared`. Raises redisclient.unreachable()."""
+        """See `login_throttle.Shared`. Raises redisclient.unreachable()."""
         return float(self._within(lambda: self._failures(keys=[self._prefix + key], args=[limit, window_s]))) / 1e6
 
     def ping(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from llm_proxy.errors import Overloaded, ServiceUnavailable, TooManySockets
 from llm_proxy.runtime.mapped_file import MappedFile
+from llm_proxy.runtime.processes import is_running
 
 FILE = "seats.1"  # the number is the layout's
 _LINE = struct.Struct("<q16s")  # process, 0 where the line is free; token
@@ -47,7 +48,7 @@ class Seats:
     ) -> None:
         self._file = MappedFile(folder / FILE, _LINE.size * most)
         self._most, self._most_per_token = most, most_per_token
-        self._is_alive = is_alive or _is_alive
+        self._is_alive = is_alive or is_running
 
     def take(self, token_id: str) -> Seat:
         """Take a seat. Raises TooManySockets, Overloaded, ServiceUnavailable."""
@@ -81,13 +82,3 @@ class Seats:
                 _LINE.pack_into(table, place, 0, b"")
         except (OSError, ValueError):  # unmapped: the process ends, and its lines with it
             return
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

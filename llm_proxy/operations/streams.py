@@ -76,6 +76,8 @@ def _id(exchange: Exchange) -> str:
 
 
 def _kind(exchange: Exchange) -> str:
+    if exchange.kind == "turn":
+        return "turn"
     if exchange.status == 101:
         return "websocket"
     return "stream" if exchange.is_stream else "request"

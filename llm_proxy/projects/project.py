@@ -36,7 +36,7 @@ class Project:
     created_by: str | None = None
 
     @classmethod
-    def of(cls, row: RowMapping, ring: KeyRing) -> "Project":
+    def from_row(cls, row: RowMapping, ring: KeyRing) -> "Project":
         """From a row of the projects table; a key that does not open does not fail the list."""
         try:
             shown = obfuscated(ring.open(row["api_key"], row["id"]))

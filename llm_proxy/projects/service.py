@@ -185,7 +185,7 @@ class ProjectService:
             raise _taken() from error
 
     def _shown(self, row: RowMapping) -> Project:
-        return Project.of(row, self._ring)
+        return Project.from_row(row, self._ring)
 
 
 def _row(connection: Connection, project_id: str, *, lock: bool = False) -> RowMapping:

@@ -107,7 +107,7 @@ class TokenDirectory:
         self._changes = 0
 
     @classmethod
-    def of(
+    def from_settings(
         cls, statements: BareStatements, ring: KeyRing, settings: Settings, health: DatabaseHealth
     ) -> "TokenDirectory":
         """As the settings say: facts come in one read, so the shortest of the three times applies."""

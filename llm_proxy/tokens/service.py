@@ -138,7 +138,7 @@ class TokenService:
             now = self._now(connection)
         if row is None:
             raise _unknown()
-        return Token.of(row, now)
+        return Token.from_row(row, now)
 
     def page(
         self, wanted: TokenFilter, order: Order, page: int, size: int, most: int | None = None
@@ -149,7 +149,7 @@ class TokenService:
             selection = _selection(connection, wanted, now, order)
             kept = self._totals.of(wanted)
             rows, total = listing.numbered(connection, selection, order, page, size, most, kept)
-            return [Token.of(row, now) for row in rows], total
+            return [Token.from_row(row, now) for row in rows], total
 
     def after(
         self, wanted: TokenFilter, order: Order, limit: int, cursor: str | None
@@ -159,7 +159,7 @@ class TokenService:
             now = self._now(connection)
             selection = _selection(connection, wanted, now, order)
             rows, following = listing.keyed(connection, selection, order, limit, cursor)
-        return [Token.of(row, now) for row in rows], following
+        return [Token.from_row(row, now) for row in rows], following
 
     def all(self, wanted: TokenFilter, order: Order = NEWEST_FIRST) -> Iterator[Sequence[Token]]:
         """Every token, in chunks."""
@@ -167,7 +167,7 @@ class TokenService:
             now = self._now(connection)
             selection = _selection(connection, wanted, now, order)
         for rows in listing.everything(self._engine, selection, order):
-            yield [Token.of(row, now) for row in rows]
+            yield [Token.from_row(row, now) for row in rows]
 
     def update(self, tx: Mutation, token_id: str, patch: TokenPatch) -> Token:
         """Write what the patch names; the counters are never touched.
@@ -315,7 +315,7 @@ def _read(connection: Connection, token_id: str, now: datetime, within: Within =
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:
         raise _unknown()
-    return Token.of(row, now)
+    return Token.from_row(row, now)
 
 
 def _unknown() -> ResourceNotFound:
@@ -328,7 +328,7 @@ def _read_all(tx: Mutation, token_ids: Sequence[str], now: datetime) -> list[Tok
     query = select(TokenRow.__table__).where(_TABLE.id.in_(ids)).order_by(_TABLE.id).with_for_update()
     if tx.within is not None:
         query = query.where(listing.within(_TABLE.project_id, tx.within))
-    return [Token.of(row, now) for row in tx.connection.execute(query).mappings()]
+    return [Token.from_row(row, now) for row in tx.connection.execute(query).mappings()]
 
 
 def _require_revivable(token: Token, patch: TokenPatch, now: datetime) -> None:

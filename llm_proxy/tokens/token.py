@@ -37,7 +37,7 @@ class Token(TokenRecord):
     created_by: str | None = None
 
     @classmethod
-    def of(cls, row: RowMapping, now: datetime) -> "Token":
+    def from_row(cls, row: RowMapping, now: datetime) -> "Token":
         """Return a row of the tokens table that was read at `now`."""
         as_they_are = {name: row[name] for name in _READ_ONLY}
         token = cls(hint=row["token_hint"] or "****", **as_they_are, **from_columns(TOKEN_FIELDS, row))
@@ -57,7 +57,7 @@ class TokenDefaults:
     max_requests: int | None = None
 
     @classmethod
-    def of(cls, settings: TokenSettings) -> "TokenDefaults":
+    def from_settings(cls, settings: TokenSettings) -> "TokenDefaults":
         """DEFAULT_TOKEN_LIFETIME and DEFAULT_TOKEN_REQUEST_LIMIT."""
         seconds = settings.default_lifetime_s
         return cls(None if seconds is None else timedelta(seconds=seconds), settings.default_request_limit)

@@ -11,14 +11,18 @@ from typing import Any, Final, NamedTuple
 
 import gevent
 
+from llm_proxy import metrics
+from llm_proxy.formats.content_coding import decoded
 from llm_proxy.formats.prompt import Prompt, read_prompt
 from llm_proxy.formats.reading import Reading, read
+from llm_proxy.formats.request_body import model_of
 from llm_proxy.formats.tokens import Estimator, by_size
 from llm_proxy.formats.usage import MAX_COUNT, Usage
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.texts import printable
 from llm_proxy.usage.beat_sums import BeatSums
+from llm_proxy.usage.budgets import Budgets
 from llm_proxy.usage.model_names import ModelNames
 from llm_proxy.usage.prices import Price, Prices
 from llm_proxy.usage.rollup import Key, Rollup
@@ -32,15 +36,13 @@ _CLOSE_LIMIT_S, _CUT_LIMIT_S = 5.0, 1.0  # for a database that does not answer
 _SLICE_S = 0.001  # of reading, before others get their turn
 _MAX_PRICED = 1000  # names of models whose price is remembered
 _GENERATES = re.compile(
-    r"(?:^|/)(?:v[0-9]+[a-z0-9]*|openai|deployments/[^/]+)/"
+    r"(?:^|/)(?:v[0-9][a-z0-9]*|openai|deployments/[^/]+)/"
     r"(?:chat/completions|completions|responses|realtime|messages|embeddings|complete)$"
     r"|/chat/completions$"
     r"|(?::|%3A)(?:generateContent|streamGenerateContent|embedContent|batchEmbedContents)$",
     re.IGNORECASE,
 )
 _NO_TEXT = re.compile(r"\s*(?:(?:audio|image|video|font)/|application/(?:octet-stream|pdf|zip|gzip))", re.IGNORECASE)
-_FORM_MODEL = re.compile(rb'[;\s]name="?model(?![^";\s])', re.IGNORECASE)
-_FORM_PARTS, _MODEL_BYTES = 1000, 255  # looked at
 _log = logging.getLogger(__name__)
 
 
@@ -132,6 +134,12 @@ class Metered:
         """The request's first bytes."""
         return self.asked[0] if len(self.asked) == 1 else b"".join(self.asked)
 
+    @property
+    def ends(self) -> bytes:
+        """What is kept of the request, its content coding undone."""
+        kept = self.kept + self.last
+        return decoded(kept, self.request_encoding, REQUEST_BYTES) or b"" if self.request_encoding else kept
+
     def model(self) -> str | None:
         """Return the model that the request names, as far as its body is kept; None where it names none."""
         try:
@@ -186,6 +194,7 @@ class Meter:
         self._flushed_at = time.monotonic()
         self._is_closed = threading.Event()
         self._names = ModelNames()
+        self._told_unpriced: set[str] = set()
 
     def begin(
         self,
@@ -341,7 +350,19 @@ class Meter:
         model = printable(model)
         if price is None and model != UNKNOWN:
             model = self._names.bounded(model, metered.token.id, self._today())
+        if price is None and result.usage is not None and Budgets.needs_price(metered.token):
+            price = self._dearest(model, metered)
         return model, price
+
+    def _dearest(self, model: str, metered: Metered) -> Price | None:
+        """Return the price that counts where a budget of money applies and the model has none."""
+        metrics.UNPRICED.inc()
+        price = self._prices.dearest(metered.provider)
+        if model not in self._told_unpriced and len(self._told_unpriced) < _MAX_PRICED:
+            self._told_unpriced.add(model)
+            about = {"model": model, "token_id": metered.token.id, "path": metered.path[:200]}
+            _log.warning("a model without a price counts at the dearest price against a budget", extra=about)
+        return price
 
 
 def _content(fields: Iterable[tuple[str, str]]) -> tuple[str, str]:
@@ -370,24 +391,4 @@ def _asked_model(metered: Metered, asked: Callable[[], Prompt]) -> str | None:
         return metered.path_model
     if metered.method in ("GET", "HEAD") or not metered.asked:
         return None
-    if metered.request_type.lower().startswith("multipart/"):
-        return _form_model(metered.kept + metered.last)
-    return asked().model
-
-
-def _form_model(form: bytes) -> str | None:
-    """Return the model that a multipart form names, whose first line is its delimiter. Linear."""
-    mark = form[:256].partition(b"\r\n")[0]
-    if not mark.startswith(b"--"):
-        return None
-    start = 0
-    for _ in range(_FORM_PARTS):
-        start += len(mark)
-        end = form.find(b"\r\n" + mark, start)
-        if end < 0:
-            return None
-        head_end = form.find(b"\r\n\r\n", start, end)
-        if head_end >= 0 and _FORM_MODEL.search(form, start, head_end):
-            return form[head_end + 4 : min(end, head_end + 4 + _MODEL_BYTES)].decode("utf-8", "replace") or None
-        start = end + 2
-    return None
+    return asked().model or model_of(metered.request_type, metered.ends)

@@ -65,6 +65,14 @@ class Prices:
             found = self._by_model.get(dated[1])
         return found
 
+    def dearest(self, provider: str = "") -> Price | None:
+        """Return a price that no model's exceeds, of the provider's own entries where it has any. None: no list."""
+        own = [price for name, price in self._by_model.items() if name.startswith(f"{provider}/")] if provider else []
+        known = own or list(self._by_model.values())
+        if not known:
+            return None
+        return Price(*(max(getattr(price, amount) for price in known) for amount in ("prompt", "completion", "cached")))
+
     def __len__(self) -> int:
         return len(self._by_model)
 

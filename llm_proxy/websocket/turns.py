@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
-from llm_proxy.websocket.dialects.openai import CREATED, ERROR, ClientMessage, ServerMessage
+from llm_proxy.websocket.dialects.openai import CREATED, ERROR, TRANSCRIBED, ClientMessage, ServerMessage
 
 T = TypeVar("T")
 
@@ -18,6 +18,7 @@ class Step(Enum):
     STRANGE = "strange"  # the provider has begun one that no client asked for
     ENDED = "ended"
     FAILED = "failed"  # an error in place of the response
+    WHOLE = "whole"  # a turn in one message: a transcription
 
 
 @dataclass(slots=True)
@@ -52,6 +53,8 @@ class TurnBook(Generic[T]):
         """Return what a provider's message means, and for which turn; a turn that it ends runs no more."""
         if not message.kind:
             return Step.NONE, None
+        if message.kind == TRANSCRIBED:
+            return Step.WHOLE, None
         found = self._find_failed(message) if message.kind == ERROR else self._find(message)
         if found is None:
             return (Step.STRANGE if message.kind == CREATED else Step.NONE), None

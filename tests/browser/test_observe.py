@@ -107,7 +107,7 @@ def test_the_dashboard_refreshes_itself(context_of: Callable[..., BrowserContext
 
 
 def test_the_audit_trail_is_verified_by_a_button(page: Page, ui: Ui) -> None:
-    """The page says when and by whom."""
+    """The page says when, and the actor."""
     page.goto(f"{ui.url}/audit")
     page.get_by_role("button", name="Verify now").click()
     expect(page.get_by_text("The audit trail is whole")).to_be_visible()

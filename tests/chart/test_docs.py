@@ -78,7 +78,7 @@ def test_the_documents_hold_enough_to_check() -> None:
 
 
 def test_every_example_is_named_in_a_document() -> None:
-    """A file of examples/ that nobody is led to is of no use."""
+    """A file of examples/ that no page links to is of no use."""
     text = "".join(d.read_text() for d in DOCUMENTS if d.exists())
     for path in (CHART / "examples").iterdir():
         assert f"examples/{path.name}" in text, path.name

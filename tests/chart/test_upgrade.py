@@ -1,4 +1,4 @@
-"""Upgrades touch nothing that Kubernetes lets nobody change, and old values still render."""
+"""Upgrades touch nothing that Kubernetes forbids to change, and old values still render."""
 
 from itertools import zip_longest
 from pathlib import Path

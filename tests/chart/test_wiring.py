@@ -61,13 +61,14 @@ def test_the_migrate_container_has_what_it_needs_and_no_more() -> None:
         "EVENT_SPOOL_DIR",
         "LEDGER_DIR",
         "DRAIN_TIMEOUT",
+        "MAX_HELD_BODIES",
     }
     assert migrating.items() <= serving.items()
     assert rendering.container("migrate")["args"] == ["migrate", "up"]
 
 
 def test_computed_variables_win_over_the_map_and_extra_ones_over_both() -> None:
-    """Each name comes once, whoever gives it."""
+    """Each name comes once, wherever it is given."""
     env = render(
         sets(
             "env.REDIS_ADDR=wrong:1",
@@ -80,13 +81,19 @@ def test_computed_variables_win_over_the_map_and_extra_ones_over_both() -> None:
     ).env()
     assert (env["REDIS_ADDR"], env["AUTO_MIGRATE"], env["LOG_LEVEL"]) == ("right:6379", "false", "debug")
     assert env["EVENT_SPOOL_DIR"] == "/app/data/other"
+    assert (render().env()["MAX_HELD_BODIES"], render(sets("env.MAX_HELD_BODIES=1GB")).env()["MAX_HELD_BODIES"]) == (
+        "256MB",
+        "1GB",
+    )
 
 
 def test_the_maps_variables_come_sorted_and_first() -> None:
     """The order is the same in every rendering: `env` by name, then what is computed."""
     names = [e["name"] for e in render().container()["env"]]
     given = [
-        n for n in names if n not in ("LISTEN_ADDR", "AUTO_MIGRATE", "EVENT_SPOOL_DIR", "LEDGER_DIR", "DRAIN_TIMEOUT")
+        n
+        for n in names
+        if n not in ("LISTEN_ADDR", "AUTO_MIGRATE", "EVENT_SPOOL_DIR", "LEDGER_DIR", "DRAIN_TIMEOUT", "MAX_HELD_BODIES")
     ]
     assert names[: len(given)] == sorted(given)
 
@@ -132,7 +139,7 @@ def test_scrape_annotations_follow_unless_given_others() -> None:
     ids=["no ingress", "ingress", "given", "given as a variable"],
 )
 def test_the_proxies_that_are_believed(assignments: list[str], wanted: str | None) -> None:
-    """Nobody without an ingress; the private ranges with one; what is given wins."""
+    """No peer without an ingress; the private ranges with one; what is given wins."""
     assert render(sets(*assignments)).env().get("TRUSTED_PROXIES") == wanted
 
 

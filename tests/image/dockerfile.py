@@ -1,4 +1,4 @@
-"""Reads a Dockerfile and the allow-list of its context, as far as ours use them."""
+"""Reads a Dockerfile and the allow-list of its context, as far as the project's use them."""
 
 import fnmatch
 import json

@@ -83,7 +83,7 @@ def test_the_dispatcher_is_well_while_its_loop_turns(check: ModuleType) -> None:
 
 
 def test_what_is_not_known_is_well_while_it_runs(check: ModuleType) -> None:
-    """A migration, a shell: nobody is there to be asked."""
+    """A migration, a shell: there is no server to ask."""
     assert check.main() == 0
     note(check, "dispatcher", "dead-letters", "list")
     assert check.main() == 0

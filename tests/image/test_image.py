@@ -1,4 +1,4 @@
-"""The image, as its steps make it: what it holds, how it starts, as whom, and how it is told to be well."""
+"""The image, as its steps make it: what it holds, how it starts, as which user, and how it is told to be well."""
 
 import re
 import subprocess

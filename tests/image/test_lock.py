@@ -34,7 +34,7 @@ def test_every_requirement_is_locked_to_a_version_that_is_allowed() -> None:
 
 
 def test_every_line_has_hashes_and_none_names_an_index() -> None:
-    """Whoever builds takes their own index, and gets the same files."""
+    """A builder uses another index, and gets the same files."""
     for text in (LOCKED, BUILD):
         blocks = re.split(r"^(?=[a-z0-9._-]+==)", text, flags=re.M)[1:]
         assert blocks

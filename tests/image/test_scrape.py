@@ -53,7 +53,7 @@ def load(pod: containers.Pod) -> None:
     for _ in range(2):
         assert pod.request(f"{PROXY}/v1/models", headers=mine)[0] == 200
     assert pod.request(f"{PROXY}/v1/nowhere", headers=mine)[0] == 404
-    assert pod.request(f"{PROXY}/v1/models", headers=headers | {"Authorization": "Bearer sk-nobody"})[0] == 401
+    assert pod.request(f"{PROXY}/v1/models", headers=headers | {"Authorization": "Bearer sk-unknown"})[0] == 401
 
 
 def test_panels_have_data_and_metrics_are_clean(pod: containers.Pod | None, tell: Callable[[str], object]) -> None:
@@ -86,7 +86,7 @@ def test_panels_have_data_and_metrics_are_clean(pod: containers.Pod | None, tell
 
 def load_again(pod: containers.Pod) -> None:
     """Rates need counters that move between two scrapes."""
-    pod.request(f"{PROXY}/v1/nowhere", headers={"Authorization": "Bearer sk-nobody"})
+    pod.request(f"{PROXY}/v1/nowhere", headers={"Authorization": "Bearer sk-unknown"})
 
 
 def queries() -> list[tuple[str, str]]:

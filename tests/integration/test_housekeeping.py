@@ -77,7 +77,7 @@ def _audit_count(engine: Engine) -> int:
 
 
 def test_one_of_two_leads_and_the_other_takes_over(ready_database: Database) -> None:
-    """While the leader is heard of nobody else works; after its lease, or its end, another does."""
+    """While the leader is alive no other works; after its lease, or its end, another does."""
     world = _World(ready_database)
     first, second = world.keeper(), world.keeper()
     assert (first.turn(), second.turn(), first.turn()) == (True, False, True)

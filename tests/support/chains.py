@@ -21,7 +21,7 @@ def write_records(values: dict[str, Any], number: int, go: Any, results: Any) ->
     settings = Settings.from_paths(values)
     engine = create_engine(settings.storage)
     lost = list[str]()
-    writer = AuditWriter.of(engine, settings, lost.append)
+    writer = AuditWriter.from_settings(engine, settings, lost.append)
     go.wait(60)
     try:
         for n in range(number):
@@ -76,7 +76,7 @@ def die_in_a_batch(values: dict[str, Any], path: str) -> None:
     """Leave a transaction with records open, write a line that is not remembered and half a line, and be killed."""
     settings = Settings.from_paths(values)
     engine = create_engine(settings.storage)
-    writer = AuditWriter.of(engine, settings)
+    writer = AuditWriter.from_settings(engine, settings)
     writer.record(AuditEvent("test.act", "tester", "success"))
     memo = memo_of(Path(path)).read_bytes()
     writer.record(AuditEvent("test.act", "tester", "success", details={"n": 2}))

@@ -199,7 +199,7 @@ class Crew:
         return [path for n in range(self.replicas) for path in files(folder_of(self.root(n), self.database_id))]
 
     def settled(self, tokens: Sequence[Token]) -> list[Line]:
-        """Their numbers once everybody is at rest."""
+        """Their numbers once all are at rest."""
         for worker in self.running:
             worker.end()
         return self.lines(tokens)

@@ -141,7 +141,7 @@ class Postgres(Server):
             "fsync": "off",
             "full_page_writes": "off",
             "max_connections": "200",
-            "timezone": "Asia/Kolkata",  # ours has to be UTC all the same
+            "timezone": "Asia/Kolkata",  # the connection's has to be UTC all the same
         }
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         return [_program("postgres"), "-D", str(self.folder / "data"), *words]
@@ -247,7 +247,7 @@ class Database:
         return engine
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Release all connections."""
         for engine in self.engines:
             engine.dispose()
 
@@ -343,7 +343,7 @@ class Stock:
         engine = made.migrated()
         if server is None:
             with engine.connect() as connection:
-                connection.exec_driver_sql("COMMIT")  # a checkpoint finds no transaction of ours open
+                connection.exec_driver_sql("COMMIT")  # a checkpoint finds no open transaction of this process
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         made.close()
         self._kept[driver] = made

@@ -23,7 +23,7 @@ from llm_proxy.runtime.clock import at_epoch
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now."""
+    """A port that is free just now."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
@@ -93,7 +93,7 @@ class Dispatcher:
             )
 
     def get(self, path: str) -> tuple[int, str]:
-        """Ask the health port; status 0 while nobody listens."""
+        """Ask the health port; status 0 while it does not listen."""
         try:
             with urllib.request.urlopen(self.health + path, timeout=5) as answer:
                 return answer.status, answer.read().decode()

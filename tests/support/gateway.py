@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +103,7 @@ class Gateway:
     def project(self, name: str | None = None, *, api_key: str = PROVIDER_KEY, is_active: bool = True) -> str:
         """Put a project in; returns its id."""
         project_id, now = str(uuid.uuid4()), _now()
-        sealed = KeyRing.of(load(self.env, env_file=os.devnull).settings.storage).seal(api_key, project_id)
+        sealed = KeyRing.from_settings(load(self.env, env_file=os.devnull).settings.storage).seal(api_key, project_id)
         self.execute(
             "INSERT INTO projects (id, name, api_key, is_active, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
             (project_id, name or f"project-{project_id}", sealed, is_active, now, now),
@@ -173,7 +175,7 @@ class Gateway:
             fields["Authorization"] = f"Bearer {token.bearer}"
         request = urllib.request.Request(self.url + path, data=body, method=method, headers=fields)
         try:
-            with _OPENER.open(request, timeout=30) as answer:
+            with opener(self.env.get("TLS_CERT_FILE")).open(request, timeout=30) as answer:
                 return answer.status, dict(answer.headers), answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -212,7 +214,11 @@ class Gateway:
         return self.exit_code
 
 
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+@cache
+def opener(authority: str | None = None) -> urllib.request.OpenerDirector:
+    """What asks without a proxy, and trusts the certificate in that file."""
+    tls = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=authority))
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), tls)
 
 
 def _now() -> str:
@@ -258,7 +264,8 @@ def running_gateway(folder: Path, upstream: str, **variables: str) -> Iterator[G
         command += ["-b", f"fd://{listener.fileno()}", "llm_proxy.wsgi:app"]
         process = subprocess.Popen(command, pass_fds=[listener.fileno()], env=env, stdout=out, stderr=out, cwd=folder)
         port = listener.getsockname()[1]
-    gateway = Gateway(f"http://127.0.0.1:{port}", port, folder, env, process)
+    scheme = "https" if variables.get("ENABLE_TLS") == "true" else "http"
+    gateway = Gateway(f"{scheme}://127.0.0.1:{port}", port, folder, env, process)
     try:
         _wait_until_ready(gateway)
         yield gateway

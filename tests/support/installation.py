@@ -82,14 +82,14 @@ def healthy(tmp_path: Path, demanding_provider: Provider, monkeypatch: pytest.Mo
         found = Installation(tmp_path, variables, demanding_provider, monkeypatch, undo)
         found.execute(
             "INSERT INTO projects (id, name, api_key, is_active, created_at, updated_at) VALUES (?, ?, ?, 1, ?, ?)",
-            *("p1", "team", KeyRing.of(settings.storage).seal(PROVIDER_KEY, "p1")),
+            *("p1", "team", KeyRing.from_settings(settings.storage).seal(PROVIDER_KEY, "p1")),
             *["2026-01-01 00:00:00.000000"] * 2,
         )
         yield found
 
 
 def free_port() -> int:
-    """A port that nobody has now."""
+    """A port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
@@ -104,7 +104,7 @@ BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: clo
 
 
 def answers(payload: bytes, name: str = "OPENAI_API_URL", form: str = "http://{}") -> Callable[[Installation], None]:
-    """Something in another's place that says this to everybody."""
+    """Something in another's place that says this to every client."""
 
     def sow(installation: Installation) -> None:
         listener = installation.undo.enter_context(socket.create_server(("127.0.0.1", 0)))

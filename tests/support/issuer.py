@@ -94,7 +94,7 @@ class Issuer:
         header = {"alg": "RS256", "kid": "first", **self.header}
         if header["alg"] == "none":
             return f"{_encoded(header)}.{_encoded(claims)}."
-        if header["alg"] == "HS256":  # signed with what everybody knows: the public key
+        if header["alg"] == "HS256":  # signed with the public key, which is known
             signed = f"{_encoded(header)}.{_encoded(claims)}"
             mac = hmac.new(self.key.as_pem(private=False), signed.encode(), hashlib.sha256).digest()
             return f"{signed}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.gateway import opener
+from support.tls import Certificate
 
 _LINE_DEADLINE_S = 20.0
 
@@ -45,6 +47,7 @@ class Provider:
     url: str
     log: Path
     process: subprocess.Popen[str] = field(repr=False)
+    authority: str | None = None  # of its certificate
 
     def seen(self) -> list[Seen]:
         """Every request received so far, in order."""
@@ -92,7 +95,7 @@ class Provider:
     def _control(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/_simulator{path}", data=data, method=method)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with opener(self.authority).open(request, timeout=10) as answer:
             return json.loads(answer.read())
 
     def _until(self, is_there: Callable[[], bool], within_s: float, what: str) -> None:
@@ -103,8 +106,10 @@ class Provider:
 
 
 @contextmanager
-def running_provider(folder: Path, *options: str) -> Iterator[Provider]:
+def running_provider(folder: Path, *options: str, certificate: Certificate | None = None) -> Iterator[Provider]:
     """Start one with further command-line options; stopped, and wanted to end with 0, on the way out."""
+    if certificate is not None:
+        options += ("--tls-cert", str(certificate.chain), "--tls-key", str(certificate.key))
     log, errors = folder / "provider.jsonl", folder / "provider.err"
     log.touch()
     command = [sys.executable, "-m", "llm_proxy.cli", "simulate-provider", "--log", str(log), *options]
@@ -114,7 +119,7 @@ def running_provider(folder: Path, *options: str) -> Iterator[Provider]:
     try:
         url = process.stdout.readline().strip()
         assert url.startswith("http"), errors.read_text()
-        yield Provider(url, log, process)
+        yield Provider(url, log, process, None if certificate is None else str(certificate.chain))
         assert process.poll() is None, f"the simulated provider ended by itself: {errors.read_text()}"
     finally:
         process.terminate()

@@ -21,7 +21,7 @@ WHOLE = b"".join(b"data: %d\n\n" % i for i in range(20))
 class Server:
     """A master and its workers; `edge` is what their edges have heard.
 
-    It gets its socket from here, unless LISTEN_ADDR is set: then `address` is to be set by whoever knows it.
+    It gets its socket from here, unless LISTEN_ADDR is set: then the test that knows it sets `address`.
     `is_whole`: with the checks and the migration of the real start.
     """
 

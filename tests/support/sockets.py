@@ -1,10 +1,13 @@
 """WebSockets as a client of the `websockets` library sees them."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.gateway import Gateway, Token
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 PROVIDER_FILE = """
@@ -27,6 +30,12 @@ def provider_file(folder: Path, more: str = "") -> str:
     return str(path)
 
 
+HANDSHAKE = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
 RESPONSES, REALTIME = "/v1/responses", "/v1/realtime?model=gpt-realtime"
 
 
@@ -54,3 +63,17 @@ def rest_of_turn(socket: ClientConnection) -> list[dict[str, Any]]:
     while not found or found[-1]["type"] not in ("response.completed", "response.done", "error"):
         found.append(json.loads(socket.recv(timeout=20)))
     return found
+
+
+def close_of(socket: ClientConnection, within_s: float = 5.0) -> tuple[int, str]:
+    """Return code and reason of the close frame, whatever comes before it."""
+    with pytest.raises(ConnectionClosed) as ended:
+        _read_to_the_end(socket, within_s)
+    assert ended.value.rcvd is not None, "it ended without a close frame"
+    return ended.value.rcvd.code, ended.value.rcvd.reason
+
+
+def _read_to_the_end(socket: ClientConnection, within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        socket.recv(timeout=within_s)

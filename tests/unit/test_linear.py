@@ -5,28 +5,38 @@ as much at most, where a quadratic parser needs sixteen times as much.
 """
 
 import contextlib
+import datetime
 import gc
+import ipaddress
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from llm_proxy.errors import InvalidRequest
+from llm_proxy.cache import targeted
+from llm_proxy.cache.directives import age, directives, instant, tags
+from llm_proxy.errors import InvalidRequest, LlmProxyError
 from llm_proxy.events.secrets import Secrets
 from llm_proxy.formats.body import Body
 from llm_proxy.formats.lenient_json import loads_object
 from llm_proxy.formats.multipart import boundary_of
 from llm_proxy.formats.names import is_readable
 from llm_proxy.formats.reading import read
-from llm_proxy.formats.request_body import SLICE_BYTES, reader_of
+from llm_proxy.formats.request_body import SLICE_BYTES, model_of, reader_of
 from llm_proxy.formats.sse import blocks, events, whole_events
+from llm_proxy.forwarding.request import client_address
+from llm_proxy.providers import AllowList, Provider, ProviderTimeouts
+from llm_proxy.providers.path_model import PathModel
 from llm_proxy.redaction import Redactor
+from llm_proxy.tokens.bearer import is_in
 from llm_proxy.usage import meter
+from llm_proxy.usage.prices import Prices
 
 _ROUNDS, _GROWTH, _MOST = 4, 4, 8
 _LEAST_S = 0.0005  # below this the clock measures itself
 
+_FORM_TYPE = "multipart/form-data; boundary=b"
 Case = tuple[Callable[[int], object], Callable[[object], object], int]
 
 
@@ -39,8 +49,12 @@ def _repeated(piece: str, end: str = "", clue: str = "@") -> Callable[[int], str
     return lambda size: clue + piece * (size // len(piece)) + end
 
 
-def _form_model(piece: bytes, start: bytes = b"--b\r\n") -> Case:
-    return (lambda size: start + piece * (size // len(piece)), lambda form: meter._form_model(form), 65536)
+def _model(content_type: str, piece: bytes, start: bytes = b"") -> Case:
+    return (
+        lambda size: start + piece * (size // len(piece)),
+        lambda body: model_of(content_type, body),
+        65536,
+    )
 
 
 def _body(content_type: str, piece: bytes, start: bytes = b"", end: bytes = b"", size: int = 65536) -> Case:
@@ -76,6 +90,31 @@ def _reading(data: bytes) -> object:
 
 
 SECRETS = Secrets(("sk-aaaabbbbccccdddd",))
+_TRUSTED = [ipaddress.ip_network("10.0.0.0/8")]
+_ALLOWED = AllowList(
+    Provider(
+        name="p",
+        base_url="http://x",
+        origin="http://x:80",
+        host="x",
+        base_path="",
+        allowed_methods=("GET",),
+        allowed_endpoints=("/v1/",),
+        timeouts=ProviderTimeouts(1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+        param_whitelist={},
+    )
+)
+
+
+def _text(parse: Callable[[str], object], piece: str, start: str = "") -> Case:
+    return lambda size: start + piece * (size // len(piece)), lambda text: parse(str(text)), 16384
+
+
+def _endpoint(path: str) -> None:
+    with contextlib.suppress(LlmProxyError):
+        _ALLOWED.check_endpoint(path)
+
+
 CASES: dict[str, Case] = {
     "redaction: letters before a scheme": _redact(_repeated("a")),
     "redaction: letters before a host": _redact(_repeated("a", "@tcp(")),
@@ -130,10 +169,28 @@ CASES: dict[str, Case] = {
     "boundaries: parameters": (lambda n: ";boundary=" * (n // 10), lambda t: _suppressed(boundary_of, str(t)), 4096),
     "boundaries: quotes": (lambda n: ';a="' + "\\a" * (n // 2), lambda t: _suppressed(boundary_of, str(t)), 4096),
     "charsets": (lambda n: "a" + ";charset" * (n // 8), lambda t: is_readable(str(t)), 4096),
-    "a form's model: names": _form_model(b"name=model\r\n"),
-    "a form's model: heads": _form_model(b"\r\n\r\n"),
-    "a form's model: parts": _form_model(b"\r\n--b\r\n;name=models\r\n\r\n"),
-    "a form's model: short marks": _form_model(b"\r\n--", b"--\r\n"),
+    "a form's model: names": _model(_FORM_TYPE, b"name=model\r\n", b"--b\r\n"),
+    "a form's model: heads": _model(_FORM_TYPE, b"\r\n\r\n", b"--b\r\n"),
+    "a form's model: parts": _model(_FORM_TYPE, b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\na\r\n'),
+    "a form's model: short marks": _model("multipart/form-data; boundary=-", b"\r\n--", b"---\r\n"),
+    "a model beside nested values": _model("application/json", b'{"a":[{"a":[0]}]},', b'{"a":['),
+    "a path: versions": _text(meter._GENERATES.search, "1", "/v1/v"),
+    "a path: deployments": _text(meter._GENERATES.search, "deployments/", "/"),
+    "a path: escapes": _text(_endpoint, "%25", "/v1/"),
+    "a path: parameters": _text(_endpoint, ";a/", "/v1/"),
+    "a path: segments": _text(_endpoint, "a/.", "/v1/"),
+    "a path's models": _text(PathModel(["/models/{model}:*"]).readings, ":%3A", "/models/a"),
+    "tokens in a text": _text(is_in, "sk--"),
+    "addresses": _text(lambda text: client_address("10.0.0.1", [text], _TRUSTED), "10.0.0.1,"),
+    "addresses: ports": _text(lambda text: client_address("10.0.0.1", [text], _TRUSTED), ":1"),
+    "cache directives: quotes": _text(lambda text: directives([text]), 'a="'),
+    "cache directives: backslashes": _text(lambda text: directives([text]), "\\", 'a="'),
+    "cache directives: targeted": _text(targeted.parsed, ";a", "a"),
+    "cache directives: targeted texts": _text(targeted.parsed, '\\"', 'a="'),
+    "entity tags": _text(lambda text: tags([text]), 'W/"'),
+    "ages": _text(lambda text: age([text]), "1"),
+    "dates": _text(instant, "Mon, "),
+    "model names with a date": _text(Prices({}, datetime.date(2026, 1, 1)).of, "-2026-01-01"),
     "secrets: escapes": _bytes(SECRETS.hide_spelled, b"\\u002d"),
     "secrets: percent signs": _bytes(SECRETS.hide_spelled, b"%73"),
     "secrets: backslashes": _bytes(SECRETS.hide_spelled, b"\\", b"%73"),

@@ -244,7 +244,7 @@ def test_a_full_queue_drops_the_oldest_and_says_so(monkeypatch: pytest.MonkeyPat
     writer._lines._greenlet, writer._lines._work = (
         object(),
         threading.Event(),
-    )  # as after `start`, with nobody who flushes
+    )  # as after `start`, without a greenlet that flushes
     for number in range(25):
         writer.line("info", f"line {number}", {})
     writer.flush()

@@ -77,7 +77,7 @@
 
 {{/* Variables of a serving proxy alone: the migrate container has none of them. */}}
 {{- define "llm-proxy.env.servingOnly" -}}
-MANAGEMENT_TOKEN MANAGEMENT_TOKEN_PREVIOUS ADMIN_OIDC_CLIENT_SECRET LISTEN_ADDR WEB_CONCURRENCY AUTO_MIGRATE EVENT_SPOOL_DIR LEDGER_DIR DRAIN_TIMEOUT
+MANAGEMENT_TOKEN MANAGEMENT_TOKEN_PREVIOUS ADMIN_OIDC_CLIENT_SECRET LISTEN_ADDR WEB_CONCURRENCY AUTO_MIGRATE EVENT_SPOOL_DIR LEDGER_DIR DRAIN_TIMEOUT MAX_HELD_BODIES
 {{- end -}}
 
 {{/* Computed entries of the proxy, as YAML. */}}
@@ -114,6 +114,9 @@ MANAGEMENT_TOKEN MANAGEMENT_TOKEN_PREVIOUS ADMIN_OIDC_CLIENT_SECRET LISTEN_ADDR 
 {{- end }}
 {{- if not (hasKey $env "DRAIN_TIMEOUT") }}
 - {name: DRAIN_TIMEOUT, value: {{ include "llm-proxy.drainSeconds" . | printf "%ss" | quote }}}
+{{- end }}
+{{- if not (hasKey $env "MAX_HELD_BODIES") }}
+- {name: MAX_HELD_BODIES, value: 256MB}
 {{- end }}
 {{- with include "llm-proxy.trustedProxies" . }}
 - {name: TRUSTED_PROXIES, value: {{ . | quote }}}

@@ -111,7 +111,7 @@ def _connected(engine: Engine, patient: Patient) -> Iterator[Finding]:
         is_current = is_current and finding.level == "good"
         yield finding
     if is_current:
-        yield from _keys(engine, KeyRing.of(patient.settings.storage))
+        yield from _keys(engine, KeyRing.from_settings(patient.settings.storage))
 
 
 def _take_write_lock(path: str) -> None:

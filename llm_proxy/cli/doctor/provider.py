@@ -85,7 +85,7 @@ def _keys(served: Provider, settings: Settings, beside: str | None) -> Iterator[
 
 def _project_keys(settings: Settings, beside: str | None) -> Sequence[tuple[str, str]]:
     """Names and keys of the first active projects; none where the database does not give them (said by its check)."""
-    ring, found = KeyRing.of(settings.storage), []
+    ring, found = KeyRing.from_settings(settings.storage), []
     try:
         engine = create_engine(settings.storage)
         with reading(engine) as connection:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any, NoReturn
 
@@ -128,6 +128,22 @@ def word(*names: str) -> str | None:
     """Return a value that is compared exactly; a NUL, which PostgreSQL refuses, can match nothing and is replaced."""
     value = parameter(*names)
     return None if value is None else value.replace("\x00", "\ufffd")
+
+
+def groups(allowed: Iterable[str]) -> list[str]:
+    """Return what `group_by` names. Raises BadRequest."""
+    named = [word.strip() for word in (parameter("group_by") or "").split(",") if word.strip()]
+    if len(set(named)) != len(named) or not set(named) <= set(allowed):
+        raise BadRequest(f"group_by must be a list of {', '.join(allowed)}", param="group_by")
+    return named
+
+
+def form() -> str:
+    """Return the form of a table: `json` or `csv`. Raises BadRequest."""
+    named = parameter("format") or "json"
+    if named not in ("json", "csv"):
+        raise BadRequest("format must be one of json, csv", param="format")
+    return named
 
 
 def instant(name: str, *, is_end: bool = False) -> datetime | None:

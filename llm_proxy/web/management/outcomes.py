@@ -26,7 +26,7 @@ def routes(bp: Blueprint, services: Services) -> None:
     def index() -> Response:
         """Return 200 with numbers of requests as JSON or CSV; 400 names the parameter."""
         with current().attempt(AuditAction.OUTCOME_LIST, "failed to read outcomes"):
-            groups, form, wanted = _groups(), _form(), _filter()
+            groups, form, wanted = inputs.groups(GROUPS), inputs.form(), _filter()
             rows, is_more = context.services().outcome_log.sums(wanted, groups)
         if form == "csv":
             columns = [*(_MEMBERS[name] for name in groups), "requests"]
@@ -43,7 +43,7 @@ def routes(bp: Blueprint, services: Services) -> None:
     def traffic() -> Response:
         """Return 200 with traffic by hour or day as JSON or CSV; 400 names the parameter."""
         with current().attempt(AuditAction.TRAFFIC_READ, "failed to read traffic"):
-            interval, form = _interval(), _form()
+            interval, form = _interval(), inputs.form()
             first, last = _span(longest=_LONGEST)
             wanted = TrafficFilter(first, last, inputs.word("project_id"), within=current().caller.projects)
             log = context.services().traffic_log
@@ -62,21 +62,6 @@ def routes(bp: Blueprint, services: Services) -> None:
     add(bp, "/tokens/<token_id>/refusals", "GET", refusals)
     add(bp, "/traffic", "GET", traffic)
     add(bp, "/stats", "GET", stats)
-
-
-def _groups() -> list[str]:
-    words = [word.strip() for word in (inputs.parameter("group_by") or "").split(",")]
-    groups = [word for word in words if word]
-    if len(set(groups)) != len(groups) or not set(groups) <= set(GROUPS):
-        raise BadRequest(f"group_by must be a list of {', '.join(GROUPS)}", param="group_by")
-    return groups
-
-
-def _form() -> str:
-    form = inputs.parameter("format") or "json"
-    if form not in ("json", "csv"):
-        raise BadRequest("format must be one of json, csv", param="format")
-    return form
 
 
 def _filter() -> OutcomeFilter:

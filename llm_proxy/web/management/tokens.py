@@ -26,7 +26,7 @@ _SHA256 = re.compile("[0-9A-Fa-f]{64}")
 
 def routes(bp: Blueprint, services: Services) -> None:
     """Add the routes."""
-    defaults = TokenDefaults.of(services().settings.tokens)
+    defaults = TokenDefaults.from_settings(services().settings.tokens)
 
     def index() -> Response:
         """200 with an array; 400 names the parameter."""

@@ -28,7 +28,7 @@ def routes(bp: Blueprint, services: Services) -> None:
     def index() -> Response:
         """200 with sums as JSON or CSV; 400 names the parameter."""
         with current().attempt(AuditAction.USAGE_LIST, "failed to read usage") as attempt:
-            groups, form = _groups(), _form()
+            groups, form = inputs.groups(GROUPS), inputs.form()
             limit = inputs.integer("limit", 1, LARGEST) or LARGEST
             wanted = _filter()
             try:
@@ -61,21 +61,6 @@ def _cell(value: Any) -> str:
         return f"{value:.9f}".rstrip("0")
     text = "" if value is None else str(value)
     return spreadsheet_safe(text) if isinstance(value, str) else text
-
-
-def _groups() -> list[str]:
-    words = [word.strip() for word in (inputs.parameter("group_by") or "").split(",")]
-    groups = [word for word in words if word]
-    if len(set(groups)) != len(groups) or not set(groups) <= set(GROUPS):
-        raise BadRequest(f"group_by must be a list of {', '.join(GROUPS)}", param="group_by")
-    return groups
-
-
-def _form() -> str:
-    form = inputs.parameter("format") or "json"
-    if form not in ("json", "csv"):
-        raise BadRequest("format must be one of json, csv", param="format")
-    return form
 
 
 def _filter() -> UsageFilter:

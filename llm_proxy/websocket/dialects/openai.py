@@ -17,6 +17,7 @@ from llm_proxy.formats.names import fold
 CREATE: Final = "response.create"
 CREATED: Final = "response.created"
 ERROR: Final = "error"
+TRANSCRIBED: Final = "conversation.item.input_audio_transcription.completed"  # with a usage of its own
 _SESSION: Final = ("session.update", "transcription_session.update")
 _ENDS: Final = frozenset(("response.completed", "response.incomplete", "response.failed", "response.done"))
 _MAY_MATTER: Final = re.compile(rb"response\.create|session|\\")  # a backslash may spell either in another way
@@ -50,7 +51,7 @@ class ServerMessage:
     Attributes:
         status: Of an error: the status that HTTP would have had.
         is_busy: Whether an error says that another response is under way.
-        model: Named by a session.
+        model, transcriber: Named by a session: of its responses, of its transcriptions.
     """
 
     kind: str = ""
@@ -60,6 +61,7 @@ class ServerMessage:
     status: int = 500
     is_busy: bool = False
     model: str | None = None
+    transcriber: str | None = None
 
     @property
     def is_end(self) -> bool:
@@ -168,9 +170,11 @@ def _loaded(message: bytes) -> dict[str, Any]:
 
 def _server_message(found: dict[str, Any]) -> ServerMessage:
     kind = _text(found, "type") or ""
-    if kind.startswith("session."):
-        session = found.get("session")
-        return ServerMessage(model=_text(session, "model") if isinstance(session, dict) else None)
+    if kind.startswith(("session.", "transcription_session.")):
+        session = _object(found, "session")
+        return ServerMessage(model=_text(session, "model"), transcriber=_transcriber(session))
+    if kind == TRANSCRIBED:
+        return ServerMessage(kind)
     if kind == ERROR:
         about = found.get("error")
         about = about if isinstance(about, dict) else found
@@ -187,6 +191,17 @@ def _server_message(found: dict[str, Any]) -> ServerMessage:
     response = found.get("response")
     response_id = _text(response, "id") if isinstance(response, dict) else _text(found, "response_id")
     return ServerMessage(kind, response_id, _text(found, "stream_id"))
+
+
+def _transcriber(session: dict[str, Any]) -> str | None:
+    """Return the model that turns speech into text, at its place in today's sessions or in the first ones."""
+    audio = _object(_object(_object(session, "audio"), "input"), "transcription")
+    return _text(audio, "model") or _text(_object(session, "input_audio_transcription"), "model")
+
+
+def _object(found: dict[str, Any], name: str) -> dict[str, Any]:
+    value = found.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _text(found: dict[str, Any], name: str) -> str | None:

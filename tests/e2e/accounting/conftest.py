@@ -50,7 +50,7 @@ class Pair:
             self._opened += 30
             assert self._opened < 900, f"only the workers {list(self._by_worker)} take connections"
             addresses = [gateway.address for gateway in self.gateways for _ in range(15)]
-            with ThreadPoolExecutor(30) as pool:  # at once: who is idle would take all that come one by one
+            with ThreadPoolExecutor(30) as pool:  # at once: an idle worker would take all that come one by one
                 opened = list(pool.map(Client, addresses))
                 answers = list(pool.map(lambda client: get(client, token), opened))
             for gateway, half in zip(self.gateways, (slice(None, 15), slice(15, None)), strict=True):

@@ -74,7 +74,7 @@ def test_changes_reach_eight_workers_within_a_second(pair: Pair) -> None:
 
 
 def test_an_expiry_is_kept_to_by_every_worker(pair: Pair) -> None:
-    """Known in advance, it needs no news: nobody admits a request that came after it."""
+    """Known in advance, it needs no news: no worker admits a request that came after it."""
     token, clients = pair.token(), pair.everywhere()
     pair.execute(
         "UPDATE tokens SET expires_at = now() + interval '2 seconds', lease_version = lease_version + 1"

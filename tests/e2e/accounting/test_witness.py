@@ -13,7 +13,7 @@ from support.databases import Database
 def test_counters_agree_with_what_the_provider_saw(ready_database: Database, tmp_path: Path) -> None:
     """Two servers of four workers, ten tokens, faults on both sides: equal in the calm, never over with two kill -9.
 
-    Of as many calls as a quota has or more, exactly so many are admitted, whoever was killed.
+    Of as many calls as a quota has or more, exactly so many are admitted, whichever worker was killed.
     """
     engine = ready_database.engine()
 

@@ -155,7 +155,7 @@ def test_identical_misses_are_one_question(gateway: Gateway, origin: Origin, pat
 
 
 def test_identical_misses_that_cannot_be_stored_all_get_their_own(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Nobody waits for what never comes."""
+    """No request waits for what never comes."""
     origin.fields, origin.pause_s = (), 0.2
     token = gateway.token()
     began = time.monotonic()

@@ -12,7 +12,7 @@ from support.raw import Client
 
 
 def test_what_was_fetched_before_a_purge_is_not_served_after_it(gateway: Gateway, origin: Origin, path: str) -> None:
-    """The answer was under way when the purge was confirmed: it reaches its client, and nobody else."""
+    """The answer was under way when the purge was confirmed: it reaches its client, and no other."""
     origin.pieces, origin.pause_s = (b"old",), 1.0
     token = gateway.token()
     with ThreadPoolExecutor(1) as pool:
@@ -198,7 +198,7 @@ def test_the_sums_of_the_accounting_table_hold(gateway: Gateway, origin: Origin,
         gateway.ask("HEAD", path, token=token)[0],
         gateway.ask("GET", f"{path}-x", token=token, headers={"Cache-Control": "only-if-cached"})[0],
         gateway.ask("POST", "/v1/embeddings", BODY, token=token)[0],  # bypass
-        gateway.ask("GET", path, headers={"Authorization": "Bearer sk-nobody"})[0],
+        gateway.ask("GET", path, headers={"Authorization": "Bearer sk-unknown"})[0],
     ]
     assert statuses == [200, 200, 304, 200, 200, 504, 200, 401]
     eventually(lambda: counts()["R"] - before["R"] == 8)

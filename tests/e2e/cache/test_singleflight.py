@@ -1,4 +1,4 @@
-"""Many who ask the same at once: one question to the provider, whatever becomes of it, and whoever leaves."""
+"""Many equal requests at once: one call to the provider, whatever becomes of it, and whichever client leaves."""
 
 import os
 import selectors
@@ -56,7 +56,7 @@ def test_two_thousand_identical_misses_are_one_question(gateway: Gateway, origin
 
 
 def test_the_provider_fails_and_each_goes_on_its_own(gateway: Gateway, origin: Origin, path: str) -> None:
-    """An error is nobody else's answer."""
+    """An error is no other request's response."""
     origin.status, origin.fields, origin.pause_s = 400, (), 0.5
     found = together(gateway.address, ask(gateway.token(), path), 40, within_s=30)
     assert found == {b"HTTP/1.1 400 Bad Request the response": 40}
@@ -64,7 +64,7 @@ def test_the_provider_fails_and_each_goes_on_its_own(gateway: Gateway, origin: O
 
 
 def test_who_leaves_while_waiting_costs_nothing(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Row 9: no question, no unit; those who stay get the response."""
+    """Row 9: no question, no unit; the others get the response."""
     origin.pause_s = 2.0
     token = gateway.token()
     request = ask(token, path)
@@ -88,7 +88,7 @@ def test_who_leaves_while_waiting_costs_nothing(gateway: Gateway, origin: Origin
 
 
 def test_a_leader_that_leaves_lets_another_lead(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Its exchange is cut; who waited for it asks the provider, and is answered."""
+    """Its exchange is cut; a request that waited calls the provider, and gets its response."""
     origin.pause_s = 1.0
     token = gateway.token()
     leader = Client(gateway.address)

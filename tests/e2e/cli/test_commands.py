@@ -21,7 +21,7 @@ from llm_proxy.settings.load import SAMPLE_MANAGEMENT_TOKEN
 
 
 def free_port() -> int:
-    """A port that nobody has now."""
+    """A port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
@@ -150,7 +150,7 @@ def test_chat_streams_a_conversation(served: Gateway) -> None:
 
 
 def test_chat_errors_have_exit_codes(served: Gateway) -> None:
-    """A wrong token is 3, none is 3, nobody there is 2; the first failure of piped input ends it."""
+    """A wrong token is 3, none is 3, no server is 2; the first failure of piped input ends it."""
     variables = {"PROXY_URL": served.url, "PROXY_TOKEN": "sk-" + "A" * 22}
     wrong = run("openai", "chat", variables=variables, stdin="hello\nagain\n")
     assert (wrong.returncode, wrong.stderr) == (3, "Error: HTTP 401: Token not found\n")
@@ -160,7 +160,7 @@ def test_chat_errors_have_exit_codes(served: Gateway) -> None:
 
 
 def test_benchmark_counts_and_splits_time(served: Gateway, simulated: Provider) -> None:
-    """Fifty requests at ten at once: all seen by the provider, upstream's time and ours add up to the whole."""
+    """Fifty requests at ten at once: all seen by the provider, upstream's time and the proxy's add up to the whole."""
     token = served.token()
     before = simulated.state()["requests"]
     body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]})

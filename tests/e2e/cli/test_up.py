@@ -78,7 +78,7 @@ class Up:
 
 
 def free_port() -> int:
-    """A port that nobody has now."""
+    """A port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
@@ -223,7 +223,7 @@ def test_default_project_follows_the_key(clone: Path) -> None:
     from llm_proxy.crypto import KeyRing
     from llm_proxy.settings import load
 
-    ring = KeyRing.of(load({}, clone / ".env").settings.storage)
+    ring = KeyRing.from_settings(load({}, clone / ".env").settings.storage)
     [(identity, sealed)] = rows(clone, "SELECT id, api_key FROM projects WHERE name = 'default'")
     assert ring.open(sealed, identity) == PROVIDER_KEY + "-changed"
 

@@ -1,4 +1,4 @@
-"""The database is unavailable, at the start, under load or for good; and a SQLite file that somebody else holds."""
+"""The database is unavailable, at the start, under load or for good; and a SQLite file that another process holds."""
 
 import json
 import sqlite3

@@ -74,7 +74,7 @@ def ids(output: str) -> list[str]:
 
 
 def test_tail_shows_and_filters_what_is_on_the_stream(tmp_path: Path, empty: RedisServer) -> None:
-    """By project, status and path; people get a line, --json the event; no colours where nobody sees them."""
+    """By project, status and path; people get a line, --json the event; no colours outside of a terminal."""
     fill(empty, make_event(1), make_event(2, project="q", status=503), make_event(3, path="/v1/models", status=404))
     told = on_streams(empty)
 
@@ -256,7 +256,7 @@ def test_wrong_flags_end_with_1(tmp_path: Path, empty: RedisServer, arguments: l
 
 
 def test_dead_letters_need_redis(tmp_path: Path) -> None:
-    """Exit 2 when it is not there, 1 for an id that nobody has."""
+    """Exit 2 when it is not there, 1 for an unknown id."""
     away = {"LLM_PROXY_EVENT_BUS": "redis-streams", "REDIS_ADDR": "127.0.0.1:9"}
     assert command(tmp_path, "dispatcher", "dead-letters", "list", **away).returncode == 2
 

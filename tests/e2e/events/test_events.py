@@ -216,7 +216,7 @@ def test_a_client_that_leaves_is_an_event(world: World, provider: Provider) -> N
 
 
 def test_refusals_are_no_events(world: World) -> None:
-    """404, 401, 403, 429 of ours, preflights, probes, management: nothing on the bus."""
+    """404, 401, 403, 429 of the proxy, preflights, probes, management: nothing on the bus."""
     gateway, before = world.gateway, len(world.events())
     spent = gateway.token(max_requests=1)
     world.ask(spent)
@@ -423,7 +423,7 @@ def test_from_a_request_to_the_service(tmp_path: Path, provider: Provider, own_r
 
 
 def test_a_connect_failure_is_an_event(tmp_path: Path, own_redis: RedisServer) -> None:
-    """Nobody there: 502, connect_error, empty body."""
+    """No provider there: 502, connect_error, empty body."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"

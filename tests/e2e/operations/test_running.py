@@ -167,7 +167,7 @@ def _asked(gateway: Gateway, *tokens: Token) -> bool:
 def test_a_tail_ends_when_the_server_drains(
     tmp_path_factory: pytest.TempPathFactory, provider: Provider, redis: RedisServer
 ) -> None:
-    """On the stream bus in Redis; the stop does not wait for those who watch."""
+    """On the stream bus in Redis; the stop does not wait for open tails."""
     told = {"LLM_PROXY_EVENT_BUS": "redis-streams", "REDIS_ADDR": redis.addr, "WEB_CONCURRENCY": "2"}
     with running_gateway(tmp_path_factory.mktemp("drained"), provider.url, **told) as gateway:
         token = gateway.token()

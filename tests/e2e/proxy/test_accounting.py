@@ -169,7 +169,7 @@ def test_row_7_a_broken_answer_looks_broken(
     with Client(both_lanes.address) as client:
         answer = client.send(post(CHAT, token, simulate(framing=framing, **plan))).answer("POST")
     if framing == "close" and label == "aborted":
-        assert answer.end == "whole"  # a FIN is the end of such a response: nobody can tell a break from it
+        assert answer.end == "whole"  # a FIN is the end of such a response: a break looks the same
         return
     assert (answer.status, answer.end == "whole") == (200, False)
     assert moved(both_lanes, before) == {"requests": 1, "errors": 1, f"upstream_requests{{{label}}}": 1}
@@ -405,7 +405,7 @@ def test_a_key_that_the_provider_refuses_is_a_warning(gateway: Gateway, token: T
 def unreachable() -> Iterator[str]:
     """A port that refuses."""
     with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets it
+        bound.bind(("127.0.0.1", 0))  # bound and not listening: no other process gets it
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 

@@ -182,7 +182,7 @@ def test_an_absolute_target_is_forwarded_as_path_and_query(ask: Callable[..., An
 
 
 def test_what_must_not_pass_does_not(ask: Callable[..., Answer], wire: Wire) -> None:
-    """Hop-by-hop fields, those that Connection names, addresses, cookies and our own names stay here."""
+    """Hop-by-hop fields, those that Connection names, addresses, cookies and the proxy's names stay here."""
     gone = ["Connection: keep-alive, X-Hop", "X-Hop: 1", "TE: trailers", "Keep-Alive: 5", "Cookie: a=b"]
     gone += ["X-Forwarded-For: 1.2.3.4", "Forwarded: for=1.2.3.4", "X-Real-IP: 1.2.3.4", "Proxy-Authorization: Basic a"]
     gone += ["X-Proxy-ID: a", "X-UPSTREAM-REQUEST-START: 1", "X-Cache-Key: a", "X-Body-Hash: a", "X-REQUEST-START: 1"]
@@ -328,7 +328,7 @@ def test_redirects_are_passed_and_not_followed(ask: Callable[..., Answer], wire:
 
 
 def test_two_authorization_lines_are_refused(ask: Callable[..., Answer], wire: Wire) -> None:
-    """401 invalid_token: which of them counts is nobody's guess."""
+    """401 invalid_token: which of them counts is not guessed."""
     before = len(wire.heads)
     answer = ask("Authorization: Bearer sk-another")
     assert (answer.status, json.loads(answer.body)["code"]) == (401, "invalid_token")

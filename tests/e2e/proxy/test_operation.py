@@ -188,7 +188,7 @@ def test_streams_can_be_switched_off(tmp_path: Path, provider: Provider) -> None
 
 
 def test_the_client_address_is_taken_from_trusted_proxies(tmp_path: Path, provider: Provider) -> None:
-    """TRUSTED_PROXIES: the right-most entry outside the list; nobody else is believed."""
+    """TRUSTED_PROXIES: the right-most entry outside the list; no other address is believed."""
     with running_gateway(tmp_path, provider.url, TRUSTED_PROXIES="127.0.0.0/8,10.0.0.0/8") as gateway:
         token = gateway.token()
         headers = {"X-Forwarded-For": "6.6.6.6, 203.0.113.7, 10.1.2.3", "X-Request-ID": "forwarded"}

@@ -55,7 +55,7 @@ def test_a_value_outside_the_list_is_named(gateway: Gateway, token: Token) -> No
 
 
 def test_an_allowed_value_passes_with_the_body_as_it_came(gateway: Gateway, token: Token, provider: Provider) -> None:
-    """Looked at and forwarded unchanged; told who forwards, because that was asked for."""
+    """Looked at and forwarded unchanged; named as the proxy, because that was asked for."""
     body = b'{ "model" : "gpt-4.1-mini","messages":[] }'
     assert gateway.ask("POST", "/v1/chat/completions", body, token=token, headers=TEAM)[0] == 200
     seen = provider.seen()[-1]

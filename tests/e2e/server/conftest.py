@@ -51,7 +51,7 @@ def parsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
             server.stop()
     for server in servers.values():
         assert server.process.returncode == 0, server.log
-        assert "\nTraceback" not in server.log, server.log  # a greenlet that nobody looked after
+        assert "\nTraceback" not in server.log, server.log  # a greenlet whose error was not handled
 
 
 @pytest.fixture(params=["python", "fast"])

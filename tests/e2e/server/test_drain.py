@@ -1,4 +1,4 @@
-"""SIGTERM and its haste: what runs finishes whole, or is cut where everybody can see it."""
+"""SIGTERM and its haste: what runs finishes whole, or is visibly cut."""
 
 import contextlib
 import os

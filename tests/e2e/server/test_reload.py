@@ -21,7 +21,7 @@ def values(server: Server) -> Any:
 
 
 def settled(server: Server, value: Any) -> None:
-    """Wait until every worker has it, and nobody else answers."""
+    """Wait until every worker has it, and no other worker responds."""
     wait_for(lambda: values(server) == {value}, 10)
 
 

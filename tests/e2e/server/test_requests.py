@@ -401,7 +401,7 @@ def test_an_upload_that_is_refused_can_read_the_refusal(server: Server) -> None:
 
 
 def test_a_request_cut_off_in_its_head_gets_nothing(server: Server) -> None:
-    """The client has gone; nobody refuses."""
+    """The client has gone; no refusal is written."""
     with Client(server.address) as client:
         client.send(b"GET / HTTP/1.1\r\nHost")
         client.half_close()

@@ -41,7 +41,7 @@ def test_who_has_just_connected_is_served_by_a_worker_that_leaves(start: Callabl
     server = start()
     (pid,) = server.pids()
     with server.client() as client:
-        server.get("/ready")  # who came later is served: the worker has this connection
+        server.get("/ready")  # a later client is served: the worker has this connection
         os.kill(pid, signal.SIGUSR2)
         time.sleep(0.3)  # idle connections are looked for each 0.1 s
         answer = client.send(request("/ready")).answer()

@@ -268,7 +268,7 @@ def test_usage_is_listed_by_group_page_by_page_and_as_csv(gateway: Gateway) -> N
 
 
 def test_the_numbers_agree_and_the_commands_say_so(gateway: Gateway) -> None:
-    """`usage show` in three forms, `usage reconcile` with exit 0, and 1 once somebody has touched a counter."""
+    """`usage show` in three forms, `usage reconcile` with exit 0, and 1 once a counter was changed."""
     token = gateway.token()
     assert [call(gateway, token, chat())[0] for _ in range(5)] == [200] * 5
     summed(gateway, token, 5)

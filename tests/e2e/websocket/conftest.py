@@ -1,11 +1,20 @@
 """A provider that speaks WebSocket, and a proxy before it; each test brings its own tokens."""
 
+import resource
 from collections.abc import Iterator
 
 import pytest
 from support.gateway import Gateway, Token, running_gateway
 from support.provider import Provider, running_provider
 from support.sockets import provider_file
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _many_files() -> None:
+    """Let this process, and the servers that it starts, have a thousand connections open."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 8192 if most == resource.RLIM_INFINITY else min(most, 8192)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 @pytest.fixture(scope="module")

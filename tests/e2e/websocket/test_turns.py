@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.gateway import PROVIDER_KEY, Gateway, Token, eventually
 from support.provider import Provider
-from support.sockets import REALTIME, create, opened, rest_of_turn, turn
+from support.sockets import REALTIME, close_of, create, opened, rest_of_turn, turn
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 
@@ -228,3 +228,15 @@ def test_an_unused_reserve_comes_back(gateway: Gateway) -> None:
     assert opens()
     eventually(opens, 5)
     eventually(lambda: gateway.request_count(token) == 0, 5)
+
+
+def test_transcriptions_are_turns(gateway: Gateway) -> None:
+    """Each costs a unit, and its usage is the transcribing model's; without a unit the socket ends."""
+    token = gateway.token(max_requests=2)
+    with opened(gateway, token, REALTIME) as socket:
+        socket.send('{"type":"input_audio_buffer.append","simulate":{"transcribe":2}}')
+        assert close_of(socket) == (1008, "rate_limit_exceeded")
+    assert gateway.request_count(token) == 2
+    rows = "SELECT model, sum(requests), sum(prompt_tokens), sum(completion_tokens) FROM usage_daily WHERE token_id = ?"
+    wanted = [("gpt-4o-transcribe", 2, 28, 10)]
+    eventually(lambda: gateway.rows(f"{rows} GROUP BY model", (token.id,)) == wanted, 10)

@@ -161,7 +161,7 @@ def test_no_way_leads_elsewhere(people: People, target: str) -> None:
 
 @on_sqlite
 def test_an_issuer_that_is_down_ends_no_session(people: People) -> None:
-    """502 for who wants in; who is in stays, and the root token is another way in."""
+    """502 at a sign-in; open sessions stay, and the root token is another way in."""
     people.sign_in()
     people.issuer.is_down = True
     people.app.services.sign_in.oidc._metadata = None  # type: ignore[union-attr]

@@ -26,7 +26,7 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def eight(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    """Eight workers that the tests share; who is killed is replaced."""
+    """Eight workers that the tests share; a killed one is replaced."""
     with crew(database, tmp_path_factory.mktemp("eight"), WORKERS) as made:
         yield made
 

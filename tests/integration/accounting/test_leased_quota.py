@@ -105,7 +105,7 @@ def worker(engine: Engine, tmp_path: Path) -> Iterator[Worker]:
 
 @pytest.mark.parametrize(("limit", "wanted"), [(7, 7), (40, 40), (None, 40)], ids=["N+33", "N", "unlimited"])
 def test_exactly_the_limit_is_admitted(worker: Worker, limit: int | None, wanted: int) -> None:
-    """Of 40 calls the limit is admitted; at rest the row says so, and nobody holds anything."""
+    """Of 40 calls the limit is admitted; at rest the row says so, and no worker holds anything."""
     token = worker.token(max_requests=limit)
     assert worker.spend(token, 40) == wanted
     worker.quota.close()

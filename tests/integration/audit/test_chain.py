@@ -163,7 +163,7 @@ def test_a_changed_writers_row_is_named(engine: Engine) -> None:
 
 
 def test_a_record_below_the_first_is_named(engine: Engine) -> None:
-    """A row that was put in under a number that nobody gives out is no part of the chain."""
+    """A row that was put in under a number that is never given out is no part of the chain."""
     writer = _filled(engine)
     for seq in (0, -5):
         forged = {"id": "f", "timestamp": NOW, "action": "a", "actor": "b", "outcome": "success"}
@@ -231,7 +231,7 @@ def test_the_first_record_may_be_rolled_back(engine: Engine) -> None:
 
 
 def test_transactions_of_one_worker_take_turns(ready_database: Database) -> None:
-    """Twelve threads with transactions of their own share one chain: no number twice, none missing, nobody refused."""
+    """Twelve threads with transactions of their own share one chain: no number twice, none missing, none refused."""
     engine, lost = ready_database.engine(), list[str]()
     writer = AuditWriter(table=engine, failed=lost.append)
 
@@ -290,7 +290,7 @@ def test_a_migration_down_makes_records_of_before_the_chain(database: Database) 
 
 
 def test_pruning_races_with_writers_and_with_itself(ready_database: Database) -> None:
-    """Two who prune and four who write: every record is deleted once or still there, and every chain is whole."""
+    """Two processes prune and four write: every record is deleted once or still there, and every chain is whole."""
     values = {**ready_database.values, "operation.audit_log_file": ""}
     found = _race(
         ready_database, *[(write_records, values, 60)] * 4, *[(prune_again_and_again, values, 12)] * 2
@@ -331,7 +331,7 @@ def test_pruning_leaves_anchors_that_agree(engine: Engine) -> None:
 
 
 def test_pruning_goes_by_batches_and_ends_what_is_silent(engine: Engine) -> None:
-    """2,100 records of one who has ended go in three transactions, and so does its row; the anchor says so."""
+    """2,100 records of a writer that has ended go in three transactions, and so does its row; the anchor says so."""
     old = TableChain()
     with writing(engine) as connection:
         old.append(connection, [_event(10).row() for _ in range(2100)])
@@ -445,7 +445,7 @@ def test_a_tampered_writers_row_stops_no_record(engine: Engine) -> None:
 
 
 def test_what_was_kept_elsewhere_shows_a_chain_made_anew(engine: Engine) -> None:
-    """Somebody rewrites a chain and its row so that all hashes fit: an earlier report still tells."""
+    """An attacker rewrites a chain and its row so that all hashes fit: an earlier report still tells."""
     writer = _filled(engine)
     known = verify_table(engine).ends
     with writing(engine) as connection:
@@ -479,7 +479,7 @@ def test_who_is_killed_in_a_batch_breaks_nothing(ready_database: Database, tmp_p
         known = notes(connection)
     report: Report = verify_file([path], known)
     assert [(fault.kind, fault.seq) for fault in report.faults] == [("changed record", 3)]  # half a line
-    writer = AuditWriter.of(engine, ready_database.settings({"operation.audit_log_file": str(path)}))
+    writer = AuditWriter.from_settings(engine, ready_database.settings({"operation.audit_log_file": str(path)}))
     writer.record(_event())
     with reading(engine) as connection:
         known = notes(connection)

@@ -18,7 +18,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def test_eight_processes_append_one_chain_over_many_files(tmp_path: Path) -> None:
-    """Whoever finds the file full rotates it: no line is lost, each file begins with an anchor, all are one chain."""
+    """A process that finds the file full rotates it: no line is lost, each file begins with an anchor, one chain."""
     path = tmp_path / "audit.log"
     path.touch()
     go, results = _SPAWN.Event(), _SPAWN.Queue()

@@ -184,7 +184,7 @@ def test_what_is_too_old_is_not_found(tmp_path: Path, clock: Clock) -> None:
     store.put(entry(), 10)
     clock[0] += 11
     assert found(store, entry()) == []
-    assert store.remove(Scope(is_all=True), 1) == 0  # nobody would have had it: no purge took it away
+    assert store.remove(Scope(is_all=True), 1) == 0  # no worker would have had it: no purge took it away
     store.put(entry(), 10)
     clock[0] += 11
     assert store.stored_bytes() == store.count() == 0  # and its room is free
@@ -229,7 +229,7 @@ def test_a_garbled_entry_is_a_miss(shared_redis_server: RedisServer, text: bytes
     [("lifetime_s", "long"), ("key", "v1:other:a:b"), ("etag", 7), ("requested_at", None), ("unknown", 1)],
 )
 def test_an_entry_with_foreign_values_is_a_miss(shared_redis_server: RedisServer, name: str, value: object) -> None:
-    """Whoever writes to this Redis can't make a look-up fail, nor answer in another key's place."""
+    """Another program that writes to this Redis can't make a look-up fail, nor answer in another key's place."""
     client = shared_redis_server.client()
     client.flushall()
     store = RedisStore(client, shared_redis_server.client())
@@ -275,7 +275,7 @@ def test_a_garbled_index_is_a_miss(shared_redis_server: RedisServer) -> None:
 
 
 def test_redis_that_does_not_answer_is_left_alone(redis_server: RedisServer) -> None:
-    """A missed deadline is a miss, counted, and for a second nobody asks again."""
+    """A missed deadline is a miss, counted, and for a second Redis is not asked again."""
     failures: list[int] = []
     store = RedisStore(
         redis_server.client(timeout_s=0.05), redis_server.client(timeout_s=0.2), failed=lambda: failures.append(1)

@@ -72,7 +72,7 @@ def _provider_file(text: str) -> Callable[[Installation], None]:
 
 
 def _below_a_file(name: str) -> Callable[[Installation], None]:
-    """A place that nobody can write to, root included: below what is no folder."""
+    """A place that no user can write to, root included: below what is no folder."""
 
     def sow(installation: Installation) -> None:
         (installation.folder / "plain").write_text("")

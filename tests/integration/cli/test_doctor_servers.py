@@ -54,7 +54,7 @@ def test_mariadb_faults(healthy: Installation, mysql_server: Server, change: tup
     ("driver", "form"), [("postgres", "postgres://u:p@127.0.0.1:1/d"), ("mysql", "u:p@tcp(127.0.0.1:1)/d")]
 )
 def test_database_servers_that_are_away(healthy: Installation, driver: str, form: str) -> None:
-    """Nobody listens: refused, whatever the driver."""
+    """No server listens: refused, whatever the driver."""
     healthy.variables.update(DB_DRIVER=driver, DATABASE_URL=form)
     assert "database.refused" in faults(healthy)
 
@@ -110,7 +110,7 @@ def test_what_answers_is_no_redis(healthy: Installation) -> None:
     ],
 )
 def test_words_of_drivers(words: str, code: str) -> None:
-    """What drivers say, as it was seen; ours says less."""
+    """What drivers say, as it was seen; the finding says less."""
     finding = cause(RuntimeError(words), "postgres")
     assert finding.code == f"database.{code}"
     assert "127.0.0.1" not in finding.what + finding.remedy

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, Select, insert, text
+from sqlalchemy import Engine, Select, insert, select, text
 from support.databases import Database
 
 from llm_proxy.audit.query import EXACT, AuditFilter, by_time
@@ -14,6 +14,8 @@ from llm_proxy.db import listing
 from llm_proxy.db.listing import Order, Selection
 from llm_proxy.db.models import AuditRow, ProjectRow, TokenRow
 from llm_proxy.db.session import reading
+from llm_proxy.housekeeping import still_active
+from llm_proxy.model.token import passed_expiry
 from llm_proxy.projects import service as projects
 from llm_proxy.tokens import service as tokens
 
@@ -135,6 +137,15 @@ def test_the_rows_of_a_page_are_read_by_id(ready_database: Database) -> None:
     for name, _, order in _orders():
         plan = " ".join(_plan(engine, listing.of_ids(order, ["t1", "t2"])))
         assert "autoindex" in plan or "pk_" in plan or "PRIMARY" in plan, (name, plan)
+
+
+def test_a_batch_of_housekeeping_is_found_by_id(ready_database: Database) -> None:
+    """However many other tokens have expired."""
+    engine = ready_database.engine()
+    _fill(engine)
+    query = select(TokenRow.id).where(*still_active(["t1", "t2"], passed_expiry(NOW)))
+    plan = " ".join(_plan(engine, query))
+    assert "autoindex" in plan or "pk_" in plan or "PRIMARY" in plan, plan
 
 
 def _is_scan(step: str) -> bool:

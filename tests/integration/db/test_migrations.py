@@ -1,4 +1,4 @@
-"""Migrations on each engine: up, down, up; once, whoever comes first; never past a newer schema."""
+"""Migrations on each engine: up, down, up; once, whichever process comes first; never past a newer schema."""
 
 import multiprocessing
 import os
@@ -78,7 +78,7 @@ def test_the_lock_is_free_again(database: Database) -> None:
 
 
 def test_a_newer_schema_is_refused(database: Database) -> None:
-    """A version above ours stops `up`, `down` and the start, with a line that says so; nothing is changed."""
+    """A version above the program's stops `up`, `down` and the start, with a line that says so; nothing is changed."""
     engine = database.migrated()
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9001'"))

@@ -251,7 +251,7 @@ def test_a_flushed_redis_is_survived(world: World) -> None:
 
 
 def test_a_read_whose_answer_is_lost_leaves_nothing_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis gave entries out, but the connection broke: they are not in our hands, so they are read as our own."""
+    """Redis gave entries out, but the connection broke: they are not held here, so they are read as pending ones."""
     world.bus().publish(wires("a", "b", "c"))
     source = world.source()
     source.open()
@@ -322,7 +322,7 @@ def test_all_acknowledged_entries_can_be_trimmed(streams: World) -> None:
 
 
 def test_entries_trimmed_before_they_were_read_are_counted(streams: World) -> None:
-    """The counter equals what is missing, whoever trimmed."""
+    """The counter equals what is missing, whichever program trimmed."""
     bus, source = streams.bus(), streams.source()
     source.open()
     bus.publish(wires(*map(str, range(10))))
@@ -386,7 +386,7 @@ def test_consumers_of_long_ago_are_removed(streams: World, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("fields", [{"other": "x"}, {"data": "{"}])
 def test_odd_entries_are_handed_out_as_they_are(streams: World, fields: dict[str, str]) -> None:
-    """Whoever delivers decides what becomes of them."""
+    """The delivery decides what becomes of them."""
     streams.redis.xadd(streams.key, fields)
     source = streams.source()
     source.open()
@@ -422,7 +422,7 @@ def lists(shared_redis_server: RedisServer) -> World:
 
 
 def test_a_name_is_taken_once(lists: World) -> None:
-    """A living process elsewhere has it: refused. It expired: ours."""
+    """A living process elsewhere has it: refused. It expired: taken."""
     lists.redis.set(f"{lists.key}:consumer:c1", "elsewhere|77|x", px=300)
     with pytest.raises(NameTaken):
         lists.source("c1").open()

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from support.redis import RedisServer
 
-from llm_proxy.limits import machine
-from llm_proxy.limits.machine import MachineStore
+from llm_proxy.limits import shared_memory
 from llm_proxy.limits.redis import RedisStore
+from llm_proxy.limits.shared_memory import SharedMemoryStore
 from llm_proxy.limits.window import Window
 from llm_proxy.redisclient import parse_address
 
-Store = MachineStore | RedisStore
+Store = SharedMemoryStore | RedisStore
 
 
 @pytest.fixture(params=["machine", "redis"])
@@ -26,7 +26,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, shared_redis_server: R
     """An empty one of each kind."""
     made: Store
     if request.param == "machine":
-        made = MachineStore(tmp_path)
+        made = SharedMemoryStore(tmp_path)
     else:
         shared_redis_server.client().flushall()
         made = RedisStore(parse_address(shared_redis_server.addr), "ratelimit:")
@@ -35,7 +35,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, shared_redis_server: R
 
 
 def test_exactly_the_limit_is_admitted_however_many_ask_at_once(store: Store) -> None:
-    """Nobody slips in between look and count."""
+    """No take slips in between look and count."""
     window = Window("a", 50, 3600, "token")
     with ThreadPoolExecutor(8) as pool:
         admitted = sum(verdict.refused is None for verdict in pool.map(lambda _: store.take([window]), range(200)))
@@ -83,7 +83,7 @@ def test_redis_keys_have_the_documented_form_and_a_lifetime(shared_redis_server:
 
 def test_two_processes_share_the_machines_windows(tmp_path: Path) -> None:
     """Workers open the same file."""
-    one, other = MachineStore(tmp_path), MachineStore(tmp_path)
+    one, other = SharedMemoryStore(tmp_path), SharedMemoryStore(tmp_path)
     window = Window("a", 3, 3600, "client")
     assert [each.take([window]).refused for each in (one, other, one, other)] == [None, None, None, 0]
     one.close()
@@ -93,9 +93,9 @@ def test_two_processes_share_the_machines_windows(tmp_path: Path) -> None:
 HOLD = """
 import fcntl, os, sys, time
 from pathlib import Path
-from llm_proxy.limits.machine import MachineStore
+from llm_proxy.limits.shared_memory import SharedMemoryStore
 from llm_proxy.limits.window import Window
-store = MachineStore(Path(sys.argv[1]))
+store = SharedMemoryStore(Path(sys.argv[1]))
 store.take([Window("a", 3, 3600, "client")])
 fcntl.flock(store._file._descriptor, fcntl.LOCK_EX)
 print(os.getpid(), flush=True)
@@ -108,7 +108,7 @@ def test_a_worker_that_is_killed_with_the_lock_stops_nobody(tmp_path: Path) -> N
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline().strip().isdigit()
-        store, window = MachineStore(tmp_path), Window("a", 3, 3600, "client")
+        store, window = SharedMemoryStore(tmp_path), Window("a", 3, 3600, "client")
         began = time.monotonic()
         assert store.take([window]).refused is None
         assert time.monotonic() - began < 2
@@ -119,8 +119,8 @@ def test_a_worker_that_is_killed_with_the_lock_stops_nobody(tmp_path: Path) -> N
 
 def test_new_windows_of_one_step_do_not_share_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that begin in one group at once both keep their count."""
-    monkeypatch.setattr(machine, "_GROUPS", 1)
-    store = MachineStore(tmp_path)
+    monkeypatch.setattr(shared_memory, "_GROUPS", 1)
+    store = SharedMemoryStore(tmp_path)
     pair = [Window(key, 1, 3600, "token") for key in ("a", "b")]
     assert store.take(pair).refused is None
     assert [store.take([window]).refused for window in pair] == [0, 0]
@@ -129,8 +129,8 @@ def test_new_windows_of_one_step_do_not_share_a_place(tmp_path: Path, monkeypatc
 
 def test_a_full_group_gives_up_the_window_that_ends_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many addresses' minutes do not push out a token's hour."""
-    monkeypatch.setattr(machine, "_GROUPS", 1)
-    store, hour = MachineStore(tmp_path), Window("a-token", 1, 3600, "token")
+    monkeypatch.setattr(shared_memory, "_GROUPS", 1)
+    store, hour = SharedMemoryStore(tmp_path), Window("a-token", 1, 3600, "token")
     assert store.take([hour]).refused is None
     for number in range(100):
         assert store.take([Window(f"ip:{number}", 5, 60, "client")]).refused is None
@@ -141,16 +141,16 @@ def test_a_full_group_gives_up_the_window_that_ends_first(tmp_path: Path, monkey
 RACE = """
 import sys
 from pathlib import Path
-from llm_proxy.limits.machine import MachineStore
+from llm_proxy.limits.shared_memory import SharedMemoryStore
 from llm_proxy.limits.window import Window
-store, window = MachineStore(Path(sys.argv[1])), Window("a", 9000, 3600, "token")
+store, window = SharedMemoryStore(Path(sys.argv[1])), Window("a", 9000, 3600, "token")
 sys.stdin.readline()
 print(sum(store.take([window]).refused is None for _ in range(5000)))
 """
 
 
 def test_processes_that_race_admit_exactly_the_limit(tmp_path: Path) -> None:
-    """Three processes, 5,000 takes each, 9,000 admitted: nobody slips in between look and count."""
+    """Three processes, 5,000 takes each, 9,000 admitted: none slips in between look and count."""
     command = [sys.executable, "-c", RACE, str(tmp_path)]
     racers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     for racer in racers:

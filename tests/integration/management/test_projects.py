@@ -176,7 +176,7 @@ def test_active_projects_can_be_asked_for(manage: Manager) -> None:
 
 
 def test_reading_one(manage: Manager) -> None:
-    """200 with the project; 404 for an id nobody has, other case included; 400 with a slash in it."""
+    """200 with the project; 404 for an unknown id, other case included; 400 with a slash in it."""
     project = manage.project()
     assert manage.call("GET", f"/projects/{project['id']}").get_json() == project
     assert _last(manage)["action"] == "project.read"
@@ -269,7 +269,7 @@ def test_if_match_guards_a_patch(manage: Manager) -> None:
 
 
 def test_deletion_is_never_allowed(manage: Manager) -> None:
-    """405 with its own message, whoever is meant."""
+    """405 with its own message, whichever project is meant."""
     response = manage.call("DELETE", "/projects/nobody")
     assert response.status_code == 405
     assert response.get_json() == {"error": "method not allowed", "message": "project deletion is not permitted"}

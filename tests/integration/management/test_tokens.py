@@ -280,7 +280,7 @@ def test_an_idle_timeout_is_set_changed_and_taken_away(manage: Manager) -> None:
 
 
 def test_reading_nobody_is_404(manage: Manager) -> None:
-    """404 for an id nobody has; 400 for a bearer in its place, which is shown nowhere."""
+    """404 for an unknown id; 400 for a bearer in its place, which is shown nowhere."""
     response = manage.call("GET", f"/tokens/{uuid.uuid4()}")
     assert (response.status_code, response.get_json()) == (404, {"error": "token not found"})
     for method, body in (("GET", None), ("PATCH", {"max_requests": 1}), ("DELETE", None)):
@@ -372,7 +372,7 @@ def test_if_match_ignores_counters(manage: Manager) -> None:
 
 
 def test_revocation_is_idempotent(manage: Manager) -> None:
-    """204 twice; the row stays, with the time of the first; 404 for nobody."""
+    """204 twice; the row stays, with the time of the first; 404 for an unknown id."""
     token = manage.token(manage.project()["id"])
     path = f"/tokens/{token['id']}"
     first = manage.call("DELETE", path)

@@ -64,7 +64,7 @@ def test_python_and_sql_agree(ready_database: Database) -> None:
             connection.execute(delete(TokenRow))
             connection.execute(insert(TokenRow), [_row(number, values) for number, values in enumerate(drawn)])
             found = connection.execute(select(TokenRow.__table__)).mappings().all()
-            tokens = [Token.of(row, NOW) for row in found]
+            tokens = [Token.from_row(row, NOW) for row in found]
             for status in STATUSES:
                 selected = set(connection.execute(select(TokenRow.id).where(has_status(status, NOW))).scalars())
                 assert selected == {token.id for token in tokens if token.state == status}, status

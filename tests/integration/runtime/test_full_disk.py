@@ -34,9 +34,9 @@ free(600)
 assert table.of("key 1") == table.of("key 1")
 """
 _WINDOWS = """
-from llm_proxy.limits.machine import MachineStore
+from llm_proxy.limits.shared_memory import SharedMemoryStore
 from llm_proxy.limits.window import Window
-store = MachineStore(folder)
+store = SharedMemoryStore(folder)
 fill()
 failed = 0
 for number in range(2000):

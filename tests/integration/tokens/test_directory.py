@@ -131,7 +131,7 @@ def test_a_token_dies_of_idleness(lab: Lab) -> None:
 
 
 def test_tokens_are_read_again_many_at_once(lab: Lab) -> None:
-    """A refresh is one statement; requests find its facts and ask nobody, also that a token was revoked."""
+    """A refresh is one statement; requests find its facts without a query, also that a token was revoked."""
     bearers = [lab.token() for _ in range(3)]
     ids = [lab.directory.authenticate(bearer).id for bearer in bearers]
     lab.now += 0.8
@@ -147,7 +147,7 @@ def test_tokens_are_read_again_many_at_once(lab: Lab) -> None:
 
 @pytest.mark.parametrize(("limit", "age_s", "is_good"), [(None, 10.0, True), (None, 11.0, False), (5, 1.0, False)])
 def test_an_outage_is_outlasted_on_what_is_known(lab: Lab, limit: int | None, age_s: float, is_good: bool) -> None:
-    """With DATABASE_OUTAGE_GRACE unlimited tokens go on for so long, limited ones never; down, nobody asks."""
+    """With DATABASE_OUTAGE_GRACE unlimited tokens go on for so long, limited ones never; down, it is not asked."""
     directory = TokenDirectory(lab.statements, RING, grace_s=9.5, clock=lambda: lab.now)
     bearer = lab.token(max_requests=limit)
     directory.authenticate(bearer)

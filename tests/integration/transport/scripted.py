@@ -310,7 +310,7 @@ def found(host: str, port: int) -> list[Any]:
 
 
 class FullBacklog:
-    """A port on which a connection attempt waits permanently: nobody accepts, and the queue is full."""
+    """A port on which a connection attempt waits permanently: no process accepts, and the queue is full."""
 
     def __init__(self) -> None:
         self._listener = native.socket()

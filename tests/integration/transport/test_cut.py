@@ -1,4 +1,4 @@
-"""`exchange.cut`: from the hub, in any phase, at once, as often as anybody likes."""
+"""`exchange.cut`: from the hub, in any phase, at once, as often as it is called."""
 
 import time
 from typing import Any

@@ -235,7 +235,7 @@ def endless(c: Connection) -> None:
 
 
 def test_total_limit_ends_a_steady_stream(lab: Lab) -> None:
-    """A total limit, where somebody sets one, ends a response that would go on."""
+    """A total limit, where one is set, ends a response that would go on."""
     lab.script(endless)
     with expect_timeout(0.5, "body"):
         lab.fetch(timeouts=limits(total_s=0.5))

@@ -295,7 +295,7 @@ def test_close_ends_everything(lab: Lab) -> None:
 
 
 def refusing_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]

@@ -172,7 +172,7 @@ def test_read_until_close_ends_with_the_connection(lab: Lab) -> None:
 
 @pytest.mark.parametrize("mode", ["tls", "tunnel"])
 def test_until_close_over_tls_wants_close_notify(make_lab: Callable[[str], Lab], mode: str) -> None:
-    """A bare FIN is no end over TLS: anybody on the way can forge one."""
+    """A bare FIN is no end over TLS: an attacker on the way can forge one."""
     lab = make_lab(mode)
 
     def script(c: Connection) -> None:
@@ -365,7 +365,7 @@ def test_framing_without_end_is_an_error(lab: Lab, beginning: bytes, more: bytes
 
 
 def test_requests_own_reading_works_too(plain: Lab) -> None:
-    """`content`, `headers` and `ok` of the library's Response are there, for whoever mounts the adapter."""
+    """`content`, `headers` and `ok` of the library's Response are there, for programs that mount the adapter."""
     plain.answer(START + b"A: b\r\nContent-Length: 2\r\n\r\nok")
     answer = plain.send()
     assert (answer.ok, answer.headers["a"], answer.content) == (True, "b", b"ok")

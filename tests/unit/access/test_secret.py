@@ -1,4 +1,4 @@
-"""The text of a management key can be told from a typo without asking anybody."""
+"""The text of a management key can be told from a typo without asking a server."""
 
 import zlib
 

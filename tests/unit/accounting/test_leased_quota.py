@@ -215,7 +215,7 @@ def test_a_live_owner_is_never_settled(world: World) -> None:
 
 
 def test_a_killed_workers_units_come_back(world: World) -> None:
-    """A mate settles its ledger at the next sync: counted is what was noted, the rest can be had again."""
+    """Another worker settles its ledger at the next sync: counted is what was noted, the rest can be had again."""
     world.token(100)
     world.token(None, "free")
     killed, mate = Worker(world), Worker(world)
@@ -237,7 +237,7 @@ def test_silence_is_healed_by_a_mate(world: World) -> None:
     world.token(100)
     killed, other, mate = Worker(world), Worker(world), Worker(world)
     killed.calls(5)
-    killed.quota._table.ledger, ledger = None, killed.quota._table.ledger  # nobody may settle it yet
+    killed.quota._table.ledger, ledger = None, killed.quota._table.ledger  # no worker may settle it yet
     world.now += 3
     other.calls(1)
     assert world.rows["token"].request_count > 5
@@ -304,7 +304,7 @@ def test_a_call_in_the_midst_of_a_closing_gets_a_new_lease(world: World) -> None
     assert noted == [False]
     assert old.at == -1
     old.waiters = 1
-    assert worker.quota._attempt(old, world.rows["token"]) is None  # who waited for it starts over
+    assert worker.quota._attempt(old, world.rows["token"]) is None  # a call that waited for it starts over
     assert worker.call()
     new = worker.slot()
     assert new is not None
@@ -399,7 +399,7 @@ def test_an_outage_refuses_once_facts_are_old(world: World) -> None:
     for id_ in ("token", "free"):
         with pytest.raises(ServiceUnavailable):
             worker.take(id_)
-    assert world.statements == before  # the flag is known: nobody asks
+    assert world.statements == before  # the flag is known: no worker asks
     world.is_down = False
     with pytest.raises(ServiceUnavailable):
         worker.take()  # requests do not clear it
@@ -462,7 +462,7 @@ def test_a_token_that_is_used_now_and_then_costs_two_swaps(world: World) -> None
 
 
 def test_a_token_that_comes_back_at_once_holds_units_again(world: World) -> None:
-    """Who returns within a moment, or was used twice in a sync, is not asked for each unit."""
+    """A token that returns within a moment, or was used twice in a sync, is not asked for each unit."""
     world.token(1000)
     worker = Worker(world)
     assert worker.call()
@@ -531,7 +531,7 @@ def test_refunds_go_to_later_calls(world: World) -> None:
 
 
 def test_slots_that_are_full_close_the_idlest(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody can be closed: 503 overloaded."""
+    """Where no slot can be closed: 503 overloaded."""
     occupy = Ledger.occupy
 
     def bounded(self: Ledger, token_id: str, lease: int) -> int | None:
@@ -593,6 +593,7 @@ def test_the_first_use_is_written_at_once(world: World) -> None:
     rest(world, [worker])
 
 
+@pytest.mark.no_cover
 def test_noting_a_unit_takes_microseconds(world: World) -> None:
     """take and sent, from the slot's own facts; the bound is generous for a busy machine."""
     world.token(None)

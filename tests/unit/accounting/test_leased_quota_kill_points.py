@@ -1,4 +1,4 @@
-"""kill -9 at every point of a worker's life, and of the mate's that settles it: exactly once, never below the log."""
+"""kill -9 at every point of a worker's life, and of the one's that settles it: exactly once, never below the log."""
 
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def a_world(root: Path) -> World:
 
 
 def test_a_worker_is_killed_at_every_point(tmp_path: Path) -> None:
-    """A mate settles it; what is left of the quota can be had; counts are the log's, or one unit above it."""
+    """Another worker settles it; what is left of the quota can be had; counts are the log's, or one unit above it."""
     names = set()
     for number in range(1, MOST_POINTS):
         world = a_world(tmp_path / str(number))
@@ -103,7 +103,7 @@ def test_a_worker_is_killed_at_every_point(tmp_path: Path) -> None:
 
 
 def test_a_mate_is_killed_at_every_point(tmp_path: Path) -> None:
-    """The next mate finds two ledgers, and nothing is counted twice: the swap that removes the key is the arbiter."""
+    """The next worker finds two ledgers, and nothing is counted twice: the swap that removes the key is the arbiter."""
     for number in range(1, MOST_POINTS):
         world = a_world(tmp_path / str(number))
         worker, mate, next_mate = Worker(world), Worker(world), Worker(world)

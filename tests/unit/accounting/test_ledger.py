@@ -16,7 +16,7 @@ from llm_proxy.settings import Settings, TokenSettings
 
 
 def test_what_was_noted_can_be_read(tmp_path: Path) -> None:
-    """Token, lease, units and time of each slot in use, by others while the owner lives, by a mate after."""
+    """Token, lease, units and time of each slot in use, by others while the owner lives, by another worker after."""
     own = Ledger.create(tmp_path)
     first, second = own.occupy("a" * 36, 7), own.occupy("b", 2**63 - 1)
     assert first is not None
@@ -61,7 +61,7 @@ def test_slots_are_used_again_and_end(tmp_path: Path) -> None:
 
 
 def test_it_has_no_name_before_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mate that looks at any moment finds it locked, or not at all; a failed creation leaves nothing."""
+    """A worker that looks at any moment finds it locked, or not at all; a failed creation leaves nothing."""
     lock, rename, seen = fcntl.flock, os.rename, list[str]()
 
     def noted(name: str, function: Any) -> Callable[..., Any]:
@@ -121,7 +121,7 @@ def test_another_layout_is_neither_settled_nor_removed(tmp_path: Path) -> None:
 
 
 def test_what_another_boot_left_goes_after_a_day(tmp_path: Path) -> None:
-    """Its page cache may be older than the provider's log: never read, and kept for a day; ours is never swept."""
+    """Its page cache may be older than the provider's log: never read, and kept for a day; this host's never is."""
     ours, theirs = ledger.folder_of(tmp_path, "database"), tmp_path / "database" / "another-boot"
     own, old = Ledger.create(ours), Ledger.create(theirs)
     hidden = ours / "left.new"

@@ -13,7 +13,7 @@ STALL = errors.UpstreamTimeout().at("body", is_sent=True)
 
 
 def cut(reason: str, phase: str = "body", *, is_sent: bool = True) -> errors.UpstreamError:
-    """A cut of ours."""
+    """A cut by the proxy."""
     return errors.UpstreamCut(reason).at(phase, is_sent=is_sent)
 
 

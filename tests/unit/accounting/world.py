@@ -1,4 +1,4 @@
-"""Accounting with a clock and a row of ours: every yield is a hook, every process an object that can be released."""
+"""Accounting with the test's clock and row: every yield is a hook, every process an object that can be released."""
 
 import random
 from collections import Counter
@@ -250,7 +250,7 @@ class Worker:
 
 
 def rest(world: World, workers: Sequence[Worker]) -> None:
-    """Bring everybody to rest."""
+    """Bring all workers to rest."""
     world.hook = lambda where: None
     world.is_down, world.swap_fails = False, None
     for worker in workers:

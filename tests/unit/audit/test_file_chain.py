@@ -1,4 +1,4 @@
-"""The chain of lines in audit files: whoever appends, rotates or dies, it is one chain; every tampering is named."""
+"""The chain of lines in audit files: whatever the processes do, it is one chain; every tampering is named."""
 
 import gzip
 import hashlib
@@ -23,7 +23,7 @@ from llm_proxy.audit.verify_file import verify_file
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is just writing the last line."""
+    """No process is just writing the last line."""
     monkeypatch.setattr(reading, "_PAUSE_S", 0.0)
 
 
@@ -116,7 +116,7 @@ def test_each_tampering_is_named(
 
 
 def test_the_last_line_made_anew_is_named_by_the_database(path: Path) -> None:
-    """Only who wrote it down elsewhere can tell; without a database the report says that it can't."""
+    """Only a copy elsewhere can tell; without a database the report says that it can't."""
     known = _filled(path, 3)
     path.write_bytes(b"".join(_made_anew(_lines(path))))
     assert _fault(verify_file([path], known)) == ("changed record", 3)
@@ -208,7 +208,7 @@ def test_a_memory_that_was_lost_begins_another_chain(path: Path) -> None:
 
 
 def test_a_folder_that_is_not_ours_leaves_chains_of_processes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a place for the memory beside the file, each process has a chain; nobody expects it to go on."""
+    """Without a place for the memory beside the file, each process has a chain, which is not expected to go on."""
     monkeypatch.setattr("llm_proxy.audit.file._open_memo", lambda path: None)
     first, second = AuditFile(path), AuditFile(path)
     for file in (first, second, first):
@@ -283,7 +283,7 @@ def test_threads_append_whole_lines(path: Path) -> None:
 
 
 def test_a_lock_that_is_held_for_long_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that was stopped while it wrote holds nobody up permanently."""
+    """A process that was stopped while it wrote blocks no other permanently."""
     monkeypatch.setattr("llm_proxy.audit.file._LOCK_LIMIT_S", 0.05)
     with AuditFile(path)._alone(), pytest.raises(OSError, match="lock"):
         AuditFile(path).append([_event()])

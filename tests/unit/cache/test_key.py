@@ -1,4 +1,4 @@
-"""Keys: nobody reads another project's answers, and what means the same is the same key only where it surely does."""
+"""Keys: no project reads another's responses, and what means the same is the same key only where it surely does."""
 
 import pytest
 from hypothesis import given
@@ -66,11 +66,11 @@ def test_repeated_lines_are_one_list() -> None:
 def test_body_and_lifetime_of_an_opted_in_post_are_in_the_key() -> None:
     """Another body, another type or another wish is another answer."""
     target = canonical_target("POST", "/v1/embeddings", "")
-    base = whole(target=target, content=b"{}", lifetime="max=60")
-    assert base == whole(target=target, content=b"{}", lifetime="max=60")
-    assert base != whole(target=target, content=b"{ }", lifetime="max=60")
-    assert base != whole(target=target, content=b"{}", lifetime="smax=60")
-    assert base != whole(target=target, content=b"{}", lifetime="max=60", fields=(("CONTENT-TYPE", "a/b"),))
+    base = whole(target=target, digest="aa", lifetime="max=60")
+    assert base == whole(target=target, digest="aa", lifetime="max=60")
+    assert base != whole(target=target, digest="ab", lifetime="max=60")
+    assert base != whole(target=target, digest="aa", lifetime="smax=60")
+    assert base != whole(target=target, digest="aa", lifetime="max=60", fields=(("CONTENT-TYPE", "a/b"),))
 
 
 def test_authorization_is_never_in_a_key() -> None:

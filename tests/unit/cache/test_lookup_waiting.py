@@ -1,4 +1,4 @@
-"""What those get who wait for another's exchange."""
+"""What requests get that wait for another's exchange."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_who_comes_while_an_answer_is_stored_need_not_wait(ask: Ask) -> None:
 
 
 def test_an_answer_from_before_a_purge_is_not_handed_on(cache: ResponseCache, ask: Ask) -> None:
-    """Whoever asks after the purge was confirmed gets what is fetched after it."""
+    """A request after the purge was confirmed gets what is fetched after it."""
     leader = lead(ask())
     cache.purge(Scope(project="p"))
     late = ask()

@@ -60,7 +60,7 @@ def test_shared_answers_are_stored_for_their_lifetime(cache_control: list[str], 
     ],
 )
 def test_other_answers_are_not_stored(cache_control: list[str], status: int) -> None:
-    """Nothing is stored that is not explicitly for everybody of the project."""
+    """Nothing is stored that is not explicitly for all of the project."""
     assert isinstance(storable(received(*cache_control, status=status), RULES), Refused)
 
 
@@ -185,7 +185,7 @@ def test_an_age_is_its_first_number(lines: list[str], age_s: int | None) -> None
     [("public, max-age=9", True), ("public, max-age=0", False), ("public, max-age=0, stale-while-revalidate=9", True)],
 )
 def test_nobody_waits_for_what_he_could_not_have(cache_control: str, is_for_others: bool) -> None:
-    """A response that is stored to be validated is of no use to those who ask at the same time."""
+    """A response that is stored to be validated is of no use to requests at the same time."""
     assert policy.is_for_others(entry(cache_control, fields=(("ETag", '"a"'),))) is is_for_others
 
 
@@ -251,3 +251,30 @@ def test_a_targeted_field_goes_before_cache_control(targeted: str, untargeted: s
     fields = (("CDN-Cache-Control", targeted), ("Expires", "Thu, 18 Aug 2050 02:01:18 GMT"))
     judged = storable(received(untargeted, fields=fields), RULES)
     assert (None if isinstance(judged, Refused) else judged.lifetime_s) == lifetime_s
+
+
+@pytest.mark.parametrize(
+    ("fields", "delay_s", "age_s"),
+    [
+        ([], 3.0, 3.0),
+        ([("Age", "10")], 3.0, 13.0),
+        ([("Age", "abc")], 3.0, 3.0),
+        ([("Date", http_date(NOW - 20))], 3.0, 20.0),
+        ([("Date", http_date(NOW + 20))], 0.0, 0.0),
+    ],
+    ids=["delay", "age and delay", "invalid age", "date", "date to come"],
+)
+def test_a_response_is_as_old_as_the_rfc_has_it(fields: list[tuple[str, str]], delay_s: float, age_s: float) -> None:
+    """RFC 9111 §4.2.3: the larger of what Date and what Age and the provider's delay say."""
+    given = (("Cache-Control", "public, max-age=60"), *fields)
+    stored = storable(ReceivedResponse(200, "OK", given, NOW - delay_s, NOW), Rules())
+    assert isinstance(stored, Entry)
+    assert stored.initial_age_s == pytest.approx(age_s, abs=1)
+
+
+def test_a_lifetime_that_the_request_asks_for_begins_with_the_response() -> None:
+    """However long the model takes to give it."""
+    asked = request_directives(["public, max-age=10"])
+    stored = storable(ReceivedResponse(200, "OK", (), NOW - 30, NOW, asked, is_opted_in=True), Rules())
+    assert isinstance(stored, Entry)
+    assert (stored.lifetime_s, stored.initial_age_s) == (10.0, 0.0)

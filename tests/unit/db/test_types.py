@@ -28,6 +28,6 @@ def test_sqlites_text_sorts_as_time(a: datetime, b: datetime) -> None:
 
 
 def test_a_naive_time_is_refused() -> None:
-    """Nobody can tell which instant it means."""
+    """Which instant it means cannot be told."""
     with pytest.raises(ValueError, match="aware"):
         to_column("sqlite", datetime(2026, 1, 1))

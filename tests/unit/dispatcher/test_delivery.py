@@ -187,7 +187,7 @@ def test_wrong_credentials_hold_until_they_are_mended() -> None:
 
 
 def test_an_event_that_keeps_failing_while_others_pass_is_given_up() -> None:
-    """It holds up nobody, is tried as often as told, and then becomes a dead letter."""
+    """It delays no other, is tried as often as told, and then becomes a dead letter."""
     world = World()
     world.answer = lambda numbers: [Result(Verdict.TRANSIENT, "x") if n == 2 else DELIVERED for n in numbers]
     world.delivery.deliver(entries(1, 2, 3))

@@ -172,13 +172,13 @@ def test_privacy_off_makes_no_event() -> None:
 
 def test_bodies_can_be_switched_off_for_all() -> None:
     """OBSERVABILITY_CAPTURE_BODIES=none holds also for projects that say full."""
-    limits = CaptureLimits.of(EventSettings(capture_bodies="none"))
+    limits = CaptureLimits.from_settings(EventSettings(capture_bodies="none"))
     assert full(captured(limits, request=[b"{}"], response=[b"{}"])).response_body is None
 
 
 def test_a_cap_of_zero_or_less_means_the_default() -> None:
     """As documented for both variables."""
-    limits = CaptureLimits.of(EventSettings(max_request_body_bytes=0, max_response_body_bytes=-1))
+    limits = CaptureLimits.from_settings(EventSettings(max_request_body_bytes=0, max_response_body_bytes=-1))
     assert (limits.request_bytes, limits.response_bytes) == (65536, 262144)
 
 

@@ -61,7 +61,7 @@ def test_what_is_written_is_what_is_read() -> None:
 
 
 def test_an_event_of_the_reference_is_read() -> None:
-    """Without a single additive field, and with one that nobody knows."""
+    """Without a single additive field, and with an unknown one."""
     wire = orjson.dumps({"LogID": 0, "RequestID": "x", "Method": "POST", "Path": "/", "Status": 200, "Other": [1]})
     found = Event.from_wire(wire)
     assert (found.request_id, found.started_at, found.event_id, found.response_body) == ("x", None, "", None)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -140,3 +141,17 @@ def test_bodies_without_secrets_stay_as_they_were_sent() -> None:
     request = b'{"a":"\\u002d\\u003c"}'
     found = event(body, request, SSE, "gzip")
     assert (found.response_body, found.request_body, found.header("Content-Encoding")) == (body, request, "gzip")
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstandard.ZstdCompressor().compress], ids=["gzip", "zstd"])
+def test_what_is_behind_the_part_that_is_looked_at_is_not_kept(compress: Callable[[bytes], bytes]) -> None:
+    """Such a body is in the event without its coding, cut; work and memory stay bounded."""
+    long = b'{"a":"' + b"a" * 2_000_000 + f"{KEY} {TOKEN}".encode() + b'"}'
+    name = "gzip" if compress is gzip.compress else "zstd"
+    found = event(compress(long), compress(long), encoding=name, request_encoding=name)
+    for body in (found.request_body, found.response_body):
+        assert body == long[:262_144]
+    assert found.request_content_encoding is None
+    assert (found.header("Content-Encoding"), found.response_tail) == ("", None)
+    assert found.request_truncated
+    assert found.response_truncated

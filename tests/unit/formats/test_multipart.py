@@ -122,7 +122,7 @@ def test_any_content_cut_anywhere_is_found_whole(parts: list[tuple[str, str]], c
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=4))
 def test_junk_is_refused_or_read_but_never_breaks(junk: bytes, cuts: list[int]) -> None:
-    """No other exception than ours, and the same verdict however it is cut."""
+    """No other exception than the scanner's, and the same verdict however it is cut."""
 
     def verdict(at: list[int]) -> object:
         try:

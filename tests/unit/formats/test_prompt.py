@@ -73,3 +73,12 @@ def test_no_nesting_is_too_deep() -> None:
 def test_both_ends_of_a_cut_object(head: bytes, tail: bytes, texts: list[str], is_text: bool) -> None:
     """What is missing is text only where a text is cut, not a vector or a picture."""
     assert texts_of_cut_json(head, tail) == (texts, is_text)
+
+
+def test_of_a_long_compressed_request_a_part_is_read_and_stands_for_the_whole() -> None:
+    """No small body costs seconds, and none counts less than it says."""
+    body = json.dumps({"model": "m", "messages": [{"content": "abcdefg " * 125_000}]}).encode()
+    found = read_prompt(zstandard.ZstdCompressor().compress(body), "zstd")
+    assert found.total_bytes == len(body)
+    assert len("".join(found.texts)) < 400_000
+    assert len("".join(found.texts)) * found.scale == pytest.approx(1_000_000, rel=0.01)

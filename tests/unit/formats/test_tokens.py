@@ -1,4 +1,4 @@
-"""Counting where nobody reported: by tiktoken's own files, else by characters, and never by a download."""
+"""Counting where no usage was reported: by tiktoken's own files, else by characters, and never by a download."""
 
 import hashlib
 import socket
@@ -28,7 +28,7 @@ def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
     monkeypatch.setattr(socket.socket, "connect", refused)
     monkeypatch.setattr(socket, "getaddrinfo", refused)
-    monkeypatch.setattr(load, "read_file", load.read_file)  # ours replaces it
+    monkeypatch.setattr(load, "read_file", load.read_file)  # the estimator's replaces it
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")
     monkeypatch.setattr(registry, "ENCODINGS", {})
     monkeypatch.setattr(registry, "ENCODING_CONSTRUCTORS", {"o200k_base": encoding, "cl100k_base": encoding})
@@ -80,7 +80,7 @@ def test_without_a_folder_no_tokenizer_is_asked(files: Path, monkeypatch: pytest
 
 
 def test_encodings_are_ready_before_they_are_needed(files: Path) -> None:
-    """Reading a file takes a second: `load` does it, before anybody is served."""
+    """Reading a file takes a second: `load` does it, before any request is served."""
     provide(files)
     estimator = Estimator(files)
     estimator.load()
@@ -92,7 +92,7 @@ def test_encodings_are_ready_before_they_are_needed(files: Path) -> None:
 def test_a_folder_without_the_library_is_told(
     files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who names a folder expects exact counts: the log says what is missing for that."""
+    """A configured folder promises exact counts: the log says what is missing for that."""
     monkeypatch.setattr("llm_proxy.formats.tokens.find_spec", lambda name: None)
     Estimator(files).load()
     assert "TIKTOKEN_CACHE_DIR needs the extra llm-proxy[tiktoken]" in caplog.text

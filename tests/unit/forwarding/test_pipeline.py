@@ -288,17 +288,19 @@ def test_the_first_step_that_refuses_is_answered(world: World, first: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("query", "param"),
+    ("rest", "param"),
     [
-        (f"key={BEARER}", "key"),
-        (f"a=1&api_key=%73k-{BEARER[3:]}", "api_key"),
-        (f"x=Bearer+{BEARER}", "x"),
-        (BEARER, "query"),
+        (f"?key={BEARER}", "key"),
+        (f"?a=1&api_key=%73k-{BEARER[3:]}", "api_key"),
+        (f"?x=Bearer+{BEARER}", "x"),
+        (f"?{BEARER}", "query"),
+        (f"/{BEARER}", "path"),
+        (f"/a:%73k-{BEARER[3:]}/cancel?a=1", "path"),
     ],
 )
-def test_a_token_in_the_query_is_refused(world: World, query: str, param: str) -> None:
+def test_a_token_in_the_address_is_refused(world: World, rest: str, param: str) -> None:
     """The answer names the parameter and the field to use, never the token; nothing is sent."""
-    reply = world.ask(target=f"/v1/chat/completions?{query}")
+    reply = world.ask(target=f"/v1/chat/completions{rest}")
     content = b"".join(reply.body).decode()
     error = json.loads(content)["error"]
     assert (reply.status[:3], error["code"], error["param"]) == ("400", "token_in_query", param)
@@ -431,7 +433,7 @@ def test_cuts_of_ours_are_told_apart(world: World, reason: str, label: str) -> N
 
 
 def test_a_head_request_settles_without_a_body(world: World) -> None:
-    """Nobody iterates; close alone settles row 1."""
+    """The body is not iterated; close alone settles row 1."""
     before = up("2xx")
     reply = world.ask("HEAD", "/v1/models", CONTENT_LENGTH=None)
     reply.body.close()  # type: ignore[attr-defined]

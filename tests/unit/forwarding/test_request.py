@@ -103,3 +103,10 @@ def test_under_another_server_a_body_ends_where_its_length_says() -> None:
     body = from_environ(environ).body
     assert body is not None
     assert [body.read1(3), body.read1(9), body.read1(9)] == [b"xxx", b"xx", b""]
+
+
+def test_a_chain_of_trusted_proxies_is_followed_so_far_and_no_farther() -> None:
+    """A field of 64 KB of trusted addresses costs no more than a short one."""
+    trusted = [ipaddress.ip_network("10.0.0.0/8")]
+    assert client_address("10.0.0.1", [", ".join(["203.0.113.9", *["10.0.0.2"] * 63])], trusted) == "203.0.113.9"
+    assert client_address("10.0.0.1", [", ".join(["203.0.113.9", *["10.0.0.2"] * 64])], trusted) == "10.0.0.2"

@@ -30,7 +30,7 @@ def test_a_bucket_begins_at_a_multiple_of_its_length() -> None:
 
 @given(st.integers(0, 10), st.integers(0, 10), st.floats(0, 59.999))
 def test_after_the_wait_there_is_room(current: int, previous: int, elapsed_s: float) -> None:
-    """Retry-After is enough when nobody else comes, and no more than two windows."""
+    """Retry-After is enough when no other request comes, and no more than two windows."""
     count = Count(current, previous, elapsed_s)
     wait_s = free_after_s(count, WINDOW)
     assert 0 <= wait_s <= 120

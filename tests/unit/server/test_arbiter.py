@@ -47,7 +47,7 @@ class Configuration:
 
 
 class Master(ProxyArbiter):
-    """Forks nothing and kills nobody."""
+    """Forks and kills no process."""
 
     def __init__(self, workers: Any) -> None:
         self.cfg = SimpleNamespace(workers=workers)
@@ -97,7 +97,7 @@ def test_old_workers_retire_when_every_new_one_serves(master: Any) -> None:
     assert sorted(master.sent) == [(101, signal.SIGUSR2), (102, signal.SIGUSR2)]
     assert master.configuration.calls == ["renew", "keep"]
     master.manage_workers()
-    assert len(master.WORKERS) == 4  # the retired ones finish, nobody is missing
+    assert len(master.WORKERS) == 4  # the retired ones finish, none is missing
 
 
 def test_a_reload_that_takes_too_long_is_undone(master: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def parsed(head: bytes, client: Any) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
 def test_it_says_what_gunicorn_s_says(head: bytes) -> None:
-    """Every key and value but those that nobody reads."""
+    """Every key and value but those that are never read."""
     client, server, sock = ("127.0.0.9", 4711), ("127.0.0.1", 8080), SimpleNamespace(send=None)
     cfg, req = parsed(head, client)
     ours = EnvironMaker(cfg, server).make(req, sock, client)

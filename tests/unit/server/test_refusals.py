@@ -25,7 +25,7 @@ from llm_proxy.server import refusals
     ids=lambda value: getattr(type(value), "__name__", None) if isinstance(value, Exception) else None,
 )
 def test_what_went_wrong_becomes_one_of_our_errors(exc: Any, status: Any, code: Any) -> None:
-    """Anything unknown is a failure of ours."""
+    """Anything unknown is a failure of the proxy."""
     error = refusals.as_error(exc)
     assert (error.status, error.code) == (status, code)
 

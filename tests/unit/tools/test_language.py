@@ -32,7 +32,7 @@ WORDS = {  # a pattern, and what to say instead
     r"mates?": "another worker",
     r"(an|the|its|their|each|every|one|stored|whole|interim|first|these|provider's) answers?": "response",
 }
-NAMES = re.compile(r"<[^>]*>|`[^`]*`|\{[^}]*\}|\]\([^)]*\)|https?://\S+")
+NAMES = re.compile(r"<[^>]*>|`[^`]*`|\{[^}]*\}|\]\([^)]*\)|https?://\S+|\S+@\S+|\.\w+")
 STRINGS = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}  # f-strings are split since 3.12
 SOURCES = (".py", ".md", ".yaml", ".tpl", ".html", ".txt", ".cfg", ".ini")
 OUTSIDE = (
@@ -53,6 +53,7 @@ READ = (
     "CONTRIBUTING",
     "SECURITY",
     "CHANGELOG",
+    "tests/",
 )
 
 
@@ -105,6 +106,8 @@ def test_plain_words(sentences: list[tuple[str, str]], word: str) -> None:
     before = PEOPLE if word.startswith("who") else ""
     pattern = re.compile(rf"{before}\b(?:{word})\b", re.IGNORECASE)
     found = [f"{place}: {line.strip()}" for place, line in sentences if pattern.search(line)]
+    if "answer" in word:  # names of variables in tests
+        found = [line for line in found if not line.startswith("tests/")]
     assert found == [], f"say instead: {WORDS[word]}"
 
 

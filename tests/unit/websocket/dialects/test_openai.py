@@ -106,13 +106,28 @@ def test_streams_are_matched_by_their_ids() -> None:
 
 
 def test_realtimes_errors_name_their_turn() -> None:
-    """An error of something else ends no turn; a response that nobody asked for is strange."""
+    """An error of something else ends no turn; a response that was not asked for is strange."""
     book: TurnBook[str] = TurnBook(is_realtime=True)
     book.begin("a", ClientMessage(event_id="e"))
     assert book.take(server(type="error", error={"code": "x", "event_id": "other"})) == (Step.NONE, None)
     assert book.take(server(type="error", error={"code": "x"})) == (Step.NONE, None)
     assert book.take(server(type="error", error={"code": "x", "event_id": "e"})) == (Step.FAILED, "a")
     assert book.take(server(type="response.created", response={"id": "1"})) == (Step.STRANGE, None)
+
+
+def test_a_transcription_is_a_turn_of_one_message() -> None:
+    """It touches no turn that runs; its model is the session's, wherever that stands."""
+    book: TurnBook[str] = TurnBook(is_realtime=True)
+    book.begin("a", ClientMessage())
+    kind = "conversation.item.input_audio_transcription.completed"
+    assert book.take(server(REALTIME, type=kind, usage={"type": "tokens"})) == (Step.WHOLE, None)
+    assert [running.turn for running in book.running] == ["a"]
+    transcription = {"transcription": {"model": "m"}}
+    for kind, session in (
+        ("session.created", {"audio": {"input": transcription}}),
+        ("transcription_session.updated", {"input_audio_transcription": {"model": "m"}}),
+    ):
+        assert server(REALTIME, type=kind, session=session).transcriber == "m"
 
 
 def test_deltas_of_the_only_turn_are_not_parsed() -> None:

@@ -20,7 +20,7 @@ _SLOT_BYTES, _WAYS, _GROUPS = 64, 8, 8192
 _BYTES = _SLOT_BYTES * _WAYS * _GROUPS
 
 
-class MachineStore:
+class SharedMemoryStore:
     """See `window.Store`.
 
     Args:

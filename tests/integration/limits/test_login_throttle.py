@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from support.redis import RedisServer
 
-from llm_proxy.limits import failures
-from llm_proxy.limits.failures import Failures
+from llm_proxy.limits import login_throttle
+from llm_proxy.limits.login_throttle import LoginThrottle
 from llm_proxy.limits.redis import RedisStore
 from llm_proxy.redisclient import parse_address
 
@@ -22,9 +22,9 @@ class Clock:
 
 
 def test_processes_share_one_exact_minute(tmp_path: Path) -> None:
-    """The 21st waits until the first of twenty is a minute old, whoever counted it; other addresses are free."""
+    """The 21st waits until the first of twenty is a minute old, whichever worker counted; other addresses are free."""
     clock = Clock()
-    workers = [Failures(tmp_path, clock=clock) for _ in range(2)]
+    workers = [LoginThrottle(tmp_path, clock=clock) for _ in range(2)]
     for number in range(20):
         assert workers[number % 2].note("192.0.2.1") == 0
         clock.now_s += 1
@@ -38,9 +38,9 @@ def test_processes_share_one_exact_minute(tmp_path: Path) -> None:
 
 def test_a_full_group_forgets_who_has_been_quiet_longest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Strangers from many addresses don't make room for one that goes on."""
-    monkeypatch.setattr(failures, "_GROUPS", 1)
+    monkeypatch.setattr(login_throttle, "_GROUPS", 1)
     clock = Clock()
-    counted = Failures(tmp_path, clock=clock)
+    counted = LoginThrottle(tmp_path, clock=clock)
     for number in range(19):
         clock.now_s += 0.1
         counted.note(f"192.0.2.{number}")
@@ -53,12 +53,12 @@ def test_replicas_share_what_redis_counts(tmp_path: Path, shared_redis_server: R
     """Two machines are one where limits are kept in Redis; without it each counts for itself."""
     shared_redis_server.client().flushall()
     stores = [RedisStore(parse_address(shared_redis_server.addr), "ratelimit:") for _ in range(2)]
-    replicas = [Failures(tmp_path / str(number), store) for number, store in enumerate(stores)]
+    replicas = [LoginThrottle(tmp_path / str(number), store) for number, store in enumerate(stores)]
     assert [replicas[number % 2].note("192.0.2.1") for number in range(20)] == [0] * 20
     assert all(55 <= replica.note("192.0.2.1") <= 60 for replica in replicas)
     assert replicas[0].note(None) == 0
     assert 50 <= shared_redis_server.client().ttl("ratelimit:failures:192.0.2.1") <= 61
-    away = Failures(tmp_path / "away", RedisStore(parse_address("127.0.0.1:1"), "ratelimit:"))
+    away = LoginThrottle(tmp_path / "away", RedisStore(parse_address("127.0.0.1:1"), "ratelimit:"))
     assert [away.note("192.0.2.1") > 0 for _ in range(21)] == [False] * 20 + [True]
     for part in (*replicas, away):
         part.close()

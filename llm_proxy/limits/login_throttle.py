@@ -32,10 +32,10 @@ class Shared(Protocol):
     """Failures of all replicas."""
 
     def fail(self, key: str, limit: int, window_s: int) -> float:
-        """See `Failures.note`. Raises redisclient.unreachable()."""
+        """See `LoginThrottle.note`. Raises redisclient.unreachable()."""
 
 
-class Failures:
+class LoginThrottle:
     """Addresses that failed, and when.
 
     Args:

@@ -32,7 +32,7 @@ class Shared(Store, Protocol):
         """Close the connections."""
 
 
-class LimitGate:
+class RateLimiter:
     """Steps 8 and 12 of the pipeline. A request that is refused fills none of the windows of its step.
 
     Args:

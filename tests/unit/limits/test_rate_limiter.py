@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisAway
 
 from llm_proxy.errors import RateLimitExceeded, ServiceUnavailable
-from llm_proxy.limits.gate import LimitGate
+from llm_proxy.limits.rate_limiter import RateLimiter
 from llm_proxy.limits.window import ADMITTED, Count, Verdict, Window
 from llm_proxy.settings import LimitSettings
 
@@ -64,7 +64,7 @@ class Store:
             self.counts[window.key] = self.counts.get(window.key, 0) + window.amount
 
     def ping(self) -> None:
-        """See `gate.Shared`."""
+        """See `rate_limiter.Shared`."""
         self._ask()
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class Bench:
         self.now = 100.0
         self.machine, self.shared = Store(), Store()
         shared = self.shared if is_shared else None
-        self.gate = LimitGate(LimitSettings(**values), self.machine, shared, clock=lambda: self.now)
+        self.gate = RateLimiter(LimitSettings(**values), self.machine, shared, clock=lambda: self.now)
 
     def admitted(self, token: Token, number: int) -> int:
         """How many of so many requests get through."""
@@ -164,7 +164,7 @@ def test_while_redis_is_away_the_machine_goes_on_where_it_was() -> None:
 
 
 def test_without_a_fallback_requests_and_then_the_server_wait_for_redis() -> None:
-    """503 at once; /ready after 10 s, also when nobody asks for anything."""
+    """503 at once; /ready after 10 s, also without requests."""
     bench = Bench(distributed_fallback=False)
     assert bench.gate.readiness() is None
     bench.shared.is_away = True
