@@ -320,7 +320,7 @@ def test_a_running_server_tells_of_itself(manages: dict[str, str]) -> None:
     assert made(manages, "session", "list") == []
     assert made(manages, "bus")["bus"] == "in-memory"
     assert made(manages, "outcomes", "--token-id", token["id"]) == []
-    assert made(manages, "traffic", "--by", "day") == []
+    assert made(manages, "traffic", "--by", "day", "--project-id", project["id"]) == []
     assert made(manages, "audit-chain")["state"] == "never"
     assert made(manages, "audit-chain", "--verify")["state"] == "whole"
     assert made(manages, "token", "lookup", "-", stdin=token["token"])["id"] == token["id"]
