@@ -60,7 +60,7 @@ class Kind:
 
 KINDS = {
     "openai": Kind(Answers),
-    "azure": Kind(lambda: _Prefixed(r"/openai/(?:deployments/[^/]+|v1)/"), key_field="api-key", scheme=""),
+    "azure": Kind(lambda: _Prefixed(r"/openai/(?:(?:deployments/[^/]+|v1)/)?"), key_field="api-key", scheme=""),
     "anthropic": Kind(anthropic.AnthropicAnswers, anthropic.error, "x-api-key", "", takes_bearer=True),
     "google": Kind(google.GoogleAnswers, google.error, "x-goog-api-key", ""),
     "mistral": Kind(Answers),

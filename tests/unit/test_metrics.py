@@ -148,3 +148,12 @@ def test_both_modes_have_the_same_names(tmp_path: Path, is_multiprocess: bool) -
     ]
     assert re.search(r"^llm_proxy_uptime_seconds \d", text, re.MULTILINE)
     assert re.search(r"^llm_proxy_requests_total 0.0$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("by", "earlier"), [("recovered", "mate"), ("lapsed", "silence")])
+def test_settled_units_count_under_the_earlier_label_too(by: str, earlier: str) -> None:
+    """Dashboards of the release before go on; units that came back are none."""
+    before = [metrics.units_settled[label]._value.get() for label in (by, earlier)]
+    metrics.count_settled(by, 3)
+    metrics.count_settled(by, -1)
+    assert [metrics.units_settled[label]._value.get() for label in (by, earlier)] == [value + 3 for value in before]

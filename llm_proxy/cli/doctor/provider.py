@@ -21,6 +21,7 @@ from llm_proxy.settings import Settings
 _TIMEOUT_S = (5.0, 10.0)
 _KEYS_TRIED = 10
 _PATH = "/v1/models"
+_AZURE, _AZURE_QUERY = "api-key", "?api-version=2024-10-21"  # Azure OpenAI finds nothing without a version
 _OWN_KEYS = "SELECT id, name, api_key FROM projects WHERE is_active ORDER BY name"
 _KEYS_BESIDE = (
     "SELECT k.id, p.name, k.api_key FROM project_keys k JOIN projects p ON p.id = k.project_id"
@@ -110,6 +111,8 @@ def _get(served: Provider, key: str | None) -> tuple[int, float | None]:
     session.auth = lambda request: request  # a netrc file must not add a password
     paths = (endpoint for endpoint in served.allowed_endpoints if endpoint.rstrip("/").endswith("/models"))
     url = served.origin + served.base_path + next(paths, _PATH)
+    if served.auth_header.lower() == _AZURE:
+        url += _AZURE_QUERY
     if served.error_shape == "anthropic":
         fields["anthropic-version"] = "2023-06-01"  # it refuses requests without
     with session, session.get(url, headers=fields, timeout=_TIMEOUT_S, allow_redirects=False, stream=True) as answer:

@@ -141,7 +141,8 @@ def test_stale_while_revalidate_answers_at_once_and_fetches_behind(gateway: Gate
     token = gateway.token()
     assert state(gateway.ask("GET", path, token=token)) == "stored"
     time.sleep(1.2)
-    origin.pieces, origin.pause_s = (b"newer",), 0.5
+    origin.pieces, origin.pause_s = (b"newer",), 0.5  # which is part of the new response's age
+    origin.fields = (("Cache-Control", "public, max-age=60"),)
     began = time.monotonic()
     answers = [gateway.ask("GET", path, token=token) for _ in range(5)]
     assert time.monotonic() - began < 0.45

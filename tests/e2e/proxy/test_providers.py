@@ -184,8 +184,11 @@ def test_a_key_that_a_provider_repeats_is_in_no_event_and_no_log(world: SideBySi
     token = world.token()
     path, field, body = ASKED["anthropic"]
     quoted = json.dumps({"type": "error", "error": {"message": f"bad key {canary('anthropic')} for {token}"}})
-    plan = json.dumps({"body": quoted})
-    status, _, content = post(world, path, body, **{field: token, "X-Simulate": plan})
+    world.providers["anthropic"].set_rules({"body": quoted})
+    try:
+        status, _, content = post(world, path, body, **{field: token})
+    finally:
+        world.providers["anthropic"].set_rules()
     assert (status, content["error"]["message"].split()[:2]) == (200, ["bad", "key"])
     event_log = world.gateway.folder / "events.jsonl"
     eventually(lambda: event_log.exists() and "bad key" in event_log.read_text())
@@ -258,6 +261,7 @@ def test_commands_know_the_providers(world: SideBySide) -> None:
     code, said = run(world, "doctor")
     assert "anthropic refuses the key of project by-command (401)" in said, said
     assert "mistral accepts the keys of 1 projects" in said
+    assert "azure accepts the keys of 1 projects" in said
     assert run(world, "manage", "project", "remove-key", project, "anthropic")[0] == 0
     code, said = run(
         world, "manage", "token", "generate", "--project-id", project, "--providers", "openai,groq", "--json"

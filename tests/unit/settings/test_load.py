@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_proxy.settings import SettingsError, load, variables
+from llm_proxy.settings import DispatcherSettings, Settings, SettingsError, StorageSettings, load, variables
 from llm_proxy.settings.load import SAMPLE_MANAGEMENT_TOKEN
 
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -191,3 +191,15 @@ def test_secrets_are_not_in_the_representation() -> None:
     loaded = load(secrets)
     assert "s3cret" not in repr(loaded)
     assert repr(bytes(range(32))) not in repr(loaded)
+
+
+def test_a_part_is_built_alone_and_a_path_names_a_value() -> None:
+    """What is not named has its default; a wrong name is an error, not silence."""
+    settings = Settings.from_paths({"dispatcher.timeout_s": 7.0, "storage.url": "postgres://h/d"})
+    assert settings == Settings(
+        dispatcher=DispatcherSettings(timeout_s=7.0), storage=StorageSettings(url="postgres://h/d")
+    )
+    assert settings.value("dispatcher.timeout_s") == 7.0
+    assert settings.storage.driver == "postgres"
+    with pytest.raises(TypeError):
+        Settings.from_paths({"dispatcher.timeout": 7.0})

@@ -4,7 +4,6 @@ from pathlib import Path
 
 MOST_LINES = 400
 DECLARATIONS = {  # modules that list things of one kind, and hardly any logic
-    "forwarding/socket.py": "to be split",
     "errors.py": "a class for each refusal, with its status, type and code",
     "metrics.py": "every metric, with its help and labels",
     "providers/schema.py": "every key of the provider file, with its form and default",
@@ -12,7 +11,7 @@ DECLARATIONS = {  # modules that list things of one kind, and hardly any logic
 
 
 def test_modules_have_at_most_400_lines(checkout: Path) -> None:
-    """A longer module has two subjects: split it."""
+    """A longer module has two subjects: split it. One that is listed is longer."""
     top = checkout / "llm_proxy"
     lines = {path.relative_to(top).as_posix(): len(path.read_text().splitlines()) for path in top.rglob("*.py")}
-    assert {name for name, number in lines.items() if number > MOST_LINES} <= set(DECLARATIONS)
+    assert {name for name, number in lines.items() if number > MOST_LINES} == set(DECLARATIONS)
