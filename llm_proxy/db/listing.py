@@ -39,7 +39,7 @@ from llm_proxy.db.types import from_column
 CHUNK = 500
 SLICE = 2_000  # rows that are judged by one statement: a few milliseconds
 LEAST = 10_000  # rows that a page by key judges
-LONGEST_S = 0.05  # how long it goes on beyond them
+LONGEST_S = 0.03  # how long it goes on beyond them
 NARROW = 5_000  # rows that may be sorted for a page
 MOST = 10_000  # rows that a bounded total counts
 

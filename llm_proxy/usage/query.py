@@ -27,6 +27,7 @@ GROUPS: Final[dict[str, Any]] = {
     "provider": _TABLE.provider,
     "day": _TABLE.day,
 }
+_WEEK: Final = timedelta(days=7)
 _MONTH: Final = timedelta(days=31)
 COUNTS: Final = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
 
@@ -118,7 +119,7 @@ class UsageLog:
 def _is_long(wanted: UsageFilter, groups: Sequence[str]) -> bool:
     """Whether many rows are summed to few: an index leads to those of a project or a token."""
     is_indexed = wanted.project_id is not None or wanted.token_id is not None or "token" in groups
-    return not is_indexed and wanted.until - wanted.since > _MONTH
+    return not is_indexed and wanted.until - wanted.since > _WEEK
 
 
 def months(since: date, until: date, today: date) -> Iterator[tuple[date, date]]:
