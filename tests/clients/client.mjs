@@ -4,6 +4,13 @@ const { NAME, URL: url, KEY: key } = process.env
 const question = [{ role: 'user', content: 'What is the weather in Paris?' }]
 const parameters = { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] }
 const tools = [{ type: 'function', function: { name: 'weather', description: 'Weather', parameters } }]
+
+// Node 18's fetch throws outside any promise when bytes of a response come after its reader has left (Mistral's client
+// leaves at `[DONE]`); later versions of Node do not.
+process.on('uncaughtException', error => {
+  if (error.code !== 'ERR_INVALID_STATE' || !process.version.startsWith('v18.')) throw error
+})
+
 const plan = fields => ({ 'X-Simulate': JSON.stringify(fields) })
 
 async function collect (stream, text) {
