@@ -18,7 +18,8 @@ _SQLITE_AWAY = {  # primary result codes
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_CORRUPT,
 }
-_POSTGRES_AWAY = ("08", "53", "57", "55P03", "40")  # connection, resources, operator, lock wait, serialisation
+# Connection, read-only (a standby that is not promoted yet), resources, operator, lock wait, serialisation.
+_POSTGRES_AWAY = ("08", "25006", "53", "57", "55P03", "40")
 _MYSQL_AWAY = {  # server gone, connection refused or lost, shutting down, too many connections, lock wait, deadlock
     1037, 1038, 1040, 1041, 1042, 1043, 1053, 1077, 1079, 1080, 1129, 1152, 1153, 1154, 1155, 1156, 1157, 1158, 1159,
     1160, 1161, 1184, 1203, 1205, 1213, 1226, 1290, 1317, 1836, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 3024, 4031,
