@@ -25,8 +25,8 @@ _ATOM = rb"(?:-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+|true|fal
 _FLAT = rb"(?:\"" + _TEXT + rb"\"|" + _ATOM + rb"(?=[ \t\n\r,\]}]))"
 
 
-# Each item stands twice, although once would compile faster: CPython before 3.11.5 matches a possessive group wrongly when
-# a choice inside it has a branch left to try (python/cpython#101955).
+# Each item stands twice, although once would compile faster: CPython before 3.11.5 matches a possessive group wrongly
+# when a choice inside it has a branch left to try (python/cpython#101955).
 def _list_of(item: bytes) -> bytes:
     return rb"\[" + _BLANK + rb"(?:" + item + _BLANK + rb"(?:," + _BLANK + item + _BLANK + rb")*+)?+\]"
 
