@@ -5,6 +5,7 @@ import time
 import pytest
 from faults.conftest import OPEN_S, World, broken, streaming
 from support.dispatcher import dispatching
+from support.gateway import eventually
 
 QUICK = {("Database", "killed"), ("Redis", "frozen"), ("Provider", "killed"), ("Target of the dispatcher", "half-open")}
 FAULTS = ("stopped", "killed", "frozen", "slow", "half-open")
@@ -25,7 +26,7 @@ def test_database(world: World, fault: str) -> None:
             if fault in ("stopped", "killed", "frozen"):
                 load.until(began, 4, 503)
                 assert world.gateway.get("/live")[0] == 200
-                assert world.gateway.get("/ready")[0] == 503
+                eventually(lambda: world.gateway.get("/ready")[0] == 503)  # it asks every two seconds
             else:
                 time.sleep(FAULT_S)
         mended = time.monotonic()

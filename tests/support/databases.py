@@ -140,7 +140,7 @@ class Postgres(Server):
             "unix_socket_directories": str(self.folder),
             "fsync": "off",
             "full_page_writes": "off",
-            "max_connections": "200",
+            "max_connections": "400",
             "timezone": "Asia/Kolkata",  # the connection's has to be UTC all the same
         }
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]

@@ -82,7 +82,8 @@ class Gateway:
 
     def lines(self) -> list[dict[str, Any]]:
         """The log lines so far."""
-        return [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]
+        written = self.output().rpartition("\n")[0]  # a line may be seen while it is written
+        return [json.loads(line) for line in written.splitlines() if line.startswith("{")]
 
     def access_lines(self, **wanted: Any) -> list[dict[str, Any]]:
         """The access lines so far whose fields are as wanted."""

@@ -38,7 +38,8 @@ def test_a_tiny_run_reports_targets_and_counts(tmp_path: Path) -> None:
 def test_another_gateway_is_measured_in_the_same_run(tmp_path: Path) -> None:
     """By its command; one that does not serve is left out, and said to be."""
     path, server = tmp_path / "peers.json", BENCH / "canned_app.py"
-    works = f"{sys.executable} -m gunicorn --chdir {server.parent} --bind 127.0.0.1:{{port}} canned_app:app"
+    gunicorn = f"{sys.executable} -m gunicorn --worker-class gthread --threads 8 --keep-alive 60"
+    works = f"{gunicorn} --chdir {server.parent} --bind 127.0.0.1:{{port}} canned_app:app"
     fails = f"{sys.executable} -c 'import sys; sys.exit(\"no licence\")' {{port}}"
     done = bench("--tiny", "--peer", f"mine={works}", "--peer", f"other={fails}", "--json", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
