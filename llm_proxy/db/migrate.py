@@ -49,8 +49,7 @@ def status(engine: Engine) -> Status:
     if connector.dialect == "sqlite" and not connector.is_single and not Path(connector.where).exists():
         return _status(0)
     with reading(engine) as connection:
-        at = version(connection)
-    return _status(at)  # outside: reading the revisions takes long when many start at once, and PostgreSQL hangs up
+        return _status(version(connection))
 
 
 def version(connection: Connection) -> int:

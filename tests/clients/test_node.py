@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 import pytest
 from clients.conftest import Way, World
 from support.gateway import eventually
+from support.npm import installed
 
 PACKAGES = (  # pinned: newer ones may want a newer Node than Debian's
     *("openai@7.59.0", "@anthropic-ai/sdk@1.14.0", "@google/genai@2.32.0", "groq-sdk@1.6.0"),
     *("@mistralai/mistralai@2.7.0", "ai@6.0.326", "@ai-sdk/openai@3.0.141", "@ai-sdk/anthropic@3.0.140"),
 )
-KEPT = ("PATH", "npm_config_registry", "NPM_CONFIG_REGISTRY", "NODE_EXTRA_CA_CERTS", "HTTPS_PROXY", "NO_PROXY")
 CLIENTS = ("openai", "azure", "groq", "anthropic", "google", "mistral", "vercel", "vercel-anthropic")
 PROVIDERS = {"vercel": "openai", "vercel-anthropic": "anthropic"}  # of the others, the provider has the client's name
 
@@ -24,13 +23,7 @@ PROVIDERS = {"vercel": "openai", "vercel-anthropic": "anthropic"}  # of the othe
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the packages are installed."""
     made = tmp_path_factory.mktemp("node")
-    env = {name: os.environ[name] for name in KEPT if name in os.environ} | {"HOME": str(made)}
-    if (settings := Path.home() / ".npmrc").exists():
-        shutil.copy(settings, made / ".npmrc")
-    (made / "package.json").write_text('{"private": true, "type": "module"}')
-    install = ["npm", "install", "--silent", "--no-audit", "--no-fund", *PACKAGES]
-    subprocess.run(install, cwd=made, env=env, check=True, timeout=100)
-    shutil.copy(Path(__file__).with_name("client.mjs"), made)
+    installed(made, *PACKAGES, script=Path(__file__).with_name("client.mjs"))
     return made
 
 

@@ -2,32 +2,25 @@
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.gateway import Gateway, Token, eventually, running_gateway
+from support.npm import installed
 from support.provider import Provider, running_provider
 from support.sockets import provider_file
 from support.tls import Certificate, self_signed
 
 PACKAGES = ("openai@7.59.0", "ws@8.21.1", "@openai/codex@0.171.0")
-KEPT = ("PATH", "npm_config_registry", "NPM_CONFIG_REGISTRY", "NODE_EXTRA_CA_CERTS", "HTTPS_PROXY", "NO_PROXY")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the packages are installed."""
     made = tmp_path_factory.mktemp("node")
-    env = {name: os.environ[name] for name in KEPT if name in os.environ} | {"HOME": str(made)}
-    if (settings := Path.home() / ".npmrc").exists():
-        shutil.copy(settings, made / ".npmrc")
-    (made / "package.json").write_text('{"private": true, "type": "module"}')
-    install = ["npm", "install", "--silent", "--no-audit", "--no-fund", *PACKAGES]
-    subprocess.run(install, cwd=made, env=env, check=True, timeout=110)
-    shutil.copy(Path(__file__).with_name("sockets.mjs"), made)
+    installed(made, *PACKAGES, script=Path(__file__).with_name("sockets.mjs"), timeout_s=110)
     return made
 
 
