@@ -222,7 +222,7 @@ class Loop:
     # -- beside it ---------------------------------------------------------------------------------------------------
 
     def keep_house(self) -> None:
-        """Keep claimed entries, read the figures and tidy up hourly, in a greenlet of its own."""
+        """Keep claimed entries, read the figures and tidy up hourly, in a separate greenlet."""
         kept_at, read_at, tidied_at = time.monotonic(), -float("inf"), time.monotonic()
         while True:
             gevent.sleep(min(1.0, self._claim_s / 10))

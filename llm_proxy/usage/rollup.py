@@ -1,6 +1,6 @@
 """Sums on their way to the database: added up in memory, written behind in batches, each exactly once.
 
-A batch carries a mark of its own into the transaction that writes it. When a response to COMMIT is lost, the next
+A batch carries a unique mark into the transaction that writes it. When a response to COMMIT is lost, the next
 attempt finds the mark, or does not, and knows.
 """
 

@@ -37,7 +37,7 @@ class Pair:
         return json.loads(answer) if answer else None
 
     def token(self, **more: Any) -> dict[str, Any]:
-        """A new token of its own project."""
+        """A new token in a new project."""
         project = self.manage("POST", "/projects", {"name": uuid.uuid4().hex, "api_key": PROVIDER_KEY})
         about = {"project_id": project["id"], "duration_minutes": 60, **more}
         made: dict[str, Any] = self.manage("POST", "/tokens", about)

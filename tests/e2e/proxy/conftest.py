@@ -46,7 +46,7 @@ def both_lanes(lane_gateway: Gateway) -> Gateway:
 
 @pytest.fixture
 def token(gateway: Gateway) -> Token:
-    """A token without limits, of its own project."""
+    """A token without limits, in a new project."""
     return gateway.token()
 
 
