@@ -116,6 +116,11 @@ class ProxyRequest:
         """Values of all lines of a field, in order; `name` in upper case."""
         return [value for known, value in self.fields if known == name]
 
+    @property
+    def content_encoding(self) -> str | None:
+        """All lines of Content-Encoding, joined; None where there is none."""
+        return ", ".join(self.all("CONTENT-ENCODING")) if "CONTENT-ENCODING" in self.values else None
+
 
 def client_address(peer: str | None, forwarded_for: Iterable[str], trusted: Sequence[Network]) -> str | None:
     """Return the client's address.
