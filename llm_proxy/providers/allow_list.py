@@ -26,7 +26,7 @@ _AMBIGUOUS = re.compile(r"//|\\|%5c|%00|%(?![0-9a-f]{2})|[\x00-\x20\x7f]", re.IG
 _SLASH = re.compile("%2f", re.IGNORECASE)
 _ESCAPED_TWICE = re.compile("%25(?:25)*(?:2e|2f|5c|00)", re.IGNORECASE)
 _PATH_PARAMETERS = re.compile(r";[^/]*")  # Tomcat, Jetty and Spring read `..;x` as `..`
-_OVERRIDES = ("X-HTTP-METHOD-OVERRIDE", "X-METHOD-OVERRIDE", "X-HTTP-METHOD")
+_OVERRIDES = frozenset(("X-HTTP-METHOD-OVERRIDE", "X-METHOD-OVERRIDE", "X-HTTP-METHOD"))
 _UNSEEN = frozenset(("batches", "assistants", "threads", "fine_tuning", "evals"))
 _DOT_SEGMENT = re.compile(r"/\.\.?(?:/|$)")
 
@@ -63,9 +63,10 @@ class AllowList:
 
     def check_overrides(self, fields: Sequence[tuple[str, str]]) -> None:
         """Check methods that fields name in place of the request's; names in upper case. Raises MethodNotAllowed."""
-        for name, value in fields:
-            if name in _OVERRIDES:
-                self.check_method(value.strip().upper())
+        if not _OVERRIDES.isdisjoint([name for name, _ in fields]):
+            for name, value in fields:
+                if name in _OVERRIDES:
+                    self.check_method(value.strip().upper())
 
     @staticmethod
     def is_unseen(method: str, raw_path: str) -> bool:
