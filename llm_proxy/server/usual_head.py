@@ -11,8 +11,8 @@ from typing import Any, Final
 from gunicorn.http import message
 from gunicorn.http.body import Body, LengthReader
 
-from llm_proxy.server.answer import list_members
-from llm_proxy.server.check import ALL_METHODS, HOST, LENGTH_DIGITS
+from llm_proxy.server.request_checks import ALL_METHODS, HOST, LENGTH_DIGITS
+from llm_proxy.server.response import list_members
 from llm_proxy.server.unreader import Unreader
 
 _METHODS: Final = {name.encode(): name for name in ALL_METHODS}

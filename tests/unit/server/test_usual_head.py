@@ -7,7 +7,7 @@ from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 
 from llm_proxy.server import usual_head
-from llm_proxy.server.check import check
+from llm_proxy.server.request_checks import check
 from llm_proxy.server.unreader import Unreader
 from llm_proxy.server.usual_head import UsualHead, UsualHeads
 
