@@ -19,19 +19,13 @@ from llm_proxy.server import error_responses
 from llm_proxy.server.body import RequestBody
 from llm_proxy.server.disconnect import DisconnectWatch, WatchedClient
 from llm_proxy.server.environ import EnvironMaker
-<<<<<<< HEAD
-from llm_proxy.server.idle import IdleTimer
-from llm_proxy.server.state import ServerState
-from llm_proxy.server.unreader import Unreader
-from llm_proxy.server.usual_head import UsualHead, UsualHeads
-from llm_proxy.server.watch import Peer, Watch
-=======
 from llm_proxy.server.hooks import Refusal
+from llm_proxy.server.idle import IdleTimer
 from llm_proxy.server.request_checks import check
 from llm_proxy.server.response import SWITCHING_STATUS, Answer, ShortBody
 from llm_proxy.server.state import ServerState
 from llm_proxy.server.unreader import Unreader
->>>>>>> main
+from llm_proxy.server.usual_head import UsualHead, UsualHeads
 from llm_proxy.settings import ServerSettings
 
 LINGER_S = 5.0  # how long what a refused client still sends is read away, in all …
@@ -88,13 +82,9 @@ class Host(Protocol):
     wsgi: Callable[..., Iterable[bytes]]
     settings: ServerSettings
     state: ServerState
-<<<<<<< HEAD
-    watch: Watch
+    watch: DisconnectWatch
     idle: IdleTimer
     takes: Callable[[str, str], bool]
-=======
-    watch: DisconnectWatch
->>>>>>> main
 
     def refused(self, refusal: Refusal) -> None:
         """Call the application's hook."""
