@@ -78,15 +78,12 @@ class ProxyRequest:
         client_addr: str | None = None,
         received_s: float | None = None,
         client: Client | None = None,
+        values: dict[str, str] | None = None,
     ) -> None:
         now = time.monotonic()
         self.method, self.target, self.fields = method, target, fields
         self.path, _, self.query = target.partition("?")
-        self.values: dict[str, str] = {}
-        for name, value in fields:
-            if name not in self.values:
-                self.values[name] = value
-        values = self.values
+        self.values = values = dict(reversed(fields)) if values is None else values
         self.is_chunked = "TRANSFER-ENCODING" in values
         length = values.get("CONTENT-LENGTH")
         self.content_length = int(length) if length and not self.is_chunked else None
@@ -187,6 +184,7 @@ def from_environ(environ: Mapping[str, Any], trusted: Sequence[Network] = ()) ->
         client_addr=client_address(environ.get("REMOTE_ADDR"), forwarded, trusted),
         received_s=environ.get("llm_proxy.received"),
         client=environ.get("llm_proxy.client"),
+        values=environ.get("llm_proxy.values"),
     )
 
 
