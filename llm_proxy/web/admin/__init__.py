@@ -3,9 +3,11 @@
 from flask import Blueprint, Response, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from llm_proxy.errors import Forbidden, LlmProxyError, ResourceNotFound, ViewerEnded
+from llm_proxy.access.return_path import return_path
+from llm_proxy.errors import BadRequest, Forbidden, LlmProxyError, ResourceNotFound, ViewerEnded
 from llm_proxy.web import context
 from llm_proxy.web.admin import (
+    assets,
     audit,
     cache,
     cookies,
@@ -20,6 +22,7 @@ from llm_proxy.web.admin import (
     messages,
     oidc,
     pages,
+    people,
     playground,
     projects,
     sign_in,
@@ -40,7 +43,7 @@ def blueprint(path: str) -> Blueprint:
     frame.register(bp)
     for part in (oidc, sign_out):
         part.routes(bp, path)
-    for module in (sign_in, health, jump, dashboard, projects, tokens, audit, keys, *OBSERVE):
+    for module in (sign_in, health, jump, dashboard, projects, tokens, audit, keys, people, *OBSERVE):
         module.routes(bp)
 
     @bp.get("/<path:rest>")
@@ -61,12 +64,14 @@ def blueprint(path: str) -> Blueprint:
         if request.method not in ("GET", "HEAD", "OPTIONS"):
             cookies.require_own_form()
             if frame.is_read_only() and endpoint not in _CHANGES_NOTHING:
-                raise Forbidden("the admin UI is read-only (ADMIN_UI_READ_ONLY)")
+                raise Forbidden(frame.READ_ONLY)
         return None
 
     @bp.after_request
     def finish(response: Response) -> Response:
         messages.keep(response, path or "/")
+        if request.endpoint == "admin.static" and assets.is_versioned():
+            response.headers["Cache-Control"] = assets.FOR_LONG
         return pages.guarded(response)
 
     return bp
@@ -83,8 +88,18 @@ def _refused(error: LlmProxyError) -> AnyResponse:
 
 
 def _sign_in_first() -> AnyResponse:
-    here = context.external(request.full_path.rstrip("?")) if request.method == "GET" else None
-    target = url_for("admin.sign_in", next=here)
+    target = url_for("admin.sign_in", next=_wanted_page())
     if request.headers.get("HX-Request") == "true":
         return Response(status=204, headers={"HX-Redirect": target})
     return redirect(target, 303)
+
+
+def _wanted_page() -> str | None:
+    """Return the page to come back to after the sign-in; None where the address cannot be one."""
+    if request.method != "GET":
+        return None
+    prefix = url_for("admin.dashboard").removesuffix("/dashboard")
+    try:
+        return return_path(context.external(request.full_path.rstrip("?")), prefix)
+    except BadRequest:
+        return None

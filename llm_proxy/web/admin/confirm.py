@@ -72,9 +72,8 @@ def _typed(count: int, phrase: str | None) -> str | None:
 def impact(tokens: Sequence[Mapping[str, Any]]) -> str:
     """Return a line on what revoking these tokens hits: how many, open streams, the last use."""
     working = sum(token["status"] == "active" for token in tokens)
-    parts = [_count(len(tokens), "token"), f"{working} active", *open_streams({token["id"] for token in tokens})]
-    used = max((token["last_used_at"] for token in tokens if token["last_used_at"]), default=None)
-    return ", ".join([*parts, "never used" if used is None else f"last used {ago(used)}"])
+    parts = [counted(len(tokens), "token"), f"{working} active", *open_streams({token["id"] for token in tokens})]
+    return ", ".join([*parts, last_used(max((token["last_used_at"] or "" for token in tokens), default=""))])
 
 
 def open_streams(token_ids: set[str] | None = None, project_id: str | None = None) -> list[str]:
@@ -89,7 +88,7 @@ def open_streams(token_ids: set[str] | None = None, project_id: str | None = Non
         if (token_ids is None or row["token_id"] in token_ids)
         and (project_id is None or row["project_id"] == project_id)
     ]
-    return [f"{_count(len(found), 'stream')} open now"]
+    return [f"{counted(len(found), 'stream')} open now"]
 
 
 def ago(at: str | datetime, now: datetime | None = None) -> str:
@@ -102,5 +101,16 @@ def ago(at: str | datetime, now: datetime | None = None) -> str:
     return f"{seconds} s ago"
 
 
-def _count(number: int, thing: str) -> str:
+def last_used(at: str | None) -> str:
+    """Return when something was last used, in words."""
+    return f"last used {ago(at)}" if at else "never used"
+
+
+def counted(number: int, thing: str) -> str:
+    """Return a number of things, such as `1 token` or `47 tokens`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def isolated(name: str) -> str:
+    """Return a name that keeps its own direction of writing inside of a sentence (Unicode Standard Annex 9)."""
+    return f"\u2068{name}\u2069"

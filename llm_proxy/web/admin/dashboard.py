@@ -16,7 +16,7 @@ _READS = (".list", ".read", ".show")
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
 
-    @bp.get("/")
+    @bp.get("/", strict_slashes=False)
     def index() -> Response:
         """302 to the dashboard."""
         return redirect(url_for("admin.dashboard"))

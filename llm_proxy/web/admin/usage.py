@@ -17,6 +17,7 @@ _MEASURES = {
     "tokens": ("prompt_tokens", "completion_tokens"),
     "cost": ("cost_usd",),
 }
+_ROWS = 25  # of a page
 _MOST_DAYS = 1_000  # of a plot
 _SHOWN_DAYS = 30  # at least, where the address names no first day
 
@@ -30,7 +31,7 @@ def routes(bp: Blueprint) -> None:
         if form is not None:
             parts = lists.parts("/manage/usage", {**_asked(), "group_by": group}, "data", lists.MOST_IN_FILE)
             return lists.stream(form, f"usage-by-{group}", parts, (group, *_COLUMNS))
-        asked = {**_asked(), "group_by": group, "limit": lists.size(), "cursor": request.args.get("cursor")}
+        asked = {**_asked(), "group_by": group, "limit": lists.size(_ROWS), "cursor": request.args.get("cursor")}
         found = frame.api("GET", "/manage/usage", query=asked)
         total = frame.api("GET", "/manage/usage", query=_asked()).data["data"]
         rows = found.data["data"]

@@ -1,8 +1,13 @@
 """/manage/projects."""
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 from flask import Blueprint, Response
 
+from llm_proxy.container import Container
 from llm_proxy.db.idempotency import Answer
+from llm_proxy.db.listing import Order, Total
 from llm_proxy.errors import BadRequest, WrongMethod
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.projects.project import NewProject, Project, ProjectPatch
@@ -13,6 +18,39 @@ from llm_proxy.web.management.once import once
 from llm_proxy.web.management.routing import Services, add
 
 _DELETION = "project deletion is not permitted"
+_Pair = tuple[Project, Total]
+
+
+class _Counted:
+    """The list of projects, each with how many tokens it has."""
+
+    def __init__(self, services: Container) -> None:
+        self._projects, self._counts = services.projects, services.statistics
+
+    def page(
+        self, wanted: Any, order: Order, page: int, size: int, most: int | None = None
+    ) -> tuple[Sequence[_Pair], Total]:
+        """See pagination.Source."""
+        found, total = self._projects.page(wanted, order, page, size, most)
+        return self._with_counts(found), total
+
+    def after(self, wanted: Any, order: Order, limit: int, cursor: str | None) -> tuple[Sequence[_Pair], str | None]:
+        """See pagination.Source."""
+        found, following = self._projects.after(wanted, order, limit, cursor)
+        return self._with_counts(found), following
+
+    def all(self, wanted: Any, order: Order) -> Iterator[Sequence[_Pair]]:
+        """See pagination.Source."""
+        return map(self._with_counts, self._projects.all(wanted, order))
+
+    def _with_counts(self, found: Sequence[Project]) -> list[_Pair]:
+        counts = self._counts.tokens_of([project.id for project in found])
+        return [(project, counts[project.id]) for project in found]
+
+
+def _counted_json(pair: _Pair) -> dict[str, Any]:
+    project, tokens = pair
+    return {**answers.project_json(project), "tokens": {"count": tokens.count, "is_more": tokens.is_more}}
 
 
 def routes(bp: Blueprint, services: Services) -> None:
@@ -23,7 +61,10 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.PROJECT_LIST, "failed to list projects") as attempt:
             asked = pagination.cut(SORTS, order_of, BY_NAME)
             wanted = ProjectFilter(inputs.search(), inputs.flag("is_active"), current().caller.projects, inputs.ids())
-            response, count = pagination.listed(services().projects, wanted, asked, answers.project_json)
+            if inputs.flag("token_counts"):
+                response, count = pagination.listed(_Counted(services()), wanted, asked, _counted_json)
+            else:
+                response, count = pagination.listed(services().projects, wanted, asked, answers.project_json)
             attempt.succeeded(project_count=count)
         return response
 
