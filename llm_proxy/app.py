@@ -10,7 +10,7 @@ from werkzeug.routing import MapAdapter
 from llm_proxy.cli import register as register_commands
 from llm_proxy.container import Container
 from llm_proxy.errors import ClientConnectionError
-from llm_proxy.lifecycle import AppEdge
+from llm_proxy.lifecycle import WorkerLifecycle
 from llm_proxy.providers import ProviderFileError, mounts
 from llm_proxy.providers.allow_list import PROXY_PATH, RESERVED_PATHS
 from llm_proxy.settings import Loaded, Settings, handed_over, load
@@ -18,16 +18,16 @@ from llm_proxy.web import admin, context, errors, health, management, measured, 
 
 
 class LlmProxyFlask(Flask):
-    """Flask with its own lane for the proxy, and an edge for the server layer.
+    """Flask with a separate lane for the proxy, and hooks for the server layer.
 
     Attributes:
         services: The process's parts.
-        edge: What the server layer calls.
+        hooks: What the server layer calls.
         faults: Why this application must not serve, a line each; empty when nothing is wrong.
     """
 
     services: Container
-    edge: AppEdge
+    hooks: WorkerLifecycle
     faults: list[str]
     _endpoint: proxy.ProxyEndpoint
     _fast_lane: proxy.FastLane | None = None
@@ -84,7 +84,7 @@ def create_app(settings: Settings | None = None) -> LlmProxyFlask:
     app.services = app.extensions["llm_proxy"] = Container(settings, errors.render)
     app.services.sources = loaded.sources
     app.services.findings.examine = lambda: _examined(loaded)
-    app.edge = AppEdge(app.services)
+    app.hooks = WorkerLifecycle(app.services)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = None
     proxy.exempt_from_merging(app)

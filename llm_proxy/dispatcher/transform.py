@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from llm_proxy.dispatcher.payload import Payload
-from llm_proxy.events.bus import Entry
-from llm_proxy.events.contents import (
+from llm_proxy.events.bodies import (
     BINARY,
     JSON,
     MULTIPART,
@@ -18,6 +17,7 @@ from llm_proxy.events.contents import (
     request_content,
     response_content,
 )
+from llm_proxy.events.bus import Entry
 from llm_proxy.events.event import Event
 from llm_proxy.events.usage import reading_of, usage_in
 from llm_proxy.formats.prompt import read_prompt

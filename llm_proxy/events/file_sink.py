@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from llm_proxy.events.contents import (
+from llm_proxy.events.bodies import (
     BINARY,
     EMPTY,
     JSON,

@@ -1,6 +1,6 @@
 """What an exchange used, as its event tells it: counted by the proxy, else read from what the event holds."""
 
-from llm_proxy.events.contents import joined
+from llm_proxy.events.bodies import joined
 from llm_proxy.events.event import Event
 from llm_proxy.formats.body import Body
 from llm_proxy.formats.content_coding import codings, decoded

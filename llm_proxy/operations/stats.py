@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Select, and_, func, literal, select, union_all
 
-from llm_proxy.amounts import usd
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.clock import database_now
-from llm_proxy.db.listing import Total
 from llm_proxy.db.models import OutcomeRow, ProjectRow, TokenRow, UsageRow
-from llm_proxy.db.session import reading
+from llm_proxy.db.pagination import Total
+from llm_proxy.db.session import read_transaction
+from llm_proxy.money import usd
 
 MOST: Final = 10_000  # a count beyond it is only "more"
 KEPT_S: Final = 10.0
@@ -43,7 +43,7 @@ class Statistics:
         Args:
             within: Ids of the caller's projects; None: all.
         """
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             now = database_now(connection)
             return {
                 "projects": _bounded(connection, _mine(select(_PROJECTS.id), _PROJECTS.id, within)),
@@ -57,7 +57,7 @@ class Statistics:
     def tokens_of(self, project_ids: Sequence[str]) -> dict[str, Total]:
         """Return how many tokens each of these projects has, by id, with at most 10,000 of a project counted."""
         found = dict[str, Total]()
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             for start in range(0, len(project_ids), _AT_ONCE):
                 each = (_tokens_of(project_id) for project_id in project_ids[start : start + _AT_ONCE])
                 for project_id, count in connection.execute(union_all(*each)):
@@ -99,7 +99,7 @@ class Statistics:
 
 
 def _mine(query: Select[Any], column: Any, within: Within) -> Select[Any]:
-    return query if within is None else query.where(listing.within(column, within))
+    return query if within is None else query.where(pagination.within(column, within))
 
 
 def _unrevoked(within: Within) -> Select[Any]:

@@ -22,10 +22,10 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from llm_proxy.server import fresh_worker
 from llm_proxy.server.connection import Connection
-from llm_proxy.server.edge import Edge, NoEdge, Refusal
+from llm_proxy.server.disconnect import DisconnectWatch
 from llm_proxy.server.environ import EnvironMaker
+from llm_proxy.server.hooks import AppHooks, NoHooks, Refusal
 from llm_proxy.server.state import ServerState
-from llm_proxy.server.watch import Watch
 from llm_proxy.settings import ServerSettings, handed_over
 
 BOOTING, SERVING, LEAVING = 0, 1, 2  # byte 0 of `shared`: how a worker reports to the master
@@ -55,8 +55,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self.boot_is_fatal = True
         self.state = ServerState(self.cfg.worker_connections, self.cfg.workers)
         self.connections: set[Connection] = set()
-        self.edge: Edge = NoEdge()
-        self.watch: Watch
+        self.hooks: AppHooks = NoHooks()
+        self.watch: DisconnectWatch
         self._wake: Event
         self._servers: list[StreamServer] = []
         self._pool: Pool
@@ -79,7 +79,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def init_signals(self) -> None:
         """Handlers only take notes and wake the main greenlet. Signals are unblocked last: now they can be acted on."""
         self._wake = Event()
-        self.watch = Watch()
+        self.watch = DisconnectWatch()
         self._pool = Pool(self.worker_connections)
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
@@ -106,8 +106,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         """
         try:
             super().load_wsgi()
-            self.edge = getattr(self.wsgi, "edge", None) or NoEdge()
-            self.edge.started(self.state)
+            self.hooks = getattr(self.wsgi, "hooks", None) or NoHooks()
+            self.hooks.started(self.state)
         except Exception:
             if self.boot_is_fatal:
                 raise
@@ -211,14 +211,14 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._wake.set()
 
     def refused(self, refusal: Refusal) -> None:
-        """Tell the edge of a request that the application did not see."""
+        """Tell the application of a request that the application did not see."""
         self._tell("refused", refusal)
 
     def _tell(self, what: str, *args: object, **kwargs: object) -> None:
         try:
-            getattr(self.edge, what)(*args, **kwargs)
+            getattr(self.hooks, what)(*args, **kwargs)
         except Exception:
-            self.log.exception("The application's edge failed in %s", what)
+            self.log.exception("The application's hook %s failed", what)
 
     def _wait(self, limit_s: float) -> None:
         """Until woken, at most `limit_s`; sends the heartbeat."""

@@ -20,7 +20,7 @@ from llm_proxy.formats.tokens import Estimator, by_size
 from llm_proxy.formats.usage import MAX_COUNT, Usage
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
-from llm_proxy.texts import printable
+from llm_proxy.sanitize import printable
 from llm_proxy.usage.beat_sums import BeatSums
 from llm_proxy.usage.budgets import Budgets
 from llm_proxy.usage.model_names import ModelNames

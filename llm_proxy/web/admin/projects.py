@@ -7,7 +7,7 @@ from werkzeug.wrappers import Response
 from wtforms import BooleanField, DecimalField, Form, IntegerField, PasswordField, SelectField, StringField
 from wtforms.validators import InputRequired, Length, Optional
 
-from llm_proxy.db.listing import Total
+from llm_proxy.db.pagination import Total
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.web.admin import forms, frame, lists, messages, project_actions, provider_keys, routing

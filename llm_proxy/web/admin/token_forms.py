@@ -12,7 +12,7 @@ from wtforms import DecimalField, Form, IntegerField, SelectField, StringField, 
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 
 from llm_proxy.errors import LlmProxyError
-from llm_proxy.settings.declare import duration_s
+from llm_proxy.settings.variable import duration_s
 from llm_proxy.web import context
 from llm_proxy.web.admin import confirm, forms, frame, messages, routing
 from llm_proxy.web.admin.api import ApiResponse

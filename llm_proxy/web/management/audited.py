@@ -17,7 +17,7 @@ from llm_proxy.db.mutation import Mutation, mutation
 from llm_proxy.errors import ClientGone, DatabaseUnavailable, LlmProxyError, ManagementError, ManagementFault
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
-from llm_proxy.web.management import inputs
+from llm_proxy.web.management import parsing
 
 _LOG = logging.getLogger(__name__)
 
@@ -101,12 +101,12 @@ class Call:
         *,
         project_id: str | None = None,
         details: Mapping[str, Any] | None = None,
-    ) -> "Attempt":
+    ) -> "AuditedAction":
         """Return what the view is about to do."""
-        return Attempt(self, self._audit, action, fault, project_id, dict(details or {}))
+        return AuditedAction(self, self._audit, action, fault, project_id, dict(details or {}))
 
 
-class Attempt:
+class AuditedAction:
     """An action from its first check to its record; a failure is recorded on the way out.
 
     An error of the database becomes 503, an unexpected one 500 with the text `fault`.
@@ -135,7 +135,7 @@ class Attempt:
             AuditUnavailable: Records are required and cannot be written: nothing is changed.
         """
         caller = self._call.caller
-        check = inputs.if_match(tag_of)
+        check = parsing.if_match(tag_of)
         engine = context.services().engine
         with mutation(engine, actor=caller.actor, within=caller.projects, precondition=check) as change:
             yield change

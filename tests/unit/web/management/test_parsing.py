@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from llm_proxy.errors import BadRequest, PreconditionFailed
-from llm_proxy.web.management import inputs
+from llm_proxy.web.management import parsing
 
 APP = Flask(__name__)
 
@@ -36,27 +36,27 @@ def call(query: str = "", **more: Any) -> Iterator[None]:
 def test_instants(query: str, is_end: bool, instant: datetime | None) -> None:
     """An end covers the whole day or second that it names; a bare + arrives as a blank."""
     with call(query):
-        assert inputs.instant("at", is_end=is_end) == instant
+        assert parsing.instant("at", is_end=is_end) == instant
 
 
 @pytest.mark.parametrize("text", ["2026-13-01", "2026-01-02T03:04:05", "yesterday", "2026-02-30"])
 def test_other_instants_are_refused(text: str) -> None:
     """The error names the parameter."""
     with call(f"?at={text}"), pytest.raises(BadRequest) as refused:
-        inputs.instant("at")
+        parsing.instant("at")
     assert refused.value.param == "at"
 
 
 @pytest.mark.parametrize(
     ("query", "read", "value"),
     [
-        ("?all=true", lambda: inputs.flag("all"), True),
-        ("?all=0", lambda: inputs.flag("all"), False),
-        ("?limit=7", lambda: inputs.integer("limit", 1, 9), 7),
-        ("", lambda: inputs.integer("limit", 1, 9), None),
-        ("?b=2&a=1", lambda: inputs.parameter("a", "b"), "1"),
-        ("?ids=a,,b", inputs.ids, frozenset("ab")),
-        ("?id=a%00", lambda: inputs.word("id"), "a\ufffd"),
+        ("?all=true", lambda: parsing.flag("all"), True),
+        ("?all=0", lambda: parsing.flag("all"), False),
+        ("?limit=7", lambda: parsing.integer("limit", 1, 9), 7),
+        ("", lambda: parsing.integer("limit", 1, 9), None),
+        ("?b=2&a=1", lambda: parsing.parameter("a", "b"), "1"),
+        ("?ids=a,,b", parsing.ids, frozenset("ab")),
+        ("?id=a%00", lambda: parsing.word("id"), "a\ufffd"),
     ],
 )
 def test_parameters(query: str, read: Callable[[], Any], value: object) -> None:
@@ -68,12 +68,12 @@ def test_parameters(query: str, read: Callable[[], Any], value: object) -> None:
 @pytest.mark.parametrize(
     ("query", "read"),
     [
-        ("?all=yes", lambda: inputs.flag("all")),
-        ("?limit=", lambda: inputs.integer("limit", 1, 9)),
-        ("?limit=0", lambda: inputs.integer("limit", 1, 9)),
-        ("?limit=x", lambda: inputs.integer("limit", 1, 9)),
-        (f"?search={'x' * 201}", inputs.search),
-        (f"?ids={','.join(map(str, range(101)))}", inputs.ids),
+        ("?all=yes", lambda: parsing.flag("all")),
+        ("?limit=", lambda: parsing.integer("limit", 1, 9)),
+        ("?limit=0", lambda: parsing.integer("limit", 1, 9)),
+        ("?limit=x", lambda: parsing.integer("limit", 1, 9)),
+        (f"?search={'x' * 201}", parsing.search),
+        (f"?ids={','.join(map(str, range(101)))}", parsing.ids),
     ],
 )
 def test_parameters_out_of_bounds_are_refused(query: str, read: Callable[[], Any]) -> None:
@@ -86,14 +86,14 @@ def test_parameters_out_of_bounds_are_refused(query: str, read: Callable[[], Any
 def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     """Neither are numbers beyond all bounds, nor half a pair, which no database stores."""
     with call(method="POST", data=body), pytest.raises(BadRequest):
-        inputs.json_object()
+        parsing.json_object()
 
 
 @pytest.mark.parametrize("field", [None, "*", '"a"', '"b", "a"'])
 def test_a_seen_object_may_be_changed(field: str | None) -> None:
     """Without the field, by a wildcard, or by its tag."""
     with call(headers={} if field is None else {"If-Match": field}):
-        inputs.if_match(lambda stored: f'"{stored}"')("a")
+        parsing.if_match(lambda stored: f'"{stored}"')("a")
 
 
 @pytest.mark.parametrize("field", ['"b"', 'W/"a"', "a", ""])
@@ -101,5 +101,5 @@ def test_another_state_is_not_changed(field: str) -> None:
     """Weak tags never match (RFC 9110 §13.1.1); an object without a tag is not judged."""
     with call(headers={"If-Match": field}):
         with pytest.raises(PreconditionFailed):
-            inputs.if_match(lambda stored: f'"{stored}"')("a")
-        inputs.if_match(None)("a")
+            parsing.if_match(lambda stored: f'"{stored}"')("a")
+        parsing.if_match(None)("a")

@@ -14,7 +14,7 @@ _WIDTH = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class FileHead:
     """What is known of a file's chain: where the file is, and the newest line that was told."""
 
     place: str
@@ -26,7 +26,7 @@ def place_of(path: str) -> str:
     return f"{socket.gethostname()}:{path}"[-_WIDTH:]
 
 
-def note(connection: Connection, path: str, writer: str, link: Link) -> None:
+def record_head(connection: Connection, path: str, writer: str, link: Link) -> None:
     """Remember that the chain has come so far; what another worker has told already stays when it is further."""
     values = {"place": place_of(path), "last_seq": link.seq, "last_hash": link.hash, "updated_at": utc_now()}
     mine = (AuditFileRow.writer == writer, AuditFileRow.last_seq <= link.seq)
@@ -41,7 +41,7 @@ def note(connection: Connection, path: str, writer: str, link: Link) -> None:
         return
 
 
-def notes(connection: Connection) -> dict[str, Note]:
+def file_heads(connection: Connection) -> dict[str, FileHead]:
     """Writer → what is known."""
     rows = connection.execute(select(AuditFileRow.__table__))
-    return {row.writer: Note(row.place, Link(row.last_seq, row.last_hash)) for row in rows}
+    return {row.writer: FileHead(row.place, Link(row.last_seq, row.last_hash)) for row in rows}

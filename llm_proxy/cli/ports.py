@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.settings.declare import ListenAddress
+from llm_proxy.settings.variable import ListenAddress
 
 
 def require_free(address: ListenAddress) -> None:

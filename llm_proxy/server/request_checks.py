@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from llm_proxy.errors import MalformedRequest, MethodNotAllowed
-from llm_proxy.server.answer import list_members
+from llm_proxy.server.response import list_members
 
 HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]+)(?::[0-9]{0,5})?")
 ABSOLUTE = re.compile(r"(?i:https?)://([^/?#]+)([^#]*)")

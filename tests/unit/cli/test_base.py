@@ -1,4 +1,4 @@
-"""The tree of commands: found by both doors, readable, silent about secrets, and opening nothing."""
+"""The tree of commands: found by both programs, readable, silent about secrets, and opening nothing."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from llm_proxy import __version__
 from llm_proxy.cli import COMMANDS, SECTIONS, main, root
-from llm_proxy.cli.flask_door import Door
+from llm_proxy.cli.flask_group import FlaskGroup
 from llm_proxy.settings import variables
 
 SECRETS = {v.env: f"s3cret-of-{v.env.lower()}" for v in variables().values() if v.secret}
@@ -82,10 +82,10 @@ def test_the_first_help_groups_every_command() -> None:
 
 def test_both_doors_lead_to_the_same_commands() -> None:
     """Flask's group finds the very same objects."""
-    door = Door("llm_proxy", lazy=COMMANDS)
+    program = FlaskGroup("llm_proxy", lazy=COMMANDS)
     with click.Context(root) as ctx:
-        assert door.list_commands(ctx) == root.list_commands(ctx)
-        assert all(door.get_command(ctx, name) is root.get_command(ctx, name) for name in COMMANDS)
+        assert program.list_commands(ctx) == root.list_commands(ctx)
+        assert all(program.get_command(ctx, name) is root.get_command(ctx, name) for name in COMMANDS)
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)

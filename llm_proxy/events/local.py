@@ -4,11 +4,11 @@ import gevent
 
 from llm_proxy.events.event_lines import SLICE_BYTES, EventLines
 from llm_proxy.events.memory import MemoryBus
-from llm_proxy.events.queueing import Counters, Queue
+from llm_proxy.events.queue import Counters, Queue
 from llm_proxy.events.usage import wire_of
 
 
-class InProcess:
+class LocalDelivery:
     """Empties a queue; nothing here can be unavailable, so nothing is tried again or spooled.
 
     Attributes:

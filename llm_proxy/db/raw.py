@@ -55,7 +55,7 @@ class _Patience:
             waiting.throw(DatabaseAway("the database did not answer in time"))
 
 
-class BareStatements:
+class RawConnectionPool:
     """Runs single statements, each its own transaction, and small batches in one transaction.
 
     Connections are opened when first needed, at most `connections` at once, and kept. One whose statement failed is

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from llm_proxy.crypto import KeyRing, digest
-from llm_proxy.db.bare import BareStatements
+from llm_proxy.db.raw import RawConnectionPool
 from llm_proxy.db.types import to_column
 from llm_proxy.errors import (
     InvalidToken,
@@ -18,13 +18,13 @@ from llm_proxy.errors import (
     TokenInactive,
     TokenNotFound,
 )
+from llm_proxy.tokens.authenticator import TokenAuthenticator
 from llm_proxy.tokens.bearer import hint, new_bearer
-from llm_proxy.tokens.directory import TokenDirectory
 
 RING = KeyRing(b"k" * 32)
 
 
-class Counting(BareStatements):
+class Counting(RawConnectionPool):
     """Counts reads, and can be made to fail or to wait."""
 
     reads = 0
@@ -44,7 +44,7 @@ class Lab:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.now = engine, 100.0
         self.statements = Counting(engine)
-        self.directory = TokenDirectory(self.statements, RING, clock=lambda: self.now)
+        self.directory = TokenAuthenticator(self.statements, RING, clock=lambda: self.now)
         self.insert("projects", id="p", name="p", api_key=RING.seal("sk-real", "p"))
 
     def insert(self, table: str, **values: Any) -> None:
@@ -148,7 +148,7 @@ def test_tokens_are_read_again_many_at_once(lab: Lab) -> None:
 @pytest.mark.parametrize(("limit", "age_s", "is_good"), [(None, 10.0, True), (None, 11.0, False), (5, 1.0, False)])
 def test_an_outage_is_outlasted_on_what_is_known(lab: Lab, limit: int | None, age_s: float, is_good: bool) -> None:
     """With DATABASE_OUTAGE_GRACE unlimited tokens go on for so long, limited ones never; down, it is not asked."""
-    directory = TokenDirectory(lab.statements, RING, grace_s=9.5, clock=lambda: lab.now)
+    directory = TokenAuthenticator(lab.statements, RING, grace_s=9.5, clock=lambda: lab.now)
     bearer = lab.token(max_requests=limit)
     directory.authenticate(bearer)
     lab.now += age_s
@@ -207,7 +207,7 @@ def test_changes_of_this_process_are_seen_at_once(lab: Lab) -> None:
 
 def test_zero_reads_each_time(lab: Lab) -> None:
     """LLM_PROXY_TOKEN_CACHE_TTL=0."""
-    directory = TokenDirectory(lab.statements, RING, remember_s=0)
+    directory = TokenAuthenticator(lab.statements, RING, remember_s=0)
     bearer = lab.token()
     for _ in range(3):
         directory.authenticate(bearer)
@@ -216,7 +216,7 @@ def test_zero_reads_each_time(lab: Lab) -> None:
 
 def test_memory_is_bounded(lab: Lab) -> None:
     """The oldest goes first."""
-    directory = TokenDirectory(lab.statements, RING, most=2, clock=lambda: 0.0)
+    directory = TokenAuthenticator(lab.statements, RING, most=2, clock=lambda: 0.0)
     bearers = [lab.token() for _ in range(3)]
     for bearer in (*bearers, bearers[2], bearers[1], bearers[0]):
         directory.authenticate(bearer)

@@ -25,7 +25,7 @@ from llm_proxy.cli import envfile, output
 from llm_proxy.cli.environment import load_settings
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.first_steps import first_request, missing_secrets
-from llm_proxy.cli.listening import place, require_free
+from llm_proxy.cli.ports import place, require_free
 from llm_proxy.cli.processes import Children, wait_until_ready
 from llm_proxy.cli.serve import gunicorn_command
 from llm_proxy.preflight import StartRefused, check, prepare
@@ -264,10 +264,10 @@ def _stored_key(client: DirectClient, project_id: str) -> str | None:
 
     from llm_proxy.crypto import UnopenableValue
     from llm_proxy.db.models import ProjectRow
-    from llm_proxy.db.session import reading
+    from llm_proxy.db.session import read_transaction
 
     services = client.services
-    with reading(services.engine) as connection:
+    with read_transaction(services.engine) as connection:
         sealed = connection.execute(select(ProjectRow.api_key).where(ProjectRow.id == project_id)).scalar_one()
     try:
         opened: str = services.ring.open(sealed, project_id)

@@ -1,4 +1,4 @@
-"""Notices within a millisecond that a client has gone, for all connections of a worker with one epoll.
+"""Notice within a millisecond that a client has gone, for all connections of a worker with one epoll.
 
 EPOLLRDHUP tells of FIN, RST and half-close alike, also while pipelined bytes wait unread; a read watcher would not. The
 one descriptor is watched by gevent's hub, so that waiting costs nothing. A client that only closed its sending side
@@ -14,11 +14,11 @@ import gevent
 from gevent import monkey
 
 
-class Watch:
+class DisconnectWatch:
     """One a worker, made after the fork."""
 
     def __init__(self) -> None:
-        self.peers: dict[int, Peer] = {}
+        self.clients: dict[int, WatchedClient] = {}
         self.epoll: Any = None
         self._watcher: Any = None
         with contextlib.suppress(AttributeError):  # no Linux
@@ -28,18 +28,18 @@ class Watch:
 
     def _fire(self) -> None:
         for descriptor, _ in self.epoll.poll(0):
-            if (peer := self.peers.get(descriptor)) is not None:
-                peer.note_gone()
+            if (client := self.clients.get(descriptor)) is not None:
+                client.note_gone()
 
 
-class Peer:
+class WatchedClient:
     """The client at the other end of one connection: `environ["llm_proxy.client"]`.
 
     Good for the running exchange only: the server unwatches when that ends. The connection is put under watch by the
     first `on_gone` and stays there until it closes; in between it costs nothing.
     """
 
-    def __init__(self, watch: Watch, descriptor: int) -> None:
+    def __init__(self, watch: DisconnectWatch, descriptor: int) -> None:
         self._watch, self._descriptor = watch, descriptor
         self._callback: Callable[[], None] | None = None
         self._is_armed = False
@@ -55,7 +55,7 @@ class Peer:
             gevent.get_hub().loop.run_callback(self._call)
         elif not self._is_armed and self._watch.epoll is not None:
             self._is_armed = True
-            self._watch.peers[self._descriptor] = self
+            self._watch.clients[self._descriptor] = self
             self._watch.epoll.register(self._descriptor, _EVENTS)
 
     def unwatch(self) -> None:
@@ -77,7 +77,7 @@ class Peer:
         self._callback = None
         if self._is_armed:
             self._is_armed = False
-            self._watch.peers.pop(self._descriptor, None)
+            self._watch.clients.pop(self._descriptor, None)
             with contextlib.suppress(OSError):  # closed already, and then the kernel has forgotten it
                 self._watch.epoll.unregister(self._descriptor)
 

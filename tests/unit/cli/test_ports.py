@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.listening import require_free
-from llm_proxy.settings.declare import address
+from llm_proxy.cli.ports import require_free
+from llm_proxy.settings.variable import address
 
 
 def test_free_and_taken_addresses() -> None:

@@ -7,7 +7,7 @@ import pytest
 from gunicorn.http import errors as theirs
 
 from llm_proxy import errors as ours
-from llm_proxy.server import refusals
+from llm_proxy.server import error_responses
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,13 @@ from llm_proxy.server import refusals
 )
 def test_what_went_wrong_becomes_one_of_our_errors(exc: Any, status: Any, code: Any) -> None:
     """Anything unknown is a failure of the proxy."""
-    error = refusals.as_error(exc)
+    error = error_responses.as_error(exc)
     assert (error.status, error.code) == (status, code)
 
 
 def test_every_refusal_can_be_rendered() -> None:
     """Status line, fields, object, newline."""
-    data = refusals.render(ours.Draining(), "id-1")
+    data = error_responses.render(ours.Draining(), "id-1")
     head, _, body = data.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 ")
     assert head.count(b"Connection: close") == 1
@@ -43,5 +43,5 @@ def test_every_refusal_can_be_rendered() -> None:
 @pytest.mark.parametrize(("value", "is_kept"), [("a.B_1:-", True), ("", False), ("a b", False), ("a" * 129, False)])
 def test_a_good_request_id_is_kept(value: Any, is_kept: Any) -> None:
     """1 to 128 safe characters are kept."""
-    found = refusals.request_id_of(SimpleNamespace(headers=[("X-REQUEST-ID", value)]))
+    found = error_responses.request_id_of(SimpleNamespace(headers=[("X-REQUEST-ID", value)]))
     assert (found == value) is is_kept

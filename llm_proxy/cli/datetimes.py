@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from llm_proxy.runtime.clock import parse_rfc3339, rfc3339, utc_now
-from llm_proxy.settings.declare import duration_s
+from llm_proxy.settings.variable import duration_s
 
 _FOR_THE_API = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt][\d:.]+(?:[Zz]|[+-]\d\d:\d\d))?")
 

@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_proxy.events.contents import joined, request_content, response_content
+from llm_proxy.events.bodies import joined, request_content, response_content
 from llm_proxy.events.event import TAIL_BYTES, Event
 from llm_proxy.events.usage import usage_in
 from llm_proxy.formats.content_coding import MAX_EXPANDED_BYTES, decoded

@@ -97,9 +97,9 @@ def test_a_large_answer_to_a_slow_reader_is_whole(server: Server) -> None:
 def test_a_client_that_reads_nothing_is_gone(server: Server, body: Any) -> None:
     """After CLIENT_WRITE_TIMEOUT the body is closed and the connection reset; also when a body was read before."""
     with Client(server.address, receive_buffer=65536) as client:
-        before = server.edge.count("stream unfinished")
+        before = server.hook_calls.count("stream unfinished")
         client.send(request("/big", body=body))
-        wait_for(lambda: server.edge.count("stream unfinished") > before, 8)
+        wait_for(lambda: server.hook_calls.count("stream unfinished") > before, 8)
 
 
 FRAMINGS = {"sized": "eof", "chunked": "eof", "close": "reset"}
@@ -110,7 +110,7 @@ FRAMINGS = {"sized": "eof", "chunked": "eof", "close": "reset"}
 def test_a_body_that_breaks_after_the_head_is_visibly_incomplete(server: Server, framing: Any, what: Any) -> None:
     """Length: short. Chunks: no last one. Neither: a reset, never a clean end. The body is closed each time."""
     version = "1.0" if framing == "close" else "1.1"
-    before = server.edge.count(f"closed {what}")
+    before = server.hook_calls.count(f"closed {what}")
     with Client(server.address) as client:
         client.send(f"GET /broken/{framing}/after/{what} HTTP/{version}\r\nHost: a\r\n\r\n".encode())
         client.send(request("/")) if framing != "close" else None  # it must not be answered inside the broken one
@@ -118,7 +118,7 @@ def test_a_body_that_breaks_after_the_head_is_visibly_incomplete(server: Server,
     assert answer.status == 200
     assert answer.end in (FRAMINGS[framing], "reset")
     assert b"HTTP/1.1" not in answer.body
-    assert server.edge.count(f"closed {what}") == before + 1
+    assert server.hook_calls.count(f"closed {what}") == before + 1
 
 
 def test_fewer_bytes_than_announced_close_the_connection(server: Server) -> None:
@@ -156,10 +156,10 @@ def test_an_application_that_answers_nothing_is_500(server: Server) -> None:
 
 
 def test_a_timeout_out_of_the_application_is_408(server: Server) -> None:
-    """What it lets out of wsgi.input is answered, and the edge hears nothing: it has settled."""
-    before = len([line for line in server.edge if line.startswith("refused 408")])
+    """What it lets out of wsgi.input is answered, and no hook is called: it has settled."""
+    before = len([line for line in server.hook_calls if line.startswith("refused 408")])
     assert exchange(server.address, request("/late-timeout")).status == 408
-    assert len([line for line in server.edge if line.startswith("refused 408")]) == before
+    assert len([line for line in server.hook_calls if line.startswith("refused 408")]) == before
 
 
 # -- the client goes away
@@ -168,11 +168,11 @@ def test_a_timeout_out_of_the_application_is_408(server: Server) -> None:
 @pytest.mark.parametrize("how", ["fin", "reset", "half close", "fin behind pipelined bytes"])
 def test_a_client_that_goes_is_noticed_while_the_application_waits(server: Server, how: Any) -> None:
     """In well under a second, without a byte being written."""
-    before = len([line for line in server.edge if line.startswith("gone")])
-    waiting = server.edge.count("waiting")
+    before = len([line for line in server.hook_calls if line.startswith("gone")])
+    waiting = server.hook_calls.count("waiting")
     with Client(server.address) as client:
         client.send(request("/wait") + (request("/") if "pipelined" in how else b""))
-        wait_for(lambda: server.edge.count("waiting") > waiting)
+        wait_for(lambda: server.hook_calls.count("waiting") > waiting)
         time.sleep(0.2)
         match how:
             case "reset":
@@ -181,18 +181,18 @@ def test_a_client_that_goes_is_noticed_while_the_application_waits(server: Serve
                 client.half_close()
             case _:
                 client.sock.close()
-        gone = wait_for(lambda: [line for line in server.edge if line.startswith("gone")][before:], 5)[-1].split()
+        gone = wait_for(lambda: [line for line in server.hook_calls if line.startswith("gone")][before:], 5)[-1].split()
     assert gone[1:3] == ["True", "True"]
     assert float(gone[3]) < 1.2
 
 
 def test_a_client_that_had_gone_before_the_watch_is_noticed_too(server: Server) -> None:
     """FIN right behind the request."""
-    before = len([line for line in server.edge if line.startswith("gone")])
+    before = len([line for line in server.hook_calls if line.startswith("gone")])
     with Client(server.address) as client:
         client.send(request("/wait"))
         client.half_close()
-        wait_for(lambda: [line for line in server.edge if line.startswith("gone")][before:], 5)
+        wait_for(lambda: [line for line in server.hook_calls if line.startswith("gone")][before:], 5)
 
 
 def test_the_watch_does_not_outlive_its_exchange(server: Server) -> None:
@@ -202,8 +202,8 @@ def test_the_watch_does_not_outlive_its_exchange(server: Server) -> None:
         assert client.get("/length").status == 200
     with Client(server.address) as client:
         client.get("/")
-        before = len([line for line in server.edge if line.startswith("gone True")])
+        before = len([line for line in server.hook_calls if line.startswith("gone True")])
         client.send(request("/wait"))
         time.sleep(0.2)
         client.reset()
-        wait_for(lambda: [line for line in server.edge if line.startswith("gone True")][before:], 5)
+        wait_for(lambda: [line for line in server.hook_calls if line.startswith("gone True")][before:], 5)

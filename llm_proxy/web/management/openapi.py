@@ -8,7 +8,7 @@ import orjson
 import yaml
 from flask import Blueprint, Response
 
-from llm_proxy.web.management import answers
+from llm_proxy.web.management import rendering
 from llm_proxy.web.management.routing import Services, add
 
 
@@ -30,6 +30,6 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def show() -> Response:
         """200 with the OpenAPI 3.1 document."""
-        return answers.raw(_written())
+        return rendering.raw(_written())
 
     add(bp, "/openapi.json", "GET", show)

@@ -6,11 +6,11 @@ from llm_proxy.settings.schema import variables
 from llm_proxy.settings.sources import FROM_FILE
 
 _OTHER_NAMES = {"LLM_PROXY_ENV_FILE", "HELICONE_API_KEY", *(f"{name}_FILE" for name in FROM_FILE)}
-_SHORTEST_NAME = 8  # shorter strangers are too often near to something
+_SHORTEST_NAME = 8  # shorter unknown_variables are too often near to something
 _TYPING_ERRORS = 2
 
 
-def strangers(names: Iterable[str]) -> list[str]:
+def unknown_variables(names: Iterable[str]) -> list[str]:
     """Return unknown names that look like a misspelled setting: edit distance 1 or 2."""
     known = {v.env for v in variables().values()} | _OTHER_NAMES
     found = []

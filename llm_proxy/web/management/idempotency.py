@@ -11,8 +11,8 @@ from llm_proxy.access.caller import ROOT
 from llm_proxy.db.idempotency import Answer, Claim, IdempotencyKeys
 from llm_proxy.db.mutation import Mutation
 from llm_proxy.errors import BadRequest, LlmProxyError
-from llm_proxy.web.management import answers, inputs
-from llm_proxy.web.management.call import Attempt, current
+from llm_proxy.web.management import parsing, rendering
+from llm_proxy.web.management.audited import AuditedAction, current
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
@@ -50,14 +50,14 @@ class Creation:
         """Return the response, marked where it is a repetition. Raises RuntimeError before `keep`."""
         if self._answer is None:
             raise RuntimeError("nothing was created")
-        response = answers.answer(self._answer.body, self._answer.status, self._answer.headers)
+        response = rendering.answer(self._answer.body, self._answer.status, self._answer.headers)
         if not self.is_due:
             response.headers[REPLAYED] = "true"
         return response
 
 
 @contextmanager
-def once(keys: IdempotencyKeys, attempt: Attempt) -> Iterator[Creation]:
+def once(keys: IdempotencyKeys, attempt: AuditedAction) -> Iterator[Creation]:
     """Claim the request's key for the block, which creates only when the creation is due.
 
     Raises:
@@ -83,7 +83,7 @@ def _claim(keys: IdempotencyKeys) -> Claim | Answer | None:
         raise BadRequest(f"invalid {HEADER}", param=HEADER, audit={"validation_error": f"invalid {HEADER}"})
     caller = current().caller
     scope = None if caller == ROOT else caller.identity or caller.actor
-    return keys.claim(request.path.rstrip("/"), key, inputs.raw_body(), actor=caller.actor, scope=scope)
+    return keys.claim(request.path.rstrip("/"), key, parsing.raw_body(), actor=caller.actor, scope=scope)
 
 
 def _body(refused: LlmProxyError) -> dict[str, Any]:

@@ -22,8 +22,8 @@ class Refusal:
     duration_s: float
 
 
-class Edge(Protocol):
-    """The application's `edge` attribute. What it raises is logged and changes nothing, but for `started`."""
+class AppHooks(Protocol):
+    """The application's `hooks` attribute. What it raises is logged and changes nothing, but for `started`."""
 
     def started(self, state: ServerState) -> None:
         """In the worker, after the fork, before it serves. Raising ends the worker."""
@@ -44,8 +44,8 @@ class Edge(Protocol):
         """SIGUSR1: files may have been rotated."""
 
 
-class NoEdge:
-    """For an application without `edge`."""
+class NoHooks:
+    """For an application without `hooks`."""
 
     def started(self, state: ServerState) -> None:
         """Nothing to do."""

@@ -33,7 +33,7 @@ from sqlalchemy import (
 
 from llm_proxy.db.folding import Folded, Lowered
 from llm_proxy.db.kept_totals import KeptTotal
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 from llm_proxy.db.types import from_column
 
 CHUNK = 500
@@ -332,7 +332,7 @@ def everything(engine: Engine, selection: Selection, order: Order) -> Iterator[S
     """All rows in chunks, a short transaction each, so that no writer waits for a long list."""
     cursor: str | None = None
     while True:
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             rows, cursor = keyed(connection, selection, order, CHUNK, cursor)
         yield rows
         if cursor is None:

@@ -1,4 +1,4 @@
-"""The door `flask --app wsgi …`: the same commands, found by Flask's own group."""
+"""`flask --app wsgi …`: the same commands, as a group that Flask finds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from llm_proxy.cli.tree import Group
+from llm_proxy.cli.base import Group
 
 
-class Door(AppGroup):
+class FlaskGroup(AppGroup):
     """Flask asks an application's group for its commands; this one imports the proxy's when they are asked for."""
 
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:

@@ -17,7 +17,7 @@ import click
 from llm_proxy import __version__
 from llm_proxy.cli.environment import remember_env_file
 from llm_proxy.cli.errors import EXIT_INTERRUPTED, CommandError
-from llm_proxy.texts import wants_colour
+from llm_proxy.sanitize import wants_colour
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80, "auto_envvar_prefix": None}
 

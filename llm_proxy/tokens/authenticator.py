@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from llm_proxy.crypto import KeyRing, UnopenableValue, digest
-from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.clock import DATABASE_S
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.health import DatabaseHealth
+from llm_proxy.db.raw import RawConnectionPool
 from llm_proxy.db.types import from_column
 from llm_proxy.errors import InvalidToken, ServiceUnavailable, TokenNotFound
 from llm_proxy.model.fields import enforced, from_columns
@@ -64,7 +64,7 @@ class _Read:
         self.error: Exception | None = None
 
 
-class TokenDirectory:
+class TokenAuthenticator:
     """Knows tokens by their bearer.
 
     What was found is remembered for `remember_s`, counted from before the read; refusals are not remembered. Bearers
@@ -82,7 +82,7 @@ class TokenDirectory:
 
     def __init__(
         self,
-        statements: BareStatements,
+        statements: RawConnectionPool,
         ring: KeyRing,
         *,
         remember_s: float = FRESH_S,
@@ -108,8 +108,8 @@ class TokenDirectory:
 
     @classmethod
     def from_settings(
-        cls, statements: BareStatements, ring: KeyRing, settings: Settings, health: DatabaseHealth
-    ) -> "TokenDirectory":
+        cls, statements: RawConnectionPool, ring: KeyRing, settings: Settings, health: DatabaseHealth
+    ) -> "TokenAuthenticator":
         """As the settings say: facts come in one read, so the shortest of the three times applies."""
         return cls(
             statements,
@@ -141,7 +141,9 @@ class TokenDirectory:
         facts.require_alive(self._now())
         return facts
 
-    def refresh(self, token_ids: Sequence[str], statements: BareStatements | None = None) -> dict[str, TokenSnapshot]:
+    def refresh(
+        self, token_ids: Sequence[str], statements: RawConnectionPool | None = None
+    ) -> dict[str, TokenSnapshot]:
         """Read tokens again, those that are remembered for the requests to come too. Raises the driver's errors.
 
         Returns:
@@ -233,7 +235,7 @@ class TokenDirectory:
             self._remember(key, started, facts)
         return facts
 
-    def _rows(self, condition: str, parameters: Sequence[str], statements: BareStatements) -> list[Row]:
+    def _rows(self, condition: str, parameters: Sequence[str], statements: RawConnectionPool) -> list[Row]:
         return [dict(zip(_COLUMNS, row, strict=True)) for row in statements.read(self._select + condition, parameters)]
 
     def _remember(self, key: str, started: float, facts: TokenSnapshot) -> None:
@@ -244,7 +246,7 @@ class TokenDirectory:
         self._known[key] = (started, facts)
         self._digests[facts.id] = key
 
-    def _provider_keys(self, project_ids: Collection[str], statements: BareStatements) -> ProviderKeys:
+    def _provider_keys(self, project_ids: Collection[str], statements: RawConnectionPool) -> ProviderKeys:
         """Return the keys of projects for providers beside the default one, in clear.
 
         None for one that does not open.

@@ -10,10 +10,10 @@ from flask import Response
 
 from llm_proxy.access.caller import Caller
 from llm_proxy.access.key import Key
-from llm_proxy.amounts import usd
 from llm_proxy.model.fields import to_json, values_of
 from llm_proxy.model.project import PROJECT_FIELDS
 from llm_proxy.model.token_fields import TOKEN_FIELDS
+from llm_proxy.money import usd
 from llm_proxy.projects.project import Project
 from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.tokens.service import Issued
