@@ -45,7 +45,7 @@ def page(
         action=action,
         button=button,
         cancel=cancel,
-        typed=_typed(count, phrase),
+        typed=typed(count, phrase),
         count_name=COUNT,
         hidden=list(hidden),
         option=option,
@@ -55,9 +55,9 @@ def page(
 
 def fault(count: int = 1, phrase: str | None = None) -> str | None:
     """Return what is wrong with what was typed for `count` things, or a phrase; None when nothing is."""
-    wanted = _typed(count, phrase)
-    typed = request.form.get(COUNT, "").strip().replace(",", "")
-    return None if wanted is None or typed.lower() == wanted else f"Type {wanted} to confirm."
+    wanted = typed(count, phrase)
+    given = request.form.get(COUNT, "").strip().replace(",", "")
+    return None if wanted is None or given.lower() == wanted else f"Type {wanted} to confirm."
 
 
 def is_answered() -> bool:
@@ -65,7 +65,8 @@ def is_answered() -> bool:
     return COUNT in request.form
 
 
-def _typed(count: int, phrase: str | None) -> str | None:
+def typed(count: int, phrase: str | None = None) -> str | None:
+    """Return what must be typed for `count` things, or a phrase; None for no more than twenty."""
     return phrase or (str(count) if count > MOST_UNTYPED else None)
 
 

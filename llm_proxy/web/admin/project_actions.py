@@ -62,6 +62,12 @@ def counts(project_id: str) -> dict[str, Total]:
     return {"total": _count(project_id, None), "active": _count(project_id, "active")}
 
 
+def unconfirmed(project_id: str) -> str | None:
+    """Return the number of a project's tokens that must be typed before they end, and was not; None: go on."""
+    count = _unrevoked(project_id).count
+    return confirm.typed(count) if confirm.fault(count) is not None else None
+
+
 def _unrevoked(project_id: str) -> Total:
     """Return how many tokens are not revoked; of a large project, among the first that are counted."""
     total, revoked = _count(project_id, None), _count(project_id, "revoked")

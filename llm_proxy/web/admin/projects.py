@@ -10,7 +10,7 @@ from wtforms.validators import InputRequired, Length, Optional
 from llm_proxy.db.pagination import Total
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.runtime.clock import utc_now
-from llm_proxy.web.admin import forms, frame, lists, messages, project_actions, provider_keys, routing
+from llm_proxy.web.admin import confirm, forms, frame, lists, messages, project_actions, provider_keys, routing
 from llm_proxy.web.admin.api import ApiResponse
 from llm_proxy.web.admin.routing import Route
 
@@ -111,6 +111,9 @@ def update(project_id: str) -> Response:
         form.is_active.data = project.data["is_active"]
     if not form.validate():
         return _form(form, project, _REQUIRED, 400)
+    is_ended = project.data["is_active"] and not form.is_active.data
+    if is_ended and (typed := project_actions.unconfirmed(project_id)) is not None:
+        return _form(form, project, f"Type {typed} to confirm.", 422, typed=typed)
     named = {name: value for name, value in form.values().items() if name in request.form or name == "is_active"}
     refused = _change(project_id, forms.changes(named, project.data), request.form.get("tag") or project.tag)
     if refused is not None:
@@ -180,7 +183,9 @@ def _form(
     project: ApiResponse,
     error: str | None = None,
     status: int = 200,
+    *,
     conflict: dict[str, Any] | None = None,
+    typed: str | None = None,
 ) -> Response:
     """Return the form of a project that there is, with what its deactivation would hit."""
     saved = project.data
@@ -194,6 +199,8 @@ def _form(
         error=error,
         conflict=conflict,
         impact=impact,
+        typed=typed,
+        count_name=confirm.COUNT,
     )
 
 

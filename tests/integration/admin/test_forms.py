@@ -31,3 +31,18 @@ def test_a_taken_name_is_told_at_the_name(pages: Pages) -> None:
     assert refused.status_code == 409
     assert 'id="name-error">project name already exists' in refused.text
     assert (KEY in refused.text, 'value="taken"' in refused.text) == (False, True)
+
+
+def test_the_form_of_a_project_with_many_tokens_wants_their_number(pages: Pages) -> None:
+    """Without the tick at "Active": 422 and nothing is written until 21 is typed; a new name needs no number."""
+    project = pages.api("POST", "/projects", {"name": "large", "api_key": KEY})["id"]
+    for _ in range(21):
+        pages.api("POST", "/tokens", {"project_id": project, "duration_minutes": 60})
+    path, form = f"/projects/{project}", {"_method": "PUT", "is_active": ["false"]}
+    refused = pages.post(path, name="renamed", **form)
+    assert (refused.status_code, "Type 21 to confirm." in refused.text) == (422, True)
+    assert 'name="confirm_count"' in refused.text
+    assert pages.api("GET", path)["name"] == "large"
+    assert pages.post(path, _method="PUT", name="renamed").status_code == 303
+    assert pages.post(path, name="renamed", confirm_count="21", **form).status_code == 303
+    assert pages.api("GET", path)["is_active"] is False
