@@ -75,7 +75,13 @@ def _impact(row: Mapping[str, Any]) -> str:
     parts = [f"1 {row['kind']}", f"{row['method']} {row['path']}"]
     parts += [f"model {row['model']}"] if row["model"] else []
     parts += [f"token {row['token_id']}"] if row["token_id"] else []
-    return ", ".join([*parts, f"began {confirm.ago(row['started_at'])}", f"{row['response_bytes'] or 0:,} bytes sent"])
+    return ", ".join(
+        [
+            *parts,
+            f"began {confirm.ago(row['started_at'])}",
+            f"{confirm.counted(row['response_bytes'] or 0, 'byte')} sent",
+        ]
+    )
 
 
 def _to_list(text: str, category: str) -> Response:
