@@ -15,12 +15,12 @@ import click
 from gevent.pool import Pool
 
 from llm_proxy.cli import output
+from llm_proxy.cli.base import Command
 from llm_proxy.cli.connection import Connection
 from llm_proxy.cli.environment import load_settings
 from llm_proxy.cli.errors import AuthenticationError, CommandError, NetworkError
 from llm_proxy.cli.options import plain_option, read_secret
-from llm_proxy.cli.tree import Command
-from llm_proxy.settings.declare import url
+from llm_proxy.settings.variable import url
 
 _TIMEOUT_S = 600.0
 _CACHE_TTL_S = 86400

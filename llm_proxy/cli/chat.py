@@ -10,11 +10,11 @@ import click
 import requests
 
 from llm_proxy.cli import output
+from llm_proxy.cli.base import Command, Group
 from llm_proxy.cli.environment import load_settings
 from llm_proxy.cli.errors import AuthenticationError, CommandError, NetworkError
 from llm_proxy.cli.management_client import words_of
 from llm_proxy.cli.options import plain_option, read_secret
-from llm_proxy.cli.tree import Command, Group
 
 _CONNECT_S, _SILENCE_S = 5.0, 600.0
 _END_WORDS = ("exit", "quit")

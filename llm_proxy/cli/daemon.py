@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.listening import answers
+from llm_proxy.cli.ports import answers
 from llm_proxy.runtime.processes import is_running
-from llm_proxy.settings.declare import ListenAddress
+from llm_proxy.settings.variable import ListenAddress
 
 _START_DEADLINE_S = 60.0
 

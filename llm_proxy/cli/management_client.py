@@ -10,7 +10,7 @@ from requests.auth import AuthBase
 
 from llm_proxy import __version__
 from llm_proxy.access.secret import is_well_formed
-from llm_proxy.cli.environment import as_flag, is_flask_door, load_settings, settings
+from llm_proxy.cli.environment import as_flag, is_run_by_flask, load_settings, settings
 from llm_proxy.cli.errors import AuthenticationError, CommandError, NetworkError
 from llm_proxy.cli.management_address import management_address, require_trusted, warn_of_cleartext
 from llm_proxy.cli.management_results import Query, result
@@ -34,7 +34,7 @@ def connect(
     """HTTP behind `llm-proxy`, direct behind `flask`; --direct and --manage-api-base-url switch either way."""
     if is_direct and base_url is not None:
         raise CommandError("--direct and --manage-api-base-url exclude each other")
-    if is_direct or (is_flask_door() and base_url is None):
+    if is_direct or (is_run_by_flask() and base_url is None):
         from llm_proxy.cli.direct import DirectClient
 
         return DirectClient(settings())

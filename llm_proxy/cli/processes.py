@@ -11,7 +11,7 @@ from types import FrameType
 from typing import IO, NoReturn
 
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.listening import answers
+from llm_proxy.cli.ports import answers
 from llm_proxy.settings import ServerSettings
 
 _PR_SET_PDEATHSIG = 1

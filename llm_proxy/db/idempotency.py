@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from llm_proxy.crypto import KeyRing, UnopenableValue, digest
 from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.models import IdempotencyRow
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.session import read_transaction, write_transaction
 from llm_proxy.errors import Conflict
 
 KEPT = timedelta(hours=24)
@@ -70,11 +70,11 @@ class IdempotencyKeys:
             Conflict: The key came with another body, its first call still runs, or its secret is not shown again.
         """
         key, body_sha256 = _scoped(key, scope), digest(body.decode("latin-1"))
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             now = self._now(connection)
         for _ in range(3):  # an old row that is removed may be claimed by others meanwhile
             try:
-                with writing(self._engine) as connection:
+                with write_transaction(self._engine) as connection:
                     connection.execute(delete(IdempotencyRow).where(_TABLE.created_at < now - KEPT))
                     row = {"path": path, "key": key, "body_sha256": body_sha256, "actor": actor, "created_at": now}
                     connection.execute(insert(IdempotencyRow), row)
@@ -93,7 +93,7 @@ class IdempotencyKeys:
     def store(self, connection: Connection | None, path: str, key: str, answer: Answer) -> None:
         """Write the response, in the given transaction or its own one."""
         if connection is None:
-            with writing(self._engine) as own:
+            with write_transaction(self._engine) as own:
                 self.store(own, path, key, answer)
             return
         body = dict(answer.body)
@@ -105,18 +105,18 @@ class IdempotencyKeys:
 
     def drop(self, path: str, key: str) -> None:
         """Forget a key."""
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             connection.execute(delete(IdempotencyRow).where(_is(path, key)))
 
     def _find(self, path: str, key: str) -> Any:
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             return connection.execute(select(IdempotencyRow.__table__).where(_is(path, key))).mappings().one_or_none()
 
     def _took_over(self, found: Any, now: datetime) -> bool:
         """Remove the claim of a process that died."""
         if found["status"] is not None or now - found["created_at"] < ABANDONED:
             return False
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             mine = and_(_is(found["path"], found["key"]), _TABLE.status.is_(None))
             connection.execute(delete(IdempotencyRow).where(mine, _TABLE.created_at == found["created_at"]))
         return True

@@ -12,7 +12,7 @@ import orjson
 from gevent.pywsgi import WSGIServer
 
 from llm_proxy.dispatcher.state import State
-from llm_proxy.settings.declare import ListenAddress
+from llm_proxy.settings.variable import ListenAddress
 
 HEARTBEAT_NAME = "llm-proxy-dispatcher.alive"  # the image's health check looks at its age
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

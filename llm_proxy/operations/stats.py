@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Select, and_, func, select
 
-from llm_proxy.amounts import usd
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.clock import database_now
 from llm_proxy.db.models import OutcomeRow, ProjectRow, TokenRow, UsageRow
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
+from llm_proxy.money import usd
 
 MOST: Final = 10_000  # a count beyond it is only "more"
 KEPT_S: Final = 10.0
@@ -41,7 +41,7 @@ class Statistics:
         Args:
             within: Ids of the caller's projects; None: all.
         """
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             now = database_now(connection)
             return {
                 "projects": _bounded(connection, _mine(select(_PROJECTS.id), _PROJECTS.id, within)),
@@ -87,7 +87,7 @@ class Statistics:
 
 
 def _mine(query: Select[Any], column: Any, within: Within) -> Select[Any]:
-    return query if within is None else query.where(listing.within(column, within))
+    return query if within is None else query.where(pagination.within(column, within))
 
 
 def _unrevoked(within: Within) -> Select[Any]:

@@ -19,7 +19,7 @@ WHOLE = b"".join(b"data: %d\n\n" % i for i in range(20))
 
 
 class Server:
-    """A master and its workers; `edge` is what their edges have heard.
+    """A master and its workers; `hook_calls` is what their applications were told.
 
     It gets its socket from here, unless LISTEN_ADDR is set: then the test that knows it sets `address`.
     `is_whole`: with the checks and the migration of the real start.
@@ -27,9 +27,9 @@ class Server:
 
     def __init__(self, folder: Path, env: dict[str, str], options: tuple[str, ...], *, is_whole: bool = False) -> None:
         self.folder = folder
-        self.log_path, self.edge_path, self.env_path = folder / "log", folder / "edge", folder / ".env"
+        self.log_path, self.hooks_path, self.env_path = folder / "log", folder / "hooks", folder / ".env"
         self._is_terminated = False
-        self.edge_path.touch()
+        self.hooks_path.touch()
         self.env_path.touch()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.address: Any = self.listener.getsockname()
@@ -39,7 +39,7 @@ class Server:
             "MANAGEMENT_TOKEN": "a-token-for-the-tests",
             "DATABASE_PATH": str(folder / "data.db"),
             "AUDIT_LOG_FILE": "",
-            "EDGE_LOG": str(self.edge_path),
+            "HOOKS_LOG": str(self.hooks_path),
             "LOG_FORMAT": "text",
             **env,
         }
@@ -66,12 +66,12 @@ class Server:
         return self.log_path.read_text(errors="replace")
 
     @property
-    def edge(self) -> list[str]:
-        """What the edges have heard, without the pids."""
-        return [line.partition(" ")[2] for line in self.edge_path.read_text().splitlines()]
+    def hook_calls(self) -> list[str]:
+        """The calls of hooks so far, without the pids."""
+        return [line.partition(" ")[2] for line in self.hooks_path.read_text().splitlines()]
 
     def wait_ready(self) -> None:
-        """Until every worker has told its edge that it starts, and one responses."""
+        """Wait until every worker has told its application that it starts, and one responds."""
 
         def is_ready() -> bool:
             assert self.process.poll() is None, self.log

@@ -6,7 +6,7 @@ import orjson
 from flask import Blueprint, redirect, request, url_for
 from werkzeug.wrappers import Response
 
-from llm_proxy.db.listing import Total
+from llm_proxy.db.pagination import Total
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web.admin import frame, lists, messages

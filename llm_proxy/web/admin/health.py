@@ -5,7 +5,7 @@ from flask import Blueprint, Response
 from llm_proxy import __version__
 from llm_proxy.runtime.clock import rfc3339, utc_now
 from llm_proxy.web.admin import frame
-from llm_proxy.web.management.answers import answer
+from llm_proxy.web.management.rendering import answer
 
 
 def routes(bp: Blueprint) -> None:

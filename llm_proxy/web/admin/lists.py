@@ -14,8 +14,8 @@ import orjson
 from flask import Blueprint, Response, request, stream_with_context
 from werkzeug.wrappers import Response as AnyResponse
 
-from llm_proxy.db.listing import Total
-from llm_proxy.texts import spreadsheet_safe
+from llm_proxy.db.pagination import Total
+from llm_proxy.sanitize import spreadsheet_safe
 from llm_proxy.web.admin import frame
 from llm_proxy.web.admin.api import ApiResponse
 

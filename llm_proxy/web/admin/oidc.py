@@ -13,7 +13,7 @@ from llm_proxy.errors import BadRequest, LlmProxyError, ManagementError, NotFoun
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies
-from llm_proxy.web.management.call import Call
+from llm_proxy.web.management.audited import Call
 
 _ONCE = ("state", "code", "iss", "error")
 

@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint, redirect, url_for
 from werkzeug.wrappers import Response
 
-from llm_proxy.db.listing import Total
+from llm_proxy.db.pagination import Total
 from llm_proxy.web.admin import confirm, forms, frame, lists, messages
 
 _TOKENS_TOO = "revoke_tokens"

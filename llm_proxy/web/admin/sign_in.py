@@ -11,7 +11,7 @@ from llm_proxy.errors import Forbidden, LlmProxyError, ManagementError, TooManyF
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies, frame
-from llm_proxy.web.management.call import Call
+from llm_proxy.web.management.audited import Call
 
 _FORM = "llmproxy_form"  # binds the form to the browser before there is a session
 _EMPTY = "Please enter your management token"

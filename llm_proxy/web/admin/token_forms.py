@@ -13,7 +13,7 @@ from wtforms.validators import InputRequired, Length, NumberRange, Optional, Val
 
 from llm_proxy.access.roles import OPERATIONS
 from llm_proxy.errors import LlmProxyError
-from llm_proxy.settings.declare import duration_s
+from llm_proxy.settings.variable import duration_s
 from llm_proxy.web import context
 from llm_proxy.web.admin import forms, frame, messages
 from llm_proxy.web.admin.api import ApiResponse

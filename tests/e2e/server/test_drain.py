@@ -21,12 +21,12 @@ def test_streams_finish_whole_on_four_workers(start: Callable[..., Server], whom
     wait_for(lambda: refuses(server), 1.5)
     assert_whole(finish(clients))
     assert server.ended(5) == 0
-    assert server.edge.count("stopped False") == 4
-    assert server.edge.count("cut") == 0
+    assert server.hook_calls.count("stopped False") == 4
+    assert server.hook_calls.count("cut") == 0
 
 
 def test_exchanges_are_cut_at_the_deadline(start: Callable[..., Server]) -> None:
-    """DRAIN_TIMEOUT: no last chunk, the body is closed, the edge hears of it, exit code 0."""
+    """DRAIN_TIMEOUT: no last chunk, the body is closed, the hooks are called, exit code 0."""
     server = start(DRAIN_TIMEOUT="1s")
     clients = begin_streams(server, 3, "/stream/200/0.1")
     begin = time.monotonic()
@@ -34,7 +34,7 @@ def test_exchanges_are_cut_at_the_deadline(start: Callable[..., Server]) -> None
     assert [answer.end for answer in finish(clients)] == ["eof"] * 3
     assert 0.8 < time.monotonic() - begin < 3
     assert server.ended(3) == 0
-    assert [line for line in server.edge if line != "started"] == [
+    assert [line for line in server.hook_calls if line != "started"] == [
         "draining",
         "cut",
         *["stream cut"] * 3,
@@ -56,13 +56,13 @@ def second_sigterm(start: Callable[..., Server], when: Any) -> None:
     if when == "at once":
         time.sleep(0.02)  # or the kernel makes one signal of the two
     else:
-        wait_for(lambda: "draining" in server.edge)
+        wait_for(lambda: "draining" in server.hook_calls)
         time.sleep(0.3)
     server.signal(signal.SIGTERM)
     assert [answer.end for answer in finish(clients)] == ["eof"] * 2
     assert server.ended(5) == 0
     assert time.monotonic() - begin < 5
-    assert server.edge[-1] == "stopped True"
+    assert server.hook_calls[-1] == "stopped True"
 
 
 def test_ctrl_c_cuts(start: Callable[..., Server]) -> None:
@@ -113,7 +113,7 @@ def test_a_request_behind_a_stream_is_answered_as_draining(start: Callable[..., 
     server = start()
     [client] = begin_streams(server, 1)
     server.signal(signal.SIGTERM)
-    wait_for(lambda: "draining" in server.edge)
+    wait_for(lambda: "draining" in server.hook_calls)
     client.send(request("/ready"))
     assert client.answer().end == "whole"
     with contextlib.closing(client.sock):
@@ -160,4 +160,4 @@ def test_workers_outlive_a_killed_master_until_their_streams_end(start: Callable
         return not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
     wait_for(are_gone, 5)
-    assert server.edge.count("stopped False") == 2
+    assert server.hook_calls.count("stopped False") == 2

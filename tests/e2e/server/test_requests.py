@@ -268,12 +268,12 @@ def test_a_refusal_after_parsing_keeps_the_clients_request_id(server: Server) ->
     assert len(bad.value("X-Request-ID") or "") == 36
 
 
-def test_the_edge_hears_of_refusals(server: Server) -> None:
+def test_the_hooks_are_told_of_refusals(server: Server) -> None:
     """Method and target where they were understood."""
-    exchange(server.address, b"GET /edge-hears#1 HTTP/1.1\r\n" + H + b"\r\n")
-    assert "refused 400 malformed_request GET /edge-hears#1 127.0.0.1" in server.edge
+    exchange(server.address, b"GET /told-to-hooks#1 HTTP/1.1\r\n" + H + b"\r\n")
+    assert "refused 400 malformed_request GET /told-to-hooks#1 127.0.0.1" in server.hook_calls
     exchange(server.address, b"nonsense\r\n\r\n")
-    assert "refused 400 malformed_request None None 127.0.0.1" in server.edge
+    assert "refused 400 malformed_request None None 127.0.0.1" in server.hook_calls
 
 
 def test_read1_hands_pieces_on_as_they_arrive(server: Server) -> None:
@@ -307,7 +307,7 @@ def test_a_body_that_ends_early_is_no_body(server: Server, head: Any) -> None:
         client.send(b"POST /size HTTP/1.1\r\n" + H + head)
         client.half_close()
         assert client.rest() == (b"", "eof")
-    assert "body ClientGone" in server.edge
+    assert "body ClientGone" in server.hook_calls
 
 
 def test_100_continue_comes_at_the_first_read_only(server: Server) -> None:
@@ -360,7 +360,7 @@ def test_a_silent_body_is_408_and_a_slow_steady_one_is_served(server: Server) ->
         assert (answer.status, json.loads(answer.body)["code"]) == (408, "request_timeout")
         assert answer.value("Connection") == "close"
         assert bare_lf.answer().status in (400, 408)
-    assert "body RequestTimeout" in server.edge
+    assert "body RequestTimeout" in server.hook_calls
 
 
 def test_idle_and_silent_connections_close_without_a_word(server: Server) -> None:

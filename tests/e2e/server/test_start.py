@@ -29,7 +29,7 @@ def refused(start: Callable[..., Server], *options: Any, **env: Any) -> Any:
     server = start(*options, ready=False, is_whole=True, TMPDIR=os.environ.get("TMPDIR", "/tmp"), **env)
     assert server.ended(15) == 1, server.log
     assert "Traceback" not in server.log
-    assert "started" not in server.edge
+    assert "started" not in server.hook_calls
     return server.log
 
 
@@ -135,7 +135,7 @@ def test_tls_with_a_minimum_version(start: Callable[..., Server], certificate: A
         REQUEST_HEADER_TIMEOUT="1s",
     )
     context = ssl.create_default_context(cafile=str(certificate / "crt"))
-    wait_for(lambda: "started" in server.edge, 20)
+    wait_for(lambda: "started" in server.hook_calls, 20)
     with Client(server.address, tls=context) as client:
         assert client.get("/echo").body.count(b'"scheme": "https"') == 1
         assert client.get("/stream/3/0").end == "whole"

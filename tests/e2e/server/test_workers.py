@@ -51,9 +51,9 @@ def test_who_has_just_connected_is_served_by_a_worker_that_leaves(start: Callabl
 def test_workers_that_die_at_once_are_forked_ever_more_slowly(start: Callable[..., Server]) -> None:
     """Each lives 0.1 s: within 3 s there are not 30 of them, and the master lives."""
     server = start(ready=False, APP_DIES="1")
-    wait_for(lambda: server.edge.count("started") >= 1)
+    wait_for(lambda: server.hook_calls.count("started") >= 1)
     time.sleep(3)
-    assert 2 <= server.edge.count("started") <= 6
+    assert 2 <= server.hook_calls.count("started") <= 6
     assert server.process.poll() is None
 
 
@@ -76,12 +76,12 @@ def test_a_frozen_worker_is_ended_and_replaced(start: Callable[..., Server]) -> 
     assert "on_freeze" in server.log
 
 
-def test_sigusr1_reaches_the_edge_of_every_worker(start: Callable[..., Server]) -> None:
+def test_sigusr1_reaches_the_hooks_of_every_worker(start: Callable[..., Server]) -> None:
     """For files that were rotated."""
     server = start(WEB_CONCURRENCY="2")
-    wait_for(lambda: server.edge.count("started") == 2)
+    wait_for(lambda: server.hook_calls.count("started") == 2)
     server.signal(signal.SIGUSR1)
-    wait_for(lambda: server.edge.count("reopen") == 2)
+    wait_for(lambda: server.hook_calls.count("reopen") == 2)
 
 
 def test_a_worker_ignores_sighup(start: Callable[..., Server]) -> None:

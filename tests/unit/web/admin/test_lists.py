@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from llm_proxy.db.listing import Total
+from llm_proxy.db.pagination import Total
 from llm_proxy.web.admin import frame, lists
 from llm_proxy.web.admin.api import ApiResponse
 
