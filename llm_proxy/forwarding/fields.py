@@ -201,7 +201,7 @@ REPLACED: Final = (
 REPLACED_WITH_ORIGIN: Final = "ACCESS-CONTROL-ALLOW-ORIGIN"  # two of them and no browser takes the response
 REPLACED_WITH_CORRELATION: Final = "X-CORRELATION-ID"
 
-_DROPPED_ANSWER: Final = HOP_BY_HOP | REPLACED | {"SET-COOKIE", "SET-COOKIE2"}
+_DROPPED_RESPONSE: Final = HOP_BY_HOP | REPLACED | {"SET-COOKIE", "SET-COOKIE2"}
 _CONNECTION, _CONTENT_TYPE, _DATE, _SERVER, _BUFFERING, _REPLACEABLE, _LENGTH, _CODING = (1 << n for n in range(8))
 _AGAIN = 256  # one of Date and Server has come before
 _LOOKED_AT: Final = {  # a bit for each name that says something to the proxy
@@ -232,7 +232,7 @@ class ResponseFields:
     is_framed: bool
 
 
-_answer_names: dict[bytes, tuple[str, int]] = {}  # as sent → (spelling, "" to drop it; its bit, 0 for most)
+_response_names: dict[bytes, tuple[str, int]] = {}  # as sent → (spelling, "" to drop it; its bit, 0 for most)
 
 
 def response_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> ResponseFields:
@@ -246,10 +246,10 @@ def response_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> 
         replaced: REPLACED_WITH_ORIGIN, REPLACED_WITH_CORRELATION: the caller adds a field of this name.
     """
     passed: list[tuple[str, str]] = []
-    names, named, seen = _answer_names, _NONE, 0
+    names, named, seen = _response_names, _NONE, 0
     is_event_stream = False
     for raw, value in fields:
-        spelling, bit = names.get(raw) or _judge_answer_name(raw)
+        spelling, bit = names.get(raw) or _judge_response_name(raw)
         if bit:
             if seen & bit & (_DATE | _SERVER):
                 seen |= _AGAIN
@@ -274,16 +274,16 @@ def response_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> 
     return ResponseFields(passed, is_event_stream, seen & _LENGTH != 0, seen & (_LENGTH | _CODING) != 0)
 
 
-def _judge_answer_name(raw: bytes) -> tuple[str, int]:
+def _judge_response_name(raw: bytes) -> tuple[str, int]:
     spelling = raw.decode("latin-1")
     upper = spelling.upper()
     bit = _LOOKED_AT.get(upper, 0)
-    if upper in _DROPPED_ANSWER:
+    if upper in _DROPPED_RESPONSE:
         spelling = ""
     elif upper == "X-REQUEST-ID":
         spelling = "X-Upstream-Request-ID"
-    if len(_answer_names) < _REMEMBERED_NAMES and len(raw) <= _REMEMBERED_NAME_CHARS:
-        _answer_names[raw] = spelling, bit
+    if len(_response_names) < _REMEMBERED_NAMES and len(raw) <= _REMEMBERED_NAME_CHARS:
+        _response_names[raw] = spelling, bit
     return spelling, bit
 
 
