@@ -92,6 +92,7 @@ class Proxy(Storage):
             self.publisher,
             CaptureLimits.from_settings(self.settings.events),
             is_required=self.settings.events.required,
+            own_secrets=(self.settings.operation.management_token, self.settings.operation.management_token_previous),
         )
 
     @cached_property
