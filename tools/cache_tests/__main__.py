@@ -189,8 +189,8 @@ def manage(url: str, path: str, **body: Any) -> Any:
     """One management call."""
     headers = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}", "Content-Type": "application/json"}
     request = urllib.request.Request(url + path, data=json.dumps(body).encode(), headers=headers, method="POST")
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
 
 
 WAYS = {"alone": alone, "authorized": authorized, "proxy": through_the_proxy}
