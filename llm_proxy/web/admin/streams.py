@@ -73,15 +73,9 @@ def _running() -> list[dict[str, Any]]:
 
 def _impact(row: Mapping[str, Any]) -> str:
     parts = [f"1 {row['kind']}", f"{row['method']} {row['path']}"]
-    parts += [f"model {row['model']}"] if row["model"] else []
-    parts += [f"token {row['token_id']}"] if row["token_id"] else []
-    return ", ".join(
-        [
-            *parts,
-            f"began {confirm.ago(row['started_at'])}",
-            f"{confirm.counted(row['response_bytes'] or 0, 'byte')} sent",
-        ]
-    )
+    parts += [f"{name} {row[member]}" for name, member in (("model", "model"), ("token", "token_id")) if row[member]]
+    sent = confirm.counted(row["response_bytes"] or 0, "byte")
+    return ", ".join([*parts, f"began {confirm.ago(row['started_at'])}", f"{sent} sent"])
 
 
 def _to_list(text: str, category: str) -> Response:
