@@ -34,11 +34,18 @@ class LlmProxyFlask(Flask):
 
     def wsgi_app(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         """Serve the proxy's requests past Flask's dispatch, which costs half as much as forwarding one (ADR 0060)."""
-        if self._fast_lane is not None and self._fast_lane.takes(environ):
+        if self.takes(environ.get("RAW_URI") or environ.get("PATH_INFO") or "/", environ.get("HTTP_HOST", "")):
             return self._endpoint(environ, start_response)
         _keep_spelling(environ)
         context.apply_prefix(environ, self.services.settings.server.trusted_proxies)
         return super().wsgi_app(environ, start_response)
+
+    def takes(self, target: str, host: str) -> bool:
+        """Whether a request goes past Flask, and so needs no more of its environment than the proxy's endpoint reads.
+
+        The server layer asks before it makes the environment.
+        """
+        return self._fast_lane is not None and self._fast_lane.takes(target, host)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Match routes without the wish to upgrade: the proxy refuses the wish itself."""

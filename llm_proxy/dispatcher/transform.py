@@ -19,7 +19,7 @@ from llm_proxy.events.bodies import (
 )
 from llm_proxy.events.bus import Entry
 from llm_proxy.events.event import Event
-from llm_proxy.events.usage import reading_of, usage_in
+from llm_proxy.events.usage import may_use, reading_of, usage_in
 from llm_proxy.formats.prompt import read_prompt
 from llm_proxy.formats.streams.base import as_dict, as_text
 from llm_proxy.formats.tokens import Estimator
@@ -119,7 +119,7 @@ class Transformer:
             return found
         if self.estimator is None or found is not None:
             return found if self.estimator is not None else None
-        if not 0 < event.status < 400 or response.kind not in (JSON, STREAM):
+        if not event.status or not may_use(event) or response.kind not in (JSON, STREAM):
             return None
         request = event.request_body or b""
         prompt = read_prompt(request, event.request_content_encoding or "", event.request_bytes or 0)

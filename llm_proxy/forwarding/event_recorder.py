@@ -56,7 +56,7 @@ class EventRecorder:
             request_id=request.request_id,
             started_at_s=request.received_at,
             request_type=values.get("CONTENT-TYPE"),
-            request_encoding=values.get("CONTENT-ENCODING"),
+            request_encoding=request.content_encoding,
             privacy=privacy,
         )
         return event

@@ -384,7 +384,7 @@ def _incoming(request: ProxyRequest) -> Incoming:
         method=request.method,
         query=request.query,
         content_type=values.get("CONTENT-TYPE"),
-        content_encoding=",".join(request.all("CONTENT-ENCODING")),
+        content_encoding=request.content_encoding,
         source=request.body,
         length=request.content_length,
         waits=values.get("EXPECT", "").lower() == "100-continue",

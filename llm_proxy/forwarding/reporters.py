@@ -73,7 +73,7 @@ class UsageRecorder:
             request.method,
             request.path,
             values.get("CONTENT-TYPE"),
-            values.get("CONTENT-ENCODING"),
+            request.content_encoding,
         )
         lane = exchange.lane
         usage.provider = lane.provider.name

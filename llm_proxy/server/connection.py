@@ -20,10 +20,12 @@ from llm_proxy.server.body import RequestBody
 from llm_proxy.server.disconnect import DisconnectWatch, WatchedClient
 from llm_proxy.server.environ import EnvironMaker
 from llm_proxy.server.hooks import Refusal
+from llm_proxy.server.idle import IdleTimer
 from llm_proxy.server.request_checks import check
 from llm_proxy.server.response import SWITCHING_STATUS, Answer, ShortBody
 from llm_proxy.server.state import ServerState
 from llm_proxy.server.unreader import Unreader
+from llm_proxy.server.usual_head import UsualHead, UsualHeads
 from llm_proxy.settings import ServerSettings
 
 LINGER_S = 5.0  # how long what a refused client still sends is read away, in all …
@@ -81,6 +83,8 @@ class Host(Protocol):
     settings: ServerSettings
     state: ServerState
     watch: DisconnectWatch
+    idle: IdleTimer
+    takes: Callable[[str, str], bool]
 
     def refused(self, refusal: Refusal) -> None:
         """Call the application's hook."""
@@ -100,13 +104,14 @@ class Connection:
         began: Monotonic seconds of its acceptance; None once a request has begun to come.
     """
 
-    def __init__(self, host: Host, sock: Any, addr: Any, environs: EnvironMaker) -> None:
-        self._host, self._sock, self._environs = host, sock, environs
+    def __init__(self, host: Host, sock: Any, addr: Any, environs: EnvironMaker, heads: UsualHeads) -> None:
+        self._host, self._sock, self._environs, self._heads = host, sock, environs, heads
         self._addr = _unmapped(addr)
         self._unreader = Unreader(sock, host.cfg.limit_request_line)
         self._unreader.write_silence_s = host.settings.client_write_timeout_s or None
         self._client = WatchedClient(host.watch, sock.fileno())
         self._received = 0.0
+        self._shut_idle = self.shut_idle  # one object: its wait is known by it
         self.is_idle = False
         self.began: float | None = monotonic()
 
@@ -137,28 +142,53 @@ class Connection:
 
         Empty lines are no part of it: a client that sends nothing else is idle.
         """
-        until = monotonic() + self._host.settings.keepalive_timeout_s
-        while not self._unreader.skip_empty_lines():
+        unreader, until = self._unreader, monotonic() + self._host.settings.keepalive_timeout_s
+        if unreader.is_empty and not self._receive_first():
+            return False
+        while not unreader.skip_empty_lines():
             left_s = until - monotonic()
             if left_s <= 0:
                 return False
-            self.is_idle = True
             self._sock.settimeout(left_s)
-            try:
-                data = self._sock.recv(self._unreader.mxchunk)
-            except OSError:  # a timeout, too
+            if not self._receive():
                 return False
-            finally:
-                self.is_idle = False
-            if not data:
-                return False
-            self._unreader.append(data)
         self.began = None
         self._received = monotonic()
         return True
 
+    def _receive_first(self) -> bool:
+        """Wait for bytes without a timer: the worker's one ends the wait at its limit."""
+        self._sock.settimeout(None)
+        self._host.idle.begin(self._shut_idle)
+        try:
+            return self._receive()
+        finally:
+            self._host.idle.over(self._shut_idle)
+
+    def _receive(self) -> bool:
+        """Wait for bytes between two requests. False: none will come."""
+        self.is_idle = True
+        try:
+            data = self._sock.recv(self._unreader.mxchunk)
+        except OSError:  # a timeout, too
+            return False
+        finally:
+            self.is_idle = False
+        self._unreader.append(data)
+        return bool(data)
+
     def _serve_one(self, parser: Any) -> bool:
         """Read one head, and answer. True: another request may follow."""
+        req: Any = self._heads.read(self._unreader) or self._read_unusual(parser)
+        if req is None:
+            return False
+        self._unreader.silence_s = self._host.settings.request_body_timeout_s or None
+        self._sock.settimeout(self._host.settings.client_write_timeout_s or None)
+        self._host.count()
+        return self._exchange(req)
+
+    def _read_unusual(self, parser: Any) -> Any:
+        """Return the head as gunicorn reads it; None: there is none, or it was refused."""
         parser.mesg = None  # the last one is done with: gunicorn would look after its body without a time limit
         self._unreader.begin_head(self._received + self._host.settings.request_header_timeout_s)
         req = None
@@ -166,21 +196,25 @@ class Connection:
             req = next(parser)
             check(req)
         except (NoMoreData, StopIteration, ClientGone):
-            return False
+            return None
         except Exception as exc:
             self._refuse(exc, req)
-            return False
+            return None
         self._unreader.deadline = None
-        self._unreader.silence_s = self._host.settings.request_body_timeout_s or None
-        self._sock.settimeout(self._host.settings.client_write_timeout_s or None)
-        self._host.count()
-        return self._exchange(req)
+        return req
+
+    def _environ(self, req: Any) -> dict[str, Any]:
+        if type(req) is UsualHead and self._host.takes(req.uri, req.values["HOST"]):
+            return self._environs.short(req, self._addr)
+        return self._environs.make(req, self._sock, self._addr)
 
     def _exchange(self, req: Any) -> bool:
-        expects, req._expected_100_continue = req._expected_100_continue, False  # gunicorn would send it at once
+        expects = req._expected_100_continue
+        if expects:
+            req._expected_100_continue = False  # gunicorn would send it at once
         try:
             answer = Answer(req, self._sock, self._host.cfg)
-            environ = self._environs.make(req, self._sock, self._addr)
+            environ = self._environ(req)
         except Exception as exc:
             self._refuse(exc, req)
             return False

@@ -19,7 +19,8 @@ _SWITCHING, _UPGRADE_REQUIRED = 101, 426  # statuses that name protocols: RFC 91
 _KNOWN_NAMES = 2048  # an upstream chooses names: what is remembered about them is bounded
 _PLAIN, _DROPPED = "", "-"
 
-_kinds: dict[str, str] = {}  # a name that is a token → what becomes of the field: a mark above, or the name to look at
+_plain_names: set[str] = set()  # names that are tokens, of fields that pass
+_kinds: dict[str, str] = {}  # … of others → what becomes of the field: a mark above, or the name to look at
 
 
 class ShortBody(Exception):
@@ -42,17 +43,17 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
     def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
         """Check and keep the fields; of `Date` and `Server` the first."""
         self.has_date = self.has_server = False
-        kept = self.headers
-        for name, value in headers:
-            kind = _kinds.get(name)
-            if kind is None:
-                kind = _judge(name)
-            if type(value) is not str or not (
-                (value.isascii() and value.isprintable()) or HEADER_VALUE_RE.fullmatch(value)
-            ):
-                raise InvalidResponseHeader(f"{name!r}")  # the value may be a secret
-            if kind == _PLAIN or (kind != _DROPPED and self._passes(kind, value)):
-                kept.append((name, value.strip(" \t")))
+        fields = list(headers)
+        if not _are_plain(fields):
+            fields = [(name, _stripped(name, value)) for name, value in fields]
+        plain = _plain_names
+        self.headers = [field for field in fields if field[0] in plain or self._keeps(*field)]
+
+    def _keeps(self, name: str, value: str) -> bool:
+        kind = _kinds.get(name)
+        if kind is None:
+            kind = _judge(name)
+        return kind == _PLAIN or (kind != _DROPPED and self._passes(kind, value))
 
     def _passes(self, kind: str, value: str) -> bool:
         """Whether a field that says something to the proxy goes to the client as well."""
@@ -89,9 +90,9 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
         lines.append(f"Connection: {self._connection()}\r\n")
         if self.chunked:
             lines.append("Transfer-Encoding: chunked\r\n")
-        lines += [f"{name}: {value}\r\n" for name, value in self.headers]
+        lines.append("\r\n".join(map(": ".join, self.headers)))
+        lines.append("\r\n\r\n" if self.headers else "\r\n")
         self.headers = []  # a long response need not hold them
-        lines.append("\r\n")
         return "".join(lines).encode("latin-1")
 
     def _connection(self) -> str:
@@ -157,14 +158,33 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
         return self.chunked or self.response_length is not None
 
 
+def _are_plain(fields: list[tuple[str, str]]) -> bool:
+    """Whether no value needs a look of its own: all are printable ASCII, and none begins or ends with a blank."""
+    try:
+        text = f"~{'~'.join([value for _, value in fields])}~"
+    except TypeError:
+        return False
+    return text.isascii() and text.isprintable() and "~ " not in text and " ~" not in text
+
+
+def _stripped(name: str, value: object) -> str:
+    """Return a value without outer blanks. Raises InvalidResponseHeader for one that a field must not have."""
+    if type(value) is not str or not ((value.isascii() and value.isprintable()) or HEADER_VALUE_RE.fullmatch(value)):
+        raise InvalidResponseHeader(f"{name!r}")  # the value may be a secret
+    return value.strip(" \t")
+
+
 def _judge(name: object) -> str:
-    """Judge a name met for the first time. Raises InvalidResponseHeaderName unless it is a token."""
+    """Judge a name, and remember it. Raises InvalidResponseHeaderName unless it is a token."""
     if not isinstance(name, str) or not TOKEN_RE.fullmatch(name):
         raise InvalidResponseHeaderName(f"{name!r}")
     lower = name.lower()
     kind = lower if lower in _LOOKED_AT else _DROPPED if lower in _OF_THE_CONNECTION else _PLAIN
-    if len(_kinds) < _KNOWN_NAMES and len(name) <= 128:
-        _kinds[name] = kind
+    if len(_kinds) + len(_plain_names) < _KNOWN_NAMES and len(name) <= 128:
+        if kind == _PLAIN:
+            _plain_names.add(name)
+        else:
+            _kinds[name] = kind
     return kind
 
 

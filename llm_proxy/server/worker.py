@@ -25,7 +25,9 @@ from llm_proxy.server.connection import Connection
 from llm_proxy.server.disconnect import DisconnectWatch
 from llm_proxy.server.environ import EnvironMaker
 from llm_proxy.server.hooks import AppHooks, NoHooks, Refusal
+from llm_proxy.server.idle import IdleTimer
 from llm_proxy.server.state import ServerState
+from llm_proxy.server.usual_head import UsualHeads
 from llm_proxy.settings import ServerSettings, handed_over
 
 BOOTING, SERVING, LEAVING = 0, 1, 2  # byte 0 of `shared`: how a worker reports to the master
@@ -57,6 +59,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self.connections: set[Connection] = set()
         self.hooks: AppHooks = NoHooks()
         self.watch: DisconnectWatch
+        self.idle: IdleTimer
+        self.takes: Callable[[str, str], bool] = _takes_none
         self._wake: Event
         self._servers: list[StreamServer] = []
         self._pool: Pool
@@ -80,6 +84,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         """Handlers only take notes and wake the main greenlet. Signals are unblocked last: now they can be acted on."""
         self._wake = Event()
         self.watch = DisconnectWatch()
+        self.idle = IdleTimer(self.settings.keepalive_timeout_s)
         self._pool = Pool(self.worker_connections)
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
@@ -108,6 +113,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             super().load_wsgi()
             self.hooks = getattr(self.wsgi, "hooks", None) or NoHooks()
             self.hooks.started(self.state)
+            self.takes = getattr(self.wsgi, "takes", _takes_none)
         except Exception:
             if self.boot_is_fatal:
                 raise
@@ -177,14 +183,17 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def _open(self) -> None:
         context = ssl_context(self.cfg) if self.cfg.is_ssl else None
         for listener in self.sockets:
-            handle = partial(self._handle, context, EnvironMaker(self.cfg, listener.getsockname()))
+            environs = EnvironMaker(self.cfg, listener.getsockname())
+            handle = partial(self._handle, context, environs, UsualHeads(self.cfg, has_addresses=environs.is_tcp))
             server = StreamServer(listener, handle=handle, spawn=self._pool)
             if self.cfg.workers > 1:
                 server.max_accept = 1  # leave some to the others
             server.start()
             self._servers.append(server)
 
-    def _handle(self, context: ssl.SSLContext | None, environs: EnvironMaker, sock: Any, addr: Any) -> None:
+    def _handle(
+        self, context: ssl.SSLContext | None, environs: EnvironMaker, heads: UsualHeads, sock: Any, addr: Any
+    ) -> None:
         if context is not None:
             try:
                 sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
@@ -194,7 +203,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                 self.log.debug("TLS handshake failed: %s", exc)
                 sock.close()
                 return
-        connection = Connection(self, sock, addr, environs)
+        connection = Connection(self, sock, addr, environs, heads)
         self.connections.add(connection)
         connection.serve()
 
@@ -278,3 +287,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                         server.do_handle(*args)
             server.close()
         self._servers = []
+
+
+def _takes_none(target: str, host: str) -> bool:
+    """Answer for an application that reads WSGI's environment of each request."""
+    return False

@@ -317,7 +317,7 @@ class Meter:
             return reading, None, None  # it was counted with the POST that made it, or will be when it is finished
         if usage is None and once is None and metered.generates:
             usage = self._estimator.estimate(reading, asked())
-            if not body.is_readable:
+            if not body.is_readable or reading.is_opaque:
                 usage.completion_tokens = by_size(metered.tap.received_bytes)
         return reading, usage, once
 

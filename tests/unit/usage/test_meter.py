@@ -62,6 +62,28 @@ def test_a_model_behind_a_long_file() -> None:
     assert metered.model() == "whisper"
 
 
+@pytest.mark.parametrize(
+    ("media_type", "completion_tokens"),
+    [("application/json", 100), ("", 100), ("audio/mpeg", 0)],
+    ids=["unlike its type", "no type", "media"],
+)
+def test_bytes_that_are_no_text_count_by_their_size(media_type: str, completion_tokens: int) -> None:
+    """A response that is compressed and does not say so counts as something; sound and pictures are no text."""
+    told: list[tuple[Key, Sums]] = []
+    rollup: Any = SimpleNamespace(add=lambda key, sums, once=None: told.append((key, sums)))
+    token: Any = SimpleNamespace(id="t", project_id="p", max_cost_nano_usd=None, project=SimpleNamespace())
+    token.project.max_cost_nano_usd_per_month = None
+    meter = Meter(rollup, PRICES, Estimator(None))
+    metered = meter.begin(token, "POST", "/v1/chat/completions", JSON)
+    tap = metered.response_started(200, [("Content-Type", media_type)])
+    assert tap is not None
+    tap(b"\x1f\x8b\x08\x00".ljust(400, b"\xff"))
+    meter.ended(metered)
+    meter.settle()
+    ((_, sums),) = told
+    assert (sums.completion_tokens, sums.estimated) == (completion_tokens, 1)
+
+
 PRICES = Prices(
     {
         "gpt-4o": Price(Decimal(2), Decimal(10), Decimal(1)),
