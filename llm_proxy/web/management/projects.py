@@ -2,7 +2,7 @@
 
 from flask import Blueprint, Response
 
-from llm_proxy.db.idempotency import Answer
+from llm_proxy.db.idempotency import CreationResponse
 from llm_proxy.errors import BadRequest, WrongMethod
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.projects.project import NewProject, Project, ProjectPatch
@@ -45,7 +45,9 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.PROJECT_READ, "failed to get project", project_id=project_id) as attempt:
             project = services().projects.get(checked(project_id))
             attempt.succeeded()
-        return rendering.answer(rendering.project_json(project), headers={"ETag": rendering.project_tag(project)})
+        return rendering.json_response(
+            rendering.project_json(project), headers={"ETag": rendering.project_tag(project)}
+        )
 
     def change(project_id: str) -> Response:
         """200 with the project; 400 names the field; 404; 409 the name is taken; 412."""
@@ -56,7 +58,9 @@ def routes(bp: Blueprint, services: Services) -> None:
             patch = ProjectPatch.from_json(_with_id(project_id), wants_sk=services().wants_sk_keys)
             with attempt.transaction(rendering.project_tag) as tx:
                 project = services().projects.update(tx, project_id, patch)
-        return rendering.answer(rendering.project_json(project), headers={"ETag": rendering.project_tag(project)})
+        return rendering.json_response(
+            rendering.project_json(project), headers={"ETag": rendering.project_tag(project)}
+        )
 
     def delete(project_id: str) -> Response:
         """405, always; whether the project exists is not looked up."""
@@ -79,7 +83,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             "already_revoked_count": found.already,
             "total_tokens": found.total,
         }
-        return rendering.answer(counts)
+        return rendering.json_response(counts)
 
     def no_such_method(project_id: str) -> Response:
         """405: below a project there is one thing to do."""
@@ -95,9 +99,9 @@ def routes(bp: Blueprint, services: Services) -> None:
         add(bp, "/projects/<project_id>/tokens/revoke", method, no_such_method, is_refusal=True)
 
 
-def _created(project: Project) -> Answer:
+def _created(project: Project) -> CreationResponse:
     headers = {"Location": f"/manage/projects/{project.id}", "ETag": rendering.project_tag(project)}
-    return Answer(201, headers, rendering.project_json(project))
+    return CreationResponse(201, headers, rendering.project_json(project))
 
 
 def checked(project_id: str) -> str:
