@@ -1,10 +1,11 @@
 """The admin UI: server-rendered pages over the management API."""
 
 from flask import Blueprint, Response, redirect, request, url_for
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Response as AnyResponse
 
 from llm_proxy.access.return_path import return_path
-from llm_proxy.errors import BadRequest, Forbidden, LlmProxyError, ResourceNotFound, ViewerEnded
+from llm_proxy.errors import BadRequest, Forbidden, LlmProxyError, PayloadTooLarge, ResourceNotFound, ViewerEnded
 from llm_proxy.web import context
 from llm_proxy.web.admin import (
     assets,
@@ -34,6 +35,7 @@ from llm_proxy.web.admin import (
 
 _CHANGES_NOTHING = {"jump"}  # a POST only because what is typed must stand in no address
 OBSERVE = (usage, streams, events, dispatcher, cache, installation, playground)
+FORM_BYTES = 65536  # read by Werkzeug in one go: 50 ms at worst
 _OPEN = {"sign_in", "sign_in_submit", "oidc_login", "oidc_callback", "sign_out_page", "sign_out", "static", "health"}
 
 
@@ -52,10 +54,12 @@ def blueprint(path: str) -> Blueprint:
         raise ResourceNotFound("there is no such page")
 
     bp.register_error_handler(LlmProxyError, _refused)
+    bp.register_error_handler(RequestEntityTooLarge, _too_large)
 
     @bp.before_request
     def admit() -> AnyResponse | None:
         """Send a browser without a session to the sign-in, and refuse forms of other sites and sessions."""
+        request.max_content_length = FORM_BYTES
         endpoint = (request.endpoint or "").removeprefix("admin.")
         if endpoint in _OPEN:
             return None
@@ -85,6 +89,11 @@ def _refused(error: LlmProxyError) -> AnyResponse:
             context.services().sessions.end(held)
         return _sign_in_first()
     return pages.error(error)
+
+
+def _too_large(_: RequestEntityTooLarge) -> AnyResponse:
+    """Show that a form is larger than any page's own."""
+    return pages.error(PayloadTooLarge(f"A form has at most {FORM_BYTES:,} bytes"))
 
 
 def _sign_in_first() -> AnyResponse:

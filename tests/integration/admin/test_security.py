@@ -41,6 +41,20 @@ def test_every_form_of_another_site_is_refused(pages: Pages) -> None:
     assert pages.browser.post("/admin/auth/login", data={"management_token": "x"}).status_code == 403
 
 
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
+def test_a_form_of_any_size_is_not_read(pages: Pages, content_type: str) -> None:
+    """413, with a session and before sign-in, for each route: Werkzeug reads a form in one go, and files to disk."""
+    browser = pages.app.test_client()
+    browser.get("/admin/auth/login")
+    form = b'--b\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\n' + b"a&" * 40_000
+    response = browser.post("/admin/auth/login", data=form, content_type=content_type)
+    assert response.status_code == 413, response.text
+    assert "65,536 bytes" in response.text
+    for path, rule in _rules(pages, "POST"):
+        if rule.endpoint not in _OPEN | {"admin.sign_out"}:
+            assert pages.browser.post(path, data=form, content_type=content_type).status_code == 413, path
+
+
 def test_every_page_keeps_out_of_frames_caches_and_foreign_scripts(pages: Pages) -> None:
     """Whatever its status, without inline script, style or handler, and with no address of another host."""
     for path, rule in _rules(pages, "GET"):
