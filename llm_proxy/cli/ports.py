@@ -28,7 +28,7 @@ def require_free(address: ListenAddress) -> None:
         if exc.errno == errno.EADDRINUSE:
             raise _in_use(address) from None
         raise CommandError(f"cannot listen on {address}: {(exc.strerror or 'not usable').lower()}") from None
-    if address.path is not None and _is_answering(address.path):
+    if address.path is not None and _is_in_use(address.path):
         raise _in_use(address)
 
 
@@ -62,7 +62,7 @@ def _places(address: ListenAddress) -> Iterator[tuple[socket.AddressFamily, tupl
         yield socket.AF_INET6, ("", address.port)
 
 
-def _is_answering(path: str) -> bool:
+def _is_in_use(path: str) -> bool:
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return True  # something else has the name; leave it alone
@@ -93,7 +93,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def answers(address: ListenAddress, path: str, *, is_tls: bool) -> bool:
+def is_serving(address: ListenAddress, path: str, *, is_tls: bool) -> bool:
     """Whether a server there answers 200 to a GET; any certificate will do, because it is this machine's own."""
     connection: http.client.HTTPConnection
     host = address.host if address.host not in ("", "0.0.0.0", "::") else "127.0.0.1"  # noqa: S104  (compared)

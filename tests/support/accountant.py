@@ -147,8 +147,8 @@ def main() -> None:
     print(json.dumps({"ready": True}), flush=True)
     for line in commands:
         command = json.loads(line)
-        answer = getattr(worker, command.pop("do"))(**command)
-        print(json.dumps(answer), flush=True)
+        response = getattr(worker, command.pop("do"))(**command)
+        print(json.dumps(response), flush=True)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def database(context: CheckContext) -> Iterator[Finding]:
         engine.dispose()
 
 
-def answering(context: CheckContext) -> Iterator[Finding]:
+def reachable(context: CheckContext) -> Iterator[Finding]:
     """Whether it answers, its clock and its migrations; nothing that reads whole tables."""
     settings = context.settings
     engine = create_engine(settings.storage)

@@ -31,14 +31,14 @@ def routes(bp: Blueprint, services: Services) -> None:
         if form == "csv":
             columns = [*(_MEMBERS[name] for name in groups), "requests"]
             return Response(as_csv(rows, columns), content_type="text/csv; charset=utf-8")
-        return rendering.answer({"data": rows, "is_more": is_more})
+        return rendering.json_response({"data": rows, "is_more": is_more})
 
     def refusals(token_id: str) -> Response:
         """Return 200 with the last refusal of the token by code, the newest first; 404."""
         with current().attempt(AuditAction.TOKEN_REFUSALS, "failed to read refusals", details={"token_id": token_id}):
             token = services().tokens.get(token_id, current().caller.projects)
             found = context.services().outcome_log.refusals(token.id)
-        return rendering.answer(found)
+        return rendering.json_response(found)
 
     def traffic() -> Response:
         """Return 200 with traffic by hour or day as JSON or CSV; 400 names the parameter."""
@@ -50,13 +50,13 @@ def routes(bp: Blueprint, services: Services) -> None:
             rows = log.by_day(wanted) if interval == "day" else log.by_hour(wanted)
         if form == "csv":
             return Response(as_csv(rows, (interval, *SHOWN)), content_type="text/csv; charset=utf-8")
-        return rendering.answer({"data": rows})
+        return rendering.json_response({"data": rows})
 
     def stats() -> Response:
         """Return 200 with totals of what the caller may see."""
         with current().attempt(AuditAction.STATS_READ, "failed to read totals"):
             found = context.services().statistics.totals(current().caller.projects)
-        return rendering.answer(found)
+        return rendering.json_response(found)
 
     add(bp, "/outcomes", "GET", index)
     add(bp, "/tokens/<token_id>/refusals", "GET", refusals)

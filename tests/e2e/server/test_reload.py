@@ -52,7 +52,7 @@ def test_a_good_change_is_served_by_new_workers(start: Callable[..., Server], se
     settled(server, "third")
     assert not server.pids() & first_pids
     kept.until(b"0\r\n\r\n")
-    ready = kept.answer()
+    ready = kept.response()
     assert (ready.status, ready.value("Connection")) == (200, "close")
     assert ready.body.endswith(b" retired")
     kept.sock.close()

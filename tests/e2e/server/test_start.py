@@ -145,10 +145,10 @@ def test_tls_with_a_minimum_version(start: Callable[..., Server], certificate: A
         assert client.get("/#").status == 400
     with Client(server.address, tls=context) as client:
         client.send(b"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3_000_000)
-        assert client.answer().status == 413
+        assert client.response().status == 413
     with Client(server.address, tls=context) as client:
         client.send(b"GET /broken/close/after/value HTTP/1.0\r\n\r\n")
-        assert client.answer().end == "reset"
+        assert client.response().end == "reset"
     old = ssl.create_default_context(cafile=str(certificate / "crt"))
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError), Client(server.address, tls=old):
