@@ -73,6 +73,22 @@ def test_a_client_can_ask_for_a_lifetime_only_where_the_response_names_none() ->
         assert isinstance(storable(received(line, asks="public, max-age=60", is_opted_in=True), RULES), Refused)
 
 
+@pytest.mark.parametrize(
+    ("cache_control", "status", "is_stored"),
+    [
+        ("public, max-age=60, no-store, must-understand", 200, True),
+        ("public, max-age=60, no-store, must-understand", 499, False),
+        ("public, max-age=60, no-store, must-understand, private", 200, False),
+        ("public, max-age=60, no-store", 200, False),
+    ],
+)
+def test_must_understand_overrides_no_store_where_the_status_is_known(
+    cache_control: str, status: int, is_stored: bool
+) -> None:
+    """RFC 9111 §5.2.2.3: the no-store beside it is for caches that do not know must-understand."""
+    assert isinstance(storable(received(cache_control, status=status), RULES), Entry) is is_stored
+
+
 def test_an_event_stream_is_stored_only_when_the_operator_and_the_client_want_it() -> None:
     """Both settings are needed."""
     fields = (("Content-Type", "text/event-stream"),)
