@@ -1,25 +1,23 @@
 """The application that the server's master wires for its workers."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from llm_proxy import app as module
 from llm_proxy.app import create_app, prepare
-from llm_proxy.settings import Loaded, StorageSettings, hand_over, load
+from llm_proxy.settings import Loaded, hand_over, load, preloaded
 
 
 @pytest.fixture
-def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loaded]:
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loaded:
     """What a master has checked and handed over."""
     monkeypatch.setenv("DATABASE_PATH", str(tmp_path / "x.db"))
     found = load()
-    assert isinstance(found.settings.storage, StorageSettings)
-    before = hand_over(found)
-    yield found
-    hand_over(before)
+    monkeypatch.setattr(preloaded, "_handed_over", None)
     monkeypatch.setattr(module, "_prepared", None)
+    hand_over(found)
+    return found
 
 
 def test_a_worker_takes_the_application_that_its_master_has_wired(loaded: Loaded) -> None:
