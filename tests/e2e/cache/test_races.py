@@ -135,6 +135,7 @@ def test_accounts_of_one_key_share_no_answer(gateway: Gateway, origin: Origin, p
     assert gateway.ask("GET", path, token=token, headers={"OpenAI-Organization": "two"})[2] == b"of two"
 
 
+@pytest.mark.times
 def test_stale_while_revalidate_answers_at_once_and_fetches_behind(gateway: Gateway, origin: Origin, path: str) -> None:
     """RFC 5861 §3: the client does not wait; the fetch is a request of its token's, with its own id."""
     origin.fields = (("Cache-Control", "public, max-age=1, stale-while-revalidate=60"),)

@@ -61,6 +61,7 @@ def of_token(gateway: Gateway, token: Token) -> list[dict[str, Any]]:
     return [one for one in found if one["token_id"] == token.id]
 
 
+@pytest.mark.times
 def test_a_stream_is_seen_and_cut_from_every_worker(gateway: Gateway) -> None:
     """Each of many look-ups, whichever worker replies, lists it; the cut ends it at once, and its outcome is `cut`."""
     token = gateway.token()

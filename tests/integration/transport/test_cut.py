@@ -127,6 +127,7 @@ def test_while_the_client_is_read(lab: Lab) -> None:
     assert lab.connections[0].ended.wait(1)
 
 
+@pytest.mark.times
 def test_while_100_is_waited_for(lab: Lab) -> None:
     """And the wait for a response to Expect; the body stays unread."""
 
