@@ -78,7 +78,7 @@ forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 header_map = "drop"
 limit_request_line = 8190
-permit_unconventional_http_version = True  # server/check.py decides: 1.2 counts as 1.1, others are refused
+permit_unconventional_http_version = True  # server/request_checks.py decides: 1.2 counts as 1.1, others are refused
 
 accesslog = None
 logger_class = "llm_proxy.server.log.Log"

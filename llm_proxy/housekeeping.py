@@ -28,7 +28,7 @@ from llm_proxy.accounting import leases
 from llm_proxy.audit.pruning import Pruned, Pruner
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.clock import Clock, WallClockGuard, database_now
 from llm_proxy.db.connector import connector_of
 from llm_proxy.db.errors import is_unavailable
@@ -45,7 +45,7 @@ from llm_proxy.db.models import (
     UsageObjectRow,
     UsageRow,
 )
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.session import read_transaction, write_transaction
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.model.token import idled_out, passed_expiry
 from llm_proxy.settings import Settings
@@ -154,7 +154,7 @@ class Housekeeper:
         if not self._is_leader:
             return
         try:
-            with writing(self._engine) as connection:
+            with write_transaction(self._engine) as connection:
                 connection.execute(delete(LockRow).where(*self._mine()))
         except Exception as error:  # the lease ends by itself
             _LOG.debug("housekeeping's lock was not given back: %s", type(error).__name__)
@@ -177,7 +177,7 @@ class Housekeeper:
         return LockRow.name == _NAME, LockRow.holder == self._holder
 
     def _leads(self) -> bool:
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             found = connection.execute(select(LockRow.holder, LockRow.expires_at).where(LockRow.name == _NAME)).first()
             now = self._now(connection)
         # A lease beyond its longest was written by a clock that is wrong, and says nothing.
@@ -186,7 +186,7 @@ class Housekeeper:
         values = {"holder": self._holder, "expires_at": now + LEASE}
         self._renewed_at = self._clock()
         try:
-            with writing(self._engine) as connection:
+            with write_transaction(self._engine) as connection:
                 if found is None:
                     connection.execute(insert(LockRow).values(name=_NAME, **values))
                     return True
@@ -200,7 +200,7 @@ class Housekeeper:
         if self._clock() - self._renewed_at < LEASE.total_seconds() / 3:
             return
         self._renewed_at = self._clock()
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             values = {"expires_at": self._now(connection) + LEASE}
             if connection.execute(update(LockRow).where(*self._mine()).values(**values)).rowcount != 1:
                 raise _Lost
@@ -218,7 +218,7 @@ class Housekeeper:
         """Begin a job, or go on with it, until it is finished or the turn is over."""
         steps = self._running.pop(job.name, None)
         if steps is None:
-            with reading(self._engine) as connection:
+            with read_transaction(self._engine) as connection:
                 now = self._now(connection)
             if not self._trusts_clock():  # after `now` was read, so that no wrong instant passes
                 return
@@ -276,7 +276,7 @@ class Housekeeper:
         query = query.order_by(column, TokenRow.id).limit(BATCH)
         while True:
             behind = () if last is None else (column >= last[0], or_(column > last[0], TokenRow.id > last[1]))
-            with reading(self._engine) as connection:
+            with read_transaction(self._engine) as connection:
                 rows = connection.execute(query.where(*behind)).all()
             if not rows:
                 return
@@ -291,7 +291,7 @@ class Housekeeper:
             "deactivated_at": func.coalesce(TokenRow.deactivated_at, now, type_=TokenRow.deactivated_at.type),
             "lease_version": TokenRow.lease_version + 1,
         }
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             revoked = connection.execute(update(TokenRow).where(*still_active(ids, is_over)).values(values)).rowcount
         for token_id in ids:
             self._changed(token_id)
@@ -330,7 +330,7 @@ class Housekeeper:
         after, now_s = "", now.timestamp()
         query = select(TokenRow.id, TokenRow.leases, TokenRow.lease_version).order_by(TokenRow.id).limit(BATCH)
         while True:
-            with reading(self._engine) as connection:
+            with read_transaction(self._engine) as connection:
                 found = connection.execute(query.where(TokenRow.id > after)).all()
             if not found:
                 return
@@ -343,7 +343,7 @@ class Housekeeper:
         total = 0
         if not changes:
             return total
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             for row, kept, charged in changes:
                 same = (TokenRow.id == row.id, TokenRow.lease_version == row.lease_version)
                 values = {
@@ -364,7 +364,7 @@ def still_active(ids: Sequence[str], is_over: ColumnElement[bool]) -> tuple[Colu
 
     They are found by id: an index of what has expired would lead through all of it in each batch.
     """
-    return TokenRow.id.in_(ids), listing.opaque(and_(TokenRow.is_active.is_(True), is_over))
+    return TokenRow.id.in_(ids), pagination.opaque(and_(TokenRow.is_active.is_(True), is_over))
 
 
 def _without_silent(stored: str, now_s: float) -> tuple[str, int] | tuple[None, int]:
@@ -386,11 +386,11 @@ def _drop(engine: Engine, of: Any, key: tuple[str, ...], is_old: ColumnElement[b
     source: TableClause = of
     columns = [source.c[name] for name in key]
     while True:
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             found = [tuple(row) for row in connection.execute(select(*columns).where(is_old).limit(BATCH))]
         if not found:
             return
         chosen = columns[0].in_([row[0] for row in found]) if len(key) == 1 else tuple_(*columns).in_(found)
-        with writing(engine) as connection:
-            gone = connection.execute(delete(source).where(chosen, listing.opaque(is_old))).rowcount
+        with write_transaction(engine) as connection:
+            gone = connection.execute(delete(source).where(chosen, pagination.opaque(is_old))).rowcount
         yield gone

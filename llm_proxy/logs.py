@@ -19,8 +19,8 @@ from llm_proxy.redaction import REDACTOR, learn_settings
 from llm_proxy.runtime.append_file import AppendFile
 from llm_proxy.runtime.clock import rfc3339_ms
 from llm_proxy.runtime.line_writer import LineWriter
+from llm_proxy.sanitize import wants_colour
 from llm_proxy.settings import OperationSettings, Settings
-from llm_proxy.texts import wants_colour
 
 QUEUE_BOUND = 50_000  # lines; beyond it the oldest are dropped and counted in their own line
 FILE_MODE = 0o640

@@ -16,11 +16,11 @@ from llm_proxy.accounting import ledger
 from llm_proxy.audit import file as audit_file
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter
-from llm_proxy.db.bare import CONNECTIONS
 from llm_proxy.db.engine import connector_of_settings, create_engine
 from llm_proxy.db.errors import DatabaseAway, DatabaseFault
 from llm_proxy.db.prepare import prepare as prepare_database
 from llm_proxy.db.prepare import prepare_patiently
+from llm_proxy.db.raw import CONNECTIONS
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.providers import ProviderFileError, load_provider
 from llm_proxy.settings import LimitSettings, Loaded, OperationSettings, Settings

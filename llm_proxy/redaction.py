@@ -47,6 +47,8 @@ _URL_USER = re.compile(r"(?<=[A-Za-z0-9+.-])://[^\s/:@\"']*:")  # to the colon b
 _DSN_USER = re.compile(r"(?<=[A-Za-z0-9_.%+~-]):")
 _DSN_HOST = re.compile(r"@(?:tcp|unix)\(")
 _WORD_END = re.compile(r"[\s\"']")
+_ESCAPED = re.compile(r"%([2-6][0-9a-f]|7[0-9a-e])|\\{1,8}u00([2-6][0-9a-f]|7[0-9a-e])", re.IGNORECASE)
+_ESCAPES_UNDONE = 4  # times
 _RECOGNISABLE = 25  # characters: a shorter secret would show too much of itself by its hint
 
 
@@ -58,6 +60,11 @@ def obfuscate(secret: str) -> str:
     if length <= 12:
         return secret[:2] + "*" * (length - 2)
     return f"{secret[:8]}...{secret[-4:]}"
+
+
+def hint(secret: str) -> str:
+    """Return the form in which a secret may be seen where it was not looked for: nothing of one that is short."""
+    return obfuscate(secret) if len(secret) >= _RECOGNISABLE else HIDDEN
 
 
 class Redactor:
@@ -77,7 +84,18 @@ class Redactor:
         self._literals = tuple(sorted(known, key=len, reverse=True))  # a secret that contains another goes first
 
     def text(self, text: str) -> str:
-        """Return the text without secrets; of long keys a hint stays. Text without any comes back as it is."""
+        """Return the text without secrets; of long keys a hint stays. Text without any comes back as it is.
+
+        Where a secret shows only after escapes of addresses or JSON are undone, the text comes back without them.
+        """
+        text = self._hidden(text)
+        if "%" in text or "\\u00" in text:
+            plain = unescaped(text)
+            hidden = self._hidden(plain)
+            return text if hidden == plain else hidden
+        return text
+
+    def _hidden(self, text: str) -> str:
         for literal in self._literals:
             if literal in text:
                 text = text.replace(literal, HIDDEN)
@@ -110,9 +128,19 @@ class Redactor:
         return _NAMED.sub(_hide_named, text)
 
 
+def unescaped(text: str) -> str:
+    """Return the text with printable ASCII in place of its escapes in addresses and JSON, also of escaped ones."""
+    for _ in range(_ESCAPES_UNDONE):
+        plain = _ESCAPED.sub(lambda found: chr(int(found[1] or found[2], 16)), text)
+        if plain == text:
+            break
+        text = plain
+    return text
+
+
 def _masked(secret: str) -> str:
     """Return a hint of what looks like a key and is long enough, else nothing of it."""
-    return obfuscate(secret) if len(secret) >= _RECOGNISABLE and _KEY_SHAPES.match(secret) else HIDDEN
+    return hint(secret) if _KEY_SHAPES.match(secret) else HIDDEN
 
 
 def _without_passwords(text: str, user: re.Pattern[str], password_end: Callable[[str, int, int], int]) -> str:

@@ -17,7 +17,7 @@ from llm_proxy.access.key import Key
 from llm_proxy.access.secret import is_well_formed, stored
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.models import ManagementKeyRow
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.session import read_transaction, write_transaction
 from llm_proxy.errors import DatabaseUnavailable, Unauthorized
 from llm_proxy.runtime.clock import utc_now
 
@@ -88,7 +88,7 @@ class KeyDirectory:
         started, changes = self._clock(), self._changes
         self._known.pop(name, None)
         try:
-            with reading(self._engine) as connection:
+            with read_transaction(self._engine) as connection:
                 row = connection.execute(select(ManagementKeyRow.__table__).where(clause)).mappings().first()
         except Exception as error:
             if not is_unavailable(error):
@@ -115,7 +115,7 @@ class KeyDirectory:
         self._noted[key.id] = now
         before = or_(_TABLE.last_used_at.is_(None), _TABLE.last_used_at < now - USED_EVERY)
         try:
-            with writing(self._engine) as connection:
+            with write_transaction(self._engine) as connection:
                 connection.execute(update(ManagementKeyRow).where(_TABLE.id == key.id, before).values(last_used_at=now))
         except Exception as error:
             _LOG.warning("last use of management key %s was not written: %s", key.id, type(error).__name__)

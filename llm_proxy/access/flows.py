@@ -11,10 +11,10 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Engine, delete, func, insert, select
 
 from llm_proxy.crypto import digest, equal
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.models import SignInRow
-from llm_proxy.db.session import writing
+from llm_proxy.db.session import write_transaction
 from llm_proxy.errors import ManagementError
 from llm_proxy.runtime.clock import utc_now
 
@@ -60,7 +60,7 @@ class DatabaseFlows:
 
     def remember(self, state: str, browser_secret: str, flow: Flow) -> None:
         """See Flows."""
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             now = self._now(connection)
             connection.execute(delete(SignInRow).where(_TABLE.expires_at <= now))
             _require_room(connection.execute(select(func.count()).select_from(SignInRow)).scalar_one())
@@ -76,8 +76,8 @@ class DatabaseFlows:
 
     def take(self, state: str, browser_secret: str | None) -> Flow:
         """See Flows."""
-        with writing(self._engine) as connection:
-            query = select(SignInRow.__table__).where(listing.equals(_TABLE.state_hash, digest(state)))
+        with write_transaction(self._engine) as connection:
+            query = select(SignInRow.__table__).where(pagination.equals(_TABLE.state_hash, digest(state)))
             row = connection.execute(query.with_for_update()).mappings().one_or_none()
             is_late = row is None or row["expires_at"] <= self._now(connection)
             _require_same(None if row is None or is_late else row["browser_hash"], browser_secret)

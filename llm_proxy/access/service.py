@@ -25,12 +25,12 @@ from llm_proxy.access.caller import Caller, Projects, refused
 from llm_proxy.access.key import Key, KeyPatch, NewKey, bad, stored_projects
 from llm_proxy.access.roles import Role
 from llm_proxy.access.secret import new_secret, stored
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.clock import Clock, database_now
-from llm_proxy.db.listing import Order, Selection, Total
 from llm_proxy.db.models import ManagementKeyRow, ProjectRow
 from llm_proxy.db.mutation import Mutation
-from llm_proxy.db.session import reading
+from llm_proxy.db.pagination import Order, Selection, Total
+from llm_proxy.db.session import read_transaction
 from llm_proxy.errors import BadRequest, Conflict, ResourceNotFound
 from llm_proxy.runtime.clock import rfc3339
 
@@ -61,7 +61,7 @@ class KeyFilter:
         """Return the rows."""
         judged = _visible(self.caller)
         if self.search:
-            judged.append(listing.contains(_TABLE.name, self.search))
+            judged.append(pagination.contains(_TABLE.name, self.search))
         return Selection(select(ManagementKeyRow.__table__), tuple(judged))
 
 
@@ -101,7 +101,7 @@ class KeyService:
 
     def now(self) -> datetime:
         """Return the present instant, by which ends are judged."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             return self._now(connection)
 
     def create(self, tx: Mutation, new: NewKey, caller: Caller) -> IssuedKey:
@@ -140,26 +140,26 @@ class KeyService:
 
     def get(self, key_id: str, caller: Caller) -> Key:
         """Raise ResourceNotFound for a key that is not there or stronger than the caller."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             return _read(connection, key_id, caller)
 
     def page(
         self, wanted: KeyFilter, order: Order, page: int, size: int, most: int | None = None
     ) -> tuple[list[Key], Total]:
         """Return one page by number, and how many rows there are; `most` of them are counted."""
-        with reading(self._engine) as connection:
-            rows, total = listing.numbered(connection, wanted.selection(), order, page, size, most)
+        with read_transaction(self._engine) as connection:
+            rows, total = pagination.numbered(connection, wanted.selection(), order, page, size, most)
             return [Key.from_row(row) for row in rows], total
 
     def after(self, wanted: KeyFilter, order: Order, limit: int, cursor: str | None) -> tuple[list[Key], str | None]:
         """Return one page by key, and the cursor of the next. Raises listing.InvalidCursor."""
-        with reading(self._engine) as connection:
-            rows, following = listing.keyed(connection, wanted.selection(), order, limit, cursor)
+        with read_transaction(self._engine) as connection:
+            rows, following = pagination.keyed(connection, wanted.selection(), order, limit, cursor)
         return [Key.from_row(row) for row in rows], following
 
     def all(self, wanted: KeyFilter, order: Order = BY_NAME) -> Iterator[Sequence[Key]]:
         """Yield every key, in chunks."""
-        for rows in listing.everything(self._engine, wanted.selection(), order):
+        for rows in pagination.everything(self._engine, wanted.selection(), order):
             yield [Key.from_row(row) for row in rows]
 
     def update(self, tx: Mutation, key_id: str, patch: KeyPatch, caller: Caller) -> Key:
@@ -220,7 +220,7 @@ class KeyService:
 def has_unrestricted_admin(engine: Engine, now: Clock = database_now) -> bool:
     """Whether a live key with the role admin and without a limit to projects exists, so that not all are locked out."""
     query = select(_TABLE.id).where(_TABLE.role == Role.ADMIN.value, _TABLE.projects.is_(None))
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         query = query.where(or_(_TABLE.expires_at.is_(None), _TABLE.expires_at > now(connection)))
         return connection.execute(query.limit(1)).first() is not None
 
@@ -248,7 +248,7 @@ def _require_patch(caller: Caller, key: Key, values: Mapping[str, Any]) -> None:
 
 def _require_projects(connection: Connection, projects: Projects) -> None:
     for project in sorted(projects or ()):
-        query = select(_PROJECT.id).where(listing.equals(_PROJECT.id, project))
+        query = select(_PROJECT.id).where(pagination.equals(_PROJECT.id, project))
         if connection.execute(query).first() is None:
             raise _unknown_project(project)
 
@@ -258,7 +258,7 @@ def _unknown_project(project: str) -> BadRequest:
 
 
 def _read(connection: Connection, key_id: str, caller: Caller | None = None, *, lock: bool = False) -> Key:
-    query = select(ManagementKeyRow.__table__).where(listing.equals(_TABLE.id, key_id))
+    query = select(ManagementKeyRow.__table__).where(pagination.equals(_TABLE.id, key_id))
     if caller is not None:
         query = query.where(*_visible(caller))
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()

@@ -21,11 +21,11 @@ from llm_proxy.access.gate import Gate
 from llm_proxy.access.key import projects_of, stored_projects
 from llm_proxy.access.roles import Role
 from llm_proxy.crypto import KeyRing, UnopenableValue, digest
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.models import AdminSessionRow
 from llm_proxy.db.mutation import Mutation
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.session import read_transaction, write_transaction
 from llm_proxy.errors import ResourceNotFound, Unauthorized
 
 _TABLE = AdminSessionRow.__table__.c
@@ -127,7 +127,7 @@ class Sessions:
         """
         secret = secrets.token_urlsafe(32)
         remember = remember and origin.method is not Method.OIDC
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             now = self._now(connection)
             values = _values(origin, now, digest(secret), remember=remember)
             values["id_token"] = self._sealed(origin.id_token, values["id_hash"])
@@ -150,24 +150,24 @@ class Sessions:
             peer: Address of the socket's other end, for root sessions under MANAGEMENT_TOKEN_USE=loopback.
         """
         session_id = digest(secret)
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             row = _row(connection, session_id)
             now = self._now(connection)
         if row is None:
             return None
         session = self._live(_session(row), now, peer)
         if session is None:
-            with writing(self._engine) as connection:
+            with write_transaction(self._engine) as connection:
                 connection.execute(delete(AdminSessionRow).where(_TABLE.id_hash == session_id))
             return None
         if now - session.last_seen_at >= SEEN_EVERY:
-            with writing(self._engine) as connection:
+            with write_transaction(self._engine) as connection:
                 connection.execute(update(AdminSessionRow).where(_TABLE.id_hash == session_id).values(last_seen_at=now))
         return session
 
     def end(self, secret: str, then: Ended = _unrecorded) -> Session | None:
         """End the session of what a browser holds; what it was, None when there was none."""
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             session = _end(connection, digest(secret))
             if session is not None:
                 then(connection, session)
@@ -184,13 +184,13 @@ class Sessions:
 
     def list(self, caller: Caller) -> Sequence[Session]:
         """Return live sessions, newest first: all for an unlimited admin, else those of the same actor."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             return self._visible(connection, caller)
 
     def id_token(self, secret: str) -> str | None:
         """Return the id token that the session began with, where it was kept."""
         session_id = digest(secret)
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             row = _row(connection, session_id)
         if row is None or row["id_token"] is None:
             return None
@@ -255,7 +255,7 @@ def _is_past(session: Session, now: datetime) -> bool:
 
 
 def _row(connection: Connection, session_id: str) -> RowMapping | None:
-    query = select(AdminSessionRow.__table__).where(listing.equals(_TABLE.id_hash, session_id))
+    query = select(AdminSessionRow.__table__).where(pagination.equals(_TABLE.id_hash, session_id))
     return connection.execute(query).mappings().one_or_none()
 
 

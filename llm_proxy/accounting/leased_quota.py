@@ -29,8 +29,8 @@ from llm_proxy.accounting.lease_table import LeaseTable, is_odd
 from llm_proxy.accounting.ledger import root_of
 from llm_proxy.accounting.rows import DatabaseRows, Refresh, Rows
 from llm_proxy.accounting.uses import PendingUses
-from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.health import DatabaseHealth
+from llm_proxy.db.raw import RawConnectionPool
 from llm_proxy.errors import Overloaded, QuotaExhausted, ServiceUnavailable
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.settings import Settings
@@ -81,7 +81,7 @@ class LeasedQuota:
         cls,
         settings: Settings,
         engine: Engine,
-        statements: BareStatements,
+        statements: RawConnectionPool,
         refresh: Refresh,
         health: DatabaseHealth,
     ) -> "LeasedQuota":
@@ -91,7 +91,7 @@ class LeasedQuota:
             statements: Those of requests; rounds have a connection that does not queue behind them.
             refresh: Reads tokens, for this worker's requests as well.
         """
-        rounds = BareStatements(engine, 1, limit_s=STATEMENT_S, open_limit_s=1.0)
+        rounds = RawConnectionPool(engine, 1, limit_s=STATEMENT_S, open_limit_s=1.0)
         return cls(
             DatabaseRows(statements, refresh),
             sync_rows=DatabaseRows(rounds, refresh),

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from llm_proxy import metrics
 from llm_proxy.accounting.leases import Plan, render
-from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.errors import is_lost_race
+from llm_proxy.db.raw import RawConnectionPool
 from llm_proxy.model.token import TokenSnapshot
 
 _LATER = "last_used_at = CASE WHEN last_used_at IS NULL OR last_used_at < ? THEN ? ELSE last_used_at END"
@@ -63,7 +63,7 @@ class Rows(Protocol):
         """Close the connections."""
 
 
-Refresh = Callable[[Sequence[str], BareStatements], Mapping[str, TokenSnapshot]]
+Refresh = Callable[[Sequence[str], RawConnectionPool], Mapping[str, TokenSnapshot]]
 
 
 class DatabaseRows:
@@ -73,7 +73,7 @@ class DatabaseRows:
         refresh: Reads tokens for all that remember them.
     """
 
-    def __init__(self, statements: BareStatements, refresh: Refresh) -> None:
+    def __init__(self, statements: RawConnectionPool, refresh: Refresh) -> None:
         self._statements, self._refresh = statements, refresh
 
     def read(self, token_ids: Sequence[str]) -> Mapping[str, TokenSnapshot]:

@@ -16,7 +16,7 @@ import orjson
 
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.runtime.clock import rfc3339
-from llm_proxy.texts import printable
+from llm_proxy.sanitize import printable
 
 ANCHOR = AuditAction.AUDIT_ANCHOR  # what was taken off a chain's head, itself a record of a chain
 UNHASHED = "hash"

@@ -17,10 +17,10 @@ from llm_proxy.audit.chain import ANCHOR, Entry, Fault, Link, entry_of_row, foll
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.rows import Head, Row, after, head, removed_by, writers
 from llm_proxy.audit.table import TableChain, locked
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.clock import now_of
 from llm_proxy.db.models import AuditFileRow, AuditRow, AuditWriterRow
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.session import read_transaction, write_transaction
 
 BATCH = 1000
 _PART = 200  # of them read at once
@@ -114,7 +114,7 @@ class Pruner:
         yield from self._loose(before, done)
         for writer in writers(self._engine):
             yield from self._chain_of(writer, before, done)
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             is_old = AuditFileRow.updated_at < min(before, now_at - NOTES_KEPT)
             connection.execute(delete(AuditFileRow).where(is_old))
 
@@ -126,24 +126,24 @@ class Pruner:
             is_loose = or_(is_loose, ~known.where(AuditWriterRow.removed_seq < AuditRow.seq).exists())
         elif self._are_all_chained():
             return
-        is_old = (AuditRow.timestamp < before, listing.opaque(is_loose))  # in the order of time, not all loose ones
+        is_old = (AuditRow.timestamp < before, pagination.opaque(is_loose))  # in the order of time, not all loose ones
         query = select(AuditRow.timestamp, AuditRow.id).where(*is_old)
         query = query.order_by(AuditRow.timestamp, AuditRow.id).limit(self._batch_rows)
         last: tuple[datetime, str] | None = None
         while True:
-            with reading(self._engine) as connection:
+            with read_transaction(self._engine) as connection:
                 rows = connection.execute(query if last is None else query.where(*_behind(*last))).all()
             if not rows:
                 return
             last = (rows[-1][0], rows[-1][1])
-            with writing(self._engine) as connection:
+            with write_transaction(self._engine) as connection:
                 chosen = AuditRow.id.in_([row[1] for row in rows])
                 gone = connection.execute(delete(AuditRow).where(chosen, *is_old)).rowcount
             self._told(gone, done)
             yield gone
 
     def _are_all_chained(self) -> bool:
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             return connection.execute(select(AuditRow.id).where(AuditRow.writer.is_(None)).limit(1)).first() is None
 
     def _told(self, rows: int, done: Pruned) -> None:
@@ -154,7 +154,7 @@ class Pruner:
         """Delete all batches of one chain."""
         is_more = True
         while is_more:
-            with reading(self._engine) as connection:
+            with read_transaction(self._engine) as connection:
                 known = head(connection, writer)
             if known is None:
                 return
@@ -174,7 +174,7 @@ class Pruner:
         is_silent = before <= self._now_at - SILENT and known.writer != self._chain.writer
         ends = is_silent and to == known.last
         if to.seq > known.removed.seq or ends:
-            with writing(self._engine) as connection:
+            with write_transaction(self._engine) as connection:
                 self._remove(connection, known, prefix, to, ends=ends)
             if prefix.rows:
                 self._told(prefix.rows, done)
@@ -182,7 +182,7 @@ class Pruner:
 
     def _recheck(self, known: Head) -> None:
         """Raise _Raced when another process has pruned the chain between two looks at it."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             now = head(connection, known.writer)
         if now is None or now.removed != known.removed:
             raise _Raced
@@ -215,7 +215,7 @@ class Pruner:
         """Yield the next batch of the chain, read in parts because records may be long; None after each part."""
         at, left, part = known.removed.seq, self._batch_rows, _PART
         while left and part == _PART:
-            with reading(self._engine) as connection:
+            with read_transaction(self._engine) as connection:
                 rows = after(connection, known.writer, at, _PART)
             yield from rows
             yield None
@@ -264,11 +264,11 @@ def _behind(timestamp: datetime, row_id: str) -> tuple[Any, ...]:
 def count(engine: Engine, before: datetime) -> int:
     """How many `Pruner.prune` would delete now, if no chain is broken."""
     total = 0
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         query = select(func.count()).select_from(AuditRow).where(AuditRow.timestamp < before)
         total += int(connection.execute(query.where(AuditRow.writer.is_(None))).scalar_one())
     for writer in writers(engine):
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             young = select(func.min(AuditRow.seq)).where(AuditRow.writer == writer, AuditRow.timestamp >= before)
             first = connection.execute(young).scalar_one()
             mine = select(func.count()).select_from(AuditRow).where(AuditRow.writer == writer)

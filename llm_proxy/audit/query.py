@@ -6,11 +6,11 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Engine, RowMapping, and_, or_, select
 
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.kept_totals import KeptTotals
-from llm_proxy.db.listing import Order, Selection, Total
 from llm_proxy.db.models import AuditRow
-from llm_proxy.db.session import reading
+from llm_proxy.db.pagination import Order, Selection, Total
+from llm_proxy.db.session import read_transaction
 from llm_proxy.errors import ResourceNotFound
 
 _TABLE = AuditRow.__table__.c
@@ -81,16 +81,16 @@ class AuditFilter:
         if self.until is not None:
             served.append(_TABLE.timestamp <= self.until)
         if self.search:
-            judged.append(or_(*(listing.contains(_TABLE[name], self.search) for name in _SEARCHED)))
+            judged.append(or_(*(pagination.contains(_TABLE[name], self.search) for name in _SEARCHED)))
         narrow = [self._is(name) for name in _FEW if name in self.exact]
         if self.within is not None:
-            narrow.append(listing.within(_TABLE.project_id, self.within))
+            narrow.append(pagination.within(_TABLE.project_id, self.within))
         query = select(AuditRow.__table__).where(*served)
         return Selection(query, tuple(judged), and_(*narrow) if narrow else None)
 
     def _is(self, name: str) -> ColumnElement[bool]:
         value = self.exact[name]
-        return listing.equals(_TABLE[name], value) if name == "outcome" else _TABLE[name] == value
+        return pagination.equals(_TABLE[name], value) if name == "outcome" else _TABLE[name] == value
 
 
 def by_time(*, descending: bool = True) -> Order:
@@ -108,27 +108,27 @@ class AuditLog:
         self, wanted: AuditFilter, order: Order, page: int, size: int, most: int | None = None
     ) -> tuple[Sequence[RowMapping], Total]:
         """One page by number, and how many records there are; `most` of them are counted."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             kept = self._totals.of(wanted.key)
-            return listing.numbered(connection, wanted.selection(), order, page, size, most, kept)
+            return pagination.numbered(connection, wanted.selection(), order, page, size, most, kept)
 
     def after(
         self, wanted: AuditFilter, order: Order, limit: int, cursor: str | None
     ) -> tuple[Sequence[RowMapping], str | None]:
         """One page by key, and the cursor of the next. Raises listing.InvalidCursor."""
-        with reading(self._engine) as connection:
-            return listing.keyed(connection, wanted.selection(), order, limit, cursor)
+        with read_transaction(self._engine) as connection:
+            return pagination.keyed(connection, wanted.selection(), order, limit, cursor)
 
     def all(self, wanted: AuditFilter, order: Order) -> Iterator[Sequence[RowMapping]]:
         """Every record, in chunks."""
-        return listing.everything(self._engine, wanted.selection(), order)
+        return pagination.everything(self._engine, wanted.selection(), order)
 
     def get(self, event_id: str, within: frozenset[str] | None = None) -> RowMapping:
         """Raise ResourceNotFound for a record that is not there, or of none of the projects `within`."""
-        with reading(self._engine) as connection:
-            query = select(AuditRow.__table__).where(listing.equals(_TABLE.id, event_id))
+        with read_transaction(self._engine) as connection:
+            query = select(AuditRow.__table__).where(pagination.equals(_TABLE.id, event_id))
             if within is not None:
-                query = query.where(listing.within(_TABLE.project_id, within))
+                query = query.where(pagination.within(_TABLE.project_id, within))
             row = connection.execute(query).mappings().one_or_none()
         if row is None:
             raise ResourceNotFound("audit event not found", audit={"error_type": "audit event not found"})

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Dialect, Engine, func, select, type_coerce
 
 from llm_proxy.audit.chain import ANCHOR, Link
 from llm_proxy.db.models import AuditRow, AuditWriterRow
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 from llm_proxy.db.types import UtcTime
 
 Row = dict[str, Any]
@@ -73,7 +73,7 @@ def writers(engine: Engine) -> Iterator[str]:
     """Every writer that has a row or a record, by name; a short transaction each."""
     writer: str | None = ""
     while writer is not None:
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             found = [
                 connection.execute(select(func.min(table.c.writer)).where(table.c.writer > writer)).scalar_one()
                 for table in (_WRITERS, _EVENTS)

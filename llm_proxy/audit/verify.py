@@ -15,7 +15,7 @@ from sqlalchemy import Engine, func, select
 from llm_proxy.audit.chain import START, Fault, Link, entry_of_row, follow
 from llm_proxy.audit.rows import Head, after, head, newest_anchor, seq_bounds, writers
 from llm_proxy.db.models import AuditRow
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 
 _CHUNK = 200
 FAULTS = 100  # chains whose faults are told
@@ -56,7 +56,7 @@ def verify_table(
         rest: Called after each few records, so that other work of the process gets its turn.
     """
     report = Report()
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         loose = select(func.count(), func.max(AuditRow.timestamp)).where(AuditRow.writer.is_(None))
         report.without_chain, report.newest_without_chain = connection.execute(loose).one()
     expected = dict(known or {})
@@ -65,7 +65,7 @@ def verify_table(
         if (fault := chain.fault()) is not None and len(report.faults) < FAULTS:
             report.faults.append(fault)
     for writer, link in expected.items():
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             removed = newest_anchor(connection, writer)
         if removed is None or removed.seq < link.seq:
             report.faults.append(Fault("missing chain", writer, link.seq, "it was there before, and left no anchor"))
@@ -83,7 +83,7 @@ class _Chain:
 
     def fault(self) -> Fault | None:
         """Return the first fault; None for a chain that is whole, or was pruned to its end meanwhile."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             bounds = seq_bounds(connection, self._writer)
             found = head(connection, self._writer)
         if found is None:
@@ -116,7 +116,7 @@ class _Chain:
         return None
 
     def _unknown(self) -> Fault | None:
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             bounds = seq_bounds(connection, self._writer)
         if bounds is None:  # pruned meanwhile
             return None
@@ -126,7 +126,7 @@ class _Chain:
         """Whether what the row says was removed has an anchor, and is really gone."""
         if found.removed == START:
             return None
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             bounds = seq_bounds(connection, self._writer)
             if bounds is not None and bounds[0] <= found.removed.seq:
                 said = f"seq {found.removed.seq} and those before are said to be removed, seq {bounds[0]} is there"
@@ -147,7 +147,7 @@ class _Chain:
             self._rest()
             if fault is None:
                 continue
-            with reading(self._engine) as connection:
+            with read_transaction(self._engine) as connection:
                 now = head(connection, self._writer)
             if now is None:
                 return self._unknown()
@@ -160,7 +160,7 @@ class _Chain:
 
     def _chunk(self, at: Link, last: Link) -> tuple[Link, Fault | None]:
         """How far the next records are whole, up to the last, and the fault behind."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             rows = after(connection, self._writer, at.seq, _CHUNK)
         if not rows:
             return at, Fault("missing tail", self._writer, at.seq + 1, f"its last record is seq {last.seq}")

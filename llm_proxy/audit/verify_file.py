@@ -11,23 +11,23 @@ from typing import Any, BinaryIO
 
 from llm_proxy.audit.chain import ANCHOR, START, Entry, Fault, Link, entry_of_line, follow
 from llm_proxy.audit.file import remembered
-from llm_proxy.audit.notes import Note, place_of
+from llm_proxy.audit.file_heads import FileHead, place_of
 from llm_proxy.audit.verify import FAULTS, Report
 
 _LOOKS, _PAUSE_S = 5, 0.1  # at a last line that may be being written
 
 
-def verify_file(paths: Sequence[Path], noted: Mapping[str, Note] | None, *, is_part: bool = False) -> Report:
+def verify_file(paths: Sequence[Path], heads: Mapping[str, FileHead] | None, *, is_part: bool = False) -> Report:
     """Look at files that follow each other, the oldest first.
 
     Args:
-        noted: Writer → what the database knew of it before the files were read; None when there is none to ask.
+        heads: Writer → what the database knew of it before the files were read; None when there is none to ask.
         is_part: The last of the files is not the newest, so nothing is said about its end.
 
     Raises:
         OSError: A file can't be read.
     """
-    reader = _Reader(dict(noted or {}))
+    reader = _Reader(dict(heads or {}))
     with contextlib.ExitStack() as stack:
         for path, file in _opened(paths, stack):
             for line in _lines(file):
@@ -36,7 +36,7 @@ def verify_file(paths: Sequence[Path], noted: Mapping[str, Note] | None, *, is_p
     report = reader.report
     if is_part:
         report.unchecked = "the newest file was not looked at"
-    elif noted is None:
+    elif heads is None:
         report.unchecked = "no database knows where the file ends"
     else:
         reader.tails(paths[-1])
@@ -55,9 +55,9 @@ class _Chain:
 class _Reader:
     """Takes lines in their order."""
 
-    def __init__(self, noted: dict[str, Note]) -> None:
+    def __init__(self, heads: dict[str, FileHead]) -> None:
         self.report = Report()
-        self._noted, self._chains = noted, dict[str, _Chain]()
+        self._heads, self._chains = heads, dict[str, _Chain]()
         self._path, self._number, self._is_cut = Path(), 0, False
 
     def line(self, path: Path, line: bytes) -> None:
@@ -88,15 +88,15 @@ class _Reader:
     def tails(self, path: Path) -> None:
         """Compare the ends with those that the database knows. `path` is the newest file."""
         place = place_of(str(path.absolute()))
-        for writer, note in self._noted.items():
+        for writer, head in self._heads.items():
             chain = self._chains.get(writer)
-            if chain is None and note.place == place:
+            if chain is None and head.place == place:
                 if _is_untouched(path, writer):
                     self.report.unchecked = "the file was rotated, and nothing was written since"
                     continue
                 chain = _Chain(START)
-            if chain is not None and chain.at.seq < note.last.seq:
-                said = f"seq {note.last.seq} was written"
+            if chain is not None and chain.at.seq < head.last.seq:
+                said = f"seq {head.last.seq} was written"
                 self._fault(chain, Fault("missing tail", writer, chain.at.seq + 1, said))
 
     def _cut(self) -> None:
@@ -123,8 +123,8 @@ class _Reader:
             self._fault(chain, Fault(fault.kind, entry.writer, fault.seq, f"{fault.detail} ({self._here()})"))
 
     def _differs(self, entry: Entry) -> Fault | None:
-        note = self._noted.get(entry.writer)
-        if note is None or note.last.seq != entry.seq or note.last == entry.link:
+        head = self._heads.get(entry.writer)
+        if head is None or head.last.seq != entry.seq or head.last == entry.link:
             return None
         return Fault("changed record", entry.writer, entry.seq, "the database knows another hash of it")
 

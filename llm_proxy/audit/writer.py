@@ -12,12 +12,12 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from llm_proxy.audit.chain import Link
 from llm_proxy.audit.file import AuditFile
-from llm_proxy.audit.notes import note
+from llm_proxy.audit.file_heads import record_head
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.table import TableChain
 from llm_proxy.audit.throttle import SERVER_PER_MINUTE, WINDOW_S, Throttle
 from llm_proxy.db.errors import is_lost_race
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.session import read_transaction, write_transaction
 from llm_proxy.errors import AuditUnavailable
 from llm_proxy.settings import Settings
 
@@ -175,7 +175,7 @@ class AuditWriter:
     def _append(self, table: Engine, events: list[AuditEvent], connection: Connection | None) -> None:
         rows = [event.row() for event in events]
         if connection is None:
-            with writing(table) as own:
+            with write_transaction(table) as own:
                 self.chain.append(own, rows)
         else:
             with connection.begin_nested():  # a refused row must not take the mutation with it
@@ -184,7 +184,7 @@ class AuditWriter:
     def _is_spent(self, table: Engine, connection: Connection | None) -> bool:
         if connection is not None:
             return self.chain.is_spent(connection)
-        with reading(table) as own:
+        with read_transaction(table) as own:
             return self.chain.is_spent(own)
 
     def _note(self) -> None:
@@ -195,8 +195,8 @@ class AuditWriter:
         if place is None or position is None or position.link == self._noted:
             return
         try:
-            with writing(self._table) as connection:
-                note(connection, place, position.writer, position.link)
+            with write_transaction(self._table) as connection:
+                record_head(connection, place, position.writer, position.link)
             self._noted = position.link
         except Exception as error:  # the next turn tries again
             _LOG.warning("the end of the audit file could not be noted: %s", type(error).__name__)

@@ -16,10 +16,10 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.scopes import Scope
-from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.models import CachePurgeRow
-from llm_proxy.db.session import writing
+from llm_proxy.db.raw import RawConnectionPool
+from llm_proxy.db.session import write_transaction
 from llm_proxy.runtime.clock import utc_now
 
 KNOWN_FOR_S = 0.5
@@ -50,7 +50,7 @@ class PurgeTable:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._statements = BareStatements(engine, 1, limit_s=0.3)
+        self._statements = RawConnectionPool(engine, 1, limit_s=0.3)
 
     def add(self, scope: Scope) -> int:
         """See PurgeList. Numbers are given in the order of commits: each is the last one's plus one, or collides."""
@@ -67,7 +67,7 @@ class PurgeTable:
         raise AssertionError("unreachable")
 
     def _add(self, scope: Scope) -> int:
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             following = select(func.coalesce(func.max(CachePurgeRow.number), 0) + 1)
             number = int(connection.execute(following).scalar_one())
             values = {"number": number, "scope": scope.to_text(), "created_at": utc_now()}

@@ -1,6 +1,6 @@
-"""The command line: one tree of commands behind two doors, `llm-proxy …` and `flask --app wsgi …`.
+"""The command line: the same commands as `llm-proxy …` and as `flask --app wsgi …`.
 
-Commands are imported when they run, so that neither door opens, reads or starts anything by being looked at.
+Commands are imported when they run, so that listing them opens, reads and starts nothing.
 """
 
 import os
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llm_proxy.cli.base import Group
 from llm_proxy.cli.errors import EXIT_GENERAL, EXIT_INTERRUPTED
 from llm_proxy.cli.output import form_in, output_format, show_error
-from llm_proxy.cli.tree import Group
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def register(app: "Flask") -> None:
-    """Open the second door: `flask --app wsgi <command>`."""
-    from llm_proxy.cli.flask_door import Door
+    """Make the commands available as `flask --app wsgi <command>`."""
+    from llm_proxy.cli.flask_group import FlaskGroup
 
-    app.cli = Door(app.name, lazy=COMMANDS)
+    app.cli = FlaskGroup(app.name, lazy=COMMANDS)

@@ -10,13 +10,13 @@ from gevent.pywsgi import WSGIServer
 
 from llm_proxy import logs
 from llm_proxy.access import sign_in
+from llm_proxy.cli.base import Command
 from llm_proxy.cli.connection import Connection
 from llm_proxy.cli.environment import settings
 from llm_proxy.cli.errors import AuthenticationError, CommandError
-from llm_proxy.cli.listening import require_free
 from llm_proxy.cli.options import read_secret
-from llm_proxy.cli.tree import Command
-from llm_proxy.settings.declare import ListenAddress
+from llm_proxy.cli.ports import require_free
+from llm_proxy.settings.variable import ListenAddress
 from llm_proxy.web.admin.standalone import create_app
 
 _TIMEOUT_S = 10.0  # of connecting, and of each silence

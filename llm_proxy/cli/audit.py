@@ -10,14 +10,14 @@ from typing import Any
 import click
 
 from llm_proxy.cli import output
+from llm_proxy.cli.datetimes import ApiMomentOption
 from llm_proxy.cli.manage import ManageCommand, ManageGroup, client
 from llm_proxy.cli.management_client import ManagementClient
-from llm_proxy.cli.moments import ApiMomentOption
 from llm_proxy.cli.options import plain_option
 from llm_proxy.cli.references import audit_id
 from llm_proxy.cli.references import project_id as id_of
 from llm_proxy.runtime.clock import rfc3339, utc_now
-from llm_proxy.texts import spreadsheet_safe
+from llm_proxy.sanitize import spreadsheet_safe
 
 _PAGE = 100
 _FILTERS = (

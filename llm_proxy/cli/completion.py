@@ -3,7 +3,7 @@
 import click
 from click.shell_completion import BashComplete, get_completion_class
 
-from llm_proxy.cli.tree import Command
+from llm_proxy.cli.base import Command
 
 _VARIABLE = "_LLM_PROXY_COMPLETE"
 

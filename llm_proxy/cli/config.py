@@ -6,11 +6,11 @@ import secrets
 import click
 
 from llm_proxy.cli import output
+from llm_proxy.cli.base import Group
 from llm_proxy.cli.environment import load_settings
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.tree import Group
 from llm_proxy.settings import variables
-from llm_proxy.settings.show import shown
+from llm_proxy.settings.formatting import shown
 
 
 @click.group("config", cls=Group)

@@ -10,9 +10,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from llm_proxy.cli import output
+from llm_proxy.cli.base import Group
 from llm_proxy.cli.environment import settings
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.tree import Group
 from llm_proxy.db import maintenance
 from llm_proxy.db import migrate as migrations
 from llm_proxy.db.connector import connector_of

@@ -15,12 +15,12 @@ from typing import Any
 import click
 
 from llm_proxy.cli import daemon
+from llm_proxy.cli.base import Command, Group
+from llm_proxy.cli.datetimes import MomentOption
 from llm_proxy.cli.environment import ENV_FILE, env_file, environ, remember_env_file, settings
 from llm_proxy.cli.errors import CommandError, NetworkError
-from llm_proxy.cli.moments import MomentOption
 from llm_proxy.cli.options import complete_services, confirm, read_secret, yes_option
 from llm_proxy.cli.output import emit, note, output_options, second, table, wide_option
-from llm_proxy.cli.tree import Command, Group
 from llm_proxy.dispatcher.readiness import ARGUMENT, OPENED
 from llm_proxy.operations.bus_state import facts_of
 from llm_proxy.settings import Settings

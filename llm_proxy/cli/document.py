@@ -12,14 +12,14 @@ from llm_proxy.cli.manage import ManageCommand
 
 _INTRODUCTION = """# Commands
 
-One tree behind two doors: `llm-proxy <command>`, and `flask --app wsgi <command>` (outside a checkout
-`flask --app llm_proxy.wsgi`). Behind the first, `manage` and `audit` talk to a server, at `--manage-api-base-url` with
-`--management-token`; behind the second they work on the configured database. `--direct` and the URL switch either way;
+The same commands are available as `llm-proxy <command>` and as `flask --app wsgi <command>` (outside a checkout
+`flask --app llm_proxy.wsgi`). With `llm-proxy`, `manage` and `audit` talk to a server, at `--manage-api-base-url` with
+`--management-token`; with `flask` they work on the configured database. `--direct` and the URL switch either way;
 `--insecure` accepts any certificate.
 
 - Results go to stdout, everything else to stderr. Where there is a result, `-o table|json|yaml` chooses its form;
   `--json` is `-o json`, errors included.
-- Exit codes: 0 success, 1 general, 2 network, 3 authentication, 130 Ctrl-C. Behind `flask`, wrong usage ends with 2.
+- Exit codes: 0 success, 1 general, 2 network, 3 authentication, 130 Ctrl-C. With `flask`, wrong usage ends with 2.
 - Secrets are taken as they are, from stdin (`-`) or from a file (`@FILE`); on a terminal a missing one is asked for.
 - Every command has `-h`, `--help`, `--version`, and `--env PATH` for an env file in place of `.env`.
 

@@ -54,7 +54,7 @@ def env_file() -> str | None:
     return None if ctx is None else ctx.meta.get(_NAMED)
 
 
-def is_flask_door() -> bool:
+def is_run_by_flask() -> bool:
     """Return whether the running command came through `flask`; Flask is not imported to find out."""
     ctx, flask_cli = click.get_current_context(silent=True), sys.modules.get("flask.cli")
     return ctx is not None and flask_cli is not None and ctx.find_object(flask_cli.ScriptInfo) is not None

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
+from llm_proxy.cli.base import Command, Group
+from llm_proxy.cli.datetimes import MomentOption
 from llm_proxy.cli.environment import settings
 from llm_proxy.cli.errors import CommandError, NetworkError
-from llm_proxy.cli.moments import MomentOption
 from llm_proxy.cli.options import complete_services, plain_option, read_secret
 from llm_proxy.cli.output import emit, note, output_options, working
-from llm_proxy.cli.tree import Command, Group
 from llm_proxy.events.event import Event
 from llm_proxy.settings import Settings
 
@@ -54,7 +54,7 @@ def tail(
     is_json: bool,
 ) -> None:
     """Show events as they come, until Ctrl-C."""
-    from llm_proxy.events.following import follow_file, follow_list, follow_stream
+    from llm_proxy.events.tail import follow_file, follow_list, follow_stream
     from llm_proxy.redisclient import unreachable
 
     found = settings()
@@ -196,7 +196,7 @@ def replay(
 
 
 def _past(found: Settings, file: Path | None, since: datetime | None, until: datetime | None) -> Iterator[Event]:
-    from llm_proxy.events.following import past_of_file, past_of_list, past_of_stream
+    from llm_proxy.events.tail import past_of_file, past_of_list, past_of_stream
 
     if file is not None:
         source = past_of_file(file)

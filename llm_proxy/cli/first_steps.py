@@ -11,7 +11,7 @@ from llm_proxy.crypto import SEALED
 from llm_proxy.db.engine import create_engine
 from llm_proxy.db.errors import DatabaseFault
 from llm_proxy.db.models import ProjectRow
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 from llm_proxy.settings import Loaded, StorageSettings
 
 _MODEL = "gpt-4o-mini"
@@ -35,7 +35,7 @@ def _holds_sealed_keys(settings: StorageSettings) -> bool:
         return False
     try:
         engine = create_engine(settings)
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             query = select(ProjectRow.id).where(ProjectRow.api_key.startswith(SEALED)).limit(1)
             found = connection.execute(query).first()
         engine.dispose()

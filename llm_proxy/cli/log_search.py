@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
+from llm_proxy.cli.base import Command
 from llm_proxy.cli.environment import settings
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.options import plain_option
-from llm_proxy.cli.tree import Command
 
 Line = Mapping[str, Any]
 _SERVER_FAULT = 500

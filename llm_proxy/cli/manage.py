@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
+from llm_proxy.cli.base import Command, Group
 from llm_proxy.cli.management_client import ManagementClient, connect
 from llm_proxy.cli.output import output_options
-from llm_proxy.cli.tree import Command, Group
 
 _META = "llm_proxy.manage"
 

@@ -4,8 +4,8 @@ from urllib.parse import urlsplit
 
 from llm_proxy.cli.environment import ENV_FILE, env_file, environ
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.listening import place
 from llm_proxy.cli.output import note
+from llm_proxy.cli.ports import place
 from llm_proxy.model.addresses import is_loopback
 from llm_proxy.settings import Loaded
 

@@ -10,7 +10,7 @@ from requests.auth import AuthBase
 
 from llm_proxy import __version__
 from llm_proxy.access.secret import is_well_formed
-from llm_proxy.cli.environment import as_flag, is_flask_door, load_settings, settings
+from llm_proxy.cli.environment import as_flag, is_run_by_flask, load_settings, settings
 from llm_proxy.cli.errors import AuthenticationError, CommandError, NetworkError
 from llm_proxy.cli.management_address import management_address, require_trusted, warn_of_cleartext
 from llm_proxy.cli.management_results import Query, result
@@ -34,7 +34,7 @@ def connect(
     """HTTP behind `llm-proxy`, direct behind `flask`; --direct and --manage-api-base-url switch either way."""
     if is_direct and base_url is not None:
         raise CommandError("--direct and --manage-api-base-url exclude each other")
-    if is_direct or (is_flask_door() and base_url is None):
+    if is_direct or (is_run_by_flask() and base_url is None):
         from llm_proxy.cli.direct import DirectClient
 
         return DirectClient(settings())
@@ -91,7 +91,7 @@ class HttpClient:
         params = {name: str(value) for name, value in (query or {}).items() if value is not None}
         deadline = time.monotonic() + TOTAL_S
         try:
-            answer = self._session.request(
+            response = self._session.request(
                 method,
                 self._base_url + path,
                 params=params,
@@ -101,24 +101,24 @@ class HttpClient:
                 stream=True,
                 verify=self._verify,
             )
-            with answer:
-                content = _read(answer, deadline)
+            with response:
+                content = _read(response, deadline)
         except requests.RequestException as exc:
             words = words_of(exc)
             hint = _ELSEWHERE if words in ("connection refused", "unknown host") else ""
             raise NetworkError(f"{self._place()}: {words}{hint}") from exc
         except UnicodeError as exc:
             raise CommandError("the management token has characters that no header field can carry") from exc
-        return result(answer.status_code, content)
+        return result(response.status_code, content)
 
     def _place(self) -> str:
         parts = urlsplit(self._base_url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
-def _read(answer: requests.Response, deadline: float) -> bytes:
+def _read(response: requests.Response, deadline: float) -> bytes:
     content = bytearray()
-    for piece in answer.iter_content(_READ_BYTES):
+    for piece in response.iter_content(_READ_BYTES):
         content += piece
         if time.monotonic() > deadline:
             raise requests.Timeout

@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.output import is_terminal
-from llm_proxy.settings.declare import duration_s
+from llm_proxy.settings.variable import duration_s
 
 
 def read_secret(option: str, value: str | None, *, prompt: str | None = None) -> str | None:

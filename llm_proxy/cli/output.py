@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from llm_proxy.texts import printable
+from llm_proxy.sanitize import printable
 
 _FORMAT, _WIDE = "llm_proxy.output", "llm_proxy.wide"
 _SHORT_ID = 8  # characters of an id that tell enough of them apart

@@ -9,16 +9,16 @@ from llm_proxy.audit import pruning
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.cli import output
+from llm_proxy.cli.base import Command
 from llm_proxy.cli.database import database, db_option
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.options import confirm, yes_option
 from llm_proxy.cli.output import counted
-from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
 from llm_proxy.db.clock import now_of
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.settings import Settings
-from llm_proxy.settings.declare import duration_s
+from llm_proxy.settings.variable import duration_s
 from llm_proxy.tokens import pruning as token_pruning
 
 

@@ -9,14 +9,14 @@ from sqlalchemy import Engine
 
 from llm_proxy.accounting import reconcile as units
 from llm_proxy.accounting.ledger import folder_of, root_of
-from llm_proxy.amounts import decimal_text
 from llm_proxy.cli import output
+from llm_proxy.cli.base import Command
 from llm_proxy.cli.database import database, db_option
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate as migrations
 from llm_proxy.db.clock import DATABASE_S
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
+from llm_proxy.money import decimal_text
 from llm_proxy.settings import Settings
 from llm_proxy.usage import reconcile as sums
 
@@ -75,7 +75,7 @@ def reconcile(since: datetime | None, until: datetime | None, events: Path | Non
 
 
 def _report(engine: Engine, found: Settings, first: date, last: date, events: Path | None) -> sums.Report:
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         database_id = str(connection.exec_driver_sql("SELECT id FROM instance").scalar_one())
         now_s = float(connection.exec_driver_sql(f"SELECT {DATABASE_S[engine.dialect.name]}").scalar_one())
     ledgers = units.noted(folder_of(root_of(found), database_id))

@@ -12,9 +12,9 @@ from sqlalchemy import Engine
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.cli import output
+from llm_proxy.cli.base import Command
 from llm_proxy.cli.database import database, db_option
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.tree import Command
 from llm_proxy.crypto import KeyRing, check_key_ring
 from llm_proxy.db import migrate as migrations
 from llm_proxy.db import sealing

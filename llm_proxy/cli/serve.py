@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from llm_proxy.cli import daemon
+from llm_proxy.cli.base import Command
 from llm_proxy.cli.environment import ENV_FILE, checked, env_file, environ, load_settings
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.listening import require_free
 from llm_proxy.cli.options import plain_option
-from llm_proxy.cli.tree import Command
+from llm_proxy.cli.ports import require_free
 
 _LEVELS = ("debug", "info", "warn", "error")
 

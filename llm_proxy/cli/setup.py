@@ -8,13 +8,13 @@ import click
 from dotenv import dotenv_values
 
 from llm_proxy.cli import envfile, output
+from llm_proxy.cli.base import Command
 from llm_proxy.cli.direct import DirectClient
 from llm_proxy.cli.environment import load_settings, settings
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.first_steps import first_request, missing_secrets
-from llm_proxy.cli.listening import place
 from llm_proxy.cli.options import plain_option, read_secret
-from llm_proxy.cli.tree import Command
+from llm_proxy.cli.ports import place
 from llm_proxy.db import migrate
 from llm_proxy.db.engine import create_engine
 from llm_proxy.db.errors import DatabaseFault
@@ -103,8 +103,8 @@ def _ask(wanted: Wanted, skip_project: bool) -> None:
 
     def ask_secret(text: str, value: str, otherwise: str) -> str:
         shown = "keep" if value else otherwise
-        answer = click.prompt(f"{text} [{shown}]", default="", hide_input=True, show_default=False, err=True)
-        return str(answer).strip() or value
+        response = click.prompt(f"{text} [{shown}]", default="", hide_input=True, show_default=False, err=True)
+        return str(response).strip() or value
 
     wanted.openai_key = ask_secret("OpenAI API key", wanted.openai_key, "none")
     wanted.management_token = ask_secret("Management token", wanted.management_token, "make one")

@@ -8,10 +8,10 @@ import click
 import gevent
 from gevent.event import Event
 
+from llm_proxy.cli.base import Command
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.options import DurationOption, plain_option, read_secret
-from llm_proxy.cli.tree import Command
-from llm_proxy.settings.declare import address
+from llm_proxy.settings.variable import address
 from llm_proxy_simulator import PlanError, Rule, Simulator
 from llm_proxy_simulator.kinds import KINDS
 from llm_proxy_simulator.plan import Plan, read_rules_file

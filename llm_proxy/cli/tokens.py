@@ -16,7 +16,7 @@ from llm_proxy.cli.references import names_of, segment
 from llm_proxy.cli.references import project_id as id_of
 from llm_proxy.cli.references import token_id as token_of
 from llm_proxy.model.token_fields import TOKEN_FIELDS
-from llm_proxy.settings.declare import duration_s
+from llm_proxy.settings.variable import duration_s
 from llm_proxy.tokens.bearer import hint
 
 _DEFAULT_MINUTES = "1440"

@@ -9,13 +9,13 @@ import click
 
 from llm_proxy.cli import output
 from llm_proxy.cli.audit import plain_cell
+from llm_proxy.cli.base import Command
+from llm_proxy.cli.datetimes import ApiMomentOption
 from llm_proxy.cli.manage import ManageGroup, client, connection_options
 from llm_proxy.cli.management_client import ManagementClient
-from llm_proxy.cli.moments import ApiMomentOption
 from llm_proxy.cli.options import Words, plain_option
 from llm_proxy.cli.references import project_id as id_of
 from llm_proxy.cli.references import token_id as token_of
-from llm_proxy.cli.tree import Command
 
 _PAGE = 100
 _FORM = "llm_proxy.output"

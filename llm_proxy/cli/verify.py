@@ -9,17 +9,17 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from llm_proxy.audit.chain import Link
-from llm_proxy.audit.notes import Note, notes
+from llm_proxy.audit.file_heads import FileHead, file_heads
 from llm_proxy.audit.verify import Report, verify_table
 from llm_proxy.audit.verify_file import verify_file
 from llm_proxy.cli import output
+from llm_proxy.cli.base import Command
 from llm_proxy.cli.database import database, db_option
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.output import counted
-from llm_proxy.cli.tree import Command
 from llm_proxy.db import migrate
 from llm_proxy.db.errors import DatabaseFault
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 from llm_proxy.runtime.clock import rfc3339
 
 _PATH = click.Path(path_type=Path)
@@ -72,7 +72,7 @@ def _files(files: Sequence[Path], part: bool, db: str | None) -> Report:
         raise CommandError(f"--file {named}: {getattr(error, 'strerror', None) or 'cannot be read'}") from error
 
 
-def _known(db: str | None) -> dict[str, Note] | None:
+def _known(db: str | None) -> dict[str, FileHead] | None:
     """Return what the database knows of files; None when there is none, or nothing is kept there."""
     try:
         with database(db) as (engine, settings):
@@ -81,8 +81,8 @@ def _known(db: str | None) -> dict[str, Note] | None:
             try:
                 if migrate.status(engine).version < migrate.head():
                     return None
-                with reading(engine) as connection:
-                    return notes(connection)
+                with read_transaction(engine) as connection:
+                    return file_heads(connection)
             except (DatabaseFault, SQLAlchemyError):
                 return None
     except CommandError as error:

@@ -12,7 +12,7 @@ from llm_proxy.events.capture import CaptureLimits
 from llm_proxy.events.make import make_publisher
 from llm_proxy.events.memory import MemoryBus
 from llm_proxy.events.publisher import Publisher
-from llm_proxy.events.queueing import Counters
+from llm_proxy.events.queue import Counters
 from llm_proxy.forwarding.build import (
     build_cors,
     build_inspector,
@@ -92,6 +92,7 @@ class Proxy(Storage):
             self.publisher,
             CaptureLimits.from_settings(self.settings.events),
             is_required=self.settings.events.required,
+            own_secrets=(self.settings.operation.management_token, self.settings.operation.management_token_previous),
         )
 
     @cached_property

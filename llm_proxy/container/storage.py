@@ -24,10 +24,10 @@ from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.cache.engine import ResponseCache
 from llm_proxy.cache.make import make_cache
 from llm_proxy.crypto import KeyRing
-from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.engine import create_engine, off_loop
 from llm_proxy.db.health import DatabaseHealth
 from llm_proxy.db.idempotency import IdempotencyKeys
+from llm_proxy.db.raw import RawConnectionPool
 from llm_proxy.formats.tokens import Estimator
 from llm_proxy.limits.login_throttle import LoginThrottle
 from llm_proxy.limits.rate_limiter import RateLimiter
@@ -45,7 +45,7 @@ from llm_proxy.projects.service import ProjectService
 from llm_proxy.providers import LoadedProvider, Provider, load_provider
 from llm_proxy.runtime import shared_dir
 from llm_proxy.settings import Settings
-from llm_proxy.tokens.directory import TokenDirectory
+from llm_proxy.tokens.authenticator import TokenAuthenticator
 from llm_proxy.tokens.service import TokenService
 from llm_proxy.usage.budgets import Budgets
 from llm_proxy.usage.meter import Meter
@@ -118,14 +118,14 @@ class Storage:
         return DatabaseHealth()
 
     @cached_property
-    def statements(self) -> BareStatements:
+    def statements(self) -> RawConnectionPool:
         """The hot path's connections: a request waits for the database for a quarter of a second at most."""
-        return BareStatements(self.engine, 3, limit_s=STATEMENT_S, connect_failed=self.health.failed)
+        return RawConnectionPool(self.engine, 3, limit_s=STATEMENT_S, connect_failed=self.health.failed)
 
     @cached_property
-    def directory(self) -> TokenDirectory:
+    def directory(self) -> TokenAuthenticator:
         """Knows tokens by their bearer."""
-        return TokenDirectory.from_settings(self.statements, self.ring, self.settings, self.health)
+        return TokenAuthenticator.from_settings(self.statements, self.ring, self.settings, self.health)
 
     @cached_property
     def quota(self) -> Quota:

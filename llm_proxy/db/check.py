@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from llm_proxy.db import migrate
 from llm_proxy.db.connector import is_cooperative
 from llm_proxy.db.errors import MigrationError
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def _ask(engine: Engine, meets: Callable[[], None]) -> str | None:
     try:
         if timeout is not None:
             timeout.start()
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             if migrate.version(connection) != migrate.head():
                 return "migrations"
         meets()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, text
 
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 from llm_proxy.runtime.clock import utc_now
 
 DATABASE_S = {  # seconds since 1970, in UTC whatever the session's zone
@@ -34,7 +34,7 @@ def database_now(connection: Connection) -> datetime:
 
 def now_of(engine: Engine) -> datetime:
     """Return the database's time, read on its own connection."""
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return database_now(connection)
 
 

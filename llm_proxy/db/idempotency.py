@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from llm_proxy.crypto import KeyRing, UnopenableValue, digest
 from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.models import IdempotencyRow
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.session import read_transaction, write_transaction
 from llm_proxy.errors import Conflict
 
 KEPT = timedelta(hours=24)
@@ -23,8 +23,8 @@ _TABLE = IdempotencyRow.__table__.c
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a creation answers. `secret` names the member of the body that is a secret, if there is one."""
+class CreationResponse:
+    """The response to a creation. `secret` names the member of the body that is a secret, if there is one."""
 
     status: int
     headers: Mapping[str, str]
@@ -38,13 +38,13 @@ class Claim:
     def __init__(self, keys: "IdempotencyKeys", path: str, key: str) -> None:
         self._keys, self._path, self._key = keys, path, key
 
-    def keep(self, connection: Connection, answer: Answer) -> None:
+    def keep(self, connection: Connection, response: CreationResponse) -> None:
         """Store the response with what was created."""
-        self._keys.store(connection, self._path, self._key, answer)
+        self._keys.store(connection, self._path, self._key, response)
 
-    def refuse(self, answer: Answer) -> None:
+    def refuse(self, response: CreationResponse) -> None:
         """Store a refusal, which created nothing."""
-        self._keys.store(None, self._path, self._key, answer)
+        self._keys.store(None, self._path, self._key, response)
 
     def release(self) -> None:
         """Nothing was answered for good: the key may be used again."""
@@ -59,7 +59,7 @@ class IdempotencyKeys:
 
     def claim(
         self, path: str, key: str, body: bytes, *, actor: str | None = None, scope: str | None = None
-    ) -> Claim | Answer:
+    ) -> Claim | CreationResponse:
         """Return the right to go on, or the response that was given before.
 
         Args:
@@ -70,11 +70,11 @@ class IdempotencyKeys:
             Conflict: The key came with another body, its first call still runs, or its secret is not shown again.
         """
         key, body_sha256 = _scoped(key, scope), digest(body.decode("latin-1"))
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             now = self._now(connection)
         for _ in range(3):  # an old row that is removed may be claimed by others meanwhile
             try:
-                with writing(self._engine) as connection:
+                with write_transaction(self._engine) as connection:
                     connection.execute(delete(IdempotencyRow).where(_TABLE.created_at < now - KEPT))
                     row = {"path": path, "key": key, "body_sha256": body_sha256, "actor": actor, "created_at": now}
                     connection.execute(insert(IdempotencyRow), row)
@@ -90,38 +90,38 @@ class IdempotencyKeys:
             return self._replay(found, now)
         raise Conflict("the first call with this idempotency key still runs", code="idempotency_in_progress")
 
-    def store(self, connection: Connection | None, path: str, key: str, answer: Answer) -> None:
+    def store(self, connection: Connection | None, path: str, key: str, response: CreationResponse) -> None:
         """Write the response, in the given transaction or its own one."""
         if connection is None:
-            with writing(self._engine) as own:
-                self.store(own, path, key, answer)
+            with write_transaction(self._engine) as own:
+                self.store(own, path, key, response)
             return
-        body = dict(answer.body)
-        if answer.secret is not None and self._ring.current_id is None:
-            body[answer.secret] = None  # nothing secret is stored in clear
-        text = json.dumps({"headers": dict(answer.headers), "body": body, "secret": answer.secret})
+        body = dict(response.body)
+        if response.secret is not None and self._ring.current_id is None:
+            body[response.secret] = None  # nothing secret is stored in clear
+        text = json.dumps({"headers": dict(response.headers), "body": body, "secret": response.secret})
         sealed = self._ring.seal(text, _bound_to(path, key))
-        connection.execute(update(IdempotencyRow).where(_is(path, key)).values(status=answer.status, answer=sealed))
+        connection.execute(update(IdempotencyRow).where(_is(path, key)).values(status=response.status, answer=sealed))
 
     def drop(self, path: str, key: str) -> None:
         """Forget a key."""
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             connection.execute(delete(IdempotencyRow).where(_is(path, key)))
 
     def _find(self, path: str, key: str) -> Any:
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             return connection.execute(select(IdempotencyRow.__table__).where(_is(path, key))).mappings().one_or_none()
 
     def _took_over(self, found: Any, now: datetime) -> bool:
         """Remove the claim of a process that died."""
         if found["status"] is not None or now - found["created_at"] < ABANDONED:
             return False
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             mine = and_(_is(found["path"], found["key"]), _TABLE.status.is_(None))
             connection.execute(delete(IdempotencyRow).where(mine, _TABLE.created_at == found["created_at"]))
         return True
 
-    def _replay(self, found: Any, now: datetime) -> Answer:
+    def _replay(self, found: Any, now: datetime) -> CreationResponse:
         try:
             stored = json.loads(self._ring.open(found["answer"], _bound_to(found["path"], found["key"])))
         except UnopenableValue:
@@ -131,7 +131,7 @@ class IdempotencyKeys:
             shown = Conflict("the secret was shown already", code="secret_already_shown")
             shown.more = {"id": body["id"]}
             raise shown
-        return Answer(found["status"], stored["headers"], body)
+        return CreationResponse(found["status"], stored["headers"], body)
 
 
 def _scoped(key: str, scope: str | None) -> str:

@@ -15,7 +15,7 @@ from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.connector import connector_of
 from llm_proxy.db.errors import DatabaseFault
 from llm_proxy.db.models import AuditRow, ProjectRow, TokenRow
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 from llm_proxy.db.urls import parse
 
 _TABLES = ("projects", "tokens", "audit_events")
@@ -85,7 +85,7 @@ def stats(
     Args:
         expired_before: The condition that a token's row had expired at an instant.
     """
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         is_over = expired_before(now(connection))
 
         def count(query: object) -> int:
@@ -115,7 +115,7 @@ def _size(engine: Engine) -> int | None:
         if connector.dialect == "postgresql"
         else "SELECT sum(data_length + index_length) FROM information_schema.tables WHERE table_schema = database()"
     )
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         found = connection.execute(text(statement)).scalar_one()
     return None if found is None else int(found)
 

@@ -12,7 +12,7 @@ from llm_proxy.db.connector import connector_of
 from llm_proxy.db.engine import unhurried
 from llm_proxy.db.errors import MigrationError, SchemaBehind, SchemaTooNew, WouldLoseData
 from llm_proxy.db.locks import migration_lock
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def status(engine: Engine) -> Status:
     connector = connector_of(engine)
     if connector.dialect == "sqlite" and not connector.is_single and not Path(connector.where).exists():
         return _status(0)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return _status(version(connection))
 
 
@@ -132,7 +132,7 @@ def _losses(engine: Engine, revision: str) -> list[str]:
 
     holds = parts_of(revision)
     lost = []
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         for part in holds:
             name, _, of_column = part.partition(".")
             query = select(1).select_from(table(name)).limit(1)

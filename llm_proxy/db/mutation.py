@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from llm_proxy.db.session import writing
+from llm_proxy.db.session import write_transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def mutation(
         actor, within: See `Mutation`.
         precondition: Raises PreconditionFailed for a stored object that is not what the caller has seen.
     """
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         change = Mutation(connection, actor=actor, within=within, precondition=precondition)
         yield change
     change.committed()

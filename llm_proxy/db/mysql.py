@@ -11,7 +11,7 @@ from pymysql.constants import CLIENT, CR
 from llm_proxy.db.connector import Connector
 from llm_proxy.db.urls import Address, OptionFault, UrlFault
 from llm_proxy.settings import StorageSettings
-from llm_proxy.settings.declare import duration_s, size_bytes
+from llm_proxy.settings.variable import duration_s, size_bytes
 
 _LOG = logging.getLogger(__name__)
 

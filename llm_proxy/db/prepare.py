@@ -11,7 +11,7 @@ from llm_proxy.crypto import KeyRing, check_key_ring
 from llm_proxy.db import migrate
 from llm_proxy.db.connector import connector_of
 from llm_proxy.db.errors import DatabaseAway, DatabaseFault, in_words, is_unavailable
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 from llm_proxy.settings import StorageSettings
 
 _LOG = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def _prepare(engine: Engine, settings: StorageSettings) -> list[str]:
 
 def _warn_of_plain_keys(engine: Engine) -> None:
     """Encryption that was turned on seals what is written from now on, and nothing else by itself."""
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         plain = text("SELECT count(*) FROM projects WHERE api_key <> '' AND api_key NOT LIKE 'enc:%'")
         number = connection.execute(plain).scalar_one()
     if number:

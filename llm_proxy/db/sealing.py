@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Engine, text
 
 from llm_proxy.crypto import KeyRing, UnopenableValue, digest, is_sealed, sealed_under
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.session import read_transaction, write_transaction
 
 KEY_TABLES = ("projects", "project_keys")  # both bind a key to the row's id
 BATCH = 100  # rows a transaction: longer ones stop admission on SQLite
@@ -65,7 +65,7 @@ def status(engine: Engine) -> Sealed:
 
 def count(engine: Engine) -> int:
     """Return the number of provider keys, for a progress bar."""
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         counts = [connection.execute(text(f"SELECT count(*) FROM {table}")) for table in KEY_TABLES]  # noqa: S608  (a name of this package)
         return sum(int(count.scalar_one()) for count in counts)
 
@@ -109,7 +109,7 @@ def hash_tokens(engine: Engine, *, dry_run: bool = False) -> Done:
             statement = text(
                 "UPDATE tokens SET token = :new, lease_version = lease_version + 1 WHERE id = :id AND token = :old"
             )
-            with writing(engine) as connection:
+            with write_transaction(engine) as connection:
                 connection.execute(statement, [{"new": digest(old), "id": row, "old": old} for row, old in plain])
         done.changed += len(plain)
     return done
@@ -137,7 +137,7 @@ def _change_table(engine: Engine, table: str, change: Change, dry_run: bool, pro
                 changes.append({"new": new, "id": row_id, "old": stored})
         if changes and not dry_run:
             statement = text(f"UPDATE {table} SET api_key = :new WHERE id = :id AND api_key = :old")  # noqa: S608  (a name of this package)
-            with writing(engine) as connection:
+            with write_transaction(engine) as connection:
                 connection.execute(statement, changes)
         done.changed += len(changes)
         progress(len(batch))
@@ -158,7 +158,7 @@ def _batches(engine: Engine, table: str, column: str) -> Iterator[Sequence[tuple
     query = text(f"SELECT id, {column} FROM {table} WHERE id > :after ORDER BY id LIMIT {BATCH}")  # noqa: S608  (a name of this package)
     after = ""
     while True:
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             rows = connection.execute(query, {"after": after})
             batch = [(str(row[0]), str(row[1]).rstrip(" ")) for row in rows]  # PostgreSQL fills CHAR(64) up
         if not batch:

@@ -9,14 +9,14 @@ from llm_proxy.db.engine import READS
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
+def read_transaction(engine: Engine) -> Iterator[Connection]:
     """Open a connection whose transaction only reads; nothing waits for it on SQLite."""
     with engine.connect() as connection, connection.execution_options(**{READS: True}).begin():
         yield connection
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
+def write_transaction(engine: Engine) -> Iterator[Connection]:
     """Open a connection whose transaction is committed at the end of the block, or rolled back by an exception."""
     with engine.connect() as connection, connection.begin():
         yield connection

@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
             raise OptionsError("\n".join(loaded.faults))
         found = options(loaded.settings)
         _configure_logs(loaded)
-        return Process(found.once_only() if "--once" in arguments else found, Readiness.of(arguments)).run()
+        return Process(found.once_only() if "--once" in arguments else found, Readiness.from_arguments(arguments)).run()
     except (OptionsError, StartFailed) as exc:
         for line in str(exc).splitlines():
             print(f"Error: {line}", file=sys.stderr)

@@ -21,7 +21,7 @@ class Readiness:
             os.set_inheritable(descriptor, False)
 
     @classmethod
-    def of(cls, arguments: list[str]) -> "Readiness":
+    def from_arguments(cls, arguments: list[str]) -> "Readiness":
         """Return that of the process's arguments."""
         found = [argument for argument in arguments if argument.startswith(ARGUMENT)]
         return cls(int(found[0].removeprefix(ARGUMENT)) if found else None)

@@ -237,6 +237,7 @@ class Capture:
         outcome: str,
         duration_ns: int,
         secrets: Iterable[str | None] = (),
+        own_secrets: Iterable[str | None] = (),
         is_complete: bool = True,
         time_to_first_byte_ns: int | None = None,
         project_id: str | None = None,
@@ -251,6 +252,7 @@ class Capture:
         Args:
             status: As sent to the client, or as the accounting table says for one that left.
             secrets: The caller's token and the provider's key, in clear.
+            own_secrets: The management tokens, in clear.
             is_complete: False when the response was broken off: `ResponseTruncated`.
             error: Why the provider was not reached: host and cause.
             event_id: Default: a new UUIDv7.
@@ -267,7 +269,8 @@ class Capture:
             "error": error,
             "event_id": event_id,
         }
-        self._is_complete, self._secrets, self._usage = is_complete, Secrets(secrets), usage
+        self._is_complete, self._usage = is_complete, usage
+        self._secrets = Secrets(secrets, own_secrets)
         try:
             self._mask()
         except Exception:
@@ -338,7 +341,9 @@ def end_to_end(fields: Fields, secrets: Secrets) -> dict[str, list[str]]:
     for raw, value in fields:
         name = _names[raw] if raw in _names else _canonical(raw)
         if name is not None:
-            found.setdefault(name, []).append(secrets.hide_text(value if value.isascii() else _decoded(value)))
+            value = value if value.isascii() else _decoded(value)
+            hide = secrets.hide_spelled_text if "%" in value or "\\" in value else secrets.hide_text
+            found.setdefault(name, []).append(hide(value))
     return found
 
 

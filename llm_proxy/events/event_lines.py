@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import gevent
 
-from llm_proxy.events.queueing import LineSink, Offered, Queue, Waiting
+from llm_proxy.events.queue import LineSink, Offered, Queue, Waiting
 
 SLICE_BYTES = 128 * 1024  # of JSON made or written before other greenlets get a turn
 

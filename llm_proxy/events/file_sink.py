@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from llm_proxy.events.contents import (
+from llm_proxy.events.bodies import (
     BINARY,
     EMPTY,
     JSON,
@@ -52,7 +52,7 @@ def to_line(event: Event, *, keep_binary: bool = False) -> bytes:
         "request_body": _text_of(request, keep_binary),
         "response_body": body,
         "response_body_binary": response.kind == BINARY or _is_uncaptured_binary(event),
-        "token_usage": usage if usage is not None else event.usage,
+        "token_usage": _token_usage(usage, event.usage),
         "schema_version": event.schema_version,
         "event_id": event.event_id,
         "timestamp": rfc3339(event.started_at) if event.started_at else None,
@@ -71,6 +71,14 @@ def to_line(event: Event, *, keep_binary: bool = False) -> bytes:
     if event.error is not None:
         found["error"] = event.error
     return orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _token_usage(reported: dict[str, Any] | None, counted: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return what the provider reported, and in the proxy's four names what was counted."""
+    if reported is None or not counted:
+        return counted if reported is None else reported
+    main = ("prompt_tokens", "completion_tokens")
+    return reported | {name: count for name, count in counted.items() if count or name in main or name in reported}
 
 
 def _response_text(event: Event, content: Content, keep_binary: bool) -> tuple[str | None, dict[str, Any] | None]:
@@ -158,9 +166,9 @@ def from_line(line: bytes) -> Event:
 
 def _with_usage(body: str, usage: dict[str, Any]) -> str:
     with contextlib.suppress(ValueError):
-        answer = orjson.loads(body)
-        if isinstance(answer, dict):
-            return orjson.dumps({**answer, "usage": usage}).decode()
+        parsed = orjson.loads(body)
+        if isinstance(parsed, dict):
+            return orjson.dumps({**parsed, "usage": usage}).decode()
     return body
 
 

@@ -7,7 +7,7 @@ from llm_proxy.events.bus import Bus
 from llm_proxy.events.file_sink import FileSink
 from llm_proxy.events.memory import MemoryBus
 from llm_proxy.events.publisher import Publisher
-from llm_proxy.events.queueing import Counters
+from llm_proxy.events.queue import Counters
 from llm_proxy.events.spool import Spool, spool_folder
 from llm_proxy.settings import Settings
 

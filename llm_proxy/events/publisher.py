@@ -16,9 +16,9 @@ import gevent.event
 from llm_proxy.events.bus import Bus, BusUnavailable
 from llm_proxy.events.event import number
 from llm_proxy.events.event_lines import SLICE_BYTES, EventLines
-from llm_proxy.events.in_process import InProcess
+from llm_proxy.events.local import LocalDelivery
 from llm_proxy.events.memory import MemoryBus
-from llm_proxy.events.queueing import WATCH_S, Counters, LineSink, Link, Offered, Queue
+from llm_proxy.events.queue import WATCH_S, Counters, LineSink, Link, Offered, Queue
 from llm_proxy.events.spool import Spool, SpoolFull
 from llm_proxy.events.usage import wire_of
 
@@ -67,7 +67,7 @@ class Publisher:
             most_bytes=most_bytes,
             lost=lambda count: self._counters.dropped("file", count),
         )
-        self._in_process = InProcess(bus, self._counters, self._lines) if isinstance(bus, MemoryBus) else None
+        self._local = LocalDelivery(bus, self._counters, self._lines) if isinstance(bus, MemoryBus) else None
         self._flight: list[bytes] = []  # without a spool: a batch whose fate is unknown, tried again first
         self._link = Link()
         self._work = gevent.event.Event()
@@ -98,12 +98,12 @@ class Publisher:
 
         A subscription to the in-memory bus switches it on; other buses, and a file of events, are always read.
         """
-        return self._in_process is None or self._in_process.has_observers
+        return self._local is None or self._local.has_observers
 
     def unseen(self) -> None:
         """Count the event of an exchange that was not captured."""
-        if self._in_process is not None:
-            self._in_process.unseen += 1
+        if self._local is not None:
+            self._local.unseen += 1
         if not self._work.is_set():
             self._work.set()
 
@@ -172,8 +172,8 @@ class Publisher:
             self._park_flight()
             while self._queue.items and self._spill_one():
                 pass
-        elif self._in_process is not None:
-            self._in_process.drain(self._queue, gives_way=False)
+        elif self._local is not None:
+            self._local.drain(self._queue, gives_way=False)
         lost = self.queued
         if lost:
             self._counters.dropped("spool_full" if self._spool is not None else "shutdown", lost)
@@ -204,7 +204,7 @@ class Publisher:
 
     def _pause_s(self) -> float | None:
         """How long nothing needs doing unless an event comes; None: permanently."""
-        if self._in_process is not None:
+        if self._local is not None:
             return None
         now = time.monotonic()
         if not self._link.is_up:
@@ -216,8 +216,8 @@ class Publisher:
 
     def turn(self) -> None:
         """Do everything that can be done now; by hand where no gevent loop runs the greenlet."""
-        if self._in_process is not None:
-            self._in_process.drain(self._queue, gives_way=not self._is_stopping)
+        if self._local is not None:
+            self._local.drain(self._queue, gives_way=not self._is_stopping)
             return
         now = time.monotonic()
         if self._spool is not None and now - self._adopted_at >= ADOPT_S:

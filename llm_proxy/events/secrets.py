@@ -1,7 +1,7 @@
 """Secrets that must not be found in an event, in whatever spelling, coding or pieces they stand there."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -12,13 +12,13 @@ from llm_proxy.formats.content_coding import codings, decoded
 from llm_proxy.formats.lenient_json import loads
 from llm_proxy.formats.sse import is_event_stream
 from llm_proxy.formats.streams import merge
-from llm_proxy.redaction import obfuscate
+from llm_proxy.redaction import HIDDEN, hint
 
 _LEAST_SECRET = 8  # shorter ones would be found where they are none
 _SHOWN = 8  # characters at a secret's beginning that its masked form shows
 _MOST_BYTES = 262_144  # of a body whose coding had to be undone
 _MAX_EXPANDED_BYTES = 524_288  # looked at; some 80 ms at worst. What a longer one holds behind it is not kept
-_ESCAPED = re.compile(rb"(?:\\u00|%)([2-7][0-9a-fA-F])")
+_ESCAPED = re.compile(rb"(?:\\u00|%(?:25){0,4})([2-7][0-9a-fA-F])")
 _PIECES = re.compile(
     rb'"(?:content|text|arguments|delta|refusal|thinking|partial_json|transcript|reasoning|reasoning_content|value|input)"'
     rb'\s{0,8}:\s{0,8}"((?:[^"\\]|\\.)*+)"',
@@ -29,38 +29,40 @@ _LOGPROBS = b'"logprobs"'
 
 
 class Secrets:
-    """The caller's token and the provider's key."""
+    """The caller's token, the provider's key, and the management tokens."""
 
     __slots__ = ("_secrets",)
 
-    def __init__(self, secrets: Iterable[str | None]) -> None:
-        self._secrets: Sequence[str] = [secret for secret in secrets if secret and len(secret) >= _LEAST_SECRET]
+    def __init__(self, secrets: Iterable[str | None], own: Iterable[str | None] = ()) -> None:
+        """Know what to hide: of `secrets` that are long a hint stays, of `own` nothing."""
+        self._secrets = {secret: hint(secret) for secret in secrets if secret and len(secret) >= _LEAST_SECRET}
+        self._secrets |= {secret: HIDDEN for secret in own if secret and len(secret) >= _LEAST_SECRET}
 
     def hide(self, body: bytes) -> bytes:
         """Return the bytes with each secret in its masked form."""
-        for secret in self._secrets:
+        for secret, masked in self._secrets.items():
             encoded = secret.encode("utf-8", "replace")
             if encoded in body:
-                body = body.replace(encoded, obfuscate(secret).encode("utf-8", "replace"))
+                body = body.replace(encoded, masked.encode("utf-8", "replace"))
         return body
 
     def hide_spelled(self, body: bytes) -> bytes:
         """Return the same, also where characters are escaped as JSON or an address does, or the end is cut off."""
-        for secret in self._secrets:
-            encoded, masked = secret.encode("utf-8", "replace"), obfuscate(secret).encode("utf-8", "replace")
+        for secret, shown in self._secrets.items():
+            encoded, masked = secret.encode("utf-8", "replace"), shown.encode("utf-8", "replace")
             body = body.replace(encoded, masked)
             if _is_escaped(body, encoded):
                 body = _spellings(secret).sub(lambda _, masked=masked: masked, body)  # type: ignore[misc]
             start = body.rfind(encoded[: _SHOWN + 1], max(0, len(body) - len(encoded)))
             if start >= 0 and encoded.startswith(body[start:]):
-                body = body[: start + _SHOWN]
+                body = body[:start] + masked[:_SHOWN]
         return body
 
     def hide_text(self, text: str) -> str:
         """Return the text of a field with each secret masked."""
-        for secret in self._secrets:
+        for secret, masked in self._secrets.items():
             if secret in text:
-                text = text.replace(secret, obfuscate(secret))
+                text = text.replace(secret, masked)
         return text
 
     def hide_spelled_text(self, text: str) -> str:
@@ -114,7 +116,7 @@ class Secrets:
             _put_plain(event, self._without_logprobs(hidden) if spells_out else hidden)
 
     def _is_masked_in(self, body: bytes) -> bool:
-        return any(obfuscate(secret).encode("utf-8", "replace") in body for secret in self._secrets)
+        return any(masked.encode("utf-8", "replace") in body for masked in self._secrets.values())
 
     def _is_split_in(self, stream: bytes) -> bool:
         """Return whether the pieces of a stream make a secret when they are put together."""
@@ -124,7 +126,7 @@ class Secrets:
         if _OTHER_PLACES.search(stream) is None:
             return False
         merged = merge(stream)
-        return merged is not None and self.hide_value(merged.answer) != _without_logprobs(merged.answer)
+        return merged is not None and self.hide_value(merged.response) != _without_logprobs(merged.response)
 
     def _put_merged(self, event: Event, stream: bytes) -> None:
         """Replace a stream by the response that it stands for, masked; by nothing where that is not known."""
@@ -134,7 +136,7 @@ class Secrets:
             event.response_body, event.response_tail, event.response_truncated = None, None, True
             return
         event.response_tail = None
-        _put_plain(event, orjson.dumps(self.hide_value(merged.answer)))
+        _put_plain(event, orjson.dumps(self.hide_value(merged.response)))
         event.response_headers["Content-Type"] = ["application/json"]
 
     def _without_logprobs(self, body: bytes) -> bytes:
@@ -191,4 +193,4 @@ def _spellings(secret: str) -> re.Pattern[bytes]:
 def _spelled(character: int) -> bytes:
     both = b"".join(b"[%c%c]" % (digit, digit ^ 32) if digit > 57 else b"%c" % digit for digit in b"%02x" % character)
     slash = rb"|\\{1,8}/" if character == ord("/") else b""
-    return rb"(?:%s|\\{1,8}u00%s|%%%s%s)" % (re.escape(bytes((character,))), both, both, slash)
+    return rb"(?:%s|\\{1,8}u00%s|%%(?:25){0,4}%s%s)" % (re.escape(bytes((character,))), both, both, slash)

@@ -1,6 +1,6 @@
 """What an exchange used, as its event tells it: counted by the proxy, else read from what the event holds."""
 
-from llm_proxy.events.contents import joined
+from llm_proxy.events.bodies import joined
 from llm_proxy.events.event import Event
 from llm_proxy.formats.body import Body
 from llm_proxy.formats.content_coding import codings, decoded
@@ -17,13 +17,18 @@ def usage_in(event: Event) -> Usage | None:
     """Return the model tokens of the exchange; None when nothing tells them."""
     if event.usage is not None:
         return Usage.from_json(event.usage)
-    return reading_of(event).usage
+    return reading_of(event).usage if may_use(event) else None
+
+
+def may_use(event: Event) -> bool:
+    """Return whether an exchange that was not counted can have used tokens: no error has, and no look at an object."""
+    return event.method not in ("GET", "HEAD") and event.status < 300
 
 
 def wire_of(event: Event) -> bytes:
     """Return the event's wire form, with its usage in place of the end of a body that must not be kept."""
     if event.usage is None and event.usage_source is not None:
-        found = reading_of(event).usage
+        found = usage_in(event)
         event.usage = found.to_json() if found is not None else None
     return event.to_wire()
 

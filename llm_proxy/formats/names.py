@@ -16,11 +16,14 @@ def fold_field(name: str) -> str:
 
 
 def is_readable(content_type: str) -> bool:
-    """Return whether a Content-Type names no charset, or one in which text is read here."""
+    """Return whether a Content-Type names no charset, or one in which text is read here.
+
+    One in the extended form of RFC 2231 (`charset*=`, `charset*0=`) is none.
+    """
     if "charset" not in content_type.lower():
         return True
     for parameter in content_type.lower().replace(",", ";").split(";")[1:]:
         name, _, value = parameter.partition("=")
-        if name.strip() == "charset" and value.strip().strip("\"'") not in _READABLE_CHARSETS:
+        if name.strip().partition("*")[0] == "charset" and value.strip().strip("\"'") not in _READABLE_CHARSETS:
             return False
     return True

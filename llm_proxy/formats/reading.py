@@ -4,6 +4,7 @@ Bodies that were cut in the middle are read from their ends: names stand at the 
 end. Nothing here raises, whatever the bytes are. The type that the response claims is a hint; its content decides.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -22,8 +23,17 @@ _MAX_TRIES = 100  # names in texts have escaped quotes, so no honest response ha
 _TOP = re.compile(rb'"(?:choices|output|data|content|steps|candidates)"\s{0,8}:')
 _BACKGROUND = re.compile(rb'"background"\s{0,8}:\s{0,8}true')
 _BINARY = re.compile(r"\s*(?:(?:audio|image|video|font)/|application/(?:octet-stream|pdf|zip|gzip))", re.IGNORECASE)
+_GZIP = b"\x1f\x8b"  # compressed, and no field says so
 _USAGE_NAMES = ("usage", "usageMetadata")
-_HOLDERS = ("response", "message", "data", "x_groq")  # members that may hold the usage in place of the object itself
+_BARE = rb'"%b"\s{0,8}:\s{0,8}([0-9]{1,10})[,}\s]'
+_BARE_NAMES = ("prompt_eval_count", "eval_count")  # of counts that stand in the object itself (Ollama)
+_HOLDERS = (
+    "response",
+    "message",
+    "data",
+    "x_groq",
+    "delta",
+)  # members that may hold the usage in place of the object itself
 _MODEL_NAMES = ("model", "modelVersion")  # Gemini's is the second
 _FINISHED = frozenset(("completed", "failed", "incomplete", "cancelled", "expired"))
 _ONCE = frozenset(("response", "thread.run"))  # objects whose usage is shown by more than one response
@@ -43,6 +53,7 @@ class Reading:
         texts: What was written, where the response says nothing about usage: for an estimate.
         scale: By how much the whole's texts are longer than those that are kept.
         has_absurd_usage: It reported counts that no exchange can have; they were not believed.
+        is_opaque: It is neither text nor, by its type, media.
     """
 
     usage: Usage | None = None
@@ -52,6 +63,7 @@ class Reading:
     texts: list[str] = field(default_factory=list)
     scale: float = 1.0
     has_absurd_usage: bool = False
+    is_opaque: bool = False
 
 
 def read(body: Body, media_type: str = "") -> Reading:
@@ -90,7 +102,9 @@ def _json(body: Body, media_type: str) -> Reading:
 
 def _text_only(body: Body, media_type: str) -> Reading:
     """Return plain text as what was written; media are none."""
-    if _BINARY.match(media_type) or b"\0" in body.head[:1024]:
+    if b"\0" in body.head[:1024] or body.head[:2] == _GZIP:
+        return Reading(is_opaque=_BINARY.match(media_type) is None)
+    if _BINARY.match(media_type):
         return Reading()
     return Reading(texts=[(body.head + body.tail).decode("utf-8", "replace")], scale=body.scale)
 
@@ -144,7 +158,9 @@ def _cut_json(body: Body) -> Reading:
     if names.get("object") in _NEVER and model is None and b'"embedding"' not in body.head[:4096]:
         return Reading()
     reading = Reading(model=model)
-    reading.usage = _last_usage(end, reading)
+    reading.usage = (
+        _last_usage(end, reading) or (_last_usage(start, reading) if body.tail else None) or _bare_usage(end)
+    )
     is_background = _BACKGROUND.search(start) is not None or _BACKGROUND.search(end) is not None
     if names.get("object") in _ONCE and (is_background or names["object"] == "thread.run"):
         reading.once, reading.is_final = names.get("id"), names.get("status") in _FINISHED
@@ -169,6 +185,12 @@ def _last_usage(data: bytes, reading: Reading) -> Usage | None:
                 reading.has_absurd_usage |= has_absurd_counts(counts)
         place = text.rfind('"usage', 0, place)
     return None
+
+
+def _bare_usage(data: bytes) -> Usage | None:
+    """Return the last counts that stand in the object itself."""
+    counts = {name: int(found[-1]) for name in _BARE_NAMES if (found := re.findall(_BARE % name.encode(), data))}
+    return usage_of(counts) if counts else None
 
 
 def _value_at(text: str, place: int) -> Any:
@@ -240,17 +262,20 @@ def _take(value: Mapping[str, Any], reading: Reading, counts: dict[str, Any]) ->
                 return
             reading.model = _model_of(holder) or _model_of(value) or reading.model
             counts |= {key: count for key, count in found.items() if count is not None and (count or key not in counts)}
+    if _BARE_NAMES[-1] in value:
+        counts |= {name: value[name] for name in _BARE_NAMES if name in value}
 
 
 def _places(value: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield where an object's usage may be: itself, a member, or the last of its choices (Moonshot)."""
+    """Yield where an object's usage may be: itself, a member, or the last of its choices that tells (Moonshot)."""
     yield value
     for name in _HOLDERS:
         if isinstance(holder := value.get(name), dict):
             yield holder
     choices = value.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[-1], dict):
-        yield choices[-1]
+    if isinstance(choices, list):
+        told = (choice for choice in reversed(choices) if isinstance(choice, dict) and choice.get("usage"))
+        yield from itertools.islice(told, 1)
 
 
 def _note_holders(value: Mapping[str, Any], reading: Reading) -> None:

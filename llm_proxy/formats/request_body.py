@@ -21,6 +21,7 @@ SLICE_BYTES: Final = 4096  # read at once: a few milliseconds at worst
 _MAX_NAME_BYTES: Final = 512  # as sent
 _MAX_FIELD_BYTES: Final = 65536  # of a watched value in a urlencoded form, as sent
 _BLANKS: Final = b" \t\r\n"
+_SKIPPED: Final = _BLANKS + b"\x00\x0b\x0c\xef\xbb\xbf\xfe\xff"  # marks of UTF-8, UTF-16, UTF-32, and their zero bytes
 _MODEL: Final = "model"
 _MODEL_JSON_BYTES: Final = 32768  # of a JSON body in which its model is looked for: some 30 ms at worst
 
@@ -200,18 +201,23 @@ class _Urlencoded:
 
 
 class _Either:
-    """A body of a form's type: some providers read JSON whatever its type is."""
+    """A body of a form's type: some providers read JSON whatever its type is, in each encoding that JSON has had."""
 
     def __init__(self, json: Reader, form: Reader) -> None:
         self._json, self._form = json, form
         self._chosen: Reader | None = None
+        self._mark = b""  # a byte before the first that tells, where it is no blank: no JSON in UTF-8 begins so
 
     def feed(self, data: bytes) -> None:
         if self._chosen is None:
-            start = data.lstrip(_BLANKS)
+            start = data.lstrip(_SKIPPED)
+            self._mark = self._mark or data[: len(data) - len(start)].strip(_BLANKS)[:1]
             if not start:
                 return
-            self._chosen = self._json if start.startswith(b"{") else self._form
+            if start.startswith(b"{"):
+                self._chosen, data = self._json, self._mark + start
+            else:  # read as if nothing stood before it, as Express does with a mark
+                self._chosen, data = self._form, start
         self._chosen.feed(data)
 
     def finish(self) -> None:

@@ -96,8 +96,30 @@ SPELLINGS = (
         beside_prompt=("toolUsePromptTokenCount",),
         has_reasoning_beside=True,
     ),
+    Spelling(  # Amazon Bedrock's Converse
+        prompt="inputTokens",
+        completion=("outputTokens",),
+        cached=("cacheReadInputTokens",),
+        reasoning=(),
+        total="totalTokens",
+        beside_prompt=("cacheReadInputTokens", "cacheWriteInputTokens"),
+    ),
+    Spelling(  # gateways that answer as Vercel's SDK spells it
+        prompt="promptTokens",
+        completion=("completionTokens",),
+        cached=("cachedPromptTokens",),
+        reasoning=("reasoningTokens",),
+        total="totalTokens",
+    ),
+    Spelling(  # Ollama's /api/chat and /api/generate
+        prompt="prompt_eval_count",
+        completion=("eval_count",),
+        cached=(),
+        reasoning=(),
+    ),
 )
 _MAIN_COUNTS = tuple(name for spelling in SPELLINGS for name in (spelling.prompt, *spelling.completion))
+_INNER = ("tokens", "billed_units")
 _OPENAI_INPUT_DETAILS = "input_tokens_details"
 
 
@@ -108,8 +130,7 @@ def usage_of(counts: Mapping[str, Any]) -> Usage | None:
         if has_absurd_counts(counts):
             return None
         if spelling is None:
-            total = _count(counts.get("total_tokens"))
-            return Usage(total) if total is not None else None
+            return _without_spelling(counts)
     assert spelling is not None  # with both counts there is one
     total = _count(counts.get(spelling.total))
     cached, reasoning = _first(counts, spelling.cached) or 0, _first(counts, spelling.reasoning) or 0
@@ -123,6 +144,15 @@ def usage_of(counts: Mapping[str, Any]) -> Usage | None:
     if prompt > MAX_COUNT or completion > MAX_COUNT:
         return None
     return Usage(prompt, completion, min(cached, prompt), min(reasoning, completion))
+
+
+def _without_spelling(counts: Mapping[str, Any]) -> Usage | None:
+    """Return the counts that stand a level deeper, as Cohere's do, else the sum alone; None when there is neither."""
+    for name in _INNER:
+        if isinstance(inner := counts.get(name), dict) and (usage := usage_of(inner)) is not None:
+            return usage
+    total = _count(counts.get("total_tokens"))
+    return Usage(total) if total is not None else None
 
 
 def _spelling(counts: Mapping[str, Any]) -> tuple[Spelling | None, int | None, int | None]:

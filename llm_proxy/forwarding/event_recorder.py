@@ -1,6 +1,7 @@
 """Events of exchanges: a tap on each, and one event at its end (accounting table, column Event)."""
 
 import logging
+from collections.abc import Sequence
 
 from llm_proxy.accounting.outcomes import Row
 from llm_proxy.errors import EventBusUnavailable
@@ -19,11 +20,19 @@ class EventRecorder:
 
     Args:
         is_required: LLM_PROXY_EVENTS_REQUIRED.
+        own_secrets: Management tokens, which clients may send by mistake.
     """
 
-    def __init__(self, publisher: Publisher, limits: CaptureLimits, *, is_required: bool) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        limits: CaptureLimits,
+        *,
+        is_required: bool,
+        own_secrets: Sequence[str | None] = (),
+    ) -> None:
         self._publisher, self._limits = publisher, limits
-        self._is_required = is_required
+        self._is_required, self._own_secrets = is_required, own_secrets
 
     def tap(self, exchange: Exchange) -> Tap:
         """Return the tap of an exchange that is about to be dispatched. Nothing is kept where nothing would read it.
@@ -47,7 +56,7 @@ class EventRecorder:
             request_id=request.request_id,
             started_at_s=request.received_at,
             request_type=values.get("CONTENT-TYPE"),
-            request_encoding=values.get("CONTENT-ENCODING"),
+            request_encoding=request.content_encoding,
             privacy=privacy,
         )
         return event
@@ -67,12 +76,13 @@ class EventRecorder:
 
     def _record(self, exchange: Exchange, capture: Capture, outcome: str, cause: str | None) -> None:
         request, token, timing, lane = exchange.request, exchange.known_token, exchange.timing, exchange.lane
-        head_s, received_s = timing.answered_s, request.received_s
+        head_s, received_s = timing.response_started_s, request.received_s
         capture.finish(
             status=exchange.final_status,
             outcome=outcome,
             duration_ns=int((timing.ended_s - received_s) * 1e9),
             secrets=(*lane.credentials.presented(request), lane.key_of(token.project)),
+            own_secrets=self._own_secrets,
             is_complete=exchange.status is None or outcome not in _BROKEN,
             time_to_first_byte_ns=int((head_s - received_s) * 1e9) if head_s else None,
             project_id=token.project_id,

@@ -5,8 +5,7 @@ and remembered, so a request of twenty fields costs a few microseconds.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 Field = tuple[bytes, bytes]
 
@@ -106,24 +105,21 @@ class RequestFields:
             keeps_expect: Forward `Expect`: only where the body is still with the client.
         """
         sent: list[Field] = []
-        fates, aliases = self._fates, self._aliases
-        named = _NONE
-        seen: set[str] = set()
+        fates, named, seen = self._fates, _NONE, set[str]()
         for name, value in fields:
             fate = fates.get(name)
             if fate is None:
                 fate = self._judge(name)
-            if fate is _DROP:
-                continue
             if fate is not _SPECIAL:
-                sent.append((fate, value.encode("latin-1")))
+                if fate:
+                    sent.append((fate, value.encode("latin-1")))
             elif name == "CONNECTION":
                 named |= connection_names(value)
             elif name == "EXPECT":
                 if keeps_expect:
                     sent.append((b"Expect", value.encode("latin-1")))
             else:
-                place = aliases.get(name, name)
+                place = self._aliases.get(name, name)
                 if place not in seen:  # a second one of these would be refused or means the same
                     seen.add(place)
                     sent.append(self._swapped(place, value, api_key, request_id))
@@ -201,7 +197,7 @@ REPLACED: Final = (
 REPLACED_WITH_ORIGIN: Final = "ACCESS-CONTROL-ALLOW-ORIGIN"  # two of them and no browser takes the response
 REPLACED_WITH_CORRELATION: Final = "X-CORRELATION-ID"
 
-_DROPPED_ANSWER: Final = HOP_BY_HOP | REPLACED | {"SET-COOKIE", "SET-COOKIE2"}
+_DROPPED_RESPONSE: Final = HOP_BY_HOP | REPLACED | {"SET-COOKIE", "SET-COOKIE2"}
 _CONNECTION, _CONTENT_TYPE, _DATE, _SERVER, _BUFFERING, _REPLACEABLE, _LENGTH, _CODING = (1 << n for n in range(8))
 _AGAIN = 256  # one of Date and Server has come before
 _LOOKED_AT: Final = {  # a bit for each name that says something to the proxy
@@ -218,8 +214,7 @@ _LOOKED_AT: Final = {  # a bit for each name that says something to the proxy
 _EVENT_STREAM: Final = b"text/event-stream"
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseFields:
+class ResponseFields(NamedTuple):
     """What the provider's fields come to, for the client; latin-1 text, names as the provider spelled them.
 
     `is_event_stream`: Content-Type contains text/event-stream. `has_length`: there is a Content-Length.
@@ -232,7 +227,8 @@ class ResponseFields:
     is_framed: bool
 
 
-_answer_names: dict[bytes, tuple[str, int]] = {}  # as sent → (spelling, "" to drop it; its bit, 0 for most)
+_plain_names: dict[bytes, str] = {}  # as sent → spelling, of the names that pass and say nothing to the proxy
+_response_names: dict[bytes, tuple[str, int]] = {}  # as sent → (spelling, "" to drop it; its bit), of the others
 
 
 def response_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> ResponseFields:
@@ -246,18 +242,20 @@ def response_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> 
         replaced: REPLACED_WITH_ORIGIN, REPLACED_WITH_CORRELATION: the caller adds a field of this name.
     """
     passed: list[tuple[str, str]] = []
-    names, named, seen = _answer_names, _NONE, 0
+    plain, named, seen = _plain_names, _NONE, 0
     is_event_stream = False
     for raw, value in fields:
-        spelling, bit = names.get(raw) or _judge_answer_name(raw)
-        if bit:
-            if seen & bit & (_DATE | _SERVER):
-                seen |= _AGAIN
-            seen |= bit
-            if bit == _CONTENT_TYPE:
-                is_event_stream = is_event_stream or _EVENT_STREAM in value.lower()
-            elif bit == _CONNECTION:
-                named |= connection_names(value.decode("latin-1"))
+        if raw in plain:
+            passed.append((plain[raw], value.decode("latin-1")))
+            continue
+        spelling, bit = _response_names.get(raw) or _judge_response_name(raw)
+        if seen & bit & (_DATE | _SERVER):
+            seen |= _AGAIN
+        seen |= bit
+        if bit == _CONTENT_TYPE:
+            is_event_stream = is_event_stream or _EVENT_STREAM in value.lower()
+        elif bit == _CONNECTION:
+            named |= connection_names(value.decode("latin-1"))
         if spelling:
             passed.append((spelling, value.decode("latin-1")))
     gone = named - {"CONTENT-LENGTH", "X-UPSTREAM-REQUEST-ID", "DATE"} if named else named
@@ -274,16 +272,19 @@ def response_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> 
     return ResponseFields(passed, is_event_stream, seen & _LENGTH != 0, seen & (_LENGTH | _CODING) != 0)
 
 
-def _judge_answer_name(raw: bytes) -> tuple[str, int]:
+def _judge_response_name(raw: bytes) -> tuple[str, int]:
     spelling = raw.decode("latin-1")
     upper = spelling.upper()
     bit = _LOOKED_AT.get(upper, 0)
-    if upper in _DROPPED_ANSWER:
+    if upper in _DROPPED_RESPONSE:
         spelling = ""
     elif upper == "X-REQUEST-ID":
         spelling = "X-Upstream-Request-ID"
-    if len(_answer_names) < _REMEMBERED_NAMES and len(raw) <= _REMEMBERED_NAME_CHARS:
-        _answer_names[raw] = spelling, bit
+    if len(_response_names) + len(_plain_names) < _REMEMBERED_NAMES and len(raw) <= _REMEMBERED_NAME_CHARS:
+        if spelling and not bit:
+            _plain_names[raw] = spelling
+        else:
+            _response_names[raw] = spelling, bit
     return spelling, bit
 
 

@@ -279,7 +279,7 @@ class Pipeline:
         try:
             if response.status != 101:
                 return self._respond(exchange, response)
-            fields, response.fields = response_fields(sockets.check_answer(response.fields), _REPLACED).fields, []
+            fields, response.fields = response_fields(sockets.check_response(response.fields), _REPLACED).fields, []
             body = sockets.open(exchange, response)
             self._add_own(exchange, fields, [])
             return Reply(SWITCHING, [("Upgrade", "websocket"), *fields], body)
@@ -384,7 +384,7 @@ def _incoming(request: ProxyRequest) -> Incoming:
         method=request.method,
         query=request.query,
         content_type=values.get("CONTENT-TYPE"),
-        content_encoding=",".join(request.all("CONTENT-ENCODING")),
+        content_encoding=request.content_encoding,
         source=request.body,
         length=request.content_length,
         waits=values.get("EXPECT", "").lower() == "100-continue",

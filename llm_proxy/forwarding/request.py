@@ -78,15 +78,12 @@ class ProxyRequest:
         client_addr: str | None = None,
         received_s: float | None = None,
         client: Client | None = None,
+        values: dict[str, str] | None = None,
     ) -> None:
         now = time.monotonic()
         self.method, self.target, self.fields = method, target, fields
         self.path, _, self.query = target.partition("?")
-        self.values: dict[str, str] = {}
-        for name, value in fields:
-            if name not in self.values:
-                self.values[name] = value
-        values = self.values
+        self.values = values = dict(reversed(fields)) if values is None else values
         self.is_chunked = "TRANSFER-ENCODING" in values
         length = values.get("CONTENT-LENGTH")
         self.content_length = int(length) if length and not self.is_chunked else None
@@ -115,6 +112,11 @@ class ProxyRequest:
     def all(self, name: str) -> list[str]:
         """Values of all lines of a field, in order; `name` in upper case."""
         return [value for known, value in self.fields if known == name]
+
+    @property
+    def content_encoding(self) -> str | None:
+        """All lines of Content-Encoding, joined; None where there is none."""
+        return ", ".join(self.all("CONTENT-ENCODING")) if "CONTENT-ENCODING" in self.values else None
 
 
 def client_address(peer: str | None, forwarded_for: Iterable[str], trusted: Sequence[Network]) -> str | None:
@@ -182,6 +184,7 @@ def from_environ(environ: Mapping[str, Any], trusted: Sequence[Network] = ()) ->
         client_addr=client_address(environ.get("REMOTE_ADDR"), forwarded, trusted),
         received_s=environ.get("llm_proxy.received"),
         client=environ.get("llm_proxy.client"),
+        values=environ.get("llm_proxy.values"),
     )
 
 

@@ -6,8 +6,8 @@ from llm_proxy.forwarding.exchange import Exchange
 from llm_proxy.forwarding.lane import Lane
 from llm_proxy.limits.rate_limiter import RateLimiter
 from llm_proxy.model.token import TokenSnapshot
+from llm_proxy.tokens.authenticator import TokenAuthenticator
 from llm_proxy.tokens.bearer import hint_of_unknown
-from llm_proxy.tokens.directory import TokenDirectory
 from llm_proxy.usage.budgets import Budgets
 
 
@@ -23,7 +23,7 @@ class TokenSteps:
         self,
         lane: Lane,
         *,
-        directory: TokenDirectory,
+        directory: TokenAuthenticator,
         quota: Quota,
         limits: RateLimiter,
         budgets: Budgets,

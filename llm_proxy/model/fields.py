@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from llm_proxy.amounts import MAX_INTEGER, nano_usd, usd, whole
 from llm_proxy.errors import BadRequest
+from llm_proxy.money import MAX_INTEGER, nano_usd, usd, whole
 
 INT64 = 2**63
 _METADATA_KEYS, _METADATA_BYTES = 16, 1024

@@ -5,8 +5,8 @@
 
 from dataclasses import dataclass
 
-from llm_proxy.amounts import MAX_MODEL_TOKENS
 from llm_proxy.model.fields import Field, FlatObject, Money, ProviderNames, Quota, Text, Whole
+from llm_proxy.money import MAX_MODEL_TOKENS
 
 MAX_IDLE_MINUTES = 525_600
 MAX_REQUESTS = Quota()

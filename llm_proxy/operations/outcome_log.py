@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Engine, func, select
 
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.clock import database_now
 from llm_proxy.db.kept_sums import KeptSums
 from llm_proxy.db.models import OutcomeRow, RefusalRow
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 from llm_proxy.runtime.clock import rfc3339
 
 _TABLE: Any = OutcomeRow.__table__.c
@@ -47,14 +47,14 @@ class OutcomeFilter:
         """Return the conditions."""
         found: list[ColumnElement[bool]] = [_TABLE.hour >= self.since, _TABLE.hour <= self.until]
         if self.within is not None:
-            found.append(listing.within(_TABLE.project_id, self.within))
+            found.append(pagination.within(_TABLE.project_id, self.within))
         for column, value in (
             (_TABLE.project_id, self.project_id),
             (_TABLE.token_id, self.token_id),
             (_TABLE.code, self.code),
         ):
             if value is not None:
-                found.append(listing.equals(column, value))
+                found.append(pagination.equals(column, value))
         return found
 
 
@@ -77,13 +77,13 @@ class OutcomeLog:
         query = query.where(*wanted.clauses()).limit(MOST_ROWS + 1)
         if columns:
             query = query.group_by(*columns).order_by(*columns)
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             return [(*row[:-1], int(row[-1])) for row in connection.execute(query)]
 
     def _by_day(self, wanted: OutcomeFilter, groups: Sequence[str]) -> list[tuple[Any, ...]]:
         """Return the same, read day by day, because a month has many rows."""
-        with reading(self._engine) as connection:
-            first, last = listing.bounds(connection, _TABLE.hour)
+        with read_transaction(self._engine) as connection:
+            first, last = pagination.bounds(connection, _TABLE.hour)
             now = database_now(connection)
         since = min(max(wanted.since, first or wanted.since), wanted.until)
         until = max(since, min(wanted.until, last or since))
@@ -97,8 +97,8 @@ class OutcomeLog:
 
     def refusals(self, token_id: str) -> list[dict[str, Any]]:
         """Return the last refusal of a token with each code, the newest first."""
-        query = select(RefusalRow.__table__).where(listing.equals(_REFUSALS.token_id, token_id))
-        with reading(self._engine) as connection:
+        query = select(RefusalRow.__table__).where(pagination.equals(_REFUSALS.token_id, token_id))
+        with read_transaction(self._engine) as connection:
             found = connection.execute(query.order_by(_REFUSALS.refused_at.desc(), _REFUSALS.code).limit(LAST_REFUSALS))
             rows = found.mappings().all()
         return [

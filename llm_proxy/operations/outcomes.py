@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine
 from llm_proxy.accounting.outcomes import HIT, LOCAL_304, Row
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.models import OutcomeRow, RefusalRow
-from llm_proxy.db.session import writing
+from llm_proxy.db.session import write_transaction
 from llm_proxy.errors import AuthenticationError
 from llm_proxy.forwarding.exchange import Exchange
 from llm_proxy.forwarding.reporters import rejection_code
@@ -129,7 +129,7 @@ class Outcomes:
         """Write in transactions of a bounded size; each part that is committed leaves the dictionaries."""
         while counts or refusals:
             keys, pairs = sorted(counts)[:_ROWS_AT_ONCE], sorted(refusals)[:_ROWS_AT_ONCE]
-            with writing(self._engine) as connection:
+            with write_transaction(self._engine) as connection:
                 if keys:
                     _add_outcomes(connection, {key: counts[key] for key in keys})
                 if pairs:

@@ -10,7 +10,7 @@ import gevent
 from llm_proxy.forwarding.exchange import CUT_BY_OPERATOR, Exchange, ExchangeRegistry
 from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.runtime.peers import Peers
-from llm_proxy.texts import printable
+from llm_proxy.sanitize import printable
 
 LIST, CUT = "streams", "cut"
 MOST = 1000  # exchanges in a worker's reply, the oldest ones

@@ -14,8 +14,8 @@ import gevent.queue
 
 from llm_proxy import redisclient
 from llm_proxy.events.event import Event
-from llm_proxy.events.following import follow_list, follow_stream, parse
 from llm_proxy.events.memory import MemoryBus
+from llm_proxy.events.tail import follow_list, follow_stream, parse
 from llm_proxy.redisclient import unreachable
 from llm_proxy.runtime.clock import rfc3339
 from llm_proxy.runtime.peers import Peers, Subscription

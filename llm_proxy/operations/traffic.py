@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from llm_proxy.accounting.outcomes import HIT, LOCAL_304, Row
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.db.models.traffic import BOUNDS_MS, SUMMED, TRAFFIC
-from llm_proxy.db.session import writing
+from llm_proxy.db.session import write_transaction
 from llm_proxy.forwarding.exchange import Exchange
 from llm_proxy.operations.hourly import ADDED, HOUR_S, instant_of, upsert
 from llm_proxy.runtime.clock import utc_now
@@ -63,8 +63,8 @@ class Traffic:
                 sums[_REFUSED] += 1
                 return
             sums[_DURATION + bisect_left(_BOUNDS_S, timing.ended_s - request.received_s)] += 1
-            if timing.answered_s:
-                sums[_FIRST_BYTE + bisect_left(_BOUNDS_S, timing.answered_s - request.received_s)] += 1
+            if timing.response_started_s:
+                sums[_FIRST_BYTE + bisect_left(_BOUNDS_S, timing.response_started_s - request.received_s)] += 1
 
     def spent(self, project_id: str, prompt_tokens: int, completion_tokens: int, cost_nano_usd: int) -> None:
         """Add what exchanges of a project used, to the present hour."""
@@ -102,7 +102,7 @@ class Traffic:
             {"project_id": project_id, "hour": instant_of(hour), **dict(zip(SUMMED, sums, strict=True))}
             for (project_id, hour), sums in rows.items()
         ]
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             connection.execute(upsert(connection.dialect.name, TRAFFIC, dict.fromkeys(SUMMED, ADDED)), values)
 
     def _keep(self, error: Exception) -> None:

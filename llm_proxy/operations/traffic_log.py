@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, func, select
 
-from llm_proxy.amounts import usd
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.models.traffic import BOUNDS_MS, DURATION, FIRST_BYTE, SUMMED, TRAFFIC
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
+from llm_proxy.money import usd
 from llm_proxy.operations.traffic import ALL
 from llm_proxy.runtime.clock import rfc3339
 
@@ -57,12 +57,12 @@ class TrafficLog:
         query = select(TRAFFIC.c.hour, *(func.sum(TRAFFIC.c[name]) for name in SUMMED))
         query = query.where(TRAFFIC.c.hour >= wanted.since, TRAFFIC.c.hour <= wanted.until)
         if wanted.project_id is not None:
-            query = query.where(listing.equals(TRAFFIC.c.project_id, wanted.project_id))
+            query = query.where(pagination.equals(TRAFFIC.c.project_id, wanted.project_id))
         elif wanted.within is None:
             query = query.where(TRAFFIC.c.project_id == ALL)
         if wanted.within is not None:
-            query = query.where(listing.within(TRAFFIC.c.project_id, wanted.within))
-        with reading(self._engine) as connection:
+            query = query.where(pagination.within(TRAFFIC.c.project_id, wanted.within))
+        with read_transaction(self._engine) as connection:
             rows = connection.execute(query.group_by(TRAFFIC.c.hour).order_by(TRAFFIC.c.hour)).all()
         return [(row[0], dict(zip(SUMMED, map(int, row[1:]), strict=True))) for row in rows]
 

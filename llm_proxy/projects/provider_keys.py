@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, delete, insert, select, update
 
 from llm_proxy.crypto import KeyRing, UnopenableValue
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.models import ProjectKeyRow, ProjectRow
 from llm_proxy.db.mutation import Mutation
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 from llm_proxy.errors import BadRequest, ResourceNotFound
 from llm_proxy.projects.project import check_api_key, obfuscated
 
@@ -56,7 +56,7 @@ class ProviderKeyService:
 
     def list(self, project_id: str) -> list[ProviderKey]:
         """Return the project's keys, the default provider's first. Raises ResourceNotFound."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             project = _project(connection, project_id)
             query = select(ProjectKeyRow.__table__).where(_KEYS.project_id == project["id"]).order_by(_KEYS.provider)
             rows = connection.execute(query).mappings().all()
@@ -140,7 +140,7 @@ class ProviderKeyService:
 
 
 def _project(connection: Connection, project_id: str, *, lock: bool = False) -> RowMapping:
-    query = select(ProjectRow.__table__).where(listing.equals(_PROJECTS.id, project_id))
+    query = select(ProjectRow.__table__).where(pagination.equals(_PROJECTS.id, project_id))
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:
         raise ResourceNotFound("project not found", audit={"error_type": "project not found"})

@@ -11,12 +11,12 @@ from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, insert, se
 from sqlalchemy.exc import IntegrityError
 
 from llm_proxy.crypto import KeyRing
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.clock import Clock, database_now
-from llm_proxy.db.listing import Order, Selection, Total
 from llm_proxy.db.models import ProjectRow
 from llm_proxy.db.mutation import Mutation
-from llm_proxy.db.session import reading
+from llm_proxy.db.pagination import Order, Selection, Total
+from llm_proxy.db.session import read_transaction
 from llm_proxy.errors import Conflict, ResourceNotFound
 from llm_proxy.model.fields import to_columns
 from llm_proxy.model.project import PROJECT_FIELDS
@@ -47,12 +47,12 @@ class ProjectFilter:
         """Return the rows."""
         query, judged = select(ProjectRow.__table__), list[ColumnElement[bool]]()
         if self.search:
-            judged.append(listing.contains(_TABLE.name, self.search))
+            judged.append(pagination.contains(_TABLE.name, self.search))
         if self.is_active is not None:
             judged.append(_TABLE.is_active.is_(self.is_active))
         if self.ids is not None:
-            query = query.where(listing.within(_TABLE.id, self.ids))
-        narrow = None if self.within is None else listing.within(_TABLE.id, self.within)
+            query = query.where(pagination.within(_TABLE.id, self.ids))
+        narrow = None if self.within is None else pagination.within(_TABLE.id, self.within)
         return Selection(query, tuple(judged), narrow)
 
 
@@ -107,28 +107,28 @@ class ProjectService:
 
     def get(self, project_id: str) -> Project:
         """Return the project. Raises ResourceNotFound."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             return self._shown(_row(connection, project_id))
 
     def page(
         self, wanted: ProjectFilter, order: Order, page: int, size: int, most: int | None = None
     ) -> tuple[list[Project], Total]:
         """One page by number, and how many rows there are; `most` of them are counted."""
-        with reading(self._engine) as connection:
-            rows, total = listing.numbered(connection, wanted.selection(), order, page, size, most)
+        with read_transaction(self._engine) as connection:
+            rows, total = pagination.numbered(connection, wanted.selection(), order, page, size, most)
             return [self._shown(row) for row in rows], total
 
     def after(
         self, wanted: ProjectFilter, order: Order, limit: int, cursor: str | None
     ) -> tuple[list[Project], str | None]:
         """One page by key, and the cursor of the next. Raises listing.InvalidCursor."""
-        with reading(self._engine) as connection:
-            rows, following = listing.keyed(connection, wanted.selection(), order, limit, cursor)
+        with read_transaction(self._engine) as connection:
+            rows, following = pagination.keyed(connection, wanted.selection(), order, limit, cursor)
         return [self._shown(row) for row in rows], following
 
     def all(self, wanted: ProjectFilter, order: Order = BY_NAME) -> Iterator[Sequence[Project]]:
         """Every project, in chunks."""
-        for rows in listing.everything(self._engine, wanted.selection(), order):
+        for rows in pagination.everything(self._engine, wanted.selection(), order):
             yield [self._shown(row) for row in rows]
 
     def update(self, tx: Mutation, project_id: str, patch: ProjectPatch) -> Project:
@@ -189,7 +189,7 @@ class ProjectService:
 
 
 def _row(connection: Connection, project_id: str, *, lock: bool = False) -> RowMapping:
-    query = select(ProjectRow.__table__).where(listing.equals(_TABLE.id, project_id))
+    query = select(ProjectRow.__table__).where(pagination.equals(_TABLE.id, project_id))
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:
         raise ResourceNotFound("project not found", audit={"error_type": "project not found"})

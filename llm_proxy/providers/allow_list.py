@@ -4,6 +4,7 @@ All of it is compiled once; a check of a usual request costs a microsecond or tw
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -24,11 +25,11 @@ PROXY_PATH = "/v1"
 _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,=-][A-Za-z0-9._~:@!$&'()*+,;=-]*)+/?|/")
 _AMBIGUOUS = re.compile(r"//|\\|%5c|%00|%(?![0-9a-f]{2})|[\x00-\x20\x7f]", re.IGNORECASE)
 _SLASH = re.compile("%2f", re.IGNORECASE)
-_ESCAPED_TWICE = re.compile("%25(?:25)*(?:2e|2f|5c|00)", re.IGNORECASE)
+_STILL_ESCAPED = re.compile("%(?:25)*(?:2e|2f|5c|00)", re.IGNORECASE)  # in a path that was unescaped once
 _PATH_PARAMETERS = re.compile(r";[^/]*")  # Tomcat, Jetty and Spring read `..;x` as `..`
-_OVERRIDES = ("X-HTTP-METHOD-OVERRIDE", "X-METHOD-OVERRIDE", "X-HTTP-METHOD")
+_OVERRIDES = frozenset(("X-HTTP-METHOD-OVERRIDE", "X-METHOD-OVERRIDE", "X-HTTP-METHOD"))
 _UNSEEN = frozenset(("batches", "assistants", "threads", "fine_tuning", "evals"))
-_DOT_SEGMENT = re.compile(r"/\.\.?(?:/|$)")
+_DOT_SEGMENT = re.compile(r"/[\x00-\x20]*\.\.?[\x00-\x20]*(?:/|$)")  # Windows, for one, drops blanks behind dots
 
 
 class AllowList:
@@ -63,9 +64,10 @@ class AllowList:
 
     def check_overrides(self, fields: Sequence[tuple[str, str]]) -> None:
         """Check methods that fields name in place of the request's; names in upper case. Raises MethodNotAllowed."""
-        for name, value in fields:
-            if name in _OVERRIDES:
-                self.check_method(value.strip().upper())
+        if not _OVERRIDES.isdisjoint([name for name, _ in fields]):
+            for name, value in fields:
+                if name in _OVERRIDES:
+                    self.check_method(value.strip().upper())
 
     @staticmethod
     def is_unseen(method: str, raw_path: str) -> bool:
@@ -121,14 +123,17 @@ class AllowList:
 
 def _decoded(raw_path: str) -> str:
     """Return the path that the provider will see. Raises EndpointNotFound where it may see another one."""
-    if not raw_path.startswith("/") or _AMBIGUOUS.search(raw_path) or _ESCAPED_TWICE.search(raw_path):
+    if not raw_path.startswith("/") or _AMBIGUOUS.search(raw_path):
         raise EndpointNotFound
     try:
         path = unquote_to_bytes(raw_path.encode("latin-1")).decode("utf-8")
     except UnicodeError:
         raise EndpointNotFound from None
     bare = _PATH_PARAMETERS.sub("", path)
-    if _DOT_SEGMENT.search(path) or _DOT_SEGMENT.search(bare) or "//" in path or "//" in bare:
+    plain = bare if bare.isascii() else unicodedata.normalize("NFKC", bare)  # full-width dots are dots to some
+    if _STILL_ESCAPED.search(path) or "//" in path or "//" in bare or "\\" in plain:
+        raise EndpointNotFound
+    if _DOT_SEGMENT.search(path) or _DOT_SEGMENT.search(plain):
         raise EndpointNotFound
     return path
 

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from llm_proxy.providers.parameters import compile_glob
 from llm_proxy.settings import UpstreamSettings
-from llm_proxy.settings.declare import duration_s
+from llm_proxy.settings.variable import duration_s
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _ENDPOINT = re.compile(r"/(?:[A-Za-z0-9._~:@!$&'()*+,;=-]+/?)*")

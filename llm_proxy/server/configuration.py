@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_proxy.settings import Loaded, ServerSettings
-from llm_proxy.settings.declare import ListenAddress
+from llm_proxy.settings.variable import ListenAddress
 
 STOP_RESERVE_S = 12  # after the drain: 2 s for the cut, 8 s for the application to write down everything
 MOST_CONNECTIONS, LEAST_CONNECTIONS, SPARE_DESCRIPTORS = 20_000, 10, 200

@@ -15,15 +15,17 @@ from gunicorn.http.message import RFC9110_5_3_SINGLETON_FIELDS, Request
 from gunicorn.http.parser import RequestParser
 
 from llm_proxy.errors import ClientConnectionError, ClientGone, LlmProxyError
-from llm_proxy.server import refusals
-from llm_proxy.server.answer import SWITCHING_STATUS, Answer, ShortBody
+from llm_proxy.server import error_responses
 from llm_proxy.server.body import RequestBody
-from llm_proxy.server.check import check
-from llm_proxy.server.edge import Refusal
+from llm_proxy.server.disconnect import DisconnectWatch, WatchedClient
 from llm_proxy.server.environ import EnvironMaker
+from llm_proxy.server.hooks import Refusal
+from llm_proxy.server.idle import IdleTimer
+from llm_proxy.server.request_checks import check
+from llm_proxy.server.response import SWITCHING_STATUS, ClientResponse, ShortBody
 from llm_proxy.server.state import ServerState
 from llm_proxy.server.unreader import Unreader
-from llm_proxy.server.watch import Peer, Watch
+from llm_proxy.server.usual_head import UsualHead, UsualHeads
 from llm_proxy.settings import ServerSettings
 
 LINGER_S = 5.0  # how long what a refused client still sends is read away, in all …
@@ -80,10 +82,12 @@ class Host(Protocol):
     wsgi: Callable[..., Iterable[bytes]]
     settings: ServerSettings
     state: ServerState
-    watch: Watch
+    watch: DisconnectWatch
+    idle: IdleTimer
+    takes: Callable[[str, str], bool]
 
     def refused(self, refusal: Refusal) -> None:
-        """Tell the application's edge."""
+        """Call the application's hook."""
 
     def leave(self, connection: "Connection") -> None:
         """Nothing of this connection is worth waiting for any more."""
@@ -100,13 +104,14 @@ class Connection:
         began: Monotonic seconds of its acceptance; None once a request has begun to come.
     """
 
-    def __init__(self, host: Host, sock: Any, addr: Any, environs: EnvironMaker) -> None:
-        self._host, self._sock, self._environs = host, sock, environs
+    def __init__(self, host: Host, sock: Any, addr: Any, environs: EnvironMaker, heads: UsualHeads) -> None:
+        self._host, self._sock, self._environs, self._heads = host, sock, environs, heads
         self._addr = _unmapped(addr)
         self._unreader = Unreader(sock, host.cfg.limit_request_line)
         self._unreader.write_silence_s = host.settings.client_write_timeout_s or None
-        self._peer = Peer(host.watch, sock.fileno())
+        self._client = WatchedClient(host.watch, sock.fileno())
         self._received = 0.0
+        self._shut_idle = self.shut_idle  # one object: its wait is known by it
         self.is_idle = False
         self.began: float | None = monotonic()
 
@@ -129,7 +134,7 @@ class Connection:
             self._host.log.exception("A connection ended by a fault of the server")
         finally:
             self._host.leave(self)
-            self._peer.close()
+            self._client.close()
             self._sock.close()
 
     def _await_request(self) -> bool:
@@ -137,28 +142,53 @@ class Connection:
 
         Empty lines are no part of it: a client that sends nothing else is idle.
         """
-        until = monotonic() + self._host.settings.keepalive_timeout_s
-        while not self._unreader.skip_empty_lines():
+        unreader, until = self._unreader, monotonic() + self._host.settings.keepalive_timeout_s
+        if unreader.is_empty and not self._receive_first():
+            return False
+        while not unreader.skip_empty_lines():
             left_s = until - monotonic()
             if left_s <= 0:
                 return False
-            self.is_idle = True
             self._sock.settimeout(left_s)
-            try:
-                data = self._sock.recv(self._unreader.mxchunk)
-            except OSError:  # a timeout, too
+            if not self._receive():
                 return False
-            finally:
-                self.is_idle = False
-            if not data:
-                return False
-            self._unreader.append(data)
         self.began = None
         self._received = monotonic()
         return True
 
+    def _receive_first(self) -> bool:
+        """Wait for bytes without a timer: the worker's one ends the wait at its limit."""
+        self._sock.settimeout(None)
+        self._host.idle.begin(self._shut_idle)
+        try:
+            return self._receive()
+        finally:
+            self._host.idle.over(self._shut_idle)
+
+    def _receive(self) -> bool:
+        """Wait for bytes between two requests. False: none will come."""
+        self.is_idle = True
+        try:
+            data = self._sock.recv(self._unreader.mxchunk)
+        except OSError:  # a timeout, too
+            return False
+        finally:
+            self.is_idle = False
+        self._unreader.append(data)
+        return bool(data)
+
     def _serve_one(self, parser: Any) -> bool:
         """Read one head, and answer. True: another request may follow."""
+        req: Any = self._heads.read(self._unreader) or self._read_unusual(parser)
+        if req is None:
+            return False
+        self._unreader.silence_s = self._host.settings.request_body_timeout_s or None
+        self._sock.settimeout(self._host.settings.client_write_timeout_s or None)
+        self._host.count()
+        return self._exchange(req)
+
+    def _read_unusual(self, parser: Any) -> Any:
+        """Return the head as gunicorn reads it; None: there is none, or it was refused."""
         parser.mesg = None  # the last one is done with: gunicorn would look after its body without a time limit
         self._unreader.begin_head(self._received + self._host.settings.request_header_timeout_s)
         req = None
@@ -166,96 +196,100 @@ class Connection:
             req = next(parser)
             check(req)
         except (NoMoreData, StopIteration, ClientGone):
-            return False
+            return None
         except Exception as exc:
             self._refuse(exc, req)
-            return False
+            return None
         self._unreader.deadline = None
-        self._unreader.silence_s = self._host.settings.request_body_timeout_s or None
-        self._sock.settimeout(self._host.settings.client_write_timeout_s or None)
-        self._host.count()
-        return self._exchange(req)
+        return req
+
+    def _environ(self, req: Any) -> dict[str, Any]:
+        if type(req) is UsualHead and self._host.takes(req.uri, req.values["HOST"]):
+            return self._environs.short(req, self._addr)
+        return self._environs.make(req, self._sock, self._addr)
 
     def _exchange(self, req: Any) -> bool:
-        expects, req._expected_100_continue = req._expected_100_continue, False  # gunicorn would send it at once
+        expects = req._expected_100_continue
+        if expects:
+            req._expected_100_continue = False  # gunicorn would send it at once
         try:
-            answer = Answer(req, self._sock, self._host.cfg)
-            environ = self._environs.make(req, self._sock, self._addr)
+            response = ClientResponse(req, self._sock, self._host.cfg)
+            environ = self._environ(req)
         except Exception as exc:
             self._refuse(exc, req)
             return False
-        body = RequestBody(req.body, self._unreader, self._send_continue(answer) if expects else None)
-        answer.body = body
+        body = RequestBody(req.body, self._unreader, self._send_continue(response) if expects else None)
+        response.body = body
         environ["wsgi.input"] = body
         environ["llm_proxy.fields"] = req.headers
-        environ["llm_proxy.client"] = self._peer
+        environ["llm_proxy.client"] = self._client
         environ["llm_proxy.server"] = self._host.state
         environ["llm_proxy.received"] = self._received
         if self._host.state.phase != "serving":
-            answer.force_close()
+            response.force_close()
         held = [environ]
         del environ
         try:
-            self._run(held.pop(), answer)
+            self._run(held.pop(), response)
         except BaseException as exc:  # GreenletExit and gevent's Timeout are no Exceptions
-            self._fail(exc, req, answer)
+            self._fail(exc, req, response)
             return False
         finally:
-            self._peer.unwatch()
-        return self._is_kept(answer, body)
+            self._client.unwatch()
+        return self._is_kept(response, body)
 
-    def _run(self, environ: dict[str, Any], answer: Answer) -> None:
+    def _run(self, environ: dict[str, Any], response: ClientResponse) -> None:
         """Drop the environment: 2 KiB that a long response would hold for nothing."""
         body = _NO_BODY
         try:
-            body = self._host.wsgi(environ, answer.start_response)
+            body = self._host.wsgi(environ, response.start_response)
             del environ
-            if answer.status == SWITCHING_STATUS:
-                self._switch(answer, body)
+            if response.status == SWITCHING_STATUS:
+                self._switch(response, body)
                 return
             for item in body:
-                answer.write(item)
-            if answer.status is None:
+                response.write(item)
+            if response.status is None:
                 raise AssertionError("the application did not call start_response")
-            answer.close()
+            response.close()
         finally:
             close = getattr(body, "close", None)
             if close is not None:
                 close()
 
-    def _switch(self, answer: Answer, body: Any) -> None:
+    def _switch(self, response: ClientResponse, body: Any) -> None:
         """Hand the connection to a body that carries another protocol's bytes both ways, until it returns."""
-        answer.force_close()
-        answer.write(b"")
-        self._peer.unwatch()
+        response.force_close()
+        response.write(b"")
+        self._client.unwatch()
         self._sock.settimeout(None)
         body.take_over(self._sock, self._unreader.take())
         self._linger()
 
-    def _fail(self, exc: BaseException, req: Any, answer: Answer) -> None:
+    def _fail(self, exc: BaseException, req: Any, response: ClientResponse) -> None:
         """Make it visible to the client that the exchange did not end well."""
         if isinstance(exc, ClientGone):
-            self._peer.is_gone = True
-        if isinstance(exc, LlmProxyError) and answer.status is not None and not answer.headers_sent:
+            self._client.is_gone = True
+        if isinstance(exc, LlmProxyError) and response.status is not None and not response.headers_sent:
             with contextlib.suppress(ClientGone):  # it broke before the first piece of its body: its head stays true
-                answer.write(b"")
-        if answer.headers_sent:
+                response.write(b"")
+        if response.headers_sent:
             if not isinstance(exc, LlmProxyError | ClientConnectionError | ShortBody | gevent.GreenletExit):
                 self._log_fault(exc, req)
-            if isinstance(exc, ClientGone) or not answer.is_framed:
+            if isinstance(exc, ClientGone) or not response.is_framed:
                 self._reset()
         elif isinstance(exc, ClientConnectionError):  # the application has settled it: no access line of the server
             if isinstance(exc, LlmProxyError):
-                self._answer_error(exc, req, refusals.request_id_of(req))
+                self._send_error(exc, req, error_responses.request_id_of(req))
         elif not isinstance(exc, gevent.GreenletExit):
             self._log_fault(exc, req)
-            self._answer_error(LlmProxyError(), req, refusals.request_id_of(req))
+            self._send_error(LlmProxyError(), req, error_responses.request_id_of(req))
 
     def _log_fault(self, exc: BaseException, req: Any) -> None:
         self._host.log.error("Unhandled exception while answering %s", req.method, exc_info=exc)
 
-    def _is_kept(self, answer: Answer, body: RequestBody) -> bool:
-        if answer.should_close():
+    def _is_kept(self, response: ClientResponse, body: RequestBody) -> bool:
+        if response.should_close():
             if not body.is_whole:
                 self._linger()
             elif isinstance(self._sock, ssl.SSLSocket):
@@ -267,9 +301,9 @@ class Connection:
             return False
         return True
 
-    def _send_continue(self, answer: Answer) -> Callable[[], None]:
+    def _send_continue(self, response: ClientResponse) -> Callable[[], None]:
         def send() -> None:
-            if answer.headers_sent:
+            if response.headers_sent:
                 return
             try:
                 self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -282,10 +316,10 @@ class Connection:
 
     def _refuse(self, exc: Exception, req: Any) -> None:
         """Answer what the application never sees. `req` is None when the head was not understood."""
-        error = refusals.as_error(exc)
+        error = error_responses.as_error(exc)
         if error.status == 500:
             self._host.log.error("Unhandled exception while reading a request", exc_info=exc)
-        request_id = refusals.request_id_of(req)
+        request_id = error_responses.request_id_of(req)
         self._host.refused(
             Refusal(
                 status=error.status,
@@ -297,13 +331,13 @@ class Connection:
                 duration_s=monotonic() - self._received,
             )
         )  # before the client can know: a count that follows includes it
-        self._answer_error(error, req, request_id)
+        self._send_error(error, req, request_id)
 
-    def _answer_error(self, error: LlmProxyError, req: Any, request_id: str) -> None:
-        response = refusals.render(error, request_id, with_body=getattr(req, "method", None) != "HEAD")
+    def _send_error(self, error: LlmProxyError, req: Any, request_id: str) -> None:
+        content = error_responses.render(error, request_id, with_body=getattr(req, "method", None) != "HEAD")
         self._sock.settimeout(LINGER_S)
         with contextlib.suppress(OSError):  # the client has gone, or reads nothing
-            self._sock.sendall(response)
+            self._sock.sendall(content)
         self._linger()
 
     def _linger(self) -> None:
@@ -324,7 +358,7 @@ class Connection:
 
     def _reset(self) -> None:
         """Close so that it can't be taken for the end of a body: RST, and no FIN before it."""
-        self._peer.close()
+        self._client.close()
         with contextlib.suppress(OSError):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._sock.close()

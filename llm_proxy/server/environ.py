@@ -9,6 +9,8 @@ from typing import Any
 from gunicorn import util
 from gunicorn.http import wsgi
 
+from llm_proxy.server.usual_head import UsualHead
+
 _OWN_KEYS = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
 
 
@@ -22,12 +24,20 @@ class EnvironMaker:
     def __init__(self, cfg: Any, server_name: Any) -> None:
         self._cfg, self._server_name = cfg, server_name
         self._common: dict[str, Any] = wsgi.base_environ(cfg) | {"wsgi.multithread": True, "SCRIPT_NAME": ""}
-        if self._is_tcp:
+        self.is_tcp = isinstance(server_name, tuple)
+        if self.is_tcp:
             self._common |= {"SERVER_NAME": str(server_name[0]), "SERVER_PORT": str(server_name[1])}
 
-    @property
-    def _is_tcp(self) -> bool:
-        return isinstance(self._server_name, tuple)
+    @staticmethod
+    def short(req: UsualHead, client: Any) -> dict[str, Any]:
+        """Return what an application reads that takes the request's fields as they are (`llm_proxy.fields`)."""
+        return {
+            "REQUEST_METHOD": req.method,
+            "RAW_URI": req.uri,
+            "HTTP_HOST": req.values["HOST"],
+            "REMOTE_ADDR": client[0],
+            "llm_proxy.values": req.values,
+        }
 
     def make(self, req: Any, sock: Any, client: Any) -> dict[str, Any]:
         """Return the environment of a request whose head has been read; `wsgi.input` is left to the caller.
@@ -35,7 +45,7 @@ class EnvironMaker:
         No SCRIPT_NAME: the field of that name has an underscore and is dropped, the variable is not heeded. On a Unix
         socket SERVER_NAME is made from Host, which is left to gunicorn.
         """
-        if not self._is_tcp or req.proxy_protocol_info:
+        if not self.is_tcp or req.proxy_protocol_info:
             theirs: dict[str, Any] = wsgi.create(req, sock, client, self._server_name, self._cfg)[1]
             return theirs | {"wsgi.multithread": True}
         environ = self._common.copy()

@@ -46,6 +46,10 @@ class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
         self.buf = io.BytesIO()
         return held
 
+    def replace(self, rest: bytes) -> None:
+        """Have only `rest` left of what has been read ahead."""
+        self.buf = io.BytesIO(rest)
+
     def append(self, data: bytes) -> None:
         """Put bytes behind what has been read ahead."""
         self.buf.seek(0, io.SEEK_END)

@@ -22,10 +22,12 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from llm_proxy.server import fresh_worker
 from llm_proxy.server.connection import Connection
-from llm_proxy.server.edge import Edge, NoEdge, Refusal
+from llm_proxy.server.disconnect import DisconnectWatch
 from llm_proxy.server.environ import EnvironMaker
+from llm_proxy.server.hooks import AppHooks, NoHooks, Refusal
+from llm_proxy.server.idle import IdleTimer
 from llm_proxy.server.state import ServerState
-from llm_proxy.server.watch import Watch
+from llm_proxy.server.usual_head import UsualHeads
 from llm_proxy.settings import ServerSettings, handed_over
 
 BOOTING, SERVING, LEAVING = 0, 1, 2  # byte 0 of `shared`: how a worker reports to the master
@@ -55,8 +57,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self.boot_is_fatal = True
         self.state = ServerState(self.cfg.worker_connections, self.cfg.workers)
         self.connections: set[Connection] = set()
-        self.edge: Edge = NoEdge()
-        self.watch: Watch
+        self.hooks: AppHooks = NoHooks()
+        self.watch: DisconnectWatch
+        self.idle: IdleTimer
+        self.takes: Callable[[str, str], bool] = _takes_none
         self._wake: Event
         self._servers: list[StreamServer] = []
         self._pool: Pool
@@ -79,7 +83,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def init_signals(self) -> None:
         """Handlers only take notes and wake the main greenlet. Signals are unblocked last: now they can be acted on."""
         self._wake = Event()
-        self.watch = Watch()
+        self.watch = DisconnectWatch()
+        self.idle = IdleTimer(self.settings.keepalive_timeout_s)
         self._pool = Pool(self.worker_connections)
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
@@ -106,8 +111,9 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         """
         try:
             super().load_wsgi()
-            self.edge = getattr(self.wsgi, "edge", None) or NoEdge()
-            self.edge.started(self.state)
+            self.hooks = getattr(self.wsgi, "hooks", None) or NoHooks()
+            self.hooks.started(self.state)
+            self.takes = getattr(self.wsgi, "takes", _takes_none)
         except Exception:
             if self.boot_is_fatal:
                 raise
@@ -177,14 +183,17 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def _open(self) -> None:
         context = ssl_context(self.cfg) if self.cfg.is_ssl else None
         for listener in self.sockets:
-            handle = partial(self._handle, context, EnvironMaker(self.cfg, listener.getsockname()))
+            environs = EnvironMaker(self.cfg, listener.getsockname())
+            handle = partial(self._handle, context, environs, UsualHeads(self.cfg, has_addresses=environs.is_tcp))
             server = StreamServer(listener, handle=handle, spawn=self._pool)
             if self.cfg.workers > 1:
                 server.max_accept = 1  # leave some to the others
             server.start()
             self._servers.append(server)
 
-    def _handle(self, context: ssl.SSLContext | None, environs: EnvironMaker, sock: Any, addr: Any) -> None:
+    def _handle(
+        self, context: ssl.SSLContext | None, environs: EnvironMaker, heads: UsualHeads, sock: Any, addr: Any
+    ) -> None:
         if context is not None:
             try:
                 sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
@@ -194,7 +203,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                 self.log.debug("TLS handshake failed: %s", exc)
                 sock.close()
                 return
-        connection = Connection(self, sock, addr, environs)
+        connection = Connection(self, sock, addr, environs, heads)
         self.connections.add(connection)
         connection.serve()
 
@@ -211,14 +220,14 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._wake.set()
 
     def refused(self, refusal: Refusal) -> None:
-        """Tell the edge of a request that the application did not see."""
+        """Tell the application of a request that the application did not see."""
         self._tell("refused", refusal)
 
     def _tell(self, what: str, *args: object, **kwargs: object) -> None:
         try:
-            getattr(self.edge, what)(*args, **kwargs)
+            getattr(self.hooks, what)(*args, **kwargs)
         except Exception:
-            self.log.exception("The application's edge failed in %s", what)
+            self.log.exception("The application's hook %s failed", what)
 
     def _wait(self, limit_s: float) -> None:
         """Until woken, at most `limit_s`; sends the heartbeat."""
@@ -278,3 +287,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                         server.do_handle(*args)
             server.close()
         self._servers = []
+
+
+def _takes_none(target: str, host: str) -> bool:
+    """Answer for an application that reads WSGI's environment of each request."""
+    return False

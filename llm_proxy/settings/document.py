@@ -4,10 +4,10 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from llm_proxy.settings.declare import Variable, file_path, text, words
 from llm_proxy.settings.load import SAMPLE_MANAGEMENT_TOKEN
 from llm_proxy.settings.schema import PARTS
 from llm_proxy.settings.sources import FROM_FILE
+from llm_proxy.settings.variable import Variable, file_path, text, words
 
 _TITLES = {
     "server": "Server",

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_proxy.settings.declare import boolean, choice, duration, existing_file, integer, setting, size, text, url
 from llm_proxy.settings.redis_address import redis_address
+from llm_proxy.settings.variable import boolean, choice, duration, existing_file, integer, setting, size, text, url
 
 
 @dataclass(frozen=True, kw_only=True)

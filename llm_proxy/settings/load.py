@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llm_proxy.settings.declare import UNSET
 from llm_proxy.settings.redis_address import without_password
 from llm_proxy.settings.schema import Settings, variables
 from llm_proxy.settings.sources import merge
-from llm_proxy.settings.spelling import strangers
+from llm_proxy.settings.suggestions import unknown_variables
+from llm_proxy.settings.variable import UNSET
 
 SAMPLE_MANAGEMENT_TOKEN = "change-me-to-a-long-random-string"  # noqa: S105  (.env.example's; refused at start)
 
@@ -73,7 +73,7 @@ def load(
     settings = Settings.from_paths(values)
     for check in CHECKS:
         check(settings, faults, warnings)
-    warnings += strangers(raw)
+    warnings += unknown_variables(raw)
     sources = {name: source for name, (_, source) in raw.items()}
     return Loaded(settings, faults, warnings, sources)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_proxy.settings.declare import (
+from llm_proxy.settings.variable import (
     ListenAddress,
     address,
     boolean,

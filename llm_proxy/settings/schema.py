@@ -7,13 +7,13 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, Self
 
-from llm_proxy.settings.declare import Variable
 from llm_proxy.settings.events import DispatcherSettings, EventSettings
 from llm_proxy.settings.limits import CacheSettings, LimitSettings, RedisSettings
 from llm_proxy.settings.operation import CommandSettings, OperationSettings
 from llm_proxy.settings.server import ServerSettings, UpstreamSettings
 from llm_proxy.settings.sign_in import SignInSettings
 from llm_proxy.settings.storage import StorageSettings, TokenSettings
+from llm_proxy.settings.variable import Variable
 from llm_proxy.settings.websocket import WebSocketSettings
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
-from llm_proxy.settings.declare import (
+from llm_proxy.settings.variable import (
     ListenAddress,
     address,
     boolean,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from llm_proxy.settings.declare import boolean, setting, text, url
+from llm_proxy.settings.variable import boolean, setting, text, url
 
 
 @dataclass(frozen=True, kw_only=True)

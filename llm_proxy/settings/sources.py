@@ -6,8 +6,8 @@ from pathlib import Path
 
 from dotenv.parser import parse_stream
 
-from llm_proxy.settings.declare import UNSET
 from llm_proxy.settings.schema import variables
+from llm_proxy.settings.variable import UNSET
 
 FROM_FILE = (  # X_FILE supplies X
     "MANAGEMENT_TOKEN",

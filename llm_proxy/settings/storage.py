@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_proxy.settings.declare import (
+from llm_proxy.settings.variable import (
     boolean,
     choice,
     duration,

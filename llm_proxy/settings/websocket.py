@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from llm_proxy.settings.declare import boolean, duration, integer, setting, size
+from llm_proxy.settings.variable import boolean, duration, integer, setting, size
 
 
 @dataclass(frozen=True, kw_only=True)

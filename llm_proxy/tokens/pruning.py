@@ -5,9 +5,9 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Engine, and_, case, delete, func, or_, select
 
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.models import TokenRow
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.session import read_transaction, write_transaction
 from llm_proxy.model.token import expired_before
 
 BATCH = 500  # rows a transaction: longer ones stop admission on SQLite
@@ -24,7 +24,7 @@ def dead_before(before: datetime) -> ColumnElement[bool]:
 
 def count(engine: Engine, before: datetime) -> int:
     """How many `prune` would delete now."""
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         query = select(func.count()).select_from(TokenRow).where(dead_before(before))
         return int(connection.execute(query).scalar_one())
 
@@ -37,15 +37,15 @@ def steps(engine: Engine, before: datetime) -> Iterator[int]:
     after, is_dead = "", dead_before(before)
     query = select(TokenRow.id, case((is_dead, 1), else_=0)).order_by(TokenRow.id).limit(BATCH)
     while True:
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             rows = connection.execute(query.where(TokenRow.id > after)).all()
         if not rows:
             return
         after, ids = rows[-1][0], [row[0] for row in rows if row[1]]
         gone = 0
         if ids:
-            with writing(engine) as connection:
-                still = listing.opaque(is_dead)  # or the planner may look for all that are dead, in each batch
+            with write_transaction(engine) as connection:
+                still = pagination.opaque(is_dead)  # or the planner may look for all that are dead, in each batch
                 gone = connection.execute(delete(TokenRow).where(TokenRow.id.in_(ids), still)).rowcount
         yield gone
 

@@ -10,13 +10,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, and_, func, insert, or_, select, update
 
 from llm_proxy.crypto import digest
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.kept_totals import KeptTotals
-from llm_proxy.db.listing import Order, Selection, Total
 from llm_proxy.db.models import ProjectRow, TokenRow
 from llm_proxy.db.mutation import Mutation
-from llm_proxy.db.session import reading
+from llm_proxy.db.pagination import Order, Selection, Total
+from llm_proxy.db.session import read_transaction
 from llm_proxy.errors import BadRequest, Conflict, Forbidden, ResourceNotFound
 from llm_proxy.model.fields import changes, to_columns
 from llm_proxy.model.token import Revoked, has_status
@@ -66,14 +66,14 @@ class TokenFilter:
         """
         served, judged, narrow = list[Any](), list[Any](), list[Any]()
         if self.project_id is not None:
-            of_project = listing.equals(_TABLE.project_id, self.project_id)
+            of_project = pagination.equals(_TABLE.project_id, self.project_id)
             (served if order.name == "created_at" else narrow).append(of_project)
         if self.within is not None:
-            narrow.append(listing.within(_TABLE.project_id, self.within))
+            narrow.append(pagination.within(_TABLE.project_id, self.within))
         if self.ids is not None:
-            served.append(listing.within(_TABLE.id, self.ids))
+            served.append(pagination.within(_TABLE.id, self.ids))
         if self.search and is_id:
-            narrow.append(listing.begins(_TABLE.id, self.search.lower()))
+            narrow.append(pagination.begins(_TABLE.id, self.search.lower()))
         elif self.search:
             judged.append(_found_by(self.search))
         statuses = {self.status, "active" if self.active_only else None} - {None}
@@ -83,8 +83,8 @@ class TokenFilter:
 
 def _found_by(text: str) -> ColumnElement[bool]:
     """Return the condition that the id begins with the text, or the name contains it."""
-    is_named = listing.contains(_TABLE.name, text)
-    return or_(listing.begins(_TABLE.id, text.lower()), is_named) if text.isascii() else is_named
+    is_named = pagination.contains(_TABLE.name, text)
+    return or_(pagination.begins(_TABLE.id, text.lower()), is_named) if text.isascii() else is_named
 
 
 def order_of(sort: str, *, descending: bool) -> Order:
@@ -125,15 +125,15 @@ class TokenService:
 
     def get(self, token_id: str, within: Within = None) -> Token:
         """Raise ResourceNotFound for one that is not there, or of none of the projects `within`."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             return _read(connection, token_id, self._now(connection), within)
 
     def by_hash(self, hashed: str, within: Within = None) -> Token:
         """Return the token whose bearer has this SHA-256, in lower-case hex. Raises as `get`."""
         query = select(TokenRow.__table__).where(_TABLE.token == hashed)
         if within is not None:
-            query = query.where(listing.within(_TABLE.project_id, within))
-        with reading(self._engine) as connection:
+            query = query.where(pagination.within(_TABLE.project_id, within))
+        with read_transaction(self._engine) as connection:
             row = connection.execute(query).mappings().one_or_none()
             now = self._now(connection)
         if row is None:
@@ -144,29 +144,29 @@ class TokenService:
         self, wanted: TokenFilter, order: Order, page: int, size: int, most: int | None = None
     ) -> tuple[list[Token], Total]:
         """One page by number, and how many rows there are; `most` of them are counted."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             now = self._now(connection)
             selection = _selection(connection, wanted, now, order)
             kept = self._totals.of(wanted)
-            rows, total = listing.numbered(connection, selection, order, page, size, most, kept)
+            rows, total = pagination.numbered(connection, selection, order, page, size, most, kept)
             return [Token.from_row(row, now) for row in rows], total
 
     def after(
         self, wanted: TokenFilter, order: Order, limit: int, cursor: str | None
     ) -> tuple[list[Token], str | None]:
         """One page by key, and the cursor of the next. Raises listing.InvalidCursor."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             now = self._now(connection)
             selection = _selection(connection, wanted, now, order)
-            rows, following = listing.keyed(connection, selection, order, limit, cursor)
+            rows, following = pagination.keyed(connection, selection, order, limit, cursor)
         return [Token.from_row(row, now) for row in rows], following
 
     def all(self, wanted: TokenFilter, order: Order = NEWEST_FIRST) -> Iterator[Sequence[Token]]:
         """Every token, in chunks."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             now = self._now(connection)
             selection = _selection(connection, wanted, now, order)
-        for rows in listing.everything(self._engine, selection, order):
+        for rows in pagination.everything(self._engine, selection, order):
             yield [Token.from_row(row, now) for row in rows]
 
     def update(self, tx: Mutation, token_id: str, patch: TokenPatch) -> Token:
@@ -271,7 +271,7 @@ class TokenService:
     @staticmethod
     def _require_active(connection: Connection, project_id: str) -> None:
         # FOR SHARE: a deactivation that runs at the same time comes before or after, not in between.
-        query = select(ProjectRow.__table__.c.is_active).where(listing.equals(ProjectRow.__table__.c.id, project_id))
+        query = select(ProjectRow.__table__.c.is_active).where(pagination.equals(ProjectRow.__table__.c.id, project_id))
         is_active = connection.execute(query.with_for_update(read=True)).scalar_one_or_none()
         if is_active is None:
             raise ResourceNotFound("project not found", audit={"error_type": "project not found"})
@@ -301,7 +301,7 @@ def _selection(connection: Connection, wanted: TokenFilter, now: datetime, order
     text = (wanted.search or "").lower()
     is_id = len(text) >= _ID_BEGINNING and _ID_CHARACTERS.issuperset(text)
     if is_id:
-        found = connection.execute(select(_TABLE.id).where(listing.begins(_TABLE.id, text)).limit(1))
+        found = connection.execute(select(_TABLE.id).where(pagination.begins(_TABLE.id, text)).limit(1))
         is_id = found.first() is not None
     return wanted.selection(now, order, is_id=is_id)
 
@@ -309,9 +309,9 @@ def _selection(connection: Connection, wanted: TokenFilter, now: datetime, order
 def _read(connection: Connection, token_id: str, now: datetime, within: Within = None, *, lock: bool = False) -> Token:
     if token_id.startswith("sk-"):
         raise BadRequest("use the token's id, not its value", param="token_id")
-    query = select(TokenRow.__table__).where(listing.equals(_TABLE.id, token_id))
+    query = select(TokenRow.__table__).where(pagination.equals(_TABLE.id, token_id))
     if within is not None:
-        query = query.where(listing.within(_TABLE.project_id, within))
+        query = query.where(pagination.within(_TABLE.project_id, within))
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:
         raise _unknown()
@@ -327,7 +327,7 @@ def _read_all(tx: Mutation, token_ids: Sequence[str], now: datetime) -> list[Tok
     ids = [token_id for token_id in token_ids if token_id.isascii()]
     query = select(TokenRow.__table__).where(_TABLE.id.in_(ids)).order_by(_TABLE.id).with_for_update()
     if tx.within is not None:
-        query = query.where(listing.within(_TABLE.project_id, tx.within))
+        query = query.where(pagination.within(_TABLE.project_id, tx.within))
     return [Token.from_row(row, now) for row in tx.connection.execute(query).mappings()]
 
 

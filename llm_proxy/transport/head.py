@@ -9,10 +9,11 @@ from llm_proxy.transport.errors import Broken
 
 HEAD_BYTES = 65536
 FIELDS = 256
-INTERIM_ANSWERS = 16
+MAX_INTERIM_RESPONSES = 16
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n").match
 _BARE_LF = re.compile(rb"(?<!\r)\n").search
 _START = b"HTTP/1."
+_SIZES = frozenset((10, 14, 17))  # of the names that frame: Connection, Content-Length, Transfer-Encoding
 NO_LENGTH = -1
 
 
@@ -113,7 +114,7 @@ class Head:
         """How the content ends (RFC 9112 §6.3) and whether the connection lives on (§9.3)."""
         coding = length = None
         closes = keeps = False
-        for name, value in self.fields:
+        for name, value in [field for field in self.fields if len(field[0]) in _SIZES]:
             size = len(name)
             if size == 14 and name.lower() == b"content-length":
                 length = value
@@ -174,7 +175,7 @@ def read_head(recv: Callable[[], bytes], buffer: bytes, method: str, *, is_upgra
         if head.status >= 200 or head.status == 101:
             return head, rest
         interim += 1
-        if interim > INTERIM_ANSWERS:
+        if interim > MAX_INTERIM_RESPONSES:
             raise Broken("too many interim responses")
         buffer, searched = rest, 0
 

@@ -88,25 +88,29 @@ class UpstreamRequest(PreparedRequest):
         method, target = self.method.encode("latin-1"), self.target
         if _TARGET(target) is None or _TOKEN(method) is None:
             raise InvalidURL("the method or the target holds bytes that a request line cannot")
-        lines = [b"%b %b%b HTTP/1.1" % (method, prefix, b"" if prefix and target == b"*" else target)]
-        framing = []
-        for name, value in self.fields:
-            kind = _kinds.get(name)
-            if kind is None:
-                kind = _classify(name)
-            if kind:
-                if kind == _EXPECT:
-                    self.expects_continue = value.strip().lower() == b"100-continue"
-                else:
-                    framing.append((kind, value))
-            lines.append(b"%b: %b" % (name, value))
-        self._check_framing(framing)
-        lines.append(extra + b"\r\n")
+        line = b"%b %b%b HTTP/1.1" % (method, prefix, b"" if prefix and target == b"*" else target)
+        self._check_framing(self._framing())
+        lines = [line, *map(b": ".join, self.fields), extra + b"\r\n"]
         head = b"\r\n".join(lines)
         ends = len(lines) + extra.count(b"\n")
         if head.count(b"\r") != ends or head.count(b"\n") != ends or b"\0" in head:
             raise InvalidHeader("a field value holds CR, LF or NUL")
         return head
+
+    def _framing(self) -> list[tuple[int, bytes]]:
+        """Return the fields that frame the body, and note whether 100 (Continue) is waited for."""
+        kinds, framing = _kinds, []
+        try:
+            special = [field for field in self.fields if kinds[field[0]]]
+        except KeyError:
+            special = [field for field in self.fields if _classify(field[0])]
+        for name, value in special:
+            kind = _classify(name)
+            if kind == _EXPECT:
+                self.expects_continue = value.strip().lower() == b"100-continue"
+            else:
+                framing.append((kind, value))
+        return framing
 
     def _check_framing(self, framing: list[tuple[int, bytes]]) -> None:
         if len(framing) > 1:
@@ -133,6 +137,9 @@ _kinds: dict[bytes, int] = {}
 
 
 def _classify(name: bytes) -> int:
+    known = _kinds.get(name)
+    if known is not None:
+        return known
     if _TOKEN(name) is None:
         raise InvalidHeader("a field name that is no token")
     if len(_kinds) >= _KNOWN_NAMES:

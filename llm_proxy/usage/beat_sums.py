@@ -9,9 +9,9 @@ from collections.abc import Callable
 from datetime import date
 
 from llm_proxy import metrics
-from llm_proxy.amounts import NANO
 from llm_proxy.formats.usage import Usage
 from llm_proxy.model.token import TokenSnapshot
+from llm_proxy.money import NANO
 from llm_proxy.usage.rollup import Key, Rollup, Sums
 
 

@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager
 from datetime import date
 from typing import Any, Protocol
 
-from llm_proxy.amounts import NANO
 from llm_proxy.db.errors import is_unavailable
 from llm_proxy.errors import CostBudgetExceeded, ModelNotPriced, ServiceUnavailable, TokenBudgetExceeded
 from llm_proxy.model.token import TokenSnapshot
+from llm_proxy.money import NANO
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.usage.prices import Prices
 

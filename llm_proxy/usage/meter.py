@@ -20,10 +20,10 @@ from llm_proxy.formats.tokens import Estimator, by_size
 from llm_proxy.formats.usage import MAX_COUNT, Usage
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
-from llm_proxy.texts import printable
+from llm_proxy.sanitize import printable
 from llm_proxy.usage.beat_sums import BeatSums
 from llm_proxy.usage.budgets import Budgets
-from llm_proxy.usage.model_names import ModelNames
+from llm_proxy.usage.model_names import OTHER, ModelNames, holds_secret
 from llm_proxy.usage.prices import Price, Prices
 from llm_proxy.usage.rollup import Key, Rollup
 from llm_proxy.usage.tap import REQUEST_BYTES, Tap
@@ -317,7 +317,7 @@ class Meter:
             return reading, None, None  # it was counted with the POST that made it, or will be when it is finished
         if usage is None and once is None and metered.generates:
             usage = self._estimator.estimate(reading, asked())
-            if not body.is_readable:
+            if not body.is_readable or reading.is_opaque:
                 usage.completion_tokens = by_size(metered.tap.received_bytes)
         return reading, usage, once
 
@@ -349,7 +349,8 @@ class Meter:
             model = UNKNOWN
         model = printable(model)
         if price is None and model != UNKNOWN:
-            model = self._names.bounded(model, metered.token.id, self._today())
+            is_secret = holds_secret(model, metered.token.project)
+            model = OTHER if is_secret else self._names.bounded(model, metered.token.id, self._today())
         if price is None and result.usage is not None and Budgets.needs_price(metered.token):
             price = self._dearest(model, metered)
         return model, price

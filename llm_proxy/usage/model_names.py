@@ -1,6 +1,9 @@
-"""A bound on the model names that clients can bring into the sums by making them up."""
+"""Which model names enter the sums: a bounded number of those that clients make up, and none that holds a secret."""
 
 from datetime import date
+
+from llm_proxy.model.project import ProjectSnapshot
+from llm_proxy.redaction import redact
 
 MAX_NAMES = 50  # without a price, of one token and day, in one worker
 OTHER = "other"  # in place of the names beyond them
@@ -24,3 +27,9 @@ class ModelNames:
                 return OTHER
             known.add(name)
         return name
+
+
+def holds_secret(name: str, project: ProjectSnapshot) -> bool:
+    """Return whether a key or token stands in what should be a model's name."""
+    keys = (project.api_key, *project.provider_keys.values())
+    return any(key and key in name for key in keys) or redact(name) != name

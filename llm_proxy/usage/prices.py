@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from llm_proxy.amounts import NANO
 from llm_proxy.formats.usage import Usage
+from llm_proxy.money import NANO
 from llm_proxy.settings import TokenSettings
 
 _PER_TOKEN = Decimal(NANO) / 1_000_000

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Engine, Select, and_, func, or_, select
 
-from llm_proxy.amounts import usd
-from llm_proxy.db import listing
+from llm_proxy.db import pagination
 from llm_proxy.db.clock import database_now
 from llm_proxy.db.kept_sums import KeptSums
-from llm_proxy.db.listing import InvalidCursor
 from llm_proxy.db.models import UsageRow
-from llm_proxy.db.session import reading
+from llm_proxy.db.pagination import InvalidCursor
+from llm_proxy.db.session import read_transaction
+from llm_proxy.money import usd
 
 _TABLE: Any = UsageRow.__table__.c
 GROUPS: Final[dict[str, Any]] = {
@@ -51,13 +51,13 @@ class UsageFilter:
         """For WHERE."""
         found: list[ColumnElement[bool]] = [_TABLE.day >= self.since, _TABLE.day <= self.until]
         if is_by_token:  # an index leads from token to token, so that a page reads its own tokens alone
-            found = [listing.opaque(and_(*found))]
+            found = [pagination.opaque(and_(*found))]
         if self.within is not None:
-            found.append(listing.within(_TABLE.project_id, self.within))
+            found.append(pagination.within(_TABLE.project_id, self.within))
         if self.project_id is not None:
-            found.append(listing.equals(_TABLE.project_id, self.project_id))
+            found.append(pagination.equals(_TABLE.project_id, self.project_id))
         if self.token_id is not None:
-            found.append(listing.equals(_TABLE.token_id, self.token_id))
+            found.append(pagination.equals(_TABLE.token_id, self.token_id))
         if self.model is not None:
             found.append(_TABLE.model == self.model)
         if self.provider is not None:
@@ -90,7 +90,7 @@ class UsageLog:
             query = query.where(_after(columns, place))
         if columns:
             query = query.group_by(*columns).order_by(*columns)
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             return [dict(row) for row in connection.execute(query.limit(limit)).mappings()]
 
     def _by_month(
@@ -101,11 +101,11 @@ class UsageLog:
         def read(part: tuple[date, date]) -> list[tuple[Any, ...]]:
             query = _query(replace(wanted, since=part[0], until=part[1]), groups)
             query = query.group_by(*(GROUPS[name] for name in groups)) if groups else query
-            with reading(self._engine) as connection:
+            with read_transaction(self._engine) as connection:
                 return [tuple(row) for row in connection.execute(query)]
 
-        with reading(self._engine) as connection:
-            first, last = listing.bounds(connection, _TABLE.day)
+        with read_transaction(self._engine) as connection:
+            first, last = pagination.bounds(connection, _TABLE.day)
             today = database_now(connection).date()
         since = min(max(wanted.since, first or wanted.since), wanted.until)
         until = max(since, min(wanted.until, last or since))

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from sqlalchemy import Engine, RowMapping, func, select
 
 from llm_proxy.db.models import ProjectRow, TokenRow, UsageRow
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 from llm_proxy.runtime.clock import parse_rfc3339, rfc3339_ms
 
 _USAGE: Any = UsageRow.__table__.c
@@ -115,14 +115,14 @@ def token_rows(engine: Engine) -> list[RowMapping]:
     query = select(*(_TOKENS[name] for name in columns), _PROJECTS.event_privacy).join_from(
         TokenRow.__table__, ProjectRow.__table__, _PROJECTS.id == _TOKENS.project_id
     )
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return list(connection.execute(query).mappings().all())
 
 
 def usage_sums(engine: Engine) -> dict[str, Counts]:
     """Return requests, model tokens and money (10⁻⁹ USD) of all usage, by token."""
     query = select(_USAGE.token_id, *_SUMMED).group_by(_USAGE.token_id)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return {row[0]: (int(row[1]), int(row[2]), int(row[3])) for row in connection.execute(query)}
 
 
@@ -130,7 +130,7 @@ def period_sums(engine: Engine, since: date, until: date) -> dict[tuple[str, str
     """Sum usage by token and provider; both days included."""
     keys = (_USAGE.token_id, _USAGE.provider)
     query = select(*keys, *_SUMMED).where(_USAGE.day >= since, _USAGE.day <= until).group_by(*keys)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return {(row[0], row[1]): (int(row[2]), int(row[3]), int(row[4])) for row in connection.execute(query)}
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from llm_proxy.db.errors import is_unavailable, is_value_fault
 from llm_proxy.db.models import TokenRow, UsageObjectRow, UsageRow
-from llm_proxy.db.session import writing
+from llm_proxy.db.session import write_transaction
 from llm_proxy.formats.usage import Usage
 from llm_proxy.runtime.clock import utc_now
 
@@ -65,7 +65,7 @@ class Sums:
             self.cost_nano_usd = (self.cost_nano_usd or 0) + other.cost_nano_usd
 
     @classmethod
-    def of(cls, usage: Usage | None, cost_nano_usd: int | None, *, requests: int = 1) -> "Sums":
+    def from_usage(cls, usage: Usage | None, cost_nano_usd: int | None, *, requests: int = 1) -> "Sums":
         """Of one exchange."""
         if usage is None:
             return cls(requests, cost_nano_usd=cost_nano_usd)
@@ -115,10 +115,10 @@ class _Batch:
         if self.size < 2:
             return []
         parts = [*self.sums.items(), *self.once]
-        return [_Batch.of(part) for part in (parts[: len(parts) // 2], parts[len(parts) // 2 :])]
+        return [_Batch.from_parts(part) for part in (parts[: len(parts) // 2], parts[len(parts) // 2 :])]
 
     @classmethod
-    def of(cls, parts: "list[Any]") -> "_Batch":
+    def from_parts(cls, parts: "list[Any]") -> "_Batch":
         """Return a batch of sums by key and of objects that count once."""
         batch = cls(once=[part for part in parts if len(part) == 3])
         batch.sums.update(part for part in parts if len(part) == 2)
@@ -231,7 +231,7 @@ class Rollup:
 
     def _write(self, batch: _Batch) -> None:
         now = self._now()
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             if self._last_mark is not None:
                 _forget(connection, self._last_mark)
             if not _noted(connection, "", batch.mark, now):

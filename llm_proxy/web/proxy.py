@@ -109,11 +109,10 @@ class FastLane:
         self._below = tuple(mount.rstrip("/") + "/" for mount in mounts)
         self._reserved = tuple(reserved) if "/" in mounts else ()
 
-    def takes(self, environ: Environ) -> bool:
-        """Whether the request's raw path is under a mount, or its host is a provider's alone."""
-        if self._hosts and host_of(environ.get("HTTP_HOST", "")) in self._hosts:
+    def takes(self, target: str, host: str) -> bool:
+        """Whether a raw target's path is under a mount, or the value of Host is a provider's alone."""
+        if self._hosts and host_of(host) in self._hosts:
             return True
-        target: str = environ.get("RAW_URI") or environ.get("PATH_INFO") or "/"
         if target.startswith(self._below):
             return not self._reserved or not self._is_reserved(target)
         return target.partition("?")[0] in self._exact

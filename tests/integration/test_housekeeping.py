@@ -16,7 +16,7 @@ from llm_proxy.audit.verify import verify_table
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.db.clock import WallClockGuard
 from llm_proxy.db.models import AuditRow, IdempotencyRow, LockRow, ProjectRow, TokenRow, UsageRow
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.session import read_transaction, write_transaction
 from llm_proxy.housekeeping import BATCH, LEASE, Housekeeper
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -40,7 +40,7 @@ class _World:
     def __init__(self, database: Database) -> None:
         self.database, self.engine, self.clock = database, database.engine(), _Clock()
         self.counted: list[tuple[str, int]] = []
-        with writing(self.engine) as connection:
+        with write_transaction(self.engine) as connection:
             values = {"id": "p", "name": "p", "api_key": "k", "created_at": NOW, "updated_at": NOW}
             connection.execute(insert(ProjectRow).values(is_active=True, **values))
 
@@ -60,19 +60,19 @@ class _World:
 
     def token(self, name: str, **values: Any) -> None:
         """A token's row."""
-        with writing(self.engine) as connection:
+        with write_transaction(self.engine) as connection:
             row = {"id": name, "token": name.ljust(64, "0"), "project_id": "p", "is_active": True, "created_at": NOW}
             connection.execute(insert(TokenRow).values({**row, **values}))
 
     def tokens(self) -> dict[str, tuple[bool, int]]:
         """Whether each is active, and its version."""
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             rows = connection.execute(select(TokenRow.id, TokenRow.is_active, TokenRow.lease_version))
             return {row[0]: (bool(row[1]), row[2]) for row in rows}
 
 
 def _audit_count(engine: Engine) -> int:
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return int(connection.execute(select(func.count()).select_from(AuditRow)).scalar_one())
 
 
@@ -100,7 +100,7 @@ def test_expired_tokens_are_revoked_and_told(ready_database: Database) -> None:
     assert keeper.turn()
     assert world.tokens() == {"over": (False, 1), "live": (True, 0), "endless": (True, 0)}
     assert world.counted == [("tokens_revoked", 1)]
-    with reading(world.engine) as connection:
+    with read_transaction(world.engine) as connection:
         [row] = connection.execute(select(AuditRow.action, AuditRow.actor, AuditRow.metadata_)).all()
     assert tuple(row) == ("system.cleanup", "system", '{"revoked":1}')
 
@@ -108,7 +108,7 @@ def test_expired_tokens_are_revoked_and_told(ready_database: Database) -> None:
 def test_a_lease_from_a_clock_that_was_ahead_says_nothing(ready_database: Database) -> None:
     """A lock that is good for hours, of a server that has died, is taken at once."""
     world = _World(ready_database)
-    with writing(world.engine) as connection:
+    with write_transaction(world.engine) as connection:
         connection.execute(insert(LockRow).values(name="housekeeping", holder="x", expires_at=NOW + timedelta(hours=2)))
     assert world.keeper().turn()
 
@@ -133,7 +133,7 @@ def test_many_are_revoked_with_pauses_and_bounded_turns(ready_database: Database
         {"id": f"t{number:04d}", "token": f"{number:064d}", "project_id": "p", "is_active": True, "created_at": NOW}
         for number in range(4 * BATCH)
     ]
-    with writing(world.engine) as connection:
+    with write_transaction(world.engine) as connection:
         connection.execute(insert(TokenRow), [{**row, "expires_at": NOW} for row in rows])
     keeper = world.keeper({"tokens.cleanup_interval_s": 1.0})
     pauses: list[float] = []
@@ -183,7 +183,7 @@ def test_the_old_goes_and_the_young_stays(ready_database: Database) -> None:
     audit = AuditWriter(table=world.engine)
     for days in (91, 89):
         audit.record(AuditEvent("test.act", "tester", "success", timestamp=NOW - timedelta(days=days)))
-    with writing(world.engine) as connection:
+    with write_transaction(world.engine) as connection:
         for key, hours in (("old", 25), ("young", 22)):
             values = {"path": "/x", "key": key, "body_sha256": "0" * 64, "created_at": NOW - timedelta(hours=hours)}
             connection.execute(insert(IdempotencyRow).values(**values))
@@ -194,7 +194,7 @@ def test_the_old_goes_and_the_young_stays(ready_database: Database) -> None:
     assert keeper.turn()
     assert list(world.tokens()) == ["revoked"]
     assert world.counted == [("tokens_deleted", 1), ("audit", 1), ("idempotency_keys", 1)]
-    with reading(world.engine) as connection:
+    with read_transaction(world.engine) as connection:
         assert connection.execute(select(IdempotencyRow.key)).scalars().all() == ["young"]
     assert _audit_count(world.engine) == 3  # the young one, the anchor of its chain, and the record of this
     assert verify_table(world.engine).faults == []
@@ -209,7 +209,7 @@ def test_leases_of_the_long_silent_are_final(ready_database: Database) -> None:
     keeper = world.keeper()
     world.clock.now += timedelta(minutes=6)
     assert keeper.turn()
-    with reading(world.engine) as connection:
+    with read_transaction(world.engine) as connection:
         query = select(TokenRow.id, TokenRow.request_count, TokenRow.lease_version, TokenRow.leases)
         found = {row[0]: (row[1], row[2], json.loads(row[3] or "null")) for row in connection.execute(query)}
     assert found == {"t": (10, 1, {"2": young}), "u": (0, 0, {"3": young})}
@@ -219,7 +219,7 @@ def test_leases_of_the_long_silent_are_final(ready_database: Database) -> None:
 def test_batches_end_when_all_is_done(ready_database: Database) -> None:
     """More rows than a batch holds are all deleted, those from before the chain."""
     world = _World(ready_database)
-    with writing(world.engine) as connection:
+    with write_transaction(world.engine) as connection:
         rows = [AuditEvent("test.act", "t", "success", timestamp=NOW).row() for _ in range(2100)]
         connection.execute(insert(AuditRow), rows)
     seen: list[int] = []
@@ -232,7 +232,7 @@ def test_a_database_that_is_away_raises_nothing(ready_database: Database) -> Non
     """A turn without the schema is logged and over."""
     world = _World(ready_database)
     keeper = world.keeper()
-    with writing(world.engine) as connection:
+    with write_transaction(world.engine) as connection:
         connection.execute(text("DROP TABLE locks"))
     assert not keeper.turn()
     keeper.close()
@@ -242,14 +242,14 @@ def test_old_sums_of_usage_go_only_where_that_is_wanted(ready_database: Database
     """USAGE_RETENTION_DAYS: whole days, the last of them stays; 0 keeps everything."""
     world = _World(ready_database)
     days = [NOW.date() - timedelta(days=age) for age in (0, 39, 40, 41, 400)]
-    with writing(world.engine) as connection:
+    with write_transaction(world.engine) as connection:
         for day in days:
             for model in ("a", "b"):
                 values = {"day": day, "project_id": "p", "token_id": "t", "model": model}
                 connection.execute(insert(UsageRow).values(values))
 
     def kept() -> set[date]:
-        with reading(world.engine) as connection:
+        with read_transaction(world.engine) as connection:
             return set(connection.execute(select(UsageRow.day)).scalars())
 
     for settings, wanted in (({}, set(days)), ({"tokens.usage_retention_days": 40}, set(days[:3]))):

@@ -22,15 +22,15 @@ from llm_proxy.accounting.lease_slot import STATEMENT_S  # noqa: E402
 from llm_proxy.accounting.leased_quota import LeasedQuota  # noqa: E402
 from llm_proxy.accounting.rows import DatabaseRows  # noqa: E402
 from llm_proxy.crypto import KeyRing  # noqa: E402
-from llm_proxy.db.bare import BareStatements  # noqa: E402
 from llm_proxy.db.engine import create_engine  # noqa: E402
 from llm_proxy.db.health import DatabaseHealth  # noqa: E402
+from llm_proxy.db.raw import RawConnectionPool  # noqa: E402
 from llm_proxy.errors import AuthenticationError, QuotaExhausted, ServiceUnavailable  # noqa: E402
 from llm_proxy.settings import Settings  # noqa: E402
-from llm_proxy.tokens.directory import TokenDirectory  # noqa: E402
+from llm_proxy.tokens.authenticator import TokenAuthenticator  # noqa: E402
 
 
-class Counting(BareStatements):
+class Counting(RawConnectionPool):
     """Counts round trips."""
 
     trips = 0
@@ -48,7 +48,7 @@ class Accountant:
         self.health = DatabaseHealth()
         statements = Counting(engine, 3, limit_s=about["limit_s"], connect_failed=self.health.failed)
         syncs = Counting(engine, 1, limit_s=about["limit_s"], open_limit_s=1.0)
-        self.directory = TokenDirectory(
+        self.directory = TokenAuthenticator(
             statements, KeyRing(None), health=self.health, now=self.health.now, grace_s=about["grace_s"]
         )
         self.quota = LeasedQuota(
@@ -147,8 +147,8 @@ def main() -> None:
     print(json.dumps({"ready": True}), flush=True)
     for line in commands:
         command = json.loads(line)
-        answer = getattr(worker, command.pop("do"))(**command)
-        print(json.dumps(answer), flush=True)
+        response = getattr(worker, command.pop("do"))(**command)
+        print(json.dumps(response), flush=True)
 
 
 if __name__ == "__main__":

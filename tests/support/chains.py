@@ -11,7 +11,7 @@ from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.table import TableChain
 from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.db.engine import create_engine
-from llm_proxy.db.session import writing
+from llm_proxy.db.session import write_transaction
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.settings import Settings
 
@@ -83,6 +83,6 @@ def die_in_a_batch(values: dict[str, Any], path: str) -> None:
     memo_of(Path(path)).write_bytes(memo)  # as if killed between the line and the memory of it
     with open(path, "ab") as file:
         file.write(b'{"timestamp":"2026-')
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         writer.chain.append(connection, [AuditEvent("test.act", "tester", "success").row() for _ in range(3)])
         os.kill(os.getpid(), signal.SIGKILL)

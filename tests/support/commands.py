@@ -1,4 +1,4 @@
-"""Commands through both doors, as their own processes."""
+"""Commands through both programs, as their own processes."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-DOORS = {
+PROGRAMS = {
     "llm-proxy": [sys.executable, "-m", "llm_proxy.cli"],
     "flask": [sys.executable, "-m", "flask", "--app", "llm_proxy.wsgi"],
 }
@@ -20,14 +20,14 @@ def plain_environment(variables: Mapping[str, str] | None = None) -> dict[str, s
 
 def run(
     *arguments: str,
-    door: str = "llm-proxy",
+    program: str = "llm-proxy",
     variables: Mapping[str, str] | None = None,
     folder: Path | None = None,
     stdin: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     return subprocess.run(
-        [*DOORS[door], *arguments],
+        [*PROGRAMS[program], *arguments],
         env=plain_environment(variables),
         cwd=folder,
         input=stdin,

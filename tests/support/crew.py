@@ -55,8 +55,8 @@ class Worker:
         self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
         self.process.stdin.flush()
 
-    def answer(self) -> dict[str, Any]:
-        """The answer to the oldest command that has not been answered."""
+    def reply(self) -> dict[str, Any]:
+        """The response to the oldest command that has not been answered."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, f"worker {self.process.pid} has died: {self.process.poll()}"
@@ -64,9 +64,9 @@ class Worker:
         return found
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Command and answer."""
+        """Command and response."""
         self.tell(do, **arguments)
-        return self.answer()
+        return self.reply()
 
     def kill(self) -> None:
         """kill -9."""
@@ -131,7 +131,7 @@ class Crew:
             hired.append(Worker(about))
             self.workers.append(hired[-1])
         for worker in hired:
-            assert worker.answer() == {"ready": True}
+            assert worker.reply() == {"ready": True}
         return hired
 
     @property
@@ -167,14 +167,14 @@ class Crew:
         """One command to all, at once."""
         for worker in self.running:
             worker.tell(do, **arguments)
-        return [worker.answer() for worker in self.running]
+        return [worker.reply() for worker in self.running]
 
     def offer(self, calls: Sequence[Token], **options: Any) -> Counter[str]:
         """Spread calls over all workers; sums of how they went."""
         running = self.running
         for n, worker in enumerate(running):
             worker.tell("offer", bearers=[token.bearer for token in calls[n :: len(running)]], **options)
-        return _summed([worker.answer() for worker in running])
+        return _summed([worker.reply() for worker in running])
 
     def seen(self) -> Counter[str]:
         """Requests in the provider's log, by token id."""

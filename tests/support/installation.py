@@ -13,7 +13,7 @@ import pytest
 from support.provider import Provider, running_provider
 
 from llm_proxy.cli.doctor.command import examine
-from llm_proxy.cli.doctor.finding import Finding, Patient
+from llm_proxy.cli.doctor.finding import CheckContext, Finding
 from llm_proxy.crypto import KeyRing
 from llm_proxy.db import migrate
 from llm_proxy.db.engine import create_engine
@@ -58,7 +58,7 @@ class Installation:
         for name, value in self.variables.items():
             self.patch.setenv(name, value)
         env_file = self.folder / ".env"
-        return list(examine(Patient(load(self.variables, env_file if env_file.exists() else None), str(env_file))))
+        return list(examine(CheckContext(load(self.variables, env_file if env_file.exists() else None), str(env_file))))
 
 
 @pytest.fixture
@@ -103,7 +103,9 @@ def faults(installation: Installation) -> set[str]:
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-def answers(payload: bytes, name: str = "OPENAI_API_URL", form: str = "http://{}") -> Callable[[Installation], None]:
+def responds_with(
+    payload: bytes, name: str = "OPENAI_API_URL", form: str = "http://{}"
+) -> Callable[[Installation], None]:
     """Something in another's place that says this to every client."""
 
     def sow(installation: Installation) -> None:

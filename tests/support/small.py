@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.raw import Answer, Client, request, wait_for
+from support.raw import Client, Response, request, wait_for
 
 HERE = Path(__file__).parents[1] / "e2e" / "server"
 START_LIMIT_S = 90.0  # several workers on a machine that is busy with other tests
@@ -19,7 +19,7 @@ WHOLE = b"".join(b"data: %d\n\n" % i for i in range(20))
 
 
 class Server:
-    """A master and its workers; `edge` is what their edges have heard.
+    """A master and its workers; `hook_calls` is what their applications were told.
 
     It gets its socket from here, unless LISTEN_ADDR is set: then the test that knows it sets `address`.
     `is_whole`: with the checks and the migration of the real start.
@@ -27,9 +27,9 @@ class Server:
 
     def __init__(self, folder: Path, env: dict[str, str], options: tuple[str, ...], *, is_whole: bool = False) -> None:
         self.folder = folder
-        self.log_path, self.edge_path, self.env_path = folder / "log", folder / "edge", folder / ".env"
+        self.log_path, self.hooks_path, self.env_path = folder / "log", folder / "hooks", folder / ".env"
         self._is_terminated = False
-        self.edge_path.touch()
+        self.hooks_path.touch()
         self.env_path.touch()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.address: Any = self.listener.getsockname()
@@ -39,7 +39,7 @@ class Server:
             "MANAGEMENT_TOKEN": "a-token-for-the-tests",
             "DATABASE_PATH": str(folder / "data.db"),
             "AUDIT_LOG_FILE": "",
-            "EDGE_LOG": str(self.edge_path),
+            "HOOKS_LOG": str(self.hooks_path),
             "LOG_FORMAT": "text",
             **env,
         }
@@ -66,12 +66,12 @@ class Server:
         return self.log_path.read_text(errors="replace")
 
     @property
-    def edge(self) -> list[str]:
-        """What the edges have heard, without the pids."""
-        return [line.partition(" ")[2] for line in self.edge_path.read_text().splitlines()]
+    def hook_calls(self) -> list[str]:
+        """The calls of hooks so far, without the pids."""
+        return [line.partition(" ")[2] for line in self.hooks_path.read_text().splitlines()]
 
     def wait_ready(self) -> None:
-        """Until every worker has told its edge that it starts, and one responses."""
+        """Wait until every worker has told its application that it starts, and one responds."""
 
         def is_ready() -> bool:
             assert self.process.poll() is None, self.log
@@ -86,7 +86,7 @@ class Server:
         """A connection to it."""
         return Client(self.address, **options)
 
-    def get(self, target: str = "/", *fields: str) -> Answer:
+    def get(self, target: str = "/", *fields: str) -> Response:
         """One request on its own connection."""
         with self.client() as client:
             return client.get(target, "Connection: close", *fields)
@@ -122,7 +122,7 @@ class Server:
 
 
 def begin_streams(server: Server, number: int, target: str = "/stream/20/0.06") -> list[Client]:
-    """Connections whose answer has begun."""
+    """Connections whose response has begun."""
     clients = [server.client() for _ in range(number)]
     for client in clients:
         client.send(request(target))
@@ -132,18 +132,18 @@ def begin_streams(server: Server, number: int, target: str = "/stream/20/0.06") 
     return clients
 
 
-def finish(clients: Sequence[Client]) -> list[Answer]:
-    """Read all answers at the same time."""
+def finish(clients: Sequence[Client]) -> list[Response]:
+    """Read all responses at the same time."""
     with ThreadPoolExecutor(len(clients)) as pool:
-        answers = list(pool.map(lambda client: client.answer(), clients))
+        responses = list(pool.map(lambda client: client.response(), clients))
     for client in clients:
         client.sock.close()
-    return answers
+    return responses
 
 
-def assert_whole(answers: Sequence[Answer]) -> None:
+def assert_whole(responses: Sequence[Response]) -> None:
     """Every stream has all its events and its last chunk."""
-    assert [(answer.end, answer.body) for answer in answers] == [("whole", WHOLE)] * len(answers)
+    assert [(response.end, response.body) for response in responses] == [("whole", WHOLE)] * len(responses)
 
 
 def refuses(server: Server) -> bool:

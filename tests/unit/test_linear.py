@@ -136,6 +136,8 @@ CASES: dict[str, Case] = {
     "redaction: blanks behind a name": _redact(_repeated(" ", clue="secret=")),
     "redaction: names": _redact(_repeated("secret=")),
     "redaction: quoted names": _redact(_repeated("api_key='")),
+    "redaction: escapes": _redact(_repeated("%25")),
+    "redaction: backslashes": _redact(_repeated("\\", clue="\\u0041")),
     "json: a string": _json(b"x", b'{"x":"', b'"}'),
     "json: escapes": _json(b"\\u0041", b'{"x":"', b'"}'),
     "json: backslashes": _json(b"\\\\", b'{"x":"', b'"}'),

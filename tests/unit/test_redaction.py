@@ -1,5 +1,7 @@
 """Secrets do not pass the redaction layer, and ordinary text does unharmed."""
 
+from collections.abc import Callable
+
 import pytest
 
 from llm_proxy.redaction import Redactor, learn_settings, obfuscate
@@ -65,6 +67,31 @@ def test_what_looks_like_a_secret_is_hidden(text: str, secret: str) -> None:
 def test_ordinary_text_passes(text: str) -> None:
     """Ids, hints, addresses and words stay as they are."""
     assert Redactor().text(text) == text
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda text: "".join(f"%{ord(c):02x}" for c in text),
+        lambda text: "".join(f"%25{ord(c):02X}" for c in text),
+        lambda text: text.replace("-", "%252d"),
+        lambda text: "".join(f"\\u{ord(c):04x}" for c in text),
+        lambda text: text.replace("-", "\\\\u002D"),
+    ],
+    ids=["percent", "percent twice", "one character", "JSON", "JSON in JSON"],
+)
+@pytest.mark.parametrize("secret", [BEARER, KEY, "plain-words-token"])
+def test_what_is_escaped_is_hidden_too(secret: str, spell: Callable[[str], str]) -> None:
+    """A path or user agent that spells a secret by escapes shows the hint of it at most."""
+    from llm_proxy.redaction import unescaped
+
+    shown = Redactor(["plain-words-token"]).text(f"/v1/files/{spell(secret)}/a%20b")
+    assert secret[8:-4] not in unescaped(shown)
+
+
+def test_escapes_without_a_secret_stay() -> None:
+    """The line shows what was asked for."""
+    assert Redactor().text("/v1/files/a%2Fb%20\\u0041%ff") == "/v1/files/a%2Fb%20\\u0041%ff"
 
 
 def test_structures_are_walked() -> None:

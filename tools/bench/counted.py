@@ -6,7 +6,7 @@ from prometheus_client import Counter
 from sqlalchemy import Engine, event
 
 from llm_proxy.app import create_app
-from llm_proxy.db.bare import BareStatements
+from llm_proxy.db.raw import RawConnectionPool
 
 TRIPS = Counter("bench_database_round_trips", "Statements, and ends of transactions.")
 
@@ -15,7 +15,7 @@ def _count(*about: Any) -> None:
     TRIPS.inc()
 
 
-class _Counting(BareStatements):
+class _Counting(RawConnectionPool):
     """What the hot path and the beat ask."""
 
     def _run(self, *arguments: Any, **options: Any) -> Any:
@@ -27,8 +27,8 @@ class _Counting(BareStatements):
         return _batch(self, statements)
 
 
-_run, _batch = BareStatements._run, BareStatements.batch
-BareStatements._run, BareStatements.batch = _Counting._run, _Counting.batch  # type: ignore[method-assign]
+_run, _batch = RawConnectionPool._run, RawConnectionPool.batch
+RawConnectionPool._run, RawConnectionPool.batch = _Counting._run, _Counting.batch  # type: ignore[method-assign]
 for end in ("before_cursor_execute", "commit", "rollback"):
     event.listen(Engine, end, _count)
 app = create_app()

@@ -30,7 +30,7 @@ def produce(addr: str, bus: str, folder: str, events: int, rate: float, body_byt
 
     from llm_proxy import redisclient
     from llm_proxy.events.publisher import Publisher
-    from llm_proxy.events.queueing import Counters
+    from llm_proxy.events.queue import Counters
     from llm_proxy.events.redis_list import ListBus
     from llm_proxy.events.redis_streams import StreamBus
     from llm_proxy.events.spool import Spool
@@ -127,7 +127,7 @@ def soak(arguments: argparse.Namespace) -> int:
                     "events": arguments.events,
                     "seconds": round(took_s, 1),
                     "missing": len(missing),
-                    "strangers": len(set(service.accepted) - wanted),
+                    "unknown_variables": len(set(service.accepted) - wanted),
                     "duplicates": duplicates,
                     "dead_letters": dead,
                     "out_of_order": _out_of_order(service, arguments.service),

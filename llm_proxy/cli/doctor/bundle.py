@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from llm_proxy import __version__
-from llm_proxy.cli.doctor.finding import Finding, Patient
+from llm_proxy.cli.doctor.finding import CheckContext, Finding
 from llm_proxy.redaction import REDACTOR, learn_settings
 from llm_proxy.settings import variables
-from llm_proxy.settings.show import shown
+from llm_proxy.settings.formatting import shown
 
 _LOG_TAIL_BYTES = 64 * 1024
 
 
-def write(path: Path, patient: Patient, findings: Sequence[Finding]) -> None:
+def write(path: Path, context: CheckContext, findings: Sequence[Finding]) -> None:
     """Write it, readable by its owner alone. Raises OSError, FileExistsError when there is a file already."""
-    learn_settings(patient.settings)
-    text = json.dumps(REDACTOR.value(_content(patient, findings)), indent=2, ensure_ascii=False)
+    learn_settings(context.settings)
+    text = json.dumps(REDACTOR.value(_content(context, findings)), indent=2, ensure_ascii=False)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text + "\n")
 
 
-def _content(patient: Patient, findings: Sequence[Finding]) -> dict[str, Any]:
-    settings = patient.settings
+def _content(context: CheckContext, findings: Sequence[Finding]) -> dict[str, Any]:
+    settings = context.settings
     return {
         "version": __version__,
         "python": sys.version,
@@ -37,7 +37,7 @@ def _content(patient: Patient, findings: Sequence[Finding]) -> dict[str, Any]:
         "packages": {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"]},
         "findings": [asdict(finding) for finding in findings],
         "settings": {
-            variable.env: {"value": shown(settings, path), "from": patient.loaded.sources.get(variable.env, "default")}
+            variable.env: {"value": shown(settings, path), "from": context.loaded.sources.get(variable.env, "default")}
             for path, variable in variables().items()
         },
         "log": _log_tail(settings.operation.log_file),

@@ -10,14 +10,14 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from llm_proxy.cli.doctor.finding import Finding, Patient, fault, good, warning
+from llm_proxy.cli.doctor.finding import CheckContext, Finding, fault, good, warning
 from llm_proxy.cli.doctor.skew import compare
 from llm_proxy.cli.output import counted
 from llm_proxy.crypto import KeyRing, UnopenableValue, check_key_ring, is_sealed, sealed_under
 from llm_proxy.db import migrate
 from llm_proxy.db.engine import create_engine
 from llm_proxy.db.errors import DatabaseFault, is_unavailable
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 
 _LOCK_WAIT_S = 2.0
 _CAUSES = (  # a driver's words, code, the finding's words, what to do
@@ -37,9 +37,9 @@ _CAUSES = (  # a driver's words, code, the finding's words, what to do
 )  # fmt: skip
 
 
-def database(patient: Patient) -> Iterator[Finding]:
+def database(context: CheckContext) -> Iterator[Finding]:
     """All of it, as far as each step lets the next one look."""
-    settings = patient.settings
+    settings = context.settings
     path = Path(settings.storage.path)
     if settings.storage.driver == "sqlite" and settings.storage.path != ":memory:" and not path.exists():
         yield good("database", f"{path} is not there yet; the start makes it")
@@ -50,26 +50,26 @@ def database(patient: Patient) -> Iterator[Finding]:
         yield fault("database.url", str(exc), "correct DATABASE_URL; docs/settings.md tells its forms")
         return
     try:
-        yield from _connected(engine, patient)
+        yield from _connected(engine, context)
     except (DatabaseFault, SQLAlchemyError, sqlite3.Error, OSError) as exc:
         yield cause(exc, settings.storage.driver)
     finally:
         engine.dispose()
 
 
-def answering(patient: Patient) -> Iterator[Finding]:
+def reachable(context: CheckContext) -> Iterator[Finding]:
     """Whether it answers, its clock and its migrations; nothing that reads whole tables."""
-    settings = patient.settings
+    settings = context.settings
     engine = create_engine(settings.storage)
     try:
         asked_at_s = time.time()
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             connection.execute(text("SELECT 1"))
             theirs_s = _now(connection, settings.storage.driver)
         yield good("database", f"{settings.storage.driver} answers")
         if theirs_s is not None:
             yield from compare("database", theirs_s, asked_at_s)
-        yield from _migrations(engine, patient)
+        yield from _migrations(engine, context)
     except (DatabaseFault, SQLAlchemyError, sqlite3.Error, OSError) as exc:
         yield cause(exc, settings.storage.driver)
     finally:
@@ -93,10 +93,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = getattr(error, "orig", None) or error.__cause__
 
 
-def _connected(engine: Engine, patient: Patient) -> Iterator[Finding]:
-    driver = patient.settings.storage.driver
+def _connected(engine: Engine, context: CheckContext) -> Iterator[Finding]:
+    driver = context.settings.storage.driver
     asked_at_s = time.time()
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         connection.execute(text("SELECT 1"))
         theirs_s = _now(connection, driver)
         if driver == "sqlite":
@@ -104,14 +104,14 @@ def _connected(engine: Engine, patient: Patient) -> Iterator[Finding]:
     yield good("database", f"{driver} answers")
     if theirs_s is not None:
         yield from compare("database", theirs_s, asked_at_s)
-    if driver == "sqlite" and patient.settings.storage.path != ":memory:":
-        _take_write_lock(patient.settings.storage.path)
+    if driver == "sqlite" and context.settings.storage.path != ":memory:":
+        _take_write_lock(context.settings.storage.path)
     is_current = True
-    for finding in _migrations(engine, patient):
+    for finding in _migrations(engine, context):
         is_current = is_current and finding.level == "good"
         yield finding
     if is_current:
-        yield from _keys(engine, KeyRing.from_settings(patient.settings.storage))
+        yield from _keys(engine, KeyRing.from_settings(context.settings.storage))
 
 
 def _take_write_lock(path: str) -> None:
@@ -135,7 +135,7 @@ def _sound(connection: Connection) -> Iterator[Finding]:
         )
 
 
-def _migrations(engine: Engine, patient: Patient) -> Iterator[Finding]:
+def _migrations(engine: Engine, context: CheckContext) -> Iterator[Finding]:
     try:
         status = migrate.status(engine)
     except DatabaseFault as exc:
@@ -144,7 +144,7 @@ def _migrations(engine: Engine, patient: Patient) -> Iterator[Finding]:
     if status.is_too_new:
         what = f"the schema is at version {status.version}, this program knows {status.head}"
         yield fault("migrations.too-new", what, "install the newer release, or roll back with it first")
-    elif status.pending and not patient.settings.storage.auto_migrate:
+    elif status.pending and not context.settings.storage.auto_migrate:
         yield fault("migrations.pending", f"pending: {', '.join(status.pending)}", "run llm-proxy migrate up")
     elif status.pending:
         yield warning("migrations.pending", f"pending: {', '.join(status.pending)}", "the next start applies them")
@@ -160,7 +160,7 @@ def _keys(engine: Engine, ring: KeyRing) -> Iterator[Finding]:
             code, line, "without that key these provider keys are lost: set them again with manage project update"
         )
         return
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         rows = connection.execute(text("SELECT id, api_key FROM projects")).all()
         plain_tokens = connection.execute(text("SELECT count(*) FROM tokens WHERE length(token) <> 64")).scalar_one()
     broken = [str(row_id) for row_id, stored in rows if is_sealed(stored) and not _opens(ring, stored, row_id)]

@@ -10,16 +10,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from llm_proxy.audit import file as audit_file
-from llm_proxy.cli.doctor.finding import Finding, Patient, fault, good, warning
+from llm_proxy.cli.doctor.finding import CheckContext, Finding, fault, good, warning
 from llm_proxy.cli.output import counted
 
 _LEAST_FREE_BYTES = 200 * 1024 * 1024
 _SOON = timedelta(days=14)
 
 
-def written(patient: Patient) -> Iterator[Finding]:
+def written(context: CheckContext) -> Iterator[Finding]:
     """Everything that is written: database, audit, log, spool, ledger, metrics."""
-    settings, count = patient.settings, 0
+    settings, count = context.settings, 0
     places = [
         ("files.log", "LOG_FILE", settings.operation.log_file),
         ("files.spool", "EVENT_SPOOL_DIR", settings.events.spool_dir),
@@ -39,9 +39,9 @@ def written(patient: Patient) -> Iterator[Finding]:
     yield good("files", f"{counted(count, 'path')} can be written") if count else good("files", "nothing is written")
 
 
-def database_file(patient: Patient) -> Iterator[Finding]:
+def database_file(context: CheckContext) -> Iterator[Finding]:
     """Check owner and readers of the SQLite file, and whether there is room."""
-    settings = patient.settings
+    settings = context.settings
     path = Path(settings.storage.path)
     if settings.storage.driver != "sqlite" or settings.storage.path == ":memory:":
         return
@@ -61,9 +61,9 @@ def database_file(patient: Patient) -> Iterator[Finding]:
         yield warning("files.database-owner", what, "run commands as the user who runs the server")
 
 
-def tls(patient: Patient) -> Iterator[Finding]:
+def tls(context: CheckContext) -> Iterator[Finding]:
     """Check the server's own certificate and key."""
-    server = patient.settings.server
+    server = context.settings.server
     if not server.enable_tls or not server.tls_cert_file.is_file() or not server.tls_key_file.is_file():
         return
     if server.tls_key_file.stat().st_mode & 0o077:

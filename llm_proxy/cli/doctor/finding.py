@@ -27,8 +27,8 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
-    """What is looked at."""
+class CheckContext:
+    """What the checks look at: the settings as loaded, and the env file that they came from."""
 
     loaded: Loaded
     env_file: str
@@ -39,7 +39,7 @@ class Patient:
         return self.loaded.settings
 
 
-Check = Callable[[Patient], Iterator[Finding]]
+Check = Callable[[CheckContext], Iterator[Finding]]
 
 
 def fault(code: str, what: str, remedy: str) -> Finding:

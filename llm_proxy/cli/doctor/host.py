@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from llm_proxy.cli.doctor.finding import Finding, Patient, fault, good, warning
+from llm_proxy.cli.doctor.finding import CheckContext, Finding, fault, good, warning
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.listening import require_free
+from llm_proxy.cli.ports import require_free
 from llm_proxy.server import interpreter
 
 _LEAST_DESCRIPTORS = 4096
 _LEAST_YEAR = 2025
 _HEARTBEATS = Path("/dev/shm")  # noqa: S108  (where gunicorn's heartbeats are kept)
-_ANSWER_S = 2.0
+_RESPONSE_S = 2.0
 
 
-def address(patient: Patient) -> Iterator[Finding]:
+def address(context: CheckContext) -> Iterator[Finding]:
     """Whether LISTEN_ADDR is free, or an llm-proxy has it already."""
-    where = patient.settings.server.listen_addr
+    where = context.settings.server.listen_addr
     try:
         require_free(where)
     except CommandError as error:
@@ -48,14 +48,14 @@ def _version_at(host: str, port: int) -> str | None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        with opener.open(f"http://{place}/health", timeout=_ANSWER_S) as answer:
-            about = json.loads(answer.read(4096))
+        with opener.open(f"http://{place}/health", timeout=_RESPONSE_S) as response:
+            about = json.loads(response.read(4096))
     except (OSError, ValueError):
         return None
     return str(about["version"]) if isinstance(about, dict) and about.get("status") == "ok" else None
 
 
-def limits(patient: Patient) -> Iterator[Finding]:
+def limits(context: CheckContext) -> Iterator[Finding]:
     """Open files that the system allows; each exchange needs two."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = hard if hard != resource.RLIM_INFINITY else 1 << 20
@@ -68,7 +68,7 @@ def limits(patient: Patient) -> Iterator[Finding]:
         yield warning("host.shm", f"{_HEARTBEATS} cannot be written; heartbeats go to the disk", "mount a tmpfs there")
 
 
-def speed(patient: Patient) -> Iterator[Finding]:
+def speed(context: CheckContext) -> Iterator[Finding]:
     """Report what reads a request's head and how Python was built: both decide its cost, neither is a fault."""
     if interpreter.request_parser() == "c":
         yield good("host.parser", "request heads are read by the C parser")
@@ -83,7 +83,7 @@ def speed(patient: Patient) -> Iterator[Finding]:
     yield good("host.python", f"Python {platform.python_version()}, {build}")
 
 
-def clock(patient: Patient) -> Iterator[Finding]:
+def clock(context: CheckContext) -> Iterator[Finding]:
     """Report a clock that was never set; other machines' clocks are compared by their checks."""
     year = datetime.fromtimestamp(time.time(), UTC).year
     if year < _LEAST_YEAR:

@@ -8,13 +8,13 @@ import requests
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from llm_proxy.cli.doctor.finding import Finding, Patient, fault, good, warning
+from llm_proxy.cli.doctor.finding import CheckContext, Finding, fault, good, warning
 from llm_proxy.cli.doctor.skew import compare
 from llm_proxy.cli.management_client import words_of
 from llm_proxy.crypto import KeyRing, UnopenableValue
 from llm_proxy.db.engine import create_engine
 from llm_proxy.db.errors import DatabaseFault
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 from llm_proxy.providers import Provider, ProviderFileError, load_provider
 from llm_proxy.settings import Settings
 
@@ -36,15 +36,15 @@ _CODES = {
 }
 
 
-def provider(patient: Patient) -> Iterator[Finding]:
+def provider(context: CheckContext) -> Iterator[Finding]:
     """Ask each provider for its list of models, without a key and with those of the projects."""
     try:
-        found = load_provider(patient.settings)
+        found = load_provider(context.settings)
     except ProviderFileError:
         return  # said by the check of the file
     for served in (found.provider, *found.others):
         try:
-            yield from _asked(served, patient.settings, is_default=served is found.provider)
+            yield from _asked(served, context.settings, is_default=served is found.provider)
         except requests.RequestException as exc:
             words = words_of(exc)
             code, remedy = _CODES.get(words, ("tls", "check the certificate, REQUESTS_CA_BUNDLE and the clock"))
@@ -88,7 +88,7 @@ def _project_keys(settings: Settings, beside: str | None) -> Sequence[tuple[str,
     ring, found = KeyRing.from_settings(settings.storage), []
     try:
         engine = create_engine(settings.storage)
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             query = text(_OWN_KEYS if beside is None else _KEYS_BESIDE)
             rows = connection.execute(query, {} if beside is None else {"provider": beside}).fetchmany(_KEYS_TRIED)
         engine.dispose()
@@ -115,9 +115,9 @@ def _get(served: Provider, key: str | None) -> tuple[int, float | None]:
         url += _AZURE_QUERY
     if served.error_shape == "anthropic":
         fields["anthropic-version"] = "2023-06-01"  # it refuses requests without
-    with session, session.get(url, headers=fields, timeout=_TIMEOUT_S, allow_redirects=False, stream=True) as answer:
+    with session, session.get(url, headers=fields, timeout=_TIMEOUT_S, allow_redirects=False, stream=True) as response:
         try:
-            date = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+            date = parsedate_to_datetime(response.headers["Date"]).timestamp()
         except (KeyError, ValueError, TypeError):
-            return answer.status_code, None
-        return answer.status_code, date
+            return response.status_code, None
+        return response.status_code, date

@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.client import Redis
 
-from llm_proxy.cli.doctor.finding import Finding, Patient, fault, good, warning
+from llm_proxy.cli.doctor.finding import CheckContext, Finding, fault, good, warning
 from llm_proxy.cli.doctor.skew import compare
 from llm_proxy.redisclient import command, connect, target, unreachable
 from llm_proxy.settings import Settings
@@ -29,9 +29,9 @@ _CAUSES = (
 )  # fmt: skip
 
 
-def redis(patient: Patient) -> Iterator[Finding]:
+def redis(context: CheckContext) -> Iterator[Finding]:
     """Check the Redis of bus, cache and limits."""
-    settings = patient.settings
+    settings = context.settings
     uses = _uses(settings)
     if not uses:
         yield good("redis", "nothing uses Redis")

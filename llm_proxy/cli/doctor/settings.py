@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from llm_proxy.cli.doctor.finding import Finding, Patient, fault, good, warning
+from llm_proxy.cli.doctor.finding import CheckContext, Finding, fault, good, warning
 from llm_proxy.providers import ProviderFileError, load_provider
 from llm_proxy.settings import variables as declared
 from llm_proxy.settings.sources import FROM_FILE
@@ -41,9 +41,9 @@ _WARNINGS = (
 )
 
 
-def variables(patient: Patient) -> Iterator[Finding]:
+def variables(context: CheckContext) -> Iterator[Finding]:
     """Everything that the loader found."""
-    loaded = patient.loaded
+    loaded = context.loaded
     for line in loaded.faults:
         _, code, remedy = next(entry for entry in _FAULTS if re.search(entry[0], line))
         yield fault(code, line, remedy)
@@ -58,10 +58,10 @@ def variables(patient: Patient) -> Iterator[Finding]:
         yield good("settings", f"{number} variables are set and understood")
 
 
-def provider_file(patient: Patient) -> Iterator[Finding]:
+def provider_file(context: CheckContext) -> Iterator[Finding]:
     """Check the provider file, as the server would read it."""
     try:
-        found = load_provider(patient.settings)
+        found = load_provider(context.settings)
     except ProviderFileError as exc:
         for line in exc.faults:
             _, code, remedy = next(entry for entry in _FILE_FAULTS if re.search(entry[0], line))
@@ -72,9 +72,9 @@ def provider_file(patient: Patient) -> Iterator[Finding]:
     yield good("provider-file", f"provider {found.provider.name} at {found.provider.origin}")
 
 
-def secret_files(patient: Patient) -> Iterator[Finding]:
+def secret_files(context: CheckContext) -> Iterator[Finding]:
     """Files with secrets that other users of the machine can read."""
-    env_file = Path(patient.env_file)
+    env_file = Path(context.env_file)
     if env_file.is_file() and _is_open(env_file) and "=" in env_file.read_text(errors="replace"):
         yield fault("files.env-file-readable", f"{env_file} can be read by others", f"chmod 600 {env_file}")
     for name in FROM_FILE:

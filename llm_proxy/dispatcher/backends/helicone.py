@@ -99,7 +99,7 @@ def log_of(payload: Payload) -> dict[str, Any]:
     response: dict[str, Any] = {
         "status": payload.status,
         "headers": {name: ", ".join(values) for name, values in payload.response_headers.items()},
-        **_answer(payload),
+        **_response_members(payload),
     }
     timing: dict[str, Any] = {"startTime": _instant(payload.started_at), "endTime": _instant(payload.ended_at)}
     if payload.ttfb_ms is not None:
@@ -119,7 +119,7 @@ def _request(payload: Payload) -> dict[str, Any]:
     return {"text": payload.input} if payload.has_input and payload.input is not None else {}
 
 
-def _answer(payload: Payload) -> dict[str, Any]:
+def _response_members(payload: Payload) -> dict[str, Any]:
     if isinstance(payload.output, dict):
         return {"json": _with_usage(payload.output, payload)}
     if isinstance(payload.output, list):
@@ -135,17 +135,17 @@ def _answer(payload: Payload) -> dict[str, Any]:
     return found
 
 
-def _with_usage(answer: dict[str, Any], payload: Payload) -> dict[str, Any]:
+def _with_usage(response: dict[str, Any], payload: Payload) -> dict[str, Any]:
     """Estimated by the proxy where the response has none."""
-    if payload.usage is None or answer.get("usage"):
-        return answer
+    if payload.usage is None or response.get("usage"):
+        return response
     counted = payload.usage
     usage = {
         "prompt_tokens": counted.prompt_tokens,
         "completion_tokens": counted.completion_tokens,
         "total_tokens": counted.total_tokens,
     }
-    return {**answer, "usage": usage}
+    return {**response, "usage": usage}
 
 
 def _meta(payload: Payload) -> dict[str, str]:

@@ -9,7 +9,7 @@ from llm_proxy.access.sessions import Method, Session
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies, pages
-from llm_proxy.web.management.call import Call
+from llm_proxy.web.management.audited import Call
 
 
 def routes(bp: Blueprint, path: str) -> None:

@@ -11,10 +11,10 @@ from llm_proxy.web import context
 from llm_proxy.web.management import (
     audit,
     cache,
-    description,
     dispatcher,
     installation,
     keys,
+    openapi,
     outcomes,
     projects,
     provider_keys,
@@ -25,7 +25,7 @@ from llm_proxy.web.management import (
     usage,
     verification,
 )
-from llm_proxy.web.management.call import Call
+from llm_proxy.web.management.audited import Call
 
 PREFIX = "/manage"
 
@@ -91,7 +91,7 @@ def blueprint(services: routing.Services) -> Blueprint:
         cache,
         sessions,
         installation,
-        description,
+        openapi,
     ):
         part.routes(bp, services)
     routing.catch_all(bp)

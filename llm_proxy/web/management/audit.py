@@ -6,11 +6,11 @@ from flask import Blueprint, Response
 from sqlalchemy import RowMapping
 
 from llm_proxy.audit.query import EXACT, SHOWN, AuditFilter, by_time
-from llm_proxy.db.listing import InvalidCursor
+from llm_proxy.db.pagination import InvalidCursor
 from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
-from llm_proxy.web.management import answers, inputs, pagination
-from llm_proxy.web.management.call import current
+from llm_proxy.web.management import pagination, parsing, rendering
+from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.pagination import LARGEST, LAST_PAGE, PAGE_SIZE
 from llm_proxy.web.management.routing import Services, add
 
@@ -21,7 +21,7 @@ def routes(bp: Blueprint, services: Services) -> None:
     def index() -> Response:
         """200 with events and their place; 400 names the parameter."""
         with current().attempt(AuditAction.AUDIT_LIST, "failed to list audit events") as attempt:
-            if inputs.parameter("limit") or inputs.parameter("cursor"):
+            if parsing.parameter("limit") or parsing.parameter("cursor"):
                 shown = _by_key(services)
                 attempt.succeeded(events_count=len(shown["events"]))
             else:
@@ -33,7 +33,7 @@ def routes(bp: Blueprint, services: Services) -> None:
                     page_size=place["page_size"],
                     total_count=place["total_count"],
                 )
-        return answers.answer(shown)
+        return rendering.json_response(shown)
 
     def show(event_id: str) -> Response:
         """200 with the event; 404."""
@@ -43,7 +43,7 @@ def routes(bp: Blueprint, services: Services) -> None:
                 raise BadRequest("audit event ID is required", param="id")
             row = services().audit_log.get(event_id.replace("\x00", "\ufffd"), current().caller.projects)
             attempt.succeeded()
-        return answers.answer(event_json(row))
+        return rendering.json_response(event_json(row))
 
     add(bp, "/audit", "GET", index)
     add(bp, "/audit/<event_id>", "GET", show)
@@ -53,7 +53,7 @@ def event_json(row: RowMapping) -> dict[str, Any]:
     """Return an audit record as the API shows it."""
     shown = {
         "id": row["id"],
-        "timestamp": answers.time_of(row["timestamp"]),
+        "timestamp": rendering.time_of(row["timestamp"]),
         "action": row["action"],
         "actor": row["actor"],
         "outcome": row["outcome"],
@@ -63,23 +63,23 @@ def event_json(row: RowMapping) -> dict[str, Any]:
 
 def filters() -> AuditFilter:
     """From the query. Raises BadRequest."""
-    exact = {name: value for name in EXACT if (value := inputs.word(name)) is not None}
-    since, until = inputs.instant("start_time"), inputs.instant("end_time", is_end=True)
+    exact = {name: value for name in EXACT if (value := parsing.word(name)) is not None}
+    since, until = parsing.instant("start_time"), parsing.instant("end_time", is_end=True)
     if since is not None and until is not None and since > until:
         raise BadRequest("start_time is after end_time", param="start_time")
-    return AuditFilter(exact, inputs.search(), since, until, current().caller.projects)
+    return AuditFilter(exact, parsing.search(), since, until, current().caller.projects)
 
 
 def _is_descending() -> bool:
-    sort = inputs.parameter("sort")
+    sort = parsing.parameter("sort")
     if sort not in (None, "asc", "desc", "timestamp", "-timestamp"):
         raise BadRequest("sort must be one of asc, desc, timestamp, -timestamp", param="sort")
     return sort not in ("asc", "timestamp")
 
 
 def _by_page(services: Services) -> dict[str, Any]:
-    page = inputs.integer("page", 1, LAST_PAGE) or 1
-    size = min(inputs.integer("page_size", 1, LAST_PAGE) or PAGE_SIZE, LARGEST)
+    page = parsing.integer("page", 1, LAST_PAGE) or 1
+    size = min(parsing.integer("page_size", 1, LAST_PAGE) or PAGE_SIZE, LARGEST)
     order = by_time(descending=_is_descending())
     rows, total = services().audit_log.page(filters(), order, page, size, pagination.most())
     pages, has_next = pagination.pages(total, page, size, len(rows))
@@ -96,12 +96,12 @@ def _by_page(services: Services) -> dict[str, Any]:
 
 
 def _by_key(services: Services) -> dict[str, Any]:
-    if inputs.parameter("page") or inputs.parameter("page_size"):
+    if parsing.parameter("page") or parsing.parameter("page_size"):
         raise BadRequest("page and limit cannot be combined", param="limit")
-    limit = inputs.integer("limit", 1, LARGEST) or PAGE_SIZE
+    limit = parsing.integer("limit", 1, LARGEST) or PAGE_SIZE
     order = by_time(descending=_is_descending())
     try:
-        rows, following = services().audit_log.after(filters(), order, limit, inputs.parameter("cursor"))
+        rows, following = services().audit_log.after(filters(), order, limit, parsing.parameter("cursor"))
     except InvalidCursor as error:
-        raise inputs.invalid("cursor") from error
+        raise parsing.invalid("cursor") from error
     return {"events": [event_json(row) for row in rows], "next_cursor": following}

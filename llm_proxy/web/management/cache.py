@@ -9,8 +9,8 @@ from llm_proxy.access.roles import Role
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
-from llm_proxy.web.management import answers, inputs
-from llm_proxy.web.management.call import current
+from llm_proxy.web.management import parsing, rendering
+from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.routing import Services, add
 
 _TEXTS = ("method", "url", "prefix", "key", "project_id")
@@ -39,7 +39,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             deleted: bool | int = number > 0 if wanted.kind == "exact" else number
             attempt.project_id = wanted.scope.project
             attempt.succeeded(purge_type=wanted.kind, **wanted.about, deleted=deleted)
-            return answers.answer({"deleted": deleted})
+            return rendering.json_response({"deleted": deleted})
 
     add(bp, "/cache/purge", "POST", purge)
 
@@ -55,7 +55,7 @@ def _require_reach(scope: Scope) -> None:
 
 def _wanted() -> _Wanted:
     try:
-        body: dict[str, Any] = inputs.json_object()
+        body: dict[str, Any] = parsing.json_object()
     except BadRequest as error:
         raise _refused("invalid JSON", "invalid_json") from error
     texts = {name: body.get(name) or "" for name in _TEXTS}

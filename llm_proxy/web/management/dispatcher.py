@@ -11,8 +11,8 @@ from llm_proxy.events.dead_letters import REASONS, DeadLetter, DeadLetters
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.operations.bus_state import BusUnavailable, NoBus, facts_of
 from llm_proxy.web import context
-from llm_proxy.web.management import answers, inputs
-from llm_proxy.web.management.call import current
+from llm_proxy.web.management import parsing, rendering
+from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.routing import Services, add
 
 _ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
@@ -30,7 +30,7 @@ def routes(bp: Blueprint, services: Services) -> None:
                 found = context.services().bus_state.state()
             except BusUnavailable as error:
                 raise BusUnreachable from error
-        return answers.answer(found)
+        return rendering.json_response(found)
 
     def index() -> Response:
         """Return 200 with dead letters, the oldest first, without their events."""
@@ -38,13 +38,13 @@ def routes(bp: Blueprint, services: Services) -> None:
             current().attempt(AuditAction.DEAD_LETTER_LIST, "failed to list dead letters") as attempt,
             _letters() as letters,
         ):
-            reason = inputs.parameter("reason")
+            reason = parsing.parameter("reason")
             if reason is not None and reason not in REASONS:
-                raise inputs.invalid("reason")
-            limit = inputs.integer("limit", 1, _MOST) or 100
+                raise parsing.invalid("reason")
+            limit = parsing.integer("limit", 1, _MOST) or 100
             found = [facts_of(letter) for letter in letters.find(reason=reason, limit=limit)]
             attempt.succeeded(dead_letter_count=len(found))
-        return answers.answer(found)
+        return rendering.json_response(found)
 
     def replay(letter_id: str) -> Response:
         """Return 204 when it is back on the bus; 404."""

@@ -5,12 +5,12 @@ from flask import Blueprint, Response
 from llm_proxy.access.key import KeyPatch, NewKey
 from llm_proxy.access.secret import PREFIX
 from llm_proxy.access.service import BY_NAME, SORTS, IssuedKey, KeyFilter, order_of
-from llm_proxy.db.idempotency import Answer
+from llm_proxy.db.idempotency import CreationResponse
 from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
-from llm_proxy.web.management import answers, inputs, pagination
-from llm_proxy.web.management.call import current
-from llm_proxy.web.management.once import once
+from llm_proxy.web.management import pagination, parsing, rendering
+from llm_proxy.web.management.audited import current
+from llm_proxy.web.management.idempotency import once
 from llm_proxy.web.management.overlap import overlap
 from llm_proxy.web.management.routing import Services, add
 
@@ -21,9 +21,9 @@ def routes(bp: Blueprint, services: Services) -> None:
     def index() -> Response:
         """Return 200 with an array; 400 names the parameter."""
         with current().attempt(AuditAction.KEY_LIST, "failed to list management keys") as attempt:
-            asked = pagination.cut(SORTS, order_of, BY_NAME)
-            wanted = KeyFilter(current().caller, inputs.search())
-            response, count = pagination.listed(services().keys, wanted, asked, answers.key_json)
+            asked = pagination.page_request(SORTS, order_of, BY_NAME)
+            wanted = KeyFilter(current().caller, parsing.search())
+            response, count = pagination.listed(services().keys, wanted, asked, rendering.key_json)
             attempt.succeeded(key_count=count)
         return response
 
@@ -31,7 +31,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """Return 201 with the key, shown this once; 400 names the field; 403 stronger than the caller; 409 name."""
         with current().attempt(AuditAction.KEY_CREATE, "failed to store management key") as attempt:
             caller = current().caller
-            new = NewKey.from_json(inputs.json_object(), services().keys.now())
+            new = NewKey.from_json(parsing.json_object(), services().keys.now())
             services().keys.granted(new, caller)  # before a response is repeated: the caller may hold less than it did
             with once(services().idempotency, attempt) as creation:
                 if creation.is_due:
@@ -44,7 +44,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.KEY_READ, "failed to get management key", details=_about(key_id)) as attempt:
             key = services().keys.get(_checked(key_id), current().caller)
             attempt.succeeded()
-        return answers.answer(answers.key_json(key), headers={"ETag": answers.key_tag(key)})
+        return rendering.json_response(rendering.key_json(key), headers={"ETag": rendering.key_tag(key)})
 
     def change(key_id: str) -> Response:
         """Return 200 with the key; 400 names the field; 403; 404; 409 the name is taken; 412."""
@@ -52,10 +52,10 @@ def routes(bp: Blueprint, services: Services) -> None:
             AuditAction.KEY_UPDATE, "failed to update management key", details=_about(key_id)
         ) as attempt:
             _checked(key_id)
-            patch = KeyPatch.from_json(inputs.json_object(), services().keys.now())
-            with attempt.transaction(answers.key_tag) as tx:
+            patch = KeyPatch.from_json(parsing.json_object(), services().keys.now())
+            with attempt.transaction(rendering.key_tag) as tx:
                 key = services().keys.update(tx, key_id, patch, current().caller)
-        return answers.answer(answers.key_json(key), headers={"ETag": answers.key_tag(key)})
+        return rendering.json_response(rendering.key_json(key), headers={"ETag": rendering.key_tag(key)})
 
     def roll(key_id: str) -> Response:
         """Return 200 with a new secret, shown this once; the old one lives on for `overlap_minutes`."""
@@ -67,7 +67,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             span = overlap()
             with once(services().idempotency, attempt) as creation:
                 if creation.is_due:
-                    with attempt.transaction(answers.key_tag) as tx:
+                    with attempt.transaction(rendering.key_tag) as tx:
                         creation.keep(tx, _issued(services().keys.roll(tx, key_id, span, caller), 200))
         return creation.response()
 
@@ -77,7 +77,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             AuditAction.KEY_REVOKE, "failed to revoke management key", details=_about(key_id)
         ) as attempt:
             _checked(key_id)
-            with attempt.transaction(answers.key_tag) as tx:
+            with attempt.transaction(rendering.key_tag) as tx:
                 services().keys.revoke(tx, key_id, current().caller)
         return Response(status=204, content_type="application/json")
 
@@ -85,7 +85,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """Return 200 with the caller's name, role, projects and end."""
         caller = current().caller
         headers = {} if caller.key_id is None else {"X-Management-Key-Id": caller.key_id}
-        return answers.answer(answers.caller_json(caller), headers=headers)
+        return rendering.json_response(rendering.caller_json(caller), headers=headers)
 
     add(bp, "/keys", "GET", index)
     add(bp, "/keys", "POST", create)
@@ -96,11 +96,11 @@ def routes(bp: Blueprint, services: Services) -> None:
     add(bp, "/whoami", "GET", whoami)
 
 
-def _issued(issued: IssuedKey, status: int) -> Answer:
-    headers = {"ETag": answers.key_tag(issued.key)}
+def _issued(issued: IssuedKey, status: int) -> CreationResponse:
+    headers = {"ETag": rendering.key_tag(issued.key)}
     if status == 201:
         headers["Location"] = f"/manage/keys/{issued.key.id}"
-    return Answer(status, headers, {**answers.key_json(issued.key), "key": issued.secret}, secret="key")  # noqa: S106  (a member's name)
+    return CreationResponse(status, headers, {**rendering.key_json(issued.key), "key": issued.secret}, secret="key")  # noqa: S106  (a member's name)
 
 
 def _about(key_id: str) -> dict[str, str]:

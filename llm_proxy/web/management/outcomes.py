@@ -10,8 +10,8 @@ from llm_proxy.operations.outcome_log import GROUPS, OutcomeFilter
 from llm_proxy.operations.traffic_log import SHOWN, TrafficFilter
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.web import context
-from llm_proxy.web.management import answers, inputs
-from llm_proxy.web.management.call import current
+from llm_proxy.web.management import parsing, rendering
+from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.routing import Services, add
 from llm_proxy.web.management.usage import as_csv
 
@@ -26,37 +26,37 @@ def routes(bp: Blueprint, services: Services) -> None:
     def index() -> Response:
         """Return 200 with numbers of requests as JSON or CSV; 400 names the parameter."""
         with current().attempt(AuditAction.OUTCOME_LIST, "failed to read outcomes"):
-            groups, form, wanted = inputs.groups(GROUPS), inputs.form(), _filter()
+            groups, form, wanted = parsing.groups(GROUPS), parsing.form(), _filter()
             rows, is_more = context.services().outcome_log.sums(wanted, groups)
         if form == "csv":
             columns = [*(_MEMBERS[name] for name in groups), "requests"]
             return Response(as_csv(rows, columns), content_type="text/csv; charset=utf-8")
-        return answers.answer({"data": rows, "is_more": is_more})
+        return rendering.json_response({"data": rows, "is_more": is_more})
 
     def refusals(token_id: str) -> Response:
         """Return 200 with the last refusal of the token by code, the newest first; 404."""
         with current().attempt(AuditAction.TOKEN_REFUSALS, "failed to read refusals", details={"token_id": token_id}):
             token = services().tokens.get(token_id, current().caller.projects)
             found = context.services().outcome_log.refusals(token.id)
-        return answers.answer(found)
+        return rendering.json_response(found)
 
     def traffic() -> Response:
         """Return 200 with traffic by hour or day as JSON or CSV; 400 names the parameter."""
         with current().attempt(AuditAction.TRAFFIC_READ, "failed to read traffic"):
-            interval, form = _interval(), inputs.form()
+            interval, form = _interval(), parsing.form()
             first, last = _span(longest=_LONGEST)
-            wanted = TrafficFilter(first, last, inputs.word("project_id"), within=current().caller.projects)
+            wanted = TrafficFilter(first, last, parsing.word("project_id"), within=current().caller.projects)
             log = context.services().traffic_log
             rows = log.by_day(wanted) if interval == "day" else log.by_hour(wanted)
         if form == "csv":
             return Response(as_csv(rows, (interval, *SHOWN)), content_type="text/csv; charset=utf-8")
-        return answers.answer({"data": rows})
+        return rendering.json_response({"data": rows})
 
     def stats() -> Response:
         """Return 200 with totals of what the caller may see."""
         with current().attempt(AuditAction.STATS_READ, "failed to read totals"):
             found = context.services().statistics.totals(current().caller.projects)
-        return answers.answer(found)
+        return rendering.json_response(found)
 
     add(bp, "/outcomes", "GET", index)
     add(bp, "/tokens/<token_id>/refusals", "GET", refusals)
@@ -67,13 +67,13 @@ def routes(bp: Blueprint, services: Services) -> None:
 def _filter() -> OutcomeFilter:
     """Read the filters; an instant stands for the hour that it is in."""
     first, last = _span()
-    named = (inputs.word("project_id"), inputs.word("token_id"), inputs.word("code"))
+    named = (parsing.word("project_id"), parsing.word("token_id"), parsing.word("code"))
     return OutcomeFilter(first, last, *named, within=current().caller.projects)
 
 
 def _span(longest: timedelta | None = None) -> tuple[datetime, datetime]:
     """Return the first and the last hour that are asked for. Raises BadRequest."""
-    since, until = inputs.instant("from"), inputs.instant("to", is_end=True)
+    since, until = parsing.instant("from"), parsing.instant("to", is_end=True)
     last = until or utc_now()
     first = since or max(last, datetime.min.replace(tzinfo=UTC) + _SPAN) - _SPAN
     if first > last:
@@ -84,7 +84,7 @@ def _span(longest: timedelta | None = None) -> tuple[datetime, datetime]:
 
 
 def _interval() -> str:
-    interval = inputs.parameter("group_by") or "hour"
+    interval = parsing.parameter("group_by") or "hour"
     if interval not in ("hour", "day"):
         raise BadRequest("group_by must be one of hour, day", param="group_by")
     return interval

@@ -9,15 +9,15 @@ import gevent
 import orjson
 from flask import Response, request
 
-from llm_proxy.db.listing import MOST, InvalidCursor, Order, Total
+from llm_proxy.db.pagination import MOST, InvalidCursor, Order, Total
 from llm_proxy.errors import BadRequest
-from llm_proxy.web.management import answers, inputs
+from llm_proxy.web.management import parsing, rendering
 
 PAGE_SIZE, LARGEST, LAST_PAGE = 20, 100, 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class PageRequest:
     """What was asked for; `page` and `limit` both None = everything. `most`: rows that a total counts, None: all."""
 
     order: Order
@@ -28,31 +28,31 @@ class Cut:
     most: int | None = None
 
 
-def cut(sorts: Sequence[str], order_of: Callable[..., Order], default: Order) -> Cut:
+def page_request(sorts: Sequence[str], order_of: Callable[..., Order], default: Order) -> PageRequest:
     """From the query. Raises BadRequest naming the parameter."""
-    page = inputs.integer("page", 1, LAST_PAGE)
-    size = inputs.integer("page_size", 1, LARGEST)
-    limit = inputs.integer("limit", 1, LARGEST)
-    cursor = inputs.parameter("cursor")
+    page = parsing.integer("page", 1, LAST_PAGE)
+    size = parsing.integer("page_size", 1, LARGEST)
+    limit = parsing.integer("limit", 1, LARGEST)
+    cursor = parsing.parameter("cursor")
     if (page or size) and (limit or cursor):
         raise BadRequest("page and limit cannot be combined", param="limit")
     if size and not page:
         page = 1
     if cursor and not limit:
         limit = PAGE_SIZE
-    return Cut(_order(sorts, order_of, default), page, size or PAGE_SIZE, limit, cursor, most())
+    return PageRequest(_order(sorts, order_of, default), page, size or PAGE_SIZE, limit, cursor, most())
 
 
 def most() -> int | None:
     """Return how many rows a total counts: all unless `total=bounded` is asked for. Raises BadRequest."""
-    wanted = inputs.parameter("total") or "exact"
+    wanted = parsing.parameter("total") or "exact"
     if wanted not in ("exact", "bounded"):
         raise BadRequest("total must be one of exact, bounded", param="total")
     return MOST if wanted == "bounded" else None
 
 
 def _order(sorts: Sequence[str], order_of: Callable[..., Order], default: Order) -> Order:
-    wanted = inputs.parameter("sort")
+    wanted = parsing.parameter("sort")
     if wanted is None:
         return default
     name = wanted.removeprefix("-")
@@ -76,20 +76,24 @@ class Source(Protocol):
         """All, in chunks."""
 
 
-def listed(source: Source, wanted: Any, asked: Cut, shape: Callable[[Any], dict[str, Any]]) -> tuple[Response, int]:
+def listed(
+    source: Source, wanted: Any, asked: PageRequest, shape: Callable[[Any], dict[str, Any]]
+) -> tuple[Response, int]:
     """Return the response, a JSON array with its place in the header fields, and how many items are in it."""
     if asked.page is not None:
         items, total = source.page(wanted, asked.order, asked.page, asked.size, asked.most)
-        return answers.answer([shape(item) for item in items], headers=_numbered(asked, total, len(items))), len(items)
+        return rendering.json_response(
+            [shape(item) for item in items], headers=_numbered(asked, total, len(items))
+        ), len(items)
     if asked.limit is not None:
         try:
             items, following = source.after(wanted, asked.order, asked.limit, asked.cursor)
         except InvalidCursor as error:
-            raise inputs.invalid("cursor") from error
+            raise parsing.invalid("cursor") from error
         headers = {} if following is None else {"Link": link("next", cursor=following, limit=asked.limit)}
-        return answers.answer([shape(item) for item in items], headers=headers), len(items)
+        return rendering.json_response([shape(item) for item in items], headers=headers), len(items)
     parts, count = _whole(source.all(wanted, asked.order), shape)
-    return answers.raw(b"[" + b",".join(parts) + b"]\n", headers={"X-Total-Count": str(count)}), count
+    return rendering.raw(b"[" + b",".join(parts) + b"]\n", headers={"X-Total-Count": str(count)}), count
 
 
 def _whole(chunks: Iterable[Sequence[Any]], shape: Callable[[Any], dict[str, Any]]) -> tuple[list[bytes], int]:
@@ -108,7 +112,7 @@ def pages(total: Total, page: int, size: int, shown: int) -> tuple[int, bool]:
     return known, page < known or (total.is_more and shown == size)
 
 
-def _numbered(asked: Cut, total: Total, shown: int) -> dict[str, str]:
+def _numbered(asked: PageRequest, total: Total, shown: int) -> dict[str, str]:
     page = asked.page or 1
     last, has_next = pages(total, page, asked.size, shown)
     links = []

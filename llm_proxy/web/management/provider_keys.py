@@ -7,8 +7,8 @@ from flask import Blueprint, Response
 from llm_proxy.errors import WrongMethod
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.projects.provider_keys import ProviderKey
-from llm_proxy.web.management import answers, inputs
-from llm_proxy.web.management.call import current
+from llm_proxy.web.management import parsing, rendering
+from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.projects import checked
 from llm_proxy.web.management.routing import Services, add
 
@@ -24,7 +24,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             found = services().provider_keys.list(checked(project_id))
             attempt.succeeded(key_count=len(found))
         served = ",".join(quote(name, safe="") for name in services().provider_keys.providers)
-        return answers.answer([_json(key) for key in found], headers={"X-Providers": served})
+        return rendering.json_response([_json(key) for key in found], headers={"X-Providers": served})
 
     def put(project_id: str, provider: str) -> Response:
         """200 with the key, obfuscated; 400 names the field; 404 unknown project."""
@@ -37,7 +37,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             wanted = _checked_body(project_id)
             with attempt.transaction() as tx:
                 key = services().provider_keys.put(tx, checked(project_id), provider, wanted)
-        return answers.answer(_json(key))
+        return rendering.json_response(_json(key))
 
     def remove(project_id: str, provider: str) -> Response:
         """204; 400 the only provider's; 404 there is none."""
@@ -72,13 +72,13 @@ def routes(bp: Blueprint, services: Services) -> None:
 def _checked_body(project_id: str) -> dict[str, object]:
     """Return the body; the path is judged first."""
     checked(project_id)
-    return inputs.json_object()
+    return parsing.json_object()
 
 
 def _json(key: ProviderKey) -> dict[str, object]:
     return {
         "provider": key.provider,
         "api_key": key.api_key,
-        "created_at": answers.time_of(key.created_at),
-        "updated_at": answers.time_of(key.updated_at),
+        "created_at": rendering.time_of(key.created_at),
+        "updated_at": rendering.time_of(key.updated_at),
     }

@@ -17,8 +17,8 @@ from llm_proxy.container import Container
 from llm_proxy.errors import BadRequest, Forbidden, ManagementError, ResourceNotFound, WrongMethod
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
-from llm_proxy.web.management import inputs
-from llm_proxy.web.management.call import current
+from llm_proxy.web.management import parsing
+from llm_proxy.web.management.audited import current
 
 Services = Callable[[], Container]
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -95,7 +95,7 @@ def _require_visible(caller: Caller, path: dict[str, str]) -> None:
 def named_project() -> str | None:
     """Return the project that the body names; None where it names none, or is no body that can be read."""
     try:
-        found: Any = inputs.json_object().get("project_id")
+        found: Any = parsing.json_object().get("project_id")
     except ManagementError:
         return None
     return found if isinstance(found, str) and found else None

@@ -7,8 +7,8 @@ from flask import Blueprint, Response
 from llm_proxy.access.sessions import Session
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
-from llm_proxy.web.management import answers
-from llm_proxy.web.management.call import current
+from llm_proxy.web.management import rendering
+from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.routing import Services, add
 
 
@@ -20,7 +20,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.SESSION_LIST, "failed to list sessions") as attempt:
             found = context.services().sessions.list(current().caller)
             attempt.succeeded(session_count=len(found))
-        return answers.answer([session_json(session) for session in found])
+        return rendering.json_response([session_json(session) for session in found])
 
     def end(session_id: str) -> Response:
         """Return 204 when it has ended; 404."""
@@ -43,7 +43,7 @@ def session_json(session: Session) -> dict[str, Any]:
         "remember": session.remember,
         "client_ip": session.client_ip,
         "user_agent": session.user_agent,
-        "created_at": answers.time_of(session.created_at),
-        "last_seen_at": answers.time_of(session.last_seen_at),
-        "expires_at": answers.time_of(session.expires_at),
+        "created_at": rendering.time_of(session.created_at),
+        "last_seen_at": rendering.time_of(session.last_seen_at),
+        "expires_at": rendering.time_of(session.expires_at),
     }

@@ -11,8 +11,8 @@ from llm_proxy.events.event import OUTCOMES
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.operations.tail import MOST_TAILS, EventFilter
 from llm_proxy.web import context
-from llm_proxy.web.management import answers, inputs
-from llm_proxy.web.management.call import current
+from llm_proxy.web.management import parsing, rendering
+from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.routing import Services, add
 
 _LONGEST_TAIL_S = 86_400
@@ -26,7 +26,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """Return 200 with what runs in all workers of this server. Pages ask each second: it is not audited."""
         with current().attempt(AuditAction.STREAM_LIST, "failed to list streams"):
             found = context.services().streams.list(current().caller.projects)
-        return answers.answer(found)
+        return rendering.json_response(found)
 
     def cut(stream_id: str) -> Response:
         """Return 204 when it was cut; 404 when it has ended, or belongs to another project."""
@@ -47,7 +47,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """Return 200 with events as they come, one `data` line of JSON each; ends when the server drains."""
         with current().attempt(AuditAction.EVENTS_TAIL, "failed to read events") as attempt:
             wanted = _filter()
-            longest_s = inputs.integer("limit_s", 1, _LONGEST_TAIL_S) or _LONGEST_TAIL_S
+            longest_s = parsing.integer("limit_s", 1, _LONGEST_TAIL_S) or _LONGEST_TAIL_S
             if context.services().tails.open >= MOST_TAILS:
                 raise TooManyTails
             attempt.project_id = wanted.project_id
@@ -60,12 +60,12 @@ def routes(bp: Blueprint, services: Services) -> None:
 
 
 def _filter() -> EventFilter:
-    outcome = inputs.parameter("outcome")
+    outcome = parsing.parameter("outcome")
     if outcome is not None and outcome not in OUTCOMES:
-        raise inputs.invalid("outcome")
+        raise parsing.invalid("outcome")
     caller = current().caller
-    project_id = inputs.word("project_id")
-    return EventFilter(project_id, inputs.word("token_id"), outcome, caller.projects)
+    project_id = parsing.word("project_id")
+    return EventFilter(project_id, parsing.word("token_id"), outcome, caller.projects)
 
 
 def _lines(wanted: EventFilter, longest_s: int) -> Iterator[bytes]:

@@ -7,15 +7,15 @@ from typing import Any
 from flask import Blueprint, Response
 
 from llm_proxy.crypto import digest
-from llm_proxy.db.idempotency import Answer
+from llm_proxy.db.idempotency import CreationResponse
 from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.model.token import STATUSES
 from llm_proxy.tokens.service import NEWEST_FIRST, SORTS, Issued, TokenFilter, order_of
 from llm_proxy.tokens.token import NewToken, TokenDefaults, TokenPatch
-from llm_proxy.web.management import answers, inputs, pagination
-from llm_proxy.web.management.call import current
-from llm_proxy.web.management.once import once
+from llm_proxy.web.management import pagination, parsing, rendering
+from llm_proxy.web.management.audited import current
+from llm_proxy.web.management.idempotency import once
 from llm_proxy.web.management.overlap import overlap
 from llm_proxy.web.management.routing import Services, add, named_project
 
@@ -31,9 +31,9 @@ def routes(bp: Blueprint, services: Services) -> None:
     def index() -> Response:
         """200 with an array; 400 names the parameter."""
         with current().attempt(AuditAction.TOKEN_LIST, "failed to list tokens") as attempt:
-            asked = pagination.cut(SORTS, order_of, NEWEST_FIRST)
+            asked = pagination.page_request(SORTS, order_of, NEWEST_FIRST)
             wanted = _filter()
-            response, count = pagination.listed(services().tokens, wanted, asked, answers.token_json)
+            response, count = pagination.listed(services().tokens, wanted, asked, rendering.token_json)
             attempt.project_id = wanted.project_id
             attempt.succeeded(token_count=count, filtered_by_project=wanted.project_id is not None)
         return response
@@ -46,7 +46,7 @@ def routes(bp: Blueprint, services: Services) -> None:
                 current().caller.require_project(project_id)
             with once(services().idempotency, attempt) as creation:
                 if creation.is_due:
-                    wanted = inputs.json_object()
+                    wanted = parsing.json_object()
                     asked = wanted.get("project_id")
                     attempt.project_id = asked if isinstance(asked, str) else None
                     new = NewToken.from_json(wanted, defaults, services().provider_names)
@@ -60,31 +60,31 @@ def routes(bp: Blueprint, services: Services) -> None:
             token = services().tokens.get(_checked(token_id), current().caller.projects)
             attempt.project_id = token.project_id
             attempt.succeeded()
-        return answers.answer(answers.token_json(token), headers={"ETag": answers.token_tag(token)})
+        return rendering.json_response(rendering.token_json(token), headers={"ETag": rendering.token_tag(token)})
 
     def lookup() -> Response:
         """Return 200 with the token of the bearer, or of its hash, in the body, which no address contains; 404."""
         with current().attempt(AuditAction.TOKEN_READ, "failed to get token") as attempt:
-            hashed = _hash(inputs.json_object())
+            hashed = _hash(parsing.json_object())
             token = services().tokens.by_hash(hashed, current().caller.projects)
             attempt.project_id = token.project_id
             attempt.succeeded(token_id=token.id)
-        return answers.answer(answers.token_json(token), headers={"ETag": answers.token_tag(token)})
+        return rendering.json_response(rendering.token_json(token), headers={"ETag": rendering.token_tag(token)})
 
     def change(token_id: str) -> Response:
         """200 with the token; 400 names the field; 404; 409 expired; 412."""
         with current().attempt(AuditAction.TOKEN_UPDATE, "failed to update token", details=_about(token_id)) as attempt:
             _checked(token_id)
-            patch = TokenPatch.from_json(inputs.json_object(), services().provider_names)
-            with attempt.transaction(answers.token_tag) as tx:
+            patch = TokenPatch.from_json(parsing.json_object(), services().provider_names)
+            with attempt.transaction(rendering.token_tag) as tx:
                 token = services().tokens.update(tx, token_id, patch)
-        return answers.answer(answers.token_json(token), headers={"ETag": answers.token_tag(token)})
+        return rendering.json_response(rendering.token_json(token), headers={"ETag": rendering.token_tag(token)})
 
     def revoke(token_id: str) -> Response:
         """204, also the second time; 404."""
         with current().attempt(AuditAction.TOKEN_REVOKE, "failed to revoke token", details=_about(token_id)) as attempt:
             _checked(token_id)
-            with attempt.transaction(answers.token_tag) as tx:
+            with attempt.transaction(rendering.token_tag) as tx:
                 services().tokens.revoke(tx, token_id)
         return Response(status=204, content_type="application/json")
 
@@ -95,18 +95,18 @@ def routes(bp: Blueprint, services: Services) -> None:
             span = overlap()
             with once(services().idempotency, attempt) as creation:
                 if creation.is_due:
-                    with attempt.transaction(answers.token_tag) as tx:
+                    with attempt.transaction(rendering.token_tag) as tx:
                         creation.keep(tx, _created(services().tokens.roll(tx, token_id, span)))
         return creation.response()
 
     def revoke_several() -> Response:
         """Return 200 with counts, and the ids that name no token of the caller's; 400 names the field."""
         with current().attempt(AuditAction.TOKEN_REVOKE_BATCH, "failed to revoke tokens") as attempt:
-            ids = _ids(inputs.json_object())
+            ids = _ids(parsing.json_object())
             with attempt.transaction() as tx:
                 found = services().tokens.revoke_these(tx, ids)
         counts = {"revoked_count": found.revoked, "already_revoked_count": found.already}
-        return answers.answer({**counts, "unknown_ids": found.unknown})
+        return rendering.json_response({**counts, "unknown_ids": found.unknown})
 
     add(bp, "/tokens", "GET", index)
     add(bp, "/tokens", "POST", create)
@@ -130,22 +130,22 @@ def _hash(body: Mapping[str, Any]) -> str:
     return hashed.lower()
 
 
-def _created(issued: Issued) -> Answer:
-    headers = {"ETag": answers.token_tag(issued.token), "Location": f"/manage/tokens/{issued.token.id}"}
-    return Answer(200, headers, answers.issued_json(issued), secret="token")  # noqa: S106  (a member's name)
+def _created(issued: Issued) -> CreationResponse:
+    headers = {"ETag": rendering.token_tag(issued.token), "Location": f"/manage/tokens/{issued.token.id}"}
+    return CreationResponse(200, headers, rendering.issued_json(issued), secret="token")  # noqa: S106  (a member's name)
 
 
 def _filter() -> TokenFilter:
-    status = inputs.parameter("status")
+    status = parsing.parameter("status")
     if status is not None and status not in STATUSES:
-        raise inputs.invalid("status")
+        raise parsing.invalid("status")
     return TokenFilter(
-        project_id=inputs.word("projectId", "project_id"),
-        active_only=inputs.flag("activeOnly", "active_only") or False,
+        project_id=parsing.word("projectId", "project_id"),
+        active_only=parsing.flag("activeOnly", "active_only") or False,
         status=status,
-        search=inputs.search(),
+        search=parsing.search(),
         within=current().caller.projects,
-        ids=inputs.ids(),
+        ids=parsing.ids(),
     )
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from llm_proxy.db.listing import InvalidCursor
+from llm_proxy.db.pagination import InvalidCursor
 from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.runtime.clock import utc_now
-from llm_proxy.texts import spreadsheet_safe
+from llm_proxy.sanitize import spreadsheet_safe
 from llm_proxy.usage.query import GROUPS, UsageFilter, names
-from llm_proxy.web.management import answers, inputs
-from llm_proxy.web.management.call import current
+from llm_proxy.web.management import parsing, rendering
+from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.pagination import LARGEST, link
 from llm_proxy.web.management.routing import Services, add
 
@@ -28,19 +28,19 @@ def routes(bp: Blueprint, services: Services) -> None:
     def index() -> Response:
         """200 with sums as JSON or CSV; 400 names the parameter."""
         with current().attempt(AuditAction.USAGE_LIST, "failed to read usage") as attempt:
-            groups, form = inputs.groups(GROUPS), inputs.form()
-            limit = inputs.integer("limit", 1, LARGEST) or LARGEST
+            groups, form = parsing.groups(GROUPS), parsing.form()
+            limit = parsing.integer("limit", 1, LARGEST) or LARGEST
             wanted = _filter()
             try:
-                rows, following = services().usage.page(wanted, groups, limit, inputs.parameter("cursor"))
+                rows, following = services().usage.page(wanted, groups, limit, parsing.parameter("cursor"))
             except InvalidCursor as error:
-                raise inputs.invalid("cursor") from error
+                raise parsing.invalid("cursor") from error
             attempt.project_id = wanted.project_id
             attempt.succeeded(rows_count=len(rows))
         headers = {} if following is None else {"Link": link("next", cursor=following)}
         if form == "csv":
             return Response(as_csv(rows, names(groups)), content_type="text/csv; charset=utf-8", headers=headers)
-        return answers.answer({"data": rows, "next_cursor": following}, headers=headers)
+        return rendering.json_response({"data": rows, "next_cursor": following}, headers=headers)
 
     add(bp, "/usage", "GET", index)
 
@@ -65,10 +65,10 @@ def _cell(value: Any) -> str:
 
 def _filter() -> UsageFilter:
     """Usage is kept by UTC day: instants stand for the day that they are in."""
-    since, until = inputs.instant("from"), inputs.instant("to", is_end=True)
+    since, until = parsing.instant("from"), parsing.instant("to", is_end=True)
     last: date = until.date() if until is not None else utc_now().date()
     first: date = since.date() if since is not None else last - timedelta(days=min(_DAYS, last.toordinal() - 1))
     if first > last:
         raise BadRequest("from is after to", param="from")
-    named = (inputs.word("project_id"), inputs.word("token_id"), inputs.word("model"), inputs.word("provider"))
+    named = (parsing.word("project_id"), parsing.word("token_id"), parsing.word("model"), parsing.word("provider"))
     return UsageFilter(first, last, *named, within=current().caller.projects)

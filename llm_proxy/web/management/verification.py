@@ -14,8 +14,8 @@ from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.operations.audit_check import details
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.web import context
-from llm_proxy.web.management import answers
-from llm_proxy.web.management.call import current
+from llm_proxy.web.management import rendering
+from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.routing import Services, add
 
 _WAITED_S = 2.0
@@ -29,7 +29,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """Return 200 with the last verification."""
         with current().attempt(AuditAction.AUDIT_VERIFY, "failed to read the verification"):
             shown = _state(services)
-        return answers.answer(shown)
+        return rendering.json_response(shown)
 
     def verify() -> Response:
         """Return 200 with what was found, or 202 where it takes longer than two seconds; 409 where none is kept."""
@@ -49,7 +49,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             check.begin(record)
             is_done = check.wait(_WAITED_S)
             shown = _state(services)
-        return answers.answer(shown, 200 if is_done else 202)
+        return rendering.json_response(shown, 200 if is_done else 202)
 
     add(bp, "/audit/verification", "GET", show)
     add(bp, "/audit/verification", "POST", verify)
@@ -64,7 +64,7 @@ def _state(services: Services) -> dict[str, Any]:
         return {"state": "running" if is_running else "never", "verified_at": None, "actor": None} | _nothing()
     known = _metadata(last)
     state = "running" if is_running else "broken" if known["faults"] else "whole"
-    about = {"state": state, "verified_at": answers.time_of(last["timestamp"]), "actor": last["actor"]}
+    about = {"state": state, "verified_at": rendering.time_of(last["timestamp"]), "actor": last["actor"]}
     return about | {name: known.get(name) for name in _MEMBERS}
 
 

@@ -43,11 +43,11 @@ class Api:
         if path.startswith("/manage/events/tail"):
             return self._begun(path, fields)
         data = None if body is None else json.dumps(body).encode()
-        status, _, answer = self.gateway.ask(method, path, data, headers=fields)
+        status, _, response = self.gateway.ask(method, path, data, headers=fields)
         try:
-            return status, json.loads(answer) if answer else None
+            return status, json.loads(response) if response else None
         except ValueError:
-            return status, answer.decode()
+            return status, response.decode()
 
     def _begun(self, path: str, fields: dict[str, str]) -> tuple[int, Any]:
         """Status of a call whose response never ends; its JSON only where it is a refusal."""

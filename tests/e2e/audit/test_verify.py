@@ -1,4 +1,4 @@
-"""`audit verify` while real servers write: no false alarm, no fault missed, on each database and through both doors."""
+"""`audit verify` while real servers write: no false alarm, no fault missed, on each database by both programs."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from support.commands import run
 from support.databases import Database
 from support.gateway import MANAGEMENT_TOKEN, Gateway, running_gateway
 
-from llm_proxy.audit.notes import notes
+from llm_proxy.audit.file_heads import file_heads
 from llm_proxy.audit.verify import verify_table
 from llm_proxy.audit.verify_file import verify_file
-from llm_proxy.db.session import reading
+from llm_proxy.db.session import read_transaction
 
 _ADMIN = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}", "Content-Type": "application/json"}
 
@@ -51,8 +51,8 @@ def test_servers_that_write_are_whole(ready_database: Database, tmp_path: Path) 
             if rounds == 6:
                 log.rename(log.with_name("audit.log.old"))
                 os.kill(served.process.pid, signal.SIGUSR1)
-            with reading(engine) as connection:
-                known = notes(connection)
+            with read_transaction(engine) as connection:
+                known = file_heads(connection)
             files = [path for path in (log.with_name("audit.log.old"), log) if path.exists()]
             assert verify_file(files, known).faults == []
             rounds += 1
@@ -71,8 +71,8 @@ def _try_each(served: Gateway, numbers: range) -> None:
 
 
 def _tampering_is_named(env: dict[str, str], engine: Any, log: Path) -> None:
-    for door in ("llm-proxy", "flask"):
-        assert run("audit", "verify", variables=env, door=door).returncode == 0
+    for program in ("llm-proxy", "flask"):
+        assert run("audit", "verify", variables=env, program=program).returncode == 0
     kept = log.with_name("report.json")
     kept.write_text(json.dumps(_json(env)))
     assert _json(env, "--against", str(kept))["whole"] is True
@@ -80,8 +80,8 @@ def _tampering_is_named(env: dict[str, str], engine: Any, log: Path) -> None:
         most = "SELECT writer, max(seq) FROM audit_events GROUP BY writer ORDER BY max(seq) DESC LIMIT 1"
         writer, last = connection.execute(text(most)).one()
         connection.execute(text("DELETE FROM audit_events WHERE writer = :w AND seq = :s"), {"w": writer, "s": last})
-    for door in ("llm-proxy", "flask"):
-        done = run("audit", "verify", variables=env, door=door)
+    for program in ("llm-proxy", "flask"):
+        done = run("audit", "verify", variables=env, program=program)
         assert (done.returncode, f"writer {writer} seq {last}: missing tail" in done.stdout) == (1, True), done.stdout
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM audit_events WHERE writer = :w AND seq = 2"), {"w": writer})

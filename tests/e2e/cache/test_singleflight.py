@@ -117,7 +117,7 @@ def test_a_dead_worker_holds_up_nobody(tmp_path: Path, origin: Origin, path: str
         origin.pause_s = 0.0
         killed_at = time.monotonic()
         os.kill(leading, signal.SIGKILL)
-        assert {client.answer().body for client in spared} == {b"the response"}
+        assert {client.response().body for client in spared} == {b"the response"}
         assert time.monotonic() - killed_at < 3
         for client in (leader, *waiting):
             client.sock.close()

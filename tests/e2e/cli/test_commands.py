@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.commands import DOORS, plain_environment, run
+from support.commands import PROGRAMS, plain_environment, run
 from support.gateway import Gateway, eventually
 from support.provider import Provider
 
@@ -27,22 +27,22 @@ def free_port() -> int:
     return port
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_migrations_through_both_doors(alone: dict[str, str], door: str) -> None:
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_migrations_through_both_doors(alone: dict[str, str], program: str) -> None:
     """Status makes no file; up, status, down, version say what the rows say; with nothing left, down fails."""
-    before = run("migrate", "status", variables=alone, door=door)
+    before = run("migrate", "status", variables=alone, program=program)
     assert before.stdout == "Current migration version: 0\n"
     assert not Path(alone["DATABASE_PATH"]).exists()
-    assert run("migrate", "up", variables=alone, door=door).stdout == "Migrations applied successfully\n"
-    status = json.loads(run("migrate", "status", "--json", variables=alone, door=door).stdout)
+    assert run("migrate", "up", variables=alone, program=program).stdout == "Migrations applied successfully\n"
+    status = json.loads(run("migrate", "status", "--json", variables=alone, program=program).stdout)
     assert status["version"] == status["head"] > 0
     assert status["pending"] == []
-    done = run("migrate", "down", "--yes", variables=alone, door=door)
+    done = run("migrate", "down", "--yes", variables=alone, program=program)
     assert done.stdout == "Migration rolled back successfully\n", done.stderr
-    version = json.loads(run("migrate", "version", "--json", variables=alone, door=door).stdout)["version"]
+    version = json.loads(run("migrate", "version", "--json", variables=alone, program=program).stdout)["version"]
     assert version == status["head"] - 1
     nothing = {**alone, "DATABASE_PATH": alone["DATABASE_PATH"] + ".other"}
-    done = run("migrate", "down", variables=nothing, door=door)
+    done = run("migrate", "down", variables=nothing, program=program)
     assert (done.returncode, done.stdout) == (1, "")
 
 
@@ -183,16 +183,16 @@ def test_admin_process_tells_its_health() -> None:
     assert run("admin").returncode == 3
     port = free_port()
     variables = {"MANAGEMENT_TOKEN": "x" * 20, "ADMIN_UI_API_BASE_URL": "http://127.0.0.1:1"}
-    command = [*DOORS["llm-proxy"], "admin", "--listen", f"127.0.0.1:{port}"]
+    command = [*PROGRAMS["llm-proxy"], "admin", "--listen", f"127.0.0.1:{port}"]
     with subprocess.Popen(command, env=plain_environment(variables), stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert b"Listening" in process.stderr.readline()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
-            health = json.loads(answer.read())
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as response:
+            health = json.loads(response.read())
         assert health["admin"]["status"] == "ok"
         assert health["backend"] == {"status": "down", "error": "Backend unavailable"}
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/projects", timeout=10) as answer:
-            assert answer.url.endswith("/auth/login?next=/projects")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/projects", timeout=10) as response:
+            assert response.url.endswith("/auth/login?next=/projects")
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 0
 
@@ -248,8 +248,8 @@ def test_daemon_keeps_its_flags(tmp_path: Path) -> None:
     try:
         assert int((tmp_path / "run" / "a.pid").read_text()) == pid
         assert os.getsid(pid) != os.getsid(0)
-        with urllib.request.urlopen(f"http://{addr}/ready", timeout=10) as answer:
-            assert answer.status == 200
+        with urllib.request.urlopen(f"http://{addr}/ready", timeout=10) as response:
+            assert response.status == 200
         assert (tmp_path / "d" / "x.db").exists()
         second = run(*arguments, variables=variables, folder=tmp_path)
         assert second.returncode == 1
@@ -273,7 +273,7 @@ def test_server_serves_with_a_copied_example_and_names_of_kubernetes(tmp_path: P
         "REDIS_PORT": "tcp://10.0.0.2:6379",
         "PORT": "1",
     }
-    command = [*DOORS["llm-proxy"], "server", "--addr", f"127.0.0.1:{port}"]
+    command = [*PROGRAMS["llm-proxy"], "server", "--addr", f"127.0.0.1:{port}"]
     log = tmp_path / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=plain_environment(injected), cwd=tmp_path, stdout=out, stderr=out)
@@ -281,8 +281,8 @@ def test_server_serves_with_a_copied_example_and_names_of_kubernetes(tmp_path: P
     def is_ready() -> bool:
         assert process.poll() is None, log.read_text()
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5) as answer:
-                return bool(answer.status == 200)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5) as response:
+                return bool(response.status == 200)
         except OSError:
             return False
 
@@ -295,19 +295,19 @@ def test_server_serves_with_a_copied_example_and_names_of_kubernetes(tmp_path: P
     assert "did you mean" not in log.read_text()
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_database_commands(alone: dict[str, str], tmp_path: Path, door: str) -> None:
-    """A copy for its owner alone, counts, and tidying, by both doors; without a schema the command to run is named."""
-    missing = run("db", "stats", variables=alone, door=door)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_database_commands(alone: dict[str, str], tmp_path: Path, program: str) -> None:
+    """A copy for its owner alone, counts, and tidying, by both; without a schema the command to run is named."""
+    missing = run("db", "stats", variables=alone, program=program)
     assert (missing.returncode, "run llm-proxy migrate up" in missing.stderr) == (1, True)
-    run("migrate", "up", variables=alone, door=door)
+    run("migrate", "up", variables=alone, program=program)
     target = tmp_path / "copy.db"
-    assert run("db", "backup", str(target), variables=alone, door=door).returncode == 0
+    assert run("db", "backup", str(target), variables=alone, program=program).returncode == 0
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
-    again = run("db", "backup", str(target), variables=alone, door=door)
+    again = run("db", "backup", str(target), variables=alone, program=program)
     assert (again.returncode, again.stderr) == (1, f"Error: {target} already exists\n")
-    assert json.loads(run("db", "stats", "--json", variables=alone, door=door).stdout)["projects"] == 0
-    assert run("db", "maintain", variables=alone, door=door).stdout == "Done\n"
+    assert json.loads(run("db", "stats", "--json", variables=alone, program=program).stdout)["projects"] == 0
+    assert run("db", "maintain", variables=alone, program=program).stdout == "Done\n"
 
 
 def test_encryption_is_turned_on_rotated_and_counted(alone: dict[str, str]) -> None:

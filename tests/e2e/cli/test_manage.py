@@ -17,9 +17,9 @@ from support.gateway import Gateway
 KEY = "sk-a-provider-key-of-the-tests-0123"
 
 
-def made(variables: dict[str, str], *arguments: str, door: str = "llm-proxy", stdin: str = "") -> Any:
+def made(variables: dict[str, str], *arguments: str, program: str = "llm-proxy", stdin: str = "") -> Any:
     """Run `manage … --json` and give its document; it must succeed."""
-    done = run("manage", *arguments, "--json", variables=variables, stdin=stdin, door=door)
+    done = run("manage", *arguments, "--json", variables=variables, stdin=stdin, program=program)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -124,27 +124,27 @@ def test_exit_codes(manages: dict[str, str], change: dict[str, str], arguments: 
 
 
 def test_usage_errors_end_with_2_under_flask(alone: dict[str, str]) -> None:
-    """Click's own code behind its own door."""
-    assert run("manage", "nonsense", variables=alone, door="flask").returncode == 2
+    """Click's own code behind its own program."""
+    assert run("manage", "nonsense", variables=alone, program="flask").returncode == 2
 
 
-@pytest.mark.parametrize("door", ["llm-proxy", "flask"])
-def test_json_errors_are_one_document(manages: dict[str, str], alone: dict[str, str], door: str) -> None:
+@pytest.mark.parametrize("program", ["llm-proxy", "flask"])
+def test_json_errors_are_one_document(manages: dict[str, str], alone: dict[str, str], program: str) -> None:
     """On stderr, with the server's words and status; stdout stays empty."""
-    variables = manages if door == "llm-proxy" else alone
-    if door == "flask":
+    variables = manages if program == "llm-proxy" else alone
+    if program == "flask":
         assert run("migrate", "up", variables=variables).returncode == 0
     identity = "7f6f7f43-0000-4000-8000-000000000000"
-    done = run("manage", "token", "get", identity, "--json", variables=variables, door=door)
+    done = run("manage", "token", "get", identity, "--json", variables=variables, program=program)
     assert (done.returncode, done.stdout) == (1, "")
     assert json.loads(done.stderr) == {"error": "token not found", "status": 404}
 
 
 def test_flask_door_works_on_the_database(alone: dict[str, str], tmp_path: Path) -> None:
     """No server, no management token; the audit's actor is `cli`; the key is obfuscated, and sealed where it can be."""
-    assert run("migrate", "up", variables=alone, door="flask").returncode == 0
-    project = made(alone, "project", "create", "--name", "mine", "--openai-key", KEY, door="flask")
-    made(alone, "token", "generate", "--project-id", project["id"], door="flask")
+    assert run("migrate", "up", variables=alone, program="flask").returncode == 0
+    project = made(alone, "project", "create", "--name", "mine", "--openai-key", KEY, program="flask")
+    made(alone, "token", "generate", "--project-id", project["id"], program="flask")
     again = made(alone, "project", "list", "--direct")
     assert [p["id"] for p in again] == [project["id"]]
     with sqlite3.connect(alone["DATABASE_PATH"]) as database:

@@ -70,8 +70,8 @@ class Up:
         request = urllib.request.Request(f"{self.url}/v1/models", headers={"Authorization": f"Bearer {token}"})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=10) as answer:
-                return int(answer.status)
+            with opener.open(request, timeout=10) as response:
+                return int(response.status)
         except urllib.error.HTTPError as error:
             with error:
                 return error.code
@@ -314,6 +314,6 @@ def test_a_simulated_provider_stands_beside(clone: Path) -> None:
         fields = {"x-api-key": running.token, "Content-Type": "application/json"}
         request = urllib.request.Request(f"{running.url}/anthropic/v1/messages", data=body, headers=fields)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=10) as answer:
-            assert json.load(answer)["type"] == "message"
+        with opener.open(request, timeout=10) as response:
+            assert json.load(response)["type"] == "message"
         assert running.status_of(running.token) == 200

@@ -165,6 +165,7 @@ def _asked(gateway: Gateway, *tokens: Token) -> bool:
     return True
 
 
+@pytest.mark.times
 def test_a_tail_ends_when_the_server_drains(
     tmp_path_factory: pytest.TempPathFactory, provider: Provider, redis: RedisServer
 ) -> None:

@@ -1,4 +1,4 @@
-"""Small applications with an edge, for the server layer alone."""
+"""Small applications with hooks, for the server layer alone."""
 
 import errno
 import json
@@ -15,18 +15,18 @@ from llm_proxy.errors import ClientConnectionError, RequestTimeout
 
 
 class App:
-    """Answers by path; writes what the edge hears, a line each, to EDGE_LOG."""
+    """Answers by path; writes each call of a hook, a line each, to HOOKS_LOG."""
 
     def __init__(self) -> None:
-        self.edge = self
+        self.hooks = self
         self.state: Any = None
         if os.environ.get("APP_FAULT_FILE") and os.path.exists(os.environ["APP_FAULT_FILE"]):
             raise RuntimeError("told not to start")
 
-    # -- the edge
+    # -- the hooks
 
     def note(self, *words: Any) -> None:
-        if path := os.environ.get("EDGE_LOG"):
+        if path := os.environ.get("HOOKS_LOG"):
             with open(path, "a") as log:
                 log.write(" ".join([str(os.getpid()), *map(str, words)]) + "\n")
 

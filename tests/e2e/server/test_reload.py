@@ -52,13 +52,13 @@ def test_a_good_change_is_served_by_new_workers(start: Callable[..., Server], se
     settled(server, "third")
     assert not server.pids() & first_pids
     kept.until(b"0\r\n\r\n")
-    ready = kept.answer()
+    ready = kept.response()
     assert (ready.status, ready.value("Connection")) == (200, "close")
     assert ready.body.endswith(b" retired")
     kept.sock.close()
     assert_whole(finish(streams))
-    wait_for(lambda: server.edge.count("stopped False") == 4, 10)
-    assert "cut" not in server.edge
+    wait_for(lambda: server.hook_calls.count("stopped False") == 4, 10)
+    assert "cut" not in server.hook_calls
     server.signal(signal.SIGTERM)
     assert server.ended(5) == 0
 
@@ -143,7 +143,7 @@ def test_sigterm_ends_workers_that_hang_in_their_start(start: Callable[..., Serv
     pids = server.pids()
     hang.touch()
     server.signal(signal.SIGHUP)
-    wait_for(lambda: server.edge.count("started") == 2)
+    wait_for(lambda: server.hook_calls.count("started") == 2)
     assert server.pids() == pids
     hang.unlink()
     server.signal(signal.SIGTERM)

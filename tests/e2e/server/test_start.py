@@ -29,7 +29,7 @@ def refused(start: Callable[..., Server], *options: Any, **env: Any) -> Any:
     server = start(*options, ready=False, is_whole=True, TMPDIR=os.environ.get("TMPDIR", "/tmp"), **env)
     assert server.ended(15) == 1, server.log
     assert "Traceback" not in server.log
-    assert "started" not in server.edge
+    assert "started" not in server.hook_calls
     return server.log
 
 
@@ -136,7 +136,7 @@ def test_tls_with_a_minimum_version(start: Callable[..., Server], certificate: A
         REQUEST_HEADER_TIMEOUT="1s",
     )
     context = ssl.create_default_context(cafile=str(certificate / "crt"))
-    wait_for(lambda: "started" in server.edge, 20)
+    wait_for(lambda: "started" in server.hook_calls, 20)
     with Client(server.address, tls=context) as client:
         assert client.get("/echo").body.count(b'"scheme": "https"') == 1
         assert client.get("/stream/3/0").end == "whole"
@@ -146,10 +146,10 @@ def test_tls_with_a_minimum_version(start: Callable[..., Server], certificate: A
         assert client.get("/#").status == 400
     with Client(server.address, tls=context) as client:
         client.send(b"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3_000_000)
-        assert client.answer().status == 413
+        assert client.response().status == 413
     with Client(server.address, tls=context) as client:
         client.send(b"GET /broken/close/after/value HTTP/1.0\r\n\r\n")
-        assert client.answer().end == "reset"
+        assert client.response().end == "reset"
     old = ssl.create_default_context(cafile=str(certificate / "crt"))
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError), Client(server.address, tls=old):

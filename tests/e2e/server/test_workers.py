@@ -18,9 +18,9 @@ def test_a_killed_worker_is_replaced(start: Callable[..., Server]) -> None:
     victim, other = wait_for(lambda: len(pids := server.pids()) == 2 and pids)
     streams = begin_streams(server, 12)
     os.kill(victim, signal.SIGKILL)
-    answers = finish(streams)
-    assert {answer.end for answer in answers} <= {"whole", "eof", "reset"}
-    assert all(answer.body == WHOLE for answer in answers if answer.end == "whole")
+    responses = finish(streams)
+    assert {response.end for response in responses} <= {"whole", "eof", "reset"}
+    assert all(response.body == WHOLE for response in responses if response.end == "whole")
     wait_for(lambda: len(server.pids()) == 2 and victim not in server.pids())
     assert other in server.pids()
 
@@ -44,16 +44,16 @@ def test_who_has_just_connected_is_served_by_a_worker_that_leaves(start: Callabl
         server.get("/ready")  # a later client is served: the worker has this connection
         os.kill(pid, signal.SIGUSR2)
         time.sleep(0.3)  # idle connections are looked for each 0.1 s
-        answer = client.send(request("/ready")).answer()
-    assert (answer.status, answer.value("Connection"), answer.body.split()[0]) == (200, "close", b"%d" % pid)
+        response = client.send(request("/ready")).response()
+    assert (response.status, response.value("Connection"), response.body.split()[0]) == (200, "close", b"%d" % pid)
 
 
 def test_workers_that_die_at_once_are_forked_ever_more_slowly(start: Callable[..., Server]) -> None:
     """Each lives 0.1 s: within 3 s there are not 30 of them, and the master lives."""
     server = start(ready=False, APP_DIES="1")
-    wait_for(lambda: server.edge.count("started") >= 1)
+    wait_for(lambda: server.hook_calls.count("started") >= 1)
     time.sleep(3)
-    assert 2 <= server.edge.count("started") <= 6
+    assert 2 <= server.hook_calls.count("started") <= 6
     assert server.process.poll() is None
 
 
@@ -76,12 +76,12 @@ def test_a_frozen_worker_is_ended_and_replaced(start: Callable[..., Server]) -> 
     assert "on_freeze" in server.log
 
 
-def test_sigusr1_reaches_the_edge_of_every_worker(start: Callable[..., Server]) -> None:
+def test_sigusr1_reaches_the_hooks_of_every_worker(start: Callable[..., Server]) -> None:
     """For files that were rotated."""
     server = start(WEB_CONCURRENCY="2")
-    wait_for(lambda: server.edge.count("started") == 2)
+    wait_for(lambda: server.hook_calls.count("started") == 2)
     server.signal(signal.SIGUSR1)
-    wait_for(lambda: server.edge.count("reopen") == 2)
+    wait_for(lambda: server.hook_calls.count("reopen") == 2)
 
 
 def test_a_worker_ignores_sighup(start: Callable[..., Server]) -> None:

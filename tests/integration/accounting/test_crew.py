@@ -108,10 +108,10 @@ def test_stopped_workers_are_charged_and_healed(workers: Crew) -> None:
     for worker in workers.running:
         worker.tell("offer", bearers=bearers, parallel=2, pause_s=0.0)
     for worker in workers.running:
-        worker.answer()
+        worker.reply()
     for worker in stopped:
         worker.tell("load", bearers=[token.bearer], parallel=2, pause_s=0.002)
-        worker.answer()
+        worker.reply()
     time.sleep(0.6)
     for worker in stopped:
         worker.stop()
@@ -120,7 +120,7 @@ def test_stopped_workers_are_charged_and_healed(workers: Crew) -> None:
     while not refused and time.monotonic() < until:
         for worker in at_work:
             worker.tell("offer", bearers=[token.bearer] * 200, parallel=4, pause_s=0.0)
-        refused = sum(worker.answer()["refused"] for worker in at_work)
+        refused = sum(worker.reply()["refused"] for worker in at_work)
     assert refused
     assert workers.seen()[token.id] <= 3000
     for worker in stopped:

@@ -13,16 +13,16 @@ from llm_proxy.accounting.leased_quota import LeasedQuota
 from llm_proxy.accounting.leases import Claim, plan
 from llm_proxy.accounting.rows import DatabaseRows, Swap, Use
 from llm_proxy.crypto import KeyRing, digest
-from llm_proxy.db.bare import BareStatements
 from llm_proxy.db.health import DatabaseHealth
+from llm_proxy.db.raw import RawConnectionPool
 from llm_proxy.db.types import from_column, to_column
 from llm_proxy.errors import QuotaExhausted, ServiceUnavailable, TokenExpired, TokenInactive, TokenNotFound
 from llm_proxy.model.token import TokenSnapshot
+from llm_proxy.tokens.authenticator import TokenAuthenticator
 from llm_proxy.tokens.bearer import new_bearer
-from llm_proxy.tokens.directory import TokenDirectory
 
 
-class Counting(BareStatements):
+class Counting(RawConnectionPool):
     """Counts round trips."""
 
     trips = 0
@@ -49,7 +49,7 @@ class Worker:
     def __init__(self, engine: Engine, root: Path) -> None:
         self.engine, self.health = engine, DatabaseHealth()
         self.statements = Counting(engine, connect_failed=self.health.failed)
-        self.directory = TokenDirectory(self.statements, KeyRing(None), health=self.health, now=self.health.now)
+        self.directory = TokenAuthenticator(self.statements, KeyRing(None), health=self.health, now=self.health.now)
         self.rows = DatabaseRows(self.statements, self.directory.refresh)
         self.quota = LeasedQuota(self.rows, root=root, health=self.health)
         with engine.begin() as connection:

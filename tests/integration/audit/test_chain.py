@@ -22,7 +22,7 @@ from llm_proxy.audit.writer import AuditWriter
 from llm_proxy.db import migrate
 from llm_proxy.db.errors import WouldLoseData
 from llm_proxy.db.models import AuditRow, AuditWriterRow
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.session import read_transaction, write_transaction
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 _SPAWN = multiprocessing.get_context("spawn")
@@ -56,13 +56,13 @@ def _tampered(engine: Engine, table: Any, name: str, **values: Any) -> Iterator[
     """Columns of a row are other ones for a while; `seq` chooses the record."""
     seq = values.pop("at", None)
     mine = [table.c.writer == name] + ([] if seq is None else [table.c.seq == seq])
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         before = dict(connection.execute(select(table).where(*mine)).mappings().one())
         connection.execute(update(table).where(*mine).values(values))
     yield
     after = {**before, **values}
     mine = [table.c[key] == after[key] for key in ("writer", "seq") if key in after]
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(update(table).where(*mine).values({key: before[key] for key in values}))
 
 
@@ -125,7 +125,7 @@ def test_a_record_under_another_number_or_writer_is_missing(engine: Engine) -> N
 def test_deleted_records_are_named(engine: Engine, gone: list[int], kind: str, first: int) -> None:
     """At the head, in the middle, at the end, or all: the first that is missing is named."""
     writer = _filled(engine)
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(delete(AuditRow).where(AuditRow.seq.in_(gone)))
     assert _fault(engine) == (kind, writer, first)
 
@@ -134,7 +134,7 @@ def test_a_record_with_a_new_hash_is_named(engine: Engine) -> None:
     """Changed and hashed again: the record after it, or the writer's row, knows another hash."""
     writer = _filled(engine)
     for seq in (1, 3, 5):
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             row = dict(connection.execute(select(_TABLE).where(_TABLE.c.seq == seq)).mappings().one())
         changed = {**row, "actor": "nobody"}
         with _tampered(engine, _TABLE, writer, at=seq, actor="nobody", hash=row_hash(changed)):
@@ -157,7 +157,7 @@ def test_a_changed_writers_row_is_named(engine: Engine) -> None:
         with _tampered(engine, table, writer, **values):
             assert _fault(engine) == wanted, values
     assert _fault(engine) is None
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(delete(AuditWriterRow))
     assert _fault(engine) == ("unknown writer", writer, 1)
 
@@ -167,10 +167,10 @@ def test_a_record_below_the_first_is_named(engine: Engine) -> None:
     writer = _filled(engine)
     for seq in (0, -5):
         forged = {"id": "f", "timestamp": NOW, "action": "a", "actor": "b", "outcome": "success"}
-        with writing(engine) as connection:
+        with write_transaction(engine) as connection:
             connection.execute(insert(_TABLE).values(**forged, writer=writer, seq=seq, hash="1" * 64))
         assert _fault(engine) == ("changed record", writer, seq)
-        with writing(engine) as connection:
+        with write_transaction(engine) as connection:
             connection.execute(delete(_TABLE).where(_TABLE.c.id == "f"))
     assert _fault(engine) is None
 
@@ -192,14 +192,14 @@ def test_junk_in_place_of_a_number_is_named(engine: Engine) -> None:
 def test_junk_in_a_time_column_is_a_changed_record(engine: Engine) -> None:
     """What is no instant any more is named, not stumbled over; only SQLite takes such a thing."""
     writer = _filled(engine)
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(text("UPDATE audit_events SET timestamp = 'junk' WHERE seq = 3"))
     assert _fault(engine) == ("changed record", writer, 3)
 
 
 def test_records_from_before_the_chain_are_counted(engine: Engine) -> None:
     """They are no fault; how many there are, and of when the newest is, is said."""
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(insert(AuditRow), [_event(days).row() for days in (3, 2)])
     _filled(engine)
     report = verify_table(engine)
@@ -212,10 +212,10 @@ def test_what_is_rolled_back_leaves_no_gap(engine: Engine) -> None:
     writer = AuditWriter(table=engine)
     writer.record(_event())
     _undone(engine, writer)
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         writer.record(_event(outcome="junk"), connection)  # the table's check refuses it
         writer.record(_event(), connection)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         assert list(connection.execute(select(AuditRow.seq).order_by(AuditRow.seq)).scalars()) == [1, 2]
     assert _fault(engine) is None
 
@@ -237,7 +237,7 @@ def test_transactions_of_one_worker_take_turns(ready_database: Database) -> None
 
     def work() -> None:
         for _ in range(10):
-            with writing(engine) as connection:
+            with write_transaction(engine) as connection:
                 writer.record(_event(), connection)
 
     threads = [threading.Thread(target=work) for _ in range(12)]
@@ -298,7 +298,7 @@ def test_pruning_races_with_writers_and_with_itself(ready_database: Database) ->
     pruned = [told for told in found if isinstance(told, tuple)]
     assert [told[1] for told in pruned] == [[], []]
     assert [told for told in found if told == []] == [[]] * 4
-    with reading(ready_database.engine()) as connection:
+    with read_transaction(ready_database.engine()) as connection:
         rows = select(AuditRow.action, func.count()).group_by(AuditRow.action)
         left = {row.action: row[1] for row in connection.execute(rows)}
     assert sum(told[0] for told in pruned) >= 4 * 40 - left.get("test.act", 0)
@@ -313,7 +313,7 @@ def test_pruning_leaves_anchors_that_agree(engine: Engine) -> None:
     before = NOW - timedelta(days=90)
     assert count(engine, before) == 2
     assert Pruner(engine, pruner).prune(before).rows == 2
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         known = head(connection, name)
         anchor = connection.execute(select(_TABLE).where(_TABLE.c.action == "audit.anchor")).mappings().one()
     assert known is not None
@@ -325,7 +325,7 @@ def test_pruning_leaves_anchors_that_agree(engine: Engine) -> None:
         assert _fault(engine) == ("changed writer", name, 2)
     with _tampered(engine, AuditWriterRow.__table__, name, removed_hash="1" * 64):
         assert _fault(engine) == ("changed writer", name, 3)
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(delete(AuditRow).where(AuditRow.writer == name, AuditRow.seq == 3))
     assert _fault(engine) == ("missing record", name, 3)
 
@@ -333,13 +333,13 @@ def test_pruning_leaves_anchors_that_agree(engine: Engine) -> None:
 def test_pruning_goes_by_batches_and_ends_what_is_silent(engine: Engine) -> None:
     """2,100 records of a writer that has ended go in three transactions, and so does its row; the anchor says so."""
     old = TableChain()
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         old.append(connection, [_event(10).row() for _ in range(2100)])
     seen: list[int] = []
     pruner = TableChain()
     assert Pruner(engine, pruner, progress=seen.append).prune(NOW).rows == 2100
     assert seen == [1000, 1000, 100]
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         assert list(connection.execute(select(AuditWriterRow.writer)).scalars()) == [pruner.writer]
     report = verify_table(engine)
     assert (report.faults, report.records) == ([], 3)
@@ -359,12 +359,12 @@ def test_a_writer_that_was_ended_takes_another_name(engine: Engine) -> None:
     """A worker that was silent until all of it was pruned goes on under a new name: no number is given out twice."""
     clock = [0.0]
     chain = TableChain(clock=lambda: clock[0])
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         chain.append(connection, [_event(100).row()])
     before = chain.writer
     Pruner(engine, TableChain()).prune(NOW)
     clock[0] = 3600.0
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         chain.append(connection, [_event().row()])
     assert chain.writer != before
     assert _fault(engine) is None
@@ -376,7 +376,7 @@ def test_anchors_that_hold_still_are_carried_along(engine: Engine) -> None:
     for days in (100, -20):
         writer.record(_event(days))
     Pruner(engine, first).prune(NOW - timedelta(days=90))
-    with writing(engine) as connection:  # the anchor is as old as the prune that wrote it would be
+    with write_transaction(engine) as connection:  # the anchor is as old as the prune that wrote it would be
         anchor = connection.execute(select(_TABLE).where(_TABLE.c.action == "audit.anchor")).mappings().one()
         row = {**anchor, "timestamp": NOW - timedelta(days=5)}
         row["hash"] = row_hash(row)
@@ -389,7 +389,7 @@ def test_anchors_that_hold_still_are_carried_along(engine: Engine) -> None:
     assert _fault(engine) is None
     Pruner(engine, second, now=lambda: NOW + timedelta(days=10)).prune(NOW)
     assert _fault(engine) is None
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         anchors = connection.execute(
             select(AuditRow.writer, AuditRow.correlation_id).where(AuditRow.action == "audit.anchor")
         )
@@ -403,7 +403,7 @@ def test_pruning_never_tidies_a_fault_away(engine: Engine) -> None:
         writer.record(_event(100))
     writer.record(_event())
     name = writer.chain.writer
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(delete(AuditRow).where(AuditRow.seq == 3))
     chain = TableChain()
     done = Pruner(engine, chain).prune(NOW - timedelta(days=90))
@@ -416,7 +416,7 @@ def test_pruning_never_tidies_a_fault_away(engine: Engine) -> None:
 def test_past_faults_also_ends_what_has_no_end(engine: Engine) -> None:
     """A tail that is missing, and records whose writer is unknown, are gone when that was asked for."""
     first, second = TableChain(), TableChain()
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         first.append(connection, [_event(100).row() for _ in range(3)])
         second.append(connection, [_event(100).row() for _ in range(3)])
         connection.execute(delete(AuditRow).where(AuditRow.writer == first.writer, AuditRow.seq == 3))
@@ -436,9 +436,9 @@ def test_a_tampered_writers_row_stops_no_record(engine: Engine) -> None:
     for _ in range(3):
         writer.record(_event())
     name = writer.chain.writer
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(update(AuditWriterRow).values(last_seq=1))
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         writer.record(_event(), connection)
     assert (lost, writer.chain.writer != name) == ([], True)
     assert _fault(engine) == ("changed writer", name, 2)
@@ -448,14 +448,14 @@ def test_what_was_kept_elsewhere_shows_a_chain_made_anew(engine: Engine) -> None
     """An attacker rewrites a chain and its row so that all hashes fit: an earlier report still tells."""
     writer = _filled(engine)
     known = verify_table(engine).ends
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(delete(AuditRow))
         connection.execute(delete(AuditWriterRow))
     assert [fault.kind for fault in verify_table(engine, known).faults] == ["missing chain"]
     forger = TableChain()
     forger.renew()
     forger._writer = writer
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         forger.append(connection, [_event(actor="nobody").row() for _ in range(6)])
     assert _fault(engine) is None
     [fault] = verify_table(engine, known).faults
@@ -465,7 +465,7 @@ def test_what_was_kept_elsewhere_shows_a_chain_made_anew(engine: Engine) -> None
 
 def test_who_is_killed_in_a_batch_breaks_nothing(ready_database: Database, tmp_path: Any) -> None:
     """Its open transaction leaves no gap; the next line of the file continues what was really written."""
-    from llm_proxy.audit.notes import notes
+    from llm_proxy.audit.file_heads import file_heads
     from llm_proxy.audit.verify_file import verify_file
 
     path = tmp_path / "audit.log"
@@ -475,14 +475,14 @@ def test_who_is_killed_in_a_batch_breaks_nothing(ready_database: Database, tmp_p
     victim.join(60)
     assert victim.exitcode == -9
     engine = ready_database.engine()
-    with reading(engine) as connection:
-        known = notes(connection)
+    with read_transaction(engine) as connection:
+        known = file_heads(connection)
     report: Report = verify_file([path], known)
     assert [(fault.kind, fault.seq) for fault in report.faults] == [("changed record", 3)]  # half a line
     writer = AuditWriter.from_settings(engine, ready_database.settings({"operation.audit_log_file": str(path)}))
     writer.record(_event())
-    with reading(engine) as connection:
-        known = notes(connection)
+    with read_transaction(engine) as connection:
+        known = file_heads(connection)
     report = verify_file([path], known)
     assert (report.faults, report.records, report.unreadable) == ([], 3, 1)
     table = verify_table(engine)

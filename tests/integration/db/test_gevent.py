@@ -19,7 +19,7 @@ import gevent
 from sqlalchemy import text
 from llm_proxy.settings import Settings, StorageSettings
 from llm_proxy.db.engine import create_engine
-from llm_proxy.db.bare import BareStatements
+from llm_proxy.db.raw import RawConnectionPool
 
 values = json.loads(sys.argv[1])
 engine = create_engine(Settings.from_paths(values).storage)
@@ -89,7 +89,7 @@ print(json.dumps({"said": said, "took": took}))
 """
 
 HELD = """
-statements = BareStatements(engine)
+statements = RawConnectionPool(engine)
 statements.read("SELECT 1", ())
 holder = __import__("sqlite3").connect(values["storage.path"], isolation_level=None, timeout=0)
 holder.execute("BEGIN IMMEDIATE")
@@ -97,9 +97,9 @@ gevent.spawn(tick)
 gevent.spawn_later(0.5, holder.execute, "ROLLBACK")
 gevent.sleep(0.05)
 began = time.monotonic()
-from llm_proxy.db.session import writing
+from llm_proxy.db.session import write_transaction
 def write():
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(text("UPDATE instance SET id = id"))
 waiting = [gevent.spawn(write), gevent.spawn(statements.write, "UPDATE instance SET id = id", ())]
 reading = time.monotonic()
@@ -111,15 +111,15 @@ print(json.dumps({"took": time.monotonic() - began, "gap": max(gaps), "reading":
 
 LONG = """
 from llm_proxy.db.engine import off_loop
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.session import read_transaction, write_transaction
 beside = off_loop(engine)
 numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000000) SELECT count(*) FROM n"
 
 def count():
-    with reading(beside) as connection:
+    with read_transaction(beside) as connection:
         return connection.execute(text(numbers)).scalar_one()
 
-with writing(beside) as connection:
+with write_transaction(beside) as connection:
     connection.execute(text("UPDATE instance SET id = id"))
 gevent.spawn(tick)
 gevent.sleep(0.05)
@@ -129,7 +129,7 @@ took = time.monotonic() - began
 killed = gevent.spawn(count)
 gevent.sleep(0.05)
 killed.kill()
-with writing(beside) as connection:
+with write_transaction(beside) as connection:
     connection.execute(text("UPDATE instance SET id = id"))
 print(json.dumps({"took": took, "gap": max(gaps), "counted": counted}))
 """

@@ -10,10 +10,10 @@ from support.databases import Database
 
 from llm_proxy.audit.query import EXACT, AuditFilter, by_time
 from llm_proxy.audit.record import AuditEvent
-from llm_proxy.db import listing
-from llm_proxy.db.listing import Order, Selection
+from llm_proxy.db import pagination
 from llm_proxy.db.models import AuditRow, ProjectRow, TokenRow
-from llm_proxy.db.session import reading
+from llm_proxy.db.pagination import Order, Selection
+from llm_proxy.db.session import read_transaction
 from llm_proxy.housekeeping import still_active
 from llm_proxy.model.token import passed_expiry
 from llm_proxy.projects import service as projects
@@ -115,14 +115,14 @@ def test_a_slice_is_read_from_an_index(ready_database: Database, monkeypatch: py
     """What is judged row by row is judged for the rows of the slice alone."""
     engine = ready_database.engine()
     _fill(engine)
-    monkeypatch.setattr(listing, "SLICE", 100)
+    monkeypatch.setattr(pagination, "SLICE", 100)
     scans = {}
     for name, selection, order in _orders():
         if not selection.judged:
             continue
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             part = order.parts(selection.query)[0]
-            end = listing._last_of_slice(connection, part, order)
+            end = pagination._last_of_slice(connection, part, order)
         assert end is not None, name
         found = order.up_to(part, end).where(selection.judgement)
         if steps := [step for step in _plan(engine, found.limit(20)) if _is_scan(step)]:
@@ -135,7 +135,7 @@ def test_the_rows_of_a_page_are_read_by_id(ready_database: Database) -> None:
     engine = ready_database.engine()
     _fill(engine)
     for name, _, order in _orders():
-        plan = " ".join(_plan(engine, listing.of_ids(order, ["t1", "t2"])))
+        plan = " ".join(_plan(engine, pagination.of_ids(order, ["t1", "t2"])))
         assert "autoindex" in plan or "pk_" in plan or "PRIMARY" in plan, (name, plan)
 
 

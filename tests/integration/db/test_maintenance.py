@@ -13,7 +13,7 @@ from support.databases import Database, on_sqlite
 from llm_proxy.db import maintenance
 from llm_proxy.db.errors import DatabaseFault
 from llm_proxy.db.models import ProjectRow, TokenRow
-from llm_proxy.db.session import writing
+from llm_proxy.db.session import write_transaction
 from llm_proxy.model.token import expired_before
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -48,7 +48,7 @@ def _fill(database: Database) -> None:
     ]
     idle = {"id": "idle", "token": "f" * 64, "expires_at": None, "is_active": True, "idle_timeout_minutes": 5}
     used = {"request_count": 10, "created_at": NOW - timedelta(days=9), "last_used_at": NOW - timedelta(minutes=6)}
-    with writing(database.engine()) as connection:
+    with write_transaction(database.engine()) as connection:
         connection.execute(insert(ProjectRow), projects)
         connection.execute(insert(TokenRow), tokens)
         connection.execute(insert(TokenRow), {"token_hint": "h", "project_id": "p1", **idle, **used})

@@ -16,12 +16,12 @@ monkey.patch_all()
 import json, sys
 from sqlalchemy import text
 from llm_proxy.db import check
-from llm_proxy.db.bare import BareStatements
+from llm_proxy.db.raw import RawConnectionPool
 from llm_proxy.db.engine import create_engine
 from llm_proxy.settings import Settings
 
 engine = create_engine(Settings.from_paths(json.loads(sys.argv[1])).storage)
-statements = BareStatements(engine, 3, limit_s=0.25)
+statements = RawConnectionPool(engine, 3, limit_s=0.25)
 found = []
 
 def ask():

@@ -6,7 +6,7 @@ from support.databases import Database
 
 from llm_proxy.crypto import KeyRing, digest, key_id
 from llm_proxy.db import sealing
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.session import read_transaction, write_transaction
 
 OLD, NEW = bytes([1]) * 32, bytes([2]) * 32
 BEARER = "sk-0123456789abcdefghijkl"
@@ -16,7 +16,7 @@ NOW = "2026-01-01 00:00:00"
 def _fill(engine: Engine, keys: dict[str, str]) -> None:
     """Projects with these stored keys; one token in clear, one hashed."""
     yes = "true" if engine.dialect.name == "postgresql" else "1"
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         for row_id, stored in keys.items():
             connection.execute(
                 text(
@@ -36,7 +36,7 @@ def _fill(engine: Engine, keys: dict[str, str]) -> None:
 
 
 def _stored(engine: Engine) -> dict[str, str]:
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return {row[0]: row[1] for row in connection.execute(text("SELECT id, api_key FROM projects"))}
 
 
@@ -56,7 +56,7 @@ def test_everything_in_clear_is_sealed_once(ready_database: Database) -> None:
     assert (again.changed, again.skipped) == (0, 250)
     hashed = sealing.hash_tokens(engine)
     assert (hashed.changed, hashed.skipped) == (1, 1)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         row = connection.execute(text("SELECT token, lease_version FROM tokens WHERE id = 't1'")).one()
     assert tuple(row) == (digest(BEARER), 1)
     found = sealing.status(engine)
@@ -91,7 +91,7 @@ def test_a_key_that_is_set_meanwhile_wins(ready_database: Database) -> None:
     class Slow(KeyRing):
         def seal(self, plain: str, row_id: str) -> str:
             if plain == "sk-before":
-                with writing(engine) as connection:
+                with write_transaction(engine) as connection:
                     fresh = both.seal("sk-after", row_id)
                     connection.execute(text("UPDATE projects SET api_key = :key"), {"key": fresh})
             return super().seal(plain, row_id)

@@ -16,7 +16,7 @@ from llm_proxy.db.engine import connector_of_settings, create_engine, unhurried
 from llm_proxy.db.errors import DatabaseFault, in_words, is_unavailable
 from llm_proxy.db.models import ProjectRow
 from llm_proxy.db.prepare import prepare
-from llm_proxy.db.session import writing
+from llm_proxy.db.session import write_transaction
 from llm_proxy.settings import Settings, StorageSettings
 
 
@@ -77,7 +77,7 @@ def test_a_write_is_whole_or_nothing(engine: Engine) -> None:
     """An exception in the block undoes it."""
 
     def fail() -> None:
-        with writing(engine) as connection:
+        with write_transaction(engine) as connection:
             connection.execute(text("INSERT INTO projects (id, name, api_key) VALUES ('d', 'd', 'k')"))
             raise RuntimeError
 

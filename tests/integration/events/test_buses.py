@@ -252,7 +252,7 @@ def test_a_flushed_redis_is_survived(world: World) -> None:
     assert data(found) == wires("b")
 
 
-def test_a_read_whose_answer_is_lost_leaves_nothing_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_whose_response_is_lost_leaves_nothing_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis gave entries out, but the connection broke: they are not held here, so they are read as pending ones."""
     world.bus().publish(wires("a", "b", "c"))
     source = world.source()
@@ -265,8 +265,8 @@ def test_a_read_whose_answer_is_lost_leaves_nothing_behind(world: World, monkeyp
         real: Any = Redis.execute_command
 
         def run(self: Redis, *parts: Any, **options: Any) -> Any:
-            answer = real(self, *parts, **options)
-            return lost(self) if parts[0] == "XREADGROUP" else answer
+            response = real(self, *parts, **options)
+            return lost(self) if parts[0] == "XREADGROUP" else response
 
         patch.setattr(Redis, "execute_command", run)
         patch.setattr(Pipeline, "execute", lost)

@@ -18,7 +18,7 @@ from llm_proxy.events.file_sink import FileSink
 from llm_proxy.events.list_source import ListSource
 from llm_proxy.events.memory import MemoryBus
 from llm_proxy.events.publisher import Publisher
-from llm_proxy.events.queueing import Counters
+from llm_proxy.events.queue import Counters
 from llm_proxy.events.redis_list import ListBus
 from llm_proxy.events.redis_streams import StreamBus
 from llm_proxy.events.spool import Spool

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from support.databases import on_sqlite
 
-from llm_proxy.web.management.description import document
+from llm_proxy.web.management.openapi import document
 
 from .conftest import TOKEN, Manager
 

@@ -32,7 +32,7 @@ def used(manage: Manager) -> Iterator[tuple[Manager, dict[str, Any]]]:
             cost = None if model == "not-priced" else number * 1_000_000
             usage = Usage(10 * number, number, number, 0, is_estimated=number == 1)
             provider = "azure" if model == "gpt-4o" and day == DAYS[0] else "openai"
-            rollup.add(Key(day, project["id"], token["id"], model, provider), Sums.of(usage, cost))
+            rollup.add(Key(day, project["id"], token["id"], model, provider), Sums.from_usage(usage, cost))
     assert rollup.flush()
     yield manage, {**token, "project_id": project["id"]}
     manage.app.services.statements.close()

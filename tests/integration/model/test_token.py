@@ -9,7 +9,7 @@ from sqlalchemy import delete, insert, select
 from support.databases import Database
 
 from llm_proxy.db.models import ProjectRow, TokenRow
-from llm_proxy.db.session import writing
+from llm_proxy.db.session import write_transaction
 from llm_proxy.errors import TokenInactive
 from llm_proxy.model.token import STATUSES, expired_before, has_status
 from llm_proxy.tokens.token import Token
@@ -52,7 +52,7 @@ def _row(number: int, values: dict[str, Any]) -> dict[str, Any]:
 def test_python_and_sql_agree(ready_database: Database) -> None:
     """For any rows, each status selects the rows that have it, and `expired_before` those that are past their time."""
     engine = ready_database.engine()
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         project = {"id": "p", "name": "p", "api_key": "k", "is_active": True, "created_at": NOW, "updated_at": NOW}
         connection.execute(insert(ProjectRow), project)
 
@@ -60,7 +60,7 @@ def test_python_and_sql_agree(ready_database: Database) -> None:
     @example([{**ZERO, **IDLE}])
     @given(st.lists(rows, min_size=1, max_size=25))
     def agree(drawn: list[dict[str, Any]]) -> None:
-        with writing(engine) as connection:
+        with write_transaction(engine) as connection:
             connection.execute(delete(TokenRow))
             connection.execute(insert(TokenRow), [_row(number, values) for number, values in enumerate(drawn)])
             found = connection.execute(select(TokenRow.__table__)).mappings().all()

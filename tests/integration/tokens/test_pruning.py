@@ -7,7 +7,7 @@ from sqlalchemy import insert, select
 from support.databases import Database
 
 from llm_proxy.db.models import ProjectRow, TokenRow
-from llm_proxy.db.session import reading, writing
+from llm_proxy.db.session import read_transaction, write_transaction
 from llm_proxy.tokens import pruning
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -55,13 +55,13 @@ def _fill(database: Database, copies: int = 1) -> None:
         idle = {"id": name, "token": f"{900_000 + number:064d}", "token_hint": "h", "project_id": "p1"}
         life: dict[str, Any] = {"is_active": True, "expires_at": None, "deactivated_at": None, "created_at": LONG_AGO}
         rows.append({**idle, **life, "idle_timeout_minutes": minutes, "last_used_at": used_at})
-    with writing(database.engine()) as connection:
+    with write_transaction(database.engine()) as connection:
         connection.execute(insert(ProjectRow), [project])
         connection.execute(insert(TokenRow), rows)
 
 
 def _left(database: Database) -> set[str]:
-    with reading(database.engine()) as connection:
+    with read_transaction(database.engine()) as connection:
         return set(connection.execute(select(TokenRow.id)).scalars())
 
 

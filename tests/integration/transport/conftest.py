@@ -47,8 +47,8 @@ def make_lab(monkeypatch: pytest.MonkeyPatch, authority: Authority, server_conte
 
     yield make
     for lab in labs:
-        for answer in lab.answers:
-            answer.close()
+        for response in lab.responses:
+            response.close()
         assert lab.upstream.live_count == 0
         lab.upstream.close()
         assert lab.upstream.open_count == 0

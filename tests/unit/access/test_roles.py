@@ -6,7 +6,7 @@ from llm_proxy.access.caller import CLI, ROOT, Caller
 from llm_proxy.access.roles import OPERATIONS, Role, operation
 from llm_proxy.errors import Forbidden, ResourceNotFound
 from llm_proxy.model.addresses import is_loopback
-from llm_proxy.web.management.description import document
+from llm_proxy.web.management.openapi import document
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 

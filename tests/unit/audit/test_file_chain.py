@@ -15,7 +15,7 @@ import pytest
 from llm_proxy.audit import verify_file as reading
 from llm_proxy.audit.chain import Link
 from llm_proxy.audit.file import AuditFile, memo_of
-from llm_proxy.audit.notes import Note, place_of
+from llm_proxy.audit.file_heads import FileHead, place_of
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.verify import Report
 from llm_proxy.audit.verify_file import verify_file
@@ -37,16 +37,16 @@ def _event(n: int = 0) -> AuditEvent:
     return AuditEvent("test.act", "tester", "success", details={"n": n, "text": 'é" ,"hash":"x"}\n'})
 
 
-def _filled(path: Path, number: int = 5) -> dict[str, Note]:
+def _filled(path: Path, number: int = 5) -> dict[str, FileHead]:
     """A file with that many lines, and what the database would know."""
     file = AuditFile(path)
     file.append([_event(n) for n in range(number)])
     return _known(file)
 
 
-def _known(file: AuditFile) -> dict[str, Note]:
+def _known(file: AuditFile) -> dict[str, FileHead]:
     assert file.position is not None
-    return {file.position.writer: Note(place_of(str(file.place)), file.position.link)}
+    return {file.position.writer: FileHead(place_of(str(file.place)), file.position.link)}
 
 
 def _fault(report: Report) -> tuple[str, int] | None:
@@ -291,7 +291,7 @@ def test_a_lock_that_is_held_for_long_is_an_error(path: Path, monkeypatch: pytes
 
 def test_a_file_of_another_place_is_not_expected(path: Path) -> None:
     """Chains that the database knows of other hosts and files are none of this one's business."""
-    known = _filled(path, 2) | {"another": Note("host:/elsewhere", Link(9, "0" * 64))}
+    known = _filled(path, 2) | {"another": FileHead("host:/elsewhere", Link(9, "0" * 64))}
     assert _fault(verify_file([path], known)) is None
-    here = {"lost": Note(place_of(str(path.absolute())), Link(9, "0" * 64))}
+    here = {"lost": FileHead(place_of(str(path.absolute())), Link(9, "0" * 64))}
     assert _fault(verify_file([path], known | here)) == ("missing tail", 1)

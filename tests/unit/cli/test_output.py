@@ -11,11 +11,11 @@ from click.testing import CliRunner
 
 from llm_proxy.audit.record import OUTCOMES
 from llm_proxy.cli import audit, dispatcher, options, output, tokens
+from llm_proxy.cli.datetimes import ApiMomentOption
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.moments import ApiMomentOption
 from llm_proxy.events.dead_letters import REASONS
 from llm_proxy.model.token import STATUSES
-from llm_proxy.texts import wants_colour
+from llm_proxy.sanitize import wants_colour
 
 ROWS = [
     ("3f6a2c1e-0000-4000-8000-000000000001", "a" * 30, "2026-11-30 13:01Z"),

@@ -11,6 +11,7 @@ import pytest
 
 from llm_proxy.events.event import Event
 from llm_proxy.events.file_sink import FileSink, from_line, to_line
+from llm_proxy.formats.usage import Usage
 
 KEYS = [
     "log_id",
@@ -56,6 +57,37 @@ def test_names_are_snake_case_and_usage_has_a_place_of_its_own() -> None:
     assert (found["request_id"], found["log_id"], found["response_body_binary"]) == ("r-1", 3, False)
 
 
+@pytest.mark.parametrize(
+    ("reported", "counted", "shown"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4, 0, 0), {"prompt_tokens": 3, "completion_tokens": 4}),
+        (
+            {"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 135},
+            (32, 103, 0, 94),
+            {"prompt_tokens": 32, "completion_tokens": 103, "total_tokens": 135, "reasoning_tokens": 94},
+        ),
+        (
+            {"input_tokens": 10, "output_tokens": 5},
+            (1060, 5, 1000, 0),
+            {
+                "input_tokens": 10,
+                "output_tokens": 5,
+                "prompt_tokens": 1060,
+                "completion_tokens": 5,
+                "cached_tokens": 1000,
+            },
+        ),
+    ],
+    ids=["the same", "reasoning beside", "caches beside"],
+)
+def test_token_usage_is_what_was_counted(
+    reported: dict[str, int], counted: tuple[int, int, int, int], shown: dict[str, int]
+) -> None:
+    """The proxy's four names have the numbers of `/manage/usage`; the provider's other members stay."""
+    body = json.dumps({"id": "x", "usage": reported}).encode()
+    assert line(event(body, usage=Usage(*counted).to_json()))["token_usage"] == shown
+
+
 def test_a_stream_is_merged_and_compressed_bodies_are_text() -> None:
     """One completion instead of chunks, undone from gzip."""
     stream = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}],"usage":{"a":1}}\n\n'
@@ -70,7 +102,7 @@ def test_a_stream_is_merged_and_compressed_bodies_are_text() -> None:
     assert found["token_usage"] == {"a": 1}
 
 
-def test_binary_answers_are_a_note_unless_they_are_asked_for() -> None:
+def test_binary_responses_are_a_note_unless_they_are_asked_for() -> None:
     """The placeholder and its flag; base64 with LOG_BINARY_RESPONSES."""
     body = b"\xff\xfe\x00\x01"
     found = line(event(body, "application/pdf"))

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -12,8 +12,10 @@ import zstandard
 from llm_proxy.events.capture import Capture, CaptureLimits
 from llm_proxy.events.event import Event
 from llm_proxy.events.file_sink import to_line
+from llm_proxy.events.secrets import Secrets
 
 TOKEN, KEY = "sk-abcdefghijklmnopqrstuvwx", "sk-proj-0123456789/ABCDEFGHIJKLMNOP"
+OWN = "Tr0ub4dor&3xyzQ9-management"
 ESCAPED = TOKEN.replace("-", "\\u002d").replace("q", "\\u0071")
 TWICE = TOKEN.replace("-", "\\\\u002D")
 PERCENT = "".join(f"%{ord(character):02X}" for character in TOKEN)
@@ -43,6 +45,7 @@ def event(
     path: str = "/v1/x",
     request_id: str = "r",
     request_type: str = "application/json",
+    fields: Sequence[tuple[str, str]] = (),
 ) -> Event:
     """The event of an exchange."""
     tap = Capture(
@@ -55,9 +58,9 @@ def event(
         request_encoding=request_encoding,
     )
     tap.request_data(request)
-    tap.response_started(200, [("Content-Type", media_type), ("Content-Encoding", encoding)])
+    tap.response_started(200, [("Content-Type", media_type), ("Content-Encoding", encoding), *fields])
     tap.response_data(response)
-    tap.finish(status=200, outcome="ok", duration_ns=1, secrets=(TOKEN, KEY))
+    tap.finish(status=200, outcome="ok", duration_ns=1, secrets=(TOKEN, KEY), own_secrets=(OWN,))
     return tap.event()
 
 
@@ -101,6 +104,8 @@ CASES: dict[str, dict[str, Any]] = {
     "escaped path": {"path": f"/v1/files/{PERCENT}"},
     "id": {"request_id": TOKEN},
     "type": {"request_type": f"text/plain; x={TOKEN}"},
+    "path escaped twice": {"path": f"/v1/files/{PERCENT.replace('%', '%25')}"},
+    "field of the response": {"fields": [("Access-Control-Allow-Origin", PERCENT)]},
     "broken off": {"response": b'{"error":"' + KEY[:-3].encode()},
 }
 
@@ -126,6 +131,22 @@ def test_no_secret_is_in_an_event(case: dict[str, Any]) -> None:
         assert PERCENT[24:-12] not in form
         assert quote(KEY, safe="")[8:-4] not in form
         assert '"token": "0123' not in form
+
+
+@pytest.mark.parametrize(
+    "case",
+    [{"path": f"/v1/x/{OWN}"}, {"request": OWN.encode()}, {"response": OWN[:-2].encode()}, {"request_id": OWN}],
+    ids=lambda case: next(iter(case)),
+)
+def test_nothing_of_a_management_token_is_in_an_event(case: dict[str, Any]) -> None:
+    """Not even the hint that a token has."""
+    assert OWN[:9] not in spelled_out(event(**case))
+
+
+def test_nothing_of_a_short_key_is_in_an_event() -> None:
+    """A hint would be most of it."""
+    short = Secrets(["hunter2hunter2"])
+    assert short.hide(b"a hunter2hunter2 b") == b"a *** b"
 
 
 def test_a_stream_that_spells_a_secret_is_the_response_that_it_stands_for() -> None:

@@ -14,7 +14,7 @@ from llm_proxy.events.capture import Capture, CaptureLimits
 from llm_proxy.events.file_sink import FileSink
 from llm_proxy.events.memory import MemoryBus
 from llm_proxy.events.publisher import Publisher
-from llm_proxy.events.queueing import Counters
+from llm_proxy.events.queue import Counters
 from llm_proxy.events.unseen import UNSEEN
 from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit
 from llm_proxy.forwarding.event_recorder import EventRecorder

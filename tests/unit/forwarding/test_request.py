@@ -110,3 +110,14 @@ def test_a_chain_of_trusted_proxies_is_followed_so_far_and_no_farther() -> None:
     trusted = [ipaddress.ip_network("10.0.0.0/8")]
     assert client_address("10.0.0.1", [", ".join(["203.0.113.9", *["10.0.0.2"] * 63])], trusted) == "203.0.113.9"
     assert client_address("10.0.0.1", [", ".join(["203.0.113.9", *["10.0.0.2"] * 64])], trusted) == "10.0.0.2"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [((), None), (("gzip",), "gzip"), (("zstd", "gzip"), "zstd, gzip")],
+    ids=["none", "one", "two"],
+)
+def test_every_line_of_content_encoding_counts(lines: tuple[str, ...], expected: str | None) -> None:
+    """Several lines of a field are one list (RFC 9110 §5.3)."""
+    fields = [("CONTENT-ENCODING", line) for line in lines]
+    assert ProxyRequest("POST", "/v1/x", fields).content_encoding == expected

@@ -25,7 +25,7 @@ from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.model.token_fields import TOKEN_FIELDS
 from llm_proxy.projects.project import Project
 from llm_proxy.tokens.token import Token
-from llm_proxy.web.management.description import document
+from llm_proxy.web.management.openapi import document
 
 SCHEMAS = document()["components"]["schemas"]
 RESOURCES = [("Token", TOKEN_FIELDS), ("Project", PROJECT_FIELDS)]

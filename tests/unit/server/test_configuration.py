@@ -8,7 +8,7 @@ import pytest
 from llm_proxy.server import configuration
 from llm_proxy.server.configuration import binds, busy_address, few_connections, stop_limit_s, worker_connections
 from llm_proxy.settings import ServerSettings
-from llm_proxy.settings.declare import address
+from llm_proxy.settings.variable import address
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 from gunicorn.http import wsgi
+from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.parser import RequestParser
 
 from llm_proxy.server.environ import EnvironMaker
+from llm_proxy.server.usual_head import UsualHead
 
 HEADS = {
     "stock": b"POST /v1/chat/completions?a=1&b=%20 HTTP/1.1\r\nHost: h:80\r\nContent-Type: text/plain\r\n"
@@ -56,3 +58,17 @@ def test_on_a_unix_socket_the_name_is_the_host_s() -> None:
     cfg, req = parsed(HEADS["stock"], "")
     environ = EnvironMaker(cfg, "/run/llm-proxy.sock").make(req, SimpleNamespace(send=None), "")
     assert (environ["SERVER_NAME"], environ["SERVER_PORT"], environ["wsgi.multithread"]) == ("h", "80", True)
+
+
+def test_a_short_one_holds_what_the_proxy_s_endpoint_reads() -> None:
+    """No field is spelled out again."""
+    values = {"HOST": "h", "X-A": "1"}
+    head = UsualHead("GET", "/v1/models?a", list(values.items()), values, "http", Body(LengthReader(None, 0)))
+    environ = EnvironMaker.short(head, ("127.0.0.9", 4711))
+    assert environ == {
+        "REQUEST_METHOD": "GET",
+        "RAW_URI": "/v1/models?a",
+        "HTTP_HOST": "h",
+        "REMOTE_ADDR": "127.0.0.9",
+        "llm_proxy.values": values,
+    }

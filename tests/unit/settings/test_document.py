@@ -6,7 +6,7 @@ import pytest
 
 from llm_proxy.settings import load, variables
 from llm_proxy.settings.document import as_env_example, as_markdown
-from llm_proxy.settings.show import as_duration, as_size, shown
+from llm_proxy.settings.formatting import as_duration, as_size, shown
 
 HOW = "run: python -m llm_proxy.settings.document docs/settings.md .env.example"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.amounts import NANO
 from llm_proxy.errors import CostBudgetExceeded, ModelNotPriced, ServiceUnavailable, TokenBudgetExceeded
+from llm_proxy.money import NANO
 from llm_proxy.settings import TokenSettings
 from llm_proxy.usage.budgets import SMALL_TOKENS, Budgets
 from llm_proxy.usage.prices import load_prices

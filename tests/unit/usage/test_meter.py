@@ -62,6 +62,28 @@ def test_a_model_behind_a_long_file() -> None:
     assert metered.model() == "whisper"
 
 
+@pytest.mark.parametrize(
+    ("media_type", "completion_tokens"),
+    [("application/json", 100), ("", 100), ("audio/mpeg", 0)],
+    ids=["unlike its type", "no type", "media"],
+)
+def test_bytes_that_are_no_text_count_by_their_size(media_type: str, completion_tokens: int) -> None:
+    """A response that is compressed and does not say so counts as something; sound and pictures are no text."""
+    told: list[tuple[Key, Sums]] = []
+    rollup: Any = SimpleNamespace(add=lambda key, sums, once=None: told.append((key, sums)))
+    token: Any = SimpleNamespace(id="t", project_id="p", max_cost_nano_usd=None, project=SimpleNamespace())
+    token.project.max_cost_nano_usd_per_month = None
+    meter = Meter(rollup, PRICES, Estimator(None))
+    metered = meter.begin(token, "POST", "/v1/chat/completions", JSON)
+    tap = metered.response_started(200, [("Content-Type", media_type)])
+    assert tap is not None
+    tap(b"\x1f\x8b\x08\x00".ljust(400, b"\xff"))
+    meter.ended(metered)
+    meter.settle()
+    ((_, sums),) = told
+    assert (sums.completion_tokens, sums.estimated) == (completion_tokens, 1)
+
+
 PRICES = Prices(
     {
         "gpt-4o": Price(Decimal(2), Decimal(10), Decimal(1)),
@@ -73,13 +95,16 @@ PRICES = Prices(
 USED = b'"usage":{"prompt_tokens":1000,"completion_tokens":100}}'
 
 
+NAMED: list[str] = []
+
+
 def cost(
     asked: bytes, answered: bytes, *, provider: str = "", token_limit: int | None = None, month: int | None = None
 ) -> int | None:
     """What one chat costs, in 10⁻⁹ USD; None: it has no price."""
     told: list[tuple[Key, Sums]] = []
     rollup: Any = SimpleNamespace(add=lambda key, sums, once=None: told.append((key, sums)))
-    project = SimpleNamespace(max_cost_nano_usd_per_month=month)
+    project = SimpleNamespace(max_cost_nano_usd_per_month=month, api_key="a-key-of-any-form", provider_keys={})
     token: Any = SimpleNamespace(id="t", project_id="p", max_cost_nano_usd=token_limit, project=project)
     meter = Meter(rollup, PRICES, Estimator(None))
     metered = meter.begin(token, "POST", "/v1/chat/completions", JSON)
@@ -90,7 +115,8 @@ def cost(
     tap(answered)
     meter.ended(metered)
     meter.settle()
-    ((_, sums),) = told
+    ((key, sums),) = told
+    NAMED.append(key.model)
     return sums.cost_nano_usd
 
 
@@ -116,6 +142,15 @@ def test_with_a_budget_of_money_no_exchange_is_free(
 def test_without_a_budget_of_money_an_unknown_price_stays_unknown() -> None:
     """Sums say `null` and guess nothing."""
     assert cost(b"{}", b'{"model":"made-up",' + USED) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "named"), [("a-key-of-any-form", "other"), ("x sk-proj-0123456789abcdefghij", "other"), ("new", "new")]
+)
+def test_no_secret_is_a_models_name(model: str, named: str) -> None:
+    """A provider that repeats its key as the model writes it into no table."""
+    cost(b"{}", b'{"model":"%s",' % model.encode() + USED)
+    assert NAMED[-1] == named
 
 
 def test_what_counts_at_the_dearest_price_is_told(caplog: pytest.LogCaptureFixture) -> None:
