@@ -9,19 +9,12 @@ from typing import Any
 
 import pytest
 from support.gateway import MANAGEMENT_TOKEN, Gateway, Token, eventually, running_gateway
-from support.provider import Provider, running_provider
+from support.provider import Provider
 from support.raw import Client, request
 from support.redis import RedisServer, running_redis
 
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()
 PATH = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    """The simulated provider."""
-    with running_provider(tmp_path_factory.mktemp("provider"), "--interval", "0") as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.gunicorn_server import Server, assert_whole, begin_streams, finish, in_parallel, refuses
 from support.raw import request, wait_for
-from support.small import Server, assert_whole, begin_streams, finish, in_parallel, refuses
 
 
 @pytest.mark.parametrize("whom", ["master", "group"])

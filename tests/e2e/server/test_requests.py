@@ -5,8 +5,8 @@ import time
 from typing import Any
 
 import pytest
+from support.gunicorn_server import Server
 from support.raw import Client, Closed, exchange, request
-from support.small import Server
 
 H = b"Host: localhost\r\n"
 POST = b"POST /echo HTTP/1.1\r\n" + H

@@ -4,8 +4,8 @@ import time
 from typing import Any
 
 import pytest
+from support.gunicorn_server import Server
 from support.raw import Client, Closed, exchange, request, wait_for
-from support.small import Server
 
 ERROR_500 = (
     b'{"error":{"message":"Internal server error","type":"server_error","param":null,"code":"internal_error"},'

@@ -14,8 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from support.gunicorn_server import Server, begin_streams, in_parallel
 from support.raw import Client, request, wait_for
-from support.small import Server, begin_streams, in_parallel
 
 
 def free_port() -> Any:

@@ -8,8 +8,8 @@ import pytest
 from gevent import get_hub
 from gevent.event import Event
 from gevent.pool import Pool
-from integration.transport.lab import Lab, wait_until
 from integration.transport.scripted import OK, Connection, FullBacklog, found, responding
+from integration.transport.transport_lab import Lab, wait_until
 
 from llm_proxy import errors
 

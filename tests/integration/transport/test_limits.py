@@ -8,8 +8,8 @@ from typing import Any
 
 import gevent
 import pytest
-from integration.transport.lab import Lab
 from integration.transport.scripted import OK, Connection, FullBacklog, once
+from integration.transport.transport_lab import Lab
 
 from llm_proxy import errors
 from llm_proxy.transport import Timeouts

@@ -6,8 +6,8 @@ from typing import Any
 import gevent
 import pytest
 from gevent.event import Event
-from integration.transport.lab import PATIENT, Lab, wait_until
 from integration.transport.scripted import OK, Connection, responding
+from integration.transport.transport_lab import PATIENT, Lab, wait_until
 
 from llm_proxy import errors
 
