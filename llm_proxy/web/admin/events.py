@@ -14,7 +14,7 @@ def routes(bp: Blueprint) -> None:
     """Add the routes."""
     routing.add(
         bp,
-        Route("GET", "/events", "events", events),
+        Route("GET", "/events", "events", events, "GET /manage/events/tail"),
         Route("GET", "/events/stream", "events_stream", stream),
     )
 

@@ -16,7 +16,7 @@ def routes(bp: Blueprint) -> None:
     """Add the routes."""
     routing.add(
         bp,
-        Route("GET", "/playground", "playground", playground),
+        Route("GET", "/playground", "playground", playground, " ".join(_ISSUE)),
         Route("POST", "/playground/token", "playground_token", token),
         Route("GET", "/playground/<token_id>/usage", "playground_usage", usage),
     )

@@ -7,6 +7,8 @@ import pytest
 from support.databases import on_sqlite
 from werkzeug.routing import Rule
 
+from llm_proxy.web.admin import frame
+
 from .conftest import KEY, Pages, csrf_of
 
 pytestmark = on_sqlite
@@ -235,6 +237,18 @@ def test_pages_that_ask_are_refused_with_the_same_right_as_what_they_ask_for(pag
         assert viewer.get(f"/admin{path}").status_code == 403, path
         assert pages.get(path).status_code == 200, path
         assert f'href="/admin{path}"' not in offered, path
+
+
+@pytest.mark.parametrize("role", ["viewer", "issuer", "operator", "admin"])
+def test_pages_answer_those_to_whom_the_navigation_offers_them(pages: Pages, role: str) -> None:
+    """All others get 403, but the dashboard, which every sign-in leads to."""
+    browser = pages.app.test_client()
+    pages.sign_in(browser, pages.api("POST", "/keys", {"name": role, "role": role})["key"])
+    offered = set(re.findall(r'<a href="(/admin/[a-z]+)"', browser.get("/admin/tokens").text))
+    every = {f"/admin/{page.endpoint}" for _, entries in frame.SECTIONS for page in entries}
+    assert "/admin/tokens" in offered <= every
+    answered = {path for path in every if browser.get(path).status_code == 200}
+    assert answered == offered | {"/admin/dashboard"}
 
 
 def test_the_end_of_a_session_is_asked_for_first(pages: Pages) -> None:

@@ -7,8 +7,8 @@ import gevent
 import pytest
 from gevent import socket
 from gevent.event import Event
-from integration.transport.lab import PATIENT, Lab, wait_until
 from integration.transport.scripted import OK, Connection, Script, responding
+from integration.transport.transport_lab import PATIENT, Lab, wait_until
 
 from llm_proxy import errors
 
