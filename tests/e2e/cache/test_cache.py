@@ -51,9 +51,13 @@ def test_no_project_gets_anothers_response(gateway: Gateway, origin: Origin, pat
     """The same request of two projects is two questions; of two tokens of one project it is one."""
     one = gateway.token()
     other = gateway.token()
-    mate = gateway.token(project_id=one.project_id)
+    same_project = gateway.token(project_id=one.project_id)
     assert one.project_id != other.project_id
-    assert [state(gateway.ask("GET", path, token=token)) for token in (one, other, mate)] == ["stored", "stored", "hit"]
+    assert [state(gateway.ask("GET", path, token=token)) for token in (one, other, same_project)] == [
+        "stored",
+        "stored",
+        "hit",
+    ]
     assert origin.count(path) == 2
 
 
