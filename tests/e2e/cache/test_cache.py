@@ -101,7 +101,7 @@ def test_a_finished_stream_is_replayed_and_a_cut_one_never(gateway: Gateway, ori
 
 
 def test_a_stale_response_is_validated_and_served(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Row 13: the provider says 304, the client without a copy gets the stored 200."""
+    """The provider says 304, the client without a copy gets the stored 200."""
     origin.fields = (("Cache-Control", "public, max-age=0"), ("ETag", '"v1"'))
     token = gateway.token()
     gateway.ask("GET", path, token=token)
@@ -112,7 +112,7 @@ def test_a_stale_response_is_validated_and_served(gateway: Gateway, origin: Orig
 
 
 def test_a_client_that_has_it_gets_304(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Row 12: weakly compared, without a question to the provider."""
+    """Weakly compared, without a question to the provider."""
     origin.fields = (*PUBLIC, ("ETag", '"v1"'), ("X-More", "1"))
     token = gateway.token()
     gateway.ask("GET", path, token=token)
@@ -234,7 +234,7 @@ def test_replicas_without_redis_learn_of_a_purge_by_the_database(tmp_path: Path,
 def test_redis_that_hangs_costs_a_request_little_and_never_an_error(
     tmp_path: Path, origin: Origin, path: str, redis_server: RedisServer
 ) -> None:
-    """Decision 16: stored for all while Redis answers; a look-up waits 50 ms at most, then the cache is left alone."""
+    """Stored for all while Redis answers; a look-up waits 50 ms at most, then the cache is left alone."""
     with running_gateway(
         tmp_path / "g", origin.url, HTTP_CACHE_BACKEND="redis", REDIS_ADDR=redis_server.addr
     ) as gateway:
