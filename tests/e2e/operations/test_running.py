@@ -54,6 +54,7 @@ def of_token(gateway: Gateway, token: Token) -> list[dict[str, Any]]:
     return [one for one in found if one["token_id"] == token.id]
 
 
+@pytest.mark.times
 def test_a_stream_is_seen_and_cut_from_every_worker(gateway: Gateway) -> None:
     """Each of many look-ups, whichever worker replies, lists it; the cut ends it at once, and its outcome is `cut`."""
     token = gateway.token()
@@ -157,6 +158,7 @@ def _asked(gateway: Gateway, *tokens: Token) -> bool:
     return True
 
 
+@pytest.mark.times
 def test_a_tail_ends_when_the_server_drains(
     tmp_path_factory: pytest.TempPathFactory, provider: Provider, redis: RedisServer
 ) -> None:

@@ -124,6 +124,7 @@ def certificate(tmp_path_factory: Any) -> Any:
     return folder
 
 
+@pytest.mark.times
 def test_tls_with_a_minimum_version(start: Callable[..., Server], certificate: Any) -> None:
     """HTTPS, streams, refusals and breaks; a client below TLS_MIN_VERSION, or without TLS, is turned away."""
     server = start(

@@ -45,6 +45,7 @@ def shuffled(tokens: list[Token], more: int = 0, calls: int = 0) -> list[Token]:
     return offered
 
 
+@pytest.mark.times
 @pytest.mark.parametrize("more", [0, 40], ids=["N", "N+40"])
 def test_exactly_n(workers: QuotaWorkers, more: int) -> None:
     """Of N calls all are admitted, of N + 40 exactly 40 are refused, whichever workers they reach; no call fails."""

@@ -13,6 +13,8 @@ from integration.transport.transport_lab import Lab, wait_until
 
 from llm_proxy import errors
 
+pytestmark = pytest.mark.times
+
 SOON_S = 0.3  # 0.1 on a quiet machine
 START = b"HTTP/1.1 200 OK\r\n"
 
