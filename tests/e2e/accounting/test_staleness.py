@@ -5,9 +5,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from e2e.accounting.conftest import Pair, get
 from support.gateway import PROVIDER_KEY, eventually
 from support.raw import Client, request
+
+pytestmark = pytest.mark.times
 
 OTHER_KEY = "sk-another-provider-key-0123456789abcd"
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()

@@ -227,6 +227,7 @@ def test_replicas_without_redis_learn_of_a_purge_by_the_database(tmp_path: Path,
         eventually(lambda: other.ask("GET", path, headers=as_app)[2] == b"new", within_s=1.0)
 
 
+@pytest.mark.times
 def test_redis_that_hangs_costs_a_request_little_and_never_an_error(
     tmp_path: Path, origin: Origin, path: str, redis_server: RedisServer
 ) -> None:

@@ -135,6 +135,7 @@ def test_accounts_of_one_key_share_no_response(gateway: Gateway, origin: Origin,
     assert gateway.ask("GET", path, token=token, headers={"OpenAI-Organization": "two"})[2] == b"of two"
 
 
+@pytest.mark.times
 def test_stale_while_revalidate_responds_at_once_and_fetches_behind(
     gateway: Gateway, origin: Origin, path: str
 ) -> None:

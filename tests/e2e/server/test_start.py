@@ -14,8 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from support.gunicorn_server import Server, begin_streams, in_parallel
 from support.raw import Client, request, wait_for
-from support.small import Server, begin_streams, in_parallel
 
 
 def free_port() -> Any:
@@ -124,6 +124,7 @@ def certificate(tmp_path_factory: Any) -> Any:
     return folder
 
 
+@pytest.mark.times
 def test_tls_with_a_minimum_version(start: Callable[..., Server], certificate: Any) -> None:
     """HTTPS, streams, refusals and breaks; a client below TLS_MIN_VERSION, or without TLS, is turned away."""
     server = start(

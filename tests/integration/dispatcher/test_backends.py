@@ -142,6 +142,7 @@ def test_statuses_are_classed(remote: World, status: int, expected: Verdict) -> 
     assert remote.service.calls == 1
 
 
+@pytest.mark.times
 def test_a_service_that_hangs_is_given_up_in_time(remote: World) -> None:
     """The total limit, not one between two bytes."""
     assert remote.service is not None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.accounting.world import Waited, Worker, World, rest
+from unit.accounting.quota_world import Waited, Worker, World, rest
 
 from llm_proxy.accounting import lease_slot
 from llm_proxy.accounting.lease_slot import FRESH_S, IDLE_S, WAIT_S
