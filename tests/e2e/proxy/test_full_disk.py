@@ -123,6 +123,19 @@ def test_requests_do_not_notice_a_full_disk(world: World, name: str) -> None:
     assert world.load() == {kind: {200: _CALLS // 2} for kind in world.tokens}
 
 
+def test_a_worker_that_starts_on_a_full_disk_serves(world: World) -> None:
+    """Its ledger is in memory, and in its folder once there is room."""
+    eventually(world.is_settled)  # what a killed worker holds in memory is lost, as the documentation says
+    world.disks["ledger"].fill()
+    victim = world.gateway.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    eventually(lambda: victim not in world.gateway.workers() and len(world.gateway.workers()) == 2)
+    assert world.load() == {kind: {200: _CALLS // 2} for kind in world.tokens}
+    world.disks["ledger"].free()
+    eventually(lambda: len(list((world.gateway.folder / "ledger").rglob("*.ledger"))) == 2)
+    assert world.load() == {kind: {200: _CALLS // 2} for kind in world.tokens}
+
+
 def test_a_full_database_refuses_what_must_be_counted_there(world: World) -> None:
     """Calls are answered 200 or 503, and 200 again at once when there is room."""
     world.disks["database"].fill()
