@@ -124,7 +124,7 @@ def _tls_words(cause: object) -> str | None:
 
 
 def _otherwise(error: BaseException) -> str:
-    """A failure that has no other words."""
+    """Return words for a failure that has no others."""
     if is_unavailable(error):
         return "it does not answer"
     cause = error.orig if isinstance(error, sa.DBAPIError) and error.orig is not None else error
