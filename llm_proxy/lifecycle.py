@@ -10,14 +10,14 @@ import gevent
 from llm_proxy import logs, metrics
 from llm_proxy.container import Container
 from llm_proxy.runtime import metric_files
-from llm_proxy.server.hooks import Refusal
+from llm_proxy.server.hooks import AppHooks, Refusal
 from llm_proxy.server.state import ServerState
 
 SAMPLE_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-class WorkerLifecycle:
+class WorkerLifecycle(AppHooks):
     """A worker's life, from the fork to its last line.
 
     Args:

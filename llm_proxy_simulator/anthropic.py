@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from llm_proxy_simulator.answers import Answer, json_answer
 from llm_proxy_simulator.plan import Plan
+from llm_proxy_simulator.responses import SimulatedResponse, json_response
 from llm_proxy_simulator.uploads import Upload
 from llm_proxy_simulator.usage import Counts, words_of
 from llm_proxy_simulator.wire import Request
@@ -23,35 +23,37 @@ _KINDS = {
 }
 
 
-def error(status: int, message: str, code: str | None = None, kind: str = "") -> Answer:
+def error(status: int, message: str, code: str | None = None, kind: str = "") -> SimulatedResponse:
     """Return Anthropic's error object."""
     name = _KINDS.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    return json_answer({"type": "error", "error": {"type": name, "message": message}, "request_id": "req_sim"}, status)
+    return json_response(
+        {"type": "error", "error": {"type": name, "message": message}, "request_id": "req_sim"}, status
+    )
 
 
-class AnthropicAnswers:
+class AnthropicResponses:
     """The Messages API."""
 
     def __init__(self) -> None:
         self._ids = itertools.count(1)
 
-    def answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
+    def respond(self, request: Request, upload: Upload, plan: Plan) -> SimulatedResponse:
         """Return the usual response to a request."""
         method = "GET" if request.method == "HEAD" else request.method
         path = request.path.rstrip("/")
         if (method, path) == ("POST", "/v1/messages"):
             return self._message(upload, plan)
         if (method, path) == ("POST", "/v1/messages/count_tokens"):
-            return json_answer({"input_tokens": words_of((upload.json() or {}).get("messages"))})
+            return json_response({"input_tokens": words_of((upload.json() or {}).get("messages"))})
         if (method, path) == ("GET", "/v1/models"):
             data = [_model(name) for name in MODELS]
-            return json_answer({"data": data, "has_more": False, "first_id": MODELS[0], "last_id": MODELS[-1]})
+            return json_response({"data": data, "has_more": False, "first_id": MODELS[0], "last_id": MODELS[-1]})
         if method == "GET" and path.startswith("/v1/models/"):
             name = path.removeprefix("/v1/models/")
-            return json_answer(_model(name)) if name in MODELS else error(404, f"model: {name}")
+            return json_response(_model(name)) if name in MODELS else error(404, f"model: {name}")
         return error(404, "Not found")
 
-    def _message(self, upload: Upload, plan: Plan) -> Answer:
+    def _message(self, upload: Upload, plan: Plan) -> SimulatedResponse:
         asked = upload.json()
         if asked is None or not isinstance(asked.get("messages"), list) or "max_tokens" not in asked:
             return error(400, "messages: Field required")
@@ -67,8 +69,10 @@ class AnthropicAnswers:
             "usage": _usage(counts),
         }
         if asked.get("stream"):
-            return Answer(200, "text/event-stream; charset=utf-8", _events(message, counts, plan), is_stream=True)
-        return json_answer(message)
+            return SimulatedResponse(
+                200, "text/event-stream; charset=utf-8", _events(message, counts, plan), is_stream=True
+            )
+        return json_response(message)
 
 
 def _usage(counts: Counts) -> dict[str, int]:

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from llm_proxy_simulator.answers import Answer, json_answer
 from llm_proxy_simulator.plan import Plan
+from llm_proxy_simulator.responses import SimulatedResponse, json_response
 from llm_proxy_simulator.uploads import Upload
 from llm_proxy_simulator.usage import Counts, words_of
 from llm_proxy_simulator.wire import Request
@@ -23,40 +23,40 @@ _STATUSES = {
 }
 
 
-def error(status: int, message: str, code: str | None = None, kind: str = "") -> Answer:
+def error(status: int, message: str, code: str | None = None, kind: str = "") -> SimulatedResponse:
     """Return Google's error object."""
     name = _STATUSES.get(status, "INTERNAL" if status >= 500 else "INVALID_ARGUMENT")
-    return json_answer({"error": {"code": status, "message": message, "status": name}}, status)
+    return json_response({"error": {"code": status, "message": message, "status": name}}, status)
 
 
-class GoogleAnswers:
+class GoogleResponses:
     """The Gemini API."""
 
-    def answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
+    def respond(self, request: Request, upload: Upload, plan: Plan) -> SimulatedResponse:
         """Return the usual response to a request."""
         found = _PATH.fullmatch(request.path.rstrip("/"))
         if found is None:
             return error(404, "Requested entity was not found.")
         model, method = found["model"], found["method"]
         if request.method in ("GET", "HEAD") and method is None:
-            return json_answer({"models": [_model(name) for name in MODELS]} if model is None else _model(model))
+            return json_response({"models": [_model(name) for name in MODELS]} if model is None else _model(model))
         asked = upload.json()
         if request.method != "POST" or asked is None:
             return error(400, "Invalid JSON payload received.")
         if method == "countTokens":
-            return json_answer({"totalTokens": words_of(asked.get("contents"))})
+            return json_response({"totalTokens": words_of(asked.get("contents"))})
         if method == "embedContent":
-            return json_answer({"embedding": {"values": [0.6, 0.8]}})
+            return json_response({"embedding": {"values": [0.6, 0.8]}})
         if method == "batchEmbedContents":
-            return json_answer({"embeddings": [{"values": [0.6, 0.8]} for _ in asked.get("requests") or [0]]})
+            return json_response({"embeddings": [{"values": [0.6, 0.8]} for _ in asked.get("requests") or [0]]})
         counts = Counts.of(asked.get("contents"), asked.get("generationConfig") or {}, plan)
         if method == "streamGenerateContent":
             return _stream(request, model, counts, asked, plan)
         whole = _response(model, [_part(counts.text, asked, plan)], counts)
-        return json_answer(whole) if method == "generateContent" else error(404, "Method not found.")
+        return json_response(whole) if method == "generateContent" else error(404, "Method not found.")
 
 
-def _stream(request: Request, model: str, counts: Counts, asked: dict[str, Any], plan: Plan) -> Answer:
+def _stream(request: Request, model: str, counts: Counts, asked: dict[str, Any], plan: Plan) -> SimulatedResponse:
     texts = [counts.text] if plan.tool else list(counts.words) or [""]
     chunks = [
         _response(model, [_part(text, asked, plan)], counts, is_last=index == len(texts))
@@ -64,8 +64,8 @@ def _stream(request: Request, model: str, counts: Counts, asked: dict[str, Any],
     ]
     if "alt=sse" in request.target:
         events = (b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n" for chunk in chunks)
-        return Answer(200, "text/event-stream", events, is_stream=True)
-    return Answer(200, "application/json; charset=UTF-8", _array(chunks), is_stream=True)
+        return SimulatedResponse(200, "text/event-stream", events, is_stream=True)
+    return SimulatedResponse(200, "application/json; charset=UTF-8", _array(chunks), is_stream=True)
 
 
 def _array(chunks: list[dict[str, Any]]) -> Iterator[bytes]:

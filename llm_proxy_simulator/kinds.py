@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llm_proxy_simulator import anthropic, google
-from llm_proxy_simulator.answers import Answer, Answers, error_answer
 from llm_proxy_simulator.plan import Plan
+from llm_proxy_simulator.responses import OpenAIResponses, SimulatedResponse, error_response
 from llm_proxy_simulator.uploads import Upload
 from llm_proxy_simulator.wire import Request
 
 
-class Answering(Protocol):
+class Responder(Protocol):
     """The usual responses of a kind."""
 
-    def answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
+    def respond(self, request: Request, upload: Upload, plan: Plan) -> SimulatedResponse:
         """Return the usual response to a request."""
 
 
@@ -23,14 +23,14 @@ class _Prefixed:
     """OpenAI's responses below other prefixes."""
 
     def __init__(self, prefix: str) -> None:
-        self._prefix, self._answers = re.compile(prefix), Answers()
+        self._prefix, self._responder = re.compile(prefix), OpenAIResponses()
 
-    def answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
-        """Answer as if the path began with /v1."""
+    def respond(self, request: Request, upload: Upload, plan: Plan) -> SimulatedResponse:
+        """Respond as if the path began with /v1."""
         found = self._prefix.match(request.path)
         if found is None:
-            return error_answer(404, "Resource not found", "404")
-        return self._answers.answer(replace(request, target="/v1/" + request.path[found.end() :]), upload, plan)
+            return error_response(404, "Resource not found", "404")
+        return self._responder.respond(replace(request, target="/v1/" + request.path[found.end() :]), upload, plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,15 @@ class Kind:
     """One kind.
 
     Attributes:
-        answers: Makes its responses.
+        responder: Makes its responses.
         error: From status, message, code and type to its error.
         key_field: The field that it reads the key from.
         scheme: What stands before the key in it.
         takes_bearer: Whether it reads `Authorization: Bearer` as well.
     """
 
-    answers: Callable[[], Answering]
-    error: Callable[..., Answer] = error_answer
+    responder: Callable[[], Responder]
+    error: Callable[..., SimulatedResponse] = error_response
     key_field: str = "authorization"
     scheme: str = "Bearer "
     takes_bearer: bool = False
@@ -59,11 +59,11 @@ class Kind:
 
 
 KINDS = {
-    "openai": Kind(Answers),
+    "openai": Kind(OpenAIResponses),
     "azure": Kind(lambda: _Prefixed(r"/openai/(?:(?:deployments/[^/]+|v1)/)?"), key_field="api-key", scheme=""),
-    "anthropic": Kind(anthropic.AnthropicAnswers, anthropic.error, "x-api-key", "", takes_bearer=True),
-    "google": Kind(google.GoogleAnswers, google.error, "x-goog-api-key", ""),
-    "mistral": Kind(Answers),
+    "anthropic": Kind(anthropic.AnthropicResponses, anthropic.error, "x-api-key", "", takes_bearer=True),
+    "google": Kind(google.GoogleResponses, google.error, "x-goog-api-key", ""),
+    "mistral": Kind(OpenAIResponses),
     "groq": Kind(lambda: _Prefixed("/openai/v1/")),
     "openrouter": Kind(lambda: _Prefixed("/api/v1/")),
 }

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from email.utils import formatdate
 from http import HTTPStatus
 
-from llm_proxy_simulator.answers import Answer
 from llm_proxy_simulator.plan import Plan
+from llm_proxy_simulator.responses import SimulatedResponse
 from llm_proxy_simulator.wire import Request, Wire
 from llm_proxy_simulator.witness import Exchange
 
@@ -29,7 +29,7 @@ class Sender:
         self._interval_s = interval_s if plan.interval_s is None else plan.interval_s
         self.is_last = False  # whether the response ends with the connection
 
-    def send(self, answer: Answer) -> None:
+    def send(self, response: SimulatedResponse) -> None:
         """Send head and body. Raises Fault where the plan breaks off, OSError when the client is gone."""
         plan = self._plan
         self._wire.pause(plan.delay_s)
@@ -42,25 +42,25 @@ class Sender:
             raise Fault(is_reset=plan.reset)
         if plan.cut == "head":
             raise Fault(is_reset=plan.reset)
-        body, length = self._coded(answer)
-        has_body = self._request.method != "HEAD" and answer.status >= 200 and answer.status not in (204, 304)
+        body, length = self._coded(response)
+        has_body = self._request.method != "HEAD" and response.status >= 200 and response.status not in (204, 304)
         framing = self._framing(length)
         self.is_last = framing == "close"
-        head = self._head(answer, length, framing)
-        self._exchange.status = answer.status
+        head = self._head(response, length, framing)
+        self._exchange.status = response.status
         if plan.cut == "mid-head":
             self._wire.send(head[: len(head) // 2])
             raise Fault(is_reset=plan.reset)
         self._wire.send(head)
         if has_body:
-            self._body(body, framing, is_stream=answer.is_stream)
+            self._body(body, framing, is_stream=response.is_stream)
 
-    def _coded(self, answer: Answer) -> tuple[Iterable[bytes], int | None]:
+    def _coded(self, response: SimulatedResponse) -> tuple[Iterable[bytes], int | None]:
         if not self._plan.gzip:
-            return answer.body, answer.length
-        if answer.is_stream:
-            return _gzip(answer.body), None
-        data = b"".join(_gzip(answer.body))
+            return response.body, response.length
+        if response.is_stream:
+            return _gzip(response.body), None
+        data = b"".join(_gzip(response.body))
         return [data], len(data)
 
     def _framing(self, length: int | None) -> str:
@@ -71,23 +71,23 @@ class Sender:
             framing = "close"
         return framing
 
-    def _head(self, answer: Answer, length: int | None, framing: str) -> bytes:
+    def _head(self, response: SimulatedResponse, length: int | None, framing: str) -> bytes:
         plan = self._plan
         fields = [("Date", formatdate(usegmt=True)), ("Server", "simulated-provider")]
-        fields += [("Content-Type", plan.content_type or answer.content_type)]
+        fields += [("Content-Type", plan.content_type or response.content_type)]
         fields += [("x-request-id", f"req_sim{self._request.number:08d}"), ("openai-version", "2020-10-01")]
         if plan.gzip:
             fields.append(("Content-Encoding", "gzip"))
         if plan.redirect is not None:
             fields.append(("Location", plan.redirect))
-        if framing == "length" and answer.status not in (204, 304):
+        if framing == "length" and response.status not in (204, 304):
             fields.append(("Content-Length", str(length if plan.length is None else plan.length)))
-        if framing == "chunked" and answer.status not in (204, 304):
+        if framing == "chunked" and response.status not in (204, 304):
             fields.append(("Transfer-Encoding", "chunked"))
         if framing == "close" or plan.close or self._request.wants_close:
             fields.append(("Connection", "close"))
-        lines = [f"HTTP/{plan.version} {answer.status} {_reason(answer.status)}"]
-        lines += [f"{name}: {value}" for name, value in [*fields, *answer.fields, *plan.fields]]
+        lines = [f"HTTP/{plan.version} {response.status} {_reason(response.status)}"]
+        lines += [f"{name}: {value}" for name, value in [*fields, *response.fields, *plan.fields]]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def _body(self, pieces: Iterable[bytes], framing: str, *, is_stream: bool) -> None:

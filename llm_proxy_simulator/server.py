@@ -12,9 +12,9 @@ from typing import Any
 
 from gevent.server import StreamServer
 
-from llm_proxy_simulator.answers import Answer, error_answer, json_answer, sized_answer
-from llm_proxy_simulator.kinds import KINDS, Answering, Kind
+from llm_proxy_simulator.kinds import KINDS, Kind, Responder
 from llm_proxy_simulator.plan import Plan, PlanError, Rule, choose, read_rules
+from llm_proxy_simulator.responses import SimulatedResponse, error_response, json_response, sized_response
 from llm_proxy_simulator.sending import Fault, Sender
 from llm_proxy_simulator.uploads import Upload
 from llm_proxy_simulator.websocket import WebSocket, wants_websocket
@@ -51,13 +51,13 @@ class Simulator:
     sockets: deque[WebSocket] = field(init=False, default_factory=lambda: deque(maxlen=_SOCKETS_KEPT))
     _server: Any = field(init=False)
     _kind: Kind = field(init=False)
-    _answers: Answering = field(init=False)
+    _responder: Responder = field(init=False)
     _numbers: Any = field(init=False, default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
         self.witness = Witness(self.log)
         self._kind = KINDS[self.kind]
-        self._answers = self._kind.answers()
+        self._responder = self._kind.responder()
         options = {} if self.tls is None else {"certfile": str(self.tls[0]), "keyfile": str(self.tls[1])}
         self._server = StreamServer(self.address, self._connection, backlog=_BACKLOG, **options)
 
@@ -111,7 +111,7 @@ class Simulator:
             try:
                 plan = choose(self.rules, request)
             except PlanError as exc:
-                answer, plan = error_answer(400, f"X-Simulate: {exc}"), Plan()
+                response, plan = error_response(400, f"X-Simulate: {exc}"), Plan()
                 self._read(wire, request, upload, plan)
             else:
                 if not plan.early:
@@ -121,9 +121,9 @@ class Simulator:
                     self._serve_websocket(wire, request, plan)
                     outcome = "whole"
                     return False
-                answer = self._answer(request, upload, plan)
+                response = self._choose_response(request, upload, plan)
             sender = Sender(wire, request, plan, exchange, self.interval_s)
-            sender.send(answer)
+            sender.send(response)
             outcome = "whole"
             if plan.early:
                 self._read(wire, request, upload, plan)
@@ -156,21 +156,21 @@ class Simulator:
         finally:
             self.witness.received(request, body_bytes=upload.size, body_sha256=upload.sha256, is_whole=is_whole)
 
-    def _answer(self, request: Request, upload: Upload, plan: Plan) -> Answer:
+    def _choose_response(self, request: Request, upload: Upload, plan: Plan) -> SimulatedResponse:
         if plan.redirect is not None:
-            return json_answer({}, plan.status or 307)
+            return json_response({}, plan.status or 307)
         if plan.status is not None and plan.status >= 400:
             return self._kind.error(plan.status, f"Simulated {plan.status}.", "simulated", "simulated_error")
         if not self._is_admitted(request):
             return self._kind.error(401, "Incorrect API key provided.", "invalid_api_key")
         if plan.size is not None:
-            answer = sized_answer(plan.size)
+            response = sized_response(plan.size)
         elif plan.body is not None:
-            answer = Answer(200, "application/json", [plan.body.encode()], len(plan.body.encode()))
+            response = SimulatedResponse(200, "application/json", [plan.body.encode()], len(plan.body.encode()))
         else:
-            answer = self._answers.answer(request, upload, plan)
-        answer.status = plan.status or answer.status
-        return answer
+            response = self._responder.respond(request, upload, plan)
+        response.status = plan.status or response.status
+        return response
 
     def _is_admitted(self, request: Request) -> bool:
         if self.key is None:
@@ -186,23 +186,23 @@ class Simulator:
         body = b"".join(wire.body(request))
         match request.method, request.path.removeprefix(CONTROL):
             case "GET", "":
-                answer = json_answer(self.witness.state())
+                response = json_response(self.witness.state())
             case "GET", "/exchanges":
-                answer = json_answer([asdict(exchange) for exchange in self.witness.exchanges])
+                response = json_response([asdict(exchange) for exchange in self.witness.exchanges])
             case "GET", "/websockets":
-                answer = json_answer([{"turns": ws.turns, "closed_with": ws.closed_with} for ws in self.sockets])
+                response = json_response([{"turns": ws.turns, "closed_with": ws.closed_with} for ws in self.sockets])
             case "PUT", "/rules":
-                answer = self._replace_rules(body)
+                response = self._replace_rules(body)
             case _:
-                answer = error_answer(404, "No such control.")
-        Sender(wire, request, Plan(), Exchange(0, 0, "", "", None), 0.0).send(answer)
+                response = error_response(404, "No such control.")
+        Sender(wire, request, Plan(), Exchange(0, 0, "", "", None), 0.0).send(response)
         return not request.wants_close
 
-    def _replace_rules(self, body: bytes) -> Answer:
+    def _replace_rules(self, body: bytes) -> SimulatedResponse:
         try:
             self.rules[:] = read_rules(json.loads(body))
         except PlanError as exc:
-            return error_answer(400, str(exc))
+            return error_response(400, str(exc))
         except ValueError:
-            return error_answer(400, "expected JSON")
-        return json_answer({"rules": len(self.rules)})
+            return error_response(400, "expected JSON")
+        return json_response({"rules": len(self.rules)})

@@ -128,11 +128,11 @@ class OidcSignIn:
             url, _ = client.create_authorization_url(endpoint, state=state, code_verifier=verifier, nonce=nonce)
         return Begun(url, state, browser)
 
-    def finish(self, answer: Mapping[str, str], browser_secret: str | None, redirect_uri: str) -> SignedIn:
+    def finish(self, callback: Mapping[str, str], browser_secret: str | None, redirect_uri: str) -> SignedIn:
         """Return the person that comes back with these parameters.
 
         Args:
-            answer: The query of the callback.
+            callback: The query of the callback.
             browser_secret: What the browser kept for this `state`.
 
         Raises:
@@ -141,13 +141,13 @@ class OidcSignIn:
             NoRole: The person has no role here.
             ProviderUnavailable: The provider does not answer.
         """
-        flow = self._flows.take(answer.get("state", ""), browser_secret)
-        self._check_issuer(answer)
-        if answer.get("error"):
-            raise _refused(f"the identity provider refused: {_word(answer['error'])}")
-        if not answer.get("code"):
+        flow = self._flows.take(callback.get("state", ""), browser_secret)
+        self._check_issuer(callback)
+        if callback.get("error"):
+            raise _refused(f"the identity provider refused: {_word(callback['error'])}")
+        if not callback.get("code"):
             raise _refused("the identity provider sent no code")
-        tokens = self._redeem(answer["code"], flow, redirect_uri)
+        tokens = self._redeem(callback["code"], flow, redirect_uri)
         claims = self._claims(tokens, flow.nonce)
         return SignedIn(self._caller(claims), str(claims["sub"]), str(tokens["id_token"]), flow.return_to)
 
@@ -168,9 +168,9 @@ class OidcSignIn:
 
     # -- the provider -------------------------------------------------------------------------------------------------
 
-    def _check_issuer(self, answer: Mapping[str, str]) -> None:
+    def _check_issuer(self, callback: Mapping[str, str]) -> None:
         """Refuse the response of another provider (RFC 9207)."""
-        given = answer.get("iss")
+        given = callback.get("iss")
         is_promised = self._load_metadata().get("authorization_response_iss_parameter_supported") is True
         if (given is None and is_promised) or (given is not None and given != self.config.issuer):
             raise _refused("the response is another identity provider's")

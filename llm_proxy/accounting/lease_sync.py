@@ -107,7 +107,7 @@ class LeaseSync:
         found = self._rows.read(ids) if ids else {}
         if self._health.is_down and not ids:
             self._rows.database_id()
-        self._health.answered()
+        self._health.succeeded()
         self._warm()
         self._cut_revoked(streaming, found)
         for watched, seen in watches:

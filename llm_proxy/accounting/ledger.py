@@ -35,13 +35,13 @@ _SUFFIX = ".ledger"
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """One slot's content. `at` is its first word; `last_used_s` 0 = never."""
+    """One slot's content."""
 
-    at: int
+    at: int  # the slot's first word
     token_id: str
     lease: int
     spent: int
-    last_used_s: float
+    last_used_s: float  # 0: never
 
 
 class _Mapped:

@@ -190,9 +190,10 @@ def _forbidden(received: ReceivedResponse, found: Directives, rules: Rules) -> s
         return "status-not-cacheable"
     if "must-understand" in found and status not in _KNOWN_STATUSES:
         return "status-not-understood"
-    for name in ("no-store", "private"):
-        if name in found:
-            return f"ttl-zero-{name}"
+    if "no-store" in found and "must-understand" not in found:  # beside a status that is known: RFC 9111 §5.2.2.3
+        return "ttl-zero-no-store"
+    if "private" in found:
+        return "ttl-zero-private"
     if "no-store" in parse.directives(parse.values(received.fields, "surrogate-control")):
         return "ttl-zero-no-store"  # a word to caches like this one; the rest of that field is not standardized
     if is_event_stream(received.fields) and not (rules.stores_streams and received.directives.forced_s):

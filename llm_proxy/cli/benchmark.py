@@ -144,26 +144,26 @@ class Load:
         began = time.monotonic()
         path = self.place.path.rstrip("/") + "/" + self.endpoint.lstrip("/")
         connection.request(self.method, path, body=self.content, headers=fields)
-        answer = connection.getresponse()
-        answer.read()
+        response = connection.getresponse()
+        response.read()
         total_s = time.monotonic() - began
         if self.is_verbose:
-            self._tell(answer)
-        is_hit = (answer.getheader("X-PROXY-CACHE") or "") in _HITS
-        return Sample(answer.status, total_s, None if is_hit else upstream_s(answer), is_hit)
+            self._tell(response)
+        is_hit = (response.getheader("X-PROXY-CACHE") or "") in _HITS
+        return Sample(response.status, total_s, None if is_hit else upstream_s(response), is_hit)
 
-    def _tell(self, answer: http.client.HTTPResponse) -> None:
-        shown = {name: "***" if name.lower() == "authorization" else value for name, value in answer.getheaders()}
-        click.echo(f"HTTP {answer.status} {json.dumps(shown)}", err=True)
+    def _tell(self, response: http.client.HTTPResponse) -> None:
+        shown = {name: "***" if name.lower() == "authorization" else value for name, value in response.getheaders()}
+        click.echo(f"HTTP {response.status} {json.dumps(shown)}", err=True)
 
 
-def upstream_s(answer: http.client.HTTPResponse) -> float | None:
+def upstream_s(response: http.client.HTTPResponse) -> float | None:
     """Return what the response's fields say about the provider's time; None when they say nothing."""
-    start, stop = answer.getheader("X-UPSTREAM-REQUEST-START"), answer.getheader("X-UPSTREAM-REQUEST-STOP")
+    start, stop = response.getheader("X-UPSTREAM-REQUEST-START"), response.getheader("X-UPSTREAM-REQUEST-STOP")
     try:
         if start and stop:
             return max(0.0, (int(stop) - int(start)) / 1e9)
-        received, final = answer.getheader("X-Proxy-Received-At"), answer.getheader("X-Proxy-Final-Response-At")
+        received, final = response.getheader("X-Proxy-Received-At"), response.getheader("X-Proxy-Final-Response-At")
         if received and final:
             return max(0.0, (datetime.fromisoformat(final) - datetime.fromisoformat(received)).total_seconds())
     except (ValueError, TypeError):

@@ -93,10 +93,10 @@ class Talk:
         """Send one message and show the response. Raises CommandError."""
         messages = [*self.messages, {"role": "user", "content": line}]
         try:
-            with self._post(messages) as answer:
-                self._refuse(answer)
+            with self._post(messages) as response:
+                self._refuse(response)
                 text = ""
-                for piece in _streamed(answer) if self.asked["stream"] else _whole(answer):
+                for piece in _streamed(response) if self.asked["stream"] else _whole(response):
                     text += piece
                     click.echo(piece, nl=False)
                 click.echo()
@@ -106,7 +106,7 @@ class Talk:
 
     def _post(self, messages: list[dict[str, str]]) -> requests.Response:
         self._session.trust_env = False  # a netrc file would replace the bearer
-        answer = self._session.post(
+        response = self._session.post(
             self.proxy_url + "/v1/chat/completions",
             json={**self.asked, "messages": messages},
             headers={"Authorization": f"Bearer {self.bearer}"},
@@ -115,30 +115,30 @@ class Talk:
             stream=True,
         )
         if self.is_verbose:
-            output.note(f"HTTP {answer.status_code}, request {answer.headers.get('x-request-id', '-')}")
-        return answer
+            output.note(f"HTTP {response.status_code}, request {response.headers.get('x-request-id', '-')}")
+        return response
 
-    def _refuse(self, answer: requests.Response) -> None:
-        if answer.status_code < 300:
+    def _refuse(self, response: requests.Response) -> None:
+        if response.status_code < 300:
             return
         try:
-            words = str(answer.json()["error"]["message"])
+            words = str(response.json()["error"]["message"])
         except (ValueError, KeyError, TypeError):
             words = "no reason given"
-        raise (AuthenticationError if answer.status_code == 401 else CommandError)(words, answer.status_code)
+        raise (AuthenticationError if response.status_code == 401 else CommandError)(words, response.status_code)
 
 
-def _whole(answer: requests.Response) -> Iterator[str]:
+def _whole(response: requests.Response) -> Iterator[str]:
     try:
-        yield answer.json()["choices"][0]["message"]["content"] or ""
+        yield response.json()["choices"][0]["message"]["content"] or ""
     except (ValueError, KeyError, IndexError, TypeError):
         raise CommandError("the response is no chat completion") from None
 
 
-def _streamed(answer: requests.Response) -> Iterator[str]:
+def _streamed(response: requests.Response) -> Iterator[str]:
     """Yield the deltas of an event stream. Raises CommandError for an error event."""
-    answer.encoding = "utf-8"
-    for line in answer.iter_lines(chunk_size=None):
+    response.encoding = "utf-8"
+    for line in response.iter_lines(chunk_size=None):
         data = line.removeprefix(b"data:").strip()
         if not line.startswith(b"data:") or data == b"[DONE]":
             continue

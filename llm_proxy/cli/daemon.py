@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.ports import answers
+from llm_proxy.cli.ports import is_serving
 from llm_proxy.runtime.processes import is_running
 from llm_proxy.settings.variable import ListenAddress
 
@@ -49,7 +49,7 @@ def start(
     with os.fdopen(reader) as pipe:
         pid = int(pipe.read())
     deadline = time.monotonic() + _START_DEADLINE_S
-    while not answers(address, "/live", is_tls=is_tls):
+    while not is_serving(address, "/live", is_tls=is_tls):
         if not _is_alive(pid):
             raise CommandError(f"the server ended at its start; see {log_file}")
         if time.monotonic() > deadline:

@@ -56,10 +56,10 @@ class DirectClient:
         if path == "/manage/cache/purge" and self._settings.cache.backend != "redis":
             raise CommandError("the cache lives in the servers: give --manage-api-base-url")
         params = {name: str(value) for name, value in (query or {}).items() if value is not None}
-        answer = self._app.test_client().open(
+        response = self._app.test_client().open(
             path, method=method, json=body, query_string=params, headers=_HEADERS, environ_overrides=_INSIDE
         )
-        return result(answer.status_code, answer.get_data())
+        return result(response.status_code, response.get_data())
 
 
 def _make(settings: Settings) -> Flask:

@@ -91,7 +91,7 @@ class HttpClient:
         params = {name: str(value) for name, value in (query or {}).items() if value is not None}
         deadline = time.monotonic() + TOTAL_S
         try:
-            answer = self._session.request(
+            response = self._session.request(
                 method,
                 self._base_url + path,
                 params=params,
@@ -101,24 +101,24 @@ class HttpClient:
                 stream=True,
                 verify=self._verify,
             )
-            with answer:
-                content = _read(answer, deadline)
+            with response:
+                content = _read(response, deadline)
         except requests.RequestException as exc:
             words = words_of(exc)
             hint = _ELSEWHERE if words in ("connection refused", "unknown host") else ""
             raise NetworkError(f"{self._place()}: {words}{hint}") from exc
         except UnicodeError as exc:
             raise CommandError("the management token has characters that no header field can carry") from exc
-        return result(answer.status_code, content)
+        return result(response.status_code, content)
 
     def _place(self) -> str:
         parts = urlsplit(self._base_url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
-def _read(answer: requests.Response, deadline: float) -> bytes:
+def _read(response: requests.Response, deadline: float) -> bytes:
     content = bytearray()
-    for piece in answer.iter_content(_READ_BYTES):
+    for piece in response.iter_content(_READ_BYTES):
         content += piece
         if time.monotonic() > deadline:
             raise requests.Timeout

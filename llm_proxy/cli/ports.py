@@ -35,7 +35,7 @@ def require_free(address: ListenAddress) -> None:
                 return
             raise _in_use(address) from None
         raise CommandError(f"cannot listen on {address}: {(exc.strerror or 'not usable').lower()}") from None
-    if address.path is not None and _is_answering(address.path) and not _is_held_by_orphans(address):
+    if address.path is not None and _is_in_use(address.path) and not _is_held_by_orphans(address):
         raise _in_use(address)
 
 
@@ -73,7 +73,7 @@ def _places(address: ListenAddress) -> Iterator[tuple[socket.AddressFamily, tupl
         yield socket.AF_INET6, ("", address.port)
 
 
-def _is_answering(path: str) -> bool:
+def _is_in_use(path: str) -> bool:
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return True  # something else has the name; leave it alone
@@ -104,7 +104,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def answers(address: ListenAddress, path: str, *, is_tls: bool) -> bool:
+def is_serving(address: ListenAddress, path: str, *, is_tls: bool) -> bool:
     """Whether a server there answers 200 to a GET; any certificate will do, because it is this machine's own."""
     connection: http.client.HTTPConnection
     host = address.host if address.host not in ("", "0.0.0.0", "::") else "127.0.0.1"  # noqa: S104  (compared)

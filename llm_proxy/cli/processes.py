@@ -11,7 +11,7 @@ from types import FrameType
 from typing import IO, NoReturn
 
 from llm_proxy.cli.errors import CommandError
-from llm_proxy.cli.ports import answers
+from llm_proxy.cli.ports import is_serving
 from llm_proxy.settings import ServerSettings
 
 _PR_SET_PDEATHSIG = 1
@@ -92,7 +92,7 @@ def _end_with_parent() -> None:
 def wait_until_ready(children: Children, settings: ServerSettings) -> None:
     """Return when /ready says 200. Raises CommandError when a process ends, or after a minute."""
     deadline = time.monotonic() + _START_DEADLINE_S
-    while not answers(settings.listen_addr, "/ready", is_tls=settings.enable_tls):
+    while not is_serving(settings.listen_addr, "/ready", is_tls=settings.enable_tls):
         children.require_alive()
         if time.monotonic() > deadline:
             raise CommandError("the server does not become ready; see above")

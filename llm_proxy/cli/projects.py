@@ -40,20 +40,30 @@ def _show(about: Mapping[str, Any]) -> None:
     output.emit(about, as_text)
 
 
+def _number(count: Mapping[str, Any]) -> str:
+    return f"{count['count']}{'+' if count['is_more'] else ''}"
+
+
 @project.command("list")
 @click.option("--search", metavar="TEXT", help="Only names that contain it.")
 @click.option("--active/--inactive", "is_active", default=None, help="Only projects that are, or are not, active.")
+@click.option("--token-counts", is_flag=True, help="Say how many tokens each project has.")
 @sort_option("name, created_at or updated_at")
 @output.wide_option
-def list_projects(search: str | None, is_active: bool | None, sort: str | None) -> None:
+def list_projects(search: str | None, is_active: bool | None, token_counts: bool, sort: str | None) -> None:
     """List the projects."""
     active = None if is_active is None else str(is_active).lower()
-    found = client().call("GET", "/manage/projects", query={"search": search, "is_active": active, "sort": sort})
-    columns = ("ID", "Name", "API Key", "Active", "Created", "Updated")
+    query = {"search": search, "is_active": active, "token_counts": "true" if token_counts else None, "sort": sort}
+    found = client().call("GET", "/manage/projects", query=query)
+    columns = ("ID", "Name", "API Key", "Active", *(("Tokens",) if token_counts else ()), "Created", "Updated")
 
     def as_text() -> str:
         rows = [
-            (p["id"], p["name"], p["api_key"], p["is_active"], *map(output.minute, (p["created_at"], p["updated_at"])))
+            (
+                *(p["id"], p["name"], p["api_key"], p["is_active"]),
+                *((_number(p["tokens"]),) if token_counts else ()),
+                *map(output.minute, (p["created_at"], p["updated_at"])),
+            )
             for p in found
         ]
         return output.table(columns, rows, ids=("ID",), optional=("Updated", "API Key", "Created"))

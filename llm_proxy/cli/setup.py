@@ -103,8 +103,8 @@ def _ask(wanted: Wanted, skip_project: bool) -> None:
 
     def ask_secret(text: str, value: str, otherwise: str) -> str:
         shown = "keep" if value else otherwise
-        answer = click.prompt(f"{text} [{shown}]", default="", hide_input=True, show_default=False, err=True)
-        return str(answer).strip() or value
+        response = click.prompt(f"{text} [{shown}]", default="", hide_input=True, show_default=False, err=True)
+        return str(response).strip() or value
 
     wanted.openai_key = ask_secret("OpenAI API key", wanted.openai_key, "none")
     wanted.management_token = ask_secret("Management token", wanted.management_token, "make one")

@@ -25,13 +25,13 @@ class DatabaseHealth:
         self.offset_s = time.time() - clock()
 
     def failed(self) -> None:
-        """Note that it does not answer."""
+        """Note that a connection or a sync failed."""
         if not self.is_down:
             self._down_since = self.clock()
         self.is_down = True
 
-    def answered(self) -> None:
-        """Ignore a success: the background loop judges it."""
+    def succeeded(self) -> None:
+        """Note that a sync succeeded."""
         self.is_down = False
 
     @property

@@ -23,8 +23,8 @@ _TABLE = IdempotencyRow.__table__.c
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a creation answers. `secret` names the member of the body that is a secret, if there is one."""
+class CreationResponse:
+    """The response to a creation. `secret` names the member of the body that is a secret, if there is one."""
 
     status: int
     headers: Mapping[str, str]
@@ -38,13 +38,13 @@ class Claim:
     def __init__(self, keys: "IdempotencyKeys", path: str, key: str) -> None:
         self._keys, self._path, self._key = keys, path, key
 
-    def keep(self, connection: Connection, answer: Answer) -> None:
+    def keep(self, connection: Connection, response: CreationResponse) -> None:
         """Store the response with what was created."""
-        self._keys.store(connection, self._path, self._key, answer)
+        self._keys.store(connection, self._path, self._key, response)
 
-    def refuse(self, answer: Answer) -> None:
+    def refuse(self, response: CreationResponse) -> None:
         """Store a refusal, which created nothing."""
-        self._keys.store(None, self._path, self._key, answer)
+        self._keys.store(None, self._path, self._key, response)
 
     def release(self) -> None:
         """Nothing was answered for good: the key may be used again."""
@@ -59,7 +59,7 @@ class IdempotencyKeys:
 
     def claim(
         self, path: str, key: str, body: bytes, *, actor: str | None = None, scope: str | None = None
-    ) -> Claim | Answer:
+    ) -> Claim | CreationResponse:
         """Return the right to go on, or the response that was given before.
 
         Args:
@@ -90,18 +90,18 @@ class IdempotencyKeys:
             return self._replay(found, now)
         raise Conflict("the first call with this idempotency key still runs", code="idempotency_in_progress")
 
-    def store(self, connection: Connection | None, path: str, key: str, answer: Answer) -> None:
+    def store(self, connection: Connection | None, path: str, key: str, response: CreationResponse) -> None:
         """Write the response, in the given transaction or its own one."""
         if connection is None:
             with write_transaction(self._engine) as own:
-                self.store(own, path, key, answer)
+                self.store(own, path, key, response)
             return
-        body = dict(answer.body)
-        if answer.secret is not None and self._ring.current_id is None:
-            body[answer.secret] = None  # nothing secret is stored in clear
-        text = json.dumps({"headers": dict(answer.headers), "body": body, "secret": answer.secret})
+        body = dict(response.body)
+        if response.secret is not None and self._ring.current_id is None:
+            body[response.secret] = None  # nothing secret is stored in clear
+        text = json.dumps({"headers": dict(response.headers), "body": body, "secret": response.secret})
         sealed = self._ring.seal(text, _bound_to(path, key))
-        connection.execute(update(IdempotencyRow).where(_is(path, key)).values(status=answer.status, answer=sealed))
+        connection.execute(update(IdempotencyRow).where(_is(path, key)).values(status=response.status, answer=sealed))
 
     def drop(self, path: str, key: str) -> None:
         """Forget a key."""
@@ -121,7 +121,7 @@ class IdempotencyKeys:
             connection.execute(delete(IdempotencyRow).where(mine, _TABLE.created_at == found["created_at"]))
         return True
 
-    def _replay(self, found: Any, now: datetime) -> Answer:
+    def _replay(self, found: Any, now: datetime) -> CreationResponse:
         try:
             stored = json.loads(self._ring.open(found["answer"], _bound_to(found["path"], found["key"])))
         except UnopenableValue:
@@ -131,7 +131,7 @@ class IdempotencyKeys:
             shown = Conflict("the secret was shown already", code="secret_already_shown")
             shown.more = {"id": body["id"]}
             raise shown
-        return Answer(found["status"], stored["headers"], body)
+        return CreationResponse(found["status"], stored["headers"], body)
 
 
 def _scoped(key: str, scope: str | None) -> str:

@@ -53,11 +53,11 @@ class Probes:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             status, media_type, body = "405 Method Not Allowed", "text/plain", b"method not allowed"
         else:
-            status, media_type, body = self._answer(environ["PATH_INFO"])
+            status, media_type, body = self._respond(environ["PATH_INFO"])
         start_response(status, [("Content-Type", media_type), ("Content-Length", str(len(body)))])
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
 
-    def _answer(self, path: str) -> tuple[str, str, bytes]:
+    def _respond(self, path: str) -> tuple[str, str, bytes]:
         if path == "/live":
             is_live = self._state.is_live
             return _status(is_live), "text/plain", b"alive" if is_live else b"not alive: the loop stands still"

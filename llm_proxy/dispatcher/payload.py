@@ -31,7 +31,7 @@ class Payload:
     has_input: bool = False
     has_output: bool = False
     request: dict[str, Any] = field(default_factory=dict)
-    answer: dict[str, Any] = field(default_factory=dict)
+    response: dict[str, Any] = field(default_factory=dict)
     user_id: str | None = None
     usage: Usage | None = None
     extra: dict[str, Any] = field(default_factory=dict)

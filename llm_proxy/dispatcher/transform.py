@@ -69,7 +69,7 @@ class Transformer:
     def payload(self, event: Event, entry: Entry) -> Payload:
         """Return the event as it is delivered."""
         request, response = request_content(event), response_content(event)
-        asked, answer = as_dict(request.value), as_dict(response.value)
+        asked, body = as_dict(request.value), as_dict(response.value)
         started_at = event.started_at or _started_at(event, entry)
         duration_s = max(0, event.duration_ns) / 1e9
         usage = self._usage(event, response)
@@ -78,12 +78,12 @@ class Transformer:
             run_id=event.event_id or str(uuid.uuid5(uuid.NAMESPACE_OID, self.key + entry.id)),
             log_id=event.log_id,
             kind="embed" if event.path.rstrip("/") == "/v1/embeddings" else "llm",
-            name=as_text(answer.get("model")) or as_text(asked.get("model")) or None,
+            name=as_text(body.get("model")) or as_text(asked.get("model")) or None,
             started_at=started_at,
             ended_at=_later(started_at, duration_s),
             ttfb_ms=event.time_to_first_byte_ns / 1e6 if event.time_to_first_byte_ns is not None else None,
             request=asked,
-            answer=answer,
+            response=body,
             user_id=as_text(asked.get("user")) or as_text(asked.get("safety_identifier")) or None,
             usage=usage,
             extra={name: value for name, value in asked.items() if name not in _NO_EXTRA and _is_scalar(value)},
@@ -189,7 +189,7 @@ def _provider_of(path: str) -> str:
 
 def _error_of(payload: Payload) -> str:
     """Return the response's own words, else its status, else what the proxy says became of it."""
-    error = payload.answer.get("error")
+    error = payload.response.get("error")
     message = as_text(as_dict(error).get("message")) or as_text(error)
     return message or (f"HTTP {payload.status}" if payload.status >= 400 else payload.outcome or "error")
 

@@ -62,7 +62,7 @@ def response_content(event: Event) -> Content:
     merged = merge(content.raw, tail if is_cut and not encoding else None)
     if merged is None:
         return content
-    return Content(STREAM, content.raw, merged.answer, "", event.response_truncated, merged)
+    return Content(STREAM, content.raw, merged.response, "", event.response_truncated, merged)
 
 
 def joined(event: Event) -> tuple[bytes | None, bytes | None]:

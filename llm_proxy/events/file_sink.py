@@ -166,9 +166,9 @@ def from_line(line: bytes) -> Event:
 
 def _with_usage(body: str, usage: dict[str, Any]) -> str:
     with contextlib.suppress(ValueError):
-        answer = orjson.loads(body)
-        if isinstance(answer, dict):
-            return orjson.dumps({**answer, "usage": usage}).decode()
+        parsed = orjson.loads(body)
+        if isinstance(parsed, dict):
+            return orjson.dumps({**parsed, "usage": usage}).decode()
     return body
 
 

@@ -126,7 +126,7 @@ class Secrets:
         if _OTHER_PLACES.search(stream) is None:
             return False
         merged = merge(stream)
-        return merged is not None and self.hide_value(merged.answer) != _without_logprobs(merged.answer)
+        return merged is not None and self.hide_value(merged.response) != _without_logprobs(merged.response)
 
     def _put_merged(self, event: Event, stream: bytes) -> None:
         """Replace a stream by the response that it stands for, masked; by nothing where that is not known."""
@@ -136,7 +136,7 @@ class Secrets:
             event.response_body, event.response_tail, event.response_truncated = None, None, True
             return
         event.response_tail = None
-        _put_plain(event, orjson.dumps(self.hide_value(merged.answer)))
+        _put_plain(event, orjson.dumps(self.hide_value(merged.response)))
         event.response_headers["Content-Type"] = ["application/json"]
 
     def _without_logprobs(self, body: bytes) -> bytes:

@@ -27,8 +27,8 @@ _MOST_COUNTED = 1_000_000
 _PAGE = 100
 
 
-def _as_it_came(answer: Any, **_options: Any) -> Any:
-    return answer
+def _as_it_came(response: Any, **_options: Any) -> Any:
+    return response
 
 
 class StreamSource:
@@ -137,15 +137,15 @@ class StreamSource:
         block: tuple[Any, ...] = ("BLOCK", max(1, int(block_s * 1000))) if block_s > 0 else ()
         parts = ("GROUP", self._group, self.consumer, "COUNT", most, *block, "STREAMS", self._key, after)
         try:
-            answer = command(self._reader, "XREADGROUP", *parts)
+            response = command(self._reader, "XREADGROUP", *parts)
         except ResponseError as exc:
             if not _is_group_gone(exc):
                 raise
             self._make_again()
             return []
-        if not answer:
+        if not response:
             return []
-        streams = answer if isinstance(answer, list) else list(answer.items())
+        streams = response if isinstance(response, list) else list(response.items())
         return list(streams[0][1])
 
     def _make_again(self) -> None:
@@ -170,11 +170,11 @@ class StreamSource:
 
     def _autoclaim(self, most: int) -> list[Entry]:
         where = (self._key, self._group, self.consumer, self._claim_ms, self._claim_cursor, "COUNT", most)
-        answer = command(self._reader, "XAUTOCLAIM", *where)
-        self._claim_cursor = text(answer[0])
-        if len(answer) > 2:  # Redis 7: ids whose entries were trimmed while they were pending, dropped by Redis
-            self._trimmed += len(answer[2])
-        return self._entries(answer[1])
+        response = command(self._reader, "XAUTOCLAIM", *where)
+        self._claim_cursor = text(response[0])
+        if len(response) > 2:  # Redis 7: ids whose entries were trimmed while they were pending, dropped by Redis
+            self._trimmed += len(response[2])
+        return self._entries(response[1])
 
     def _claim_by_hand(self, most: int) -> list[Entry]:
         """Redis before 6.2."""
@@ -256,8 +256,8 @@ class StreamSource:
 
     def _count_trimmed(self, group: GroupState, undelivered_now: int) -> None:
         """Return how many entries went before the group read them: ever added, less read, less still to be read."""
-        answer = command(self._side, "XINFO", "STREAM", self._key)
-        facts = dict(zip(answer[::2], answer[1::2], strict=False)) if isinstance(answer, list) else answer
+        response = command(self._side, "XINFO", "STREAM", self._key)
+        facts = dict(zip(response[::2], response[1::2], strict=False)) if isinstance(response, list) else response
         added = facts.get(b"entries-added", facts.get("entries-added"))
         if added is None or group.entries_read is None:
             return  # Redis before 7

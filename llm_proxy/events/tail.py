@@ -106,8 +106,8 @@ def follow_stream(client: Redis, key: str, last: int, *, is_following: bool = Tr
     after = text(newest[0][0]) if newest else "0-0"
     yield from _parsed(fields.get(FIELD, b"") for _, fields in reversed(newest[:last]))
     while is_following:
-        answer: Any = client.xread({key: after}, count=_PAGE, block=1000)
-        for _, page in answer or []:
+        response: Any = client.xread({key: after}, count=_PAGE, block=1000)
+        for _, page in response or []:
             yield from _parsed(fields.get(FIELD, b"") for _, fields in page)
             after = text(page[-1][0])
 

@@ -76,7 +76,7 @@ class EventRecorder:
 
     def _record(self, exchange: Exchange, capture: Capture, outcome: str, cause: str | None) -> None:
         request, token, timing, lane = exchange.request, exchange.known_token, exchange.timing, exchange.lane
-        head_s, received_s = timing.answered_s, request.received_s
+        head_s, received_s = timing.response_started_s, request.received_s
         capture.finish(
             status=exchange.final_status,
             outcome=outcome,

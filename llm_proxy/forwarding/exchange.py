@@ -146,7 +146,7 @@ class Exchange:
 
     def response_started(self, status: int, *, is_stream: bool) -> None:
         """Note that the provider's header section has arrived."""
-        self.timing.answered()
+        self.timing.response_started()
         self.status = self.sent_status = status
         self.is_stream = is_stream
 

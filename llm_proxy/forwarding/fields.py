@@ -197,7 +197,7 @@ REPLACED: Final = (
 REPLACED_WITH_ORIGIN: Final = "ACCESS-CONTROL-ALLOW-ORIGIN"  # two of them and no browser takes the response
 REPLACED_WITH_CORRELATION: Final = "X-CORRELATION-ID"
 
-_DROPPED_ANSWER: Final = HOP_BY_HOP | REPLACED | {"SET-COOKIE", "SET-COOKIE2"}
+_DROPPED_RESPONSE: Final = HOP_BY_HOP | REPLACED | {"SET-COOKIE", "SET-COOKIE2"}
 _CONNECTION, _CONTENT_TYPE, _DATE, _SERVER, _BUFFERING, _REPLACEABLE, _LENGTH, _CODING = (1 << n for n in range(8))
 _AGAIN = 256  # one of Date and Server has come before
 _LOOKED_AT: Final = {  # a bit for each name that says something to the proxy
@@ -228,7 +228,7 @@ class ResponseFields(NamedTuple):
 
 
 _plain_names: dict[bytes, str] = {}  # as sent → spelling, of the names that pass and say nothing to the proxy
-_answer_names: dict[bytes, tuple[str, int]] = {}  # as sent → (spelling, "" to drop it; its bit), of the others
+_response_names: dict[bytes, tuple[str, int]] = {}  # as sent → (spelling, "" to drop it; its bit), of the others
 
 
 def response_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> ResponseFields:
@@ -248,7 +248,7 @@ def response_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> 
         if raw in plain:
             passed.append((plain[raw], value.decode("latin-1")))
             continue
-        spelling, bit = _answer_names.get(raw) or _judge_answer_name(raw)
+        spelling, bit = _response_names.get(raw) or _judge_response_name(raw)
         if seen & bit & (_DATE | _SERVER):
             seen |= _AGAIN
         seen |= bit
@@ -272,19 +272,19 @@ def response_fields(fields: Iterable[Field], replaced: Collection[str] = ()) -> 
     return ResponseFields(passed, is_event_stream, seen & _LENGTH != 0, seen & (_LENGTH | _CODING) != 0)
 
 
-def _judge_answer_name(raw: bytes) -> tuple[str, int]:
+def _judge_response_name(raw: bytes) -> tuple[str, int]:
     spelling = raw.decode("latin-1")
     upper = spelling.upper()
     bit = _LOOKED_AT.get(upper, 0)
-    if upper in _DROPPED_ANSWER:
+    if upper in _DROPPED_RESPONSE:
         spelling = ""
     elif upper == "X-REQUEST-ID":
         spelling = "X-Upstream-Request-ID"
-    if len(_answer_names) + len(_plain_names) < _REMEMBERED_NAMES and len(raw) <= _REMEMBERED_NAME_CHARS:
+    if len(_response_names) + len(_plain_names) < _REMEMBERED_NAMES and len(raw) <= _REMEMBERED_NAME_CHARS:
         if spelling and not bit:
             _plain_names[raw] = spelling
         else:
-            _answer_names[raw] = spelling, bit
+            _response_names[raw] = spelling, bit
     return spelling, bit
 
 

@@ -1,4 +1,4 @@
-"""The handshake of a WebSocket (RFC 6455 §4): what the provider is asked, and what the client is answered."""
+"""The handshake of a WebSocket (RFC 6455 §4): what the provider is asked, and how the client is answered."""
 
 from typing import Any, Final, Protocol
 

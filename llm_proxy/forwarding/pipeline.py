@@ -279,7 +279,7 @@ class Pipeline:
         try:
             if response.status != 101:
                 return self._respond(exchange, response)
-            fields, response.fields = response_fields(sockets.check_answer(response.fields), _REPLACED).fields, []
+            fields, response.fields = response_fields(sockets.check_response(response.fields), _REPLACED).fields, []
             body = sockets.open(exchange, response)
             self._add_own(exchange, fields, [])
             return Reply(SWITCHING, [("Upgrade", "websocket"), *fields], body)

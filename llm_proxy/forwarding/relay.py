@@ -8,7 +8,7 @@ Settle = Callable[[BaseException | None, int, bool], None]
 
 
 class UpstreamResponse(Protocol):
-    """The part of the transport's answer that is relayed."""
+    """The part of the transport's response that is relayed."""
 
     def chunks(self) -> Iterator[bytes]:
         """Raw bytes as they arrive, until the provider's own end; raises errors.UpstreamError for any other end."""
@@ -24,7 +24,7 @@ class Relay:
     once), where a bare generator's `finally` would not run.
 
     Args:
-        answer: The provider's response.
+        response: The provider's response.
         settle: Gets what ended the body (None for the provider's own end), the bytes that the server took, and whether
             the body had come to its own end; must not raise.
         has_content: False for HEAD, 204 and 304 (RFC 9110 §6.4.1): a body that is not iterated is complete.
@@ -35,7 +35,7 @@ class Relay:
         sent_bytes: What the server has taken so far.
     """
 
-    __slots__ = ("_answer", "_failure", "_is_settled", "_is_stream", "_is_whole", "_settle", "_taps", "sent_bytes")
+    __slots__ = ("_failure", "_is_settled", "_is_stream", "_is_whole", "_response", "_settle", "_taps", "sent_bytes")
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Relay:
         is_stream: bool = False,
         taps: Sequence[Tap] = (),
     ) -> None:
-        self._answer, self._settle, self._taps, self._is_stream = response, settle, taps, is_stream
+        self._response, self._settle, self._taps, self._is_stream = response, settle, taps, is_stream
         self._failure: BaseException | None = None
         self._is_whole = not has_content
         self._is_settled = False
@@ -58,7 +58,7 @@ class Relay:
             if self._is_stream:
                 yield b""
             taps = self._taps
-            for piece in self._answer.chunks():
+            for piece in self._response.chunks():
                 for tap in taps:
                     tap(piece)
                 yield piece
@@ -83,6 +83,6 @@ class Relay:
             return
         self._is_settled = True
         try:
-            self._answer.close()
+            self._response.close()
         finally:
             self._settle(self._failure, self.sent_bytes, self._is_whole)

@@ -40,8 +40,8 @@ def report_metrics(exchange: Exchange, row: Row, failure: BaseException | None) 
         upstream_s = timing.ended_s - timing.sent_s
         metrics.UPSTREAM_DURATION.observe(upstream_s)
         metrics.OWN_DURATION.observe(max(0.0, total_s - upstream_s))
-        if timing.answered_s:
-            metrics.FIRST_BYTE.observe(timing.answered_s - request.received_s)
+        if timing.response_started_s:
+            metrics.FIRST_BYTE.observe(timing.response_started_s - request.received_s)
 
 
 def _report_socket(exchange: Exchange, row: Row) -> None:

@@ -50,7 +50,7 @@ class Socket:
     """Carries one WebSocket's bytes until one side ends it, or `close` does.
 
     Args:
-        answer: The provider's 101.
+        response: The provider's 101.
         turns: Its turns.
         must_read: Whether what cannot be read ends it: a quota, a budget or rules depend on it.
         ended: Told once, with the bytes that went to the client and to the provider, and the code that closed it.
@@ -62,23 +62,24 @@ class Socket:
     """
 
     __slots__ = (
-        "_answer", "_client", "_client_lock", "_closing", "_control", "_down", "_down_messages", "_ended", "_finisher",
+        "_client", "_client_lock", "_closing", "_control", "_down", "_down_messages", "_ended", "_finisher",
         "_has_said", "_is_down_over", "_is_provider_gone", "_is_raw_down", "_is_raw_up", "_limits", "_must_read",
-        "_over", "_pending", "_pinged_s", "_pings", "_provider", "_provider_lock", "_seen_code", "_spent", "_up",
-        "_up_messages",
+        "_over", "_pending", "_pinged_s", "_pings", "_provider", "_provider_lock", "_response", "_seen_code", "_spent",
+        "_up", "_up_messages",
         "moved_s", "opened_s", "sent_bytes", "stuck_s", "taken_bytes", "turns",
     )  # fmt: skip
 
     def __init__(
         self,
-        answer: Switched,
+        response: Switched,
         turns: SocketTurns,
         limits: SocketLimits,
         *,
         must_read: bool,
         ended: Callable[["Socket", int], None],
     ) -> None:
-        self._answer, self.turns, self._limits, self._must_read, self._ended = answer, turns, limits, must_read, ended
+        self._response, self.turns, self._limits = response, turns, limits
+        self._must_read, self._ended = must_read, ended
         self._client: Any = None
         self._provider: Any = None
         self._client_lock, self._provider_lock = BoundedSemaphore(), BoundedSemaphore()
@@ -108,7 +109,7 @@ class Socket:
         up = None
         try:
             self._client = client
-            self._provider, first = self._answer.switched()
+            self._provider, first = self._response.switched()
             self._provider.settimeout(None)
             up = gevent.spawn(self._run_up, early)
             self._pump_down(first)
@@ -142,7 +143,7 @@ class Socket:
         if self._finisher is not None and isinstance(cause, Exception):  # a killed greenlet does not wait
             self._finisher.join(2 * CLOSE_S + FAREWELL_S)
         self.turns.end(cause)
-        self._answer.close()
+        self._response.close()
         if up is not None:
             up.kill(timeout=1.0)  # waited for: the server layer reads the client's connection to its end
         self._ended(self, self._closing.code if self._closing is not None else self._seen_code)
@@ -157,7 +158,7 @@ class Socket:
             _log.exception("a WebSocket failed")
         if self._closing is None and not self._is_provider_gone:
             self.turns.end(UpstreamCut(CLIENT_GONE))
-            self._answer.close()
+            self._response.close()
 
     # -- provider → client --------------------------------------------------------------------------------------------
 
@@ -368,7 +369,7 @@ class Socket:
         self._say_farewell(closing.code, closing.reason)
         if self._over is not None and not self._is_down_over:  # the provider may want to answer
             self._over.wait(FAREWELL_S)
-        self._answer.close()
+        self._response.close()
         if self.stuck_s is not None:
             self._break_client()
 

@@ -100,20 +100,20 @@ class Sockets:
         if OpenAI(exchange.request.path).is_realtime:
             place.reserve = self._desk.quota.reserve(exchange.known_token)
 
-    def check_answer(self, fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def check_response(self, fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Return the fields of a 101. Raises UpstreamBroken for an extension that was not offered."""
         if has_extension(fields):
             raise UpstreamBroken("The provider switched to an extension that it was not offered")
         return fields
 
-    def open(self, exchange: Exchange, answer: Switched) -> Socket:
+    def open(self, exchange: Exchange, response: Switched) -> Socket:
         """Return the body that carries a WebSocket after the provider's 101."""
         request, token, place = exchange.request, exchange.known_token, exchange.seat
         assert isinstance(place, Place)
         turns = SocketTurns(self._desk, exchange, self.bearer(request), OpenAI(request.path))
         turns.open(_model_of(request.query), place.reserve)
         must_read = self._has_rules or _is_limited(token)
-        socket = Socket(answer, turns, self._limits, must_read=must_read, ended=self._ended)
+        socket = Socket(response, turns, self._limits, must_read=must_read, ended=self._ended)
         leave(exchange, "reset")  # what follows holds neither slot nor circuit
         exchange.has_slot, exchange.probe = False, NO_PROBE
         exchange.response_started(101, is_stream=False)

@@ -14,9 +14,9 @@ class Timing:
 
     received_ns: int
     sent_ns: int = 0  # the request began to leave for the provider
-    answered_ns: int = 0  # the whole header section of the response was here
+    response_started_ns: int = 0  # the whole header section of the response was here
     sent_s: float = 0.0
-    answered_s: float = 0.0
+    response_started_s: float = 0.0
     ended_s: float = 0.0
 
     def sent(self) -> None:
@@ -24,25 +24,25 @@ class Timing:
         self.sent_s = monotonic()
         self.sent_ns = time_ns()
 
-    def answered(self) -> None:
+    def response_started(self) -> None:
         """Note that the whole header section of the response is here."""
-        self.answered_s = monotonic()
-        self.answered_ns = time_ns()
+        self.response_started_s = monotonic()
+        self.response_started_ns = time_ns()
 
     def fields(self, final_ns: int | None = None) -> list[tuple[str, str]]:
         """Return the fields of a response that came from the provider.
 
         `final_ns` is when the whole response was here; None where its header section leaves before that, as usual.
         """
-        answered = rfc3339_us(self.answered_ns)
-        remote_ns = max(0, self.answered_ns - self.sent_ns)
+        response_started = rfc3339_us(self.response_started_ns)
+        remote_ns = max(0, self.response_started_ns - self.sent_ns)
         return [
             ("X-Proxy-Received-At", rfc3339_us(self.received_ns)),
             ("X-Proxy-Sent-Backend-At", rfc3339_us(self.sent_ns)),
-            ("X-Proxy-First-Response-At", answered),
-            ("X-Proxy-Final-Response-At", answered if final_ns is None else rfc3339_us(final_ns)),
+            ("X-Proxy-First-Response-At", response_started),
+            ("X-Proxy-Final-Response-At", response_started if final_ns is None else rfc3339_us(final_ns)),
             ("X-UPSTREAM-REQUEST-START", str(self.sent_ns)),
-            ("X-UPSTREAM-REQUEST-STOP", str(self.answered_ns if final_ns is None else final_ns)),
+            ("X-UPSTREAM-REQUEST-STOP", str(self.response_started_ns if final_ns is None else final_ns)),
             ("X-LLM-Proxy-Remote-Duration", f"{remote_ns / _SECOND_NS:.6f}"),
             ("X-LLM-Proxy-Remote-Duration-Ms", str(remote_ns // 1_000_000)),
         ]

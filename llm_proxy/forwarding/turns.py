@@ -45,8 +45,8 @@ class _Turn:
         self.taps: list[DataTap] | None = None  # None until the provider has said something
         self.sent_bytes = 0
 
-    def answered(self, status: int) -> None:
-        """Note the provider's first word."""
+    def response_started(self, status: int) -> None:
+        """Note the first message of the provider."""
         self.exchange.response_started(status, is_stream=False)
         self.taps = response_taps(self.exchange.taps, status, _TURN_FIELDS)
 
@@ -226,7 +226,7 @@ class SocketTurns:
         if turn is None:
             return
         if turn.taps is None:
-            turn.answered(said.status if step is Step.FAILED else 200)
+            turn.response_started(said.status if step is Step.FAILED else 200)
             self._desk.quota.commit(turn.exchange.unit)
         turn.add(message)
         if step in (Step.ENDED, Step.FAILED, Step.WHOLE):

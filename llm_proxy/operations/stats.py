@@ -5,11 +5,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from time import monotonic
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Select, and_, func, select
+from sqlalchemy import Connection, Engine, Select, and_, func, literal, select, union_all
 
 from llm_proxy.db import pagination
 from llm_proxy.db.clock import database_now
 from llm_proxy.db.models import OutcomeRow, ProjectRow, TokenRow, UsageRow
+from llm_proxy.db.pagination import Total
 from llm_proxy.db.session import read_transaction
 from llm_proxy.money import usd
 
@@ -17,6 +18,7 @@ MOST: Final = 10_000  # a count beyond it is only "more"
 KEPT_S: Final = 10.0
 BEFORE_KEPT_S: Final = 600.0
 _MOST_KNOWN: Final = 100
+_AT_ONCE: Final = 20  # projects that one statement counts for
 _TOKENS: Any = TokenRow.__table__.c
 _PROJECTS: Any = ProjectRow.__table__.c
 _DAILY: Any = UsageRow.__table__.c
@@ -51,6 +53,16 @@ class Statistics:
                 "tokens_used_24h": _bounded(connection, _used_since(within, now - timedelta(hours=24))),
                 **self._sums(connection, within, now),
             }
+
+    def tokens_of(self, project_ids: Sequence[str]) -> dict[str, Total]:
+        """Return how many tokens each of these projects has, by id, with at most 10,000 of a project counted."""
+        found = dict[str, Total]()
+        with read_transaction(self._engine) as connection:
+            for start in range(0, len(project_ids), _AT_ONCE):
+                each = (_tokens_of(project_id) for project_id in project_ids[start : start + _AT_ONCE])
+                for project_id, count in connection.execute(union_all(*each)):
+                    found[project_id] = Total(min(count, MOST), count > MOST)
+        return found
 
     def _sums(self, connection: Connection, within: Within, now: datetime) -> dict[str, Any]:
         """Return the sums of day and month, at most ten seconds old: they read every row of the day."""
@@ -106,6 +118,11 @@ def _bounded(connection: Connection, query: Select[Any]) -> dict[str, Any]:
     part = query.limit(MOST + 1).subquery()
     found = int(connection.execute(select(func.count()).select_from(part)).scalar_one())
     return {"count": min(found, MOST), "is_more": found > MOST}
+
+
+def _tokens_of(project_id: str) -> Select[Any]:
+    part = select(_TOKENS.id).where(_TOKENS.project_id == project_id).limit(MOST + 1).subquery()
+    return select(literal(project_id), select(func.count()).select_from(part).scalar_subquery())
 
 
 def _today(connection: Connection, within: Within, now: datetime) -> dict[str, Any]:

@@ -63,8 +63,8 @@ class Traffic:
                 sums[_REFUSED] += 1
                 return
             sums[_DURATION + bisect_left(_BOUNDS_S, timing.ended_s - request.received_s)] += 1
-            if timing.answered_s:
-                sums[_FIRST_BYTE + bisect_left(_BOUNDS_S, timing.answered_s - request.received_s)] += 1
+            if timing.response_started_s:
+                sums[_FIRST_BYTE + bisect_left(_BOUNDS_S, timing.response_started_s - request.received_s)] += 1
 
     def spent(self, project_id: str, prompt_tokens: int, completion_tokens: int, cost_nano_usd: int) -> None:
         """Add what exchanges of a project used, to the present hour."""

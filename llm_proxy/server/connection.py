@@ -22,7 +22,7 @@ from llm_proxy.server.environ import EnvironMaker
 from llm_proxy.server.hooks import Refusal
 from llm_proxy.server.idle import IdleTimer
 from llm_proxy.server.request_checks import check
-from llm_proxy.server.response import SWITCHING_STATUS, Answer, ShortBody
+from llm_proxy.server.response import SWITCHING_STATUS, ClientResponse, ShortBody
 from llm_proxy.server.state import ServerState
 from llm_proxy.server.unreader import Unreader
 from llm_proxy.server.usual_head import UsualHead, UsualHeads
@@ -213,83 +213,83 @@ class Connection:
         if expects:
             req._expected_100_continue = False  # gunicorn would send it at once
         try:
-            answer = Answer(req, self._sock, self._host.cfg)
+            response = ClientResponse(req, self._sock, self._host.cfg)
             environ = self._environ(req)
         except Exception as exc:
             self._refuse(exc, req)
             return False
-        body = RequestBody(req.body, self._unreader, self._send_continue(answer) if expects else None)
-        answer.body = body
+        body = RequestBody(req.body, self._unreader, self._send_continue(response) if expects else None)
+        response.body = body
         environ["wsgi.input"] = body
         environ["llm_proxy.fields"] = req.headers
         environ["llm_proxy.client"] = self._client
         environ["llm_proxy.server"] = self._host.state
         environ["llm_proxy.received"] = self._received
         if self._host.state.phase != "serving":
-            answer.force_close()
+            response.force_close()
         held = [environ]
         del environ
         try:
-            self._run(held.pop(), answer)
+            self._run(held.pop(), response)
         except BaseException as exc:  # GreenletExit and gevent's Timeout are no Exceptions
-            self._fail(exc, req, answer)
+            self._fail(exc, req, response)
             return False
         finally:
             self._client.unwatch()
-        return self._is_kept(answer, body)
+        return self._is_kept(response, body)
 
-    def _run(self, environ: dict[str, Any], answer: Answer) -> None:
+    def _run(self, environ: dict[str, Any], response: ClientResponse) -> None:
         """Drop the environment: 2 KiB that a long response would hold for nothing."""
         body = _NO_BODY
         try:
-            body = self._host.wsgi(environ, answer.start_response)
+            body = self._host.wsgi(environ, response.start_response)
             del environ
-            if answer.status == SWITCHING_STATUS:
-                self._switch(answer, body)
+            if response.status == SWITCHING_STATUS:
+                self._switch(response, body)
                 return
             for item in body:
-                answer.write(item)
-            if answer.status is None:
+                response.write(item)
+            if response.status is None:
                 raise AssertionError("the application did not call start_response")
-            answer.close()
+            response.close()
         finally:
             close = getattr(body, "close", None)
             if close is not None:
                 close()
 
-    def _switch(self, answer: Answer, body: Any) -> None:
+    def _switch(self, response: ClientResponse, body: Any) -> None:
         """Hand the connection to a body that carries another protocol's bytes both ways, until it returns."""
-        answer.force_close()
-        answer.write(b"")
+        response.force_close()
+        response.write(b"")
         self._client.unwatch()
         self._sock.settimeout(None)
         body.take_over(self._sock, self._unreader.take())
         self._linger()
 
-    def _fail(self, exc: BaseException, req: Any, answer: Answer) -> None:
+    def _fail(self, exc: BaseException, req: Any, response: ClientResponse) -> None:
         """Make it visible to the client that the exchange did not end well."""
         if isinstance(exc, ClientGone):
             self._client.is_gone = True
-        if isinstance(exc, LlmProxyError) and answer.status is not None and not answer.headers_sent:
+        if isinstance(exc, LlmProxyError) and response.status is not None and not response.headers_sent:
             with contextlib.suppress(ClientGone):  # it broke before the first piece of its body: its head stays true
-                answer.write(b"")
-        if answer.headers_sent:
+                response.write(b"")
+        if response.headers_sent:
             if not isinstance(exc, LlmProxyError | ClientConnectionError | ShortBody | gevent.GreenletExit):
                 self._log_fault(exc, req)
-            if isinstance(exc, ClientGone) or not answer.is_framed:
+            if isinstance(exc, ClientGone) or not response.is_framed:
                 self._reset()
         elif isinstance(exc, ClientConnectionError):  # the application has settled it: no access line of the server
             if isinstance(exc, LlmProxyError):
-                self._answer_error(exc, req, error_responses.request_id_of(req))
+                self._send_error(exc, req, error_responses.request_id_of(req))
         elif not isinstance(exc, gevent.GreenletExit):
             self._log_fault(exc, req)
-            self._answer_error(LlmProxyError(), req, error_responses.request_id_of(req))
+            self._send_error(LlmProxyError(), req, error_responses.request_id_of(req))
 
     def _log_fault(self, exc: BaseException, req: Any) -> None:
         self._host.log.error("Unhandled exception while answering %s", req.method, exc_info=exc)
 
-    def _is_kept(self, answer: Answer, body: RequestBody) -> bool:
-        if answer.should_close():
+    def _is_kept(self, response: ClientResponse, body: RequestBody) -> bool:
+        if response.should_close():
             if not body.is_whole:
                 self._linger()
             elif isinstance(self._sock, ssl.SSLSocket):
@@ -301,9 +301,9 @@ class Connection:
             return False
         return True
 
-    def _send_continue(self, answer: Answer) -> Callable[[], None]:
+    def _send_continue(self, response: ClientResponse) -> Callable[[], None]:
         def send() -> None:
-            if answer.headers_sent:
+            if response.headers_sent:
                 return
             try:
                 self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -331,13 +331,13 @@ class Connection:
                 duration_s=monotonic() - self._received,
             )
         )  # before the client can know: a count that follows includes it
-        self._answer_error(error, req, request_id)
+        self._send_error(error, req, request_id)
 
-    def _answer_error(self, error: LlmProxyError, req: Any, request_id: str) -> None:
-        response = error_responses.render(error, request_id, with_body=getattr(req, "method", None) != "HEAD")
+    def _send_error(self, error: LlmProxyError, req: Any, request_id: str) -> None:
+        content = error_responses.render(error, request_id, with_body=getattr(req, "method", None) != "HEAD")
         self._sock.settimeout(LINGER_S)
         with contextlib.suppress(OSError):  # the client has gone, or reads nothing
-            self._sock.sendall(response)
+            self._sock.sendall(content)
         self._linger()
 
     def _linger(self) -> None:

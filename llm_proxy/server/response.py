@@ -27,7 +27,7 @@ class ShortBody(Exception):
     """The application's body ended before its Content-Length."""
 
 
-class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
+class ClientResponse(Response):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's `Response`, but the application's `Date`, `Server` and `Connection: close` count.
 
     What goes wrong on the client's socket is `ClientGone`, so that it is not taken for an OSError of the application.

@@ -9,7 +9,7 @@ from llm_proxy.transport.errors import Broken
 
 HEAD_BYTES = 65536
 FIELDS = 256
-INTERIM_ANSWERS = 16
+MAX_INTERIM_RESPONSES = 16
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n").match
 _BARE_LF = re.compile(rb"(?<!\r)\n").search
 _START = b"HTTP/1."
@@ -175,7 +175,7 @@ def read_head(recv: Callable[[], bytes], buffer: bytes, method: str, *, is_upgra
         if head.status >= 200 or head.status == 101:
             return head, rest
         interim += 1
-        if interim > INTERIM_ANSWERS:
+        if interim > MAX_INTERIM_RESPONSES:
             raise Broken("too many interim responses")
         buffer, searched = rest, 0
 

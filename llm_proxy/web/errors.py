@@ -89,7 +89,7 @@ def render(error: LlmProxyError, *, is_openai: bool = True, shape: str = "openai
 _SHAPES = {"openai": openai_form, "anthropic": anthropic_form, "google": google_form}
 
 
-def answer(error: LlmProxyError) -> Response:
+def error_response(error: LlmProxyError) -> Response:
     """Return an error as a Flask response, in the form of the path that it happened on."""
     status, fields, body = render(error, is_openai=request.path == "/v1" or request.path.startswith("/v1/"))
     return Response(body, status=status, headers=fields)
@@ -97,7 +97,7 @@ def answer(error: LlmProxyError) -> Response:
 
 def register(app: Flask) -> None:
     """Answer whatever a view raises; details go to the log alone."""
-    app.register_error_handler(LlmProxyError, answer)
+    app.register_error_handler(LlmProxyError, error_response)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
 
@@ -105,12 +105,12 @@ def register(app: Flask) -> None:
 def _http(error: HTTPException) -> Response:
     """werkzeug's own refusals: no route, wrong method, a body that cannot be read."""
     if isinstance(error, WrongMethod):
-        return answer(MethodNotAllowed(allow=tuple(sorted(error.valid_methods or ()))))
+        return error_response(MethodNotAllowed(allow=tuple(sorted(error.valid_methods or ()))))
     if error.code == HTTPStatus.NOT_FOUND:
         unknown = NotFound()
         if request.path.partition("/manage")[0]:  # a client's base URL without /v1 is the commonest mistake
             unknown.more = {"hint": "the API is under /v1"}
-        return answer(unknown)
+        return error_response(unknown)
     refused = LlmProxyError(error.name)
     body = orjson.dumps({"error": refused.message}, option=orjson.OPT_APPEND_NEWLINE)
     return Response(body, status=error.code or 500, content_type=JSON)
@@ -118,4 +118,4 @@ def _http(error: HTTPException) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     _log.error("a view failed", exc_info=error)
-    return answer(LlmProxyError())
+    return error_response(LlmProxyError())

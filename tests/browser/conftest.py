@@ -14,6 +14,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from support.gateway import MANAGEMENT_TOKEN, Gateway, running_gateway
 from support.prefix import running_prefix_proxy
 from support.provider import running_provider
+from support.redis import RedisServer, running_redis
+
+from llm_proxy.events.dead_letters import DeadLetters
 
 ROLES = ("viewer", "issuer", "operator", "admin")
 NAMES = {
@@ -37,12 +40,14 @@ class Ui:
         url: Address of the UI, its path included.
         ids: Of what was made for the tests: projects by the kind of name, `token`, `key`, `record`.
         secrets: What signs in, by role.
+        redis: Of the event bus; None: the bus is in the server.
     """
 
     gateway: Gateway
     url: str
     ids: dict[str, str]
     secrets: dict[str, str]
+    redis: RedisServer | None = None
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """Call the management API as root."""
@@ -62,17 +67,28 @@ class Ui:
         made: dict[str, Any] = self.api("POST", "/tokens", {"project_id": project, "duration_minutes": 60, **more})
         return made
 
+    def dead_letter(self, error: str) -> None:
+        """Put an event among those that were given up."""
+        assert self.redis is not None
+        key = self.api("GET", "/dispatcher")["key"]
+        with self.redis.client() as client:
+            letters = DeadLetters(client, f"{key}:dead", bus_key=key, is_list=False, max_len=100)
+            letters.add(b"{}", reason="rejected", error=error, service="file", attempts=3, original_id="1-1")
+
 
 @pytest.fixture(scope="session")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     """Serve the UI, with a few records, before a simulated provider."""
     folder = tmp_path_factory.mktemp("ui")
-    (folder / "provider").mkdir()
+    for name in ("provider", "redis"):
+        (folder / name).mkdir()
+    settings = {"TRUSTED_PROXIES": "127.0.0.1", "WEB_CONCURRENCY": "1", "LLM_PROXY_EVENT_BUS": "redis-streams"}
     with (
+        running_redis(folder / "redis") as redis,
         running_provider(folder / "provider", "--interval", "0") as provider,
-        running_gateway(folder / "gateway", provider.url, TRUSTED_PROXIES="127.0.0.1", WEB_CONCURRENCY="1") as gateway,
+        running_gateway(folder / "gateway", provider.url, REDIS_ADDR=redis.addr, **settings) as gateway,
     ):
-        found = Ui(gateway, f"{gateway.url}/admin", {}, {"root": MANAGEMENT_TOKEN})
+        found = Ui(gateway, f"{gateway.url}/admin", {}, {"root": MANAGEMENT_TOKEN}, redis)
         for kind, name in NAMES.items():
             found.ids[kind] = found.project(name)
             found.token(found.ids[kind], name=name)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 
 from .conftest import NAMES, Ui, sign_in
@@ -52,6 +53,7 @@ def test_a_form_that_is_sent_again_makes_no_second_token(page: Page, ui: Ui) -> 
     page.get_by_label("Name", exact=True).fill("reloaded")
     click(page, "Create token")
     first = page.locator("#new-token").text_content()
+    assert Axe().run(page).violations_count == 0
     page.reload()
     assert page.locator("#new-token").text_content() == first
     assert len(ui.api("GET", "/tokens?search=reloaded")) == 1
@@ -126,7 +128,7 @@ def test_more_than_twenty_need_their_number_typed(page: Page, ui: Ui) -> None:
     project = ui.project("Twenty-one")
     for _ in range(21):
         ui.token(project)
-    page.goto(f"{ui.url}/tokens?project_id={project}")
+    page.goto(f"{ui.url}/tokens?project_id={project}&size=25")
     page.get_by_label("Select all tokens of this page").check()
     click(page, "Revoke selected…")
     page.get_by_label("Type 21 to confirm").fill("20")

@@ -115,14 +115,40 @@ def test_the_audit_trail_is_verified_by_a_button(page: Page, ui: Ui) -> None:
 
 
 def test_a_stream_appears_and_is_cut(page: Page, ui: Ui) -> None:
-    """The list refreshes by itself; the button ends the client's response."""
+    """The list refreshes by itself; a page says what is cut, and its button ends the client's response."""
     page.goto(f"{ui.url}/streams")
     with streaming(ui) as client:
         expect(page.get_by_role("row")).to_have_count(2)
         picture(page, "streams-one")
-        page.get_by_role("button", name="Cut").click()
+        page.get_by_role("link", name="Cut").click()
+        expect(page.locator(".message.warn")).to_contain_text(f"1 stream, POST {PATH}, model gpt-4o-mini, token ")
+        assert Axe().run(page).violations_count == 0
+        picture(page, "streams-cut")
+        page.get_by_role("button", name="Cut request").click()
         expect(page.get_by_text("The request was cut.")).to_be_visible()
         assert client.closed_within(5.0) < 3.0
+
+
+def test_a_dead_letter_is_replayed_or_dropped(page: Page, ui: Ui) -> None:
+    """Replay acts at once; the drop says what is lost and wants a word typed."""
+    for error in ("<b>422</b> to be replayed", "422 to be dropped"):
+        ui.dead_letter(error)
+    page.goto(f"{ui.url}/dispatcher?reason=rejected")
+    letters = page.get_by_role("region", name="Dead letters").get_by_role("row")
+    expect(letters).to_have_count(3)
+    picture(page, "dispatcher-letters")
+    letters.filter(has_text="<b>422</b> to be replayed").get_by_role("button", name="Replay").click()
+    expect(page.get_by_role("status")).to_have_text("The event is on the bus again.")
+    letters.filter(has_text="to be dropped").get_by_role("link", name="Drop").click()
+    expect(page.locator(".message.warn")).to_contain_text("1 event of 2 bytes")
+    page.get_by_label("Type drop to confirm").fill("replay")
+    page.get_by_role("button", name="Drop dead letter").click()
+    expect(page.get_by_role("alert")).to_have_text("Type drop to confirm.")
+    assert ui.api("GET", "/dispatcher")["dead_letters"] == 1
+    page.get_by_label("Type drop to confirm").fill("drop")
+    page.get_by_role("button", name="Drop dead letter").click()
+    expect(page.get_by_role("status")).to_have_text("The dead letter was deleted.")
+    expect(page.get_by_text("No dead letters")).to_be_visible()
 
 
 def test_events_come_by_themselves(page: Page, ui: Ui) -> None:
@@ -182,7 +208,7 @@ def test_a_viewer_sees_no_button_that_it_may_not_use(context_of: Callable[..., B
     with streaming(ui):
         page.goto(f"{ui.url}/streams")
         expect(page.get_by_role("row")).to_have_count(2)
-        assert page.get_by_role("button", name="Cut").count() == 0
+        assert page.get_by_role("link", name="Cut").count() == 0
     response = page.goto(f"{ui.url}/settings")
     assert response is not None
     assert response.status == 403

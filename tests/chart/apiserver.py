@@ -82,13 +82,13 @@ class ApiServer:
 
     def serves(self, root: str, count: int) -> bool:
         """Whether an API group has at least so many resources by now."""
-        answer = self.request("GET", root)
-        return answer.status_code == 200 and len(answer.json()["resources"]) >= count
+        response = self.request("GET", root)
+        return response.status_code == 200 and len(response.json()["resources"]) >= count
 
     def get(self, path: str) -> dict[str, Any]:
-        answer = self.request("GET", path)
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
+        response = self.request("GET", path)
+        assert response.status_code == 200, response.text
+        return dict(response.json())
 
 
 def _free_port() -> int:

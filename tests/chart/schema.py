@@ -142,6 +142,7 @@ RULES: dict[str, dict[str, Any]] = {
     "podDisruptionBudget.maxUnavailable": {"type": ["integer", "string"], "pattern": "^[0-9]+%?$", "minimum": 0},
     "env": PROXY_ENV,
     "dispatcher.env": ENV,
+    "admin.env": ENV,
     "imagePullSecrets": PULL_SECRETS,
     "global": {
         "type": "object",

@@ -50,9 +50,9 @@ def namespace(server: apiserver.ApiServer, name: str) -> str:
 def apply(server: apiserver.ApiServer, values: Values, into: str, *, dry_run: bool) -> None:
     rendering = render(values, namespace=into)
     for obj in rendering.objects:
-        answer = server.apply(obj, into, dry_run=dry_run)
-        assert answer.status_code in (200, 201), f"{obj['kind']} {obj['metadata']['name']}: {answer.text}"
-        assert "Warning" not in answer.headers, f"{obj['kind']}: {answer.headers['Warning']}"
+        response = server.apply(obj, into, dry_run=dry_run)
+        assert response.status_code in (200, 201), f"{obj['kind']} {obj['metadata']['name']}: {response.text}"
+        assert "Warning" not in response.headers, f"{obj['kind']}: {response.headers['Warning']}"
 
 
 def test_the_server_takes_every_profile(server: apiserver.ApiServer | None) -> None:

@@ -57,6 +57,7 @@ INSTEAD: dict[tuple[str, ...], Any] = {
     ("admin", "resources"): {"limits": {"cpu": "1"}},
     ("tests", "resources"): {"limits": {"cpu": "1"}},
     ("dispatcher", "env"): {"MORE": "x"},
+    ("admin", "env"): {"MORE": "x"},
     ("config", "apiProviders"): "apis: {}",
 }
 MOUNT = {"name": "tmp", "mountPath": "/more"}

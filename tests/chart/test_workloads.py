@@ -191,6 +191,22 @@ def test_the_secret_of_sign_in_by_openid_comes_from_a_secret() -> None:
     assert "ADMIN_OIDC_CLIENT_SECRET" not in rendering.env("migrate")
 
 
+def test_the_admin_ui_has_variables_beside_the_proxys() -> None:
+    """A map of its own replaces what `env` hands on, and reaches no other workload; `extraEnv` replaces both."""
+    first = [
+        "env.ADMIN_OIDC_CLIENT_ID=proxy",
+        "admin.env.ADMIN_OIDC_CLIENT_ID=alone",
+        "admin.env.HTTPS_PROXY=http://p:1",
+    ]
+    rendering = render(merged([ALL, sets(*first)]))
+    assert rendering.env("admin")["ADMIN_OIDC_CLIENT_ID"] == "alone"
+    assert rendering.env("admin")["HTTPS_PROXY"] == "http://p:1"
+    assert rendering.env("llm-proxy")["ADMIN_OIDC_CLIENT_ID"] == "proxy"
+    assert "HTTPS_PROXY" not in rendering.env("llm-proxy")
+    more = ["admin.extraEnv[0].name=HTTPS_PROXY", "admin.extraEnv[0].value=http://q:1"]
+    assert render(merged([ALL, sets(*first, *more)])).env("admin")["HTTPS_PROXY"] == "http://q:1"
+
+
 def test_the_admin_ui_believes_the_proxies_that_are_named() -> None:
     """Its Ingress is the same controller: cookies are Secure and paths right behind it."""
     rendering = render(merged([ALL, sets("trustedProxies={192.0.2.0/24}")]))

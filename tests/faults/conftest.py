@@ -120,8 +120,8 @@ class World:
         began = time.monotonic()
         status, retry_after = 0, None
         with suppress(OSError, Closed), Client(self.gateway.address) as client:
-            answer = client.send(post(bearer, **plan)).answer("POST")
-            status, retry_after = answer.status, answer.value("Retry-After")
+            response = client.send(post(bearer, **plan)).response("POST")
+            status, retry_after = response.status, response.value("Retry-After")
         return Call(began, kind, status, time.monotonic() - began, retry_after)
 
     @contextmanager

@@ -25,6 +25,8 @@ from support.gateway import MANAGEMENT_TOKEN, PROVIDER_KEY, Gateway, Token, even
 from support.provider import Provider
 from support.raw import Client, Closed
 
+pytestmark = pytest.mark.times
+
 _MIB = 1024 * 1024
 
 
@@ -54,7 +56,7 @@ def load(gateway: Gateway, token: Token) -> Iterator[Counter[int]]:
 def status_of(gateway: Gateway, token: Token) -> int:
     """The status of one request; 0 without a response."""
     with suppress(OSError, Closed), Client(gateway.address) as client:
-        return client.send(post(token.bearer)).answer("POST").status
+        return client.send(post(token.bearer)).response("POST").status
     return 0
 
 
@@ -177,7 +179,7 @@ def test_a_client_that_stops_to_write(tmp_path: Path, provider: Provider) -> Non
         with load(gateway, token) as ended, Client(gateway.address) as slow:
             slow.send(post(token.bearer, CHAT)[:-10])
             began = time.monotonic()
-            assert slow.answer("POST").status == 408
+            assert slow.response("POST").status == 408
             assert 0.9 < time.monotonic() - began < 3
         assert set(ended) == {200}
         assert json.loads(gateway.get("/health")[2])

@@ -57,7 +57,7 @@ def load(pod: containers.Pod) -> None:
 
 
 def test_panels_have_data_and_metrics_are_clean(pod: containers.Pod | None, tell: Callable[[str], object]) -> None:
-    """`promtool check metrics` is content; a Prometheus that has scraped both answers each panel's query."""
+    """`promtool check metrics` is content; a Prometheus that has scraped both responses each panel's query."""
     if pod is None or missing(tell, "redis-server", "prometheus", "promtool"):
         return
     prometheus(pod)  # first: its first scrape comes after five seconds

@@ -66,12 +66,12 @@ class Server:
         with (self.folder / "log").open("ab") as log:
             self._process = _as_nobody(self.command(), log, self.folder)
         deadline = time.monotonic() + START_LIMIT_S
-        while not self.answers():
+        while not self.is_serving():
             assert self._process.poll() is None, (self.folder / "log").read_text()[-4000:]
             assert time.monotonic() < deadline, (self.folder / "log").read_text()[-4000:]
             time.sleep(0.05)
 
-    def answers(self) -> bool:
+    def is_serving(self) -> bool:
         """Whether a statement works."""
         try:
             # First without a driver: PyMySQL leaves a socket behind that could not be connected.

@@ -38,7 +38,7 @@ def until(check: Callable[[], Any], limit_s: float = 30.0, why: Callable[[], str
 
 def make_event(n: int, *, project: str = "p", body_bytes: int = 0, **more: Any) -> Event:
     """A chat exchange whose event id is made from its number."""
-    answer = {
+    response = {
         "id": f"chatcmpl-{n}",
         "object": "chat.completion",
         "model": "gpt-4o-mini",
@@ -58,7 +58,7 @@ def make_event(n: int, *, project: str = "p", body_bytes: int = 0, **more: Any) 
         "duration_ns": 250_000_000,
         "response_headers": {"Content-Type": ["application/json"]},
         "request_body": json.dumps(request).encode(),
-        "response_body": json.dumps(answer).encode(),
+        "response_body": json.dumps(response).encode(),
         "event_id": str(event_uuid(n)),
         "started_at": at_epoch(1_760_000_000 + n / 1000),
         "project_id": project,
@@ -95,8 +95,8 @@ class Dispatcher:
     def get(self, path: str) -> tuple[int, str]:
         """Ask the health port; status 0 while it does not listen."""
         try:
-            with urllib.request.urlopen(self.health + path, timeout=5) as answer:
-                return answer.status, answer.read().decode()
+            with urllib.request.urlopen(self.health + path, timeout=5) as response:
+                return response.status, response.read().decode()
         except urllib.error.HTTPError as exc:
             return exc.code, exc.read().decode()
         except OSError:

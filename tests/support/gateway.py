@@ -170,14 +170,14 @@ class Gateway:
         token: Token | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> tuple[int, dict[str, str], bytes]:
-        """Status, fields and body; errors are answers."""
+        """Status, fields and body; errors are responses."""
         fields = dict(headers or {})
         if token is not None:
             fields["Authorization"] = f"Bearer {token.bearer}"
         request = urllib.request.Request(self.url + path, data=body, method=method, headers=fields)
         try:
-            with opener(self.env.get("TLS_CERT_FILE")).open(request, timeout=30) as answer:
-                return answer.status, dict(answer.headers), answer.read()
+            with opener(self.env.get("TLS_CERT_FILE")).open(request, timeout=30) as response:
+                return response.status, dict(response.headers), response.read()
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, dict(error.headers), error.read()

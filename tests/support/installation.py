@@ -103,7 +103,9 @@ def faults(installation: Installation) -> set[str]:
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-def answers(payload: bytes, name: str = "OPENAI_API_URL", form: str = "http://{}") -> Callable[[Installation], None]:
+def responds_with(
+    payload: bytes, name: str = "OPENAI_API_URL", form: str = "http://{}"
+) -> Callable[[Installation], None]:
     """Something in another's place that says this to every client."""
 
     def sow(installation: Installation) -> None:

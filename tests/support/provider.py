@@ -95,8 +95,8 @@ class Provider:
     def _control(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/_simulator{path}", data=data, method=method)
-        with opener(self.authority).open(request, timeout=10) as answer:
-            return json.loads(answer.read())
+        with opener(self.authority).open(request, timeout=10) as response:
+            return json.loads(response.read())
 
     def _until(self, is_there: Callable[[], bool], within_s: float, what: str) -> None:
         deadline = time.monotonic() + within_s

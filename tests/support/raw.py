@@ -23,7 +23,7 @@ class Closed(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """One response as it arrived.
 
     `end`: `whole`; `eof`: closed before the body's end; `reset`. A body without framing ends `whole` with the close.
@@ -83,10 +83,10 @@ class Client:
         self.sock.sendall(data)
         return self
 
-    def get(self, target: str = "/", *fields: str, method: str = "GET", body: bytes | None = None) -> Answer:
+    def get(self, target: str = "/", *fields: str, method: str = "GET", body: bytes | None = None) -> Response:
         """Send one simple request and read its response."""
         self.send(request(target, *fields, method=method, body=body))
-        return self.answer(method)
+        return self.response(method)
 
     def more(self) -> bytes:
         """What comes next; b"" at the end. Raises ConnectionResetError, TimeoutError.
@@ -121,7 +121,7 @@ class Client:
             return data, "reset"
         return data, "eof"
 
-    def answer(self, method: str = "GET") -> Answer:
+    def response(self, method: str = "GET") -> Response:
         """Read one response, interim ones skipped. Raises Closed before its head is whole."""
         while True:
             head = self.until(b"\r\n\r\n").decode("latin-1")
@@ -148,7 +148,7 @@ class Client:
                 end = "whole" if how == "eof" else how
         except Closed as closed:
             end, body = closed.how, closed.data
-        return Answer(int(status), reason.strip(), version, fields, b"".join(chunks) or body, end, chunks)
+        return Response(int(status), reason.strip(), version, fields, b"".join(chunks) or body, end, chunks)
 
     def _exactly(self, size: int) -> bytes:
         while len(self.held) < size:
@@ -191,10 +191,10 @@ def request(target: str = "/", *fields: str, method: str = "GET", body: bytes | 
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
 
 
-def exchange(address: Address, data: bytes, method: str = "GET") -> Answer:
+def exchange(address: Address, data: bytes, method: str = "GET") -> Response:
     """Send `data` on its own connection and read one response."""
     with Client(address) as client:
-        return client.send(data).answer(method)
+        return client.send(data).response(method)
 
 
 def wait_for(condition: Callable[[], Any], limit_s: float = 10.0, what: str = "") -> Any:

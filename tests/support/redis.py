@@ -54,12 +54,12 @@ class RedisServer:
         with (self.folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen([program, *options], stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 20
-        while not self._answers():
+        while not self._is_serving():
             assert self._process.poll() is None, (self.folder / "redis.log").read_text()
             assert time.monotonic() < deadline, (self.folder / "redis.log").read_text()
             time.sleep(0.02)
 
-    def _answers(self) -> bool:
+    def _is_serving(self) -> bool:
         try:
             with self.client(1.0) as client:
                 return bool(client.ping())

@@ -54,7 +54,7 @@ class Service:
         self.violations.append(why)
         return status, json.dumps({"error": why}).encode()
 
-    def answer(self, headers: Any, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def respond(self, headers: Any, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """One call, faults first."""
         if len(body) < int(headers.get("Content-Length") or 0):
             return 400, {}, b"{}"  # its sender was killed while it wrote: no call that the schema judges
@@ -72,8 +72,8 @@ class Service:
         if path != self.path:
             return 404, {}, b"{}"
         with self.lock:
-            status, answer = self.take(headers, body)
-        return status, {}, answer
+            status, response = self.take(headers, body)
+        return status, {}, response
 
 
 class Lunary(Service):
@@ -231,14 +231,14 @@ def running(kind: str) -> Iterator[Service]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, fields, answer = service.answer(self.headers, self.path, body)
+            status, fields, response = service.respond(self.headers, self.path, body)
             try:
                 self.send_response(status)
                 for name, value in fields.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(answer)))
+                self.send_header("Content-Length", str(len(response)))
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(response)
             except OSError:
                 self.close_connection = True  # the dispatcher gave up waiting, or was killed
 

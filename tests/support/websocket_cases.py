@@ -178,13 +178,13 @@ class _Session:
                 self._received.append(data)
             for piece in _byte_by_byte(data):
                 self._protocol.receive_data(piece)
-                self._answer()
+                self._response()
             if not data:
                 self._protocol.receive_eof()
-                self._answer()
+                self._response()
                 return
 
-    def _answer(self) -> None:
+    def _response(self) -> None:
         for event in self._protocol.events_received():
             self._take(event)
         self._send()

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from payload import ANSWER, ANSWER_FIELDS
+from payload import RESPONSE, RESPONSE_FIELDS
 
-_BODY = ANSWER.encode()
-_FIELDS = [("Content-Type", "application/json"), ("Content-Length", str(len(_BODY))), *ANSWER_FIELDS]
+_BODY = RESPONSE.encode()
+_FIELDS = [("Content-Type", "application/json"), ("Content-Length", str(len(_BODY))), *RESPONSE_FIELDS]
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

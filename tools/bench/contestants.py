@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from machine import Process, answers, cpu_s, free_port, resident_bytes, tree
-from payload import ANSWER, ANSWER_FIELDS
+from machine import Process, cpu_s, free_port, is_serving, resident_bytes, tree
+from payload import RESPONSE, RESPONSE_FIELDS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -114,8 +114,8 @@ class Upstream:
 
     def __init__(self, folder: Path, cores: tuple[int, ...], serving: tuple[int, ...]) -> None:
         self.port, self.stream_port, self.direct_stream_port = free_port(), free_port(), free_port()
-        fields = "\n".join(f"            add_header {name} '{value}';" for name, value in ANSWER_FIELDS)
-        answer = ANSWER.replace("'", "\\'")
+        fields = "\n".join(f"            add_header {name} '{value}';" for name, value in RESPONSE_FIELDS)
+        response = RESPONSE.replace("'", "\\'")
         self.tls_port, self.certificate = free_port(), _certificate(folder)
         tls = ""
         if self.certificate is not None:
@@ -132,7 +132,7 @@ class Upstream:
         location = /count {{ stub_status; }}
         location / {{
 {fields}
-            return 200 '{answer}';
+            return 200 '{response}';
         }}
     }}""",
         )
@@ -141,9 +141,9 @@ class Upstream:
             self._stream_server(folder, self.direct_stream_port, serving),
         ]
         self._own_requests = 0
-        self._nginx.wait_until(lambda: answers(self.port, "/"))
+        self._nginx.wait_until(lambda: is_serving(self.port, "/"))
         for process, port in zip(self._streams, (self.stream_port, self.direct_stream_port), strict=True):
-            process.wait_until(lambda port=port: answers(port, "/"))  # type: ignore[misc]
+            process.wait_until(lambda port=port: is_serving(port, "/"))  # type: ignore[misc]
 
     @staticmethod
     def _stream_server(folder: Path, port: int, cores: tuple[int, ...]) -> Process:
@@ -152,8 +152,8 @@ class Upstream:
 
     def seen(self) -> int:
         """Return requests seen so far, without the questions about it."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/count", timeout=5) as answer:
-            text = answer.read().decode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/count", timeout=5) as response:
+            text = response.read().decode()
         self._own_requests += 1
         return int(text.split()[9]) - self._own_requests
 
@@ -196,7 +196,7 @@ def nginx_proxy(folder: Path, cores: tuple[int, ...], upstream: Upstream) -> Con
         location / {{ proxy_pass http://streams; proxy_buffering off; {shared} }}
     }}""",
     )
-    process.wait_until(lambda: answers(port, "/"))
+    process.wait_until(lambda: is_serving(port, "/"))
     found = Contestant("nginx", process, port)
     found.stream_port = stream_port
     return found
@@ -223,7 +223,7 @@ def _gunicorn(folder: Path, cores: tuple[int, ...], app: str, env: Mapping[str, 
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "gunicorn", "-c", "python:llm_proxy.gunicorn_conf", app]
     process = Process(command, cores, folder / "output.log", cwd=folder, env=env)
-    process.wait_until(lambda: answers(port, ready))
+    process.wait_until(lambda: is_serving(port, ready))
     return process
 
 
@@ -280,8 +280,8 @@ class Gateway(Contestant):
             {"Authorization": f"Bearer {self._management_token}", "Content-Type": "application/json"},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            found: dict[str, Any] = json.load(answer)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            found: dict[str, Any] = json.load(response)
         return found
 
     def request_count(self) -> int:
@@ -290,8 +290,8 @@ class Gateway(Contestant):
 
     def round_trips(self) -> int:
         """Return what `counted:app` has asked its database, over all workers."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics/prometheus", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics/prometheus", timeout=10) as response:
+            lines = response.read().decode().splitlines()
         return int(sum(float(line.split()[1]) for line in lines if line.startswith("bench_database_round_trips_total")))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from comparing import AGAIN, BASE, prices
 from contestants import ROOT, Gateway, Upstream
-from machine import Process, answers_ping, free_port
+from machine import Process, free_port, responds_to_ping
 from measure import Bench
 
 MAX_REQUESTS = 10**9  # limited: that is the dearer token
@@ -146,5 +146,5 @@ def _redis(stack: ExitStack, folder: Path, cores: tuple[int, ...]) -> str | None
     command = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     process = Process(command, cores, folder / "redis.log", cwd=folder, env=os.environ)
     stack.callback(process.stop)
-    process.wait_until(lambda: answers_ping(port))
+    process.wait_until(lambda: responds_to_ping(port))
     return f"127.0.0.1:{port}"

@@ -23,20 +23,20 @@ def run(port: int, token: str, requests: int, fields: list[tuple[str, str]]) -> 
         for _ in range(requests):
             started = time.perf_counter_ns()
             connection.sendall(request)
-            answer = connection.recv(65536)
-            while not _is_whole(answer):
+            response = connection.recv(65536)
+            while not _is_whole(response):
                 more = connection.recv(65536)
                 if not more:
-                    raise RuntimeError(f"connection closed inside {answer[:200]!r}")
-                answer += more
+                    raise RuntimeError(f"connection closed inside {response[:200]!r}")
+                response += more
             found.append((time.perf_counter_ns() - started) / 1000)
-            if not answer.startswith(b"HTTP/1.1 200"):
-                raise RuntimeError(f"not 200: {answer[:400]!r}")
+            if not response.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(f"not 200: {response[:400]!r}")
     return found
 
 
-def _is_whole(answer: bytes) -> bool:
-    head, separator, body = answer.partition(b"\r\n\r\n")
+def _is_whole(response: bytes) -> bool:
+    head, separator, body = response.partition(b"\r\n\r\n")
     if _CHUNKED.search(head):
         return body.endswith(b"\r\n0\r\n\r\n")
     length = _LENGTH.search(head)

@@ -116,7 +116,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def answers_ping(port: int) -> bool:
+def responds_to_ping(port: int) -> bool:
     """Whether a Redis on loopback answers."""
     try:
         with socket.create_connection(("127.0.0.1", port), 1) as connection:
@@ -127,7 +127,7 @@ def answers_ping(port: int) -> bool:
         return False
 
 
-def answers(port: int, path: str) -> bool:
+def is_serving(port: int, path: str) -> bool:
     """Whether a GET on loopback gets 200."""
     try:
         with socket.create_connection(("127.0.0.1", port), 1) as connection:

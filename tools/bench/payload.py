@@ -44,7 +44,7 @@ def raw_request(
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 
-ANSWER = json.dumps(
+RESPONSE = json.dumps(
     {
         "id": "chatcmpl-bench",
         "object": "chat.completion",
@@ -56,7 +56,7 @@ ANSWER = json.dumps(
     }
 )
 
-ANSWER_FIELDS = [  # with Date, Server, Connection, Content-Type and Content-Length about 20
+RESPONSE_FIELDS = [  # with Date, Server, Connection, Content-Type and Content-Length about 20
     ("access-control-expose-headers", "X-Request-ID"),
     ("openai-organization", "org-bench"),
     ("openai-processing-ms", "321"),

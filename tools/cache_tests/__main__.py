@@ -31,6 +31,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DOCUMENT = ROOT / "docs" / "cache.md"
 BEGIN, END = "<!-- cache-tests -->", "<!-- end of cache-tests -->"
+BEGIN_SOURCE, END_SOURCE = "<!-- cache-tests source -->", "<!-- end of cache-tests source -->"
 START_LIMIT_S = 30.0
 MANAGEMENT_TOKEN = secrets.token_urlsafe(24)
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
@@ -103,13 +104,20 @@ def environment(**variables: str) -> dict[str, str]:
     return kept | variables
 
 
+def engine(suite: Path) -> Path:
+    """Return where the suite's programs are: in a folder of its source, beside the tests of its npm package."""
+    folder = suite / "test-engine"
+    return folder if folder.exists() else suite
+
+
 @contextmanager
 def origin(suite: Path, folder: Path) -> Iterator[str]:
     """Serve the suite's own server; yields its URL."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]  # the suite's server can't be handed a socket
     env = environment(npm_config_protocol="http", npm_config_port=str(port), npm_config_pidfile=str(folder / "pid"))
-    with process(["node", "--no-warnings", "server/server.mjs"], env, folder / "origin.log", cwd=suite) as running:
+    command = ["node", "--no-warnings", str(engine(suite) / "server" / "server.mjs")]
+    with process(command, env, folder / "origin.log", cwd=suite) as running:
         wait_for_http(f"http://127.0.0.1:{port}/", running, folder / "origin.log")
         yield f"http://127.0.0.1:{port}"
 
@@ -181,8 +189,8 @@ def manage(url: str, path: str, **body: Any) -> Any:
     """One management call."""
     headers = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}", "Content-Type": "application/json"}
     request = urllib.request.Request(url + path, data=json.dumps(body).encode(), headers=headers, method="POST")
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
 
 
 WAYS = {"alone": alone, "authorized": authorized, "proxy": through_the_proxy}
@@ -230,11 +238,11 @@ def proxys_own(reports: dict[str, Report]) -> list[Result]:
     return [result for result in reports["proxy"].results if result.id in passed and not result.is_passed]
 
 
-def table(reports: dict[str, Report], reasons: Reasons) -> str:
-    """Return the section of docs/cache.md."""
+def table(reports: dict[str, Report], reasons: Reasons, name: str) -> str:
+    """Return a section of docs/cache.md; `name` says which copy of the suite it is about."""
     first = reports["alone"]
     columns = ["component", "component, all requests with Authorization", "proxy", *first.columns]
-    lines = [f"Tests of `http-cache-tests` {first.suite} that are not for browsers alone, and how many are passed:", ""]
+    lines = [f"Tests of {name} that are not for browsers alone, and how many are passed:", ""]
     lines += ["| kind | tests | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
     kinds = Counter(result.kind for result in first.results)
     for kind, meaning in (("required", "required"), ("optimal", "optimal"), ("check", "neither good nor bad: yes")):
@@ -244,7 +252,8 @@ def table(reports: dict[str, Report], reasons: Reasons) -> str:
     not_passed = [result for result in first.results if result.kind in _JUDGED and not result.is_passed]
     lines += explained(not_passed, reasons["alone"])
     lines += ["", *_section_3_5(reports)]
-    lines += ["", "What the proxy does not pass beyond that:", "", *explained(proxys_own(reports), reasons["proxy"])]
+    if own := proxys_own(reports):
+        lines += ["", "What the proxy does not pass beyond that:", "", *explained(own, reasons["proxy"])]
     return "\n".join(lines)
 
 
@@ -275,12 +284,12 @@ def reason_of(id_: str, reasons: dict[str, str]) -> str | None:
     return reasons[max(fitting, key=len)] if fitting else None
 
 
-def write(section: str) -> None:
-    """Put the section into docs/cache.md."""
+def write(section: str, begin: str, end: str) -> None:
+    """Put the section into docs/cache.md, between its two marks."""
     text = DOCUMENT.read_text()
-    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     assert pattern.search(text), f"{DOCUMENT} has no place for the results"
-    DOCUMENT.write_text(pattern.sub(lambda found: f"{BEGIN}\n{section}\n{END}", text))
+    DOCUMENT.write_text(pattern.sub(lambda found: f"{begin}\n{section}\n{end}", text))
 
 
 def show(way: str, report: Report) -> None:
@@ -298,12 +307,16 @@ def main() -> int:
     parser.add_argument("--test", metavar="ID", help="one test alone, told in detail")
     parser.add_argument("--failures", action="store_true", help="list what is not passed")
     parser.add_argument("--update", action="store_true", help="write the results into docs/cache.md")
+    parser.add_argument("--commit", help="commit of a copy of the suite's source, for --update")
     asked = parser.parse_args()
     suite: Path = asked.suite.resolve()
-    if not (suite / "client" / "runner.mjs").exists():
+    if not (engine(suite) / "client" / "runner.mjs").exists():
         parser.error(f"{suite}: expected the folder of http-cache-tests")
     if asked.update and (asked.test or asked.way != "all"):
         parser.error("--update: expected neither --test nor --way")
+    is_source = engine(suite) != suite
+    if asked.update and is_source != bool(asked.commit):
+        parser.error("--commit: expected with --update of a copy of the suite's source, and with no other")
     reports = {way: run(way, suite, asked.test) for way in (WAYS if asked.way == "all" else (asked.way,))}
     for way, report in reports.items():
         show(way, report)
@@ -312,7 +325,11 @@ def main() -> int:
                 print(f"  {result.kind:9} {result.id}: {result.ours} {result.detail} {result.others}")
     reasons: Reasons = yaml.safe_load((HERE / "reasons.yaml").read_text())
     if asked.update:
-        write(table(reports, reasons))
+        if is_source:
+            write(table(reports, reasons, f"the suite's source at commit {asked.commit}"), BEGIN_SOURCE, END_SOURCE)
+        else:
+            name = f"`http-cache-tests` {reports['alone'].suite}"
+            write(table(reports, reasons, name), BEGIN, END)
     complaints = [] if asked.test else judge(reports, reasons)
     for complaint in complaints:
         print(complaint)

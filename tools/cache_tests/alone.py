@@ -69,14 +69,14 @@ class Alone:
                 start_response("504 Gateway Timeout", [("Content-Length", "0")])
                 return ()
         try:
-            answer = self._ask(request, inquiry)
+            response = self._ask(request, inquiry)
         except UpstreamError as error:
             entry = inquiry.failed() if inquiry is not None else None
             if inquiry is None or entry is None:
                 start_response(f"{error.status} Bad Gateway", [("Content-Length", "0")])
                 return ()
             return _send(start_response, inquiry.serve(entry), inquiry, "hit")
-        return self._pass_on(request, inquiry, answer, start_response)
+        return self._pass_on(request, inquiry, response, start_response)
 
     def _inquiry(self, request: ProxyRequest) -> CacheLookup | None:
         asked = self._cache.request_directives(request.method, request.fields, request.values, request.content_length)
@@ -110,35 +110,35 @@ class Alone:
         self,
         request: ProxyRequest,
         inquiry: CacheLookup | None,
-        answer: UpstreamResponse,
+        response: UpstreamResponse,
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        fields = _end_to_end(answer.fields)
-        reason = answer.reason.decode("latin-1")
+        fields = _end_to_end(response.fields)
+        reason = response.reason.decode("latin-1")
         recorder = None
         word = "bypass"
         if inquiry is not None:
             # What it was asked at is when it was answered, for an origin that is next door.
-            reaction = inquiry.responded(answer.status, reason, fields, requested_at=self._cache.clock())
+            reaction = inquiry.responded(response.status, reason, fields, requested_at=self._cache.clock())
             if reaction.entry is not None:
-                answer.close()
+                response.close()
                 return _send(start_response, inquiry.serve(reaction.entry), inquiry, "revalidated")
             recorder, word = reaction.recorder, "miss" if reaction.recorder is None else "stored"
-        elif request.method not in SAFE_METHODS and 200 <= answer.status < 400:
+        elif request.method not in SAFE_METHODS and 200 <= response.status < 400:
             self._cache.invalidate(PROJECT, request.path, fields)
-        start_response(f"{answer.status} {reason}", [*fields, ("Cache-Status", f"llm-proxy; {word}")])
-        has_content = request.method != "HEAD" and answer.status not in NO_CONTENT
-        return _Body(answer, recorder, has_content=has_content)
+        start_response(f"{response.status} {reason}", [*fields, ("Cache-Status", f"llm-proxy; {word}")])
+        has_content = request.method != "HEAD" and response.status not in NO_CONTENT
+        return _Body(response, recorder, has_content=has_content)
 
 
 class _Body:
     """The origin's body on its way, and into the store when it was whole."""
 
-    def __init__(self, answer: UpstreamResponse, recorder: Any, *, has_content: bool) -> None:
-        self._answer, self._capture, self._is_whole = answer, recorder, not has_content
+    def __init__(self, response: UpstreamResponse, recorder: Any, *, has_content: bool) -> None:
+        self._response, self._capture, self._is_whole = response, recorder, not has_content
 
     def __iter__(self) -> Iterator[bytes]:
-        for piece in self._answer.chunks():
+        for piece in self._response.chunks():
             if self._capture is not None:
                 self._capture(piece)
             yield piece
@@ -153,7 +153,7 @@ class _Body:
 
     def close(self) -> None:
         """Close, also where the body is never iterated."""
-        self._answer.close()
+        self._response.close()
         self._finish()
 
 

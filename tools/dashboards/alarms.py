@@ -44,11 +44,11 @@ def rules() -> dict[str, Any]:
 def kubelet(on: Stage) -> Iterator[dict[str, Any]]:
     """Serve an exporter of kube_pod_status_ready, as a scrape job."""
 
-    class Answer(BaseHTTPRequestHandler):
+    class Response(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             try:
-                with urllib.request.urlopen(f"{on.proxy.url}/ready", timeout=5) as answer:
-                    is_ready = answer.status == 200
+                with urllib.request.urlopen(f"{on.proxy.url}/ready", timeout=5) as response:
+                    is_ready = response.status == 200
             except OSError:
                 is_ready = False
             labels = f'namespace="{NAMESPACE}",pod="{POD}",condition="true"'
@@ -60,7 +60,7 @@ def kubelet(on: Stage) -> Iterator[dict[str, Any]]:
         def log_message(self, format: str, *args: object) -> None:
             """Nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Response) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield target("kube-state-metrics", f"127.0.0.1:{server.server_address[1]}", "kube", honor_labels=True)
         server.shutdown()

@@ -60,8 +60,8 @@ class Prometheus:
     def ask(self, path: str, **query: str) -> Any:
         """Return the `data` of a response of its API."""
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            return json.loads(answer.read())["data"]
+        with urllib.request.urlopen(url, timeout=30) as response:
+            return json.loads(response.read())["data"]
 
     def value(self, expression: str) -> float | None:
         """Return the value of an expression now; None where it has none."""
@@ -123,14 +123,14 @@ def prometheus(
     words += [f"--web.listen-address={address}", "--log.level=warn"]
     with _running(words, home / "log"):
         server = Prometheus(f"http://{address}")
-        until(lambda: _answers(f"{server.url}/-/ready"), why=(home / "log").read_text)
+        until(lambda: _is_serving(f"{server.url}/-/ready"), why=(home / "log").read_text)
         yield server
 
 
-def _answers(url: str) -> bool:
+def _is_serving(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
     except OSError:
         return False
 

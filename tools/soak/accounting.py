@@ -85,15 +85,15 @@ def offer(plan: dict[str, Any]) -> None:
             gevent.sleep(pause_s)
             client.reset() if kind == "reset" else client.sock.close()
             return kind
-        return _word(client.answer("POST"))
+        return _word(client.response("POST"))
 
     gevent.joinall([gevent.spawn(caller) for _ in range(plan["parallel"])], raise_error=True)
     print(json.dumps(ended), flush=True)
 
 
-def _word(answer: Any) -> str:
+def _word(response: Any) -> str:
     """Return the status; a refusal for another reason than the quota by its code."""
-    return str(json.loads(answer.body)["code"]) if answer.status == 503 else str(answer.status)
+    return str(json.loads(response.body)["code"]) if response.status == 503 else str(response.status)
 
 
 def _request(bearer: str, name: str, kind: str) -> bytes:
@@ -226,7 +226,7 @@ class Soak:
             name = f"{part.name}.{number}.more-{attempt}"
             with Client(gateway.address) as client:
                 data = _request(part.tokens[number]["token"], name, "whole")
-                status = _word(client.send(data).answer("POST"))
+                status = _word(client.send(data).response("POST"))
             part.ended[number][status] += 1
             if status == "429":
                 return
@@ -237,9 +237,9 @@ class Soak:
         from support.gateway import MANAGEMENT_TOKEN
 
         fields = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}", "Content-Type": "application/json"}
-        status, _, answer = self.gateways[0].ask(method, f"/manage{path}", json.dumps(body).encode(), headers=fields)
-        assert status in (200, 201), answer
-        found: dict[str, Any] = json.loads(answer)
+        status, _, response = self.gateways[0].ask(method, f"/manage{path}", json.dumps(body).encode(), headers=fields)
+        assert status in (200, 201), response
+        found: dict[str, Any] = json.loads(response)
         return found
 
     # -- what the witnesses say ----------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def frame(payload: bytes, *, is_masked: bool) -> bytes:
 FROM_CLIENT, FROM_SERVER = frame(SENT, is_masked=True), frame(SAID, is_masked=False)
 
 
-class Answerer:
+class Responder:
     """A provider that says one message for each one that it gets; a thread a socket."""
 
     def __init__(self) -> None:
@@ -109,12 +109,12 @@ def opened(port: int, bearer: str) -> socket.socket:
 
 
 @contextmanager
-def serving(answerer: Answerer, **variables: str) -> Iterator[Gateway]:
+def serving(responder: Responder, **variables: str) -> Iterator[Gateway]:
     """Run a gateway of one worker before the answering provider."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         more = {"API_CONFIG_PATH": provider_file(folder), "WS_MAX_SOCKETS_PER_TOKEN": "2000", "WS_MAX_SOCKETS": "2000"}
-        with running_gateway(folder, f"http://127.0.0.1:{answerer.port}", **more | variables) as gateway:
+        with running_gateway(folder, f"http://127.0.0.1:{responder.port}", **more | variables) as gateway:
             yield gateway
 
 
@@ -126,7 +126,7 @@ def pss_kib(pid: int) -> int:
 
 def memory(number: int) -> dict[str, Any]:
     """Open as many sockets of one worker and leave them idle."""
-    with serving(Answerer()) as gateway, ExitStack() as stack:
+    with serving(Responder()) as gateway, ExitStack() as stack:
         token = gateway.token(max_requests=1_000_000)
         (worker,) = gateway.workers()
         for _ in range(50):  # what the first ones load is no part of the price
@@ -159,17 +159,17 @@ def _cpu_s(pid: int) -> float:
 
 def delay(messages: int) -> dict[str, Any]:
     """Ask and be told, in turn: directly, through nginx, through the proxy, again and again."""
-    answerer = Answerer()
+    responder = Responder()
     port = free_port()
-    with serving(answerer) as gateway, tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+    with serving(responder) as gateway, tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         Path(name).chmod(0o777)
         cores = tuple(os.sched_getaffinity(0))[-1:]
-        nginx = start_nginx(Path(name) / "nginx", cores, _NGINX.format(port=port, upstream=answerer.port))
+        nginx = start_nginx(Path(name) / "nginx", cores, _NGINX.format(port=port, upstream=responder.port))
         stack.callback(nginx.stop)
         for pid in gateway.workers():
             os.sched_setaffinity(pid, cores)
         token = gateway.token(max_requests=1_000_000)
-        ways = {"direct": answerer.port, "nginx": port, "proxy": gateway.port}
+        ways = {"direct": responder.port, "nginx": port, "proxy": gateway.port}
         nginx.wait_until(lambda: socket.create_connection(("127.0.0.1", port)).close() is None)
         clients = {way: stack.enter_context(opened(port, token.bearer)) for way, port in ways.items()}
         times: dict[str, list[float]] = {way: [] for way in ways}
@@ -200,7 +200,7 @@ def _round_trip(client: socket.socket) -> float:
 
 def revoke(tokens: int, sockets: int) -> dict[str, Any]:
     """Revoke each token's row at once; note when the last socket has its close frame and its end."""
-    with serving(Answerer(), WEB_CONCURRENCY="2") as gateway, ExitStack() as stack:
+    with serving(Responder(), WEB_CONCURRENCY="2") as gateway, ExitStack() as stack:
         project = gateway.project()
         issued = [gateway.token(project) for _ in range(tokens)]
         with ThreadPoolExecutor(8) as threads:

@@ -318,6 +318,7 @@ entries:
 - [["admin"], "deploymentAnnotations", {}]
 - [["admin"], "initContainers", []]
 - [["admin"], "sidecars", []]
+- [["admin"], "env", {}]
 - [["admin"], "extraEnv", []]
 - [["admin"], "extraEnvFrom", []]
 - [["admin"], "volumes", []]

@@ -186,7 +186,11 @@ MANAGEMENT_TOKEN MANAGEMENT_TOKEN_PREVIOUS ADMIN_OIDC_CLIENT_SECRET LISTEN_ADDR 
 {{- $all = append $all (dict "name" "ADMIN_OIDC_CLIENT_SECRET" "valueFrom" (dict "secretKeyRef" .)) -}}
 {{- end -}}
 {{- $ca := printf "entries:\n%s" (include "llm-proxy.env.ca" .) | fromYaml -}}
-{{- include "llm-proxy.env.unique" (concat $all ($ca.entries | default list) .Values.admin.extraEnv) -}}
+{{- $all = concat $all ($ca.entries | default list) -}}
+{{- range $name, $value := .Values.admin.env -}}
+{{- $all = append $all (dict "name" $name "value" $value) -}}
+{{- end -}}
+{{- include "llm-proxy.env.unique" (concat $all .Values.admin.extraEnv) -}}
 {{- end -}}
 
 {{/* Environment of the test. */}}

@@ -17,7 +17,7 @@ refuses a template that includes itself. */}}
 {{- if not $isAbsent -}}{{- $isAbsent = kindIs "invalid" (index $map $name) -}}{{- end -}}
 {{- if $isAbsent -}}{{- $_ := set $map $name (index . 2) -}}{{- end -}}
 {{- end -}}
-{{- range list .Values.env .Values.dispatcher.env -}}
+{{- range list .Values.env .Values.dispatcher.env .Values.admin.env -}}
 {{- $env := . -}}
 {{- range $name, $value := $env -}}
 {{- if kindIs "invalid" $value -}}{{- $_ := unset $env $name -}}{{- end -}}

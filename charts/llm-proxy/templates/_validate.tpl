@@ -148,12 +148,12 @@ dispatcher.replicaCount={{ int $dispatcher.replicaCount }} with dispatcher.servi
 {{- if and $secrets.encryptionKey.required (not (include "llm-proxy.secret.source" (list . "encryptionKey" "ENCRYPTION_KEY"))) }}
 secrets.encryptionKey.required=true but there is no encryption key; set secrets.encryptionKey.existingSecret.name
 {{- end }}
-{{- range $map, $env := dict "env" .Values.env "dispatcher.env" .Values.dispatcher.env }}
+{{- range $map, $env := dict "env" .Values.env "dispatcher.env" .Values.dispatcher.env "admin.env" .Values.admin.env }}
 {{- range list "MANAGEMENT_TOKEN" "MANAGEMENT_TOKEN_PREVIOUS" "ENCRYPTION_KEY" "ENCRYPTION_KEY_PREVIOUS" "DATABASE_URL" "DATABASE_PASSWORD" "REDIS_PASSWORD" "DISTRIBUTED_RATE_LIMIT_KEY_SECRET" "LLM_PROXY_API_KEY" "ADMIN_OIDC_CLIENT_SECRET" "LLM_PROXY_MANAGEMENT_KEY" "OPENAI_API_KEY" }}
 {{- if and (eq . "OPENAI_API_KEY") (index $env .) }}
 {{ $map }}.{{ . }} is set in clear, and neither the proxy nor the dispatcher reads it: a provider's key belongs to a project; set it by: llm-proxy manage project create (it asks for the key)
 {{- else if index $env . }}
-{{ $map }}.{{ . }} is set in clear: a secret in the environment's map is readable in every manifest; set it by `secrets`, `redis.external.password`, `dispatcher.apiKey`, or by extraEnv or dispatcher.extraEnv with a secretKeyRef
+{{ $map }}.{{ . }} is set in clear: a secret in the environment's map is readable in every manifest; set it by `secrets`, `redis.external.password`, `dispatcher.apiKey`, or by extraEnv, dispatcher.extraEnv or admin.extraEnv with a secretKeyRef
 {{- end }}
 {{- end }}
 {{- if regexMatch "://[^/]*:[^/]+@" (index $env "REDIS_CACHE_URL" | default "" | toString) }}

@@ -12,7 +12,7 @@ from llm_proxy.cli import output
 from llm_proxy.cli.base import Command
 from llm_proxy.cli.doctor import bundle as bundles
 from llm_proxy.cli.doctor import files, host, settings
-from llm_proxy.cli.doctor.database import answering, database
+from llm_proxy.cli.doctor.database import database, reachable
 from llm_proxy.cli.doctor.finding import Check, CheckContext, Finding, fault
 from llm_proxy.cli.doctor.provider import provider
 from llm_proxy.cli.doctor.redis import redis
@@ -43,7 +43,7 @@ CHEAP: tuple[Check, ...] = (  # for a server that runs: neither long, nor throug
     files.tls,
     host.limits,
     host.clock,
-    answering,
+    reachable,
     redis,
 )
 _MARKS = {"fault": "FAULT", "warning": "warn ", "good": "ok   "}

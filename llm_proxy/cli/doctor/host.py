@@ -18,7 +18,7 @@ from llm_proxy.server import interpreter
 _LEAST_DESCRIPTORS = 4096
 _LEAST_YEAR = 2025
 _HEARTBEATS = Path("/dev/shm")  # noqa: S108  (where gunicorn's heartbeats are kept)
-_ANSWER_S = 2.0
+_RESPONSE_S = 2.0
 
 
 def address(context: CheckContext) -> Iterator[Finding]:
@@ -48,8 +48,8 @@ def _version_at(host: str, port: int) -> str | None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        with opener.open(f"http://{place}/health", timeout=_ANSWER_S) as answer:
-            about = json.loads(answer.read(4096))
+        with opener.open(f"http://{place}/health", timeout=_RESPONSE_S) as response:
+            about = json.loads(response.read(4096))
     except (OSError, ValueError):
         return None
     return str(about["version"]) if isinstance(about, dict) and about.get("status") == "ok" else None

@@ -115,9 +115,9 @@ def _get(served: Provider, key: str | None) -> tuple[int, float | None]:
         url += _AZURE_QUERY
     if served.error_shape == "anthropic":
         fields["anthropic-version"] = "2023-06-01"  # it refuses requests without
-    with session, session.get(url, headers=fields, timeout=_TIMEOUT_S, allow_redirects=False, stream=True) as answer:
+    with session, session.get(url, headers=fields, timeout=_TIMEOUT_S, allow_redirects=False, stream=True) as response:
         try:
-            date = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+            date = parsedate_to_datetime(response.headers["Date"]).timestamp()
         except (KeyError, ValueError, TypeError):
-            return answer.status_code, None
-        return answer.status_code, date
+            return response.status_code, None
+        return response.status_code, date

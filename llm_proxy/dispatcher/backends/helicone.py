@@ -99,7 +99,7 @@ def log_of(payload: Payload) -> dict[str, Any]:
     response: dict[str, Any] = {
         "status": payload.status,
         "headers": {name: ", ".join(values) for name, values in payload.response_headers.items()},
-        **_answer(payload),
+        **_response_members(payload),
     }
     timing: dict[str, Any] = {"startTime": _instant(payload.started_at), "endTime": _instant(payload.ended_at)}
     if payload.ttfb_ms is not None:
@@ -119,7 +119,7 @@ def _request(payload: Payload) -> dict[str, Any]:
     return {"text": payload.input} if payload.has_input and payload.input is not None else {}
 
 
-def _answer(payload: Payload) -> dict[str, Any]:
+def _response_members(payload: Payload) -> dict[str, Any]:
     if isinstance(payload.output, dict):
         return {"json": _with_usage(payload.output, payload)}
     if isinstance(payload.output, list):
@@ -135,18 +135,18 @@ def _answer(payload: Payload) -> dict[str, Any]:
     return found
 
 
-def _with_usage(answer: dict[str, Any], payload: Payload) -> dict[str, Any]:
+def _with_usage(response: dict[str, Any], payload: Payload) -> dict[str, Any]:
     """Return the response with the usage that was counted, where it has none or says otherwise under the same names."""
     if payload.usage is None:
-        return answer
+        return response
     counted = {
         "prompt_tokens": payload.usage.prompt_tokens,
         "completion_tokens": payload.usage.completion_tokens,
         "total_tokens": payload.usage.total_tokens,
     }
-    if not (reported := answer.get("usage")) or not isinstance(reported, dict):
-        return {**answer, "usage": counted}
-    return {**answer, "usage": {name: counted.get(name, value) for name, value in reported.items()}}
+    if not (reported := response.get("usage")) or not isinstance(reported, dict):
+        return {**response, "usage": counted}
+    return {**response, "usage": {name: counted.get(name, value) for name, value in reported.items()}}
 
 
 def _meta(payload: Payload) -> dict[str, str]:

@@ -19,7 +19,7 @@ from llm_proxy.dispatcher.backends.base import Result, Verdict
 
 CONNECT_S = 5.0
 MOST_RETRY_AFTER_S = 300.0
-_MOST_ANSWER_BYTES = 4 * 1024 * 1024
+_MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 _TRANSIENT = frozenset((408, 425, 429))
 _CONFIGURATION = frozenset((401, 402, 403, 404))
 
@@ -118,10 +118,10 @@ class HttpClient:
             timeout=(min(CONNECT_S, self._timeout_s), self._timeout_s),
             allow_redirects=False,
             stream=True,
-        ) as answer:
-            content = answer.raw.read(_MOST_ANSWER_BYTES, decode_content=True)
-            answer.raw.drain_conn()
-            return Reply(answer.status_code, content, answer.headers)
+        ) as response:
+            content = response.raw.read(_MAX_RESPONSE_BYTES, decode_content=True)
+            response.raw.drain_conn()
+            return Reply(response.status_code, content, response.headers)
 
     def close(self) -> None:
         """Close all connections."""

@@ -135,7 +135,7 @@ def _input(payload: Payload) -> Any:
 
 
 def _output(payload: Payload) -> Any:
-    messages = [as_dict(choice).get("message") for choice in as_list(payload.answer.get("choices"))]
+    messages = [as_dict(choice).get("message") for choice in as_list(payload.response.get("choices"))]
     messages = [message for message in messages if isinstance(message, dict)]
     if messages:
         return messages[0] if len(messages) == 1 else messages

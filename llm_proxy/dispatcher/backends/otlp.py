@@ -62,16 +62,16 @@ class _Witness(requests.Session):
         options["allow_redirects"] = False  # the exporter's default differs by version; prompts stay with the endpoint
         request.headers["User-Agent"] = f"llm-proxy-dispatcher/{__version__}"
         try:
-            answer = super().send(request, **options)
+            response = super().send(request, **options)
         except (requests.exceptions.RequestException, OSError) as exc:
             self.last = Reply(
                 0, error="timeout" if isinstance(exc, requests.exceptions.Timeout) else type(exc).__name__
             )
             raise
-        self.last = Reply(answer.status_code, b"", answer.headers)
+        self.last = Reply(response.status_code, b"", response.headers)
         if not self.last.is_success:
-            raise _Refused(f"HTTP {answer.status_code}")
-        return answer
+            raise _Refused(f"HTTP {response.status_code}")
+        return response
 
 
 class OtlpBackend:
@@ -142,9 +142,9 @@ def attributes_of(payload: Payload) -> dict[str, Any]:
         "gen_ai.operation.name": operation_of(payload.path),
         "gen_ai.provider.name": payload.provider,
         "gen_ai.request.model": as_text(payload.request.get("model")) or None,
-        "gen_ai.response.model": as_text(payload.answer.get("model")) or None,
-        "gen_ai.response.id": as_text(payload.answer.get("id")) or None,
-        "gen_ai.response.finish_reasons": _finish_reasons(payload.answer) or None,
+        "gen_ai.response.model": as_text(payload.response.get("model")) or None,
+        "gen_ai.response.id": as_text(payload.response.get("id")) or None,
+        "gen_ai.response.finish_reasons": _finish_reasons(payload.response) or None,
         "gen_ai.usage.input_tokens": usage.prompt_tokens if usage else None,
         "gen_ai.usage.output_tokens": usage.completion_tokens if usage else None,
         "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens if usage and usage.cached_tokens else None,
@@ -169,9 +169,9 @@ def attributes_of(payload: Payload) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _finish_reasons(answer: dict[str, Any]) -> list[str]:
-    reasons = [as_text(as_dict(choice).get("finish_reason")) for choice in as_list(answer.get("choices"))]
-    return [reason for reason in (*reasons, as_text(answer.get("stop_reason"))) if reason]
+def _finish_reasons(response: dict[str, Any]) -> list[str]:
+    reasons = [as_text(as_dict(choice).get("finish_reason")) for choice in as_list(response.get("choices"))]
+    return [reason for reason in (*reasons, as_text(response.get("stop_reason"))) if reason]
 
 
 def _ids(run_id: str) -> tuple[int, int]:

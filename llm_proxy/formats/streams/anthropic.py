@@ -61,16 +61,16 @@ class MessagesStream:
             block[field] = as_text(block.get(field)) + "".join(pieces)
         for index, pieces in self._inputs.items():
             self._blocks[index]["input"] = _parsed("".join(pieces))
-        answer: Chunk = {"type": "message", "role": "assistant", **self._message, **self._ending}
-        answer["content"] = [self._blocks[index] for index in sorted(self._blocks)]
+        response: Chunk = {"type": "message", "role": "assistant", **self._message, **self._ending}
+        response["content"] = [self._blocks[index] for index in sorted(self._blocks)]
         if self._usage:
-            answer["usage"] = self._usage
+            response["usage"] = self._usage
         if self._error:
-            answer["error"] = self._error
-        spoken = [as_text(block.get("text")) for block in answer["content"]]
+            response["error"] = self._error
+        spoken = [as_text(block.get("text")) for block in response["content"]]
         text = "".join([*spoken, *("".join(pieces) for pieces in self._inputs.values())])
         self._texts, self._inputs = {}, {}
-        return Merged(answer, text, bool(self._error))
+        return Merged(response, text, bool(self._error))
 
 
 def _parsed(arguments: str) -> Any:

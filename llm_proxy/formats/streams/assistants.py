@@ -63,7 +63,7 @@ class AssistantsStream:
         """Return the run so far."""
         text = "\n".join("".join(parts) for parts in self._parts.values() if any(parts))
         role = next((role for role in self._roles.values() if role), "assistant")
-        answer: Chunk = {
+        response: Chunk = {
             "id": self._run.get("id"),
             "object": "thread.run",
             "created_at": self._run.get("created_at"),
@@ -74,10 +74,10 @@ class AssistantsStream:
             "choices": [{"index": 0, "message": {"role": role, "content": text}, "finish_reason": ""}],
         }
         if self._usage:
-            answer["usage"] = self._usage
+            response["usage"] = self._usage
         if self._error:
-            answer["error"] = self._error
-        return Merged(answer, text, bool(self._error))
+            response["error"] = self._error
+        return Merged(response, text, bool(self._error))
 
 
 def _text_of(content: object) -> str:

@@ -10,7 +10,7 @@ Chunk = dict[str, Any]
 class Merged:
     """One response made of a stream. `text` is all that the assistant wrote, tool arguments included, for estimates."""
 
-    answer: dict[str, Any]
+    response: dict[str, Any]
     text: str = ""
     is_error: bool = False
 

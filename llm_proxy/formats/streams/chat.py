@@ -152,12 +152,12 @@ class ChatStream:
     def merged(self) -> Merged:
         """Return the completion so far."""
         top = {name: value for name, value in self._top.items() if value is not None}
-        answer: Chunk = {"id": top.pop("id", None), "object": "chat.completion", "created": top.pop("created", None)}
-        answer |= {"model": top.pop("model", None), **top}
-        answer["choices"] = [self._choices[index].merged(index) for index in sorted(self._choices)]
+        response: Chunk = {"id": top.pop("id", None), "object": "chat.completion", "created": top.pop("created", None)}
+        response |= {"model": top.pop("model", None), **top}
+        response["choices"] = [self._choices[index].merged(index) for index in sorted(self._choices)]
         if self._usage:
-            answer["usage"] = self._usage
+            response["usage"] = self._usage
         if self._error:
-            answer["error"] = self._error
+            response["error"] = self._error
         text = "".join(self._choices[index].text() for index in sorted(self._choices))
-        return Merged({name: value for name, value in answer.items() if value is not None}, text, bool(self._error))
+        return Merged({name: value for name, value in response.items() if value is not None}, text, bool(self._error))

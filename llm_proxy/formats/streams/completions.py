@@ -46,10 +46,10 @@ class CompletionsStream:
             choice: Chunk = {"text": "".join(self._texts[index]), "index": index}
             choice |= {"logprobs": self._logprobs.get(index) or None, "finish_reason": self._reasons.get(index)}
             choices.append(choice)
-        answer: Chunk = {"object": "text_completion", **{k: v for k, v in self._top.items() if v is not None}}
-        answer["choices"] = choices
+        response: Chunk = {"object": "text_completion", **{k: v for k, v in self._top.items() if v is not None}}
+        response["choices"] = choices
         if self._usage:
-            answer["usage"] = self._usage
+            response["usage"] = self._usage
         if self._error:
-            answer["error"] = self._error
-        return Merged(answer, "".join(choice["text"] for choice in choices), bool(self._error))
+            response["error"] = self._error
+        return Merged(response, "".join(choice["text"] for choice in choices), bool(self._error))

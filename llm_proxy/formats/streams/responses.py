@@ -55,11 +55,11 @@ class ResponsesStream:
 
     def merged(self) -> Merged:
         """Return the response so far."""
-        answer = self._final if self._final is not None else self._pieced()
-        error = answer.get("error") or self._error
-        if error and not answer.get("error"):
-            answer["error"] = error
-        return Merged(answer, _text_of(answer), bool(error) or answer.get("status") == "failed")
+        response = self._final if self._final is not None else self._pieced()
+        error = response.get("error") or self._error
+        if error and not response.get("error"):
+            response["error"] = error
+        return Merged(response, _text_of(response), bool(error) or response.get("status") == "failed")
 
     def _pieced(self) -> Chunk:
         items: dict[int, Chunk] = {place: dict(item) for place, item in self._items.items()}
@@ -70,14 +70,14 @@ class ResponsesStream:
         for place, (field, pieces) in sorted(self._arguments.items()):
             item = items.setdefault(place, {"type": "function_call"})
             item[field] = "".join(pieces)
-        answer: Chunk = {"object": "response", **self._created, "status": "incomplete"}
-        answer["output"] = [items[place] for place in sorted(items)]
-        return answer
+        response: Chunk = {"object": "response", **self._created, "status": "incomplete"}
+        response["output"] = [items[place] for place in sorted(items)]
+        return response
 
 
-def _text_of(answer: Chunk) -> str:
+def _text_of(response: Chunk) -> str:
     texts = []
-    for entry in as_list(answer.get("output")):
+    for entry in as_list(response.get("output")):
         item = as_dict(entry)
         texts += [as_text(item.get("arguments")), as_text(item.get("input"))]
         for part in as_list(item.get("content")):

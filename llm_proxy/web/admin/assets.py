@@ -3,8 +3,12 @@
 import hashlib
 from functools import lru_cache
 from importlib.resources import files
+from typing import Final
 
-from flask import url_for
+from flask import request, url_for
+
+_PACKAGE: Final = "llm_proxy.web.admin"
+FOR_LONG: Final = "public, max-age=31536000, immutable"
 
 
 def asset(name: str) -> str:
@@ -12,6 +16,12 @@ def asset(name: str) -> str:
     return url_for("admin.static", filename=name, v=_digest(name))
 
 
+def is_versioned() -> bool:
+    """Whether the request names the version of a packaged file that is served now."""
+    name, wanted = (request.view_args or {}).get("filename", ""), request.args.get("v")
+    return wanted is not None and files(_PACKAGE).joinpath("static", name).is_file() and wanted == _digest(name)
+
+
 @lru_cache(maxsize=64)
 def _digest(name: str) -> str:
-    return hashlib.sha256(files("llm_proxy.web.admin").joinpath("static", name).read_bytes()).hexdigest()[:12]
+    return hashlib.sha256(files(_PACKAGE).joinpath("static", name).read_bytes()).hexdigest()[:12]

@@ -9,7 +9,8 @@ from werkzeug.wrappers import Response
 from llm_proxy.db.pagination import Total
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.model.audit_actions import AuditAction
-from llm_proxy.web.admin import frame, lists, messages
+from llm_proxy.web.admin import frame, lists, messages, routing
+from llm_proxy.web.admin.routing import Route
 
 FILTERS = (
     "search", "action", "outcome", "actor", "project_id", "token_id", "client_ip", "request_id", "correlation_id",
@@ -32,23 +33,28 @@ _FOUND = {
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
     lists.routes(bp, "/audit", "audit", _list)
+    routing.add(
+        bp,
+        Route("POST", "/audit/verify", "audit_verify", verify),
+        Route("GET", "/audit/<event_id>", "audit_show", audit_show),
+    )
 
-    @bp.post("/audit/verify", endpoint="audit_verify")
-    def verify() -> Response:
-        """303 to the list, with what was found."""
-        try:
-            found = frame.api("POST", VERIFICATION).data
-        except LlmProxyError as refused:
-            messages.say(f"Not verified: {refused.message}.", "error")
-        else:
-            messages.say(*_FOUND[found["state"]])
-        return redirect(url_for("admin.audit"), 303)
 
-    @bp.get("/audit/<event_id>")
-    def audit_show(event_id: str) -> Response:
-        """Return the page of a record; 404."""
-        record = frame.api("GET", f"/manage/audit/{event_id}").data
-        return frame.page("audit/show.html", record=record, metadata=_pretty(record.get("metadata")))
+def verify() -> Response:
+    """303 to the list, with what was found."""
+    try:
+        found = frame.api("POST", VERIFICATION).data
+    except LlmProxyError as refused:
+        messages.say(f"Not verified: {refused.message}.", "error")
+    else:
+        messages.say(*_FOUND[found["state"]])
+    return redirect(url_for("admin.audit"), 303)
+
+
+def audit_show(event_id: str) -> Response:
+    """Return the page of a record; 404."""
+    record = frame.api("GET", f"/manage/audit/{event_id}").data
+    return frame.page("audit/show.html", record=record, metadata=_pretty(record.get("metadata")))
 
 
 def _list(form: str | None) -> Response:

@@ -8,7 +8,8 @@ from wtforms import Form, RadioField, StringField
 from wtforms.validators import Length, Optional
 
 from llm_proxy.errors import LlmProxyError
-from llm_proxy.web.admin import confirm, forms, frame, messages
+from llm_proxy.web.admin import confirm, forms, frame, messages, routing
+from llm_proxy.web.admin.routing import Route
 
 _EVERYTHING = "everything"  # to be typed
 _SCOPES = [
@@ -42,29 +43,34 @@ class PurgeForm(Form):
 
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
+    routing.add(
+        bp,
+        Route("GET", "/cache", "cache", cache),
+        Route("POST", "/cache/purge", "cache_purge", purge),
+    )
 
-    @bp.get("/cache")
-    def cache() -> Response:
-        """Return the figures and the form."""
-        return _page(PurgeForm(project_id=request.args.get("project_id", "")))
 
-    @bp.post("/cache/purge", endpoint="cache_purge")
-    def purge() -> Response:
-        """303 to the page; 400, 403 or 404 with the form and what is wrong."""
-        form = PurgeForm(request.form)
-        body = form.body()
-        if not form.validate() or not body:
-            form.form_errors.append("Say what is to be removed.")
-            return _page(form, 400)
-        if body == {"all": True} and (error := confirm.fault(phrase=_EVERYTHING)) is not None:
-            return _ask(error if confirm.is_answered() else None)
-        try:
-            deleted = frame.api("POST", "/manage/cache/purge", body=body).data["deleted"]
-        except LlmProxyError as refused:
-            forms.show_error(form, refused)
-            return _page(form, refused.status)
-        messages.say(f"{int(deleted):,} stored {'response' if int(deleted) == 1 else 'responses'} removed.", "success")
-        return redirect(url_for("admin.cache"), 303)
+def cache() -> Response:
+    """Return the figures and the form."""
+    return _page(PurgeForm(project_id=request.args.get("project_id", "")))
+
+
+def purge() -> Response:
+    """303 to the page; 400, 403 or 404 with the form and what is wrong."""
+    form = PurgeForm(request.form)
+    body = form.body()
+    if not form.validate() or not body:
+        form.form_errors.append("Say what is to be removed.")
+        return _page(form, 400)
+    if body == {"all": True} and (error := confirm.fault(phrase=_EVERYTHING)) is not None:
+        return _ask(error if confirm.is_answered() else None)
+    try:
+        deleted = frame.api("POST", "/manage/cache/purge", body=body).data["deleted"]
+    except LlmProxyError as refused:
+        forms.show_error(form, refused)
+        return _page(form, refused.status)
+    messages.say(f"{confirm.counted(int(deleted), 'stored response')} removed.", "success")
+    return redirect(url_for("admin.cache"), 303)
 
 
 def _ask(error: str | None) -> Response:

@@ -45,7 +45,7 @@ def page(
         action=action,
         button=button,
         cancel=cancel,
-        typed=_typed(count, phrase),
+        typed=typed(count, phrase),
         count_name=COUNT,
         hidden=list(hidden),
         option=option,
@@ -55,9 +55,9 @@ def page(
 
 def fault(count: int = 1, phrase: str | None = None) -> str | None:
     """Return what is wrong with what was typed for `count` things, or a phrase; None when nothing is."""
-    wanted = _typed(count, phrase)
-    typed = request.form.get(COUNT, "").strip().replace(",", "")
-    return None if wanted is None or typed.lower() == wanted else f"Type {wanted} to confirm."
+    wanted = typed(count, phrase)
+    given = request.form.get(COUNT, "").strip().replace(",", "")
+    return None if wanted is None or given.lower() == wanted else f"Type {wanted} to confirm."
 
 
 def is_answered() -> bool:
@@ -65,16 +65,16 @@ def is_answered() -> bool:
     return COUNT in request.form
 
 
-def _typed(count: int, phrase: str | None) -> str | None:
+def typed(count: int, phrase: str | None = None) -> str | None:
+    """Return what must be typed for `count` things, or a phrase; None for no more than twenty."""
     return phrase or (str(count) if count > MOST_UNTYPED else None)
 
 
 def impact(tokens: Sequence[Mapping[str, Any]]) -> str:
     """Return a line on what revoking these tokens hits: how many, open streams, the last use."""
     working = sum(token["status"] == "active" for token in tokens)
-    parts = [_count(len(tokens), "token"), f"{working} active", *open_streams({token["id"] for token in tokens})]
-    used = max((token["last_used_at"] for token in tokens if token["last_used_at"]), default=None)
-    return ", ".join([*parts, "never used" if used is None else f"last used {ago(used)}"])
+    parts = [counted(len(tokens), "token"), f"{working} active", *open_streams({token["id"] for token in tokens})]
+    return ", ".join([*parts, last_used(max((token["last_used_at"] or "" for token in tokens), default=""))])
 
 
 def open_streams(token_ids: set[str] | None = None, project_id: str | None = None) -> list[str]:
@@ -89,7 +89,7 @@ def open_streams(token_ids: set[str] | None = None, project_id: str | None = Non
         if (token_ids is None or row["token_id"] in token_ids)
         and (project_id is None or row["project_id"] == project_id)
     ]
-    return [f"{_count(len(found), 'stream')} open now"]
+    return [f"{counted(len(found), 'stream')} open now"]
 
 
 def ago(at: str | datetime, now: datetime | None = None) -> str:
@@ -102,5 +102,16 @@ def ago(at: str | datetime, now: datetime | None = None) -> str:
     return f"{seconds} s ago"
 
 
-def _count(number: int, thing: str) -> str:
+def last_used(at: str | None) -> str:
+    """Return when something was last used, in words."""
+    return f"last used {ago(at)}" if at else "never used"
+
+
+def counted(number: int, thing: str) -> str:
+    """Return a number of things, such as `1 token` or `47 tokens`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def isolated(name: str) -> str:
+    """Return a name that keeps its own direction of writing inside of a sentence (Unicode Standard Annex 9)."""
+    return f"\u2068{name}\u2069"

@@ -15,39 +15,44 @@ _READS = (".list", ".read", ".show")
 
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
-
-    @bp.get("/")
-    def index() -> Response:
-        """302 to the dashboard."""
-        return redirect(url_for("admin.dashboard"))
-
-    def dashboard(form: str | None) -> Response:
-        """Show counts, plots, findings and audit records; as a file, return the rows behind the plots.
-
-        A refresh reads nothing whose reading is recorded, so that a page left open does not fill the audit trail.
-        """
-        chosen, project_id = traffic.span(), request.args.get("project_id") or None
-        found = traffic.rows(chosen, project_id) if frame.may(*traffic.OPERATION) else []
-        if form is not None:
-            unit = "day" if chosen.is_daily else "hour"
-            rows = [{unit: rfc3339(row["at"]), **{name: row[name] for name in traffic.COLUMNS}} for row in found]
-            return lists.file(form, f"traffic-{chosen.name}", rows, (unit, *traffic.COLUMNS))
-        return frame.page(
-            "dashboard.html",
-            stats=_stats(),
-            records=[] if request.headers.get("HX-Request") == "true" else _recent(),
-            findings=_findings(),
-            backend=frame.client().health(),
-            span=chosen,
-            spans=traffic.SPANS,
-            project_id=project_id,
-            rows=found,
-            summary=traffic.summary(found) if found else None,
-            plots=traffic.plots(found),
-            files=lists.files(),
-        )
-
+    bp.add_url_rule("/", "index", index, strict_slashes=False)
     lists.routes(bp, "/dashboard", "dashboard", dashboard)
+
+
+def index() -> Response:
+    """302 to the dashboard."""
+    return redirect(url_for("admin.dashboard"))
+
+
+def dashboard(form: str | None) -> Response:
+    """Show counts, plots, findings and audit records; as a file, return the rows behind the plots.
+
+    A refresh reads nothing whose reading is recorded, so that a page left open does not fill the audit trail.
+    """
+    chosen, project_id = traffic.span(), request.args.get("project_id") or None
+    found = traffic.rows(chosen, project_id) if frame.may(*traffic.OPERATION) else []
+    if form is not None:
+        return _file(form, chosen, found)
+    return frame.page(
+        "dashboard.html",
+        stats=_stats(),
+        records=[] if request.headers.get("HX-Request") == "true" else _recent(),
+        findings=_findings(),
+        backend=frame.client().health(),
+        span=chosen,
+        spans=traffic.SPANS,
+        project_id=project_id,
+        rows=found,
+        summary=traffic.summary(found) if found else None,
+        plots=traffic.plots(found),
+        files=lists.files(),
+    )
+
+
+def _file(form: str, chosen: traffic.Span, found: lists.Rows) -> Response:
+    unit = "day" if chosen.is_daily else "hour"
+    rows = [{unit: rfc3339(row["at"]), **{name: row[name] for name in traffic.COLUMNS}} for row in found]
+    return lists.file(form, f"traffic-{chosen.name}", rows, (unit, *traffic.COLUMNS))
 
 
 def _stats() -> dict[str, Any] | None:

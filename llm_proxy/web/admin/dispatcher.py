@@ -5,7 +5,8 @@ from werkzeug.wrappers import Response
 
 from llm_proxy.errors import LlmProxyError, ResourceNotFound
 from llm_proxy.events.dead_letters import REASONS
-from llm_proxy.web.admin import confirm, frame, lists, messages
+from llm_proxy.web.admin import confirm, frame, lists, messages, routing
+from llm_proxy.web.admin.routing import Route
 
 _LETTERS = "/manage/dispatcher/dead-letters"
 _MOST_LETTERS = 1000
@@ -15,37 +16,39 @@ _COLUMNS = ("id", "at", "reason", "error", "service", "attempts", "original_id",
 
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
-
-    def dispatcher(form: str | None) -> Response:
-        """Return lag and dead letters."""
-        state = frame.api("GET", "/manage/dispatcher").data
-        has_letters = state["bus"] != "in-memory" and frame.may("GET", _LETTERS)
-        query = {"reason": request.args.get("reason"), "limit": _MOST_LETTERS if form else 100}
-        letters = frame.api("GET", _LETTERS, query=query).data if has_letters else []
-        if form is not None:
-            return lists.file(form, "dead-letters", letters, _COLUMNS)
-        paging = {"text": f"{len(letters)} shown, the oldest first", **lists.files()}
-        return frame.page("dispatcher.html", state=state, letters=letters, reasons=REASONS, paging=paging)
-
     lists.routes(bp, "/dispatcher", "dispatcher", dispatcher)
+    dropping = "DELETE /manage/dispatcher/dead-letters/{id}"
+    routing.add(
+        bp,
+        Route("POST", "/dispatcher/<letter_id>/replay", "dispatcher_replay", replay),
+        Route("GET", "/dispatcher/<letter_id>/drop", "dispatcher_ask_drop", _ask_drop, dropping),
+        Route("POST", "/dispatcher/<letter_id>/drop", "dispatcher_drop", drop),
+    )
 
-    @bp.post("/dispatcher/<letter_id>/replay", endpoint="dispatcher_replay")
-    def replay(letter_id: str) -> Response:
-        """303 to the list."""
-        return _act("POST", f"{_LETTERS}/{letter_id}/replay", "The event is on the bus again.")
 
-    @bp.get("/dispatcher/<letter_id>/drop", endpoint="dispatcher_ask_drop")
-    def ask_drop(letter_id: str) -> Response:
-        """Ask before a dead letter is deleted; 404."""
-        return _ask_drop(letter_id)
+def dispatcher(form: str | None) -> Response:
+    """Return lag and dead letters."""
+    state = frame.api("GET", "/manage/dispatcher").data
+    has_letters = state["bus"] != "in-memory" and frame.may("GET", _LETTERS)
+    query = {"reason": request.args.get("reason"), "limit": _MOST_LETTERS if form else 100}
+    letters = frame.api("GET", _LETTERS, query=query).data if has_letters else []
+    if form is not None:
+        return lists.file(form, "dead-letters", letters, _COLUMNS)
+    paging = {"text": f"{len(letters)} shown, the oldest first", **lists.files()}
+    return frame.page("dispatcher.html", state=state, letters=letters, reasons=REASONS, paging=paging)
 
-    @bp.post("/dispatcher/<letter_id>/drop", endpoint="dispatcher_drop")
-    def drop(letter_id: str) -> Response:
-        """303 to the list; 422 without the word typed."""
-        error = confirm.fault(phrase=_DROP)
-        if error is not None:
-            return _ask_drop(letter_id, error)
-        return _act("DELETE", f"{_LETTERS}/{letter_id}", "The dead letter was deleted.")
+
+def replay(letter_id: str) -> Response:
+    """303 to the list."""
+    return _act("POST", f"{_LETTERS}/{letter_id}/replay", "The event is on the bus again.")
+
+
+def drop(letter_id: str) -> Response:
+    """303 to the list; 422 without the word typed."""
+    error = confirm.fault(phrase=_DROP)
+    if error is not None:
+        return _ask_drop(letter_id, error)
+    return _act("DELETE", f"{_LETTERS}/{letter_id}", "The dead letter was deleted.")
 
 
 def _ask_drop(letter_id: str, error: str | None = None) -> Response:

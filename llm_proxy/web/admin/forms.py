@@ -1,5 +1,6 @@
 """Forms: WTForms' fields, filled from the API's objects, and errors of the API shown at their field."""
 
+import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -44,3 +45,8 @@ def method() -> str:
 def is_checked(name: str) -> bool:
     """Whether a check box is ticked; the last value wins, because a hidden `false` comes before it."""
     return request.form.getlist(name)[-1:] in (["true"], ["on"], ["y"], ["1"])
+
+
+def once() -> dict[str, str]:
+    """Return the field by which the API makes nothing a second time when a form is sent again."""
+    return {"Idempotency-Key": request.form.get("form_id") or str(uuid.uuid4())}

@@ -21,6 +21,7 @@ from llm_proxy.web.admin import cookies, messages
 from llm_proxy.web.admin.api import ApiRequest, ApiResponse, LocalApi, ManagementApi
 from llm_proxy.web.admin.assets import asset
 
+READ_ONLY = "the admin UI is read-only (ADMIN_UI_READ_ONLY)"
 API = "llm_proxy_admin_api"  # key of app.extensions: the ManagementApi of the pages
 
 
@@ -87,14 +88,18 @@ def viewer() -> Caller:
 
 def may(method: str, path: str) -> bool:
     """Whether the viewer may use an operation of the management API, by the table of roles and the read-only mode."""
-    row = operation(method, path)
-    if method != "GET" and is_read_only():
-        return False
     try:
-        viewer().require(row)
+        require(method, path)
     except Forbidden:
         return False
     return True
+
+
+def require(method: str, path: str) -> None:
+    """Raise Forbidden unless the viewer may use an operation, and the UI may change things where it does."""
+    if method != "GET" and is_read_only():
+        raise Forbidden(READ_ONLY)
+    viewer().require(operation(method, path))
 
 
 def is_read_only() -> bool:

@@ -5,7 +5,7 @@ from flask import Blueprint, Response
 from llm_proxy import __version__
 from llm_proxy.runtime.clock import rfc3339, utc_now
 from llm_proxy.web.admin import frame
-from llm_proxy.web.management.rendering import answer
+from llm_proxy.web.management.rendering import json_response
 
 
 def routes(bp: Blueprint) -> None:
@@ -15,4 +15,4 @@ def routes(bp: Blueprint) -> None:
     def health() -> Response:
         """200 with the state of the UI and of the proxy behind it."""
         own = {"status": "ok", "timestamp": rfc3339(utc_now()), "service": "admin-ui", "version": __version__}
-        return answer({"admin": own, "backend": frame.client().health()})
+        return json_response({"admin": own, "backend": frame.client().health()})

@@ -8,7 +8,8 @@ from werkzeug.wrappers import Response
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.redaction import redact
 from llm_proxy.tokens.bearer import found_in
-from llm_proxy.web.admin import frame, messages
+from llm_proxy.web.admin import frame, messages, routing
+from llm_proxy.web.admin.routing import Route
 
 _PROJECTS, _TOKENS = "/manage/projects", "/manage/tokens"
 _ID_CHARACTERS = frozenset("0123456789abcdef-")
@@ -19,17 +20,21 @@ _LONGEST = 4096
 
 def routes(bp: Blueprint) -> None:
     """Add the route."""
+    routing.add(
+        bp,
+        Route("POST", "/jump", "jump", jump),
+    )
 
-    @bp.post("/jump")
-    def jump() -> Response:
-        """303 to what the text names, else to the lists that contain it."""
-        wanted = request.form.get("q", "").strip()[:_LONGEST]
-        found = _by_id(wanted)
-        if found is not None:
-            return found
-        if is_secret(wanted):
-            return _by_value(found_in(wanted) or wanted)
-        return _by_name(wanted)
+
+def jump() -> Response:
+    """303 to what the text names, else to the lists that contain it."""
+    wanted = request.form.get("q", "").strip()[:_LONGEST]
+    found = _by_id(wanted)
+    if found is not None:
+        return found
+    if is_secret(wanted):
+        return _by_value(found_in(wanted) or wanted)
+    return _by_name(wanted)
 
 
 def is_secret(text: str) -> bool:

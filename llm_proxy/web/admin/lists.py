@@ -19,7 +19,9 @@ from llm_proxy.sanitize import spreadsheet_safe
 from llm_proxy.web.admin import frame
 from llm_proxy.web.admin.api import ApiResponse
 
-SIZE, LARGEST = 25, 100
+SIZE, LARGEST = 10, 100
+SIZES = (10, 25, 100)  # offered
+ALL_NUMBERS = 7  # pages up to which no number is left out
 LOOK_ON_S = 0.08
 MOST_IN_FILE = 10_000  # rows of lists that grow without end
 _NEXT = re.compile(r"<\?([^>]*)>; rel=\"next\"")
@@ -44,9 +46,9 @@ def routes(bp: Blueprint, rule: str, endpoint: str, view: View) -> None:
     bp.add_url_rule(f"{rule}.<any(csv, json):form>", f"{endpoint}_rows", rows)
 
 
-def size() -> int:
-    """Return how many rows a page has."""
-    wanted = request.args.get("size", SIZE, type=int) or SIZE
+def size(usual: int = SIZE) -> int:
+    """Return how many rows a page has; `usual`: where the address does not say it."""
+    wanted = request.args.get("size", usual, type=int) or usual
     return min(max(wanted, 1), LARGEST)
 
 
@@ -93,7 +95,9 @@ def paging(found: ApiResponse, count: int | None = None) -> dict[str, Any]:
         return numbered(shown, int(headers["x-page"]), int(headers["x-total-pages"]), total(found), has_next=has_next)
     cursor, is_first = following(found), not request.args.get("cursor")
     text = f"{shown} in all" if is_first and cursor is None else f"{shown} on this page"
+    is_whole = is_first and cursor is None and shown <= SIZES[0]
     return {
+        "sizes": [] if is_whole else _sizes(),
         "text": text,
         "first": None if is_first else frame.with_query(cursor=None),
         "next": frame.with_query(cursor=cursor) if cursor else None,
@@ -108,7 +112,8 @@ def total(found: ApiResponse) -> Total:
 
 def numbered(shown: int, page: int, pages: int, total: Total, *, has_next: bool) -> dict[str, Any]:
     """Return what the macro `pages` shows below a list that is asked for by page number."""
-    near = sorted({1, pages, *range(page - 2, page + 3)} & set(range(1, pages + 1)))
+    every = range(1, pages + 1)
+    near = [number for number in every if pages <= ALL_NUMBERS or number in (1, pages) or abs(number - page) <= 2]
     numbers: list[dict[str, Any]] = []
     for number in near:
         if numbers and number - numbers[-1]["number"] > 1:
@@ -116,11 +121,22 @@ def numbered(shown: int, page: int, pages: int, total: Total, *, has_next: bool)
         numbers.append({"number": number, "href": frame.with_query(page=number), "is_current": number == page})
     return {
         "text": f"{shown} of {total}",
+        "sizes": _sizes() if total.count > SIZES[0] else [],
         "numbers": numbers if pages > 1 else [],
         "previous": frame.with_query(page=page - 1) if page > 1 else None,
         "next": frame.with_query(page=page + 1) if has_next else None,
         **files(),
     }
+
+
+def _sizes() -> list[dict[str, Any]]:
+    """Return the numbers of rows that a page may have, each with its address: the first page of that length."""
+    name = "page_size" if request.endpoint == "admin.audit" else "size"
+    present = request.args.get(name, type=int)
+    return [
+        {"rows": rows, "href": frame.with_query(cursor=None, page=None, **{name: rows}), "is_current": rows == present}
+        for rows in SIZES
+    ]
 
 
 def files() -> dict[str, str]:

@@ -40,9 +40,9 @@ def routes(bp: Blueprint, path: str) -> None:
         services = context.services()
         call = Call(services.audit)
         try:
-            answer = _answer()
-            state = answer.get("state", "")
-            person = _oidc().finish(answer, request.cookies.get(_flow_name(state)), _callback(path))
+            callback = _callback_query()
+            state = callback.get("state", "")
+            person = _oidc().finish(callback, request.cookies.get(_flow_name(state)), _callback(path))
             origin = services.sign_in.by_person(person)
         except LlmProxyError as refused:
             _denied(call, refused)
@@ -77,7 +77,7 @@ def _callback(path: str) -> str:
     return f"{context.base_url()}{path}/auth/oidc/callback"
 
 
-def _answer() -> dict[str, str]:
+def _callback_query() -> dict[str, str]:
     """Return the provider's parameters. Raises BadRequest for one that comes twice."""
     if any(len(request.args.getlist(name)) > 1 for name in _ONCE):
         raise BadRequest("a parameter of the sign-in is there twice")

@@ -2,10 +2,11 @@
 
 from html import escape
 
-from flask import Response, render_template, url_for
+from flask import Response, render_template, request, url_for
 from markupsafe import Markup
 
-from llm_proxy.errors import LlmProxyError
+from llm_proxy.access.return_path import return_path
+from llm_proxy.errors import BadRequest, LlmProxyError
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies
 from llm_proxy.web.admin.assets import asset
@@ -31,7 +32,7 @@ def error(refused: LlmProxyError) -> Response:
     """Return the page of an error: what happened, and the request's id."""
     title = _TITLES.get(refused.status, "Not possible")
     if cookies.is_signed_in():
-        values = {"title": title, "text": refused.message, "request_id": context.request_id()}
+        values = {"title": title, "text": refused.message, "request_id": context.request_id(), "back": _back()}
         response = Response(render_template("admin/error.html", **values), refused.status)
     else:
         body = (
@@ -43,6 +44,17 @@ def error(refused: LlmProxyError) -> Response:
     if refused.retry_after_s is not None:
         response.headers["Retry-After"] = str(refused.retry_after_s)
     return response
+
+
+def _back() -> str | None:
+    """Return the page of this UI that the browser comes from; None where it says no such page."""
+    came_from, own = request.referrer or "", context.origin()
+    prefix = url_for("admin.dashboard").removesuffix("/dashboard")
+    try:
+        path = return_path(came_from.removeprefix(own), prefix) if came_from.startswith(f"{own}/") else None
+    except BadRequest:
+        return None
+    return None if path == context.external(request.path) else path
 
 
 def guarded(response: Response) -> Response:

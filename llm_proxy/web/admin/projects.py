@@ -7,16 +7,19 @@ from werkzeug.wrappers import Response
 from wtforms import BooleanField, DecimalField, Form, IntegerField, PasswordField, SelectField, StringField
 from wtforms.validators import InputRequired, Length, Optional
 
+from llm_proxy.db.pagination import Total
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.runtime.clock import utc_now
-from llm_proxy.web.admin import forms, frame, lists, messages, project_actions, provider_keys
+from llm_proxy.web.admin import confirm, forms, frame, lists, messages, project_actions, provider_keys, routing
 from llm_proxy.web.admin.api import ApiResponse
+from llm_proxy.web.admin.routing import Route
 
 _PRIVACY = [("full", "Full: with bodies"), ("metadata", "Metadata: without bodies"), ("off", "Off: no events")]
 COLUMNS = (
     "id", "name", "api_key", "is_active", "created_at", "created_by", "updated_at", "deactivated_at",
-    "requests_per_minute", "tokens_per_minute", "max_cost_usd_per_month", "event_privacy",
+    "requests_per_minute", "tokens_per_minute", "max_cost_usd_per_month", "event_privacy", "token_count",
 )  # fmt: skip
+_TAKEN = "project_exists"  # code of the API
 _REQUIRED = "Please fill in all required fields"
 
 
@@ -26,109 +29,143 @@ class ProjectForm(Form):
     name = StringField("Name", [InputRequired(), Length(max=255)])
     api_key = PasswordField("Provider key", [Optional()], render_kw={"autocomplete": "off"})
     is_active = BooleanField("Active")
-    event_privacy = SelectField("Events", choices=forms.choices(_PRIVACY))
+    event_privacy = SelectField("Events", [Optional()], choices=forms.choices(_PRIVACY), validate_choice=False)
     requests_per_minute = IntegerField("Requests per minute", [Optional()])
     tokens_per_minute = IntegerField("Model tokens per minute", [Optional()])
     max_cost_usd_per_month = DecimalField("Budget per month (USD)", [Optional()], places=None)
 
     def values(self) -> dict[str, Any]:
-        """Return the members of the API's object; the key only where one was typed."""
+        """Return the members of the API's object; key and privacy only where the form has them."""
         found = {name: field.data for name, field in self._fields.items()}
         if found["max_cost_usd_per_month"] is not None:
             found["max_cost_usd_per_month"] = float(found["max_cost_usd_per_month"])
-        if not found["api_key"]:
-            del found["api_key"]
-        return found
+        return {name: value for name, value in found.items() if value or name not in ("api_key", "event_privacy")}
 
 
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
-
     lists.routes(bp, "/projects", "projects", _list)
     project_actions.routes(bp)
     provider_keys.routes(bp)
+    routing.add(
+        bp,
+        Route("GET", "/projects/new", "projects_new", new, "POST /manage/projects"),
+        Route("POST", "/projects", "projects_create", create),
+        Route("GET", "/projects/<project_id>", "projects_show", show),
+        Route("GET", "/projects/<project_id>/edit", "projects_edit", edit, "PATCH /manage/projects/{id}"),
+        Route("POST PUT DELETE", "/projects/<project_id>", "projects_update", update),
+    )
 
-    @bp.get("/projects/new")
-    def projects_new() -> Response:
-        """Return the form of a new project."""
-        return frame.page("projects/form.html", form=ProjectForm(event_privacy="full", is_active=True), project=None)
 
-    @bp.post("/projects", endpoint="projects_create")
-    def create() -> Response:
-        """303 to the project; 400 or 409 with the form and what is wrong."""
-        form = ProjectForm(request.form)
-        if not form.validate():
-            return _again(form, None, _REQUIRED, 400)
-        values = form.values()
-        del values["is_active"]
-        try:
-            made = frame.api("POST", "/manage/projects", body=values)
-        except LlmProxyError as refused:
-            if not form.api_key.data and refused.status == 400 and "required" in refused.message:
-                return _again(form, None, _REQUIRED, 400)
-            forms.show_error(form, refused)
-            return _again(form, None, None, refused.status)
-        messages.say("Project created.")
-        return redirect(url_for("admin.projects_show", project_id=made.data["id"]), 303)
+def new() -> Response:
+    """Return the form of a new project."""
+    return frame.page("projects/form.html", form=ProjectForm(event_privacy="full", is_active=True), project=None)
 
-    @bp.get("/projects/<project_id>")
-    def projects_show(project_id: str) -> Response:
-        """Return the page of a project."""
-        project = frame.api("GET", f"/manage/projects/{project_id}")
-        tokens = frame.api("GET", "/manage/tokens", query={"project_id": project_id, "limit": 10})
-        return frame.page(
-            "projects/show.html",
-            project=project.data,
-            tokens=tokens.data,
-            counts=project_actions.counts(project_id),
-            provider_keys=provider_keys.card(project_id),
-            usage=_usage(project_id),
-        )
 
-    @bp.get("/projects/<project_id>/edit")
-    def projects_edit(project_id: str) -> Response:
-        """Return the form of a project as it is."""
-        project = frame.api("GET", f"/manage/projects/{project_id}")
-        form = ProjectForm(data={**project.data, "api_key": ""})
-        return frame.page("projects/form.html", form=form, project=project.data, tag=project.tag)
+def create() -> Response:
+    """303 to the project; 400 or 409 with the form and what is wrong."""
+    form = ProjectForm(request.form)
+    if not form.validate():
+        return _again(form, _REQUIRED, 400)
+    values = form.values()
+    del values["is_active"]
+    try:
+        made = frame.api("POST", "/manage/projects", body=values)
+    except LlmProxyError as refused:
+        if not form.api_key.data and refused.status == 400 and "required" in refused.message:
+            return _again(form, _REQUIRED, 400)
+        _tell(form, refused)
+        return _again(form, None, refused.status)
+    messages.say("Project created.")
+    return redirect(url_for("admin.projects_show", project_id=made.data["id"]), 303)
 
-    @bp.route("/projects/<project_id>", methods=["POST", "PUT", "DELETE"], endpoint="projects_update")
-    def update(project_id: str) -> Response:
-        """303 to the project; 400, 409 or 412 with the form and what is wrong; a deletion is refused with 405."""
-        if forms.method() == "DELETE":
-            frame.api("DELETE", f"/manage/projects/{project_id}")
-        project = frame.api("GET", f"/manage/projects/{project_id}")
-        form = ProjectForm(request.form)
-        is_active = project.data["is_active"]
-        form.is_active.data = forms.is_checked("is_active") if "is_active" in request.form else is_active
-        if not form.validate():
-            return _again(form, project.data, _REQUIRED, 400)
-        tag = request.form.get("tag") or project.tag
-        named = {name: value for name, value in form.values().items() if name in request.form or name == "is_active"}
-        body = forms.changes(named, project.data)
-        try:
-            frame.api("PATCH", f"/manage/projects/{project_id}", body=body, headers={"If-Match": tag})
-        except LlmProxyError as refused:
-            if refused.status == 412:
-                return _conflict(form, project)
-            forms.show_error(form, refused)
-            return _again(form, project.data, None, refused.status)
-        messages.say("Project saved.")
-        return redirect(url_for("admin.projects_show", project_id=project_id), 303)
+
+def show(project_id: str) -> Response:
+    """Return the page of a project."""
+    project = frame.api("GET", f"/manage/projects/{project_id}")
+    tokens = frame.api("GET", "/manage/tokens", query={"project_id": project_id, "limit": 10})
+    return frame.page(
+        "projects/show.html",
+        project=project.data,
+        tokens=tokens.data,
+        counts=project_actions.counts(project_id),
+        provider_keys=provider_keys.card(project_id),
+        usage=_usage(project_id),
+    )
+
+
+def edit(project_id: str) -> Response:
+    """Return the form of a project as it is."""
+    project = frame.api("GET", f"/manage/projects/{project_id}")
+    return _form(ProjectForm(data={**project.data, "api_key": ""}), project)
+
+
+def update(project_id: str) -> Response:
+    """303 to the project; 400 or 409 with the form and what is wrong; a deletion is refused with 405."""
+    if forms.method() == "DELETE":
+        frame.api("DELETE", f"/manage/projects/{project_id}")
+    project, form = frame.api("GET", f"/manage/projects/{project_id}"), ProjectForm(request.form)
+    if "is_active" in request.form:
+        form.is_active.data = forms.is_checked("is_active")
+    else:
+        form.is_active.data = project.data["is_active"]
+    if not form.validate():
+        return _form(form, project, _REQUIRED, 400)
+    is_ended = project.data["is_active"] and not form.is_active.data
+    if is_ended and (typed := project_actions.unconfirmed(project_id)) is not None:
+        return _form(form, project, f"Type {typed} to confirm.", 422, typed=typed)
+    named = {name: value for name, value in form.values().items() if name in request.form or name == "is_active"}
+    refused = _change(project_id, forms.changes(named, project.data), request.form.get("tag") or project.tag)
+    if refused is not None:
+        return _refused(form, project, refused)
+    messages.say("Project saved.")
+    return redirect(url_for("admin.projects_show", project_id=project_id), 303)
+
+
+def _change(project_id: str, body: dict[str, Any], tag: str) -> LlmProxyError | None:
+    """Write the changes to the version that was seen; what the API refused, None where it did not."""
+    try:
+        frame.api("PATCH", f"/manage/projects/{project_id}", body=body, headers={"If-Match": tag})
+    except LlmProxyError as refused:
+        return refused
+    return None
+
+
+def _refused(form: ProjectForm, project: ApiResponse, refused: LlmProxyError) -> Response:
+    """Show the form and what is wrong; of a conflict both versions: the form's, and the saved one below it."""
+    if refused.status == 412:
+        return _form(form, project, None, 409, conflict=project.data)
+    _tell(form, refused)
+    return _form(form, project, None, refused.status)
+
+
+def _tell(form: ProjectForm, refused: LlmProxyError) -> None:
+    """Show what the API refused at its field; a name that is taken at the name."""
+    if refused.code == _TAKEN:
+        form.name.errors = [*form.name.errors, refused.message]
+    else:
+        forms.show_error(form, refused)
 
 
 def _list(form: str | None) -> Response:
-    wanted = lists.query("search", "is_active")
+    wanted = {**lists.query("search", "is_active"), "token_counts": "true"}
     if form is not None:
-        return lists.stream(form, "projects", lists.parts("/manage/projects", wanted), COLUMNS)
+        rows = map(_counted, lists.parts("/manage/projects", wanted))
+        return lists.stream(form, "projects", rows, COLUMNS)
     found = lists.read("/manage/projects", {**wanted, **lists.place()})
     return frame.page(
         "projects/list.html",
-        projects=found.data,
+        projects=_counted(found.data),
         paging=lists.paging(found),
         sort=wanted["sort"],
         is_filtered=any(wanted[name] for name in ("search", "is_active")),
     )
+
+
+def _counted(projects: lists.Rows) -> lists.Rows:
+    """Return the projects with their token counts as text, such as `10,000+`."""
+    counts = [str(Total(**project.pop("tokens"))) for project in projects]
+    return [{**project, "token_count": count} for project, count in zip(projects, counts, strict=True)]
 
 
 def _usage(project_id: str) -> dict[str, Any] | None:
@@ -141,11 +178,31 @@ def _usage(project_id: str) -> dict[str, Any] | None:
     return rows[0] if rows else None
 
 
-def _conflict(form: ProjectForm, project: ApiResponse) -> Response:
-    """Show both versions: what the person typed in the form, and what was saved meanwhile beside it."""
+def _form(
+    form: ProjectForm,
+    project: ApiResponse,
+    error: str | None = None,
+    status: int = 200,
+    *,
+    conflict: dict[str, Any] | None = None,
+    typed: str | None = None,
+) -> Response:
+    """Return the form of a project that there is, with what its deactivation would hit."""
     saved = project.data
-    return frame.page("projects/form.html", 409, form=form, project=saved, tag=project.tag, conflict=saved)
+    impact = project_actions.impact(saved["id"]) if saved["is_active"] else None
+    return frame.page(
+        "projects/form.html",
+        status,
+        form=form,
+        project=saved,
+        tag=project.tag,
+        error=error,
+        conflict=conflict,
+        impact=impact,
+        typed=typed,
+        count_name=confirm.COUNT,
+    )
 
 
-def _again(form: ProjectForm, project: Any, error: str | None, status: int) -> Response:
-    return frame.page("projects/form.html", status, form=form, project=project, error=error)
+def _again(form: ProjectForm, error: str | None, status: int) -> Response:
+    return frame.page("projects/form.html", status, form=form, project=None, error=error)

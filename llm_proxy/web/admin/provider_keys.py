@@ -9,7 +9,8 @@ from wtforms import Form, PasswordField, SelectField
 from wtforms.validators import InputRequired
 
 from llm_proxy.errors import LlmProxyError
-from llm_proxy.web.admin import confirm, forms, frame, messages
+from llm_proxy.web.admin import confirm, forms, frame, messages, project_actions, routing
+from llm_proxy.web.admin.routing import Route
 
 _REQUIRED = "Please fill in all required fields"
 
@@ -35,45 +36,56 @@ def card(project_id: str) -> list[dict[str, Any]]:
 
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
+    keys = "/projects/<project_id>/provider-keys"
+    api = "/manage/projects/{id}/provider-keys/{provider}"
+    removal = f"{keys}/<provider>/remove"
+    routing.add(
+        bp,
+        Route("GET", keys, "projects_provider_key", ask, f"PUT {api}"),
+        Route("POST", keys, "projects_provider_key_submit", put),
+        Route("GET", removal, "projects_provider_key_remove", ask_removal, f"DELETE {api}"),
+        Route("POST", removal, "projects_provider_key_remove_submit", remove),
+    )
 
-    @bp.get("/projects/<project_id>/provider-keys")
-    def projects_provider_key(project_id: str) -> Response:
-        """Return the form that sets a key."""
-        return _page(project_id, ProviderKeyForm(provider=request.args.get("provider")))
 
-    @bp.post("/projects/<project_id>/provider-keys", endpoint="projects_provider_key_submit")
-    def put(project_id: str) -> Response:
-        """Answer 303 to the project; 400 with the form and what is wrong."""
-        form = ProviderKeyForm(request.form)
-        if not form.validate():
-            return _page(project_id, form, _REQUIRED, 400)
-        try:
-            frame.api("PUT", _path(project_id, form.provider.data or ""), body={"api_key": form.api_key.data})
-        except LlmProxyError as refused:
-            forms.show_error(form, refused)
-            return _page(project_id, form, None, refused.status)
-        messages.say(f"Key for {form.provider.data} saved.")
-        return _to(project_id)
+def ask(project_id: str) -> Response:
+    """Return the form that sets a key."""
+    return _page(project_id, ProviderKeyForm(provider=request.args.get("provider")))
 
-    @bp.get("/projects/<project_id>/provider-keys/<provider>/remove")
-    def projects_provider_key_remove(project_id: str, provider: str) -> Response:
-        """Ask before a key is removed."""
-        project = frame.api("GET", f"/manage/projects/{project_id}").data
-        return confirm.page(
-            "Remove provider key",
-            f"Requests of {project['name']} to {provider} are refused within a second, until it has a key again.",
-            "The key is forgotten; it cannot be shown or restored.",
-            action=url_for("admin.projects_provider_key_remove_submit", project_id=project_id, provider=provider),
-            button="Remove key",
-            cancel=url_for("admin.projects_show", project_id=project_id),
-        )
 
-    @bp.post("/projects/<project_id>/provider-keys/<provider>/remove", endpoint="projects_provider_key_remove_submit")
-    def remove(project_id: str, provider: str) -> Response:
-        """Answer 303 to the project."""
-        frame.api("DELETE", _path(project_id, provider))
-        messages.say(f"Key for {provider} removed.")
-        return _to(project_id)
+def put(project_id: str) -> Response:
+    """Answer 303 to the project; 400 with the form and what is wrong."""
+    form = ProviderKeyForm(request.form)
+    if not form.validate():
+        return _page(project_id, form, _REQUIRED, 400)
+    try:
+        frame.api("PUT", _path(project_id, form.provider.data or ""), body={"api_key": form.api_key.data})
+    except LlmProxyError as refused:
+        forms.show_error(form, refused)
+        return _page(project_id, form, None, refused.status)
+    messages.say(f"Key for {form.provider.data} saved.")
+    return _to(project_id)
+
+
+def ask_removal(project_id: str, provider: str) -> Response:
+    """Ask before a key is removed."""
+    project = frame.api("GET", f"/manage/projects/{project_id}").data
+    return confirm.page(
+        "Remove provider key",
+        f"Requests of {confirm.isolated(project['name'])} to {provider} are refused within a second, "
+        "until it has a key again. The key is forgotten; it cannot be shown or restored.",
+        project_actions.impact(project_id),
+        action=url_for("admin.projects_provider_key_remove_submit", project_id=project_id, provider=provider),
+        button="Remove key",
+        cancel=url_for("admin.projects_show", project_id=project_id),
+    )
+
+
+def remove(project_id: str, provider: str) -> Response:
+    """Answer 303 to the project."""
+    frame.api("DELETE", _path(project_id, provider))
+    messages.say(f"Key for {provider} removed.")
+    return _to(project_id)
 
 
 def _path(project_id: str, provider: str) -> str:

@@ -10,7 +10,8 @@ from llm_proxy.access.sessions import Session, csrf_token, is_csrf_token
 from llm_proxy.errors import Forbidden, LlmProxyError, ManagementError, TooManyFailures, Unauthorized
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
-from llm_proxy.web.admin import cookies, frame
+from llm_proxy.web.admin import cookies, frame, routing
+from llm_proxy.web.admin.routing import Route
 from llm_proxy.web.management.audited import Call
 
 _FORM = "llmproxy_form"  # binds the form to the browser before there is a session
@@ -20,47 +21,52 @@ _WRONG = "Invalid management token. Please check your token and try again."
 
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
+    routing.add(
+        bp,
+        Route("GET", "/auth/login", "sign_in", sign_in),
+        Route("POST", "/auth/login", "sign_in_submit", submit),
+    )
 
-    @bp.get("/auth/login")
-    def sign_in() -> Response:
-        """Show the form; 303 to the dashboard for a browser that is signed in."""
-        if cookies.session() is not None:
-            return redirect(_target(), 303)
-        return _form()
 
-    @bp.post("/auth/login", endpoint="sign_in_submit")
-    def submit() -> Response:
-        """Begin a session; 400 without a token, 401 for a wrong one, 429 for too many."""
-        _require_own_form()
-        text = request.form.get("management_token", "").strip()
-        if not text:
-            return _form(_EMPTY, 400)
-        services = context.services()
-        call = Call(services.audit)
-        try:
-            origin = services.sign_in.by_secret(text, peer=request.remote_addr, client_ip=call.client_ip)
-        except LlmProxyError as refused:
-            outcome = "error" if refused.status >= 500 else "denied"
-            services.audit.offer(call.event(AuditAction.ADMIN_LOGIN, outcome, {"reason": refused.message}))
-            return _refused(refused)
-        call.admit(origin.caller)
-        details = {"method": origin.method.value, "role": origin.caller.role.value}
+def sign_in() -> Response:
+    """Show the form; 303 to the dashboard for a browser that is signed in."""
+    if cookies.session() is not None:
+        return redirect(_target(), 303)
+    return _form()
 
-        def record(connection: object, session: Session) -> None:
-            services.audit.record(call.event(AuditAction.ADMIN_LOGIN, "success", details), connection)  # type: ignore[arg-type]
 
-        held, session = services.sessions.create(
-            origin,
-            remember=request.form.get("remember_me") is not None,
-            client_ip=call.client_ip,
-            user_agent=request.headers.get("User-Agent"),
-            replaces=cookies.secret(),
-            then=record,
-        )
-        response = redirect(_target(), 303)
-        cookies.keep(response, held, remember=session.remember, path=_path())
-        response.delete_cookie(_FORM, path=_path())
-        return response
+def submit() -> Response:
+    """Begin a session; 400 without a token, 401 for a wrong one, 429 for too many."""
+    _require_own_form()
+    text = request.form.get("management_token", "").strip()
+    if not text:
+        return _form(_EMPTY, 400)
+    services = context.services()
+    call = Call(services.audit)
+    try:
+        origin = services.sign_in.by_secret(text, peer=request.remote_addr, client_ip=call.client_ip)
+    except LlmProxyError as refused:
+        outcome = "error" if refused.status >= 500 else "denied"
+        services.audit.offer(call.event(AuditAction.ADMIN_LOGIN, outcome, {"reason": refused.message}))
+        return _refused(refused)
+    call.admit(origin.caller)
+    details = {"method": origin.method.value, "role": origin.caller.role.value}
+
+    def record(connection: object, session: Session) -> None:
+        services.audit.record(call.event(AuditAction.ADMIN_LOGIN, "success", details), connection)  # type: ignore[arg-type]
+
+    held, session = services.sessions.create(
+        origin,
+        remember=request.form.get("remember_me") is not None,
+        client_ip=call.client_ip,
+        user_agent=request.headers.get("User-Agent"),
+        replaces=cookies.secret(),
+        then=record,
+    )
+    response = redirect(_target(), 303)
+    cookies.keep(response, held, remember=session.remember, path=_path())
+    response.delete_cookie(_FORM, path=_path())
+    return response
 
 
 def _path() -> str:

@@ -25,6 +25,7 @@ from llm_proxy.web.admin.http_api import Connect, HttpApi
 from llm_proxy.web.admin.memory_sessions import MemorySessions
 
 _LOG = logging.getLogger(__name__)
+_COMPLETION_BYTES = 1024 * 1024
 _HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding")
 
 
@@ -136,6 +137,7 @@ def _complete(api: HttpApi) -> Response:
     """Hand the playground's completion on to the proxy: a page may call its own host alone. 401 without a session."""
     if cookies.session() is None:
         return Response("sign in first\n", 401, content_type="text/plain")
+    request.max_content_length = _COMPLETION_BYTES
     body = request.get_json(silent=True)
     try:
         status, fields, pieces = api.complete(body, request.headers.get("Authorization", ""))

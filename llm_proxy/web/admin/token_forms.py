@@ -11,12 +11,12 @@ from werkzeug.wrappers import Response
 from wtforms import DecimalField, Form, IntegerField, SelectField, StringField, TextAreaField
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 
-from llm_proxy.access.roles import OPERATIONS
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.settings.variable import duration_s
 from llm_proxy.web import context
-from llm_proxy.web.admin import forms, frame, messages
+from llm_proxy.web.admin import confirm, forms, frame, messages, routing
 from llm_proxy.web.admin.api import ApiResponse
+from llm_proxy.web.admin.routing import Route
 
 _REQUIRED = "Please fill in all required fields correctly"
 _UNITS = ((1440, "day"), (60, "hour"), (1, "minute"))
@@ -31,6 +31,11 @@ def in_words(minutes: int) -> str:
     length, unit = next((length, unit) for length, unit in _UNITS if minutes % length == 0)
     number = minutes // length
     return f"{number} {unit}{'' if number == 1 else 's'}"
+
+
+def overlaps() -> list[tuple[int, str]]:
+    """Return what can be chosen of how long an old secret lives on, in minutes and in words."""
+    return [(each, in_words(each) if each else "not at all: it ends at once") for each in OVERLAPS]
 
 
 class LimitsForm(Form):
@@ -95,66 +100,66 @@ class TokenForm(LimitsForm):
 
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
+    creating, changing, rolling = "POST /manage/tokens", "PATCH /manage/tokens/{id}", " ".join(_ROLL)
+    routing.add(
+        bp,
+        Route("GET", "/tokens/new", "tokens_new", new, creating),
+        Route("POST", "/tokens", "tokens_create", create),
+        Route("GET", "/tokens/<token_id>/edit", "tokens_edit", edit, changing),
+        Route("GET", "/tokens/<token_id>/roll", "tokens_roll", ask_roll, rolling),
+        Route("POST", "/tokens/<token_id>/roll", "tokens_roll_submit", roll),
+    )
 
-    @bp.get("/tokens/new")
-    def tokens_new() -> Response:
-        """Return the form of a new token."""
-        form = TokenForm(duration_minutes="15", project_id=request.args.get("project_id"))
-        return _new_form(form)
 
-    @bp.post("/tokens", endpoint="tokens_create")
-    def create() -> Response:
-        """200 with the token, shown this once; 400, 403 or 404 with the form and what is wrong."""
-        form = TokenForm(request.form)
-        is_valid, minutes = form.validate(), form.minutes()
-        if minutes is None:
-            form.duration_other.errors = [*form.duration_other.errors, "Write 45m, 36h or 10d."]
-        if not is_valid or minutes is None:
-            return _new_form(form, _REQUIRED, 400)
-        body = {name: value for name, value in form.limits().items() if value is not None}
-        body |= {
-            "project_id": form.project_id.data,
-            "duration_minutes": minutes,
-            "max_requests": form.max_requests.data,
-        }
-        form_id = request.form.get("form_id") or str(uuid.uuid4())
-        try:
-            made = frame.api("POST", "/manage/tokens", body=body, headers={"Idempotency-Key": form_id})
-        except LlmProxyError as refused:
-            forms.show_error(form, refused)
-            return _new_form(form, None, refused.status)
-        return _shown_once(made, "Token created")
+def new() -> Response:
+    """Return the form of a new token."""
+    return _new_form(TokenForm(duration_minutes="15", project_id=request.args.get("project_id")))
 
-    @bp.get("/tokens/<token_id>/edit")
-    def tokens_edit(token_id: str) -> Response:
-        """Return the form of a token as it is."""
-        token = frame.api("GET", f"/manage/tokens/{token_id}")
-        form = LimitsForm(data={**token.data, **{name: _text(token.data[name]) for name in ("metadata", "providers")}})
-        return _edit_form(form, token, is_active=token.data["is_active"])
 
-    if _ROLL in OPERATIONS:
+def create() -> Response:
+    """200 with the token, shown this once; 400, 403 or 404 with the form and what is wrong."""
+    form = TokenForm(request.form)
+    is_valid, minutes = form.validate(), form.minutes()
+    if minutes is None:
+        form.duration_other.errors = [*form.duration_other.errors, "Write 45m, 36h or 10d."]
+    if not is_valid or minutes is None:
+        return _new_form(form, _REQUIRED, 400)
+    body = {name: value for name, value in form.limits().items() if value is not None}
+    body |= {"project_id": form.project_id.data, "duration_minutes": minutes, "max_requests": form.max_requests.data}
+    try:
+        made = frame.api("POST", "/manage/tokens", body=body, headers=forms.once())
+    except LlmProxyError as refused:
+        forms.show_error(form, refused)
+        return _new_form(form, None, refused.status)
+    return _shown_once(made, "Token created")
 
-        @bp.get("/tokens/<token_id>/roll")
-        def tokens_roll(token_id: str) -> Response:
-            """Ask how long the old token lives on."""
-            token = frame.api("GET", f"/manage/tokens/{token_id}")
-            overlaps = [(each, "not at all: it ends at once" if not each else in_words(each)) for each in OVERLAPS]
-            return frame.page("tokens/roll.html", token=token.data, overlaps=overlaps, form_id=uuid.uuid4())
 
-        @bp.post("/tokens/<token_id>/roll", endpoint="tokens_roll_submit")
-        def roll(token_id: str) -> Response:
-            """200 with the new token, shown this once."""
-            overlap = request.form.get("overlap_minutes", 0, type=int)
-            headers = {"Idempotency-Key": request.form.get("form_id") or str(uuid.uuid4())}
-            path = f"/manage/tokens/{token_id}/roll"
-            made = frame.api("POST", path, body={"overlap_minutes": overlap}, headers=headers)
-            old = "The old token ends now." if not overlap else f"The old token ends in {in_words(overlap)}."
-            return _shown_once(made, "Token rolled", old)
+def edit(token_id: str) -> Response:
+    """Return the form of a token as it is."""
+    token = frame.api("GET", f"/manage/tokens/{token_id}")
+    form = LimitsForm(data={**token.data, **{name: _text(token.data[name]) for name in ("metadata", "providers")}})
+    return _edit_form(form, token, is_active=token.data["is_active"])
+
+
+def ask_roll(token_id: str) -> Response:
+    """Ask how long the old token lives on."""
+    token = frame.api("GET", f"/manage/tokens/{token_id}").data
+    impact = confirm.impact([token])
+    return frame.page("tokens/roll.html", token=token, impact=impact, overlaps=overlaps(), form_id=uuid.uuid4())
+
+
+def roll(token_id: str) -> Response:
+    """200 with the new token, shown this once."""
+    overlap = request.form.get("overlap_minutes", 0, type=int)
+    path = f"/manage/tokens/{token_id}/roll"
+    made = frame.api("POST", path, body={"overlap_minutes": overlap}, headers=forms.once())
+    old = "The old token ends now." if not overlap else f"The old token ends in {in_words(overlap)}."
+    return _shown_once(made, "Token rolled", old)
 
 
 def can_roll() -> bool:
     """Whether the viewer may roll tokens."""
-    return _ROLL in OPERATIONS and frame.may(*_ROLL)
+    return frame.may(*_ROLL)
 
 
 def update(token_id: str) -> Response:

@@ -9,7 +9,8 @@ from werkzeug.wrappers import Response
 from llm_proxy.access.roles import OPERATIONS
 from llm_proxy.errors import BadRequest, LlmProxyError
 from llm_proxy.runtime.clock import rfc3339, utc_now
-from llm_proxy.web.admin import confirm, forms, frame, lists, messages, token_forms, token_outcomes
+from llm_proxy.web.admin import confirm, forms, frame, lists, messages, routing, token_forms, token_outcomes
+from llm_proxy.web.admin.routing import Route
 
 COLUMNS = (
     "id", "name", "token", "project_id", "project", "status", "expires_at", "created_at", "created_by", "last_used_at",
@@ -25,77 +26,88 @@ def routes(bp: Blueprint) -> None:
     """Add the routes."""
     lists.routes(bp, "/tokens", "tokens", _list)
     token_forms.routes(bp)
+    routing.add(
+        bp,
+        Route("GET", "/tokens/<token_id>.<any(csv, json):form>", "tokens_outcomes", outcomes_file),
+        Route("GET", "/tokens/<token_id>", "tokens_show", show),
+        Route("POST PUT DELETE", "/tokens/<token_id>", "tokens_update", update),
+        Route("GET", "/tokens/revoke", "tokens_revoke_several", ask_several, "POST /manage/tokens/revoke"),
+        Route("POST", "/tokens/revoke", "tokens_revoke_several_submit", revoke_several),
+        Route("GET", "/tokens/<token_id>/revoke", "tokens_revoke", ask_revoke, "DELETE /manage/tokens/{id}"),
+        Route("POST", "/tokens/<token_id>/revoke", "tokens_revoke_submit", revoke),
+        Route("POST", "/tokens/<token_id>/reactivate", "tokens_reactivate", reactivate),
+    )
 
-    @bp.get("/tokens/<token_id>.<any(csv, json):form>")
-    def tokens_outcomes(token_id: str, form: str) -> Response:
-        """Return how the token's requests of the last week ended, by hour and code, as a file."""
-        frame.api("GET", f"/manage/tokens/{token_id}")
-        return lists.file(form, f"outcomes-{token_id[:8]}", _outcomes(token_id) or [], ("hour", "code", "requests"))
 
-    @bp.get("/tokens/<token_id>")
-    def tokens_show(token_id: str) -> Response:
-        """Return the page of a token."""
-        token = frame.api("GET", f"/manage/tokens/{token_id}").data
-        return frame.page(
-            "tokens/show.html",
-            token=token,
-            project=project_names([token["project_id"]]).get(token["project_id"]),
-            refusals=_refusals(token_id),
-            outcomes=(outcomes := _outcomes(token_id)),
-            plot=None if not outcomes else token_outcomes.plot(outcomes),
-            kinds=[] if outcomes is None else token_outcomes.totals(outcomes),
-            meanings=token_outcomes.MEANINGS,
-            can_roll=token_forms.can_roll(),
-        )
+def outcomes_file(token_id: str, form: str) -> Response:
+    """Return how the token's requests of the last week ended, by hour and code, as a file."""
+    frame.api("GET", f"/manage/tokens/{token_id}")
+    return lists.file(form, f"outcomes-{token_id[:8]}", _outcomes(token_id) or [], ("hour", "code", "requests"))
 
-    @bp.get("/tokens/revoke")
-    def tokens_revoke_several() -> Response:
-        """Ask before the tokens of the address are revoked."""
-        return _ask_several(request.args.getlist("ids"))
 
-    @bp.post("/tokens/revoke", endpoint="tokens_revoke_several_submit")
-    def revoke_several() -> Response:
-        """303 to the list; 422 without the number typed."""
-        ids = list(dict.fromkeys(request.form.getlist("ids")))
-        error = confirm.fault(len(ids))
-        if error is not None or not ids:
-            return _ask_several(ids, error)
-        messages.say(f"{_revoke(ids)} tokens revoked.")
-        return redirect(url_for("admin.tokens"), 303)
+def show(token_id: str) -> Response:
+    """Return the page of a token."""
+    token = frame.api("GET", f"/manage/tokens/{token_id}").data
+    outcomes = _outcomes(token_id)
+    return frame.page(
+        "tokens/show.html",
+        token=token,
+        project=project_names([token["project_id"]]).get(token["project_id"]),
+        refusals=_refusals(token_id),
+        outcomes=outcomes,
+        plot=token_outcomes.plot(outcomes) if outcomes else None,
+        kinds=token_outcomes.totals(outcomes or ()),
+        meanings=token_outcomes.MEANINGS,
+        can_roll=token_forms.can_roll(),
+    )
 
-    @bp.get("/tokens/<token_id>/revoke")
-    def tokens_revoke(token_id: str) -> Response:
-        """Ask before a token is revoked."""
-        token = frame.api("GET", f"/manage/tokens/{token_id}").data
-        here = url_for("admin.tokens_show", token_id=token_id)
-        return confirm.page(
-            "Revoke token",
-            f"Requests with the token {token['name'] or token['id']} are refused within a second. "
-            "It can be reactivated until it expires.",
-            confirm.impact([token]),
-            action=url_for("admin.tokens_revoke_submit", token_id=token_id),
-            button="Revoke token",
-            cancel=here,
-        )
 
-    @bp.post("/tokens/<token_id>/revoke", endpoint="tokens_revoke_submit")
-    def revoke(token_id: str) -> Response:
-        """303 to the token."""
-        return _revoke_one(token_id)
+def update(token_id: str) -> Response:
+    """303 to the token; 400 or 409 with the form and what is wrong."""
+    return revoke(token_id) if forms.method() == "DELETE" else token_forms.update(token_id)
 
-    @bp.route("/tokens/<token_id>", methods=["POST", "PUT", "DELETE"], endpoint="tokens_update")
-    def update(token_id: str) -> Response:
-        """303 to the token; 400, 409 or 412 with the form and what is wrong."""
-        if forms.method() == "DELETE":
-            return _revoke_one(token_id)
-        return token_forms.update(token_id)
 
-    @bp.post("/tokens/<token_id>/reactivate", endpoint="tokens_reactivate")
-    def reactivate(token_id: str) -> Response:
-        """303 to the token, which keeps its limits; 409 page where it has expired."""
-        frame.api("PATCH", f"/manage/tokens/{token_id}", body={"is_active": True})
-        messages.say("Token reactivated. Its limits are as before.")
-        return redirect(url_for("admin.tokens_show", token_id=token_id), 303)
+def ask_several() -> Response:
+    """Ask before the tokens of the address are revoked."""
+    return _ask_several(request.args.getlist("ids"))
+
+
+def revoke_several() -> Response:
+    """303 to the list; 422 without the number typed."""
+    ids = list(dict.fromkeys(request.form.getlist("ids")))
+    error = confirm.fault(len(ids))
+    if error is not None or not ids:
+        return _ask_several(ids, error)
+    messages.say(f"{confirm.counted(_revoke(ids), 'token')} revoked.")
+    return redirect(url_for("admin.tokens"), 303)
+
+
+def ask_revoke(token_id: str) -> Response:
+    """Ask before a token is revoked."""
+    token = frame.api("GET", f"/manage/tokens/{token_id}").data
+    return confirm.page(
+        "Revoke token",
+        f"Requests with the token {confirm.isolated(token['name'] or token['id'])} are refused within a second. "
+        "It can be reactivated until it expires.",
+        confirm.impact([token]),
+        action=url_for("admin.tokens_revoke_submit", token_id=token_id),
+        button="Revoke token",
+        cancel=url_for("admin.tokens_show", token_id=token_id),
+    )
+
+
+def revoke(token_id: str) -> Response:
+    """303 to the token."""
+    frame.api("DELETE", f"/manage/tokens/{token_id}")
+    messages.say("Token revoked.")
+    return redirect(url_for("admin.tokens_show", token_id=token_id), 303)
+
+
+def reactivate(token_id: str) -> Response:
+    """303 to the token, which keeps its limits; 409 page where it has expired."""
+    frame.api("PATCH", f"/manage/tokens/{token_id}", body={"is_active": True})
+    messages.say("Token reactivated. Its limits are as before.")
+    return redirect(url_for("admin.tokens_show", token_id=token_id), 303)
 
 
 def _list(form: str | None) -> Response:
@@ -157,12 +169,6 @@ def _revoke(ids: list[str]) -> int:
     for token_id in ids:
         frame.api("DELETE", f"/manage/tokens/{token_id}")
     return len(ids)
-
-
-def _revoke_one(token_id: str) -> Response:
-    frame.api("DELETE", f"/manage/tokens/{token_id}")
-    messages.say("Token revoked.")
-    return redirect(url_for("admin.tokens_show", token_id=token_id), 303)
 
 
 def _refusals(token_id: str) -> list[dict[str, Any]] | None:

@@ -7,7 +7,8 @@ from flask import Blueprint, Response, jsonify, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from llm_proxy.runtime.clock import utc_now
-from llm_proxy.web.admin import frame, lists
+from llm_proxy.web.admin import frame, lists, routing
+from llm_proxy.web.admin.routing import Route
 
 GROUPS = ("project", "token", "model", "provider", "day")
 _FILTERS = ("from", "to", "project_id", "token_id", "model", "provider")
@@ -17,51 +18,56 @@ _MEASURES = {
     "tokens": ("prompt_tokens", "completion_tokens"),
     "cost": ("cost_usd",),
 }
+_ROWS = 25  # of a page
 _MOST_DAYS = 1_000  # of a plot
 _SHOWN_DAYS = 30  # at least, where the address names no first day
 
 
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
-
-    def usage(form: str | None) -> AnyResponse:
-        """Return sums by what the address names."""
-        group = _group()
-        if form is not None:
-            parts = lists.parts("/manage/usage", {**_asked(), "group_by": group}, "data", lists.MOST_IN_FILE)
-            return lists.stream(form, f"usage-by-{group}", parts, (group, *_COLUMNS))
-        asked = {**_asked(), "group_by": group, "limit": lists.size(), "cursor": request.args.get("cursor")}
-        found = frame.api("GET", "/manage/usage", query=asked)
-        total = frame.api("GET", "/manage/usage", query=_asked()).data["data"]
-        rows = found.data["data"]
-        return frame.page(
-            "usage.html",
-            rows=rows,
-            group=group,
-            groups=GROUPS,
-            total=total[0] if total else None,
-            names=_project_names(rows) if group == "project" else {},
-            paging=lists.paging(found, len(rows)),
-            plots=[
-                (url_for("admin.usage_plot", measure=measure, **_asked()), title, unit)
-                for measure, title, unit in (
-                    ("requests", "Requests", "requests"),
-                    ("tokens", "Model tokens", "tokens"),
-                    ("cost", "Cost", "USD"),
-                )
-            ],
-            days=_by_day() if rows else [],
-        )
-
     lists.routes(bp, "/usage", "usage", usage)
+    routing.add(
+        bp,
+        Route("GET", "/usage/plot/<any(requests, tokens, cost):measure>", "usage_plot", plot),
+    )
 
-    @bp.get("/usage/plot/<any(requests, tokens, cost):measure>", endpoint="usage_plot")
-    def plot(measure: str) -> Response:
-        """Return a measure by day, for a plot; days without use are 0."""
-        days = _by_day()
-        series = [{"label": _label(name), "values": [row[name] or 0 for row in days]} for name in _MEASURES[measure]]
-        x = [int(datetime.combine(date.fromisoformat(row["day"]), time(), UTC).timestamp()) for row in days]
-        return jsonify({"x": x, "series": series})
+
+def usage(form: str | None) -> AnyResponse:
+    """Return sums by what the address names."""
+    group = _group()
+    if form is not None:
+        parts = lists.parts("/manage/usage", {**_asked(), "group_by": group}, "data", lists.MOST_IN_FILE)
+        return lists.stream(form, f"usage-by-{group}", parts, (group, *_COLUMNS))
+    asked = {**_asked(), "group_by": group, "limit": lists.size(_ROWS), "cursor": request.args.get("cursor")}
+    found = frame.api("GET", "/manage/usage", query=asked)
+    total = frame.api("GET", "/manage/usage", query=_asked()).data["data"]
+    rows = found.data["data"]
+    return frame.page(
+        "usage.html",
+        rows=rows,
+        group=group,
+        groups=GROUPS,
+        total=total[0] if total else None,
+        names=_project_names(rows) if group == "project" else {},
+        paging=lists.paging(found, len(rows)),
+        plots=[
+            (url_for("admin.usage_plot", measure=measure, **_asked()), title, unit)
+            for measure, title, unit in (
+                ("requests", "Requests", "requests"),
+                ("tokens", "Model tokens", "tokens"),
+                ("cost", "Cost", "USD"),
+            )
+        ],
+        days=_by_day() if rows else [],
+    )
+
+
+def plot(measure: str) -> Response:
+    """Return a measure by day, for a plot; days without use are 0."""
+    days = _by_day()
+    series = [{"label": _label(name), "values": [row[name] or 0 for row in days]} for name in _MEASURES[measure]]
+    x = [int(datetime.combine(date.fromisoformat(row["day"]), time(), UTC).timestamp()) for row in days]
+    return jsonify({"x": x, "series": series})
 
 
 def _group() -> str:

@@ -33,7 +33,7 @@ def routes(bp: Blueprint, services: Services) -> None:
                     page_size=place["page_size"],
                     total_count=place["total_count"],
                 )
-        return rendering.answer(shown)
+        return rendering.json_response(shown)
 
     def show(event_id: str) -> Response:
         """200 with the event; 404."""
@@ -43,7 +43,7 @@ def routes(bp: Blueprint, services: Services) -> None:
                 raise BadRequest("audit event ID is required", param="id")
             row = services().audit_log.get(event_id.replace("\x00", "\ufffd"), current().caller.projects)
             attempt.succeeded()
-        return rendering.answer(event_json(row))
+        return rendering.json_response(event_json(row))
 
     add(bp, "/audit", "GET", index)
     add(bp, "/audit/<event_id>", "GET", show)

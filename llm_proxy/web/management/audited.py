@@ -164,12 +164,12 @@ class AuditedAction:
             return
         if is_unavailable(error):
             _LOG.warning("%s: the database is unavailable: %s", self._action, type(error).__name__)
-            answer: ManagementError = DatabaseUnavailable()
+            refusal: ManagementError = DatabaseUnavailable()
         else:
             _LOG.error("%s failed", self._action, exc_info=error)
-            answer = ManagementFault(self._fault)
-        self._failed("error", {"error": answer.message})
-        raise answer from error
+            refusal = ManagementFault(self._fault)
+        self._failed("error", {"error": refusal.message})
+        raise refusal from error
 
     def _failed(self, outcome: str, details: Mapping[str, Any]) -> None:
         # Queued: when the database is unavailable, its part of the record must not hold up the response.

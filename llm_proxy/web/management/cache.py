@@ -39,7 +39,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             deleted: bool | int = number > 0 if wanted.kind == "exact" else number
             attempt.project_id = wanted.scope.project
             attempt.succeeded(purge_type=wanted.kind, **wanted.about, deleted=deleted)
-            return rendering.answer({"deleted": deleted})
+            return rendering.json_response({"deleted": deleted})
 
     add(bp, "/cache/purge", "POST", purge)
 

@@ -30,7 +30,7 @@ def routes(bp: Blueprint, services: Services) -> None:
                 found = context.services().bus_state.state()
             except BusUnavailable as error:
                 raise BusUnreachable from error
-        return rendering.answer(found)
+        return rendering.json_response(found)
 
     def index() -> Response:
         """Return 200 with dead letters, the oldest first, without their events."""
@@ -44,7 +44,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             limit = parsing.integer("limit", 1, _MOST) or 100
             found = [facts_of(letter) for letter in letters.find(reason=reason, limit=limit)]
             attempt.succeeded(dead_letter_count=len(found))
-        return rendering.answer(found)
+        return rendering.json_response(found)
 
     def replay(letter_id: str) -> Response:
         """Return 204 when it is back on the bus; 404."""

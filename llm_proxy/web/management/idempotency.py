@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response, request
 
 from llm_proxy.access.caller import ROOT
-from llm_proxy.db.idempotency import Answer, Claim, IdempotencyKeys
+from llm_proxy.db.idempotency import Claim, CreationResponse, IdempotencyKeys
 from llm_proxy.db.mutation import Mutation
 from llm_proxy.errors import BadRequest, LlmProxyError
 from llm_proxy.web.management import parsing, rendering
@@ -26,31 +26,31 @@ class Creation:
         is_due: False when the response of the first call is repeated, and nothing may be created.
     """
 
-    def __init__(self, claim: Claim | Answer | None) -> None:
-        self.is_due = not isinstance(claim, Answer)
+    def __init__(self, claim: Claim | CreationResponse | None) -> None:
+        self.is_due = not isinstance(claim, CreationResponse)
         self._claim = claim if isinstance(claim, Claim) else None
-        self._answer = claim if isinstance(claim, Answer) else None
+        self._response = claim if isinstance(claim, CreationResponse) else None
 
-    def keep(self, tx: Mutation, answer: Answer) -> None:
+    def keep(self, tx: Mutation, response: CreationResponse) -> None:
         """Take the response, and store it in the creation's transaction, so that neither exists without the other."""
-        self._answer = answer
+        self._response = response
         if self._claim is not None:
-            self._claim.keep(tx.connection, answer)
+            self._claim.keep(tx.connection, response)
 
     def refused(self, error: Exception) -> None:
         """Store a refusal, which repetitions get as well; after a fault the key may be used again."""
         if self._claim is None:
             return
         if isinstance(error, LlmProxyError) and error.status < 500:
-            self._claim.refuse(Answer(error.status, {}, _body(error)))
+            self._claim.refuse(CreationResponse(error.status, {}, _body(error)))
         else:
             self._claim.release()
 
     def response(self) -> Response:
         """Return the response, marked where it is a repetition. Raises RuntimeError before `keep`."""
-        if self._answer is None:
+        if self._response is None:
             raise RuntimeError("nothing was created")
-        response = rendering.answer(self._answer.body, self._answer.status, self._answer.headers)
+        response = rendering.json_response(self._response.body, self._response.status, self._response.headers)
         if not self.is_due:
             response.headers[REPLAYED] = "true"
         return response
@@ -75,7 +75,7 @@ def once(keys: IdempotencyKeys, attempt: AuditedAction) -> Iterator[Creation]:
         raise
 
 
-def _claim(keys: IdempotencyKeys) -> Claim | Answer | None:
+def _claim(keys: IdempotencyKeys) -> Claim | CreationResponse | None:
     key = request.headers.get(HEADER)
     if key is None:
         return None

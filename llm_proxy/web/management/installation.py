@@ -29,19 +29,19 @@ def routes(bp: Blueprint, services: Services) -> None:
                 for path, variable in variables().items()
             ]
             attempt.succeeded()
-        return rendering.answer(found)
+        return rendering.json_response(found)
 
     def doctor() -> Response:
         """Return 200 with findings that are at most 30 s old."""
         with current().attempt(AuditAction.DOCTOR_READ, "failed to examine the installation"):
             found = context.services().findings.current()
-        return rendering.answer(found)
+        return rendering.json_response(found)
 
     def cache() -> Response:
         """Return 200 with the figures since the server's start; null for what a cache that is off does not have."""
         with current().attempt(AuditAction.CACHE_READ, "failed to read the cache's figures"):
             found = _cache_figures()
-        return rendering.answer(found)
+        return rendering.json_response(found)
 
     add(bp, "/settings", "GET", settings)
     add(bp, "/doctor", "GET", doctor)

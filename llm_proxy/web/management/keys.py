@@ -5,7 +5,7 @@ from flask import Blueprint, Response
 from llm_proxy.access.key import KeyPatch, NewKey
 from llm_proxy.access.secret import PREFIX
 from llm_proxy.access.service import BY_NAME, SORTS, IssuedKey, KeyFilter, order_of
-from llm_proxy.db.idempotency import Answer
+from llm_proxy.db.idempotency import CreationResponse
 from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web.management import pagination, parsing, rendering
@@ -44,7 +44,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.KEY_READ, "failed to get management key", details=_about(key_id)) as attempt:
             key = services().keys.get(_checked(key_id), current().caller)
             attempt.succeeded()
-        return rendering.answer(rendering.key_json(key), headers={"ETag": rendering.key_tag(key)})
+        return rendering.json_response(rendering.key_json(key), headers={"ETag": rendering.key_tag(key)})
 
     def change(key_id: str) -> Response:
         """Return 200 with the key; 400 names the field; 403; 404; 409 the name is taken; 412."""
@@ -55,7 +55,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             patch = KeyPatch.from_json(parsing.json_object(), services().keys.now())
             with attempt.transaction(rendering.key_tag) as tx:
                 key = services().keys.update(tx, key_id, patch, current().caller)
-        return rendering.answer(rendering.key_json(key), headers={"ETag": rendering.key_tag(key)})
+        return rendering.json_response(rendering.key_json(key), headers={"ETag": rendering.key_tag(key)})
 
     def roll(key_id: str) -> Response:
         """Return 200 with a new secret, shown this once; the old one lives on for `overlap_minutes`."""
@@ -85,7 +85,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """Return 200 with the caller's name, role, projects and end."""
         caller = current().caller
         headers = {} if caller.key_id is None else {"X-Management-Key-Id": caller.key_id}
-        return rendering.answer(rendering.caller_json(caller), headers=headers)
+        return rendering.json_response(rendering.caller_json(caller), headers=headers)
 
     add(bp, "/keys", "GET", index)
     add(bp, "/keys", "POST", create)
@@ -96,11 +96,11 @@ def routes(bp: Blueprint, services: Services) -> None:
     add(bp, "/whoami", "GET", whoami)
 
 
-def _issued(issued: IssuedKey, status: int) -> Answer:
+def _issued(issued: IssuedKey, status: int) -> CreationResponse:
     headers = {"ETag": rendering.key_tag(issued.key)}
     if status == 201:
         headers["Location"] = f"/manage/keys/{issued.key.id}"
-    return Answer(status, headers, {**rendering.key_json(issued.key), "key": issued.secret}, secret="key")  # noqa: S106  (a member's name)
+    return CreationResponse(status, headers, {**rendering.key_json(issued.key), "key": issued.secret}, secret="key")  # noqa: S106  (a member's name)
 
 
 def _about(key_id: str) -> dict[str, str]:

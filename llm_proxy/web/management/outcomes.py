@@ -6,8 +6,9 @@ from flask import Blueprint, Response
 
 from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
+from llm_proxy.operations.hourly import HourFilter
 from llm_proxy.operations.outcome_log import GROUPS, OutcomeFilter
-from llm_proxy.operations.traffic_log import SHOWN, TrafficFilter
+from llm_proxy.operations.traffic_log import SHOWN
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.web import context
 from llm_proxy.web.management import parsing, rendering
@@ -31,32 +32,32 @@ def routes(bp: Blueprint, services: Services) -> None:
         if form == "csv":
             columns = [*(_MEMBERS[name] for name in groups), "requests"]
             return Response(as_csv(rows, columns), content_type="text/csv; charset=utf-8")
-        return rendering.answer({"data": rows, "is_more": is_more})
+        return rendering.json_response({"data": rows, "is_more": is_more})
 
     def refusals(token_id: str) -> Response:
         """Return 200 with the last refusal of the token by code, the newest first; 404."""
         with current().attempt(AuditAction.TOKEN_REFUSALS, "failed to read refusals", details={"token_id": token_id}):
             token = services().tokens.get(token_id, current().caller.projects)
             found = context.services().outcome_log.refusals(token.id)
-        return rendering.answer(found)
+        return rendering.json_response(found)
 
     def traffic() -> Response:
         """Return 200 with traffic by hour or day as JSON or CSV; 400 names the parameter."""
         with current().attempt(AuditAction.TRAFFIC_READ, "failed to read traffic"):
             interval, form = _interval(), parsing.form()
             first, last = _span(longest=_LONGEST)
-            wanted = TrafficFilter(first, last, parsing.word("project_id"), within=current().caller.projects)
+            wanted = HourFilter(first, last, parsing.word("project_id"), within=current().caller.projects)
             log = context.services().traffic_log
             rows = log.by_day(wanted) if interval == "day" else log.by_hour(wanted)
         if form == "csv":
             return Response(as_csv(rows, (interval, *SHOWN)), content_type="text/csv; charset=utf-8")
-        return rendering.answer({"data": rows})
+        return rendering.json_response({"data": rows})
 
     def stats() -> Response:
         """Return 200 with totals of what the caller may see."""
         with current().attempt(AuditAction.STATS_READ, "failed to read totals"):
             found = context.services().statistics.totals(current().caller.projects)
-        return rendering.answer(found)
+        return rendering.json_response(found)
 
     add(bp, "/outcomes", "GET", index)
     add(bp, "/tokens/<token_id>/refusals", "GET", refusals)
@@ -67,8 +68,8 @@ def routes(bp: Blueprint, services: Services) -> None:
 def _filter() -> OutcomeFilter:
     """Read the filters; an instant stands for the hour that it is in."""
     first, last = _span()
-    named = (parsing.word("project_id"), parsing.word("token_id"), parsing.word("code"))
-    return OutcomeFilter(first, last, *named, within=current().caller.projects)
+    named = {name: parsing.word(name) for name in ("project_id", "token_id", "code")}
+    return OutcomeFilter(first, last, within=current().caller.projects, **named)
 
 
 def _span(longest: timedelta | None = None) -> tuple[datetime, datetime]:

@@ -82,16 +82,16 @@ def listed(
     """Return the response, a JSON array with its place in the header fields, and how many items are in it."""
     if asked.page is not None:
         items, total = source.page(wanted, asked.order, asked.page, asked.size, asked.most)
-        return rendering.answer([shape(item) for item in items], headers=_numbered(asked, total, len(items))), len(
-            items
-        )
+        return rendering.json_response(
+            [shape(item) for item in items], headers=_numbered(asked, total, len(items))
+        ), len(items)
     if asked.limit is not None:
         try:
             items, following = source.after(wanted, asked.order, asked.limit, asked.cursor)
         except InvalidCursor as error:
             raise parsing.invalid("cursor") from error
         headers = {} if following is None else {"Link": link("next", cursor=following, limit=asked.limit)}
-        return rendering.answer([shape(item) for item in items], headers=headers), len(items)
+        return rendering.json_response([shape(item) for item in items], headers=headers), len(items)
     parts, count = _whole(source.all(wanted, asked.order), shape)
     return rendering.raw(b"[" + b",".join(parts) + b"]\n", headers={"X-Total-Count": str(count)}), count
 

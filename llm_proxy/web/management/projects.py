@@ -1,8 +1,13 @@
 """/manage/projects."""
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 from flask import Blueprint, Response
 
-from llm_proxy.db.idempotency import Answer
+from llm_proxy.container import Container
+from llm_proxy.db.idempotency import CreationResponse
+from llm_proxy.db.pagination import Order, Total
 from llm_proxy.errors import BadRequest, WrongMethod
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.projects.project import NewProject, Project, ProjectPatch
@@ -13,6 +18,39 @@ from llm_proxy.web.management.idempotency import once
 from llm_proxy.web.management.routing import Services, add
 
 _DELETION = "project deletion is not permitted"
+_Pair = tuple[Project, Total]
+
+
+class _Counted:
+    """The list of projects, each with how many tokens it has."""
+
+    def __init__(self, services: Container) -> None:
+        self._projects, self._counts = services.projects, services.statistics
+
+    def page(
+        self, wanted: Any, order: Order, page: int, size: int, most: int | None = None
+    ) -> tuple[Sequence[_Pair], Total]:
+        """See pagination.Source."""
+        found, total = self._projects.page(wanted, order, page, size, most)
+        return self._with_counts(found), total
+
+    def after(self, wanted: Any, order: Order, limit: int, cursor: str | None) -> tuple[Sequence[_Pair], str | None]:
+        """See pagination.Source."""
+        found, following = self._projects.after(wanted, order, limit, cursor)
+        return self._with_counts(found), following
+
+    def all(self, wanted: Any, order: Order) -> Iterator[Sequence[_Pair]]:
+        """See pagination.Source."""
+        return map(self._with_counts, self._projects.all(wanted, order))
+
+    def _with_counts(self, found: Sequence[Project]) -> list[_Pair]:
+        counts = self._counts.tokens_of([project.id for project in found])
+        return [(project, counts[project.id]) for project in found]
+
+
+def _counted_json(pair: _Pair) -> dict[str, Any]:
+    project, tokens = pair
+    return {**rendering.project_json(project), "tokens": {"count": tokens.count, "is_more": tokens.is_more}}
 
 
 def routes(bp: Blueprint, services: Services) -> None:
@@ -25,7 +63,10 @@ def routes(bp: Blueprint, services: Services) -> None:
             wanted = ProjectFilter(
                 parsing.search(), parsing.flag("is_active"), current().caller.projects, parsing.ids()
             )
-            response, count = pagination.listed(services().projects, wanted, asked, rendering.project_json)
+            if parsing.flag("token_counts"):
+                response, count = pagination.listed(_Counted(services()), wanted, asked, _counted_json)
+            else:
+                response, count = pagination.listed(services().projects, wanted, asked, rendering.project_json)
             attempt.succeeded(project_count=count)
         return response
 
@@ -45,7 +86,9 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.PROJECT_READ, "failed to get project", project_id=project_id) as attempt:
             project = services().projects.get(checked(project_id))
             attempt.succeeded()
-        return rendering.answer(rendering.project_json(project), headers={"ETag": rendering.project_tag(project)})
+        return rendering.json_response(
+            rendering.project_json(project), headers={"ETag": rendering.project_tag(project)}
+        )
 
     def change(project_id: str) -> Response:
         """200 with the project; 400 names the field; 404; 409 the name is taken; 412."""
@@ -56,7 +99,9 @@ def routes(bp: Blueprint, services: Services) -> None:
             patch = ProjectPatch.from_json(_with_id(project_id), wants_sk=services().wants_sk_keys)
             with attempt.transaction(rendering.project_tag) as tx:
                 project = services().projects.update(tx, project_id, patch)
-        return rendering.answer(rendering.project_json(project), headers={"ETag": rendering.project_tag(project)})
+        return rendering.json_response(
+            rendering.project_json(project), headers={"ETag": rendering.project_tag(project)}
+        )
 
     def delete(project_id: str) -> Response:
         """405, always; whether the project exists is not looked up."""
@@ -79,7 +124,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             "already_revoked_count": found.already,
             "total_tokens": found.total,
         }
-        return rendering.answer(counts)
+        return rendering.json_response(counts)
 
     def no_such_method(project_id: str) -> Response:
         """405: below a project there is one thing to do."""
@@ -95,9 +140,9 @@ def routes(bp: Blueprint, services: Services) -> None:
         add(bp, "/projects/<project_id>/tokens/revoke", method, no_such_method, is_refusal=True)
 
 
-def _created(project: Project) -> Answer:
+def _created(project: Project) -> CreationResponse:
     headers = {"Location": f"/manage/projects/{project.id}", "ETag": rendering.project_tag(project)}
-    return Answer(201, headers, rendering.project_json(project))
+    return CreationResponse(201, headers, rendering.project_json(project))
 
 
 def checked(project_id: str) -> str:

@@ -24,7 +24,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             found = services().provider_keys.list(checked(project_id))
             attempt.succeeded(key_count=len(found))
         served = ",".join(quote(name, safe="") for name in services().provider_keys.providers)
-        return rendering.answer([_json(key) for key in found], headers={"X-Providers": served})
+        return rendering.json_response([_json(key) for key in found], headers={"X-Providers": served})
 
     def put(project_id: str, provider: str) -> Response:
         """200 with the key, obfuscated; 400 names the field; 404 unknown project."""
@@ -37,7 +37,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             wanted = _checked_body(project_id)
             with attempt.transaction() as tx:
                 key = services().provider_keys.put(tx, checked(project_id), provider, wanted)
-        return rendering.answer(_json(key))
+        return rendering.json_response(_json(key))
 
     def remove(project_id: str, provider: str) -> Response:
         """204; 400 the only provider's; 404 there is none."""

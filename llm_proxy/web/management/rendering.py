@@ -20,7 +20,7 @@ from llm_proxy.tokens.service import Issued
 from llm_proxy.tokens.token import Token
 
 
-def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON response."""
     return raw(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE), status, headers)
 

@@ -20,7 +20,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.SESSION_LIST, "failed to list sessions") as attempt:
             found = context.services().sessions.list(current().caller)
             attempt.succeeded(session_count=len(found))
-        return rendering.answer([session_json(session) for session in found])
+        return rendering.json_response([session_json(session) for session in found])
 
     def end(session_id: str) -> Response:
         """Return 204 when it has ended; 404."""

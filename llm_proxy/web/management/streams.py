@@ -26,7 +26,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """Return 200 with what runs in all workers of this server. Pages ask each second: it is not audited."""
         with current().attempt(AuditAction.STREAM_LIST, "failed to list streams"):
             found = context.services().streams.list(current().caller.projects)
-        return rendering.answer(found)
+        return rendering.json_response(found)
 
     def cut(stream_id: str) -> Response:
         """Return 204 when it was cut; 404 when it has ended, or belongs to another project."""

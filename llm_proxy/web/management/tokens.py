@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response
 
 from llm_proxy.crypto import digest
-from llm_proxy.db.idempotency import Answer
+from llm_proxy.db.idempotency import CreationResponse
 from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.model.token import STATUSES
@@ -60,7 +60,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             token = services().tokens.get(_checked(token_id), current().caller.projects)
             attempt.project_id = token.project_id
             attempt.succeeded()
-        return rendering.answer(rendering.token_json(token), headers={"ETag": rendering.token_tag(token)})
+        return rendering.json_response(rendering.token_json(token), headers={"ETag": rendering.token_tag(token)})
 
     def lookup() -> Response:
         """Return 200 with the token of the bearer, or of its hash, in the body, which no address contains; 404."""
@@ -69,7 +69,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             token = services().tokens.by_hash(hashed, current().caller.projects)
             attempt.project_id = token.project_id
             attempt.succeeded(token_id=token.id)
-        return rendering.answer(rendering.token_json(token), headers={"ETag": rendering.token_tag(token)})
+        return rendering.json_response(rendering.token_json(token), headers={"ETag": rendering.token_tag(token)})
 
     def change(token_id: str) -> Response:
         """200 with the token; 400 names the field; 404; 409 expired; 412."""
@@ -78,7 +78,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             patch = TokenPatch.from_json(parsing.json_object(), services().provider_names)
             with attempt.transaction(rendering.token_tag) as tx:
                 token = services().tokens.update(tx, token_id, patch)
-        return rendering.answer(rendering.token_json(token), headers={"ETag": rendering.token_tag(token)})
+        return rendering.json_response(rendering.token_json(token), headers={"ETag": rendering.token_tag(token)})
 
     def revoke(token_id: str) -> Response:
         """204, also the second time; 404."""
@@ -106,7 +106,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             with attempt.transaction() as tx:
                 found = services().tokens.revoke_these(tx, ids)
         counts = {"revoked_count": found.revoked, "already_revoked_count": found.already}
-        return rendering.answer({**counts, "unknown_ids": found.unknown})
+        return rendering.json_response({**counts, "unknown_ids": found.unknown})
 
     add(bp, "/tokens", "GET", index)
     add(bp, "/tokens", "POST", create)
@@ -130,9 +130,9 @@ def _hash(body: Mapping[str, Any]) -> str:
     return hashed.lower()
 
 
-def _created(issued: Issued) -> Answer:
+def _created(issued: Issued) -> CreationResponse:
     headers = {"ETag": rendering.token_tag(issued.token), "Location": f"/manage/tokens/{issued.token.id}"}
-    return Answer(200, headers, rendering.issued_json(issued), secret="token")  # noqa: S106  (a member's name)
+    return CreationResponse(200, headers, rendering.issued_json(issued), secret="token")  # noqa: S106  (a member's name)
 
 
 def _filter() -> TokenFilter:

@@ -40,7 +40,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         headers = {} if following is None else {"Link": link("next", cursor=following)}
         if form == "csv":
             return Response(as_csv(rows, names(groups)), content_type="text/csv; charset=utf-8", headers=headers)
-        return rendering.answer({"data": rows, "next_cursor": following}, headers=headers)
+        return rendering.json_response({"data": rows, "next_cursor": following}, headers=headers)
 
     add(bp, "/usage", "GET", index)
 

@@ -29,7 +29,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """Return 200 with the last verification."""
         with current().attempt(AuditAction.AUDIT_VERIFY, "failed to read the verification"):
             shown = _state(services)
-        return rendering.answer(shown)
+        return rendering.json_response(shown)
 
     def verify() -> Response:
         """Return 200 with what was found, or 202 where it takes longer than two seconds; 409 where none is kept."""
@@ -49,7 +49,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             check.begin(record)
             is_done = check.wait(_WAITED_S)
             shown = _state(services)
-        return rendering.answer(shown, 200 if is_done else 202)
+        return rendering.json_response(shown, 200 if is_done else 202)
 
     add(bp, "/audit/verification", "GET", show)
     add(bp, "/audit/verification", "POST", verify)

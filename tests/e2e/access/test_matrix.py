@@ -43,11 +43,11 @@ class Api:
         if path.startswith("/manage/events/tail"):
             return self._begun(path, fields)
         data = None if body is None else json.dumps(body).encode()
-        status, _, answer = self.gateway.ask(method, path, data, headers=fields)
+        status, _, response = self.gateway.ask(method, path, data, headers=fields)
         try:
-            return status, json.loads(answer) if answer else None
+            return status, json.loads(response) if response else None
         except ValueError:
-            return status, answer.decode()
+            return status, response.decode()
 
     def _begun(self, path: str, fields: dict[str, str]) -> tuple[int, Any]:
         """Status of a call whose response never ends; its JSON only where it is a refusal."""
@@ -202,6 +202,7 @@ def test_a_limited_caller_sees_its_own_alone(world: World) -> None:
         assert world.api.call(secret, "GET", "/manage/audit?actor=root")[1]["events"] != []
 
 
+@pytest.mark.times
 def test_a_revoked_key_is_refused_everywhere_within_a_second(ready_database: Database, tmp_path: Path) -> None:
     """Two replicas of two workers under load: the last request that a revoked key gets through is younger than 1 s."""
     more = {**ready_database.environ(), "WEB_CONCURRENCY": "2"}

@@ -13,7 +13,7 @@ import pytest
 from support.databases import Database, Server, empty_database
 from support.gateway import MANAGEMENT_TOKEN, PROVIDER_KEY, Gateway, running_gateway
 from support.provider import Provider, running_provider
-from support.raw import Answer, Client, request
+from support.raw import Client, Response, request
 
 WORKERS = 4
 
@@ -32,9 +32,9 @@ class Pair:
         """One call of the first server's management API."""
         fields = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        status, _, answer = self.gateways[0].ask(method, f"/manage{path}", data, headers=fields)
-        assert status in (200, 201, 204), answer
-        return json.loads(answer) if answer else None
+        status, _, response = self.gateways[0].ask(method, f"/manage{path}", data, headers=fields)
+        assert status in (200, 201, 204), response
+        return json.loads(response) if response else None
 
     def token(self, **more: Any) -> dict[str, Any]:
         """A new token in a new project."""
@@ -52,10 +52,10 @@ class Pair:
             addresses = [gateway.address for gateway in self.gateways for _ in range(15)]
             with ThreadPoolExecutor(30) as pool:  # at once: an idle worker would take all that come one by one
                 opened = list(pool.map(Client, addresses))
-                answers = list(pool.map(lambda client: get(client, token), opened))
+                responses = list(pool.map(lambda client: get(client, token), opened))
             for gateway, half in zip(self.gateways, (slice(None, 15), slice(15, None)), strict=True):
-                for client, answer in zip(opened[half], answers[half], strict=True):
-                    worker = gateway.wait_for_access(request_id=answer.value("X-Request-ID"))[0]["worker"]
+                for client, response in zip(opened[half], responses[half], strict=True):
+                    worker = gateway.wait_for_access(request_id=response.value("X-Request-ID"))[0]["worker"]
                     if self._by_worker.setdefault(worker, client) is not client:
                         client.sock.close()
         return self.clients
@@ -71,9 +71,9 @@ class Pair:
             connection.exec_driver_sql(statement)
 
 
-def get(client: Client, bearer: str) -> Answer:
+def get(client: Client, bearer: str) -> Response:
     """A small question on a kept connection."""
-    return client.send(request("/v1/models", f"Authorization: Bearer {bearer}")).answer()
+    return client.send(request("/v1/models", f"Authorization: Bearer {bearer}")).response()
 
 
 @pytest.fixture(scope="module")

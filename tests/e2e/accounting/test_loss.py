@@ -51,7 +51,7 @@ def load(gateway: Gateway, token: Token) -> list[threading.Thread]:
             for call in range(10_000):
                 name = f"{token.id}.{number}-{call}"
                 fields = (f"Authorization: Bearer {token.bearer}", f"X-Request-ID: {name}")
-                if client.send(request("/v1/models", *fields)).answer().status == 429:
+                if client.send(request("/v1/models", *fields)).response().status == 429:
                     return
 
     threads = [threading.Thread(target=caller, args=(number,)) for number in range(CALLERS)]

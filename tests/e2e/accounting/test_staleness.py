@@ -5,9 +5,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from e2e.accounting.conftest import Pair, get
 from support.gateway import PROVIDER_KEY, eventually
 from support.raw import Client, request
+
+pytestmark = pytest.mark.times
 
 OTHER_KEY = "sk-another-provider-key-0123456789abcd"
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()
@@ -69,8 +72,10 @@ def test_changes_reach_eight_workers_within_a_second(pair: Pair) -> None:
     late = {what: at - changed[what] for what, at in last.items()}
     assert max(late.values()) < 1.0, late
     for what, (_, status, code) in CHANGES.items():
-        answers = [get(client, tokens[what]["token"]) for client in clients]
-        assert {(answer.status, json.loads(answer.body)["code"]) for answer in answers} == {(status, code)}, what
+        responses = [get(client, tokens[what]["token"]) for client in clients]
+        assert {(response.status, json.loads(response.body)["code"]) for response in responses} == {(status, code)}, (
+            what
+        )
 
 
 def test_an_expiry_is_kept_to_by_every_worker(pair: Pair) -> None:

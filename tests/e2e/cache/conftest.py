@@ -1,4 +1,4 @@
-"""A provider whose answers a test writes, and a proxy of two workers before it."""
+"""A provider whose responses a test writes, and a proxy of two workers before it."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ BODY = json.dumps({"model": "text-embedding-3-small", "input": "hello"}).encode(
 
 @dataclass
 class Origin:
-    """A provider whose answers a test writes (a negative status: it breaks off); counts what it is asked."""
+    """A provider whose responses a test writes (a negative status: it breaks off); counts what it is asked."""
 
     url: str = ""
     status: int = 200
@@ -46,7 +46,7 @@ def serving(origin: Origin) -> Iterator[Origin]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def answer(self) -> None:
+        def respond(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             origin.asked.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
             time.sleep(origin.pause_s)
@@ -70,7 +70,7 @@ def serving(origin: Origin) -> Iterator[Origin]:
             if origin.is_cut:
                 self.close_connection = True
 
-        do_GET = do_POST = do_HEAD = answer
+        do_GET = do_POST = do_HEAD = respond
 
         def fields(self) -> None:
             for name, value in origin.fields:
@@ -121,14 +121,14 @@ def path() -> str:
     return f"/v1/models/m{next(_numbers)}"
 
 
-def state(answer: tuple[int, dict[str, str], bytes]) -> str:
+def state(response: tuple[int, dict[str, str], bytes]) -> str:
     """What the proxy says that its cache did."""
-    return answer[1]["X-PROXY-CACHE"]
+    return response[1]["X-PROXY-CACHE"]
 
 
 def purge(gateway: Gateway, **body: Any) -> Any:
     """POST /manage/cache/purge."""
     headers = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}"}
-    status, _, answer = gateway.ask("POST", "/manage/cache/purge", json.dumps(body).encode(), headers=headers)
-    assert status == 200, answer
-    return json.loads(answer)["deleted"]
+    status, _, response = gateway.ask("POST", "/manage/cache/purge", json.dumps(body).encode(), headers=headers)
+    assert status == 200, response
+    return json.loads(response)["deleted"]

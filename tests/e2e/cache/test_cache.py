@@ -13,7 +13,7 @@ from support.gateway import MANAGEMENT_TOKEN, Gateway, eventually, running_gatew
 from support.redis import RedisServer
 
 
-def test_a_stored_answer_is_served_by_every_worker(gateway: Gateway, origin: Origin, path: str) -> None:
+def test_a_stored_response_is_served_by_every_worker(gateway: Gateway, origin: Origin, path: str) -> None:
     """One question to the provider; hits have Age, their own ids and Cache-Status, and cost no unit."""
     token = gateway.token()
     origin.fields = (*PUBLIC, ("X-Kept", "1"), ("Set-Cookie", "a=b"), ("x-request-id", "theirs"))
@@ -29,7 +29,7 @@ def test_a_stored_answer_is_served_by_every_worker(gateway: Gateway, origin: Ori
     assert int(fields["Age"]) >= 0
     assert fields["X-PROXY-CACHE-KEY"].startswith(f"v1:{token.project_id}:")
     assert "Set-Cookie" not in fields
-    assert len({answer[1]["X-Request-ID"] for answer in [first, *hits]}) == 13
+    assert len({response[1]["X-Request-ID"] for response in [first, *hits]}) == 13
     eventually(lambda: gateway.rows("SELECT cache_hit_count FROM tokens WHERE id = ?", (token.id,)) == [(12,)])
     eventually(lambda: gateway.request_count(token) == 1)
 
@@ -37,7 +37,7 @@ def test_a_stored_answer_is_served_by_every_worker(gateway: Gateway, origin: Ori
 @pytest.mark.parametrize(
     "fields", [(), (("Cache-Control", "max-age=60"),), (("Cache-Control", "public, no-store"),)], ids=str
 )
-def test_answers_that_are_not_for_everybody_are_not_stored(
+def test_responses_that_are_not_for_everybody_are_not_stored(
     gateway: Gateway, origin: Origin, path: str, fields: tuple[tuple[str, str], ...]
 ) -> None:
     """RFC 9111 §3.5: the request had Authorization."""
@@ -47,7 +47,7 @@ def test_answers_that_are_not_for_everybody_are_not_stored(
     assert origin.count(path) == 2
 
 
-def test_no_project_gets_anothers_answer(gateway: Gateway, origin: Origin, path: str) -> None:
+def test_no_project_gets_anothers_response(gateway: Gateway, origin: Origin, path: str) -> None:
     """The same request of two projects is two questions; of two tokens of one project it is one."""
     one = gateway.token()
     other = gateway.token()
@@ -68,8 +68,8 @@ def test_a_post_is_stored_only_where_the_client_asks(gateway: Gateway, origin: O
     assert [ask(BODY, plain), ask(BODY, plain)] == ["bypass", "bypass"]
     assert [ask(BODY, OPT_IN), ask(BODY, OPT_IN), ask(BODY + b" ", OPT_IN)] == ["stored", "hit", "stored"]
     assert ask(BODY, {**OPT_IN, "Cache-Control": "no-store, public, max-age=60"}) == "bypass"
-    answer = gateway.ask("POST", "/v1/embeddings", BODY, token=token, headers=OPT_IN)
-    assert answer[1]["Cache-Control"] == "public, max-age=60"
+    response = gateway.ask("POST", "/v1/embeddings", BODY, token=token, headers=OPT_IN)
+    assert response[1]["Cache-Control"] == "public, max-age=60"
 
 
 @pytest.mark.parametrize("is_cut", [False, True], ids=["whole", "cut"])
@@ -96,7 +96,7 @@ def test_a_finished_stream_is_replayed_and_a_cut_one_never(gateway: Gateway, ori
         assert second[1]["Content-Type"] == "text/event-stream"
 
 
-def test_a_stale_answer_is_validated_and_served(gateway: Gateway, origin: Origin, path: str) -> None:
+def test_a_stale_response_is_validated_and_served(gateway: Gateway, origin: Origin, path: str) -> None:
     """Row 13: the provider says 304, the client without a copy gets the stored 200."""
     origin.fields = (("Cache-Control", "public, max-age=0"), ("ETag", '"v1"'))
     token = gateway.token()
@@ -149,8 +149,8 @@ def test_identical_misses_are_one_question(gateway: Gateway, origin: Origin, pat
     origin.pause_s = 0.5
     token = gateway.token()
     with ThreadPoolExecutor(60) as pool:
-        answers = list(pool.map(lambda _: gateway.ask("GET", path, token=token), range(60)))
-    assert {(status, body) for status, _, body in answers} == {(200, b"the response")}
+        responses = list(pool.map(lambda _: gateway.ask("GET", path, token=token), range(60)))
+    assert {(status, body) for status, _, body in responses} == {(200, b"the response")}
     assert origin.count(path) == 1
 
 
@@ -160,8 +160,8 @@ def test_identical_misses_that_cannot_be_stored_all_get_their_own(gateway: Gatew
     token = gateway.token()
     began = time.monotonic()
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: gateway.ask("GET", path, token=token), range(20)))
-    assert {(status, body) for status, _, body in answers} == {(200, b"the response")}
+        responses = list(pool.map(lambda _: gateway.ask("GET", path, token=token), range(20)))
+    assert {(status, body) for status, _, body in responses} == {(200, b"the response")}
     assert origin.count(path) == 20
     assert time.monotonic() - began < 10
 
@@ -227,6 +227,7 @@ def test_replicas_without_redis_learn_of_a_purge_by_the_database(tmp_path: Path,
         eventually(lambda: other.ask("GET", path, headers=as_app)[2] == b"new", within_s=1.0)
 
 
+@pytest.mark.times
 def test_redis_that_hangs_costs_a_request_little_and_never_an_error(
     tmp_path: Path, origin: Origin, path: str, redis_server: RedisServer
 ) -> None:
@@ -267,12 +268,12 @@ def test_a_cache_that_is_off_is_not_seen(tmp_path: Path, origin: Origin, path: s
         assert (status, json.loads(body)) == (400, {"error": "caching is disabled"})
 
 
-def test_why_an_answer_is_not_kept_is_told_at_debug_level_alone(
+def test_why_a_response_is_not_kept_is_told_at_debug_level_alone(
     tmp_path: Path, gateway: Gateway, origin: Origin, path: str
 ) -> None:
     """The fields of a cached response are the promised ones."""
     origin.fields = (("Cache-Control", "public, no-store"),)
     assert "X-CACHE-DEBUG" not in gateway.ask("GET", path, token=gateway.token())[1]
     with running_gateway(tmp_path, origin.url, LOG_LEVEL="debug") as talkative:
-        answer = talkative.ask("GET", path, token=talkative.token())
-        assert (state(answer), answer[1]["X-CACHE-DEBUG"]) == ("miss", "ttl-zero-no-store")
+        response = talkative.ask("GET", path, token=talkative.token())
+        assert (state(response), response[1]["X-CACHE-DEBUG"]) == ("miss", "ttl-zero-no-store")

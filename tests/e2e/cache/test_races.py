@@ -12,7 +12,7 @@ from support.raw import Client
 
 
 def test_what_was_fetched_before_a_purge_is_not_served_after_it(gateway: Gateway, origin: Origin, path: str) -> None:
-    """The answer was under way when the purge was confirmed: it reaches its client, and no other."""
+    """The response was under way when the purge was confirmed: it reaches its client, and no other."""
     origin.pieces, origin.pause_s = (b"old",), 1.0
     token = gateway.token()
     with ThreadPoolExecutor(1) as pool:
@@ -24,7 +24,7 @@ def test_what_was_fetched_before_a_purge_is_not_served_after_it(gateway: Gateway
     assert {gateway.ask("GET", path, token=token)[2] for _ in range(8)} == {b"new"}
 
 
-def test_no_old_answer_after_any_of_many_purges(gateway: Gateway, origin: Origin, path: str) -> None:
+def test_no_old_response_after_any_of_many_purges(gateway: Gateway, origin: Origin, path: str) -> None:
     """Readers on both workers, a provider whose content changes, purges between: what is confirmed is gone."""
     token = gateway.token()
     stop, wrong, confirmed = threading.Event(), list[tuple[int, int]](), [0]
@@ -66,7 +66,7 @@ def test_no_old_answer_after_any_of_many_purges(gateway: Gateway, origin: Origin
         ("-%7e", "-~"),
     ],
 )
-def test_targets_that_a_provider_may_tell_apart_share_no_answer(
+def test_targets_that_a_provider_may_tell_apart_share_no_response(
     gateway: Gateway, origin: Origin, path: str, one: str, other: str
 ) -> None:
     """Query order, repeated parameters, encodings, unicode: each is asked for itself."""
@@ -76,8 +76,8 @@ def test_targets_that_a_provider_may_tell_apart_share_no_answer(
     origin.pieces = (b"second",)
     with Client(gateway.address) as client:
         client.send(_raw("GET", path + other, token.bearer))
-        answer = client.answer()
-    assert (answer.status, answer.body) == (200, b"second")
+        response = client.response()
+    assert (response.status, response.body) == (200, b"second")
 
 
 def _raw(method: str, target: str, bearer: str, *fields: str) -> bytes:
@@ -97,7 +97,7 @@ def _raw(method: str, target: str, bearer: str, *fields: str) -> bytes:
     ],
     ids=["other", "two lines", "one list", "empty", "absent", "underscore"],
 )
-def test_fields_that_an_answer_varies_by_are_compared_whole(
+def test_fields_that_a_response_varies_by_are_compared_whole(
     gateway: Gateway, origin: Origin, path: str, fields: tuple[str, ...]
 ) -> None:
     """Header case does not matter, lines and values do; a name with an underscore is another name."""
@@ -106,16 +106,16 @@ def test_fields_that_an_answer_varies_by_are_compared_whole(
     origin.pieces = (b"for a",)
     with Client(gateway.address) as client:
         client.send(_raw("GET", path, token.bearer, "X-Lang: a"))
-        assert client.answer().value("X-PROXY-CACHE") == "stored"
+        assert client.response().value("X-PROXY-CACHE") == "stored"
         client.send(_raw("GET", path, token.bearer, "x-LANG:   a  "))
-        assert client.answer().value("X-PROXY-CACHE") == "hit"
+        assert client.response().value("X-PROXY-CACHE") == "hit"
         origin.pieces = (b"for others",)
         client.send(_raw("GET", path, token.bearer, *fields))
-        assert client.answer().body == b"for others"
+        assert client.response().body == b"for others"
 
 
 def test_a_body_hash_of_the_clients_is_not_believed(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Two bodies are two answers, whatever X-Body-Hash says, and it goes nowhere."""
+    """Two bodies are two responses, whatever X-Body-Hash says, and it goes nowhere."""
     token = gateway.token()
     headers = OPT_IN | {"X-Body-Hash": "0" * 64}
     target = f"/v1/embeddings?{path}"
@@ -126,7 +126,7 @@ def test_a_body_hash_of_the_clients_is_not_believed(gateway: Gateway, origin: Or
     assert all("x-body-hash" not in fields for _, asked, fields in origin.asked if asked == target)
 
 
-def test_accounts_of_one_key_share_no_answer(gateway: Gateway, origin: Origin, path: str) -> None:
+def test_accounts_of_one_key_share_no_response(gateway: Gateway, origin: Origin, path: str) -> None:
     """OpenAI-Organization and its kin choose whose data is shown; Vary does not name them."""
     token = gateway.token()
     origin.pieces = (b"of one",)
@@ -135,7 +135,10 @@ def test_accounts_of_one_key_share_no_answer(gateway: Gateway, origin: Origin, p
     assert gateway.ask("GET", path, token=token, headers={"OpenAI-Organization": "two"})[2] == b"of two"
 
 
-def test_stale_while_revalidate_answers_at_once_and_fetches_behind(gateway: Gateway, origin: Origin, path: str) -> None:
+@pytest.mark.times
+def test_stale_while_revalidate_responds_at_once_and_fetches_behind(
+    gateway: Gateway, origin: Origin, path: str
+) -> None:
     """RFC 5861 §3: the client does not wait; the fetch is a request of its token's, with its own id."""
     origin.fields = (("Cache-Control", "public, max-age=1, stale-while-revalidate=60"),)
     token = gateway.token()
@@ -144,9 +147,9 @@ def test_stale_while_revalidate_answers_at_once_and_fetches_behind(gateway: Gate
     origin.pieces, origin.pause_s = (b"newer",), 0.5  # which is part of the new response's age
     origin.fields = (("Cache-Control", "public, max-age=60"),)
     began = time.monotonic()
-    answers = [gateway.ask("GET", path, token=token) for _ in range(5)]
+    responses = [gateway.ask("GET", path, token=token) for _ in range(5)]
     assert time.monotonic() - began < 0.45
-    assert {(state(answer), answer[2]) for answer in answers} == {("hit", b"the response")}
+    assert {(state(response), response[2]) for response in responses} == {("hit", b"the response")}
     eventually(lambda: gateway.ask("GET", path, token=token)[2] == b"newer")
     assert origin.count(path) == 2
     eventually(lambda: gateway.request_count(token) == 2)
@@ -155,7 +158,7 @@ def test_stale_while_revalidate_answers_at_once_and_fetches_behind(gateway: Gate
 
 
 @pytest.mark.parametrize("failure", ["503", "broken"])
-def test_stale_if_error_answers_for_a_provider_that_fails(
+def test_stale_if_error_responds_for_a_provider_that_fails(
     gateway: Gateway, origin: Origin, path: str, failure: str
 ) -> None:
     """RFC 5861 §4: a stale response, which is no error of the client's; without leave the failure is passed on."""
@@ -167,9 +170,9 @@ def test_stale_if_error_answers_for_a_provider_that_fails(
     time.sleep(1.2)
     errors = gateway.metric("llm_proxy_errors_total")
     origin.status, origin.fields = (503, ()) if failure == "503" else (-1, ())
-    answer = gateway.ask("GET", path, token=token)
-    assert (answer[0], answer[2], state(answer)) == (200, b"the response", "hit")
-    assert int(answer[1]["Age"]) >= 1
+    response = gateway.ask("GET", path, token=token)
+    assert (response[0], response[2], state(response)) == (200, b"the response", "hit")
+    assert int(response[1]["Age"]) >= 1
     assert gateway.metric("llm_proxy_errors_total") == errors
     assert gateway.ask("GET", f"{path}-plain", token=token)[0] == (503 if failure == "503" else 502)
     origin.status = 200
@@ -209,7 +212,7 @@ def test_the_sums_of_the_accounting_table_hold(gateway: Gateway, origin: Origin,
     eventually(lambda: gateway.rows("SELECT cache_hit_count FROM tokens WHERE id = ?", (token.id,)) == [(3,)])
 
 
-def test_purges_answer_as_the_reference_and_take_one_scope_at_a_time(
+def test_purges_respond_as_the_reference_and_take_one_scope_at_a_time(
     gateway: Gateway, origin: Origin, path: str
 ) -> None:
     """Exact is true or false, all others count; two scopes at once are refused."""
@@ -221,5 +224,5 @@ def test_purges_answer_as_the_reference_and_take_one_scope_at_a_time(
     assert purge(gateway, method="GET", url="/ignored", prefix=path) == 1
     for body in ({"all": True, "key": "v1:x"}, {"key": "v1:x", "prefix": "/v1"}, {"all": True, "project_id": "p"}):
         headers = {"Authorization": f"Bearer {gateway.env['MANAGEMENT_TOKEN']}"}
-        status, _, answer = gateway.ask("POST", "/manage/cache/purge", json.dumps(body).encode(), headers=headers)
-        assert (status, list(json.loads(answer))) == (400, ["error"])
+        status, _, response = gateway.ask("POST", "/manage/cache/purge", json.dumps(body).encode(), headers=headers)
+        assert (status, list(json.loads(response))) == (400, ["error"])

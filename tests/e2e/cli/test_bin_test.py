@@ -39,14 +39,14 @@ def _script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def _run(folder: Path, *words: str, answer: str | None = None) -> int:
+def _run(folder: Path, *words: str, response: str | None = None) -> int:
     """Run it; with a response, at a terminal."""
     command = ["bash", str(folder / "bin" / "test"), *words]
     env = {"PATH": str(folder.parent / "programs"), "HOME": str(folder)}
-    if answer is None:
+    if response is None:
         return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, check=False, timeout=60).returncode
     outer, inner = pty.openpty()
-    os.write(outer, answer.encode())
+    os.write(outer, response.encode())
     run = subprocess.run(command, env=env, stdin=inner, stdout=inner, stderr=inner, check=False, timeout=60)
     os.close(inner)
     os.close(outer)
@@ -83,12 +83,12 @@ def test_paths_choose_the_environment(copy: Path, words: list[str], environment:
 
 
 def test_a_person_is_asked_before_anything_is_installed(copy: Path) -> None:
-    """No is the answer that changes nothing; yes installs, and so does --yes without a question."""
-    assert _run(copy, answer="n\n") == 1
+    """No is the response that changes nothing; yes installs, and so does --yes without a question."""
+    assert _run(copy, response="n\n") == 1
     assert (_told(copy, "apt"), _told(copy, "tox")) == ([], [])
-    assert _run(copy, answer="y\n") == 0
+    assert _run(copy, response="y\n") == 0
     asked = _told(copy, "apt")
     assert asked[0].endswith("update")
     assert "redis-server" in asked[1]
-    assert _run(copy, "--yes", answer="") == 0
+    assert _run(copy, "--yes", response="") == 0
     assert _told(copy, "apt") == asked * 2

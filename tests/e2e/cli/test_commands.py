@@ -159,17 +159,17 @@ def test_chat_errors_have_exit_codes(served: Gateway) -> None:
     assert run("openai", "chat", variables=variables, stdin="hello\n").returncode == 2
 
 
-def test_benchmark_counts_and_splits_time(served: Gateway, simulated: Provider) -> None:
+def test_benchmark_counts_and_splits_time(served: Gateway, provider: Provider) -> None:
     """Fifty requests at ten at once: all seen by the provider, upstream's time and the proxy's add up to the whole."""
     token = served.token()
-    before = simulated.state()["requests"]
+    before = provider.state()["requests"]
     body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]})
     arguments = ["--base-url", served.url, "--endpoint", "/v1/chat/completions", "-r", "50", "-c", "10"]
     done = run("benchmark", *arguments, "--json", body, "-o", "json", variables={"PROXY_TOKEN": token.bearer})
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)
     assert (value["success"], value["failed"], value["statuses"]) == (50, 0, {"200": 50})
-    assert simulated.state()["requests"] - before == 50
+    assert provider.state()["requests"] - before == 50
     parts = value["upstream_latency_ms"]["avg"] + value["proxy_latency_ms"]["avg"]
     assert parts == pytest.approx(value["latency_ms"]["avg"], abs=0.01)
     wrong = run("benchmark", *arguments[:4], "--token", "sk-" + "A" * 22, "--debug", variables={})
@@ -187,12 +187,12 @@ def test_admin_process_tells_its_health() -> None:
     with subprocess.Popen(command, env=plain_environment(variables), stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert b"Listening" in process.stderr.readline()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
-            health = json.loads(answer.read())
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as response:
+            health = json.loads(response.read())
         assert health["admin"]["status"] == "ok"
         assert health["backend"] == {"status": "down", "error": "Backend unavailable"}
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/projects", timeout=10) as answer:
-            assert answer.url.endswith("/auth/login?next=/projects")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/projects", timeout=10) as response:
+            assert response.url.endswith("/auth/login?next=/projects")
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 0
 
@@ -248,8 +248,8 @@ def test_daemon_keeps_its_flags(tmp_path: Path) -> None:
     try:
         assert int((tmp_path / "run" / "a.pid").read_text()) == pid
         assert os.getsid(pid) != os.getsid(0)
-        with urllib.request.urlopen(f"http://{addr}/ready", timeout=10) as answer:
-            assert answer.status == 200
+        with urllib.request.urlopen(f"http://{addr}/ready", timeout=10) as response:
+            assert response.status == 200
         assert (tmp_path / "d" / "x.db").exists()
         second = run(*arguments, variables=variables, folder=tmp_path)
         assert second.returncode == 1
@@ -281,8 +281,8 @@ def test_server_serves_with_a_copied_example_and_names_of_kubernetes(tmp_path: P
     def is_ready() -> bool:
         assert process.poll() is None, log.read_text()
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5) as answer:
-                return bool(answer.status == 200)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5) as response:
+                return bool(response.status == 200)
         except OSError:
             return False
 

@@ -70,8 +70,8 @@ class Up:
         request = urllib.request.Request(f"{self.url}/v1/models", headers={"Authorization": f"Bearer {token}"})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=10) as answer:
-                return int(answer.status)
+            with opener.open(request, timeout=10) as response:
+                return int(response.status)
         except urllib.error.HTTPError as error:
             with error:
                 return error.code
@@ -158,6 +158,7 @@ def test_an_http_proxy_does_not_come_between(clone: Path) -> None:
         assert running.status_of(running.token) == 200
 
 
+@pytest.mark.times
 def test_second_run_installs_nothing_and_keeps_everything(clone: Path) -> None:
     """It starts in under 3 s, leaves .env and projects alone, and the first run's token goes on working."""
     with up(clone) as first:
@@ -313,6 +314,6 @@ def test_a_simulated_provider_stands_beside(clone: Path) -> None:
         fields = {"x-api-key": running.token, "Content-Type": "application/json"}
         request = urllib.request.Request(f"{running.url}/anthropic/v1/messages", data=body, headers=fields)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=10) as answer:
-            assert json.load(answer)["type"] == "message"
+        with opener.open(request, timeout=10) as response:
+            assert json.load(response)["type"] == "message"
         assert running.status_of(running.token) == 200

@@ -57,9 +57,9 @@ class Servers:
     def _manage(gateway: Gateway, method: str, path: str, body: Any = None) -> Any:
         headers = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        status, _, answer = gateway.ask(method, f"/manage{path}", data, headers=headers)
-        assert status in (200, 201), answer
-        return json.loads(answer)
+        status, _, response = gateway.ask(method, f"/manage{path}", data, headers=headers)
+        assert status in (200, 201), response
+        return json.loads(response)
 
     def token(self, gateway: Gateway) -> Any:
         """A token of an hour."""

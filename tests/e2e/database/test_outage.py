@@ -18,6 +18,8 @@ from support.gateway import MANAGEMENT_TOKEN, PROVIDER_KEY, Gateway, environment
 from support.provider import Provider
 from support.raw import Client, Closed, request
 
+pytestmark = pytest.mark.times
+
 CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}).encode()
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()
 KINDS = {"postgres": Postgres, "mysql": MariaDb}
@@ -33,12 +35,12 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 @pytest.fixture
 def variables(server: Server) -> Iterator[dict[str, str]]:
     """DB_DRIVER and DATABASE_URL of an empty database."""
-    if not server.answers():
+    if not server.is_serving():
         server.start()
     name = f"t_{uuid.uuid4().hex[:12]}"
     server.run(f"CREATE DATABASE {name}")
     yield {"DB_DRIVER": server.name, "DATABASE_URL": server.url(name)}
-    if not server.answers():
+    if not server.is_serving():
         server.start()
 
 
@@ -53,8 +55,8 @@ class Manager:
         """Status and JSON."""
         headers = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        status, _, answer = self._gateway.ask(method, f"/manage{path}", data, headers=headers)
-        return status, json.loads(answer) if answer else None
+        status, _, response = self._gateway.ask(method, f"/manage{path}", data, headers=headers)
+        return status, json.loads(response) if response else None
 
     def token(self, **more: Any) -> Any:
         """A new token."""
@@ -70,8 +72,8 @@ def _post(body: bytes, bearer: str, **plan: Any) -> bytes:
 
 def _call(gateway: Gateway, bearer: str) -> tuple[int, str | None, bytes]:
     with Client(gateway.address) as client:
-        answer = client.send(_post(CHAT, bearer)).answer("POST")
-        return answer.status, answer.value("Retry-After"), answer.body
+        response = client.send(_post(CHAT, bearer)).response("POST")
+        return response.status, response.value("Retry-After"), response.body
 
 
 def _ready(gateway: Gateway) -> tuple[int, bytes]:

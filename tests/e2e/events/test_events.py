@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support.dispatcher import dispatching, until, variables
 from support.gateway import PROVIDER_KEY, Gateway, Token, eventually, running_gateway
-from support.provider import Provider, running_provider
+from support.provider import Provider
 from support.raw import Client, request
 from support.redis import RedisServer, running_redis
 from support.services import running
@@ -27,13 +27,6 @@ CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()
 PATH = "/v1/chat/completions"
 LIMITS = {"UPSTREAM_FIRST_BYTE_TIMEOUT": "800ms", "UPSTREAM_IDLE_TIMEOUT": "800ms", "REQUEST_BODY_TIMEOUT": "1s"}
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    """The simulated provider."""
-    with running_provider(tmp_path_factory.mktemp("provider"), "--interval", "0") as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +80,12 @@ def test_an_exchange_is_one_event_with_all_its_facts(world: World) -> None:
     """Ids, status, times, bodies, fields; the secrets are in none of them."""
     token = world.gateway.token()
     body = CHAT.replace(b"hello", f"my key is {token.bearer} and {PROVIDER_KEY}".encode())
-    status, fields, answer = world.ask(token, body)
+    status, fields, response = world.ask(token, body)
     (event,) = world.of(token)
     assert (event.status, event.outcome, event.method, event.path) == (status, "ok", "POST", PATH)
     assert (event.project_id, event.provider) == (token.project_id, "openai")
     assert event.request_id == fields["X-Request-ID"]
-    assert event.response_body == answer
+    assert event.response_body == response
     assert event.request_content_type == "application/json"
     assert event.log_id > 0
     assert event.started_at is not None
@@ -106,33 +99,33 @@ def test_an_exchange_is_one_event_with_all_its_facts(world: World) -> None:
 
 
 def test_a_stream_is_captured_as_it_was_sent(world: World) -> None:
-    """Every chunk, and they merge to the answer with its usage."""
+    """Every chunk, and they merge to the response with its usage."""
     token = world.gateway.token()
     asked = json.loads(STREAM) | {"stream_options": {"include_usage": True}}
-    _, _, answer = world.ask(token, json.dumps(asked).encode())
+    _, _, response = world.ask(token, json.dumps(asked).encode())
     (event,) = world.of(token)
-    assert event.response_body == answer
+    assert event.response_body == response
     merged = merge(event.response_body or b"")
     assert merged is not None
-    assert merged.answer["usage"]["total_tokens"] > 0
+    assert merged.response["usage"]["total_tokens"] > 0
 
 
-def test_a_gzipped_answer_stays_gzipped(world: World) -> None:
+def test_a_gzipped_response_stays_gzipped(world: World) -> None:
     """Bytes as sent."""
     token = world.gateway.token()
-    _, _, answer = world.ask(token, gzip=True)
-    assert world.of(token)[0].response_body == answer
-    assert answer[:2] == b"\x1f\x8b"
+    _, _, response = world.ask(token, gzip=True)
+    assert world.of(token)[0].response_body == response
+    assert response[:2] == b"\x1f\x8b"
 
 
-def test_a_long_answer_is_cut_and_keeps_its_end(world: World) -> None:
+def test_a_long_response_is_cut_and_keeps_its_end(world: World) -> None:
     """The first 256 KiB and the last 16."""
     token = world.gateway.token()
-    _, _, answer = world.ask(token, size=1_000_000, content_type="text/plain")
+    _, _, response = world.ask(token, size=1_000_000, content_type="text/plain")
     (event,) = world.of(token)
-    assert event.response_body == answer[:262144]
+    assert event.response_body == response[:262144]
     assert event.response_truncated
-    assert (event.response_tail, event.response_bytes) == (answer[-16384:], len(answer))
+    assert (event.response_tail, event.response_bytes) == (response[-16384:], len(response))
 
 
 def test_uploads_and_sounds_are_measured(world: World) -> None:
@@ -145,9 +138,9 @@ def test_uploads_and_sounds_are_measured(world: World) -> None:
     (event,) = world.of(token)
     assert (event.request_body, event.request_bytes) == (None, len(upload))
     speech = json.dumps({"model": "tts-1", "input": "hi", "voice": "alloy"}).encode()
-    _, _, answer = world.ask(token, speech, "/v1/audio/speech")
+    _, _, response = world.ask(token, speech, "/v1/audio/speech")
     sound = world.of(token, 2)[1]
-    assert (sound.response_body, sound.response_bytes) == (None, len(answer))
+    assert (sound.response_body, sound.response_bytes) == (None, len(response))
 
 
 def test_a_streamed_request_body_is_captured_too(world: World) -> None:
@@ -160,7 +153,7 @@ def test_a_streamed_request_body_is_captured_too(world: World) -> None:
         for piece in (CHAT[:20], CHAT[20:]):
             client.send(b"%x\r\n%b\r\n" % (len(piece), piece))
             time.sleep(0.05)
-        assert client.send(b"0\r\n\r\n").answer("POST").status == 200
+        assert client.send(b"0\r\n\r\n").response("POST").status == 200
     assert world.of(token)[0].request_body == CHAT
 
 
@@ -184,11 +177,11 @@ def test_failures_are_events(world: World, plan: dict[str, Any], status: int, ou
     assert (event.response_body or b"") == b"" or outcome == "upstream_error"
 
 
-def test_a_break_in_mid_answer_is_an_event_with_what_came(world: World) -> None:
+def test_a_break_in_mid_response_is_an_event_with_what_came(world: World) -> None:
     """upstream_aborted, the provider's status, the part that was relayed, marked."""
     token = world.gateway.token()
     with Client(world.gateway.address) as client:
-        client.send(post(token, CHAT, cut="body", after=100, framing="chunked")).answer("POST")
+        client.send(post(token, CHAT, cut="body", after=100, framing="chunked")).response("POST")
     world.ask(token)
     event = world.of(token, 2)[0]
     assert (event.status, event.outcome, event.response_truncated) == (200, "upstream_aborted", True)

@@ -13,6 +13,8 @@ from support.gateway import MANAGEMENT_TOKEN, Gateway, Token, eventually, runnin
 from support.provider import Provider, running_provider
 from support.redis import RedisServer
 
+pytestmark = pytest.mark.times
+
 
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
@@ -27,17 +29,17 @@ def asked(gateway: Gateway, token: Token, number: int, **headers: str) -> list[t
     return [gateway.ask("GET", "/v1/models", token=token, headers=fields) for _ in range(number)]
 
 
-def statuses(answers: list[tuple[int, dict[str, str], bytes]]) -> list[int]:
+def statuses(responses: list[tuple[int, dict[str, str], bytes]]) -> list[int]:
     """Only these."""
-    return [status for status, _, _ in answers]
+    return [status for status, _, _ in responses]
 
 
 def manage(gateway: Gateway, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
     """One call of the management API."""
     headers = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}"}
-    status, _, answer = gateway.ask(method, f"/manage{path}", json.dumps(body).encode(), headers=headers)
-    assert status == 200, answer
-    found: dict[str, Any] = json.loads(answer)
+    status, _, response = gateway.ask(method, f"/manage{path}", json.dumps(body).encode(), headers=headers)
+    assert status == 200, response
+    found: dict[str, Any] = json.loads(response)
     return found
 
 
@@ -91,9 +93,9 @@ def test_a_token_and_its_project_have_limits_of_their_own(tmp_path: Path, provid
         one = gateway.token()
         other = gateway.token(project_id=one.project_id)
         manage(gateway, "PATCH", f"/tokens/{one.id}", {"requests_per_minute": 2})
-        answers = asked(gateway, one, 3)
-        assert statuses(answers) == [200, 200, 429]
-        assert json.loads(answers[-1][2])["description"] == "token rate limit"
+        responses = asked(gateway, one, 3)
+        assert statuses(responses) == [200, 200, 429]
+        assert json.loads(responses[-1][2])["description"] == "token rate limit"
         assert statuses(asked(gateway, other, 4)) == [200] * 4
         manage(gateway, "PATCH", f"/projects/{one.project_id}", {"requests_per_minute": 3})
         eventually(lambda: asked(gateway, other, 1)[0][0] == 429, within_s=10)

@@ -140,14 +140,14 @@ def test_a_row_counts_what_the_table_says(both_lanes: Gateway, name: str) -> Non
     case, token = CASES[name], both_lanes.token(max_requests=5)
     before = snapshot(both_lanes)
     with Client(both_lanes.address) as client:
-        answer = client.send(case.send(both_lanes, token)).answer("POST")
-    assert answer.status == case.status
+        response = client.send(case.send(both_lanes, token)).response("POST")
+    assert response.status == case.status
     assert moved(both_lanes, before) == case.counted
     assert both_lanes.request_count(token) == case.charged
     if case.code is not None:
-        assert json.loads(answer.body)["code"] == case.code
-        assert json.loads(answer.body)["error"]["code"] == case.code
-    line = both_lanes.wait_for_access(request_id=answer.value("X-Request-ID"))[0]
+        assert json.loads(response.body)["code"] == case.code
+        assert json.loads(response.body)["error"]["code"] == case.code
+    line = both_lanes.wait_for_access(request_id=response.value("X-Request-ID"))[0]
     assert (line["status_code"], line["row"]) == (case.status, int(name.split(",")[0].split()[1]))
 
 
@@ -161,20 +161,20 @@ def test_a_row_counts_what_the_table_says(both_lanes: Gateway, name: str) -> Non
     ids=["break", "break at once", "stall"],
 )
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
-def test_row_7_a_broken_answer_looks_broken(
+def test_row_7_a_broken_response_looks_broken(
     both_lanes: Gateway, framing: str, plan: dict[str, Any], label: str
 ) -> None:
-    """An upstream that breaks or stalls in mid-answer: the client's transfer ends incomplete, the unit is spent."""
+    """An upstream breaks or stalls during a response: the client's transfer ends incomplete, the unit is spent."""
     token, before = both_lanes.token(max_requests=5), snapshot(both_lanes)
     with Client(both_lanes.address) as client:
-        answer = client.send(post(CHAT, token, simulate(framing=framing, **plan))).answer("POST")
+        response = client.send(post(CHAT, token, simulate(framing=framing, **plan))).response("POST")
     if framing == "close" and label == "aborted":
-        assert answer.end == "whole"  # a FIN is the end of such a response: a break looks the same
+        assert response.end == "whole"  # a FIN is the end of such a response: a break looks the same
         return
-    assert (answer.status, answer.end == "whole") == (200, False)
+    assert (response.status, response.end == "whole") == (200, False)
     assert moved(both_lanes, before) == {"requests": 1, "errors": 1, f"upstream_requests{{{label}}}": 1}
     assert both_lanes.request_count(token) == 1
-    line = both_lanes.wait_for_access(request_id=answer.value("X-Request-ID"))[0]
+    line = both_lanes.wait_for_access(request_id=response.value("X-Request-ID"))[0]
     assert (line["row"], line["status_code"]) == (7, 200)
 
 
@@ -292,18 +292,18 @@ def test_row_26_a_refusal_of_the_server_layer_counts_as_its_code_alone(gateway: 
     """rejected{code} and one access line; neither a request nor an error."""
     before = snapshot(gateway)
     with Client(gateway.address) as client:
-        answer = client.send(b"GET /v1/models HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").answer()
-    assert (answer.status, json.loads(answer.body)["code"]) == (400, "malformed_request")
+        response = client.send(b"GET /v1/models HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").response()
+    assert (response.status, json.loads(response.body)["code"]) == (400, "malformed_request")
     assert moved(gateway, before) == {"rejected{malformed_request}": 1}
-    assert gateway.wait_for_access(row=26, request_id=answer.value("X-Request-ID"))[0]["status_code"] == 400
+    assert gateway.wait_for_access(row=26, request_id=response.value("X-Request-ID"))[0]["status_code"] == 400
 
 
 def test_row_27_a_body_that_goes_silent_before_dispatch_is_408(both_lanes: Gateway, provider: Provider) -> None:
     """408 and close; nothing charged, the provider saw nothing."""
     token, before, seen = both_lanes.token(max_requests=5), snapshot(both_lanes), provider.state()["requests"]
     with Client(both_lanes.address) as client:
-        answer = client.send(post(b"x" * 100, token)[:-100]).answer("POST")
-        assert (answer.status, json.loads(answer.body)["code"]) == (408, "request_timeout")
+        response = client.send(post(b"x" * 100, token)[:-100]).response("POST")
+        assert (response.status, json.loads(response.body)["code"]) == (408, "request_timeout")
         assert client.more() == b""
     assert moved(both_lanes, before) == {"requests": 1, "errors": 1, "rejected{request_timeout}": 1}
     assert (both_lanes.request_count(token), provider.state()["requests"]) == (0, seen)
@@ -321,12 +321,12 @@ def test_row_28_an_upload_that_stops_halfway_is_charged(
         client.send(f"{head}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n".encode())
         eventually(lambda: provider.state()["requests"] > seen)
         if is_silent:
-            answer = client.answer("POST")
-            assert (answer.status, json.loads(answer.body)["code"]) == (408, "request_timeout")
+            response = client.response("POST")
+            assert (response.status, json.loads(response.body)["code"]) == (408, "request_timeout")
         else:
             client.half_close()
             with pytest.raises(Closed):
-                client.answer("POST")
+                client.response("POST")
     provider.wait_for_state(within_s=2.0, running=0)
     eventually(lambda: moved(both_lanes, before) != {})
     wanted = {"requests": 1, "upstream_requests{client_gone}": 1, "client_disconnects{before_first_byte}": 1}

@@ -47,7 +47,7 @@ def test_exactly_the_quota_is_admitted(four: Gateway, provider: Provider) -> Non
 
     def call(_: int) -> int:
         with Client(four.address) as client:
-            return client.send(post(CHAT, token)).answer("POST").status
+            return client.send(post(CHAT, token)).response("POST").status
 
     with ThreadPoolExecutor(50) as pool:
         statuses = list(pool.map(call, range(400)))
@@ -139,13 +139,14 @@ def test_draining_refuses_what_still_comes(tmp_path: Path, provider: Provider) -
             client.until(b"data: ")
             gateway.process.send_signal(signal.SIGTERM)
             client.until(b"\r\n0\r\n\r\n")
-            answer = client.answer()
-            assert (answer.status, json.loads(answer.body)["code"]) == (503, "draining")
-            assert (answer.value("Retry-After"), answer.value("Connection")) == ("1", "close")
+            response = client.response()
+            assert (response.status, json.loads(response.body)["code"]) == (503, "draining")
+            assert (response.value("Retry-After"), response.value("Connection")) == ("1", "close")
             assert stream.rest()[1] == "eof"
         assert gateway.stop() == 0
 
 
+@pytest.mark.times
 def test_a_thousand_streams_on_one_worker(tmp_path: Path, provider: Provider) -> None:
     """1,000 event streams at once: none loses a byte, and /live answers in under 100 ms meanwhile."""
     with running_gateway(tmp_path, provider.url) as gateway:
@@ -190,7 +191,7 @@ def test_two_hundred_megabytes_take_no_memory(four: Gateway, provider: Provider,
             piece = b"x" * (4 * MIB)
             for start in range(0, size, len(piece)):
                 client.send(piece[: size - start])
-            client.answer("POST")
+            client.response("POST")
             assert provider.seen()[-1].body_bytes == size
     grown = max(resident_bytes(pid) - before.get(pid, 0) for pid in four.workers())
     assert grown < 20 * MIB
@@ -212,6 +213,7 @@ def swallow(client: Client) -> int:
     return received
 
 
+@pytest.mark.times
 def test_every_slot_taken_leaves_the_probes_alone(tmp_path: Path, provider: Provider) -> None:
     """The next call gets 503 overloaded, /live and /ready answer at once, a freed slot serves."""
     with running_gateway(tmp_path, provider.url, MAX_CONCURRENT_REQUESTS="3") as gateway:
@@ -236,9 +238,9 @@ def test_an_idle_connection_is_served_after_a_while(four: Gateway) -> None:
     token = four.token()
     models = request("/v1/models", f"Authorization: Bearer {token.bearer}")
     with Client(four.address) as client:
-        assert client.send(models).answer().status == 200
+        assert client.send(models).response().status == 200
         time.sleep(4)
-        assert client.send(models).answer().status == 200
+        assert client.send(models).response().status == 200
 
 
 def test_a_client_that_resets_frees_everything(four: Gateway, provider: Provider) -> None:

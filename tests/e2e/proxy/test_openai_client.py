@@ -27,7 +27,7 @@ MESSAGES: Any = [{"role": "user", "content": "hello"}]
 
 
 def test_a_whole_completion(client: openai.OpenAI, provider: Provider) -> None:
-    """The answer is the provider's; the provider got its key, and the token nowhere in the request."""
+    """The response is the provider's; the provider got its key, and the token nowhere in the request."""
     completion = client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
     assert completion.choices[0].message.content
     assert completion.usage is not None
@@ -48,9 +48,9 @@ def test_a_streamed_completion(client: openai.OpenAI) -> None:
 
 def test_embeddings(client: openai.OpenAI) -> None:
     """Vectors arrive for each input."""
-    answer = client.embeddings.create(model="text-embedding-3-small", input=["a", "b"])
-    assert [item.index for item in answer.data] == [0, 1]
-    assert len(answer.data[0].embedding) > 10
+    response = client.embeddings.create(model="text-embedding-3-small", input=["a", "b"])
+    assert [item.index for item in response.data] == [0, 1]
+    assert len(response.data[0].embedding) > 10
 
 
 def test_models(client: openai.OpenAI) -> None:

@@ -37,20 +37,20 @@ FIELDS |= {"request_bytes", "response_bytes", "component", "worker"}
 def test_probes(both_lanes: Gateway, path: str, content: str, content_type: str, method: str) -> None:
     """Status 200, the exact body, both ids, whatever the lane."""
     with Client(both_lanes.address) as client:
-        answer = client.send(request(path, method=method)).answer(method)
-    assert (answer.status, (answer.value("Content-Type") or "").startswith(content_type)) == (200, True)
+        response = client.send(request(path, method=method)).response(method)
+    assert (response.status, (response.value("Content-Type") or "").startswith(content_type)) == (200, True)
     if method == "GET":
-        assert re.fullmatch(content.replace("VERSION", re.escape(__version__)), answer.body.decode())
-    assert answer.value("X-Request-ID")
-    assert answer.value("X-Correlation-ID")
+        assert re.fullmatch(content.replace("VERSION", re.escape(__version__)), response.body.decode())
+    assert response.value("X-Request-ID")
+    assert response.value("X-Correlation-ID")
 
 
 def test_the_scrape_is_of_the_text_format(gateway: Gateway) -> None:
     """Exactly the documented content type, HELP and TYPE of each required name, no labels on them, no _created."""
     with Client(gateway.address) as client:
-        answer = client.send(request("/metrics/prometheus")).answer()
-    assert answer.value("Content-Type") == "text/plain; version=0.0.4; charset=utf-8"
-    text = answer.body.decode()
+        response = client.send(request("/metrics/prometheus")).response()
+    assert response.value("Content-Type") == "text/plain; version=0.0.4; charset=utf-8"
+    text = response.body.decode()
     for name in ("uptime_seconds", *(f"{word}_total" for word in ("requests", "errors"))):
         assert re.search(rf"^# HELP llm_proxy_{name} \S", text, re.MULTILINE)
         kind = "gauge" if name == "uptime_seconds" else "counter"
@@ -92,8 +92,8 @@ def test_the_root_says_what_serves(both_lanes: Gateway) -> None:
 def test_other_spellings_of_own_paths_are_not_found(gateway: Gateway, path: str) -> None:
     """Rules of an edge by prefix hold."""
     with Client(gateway.address) as client:
-        answer = client.send(request(path)).answer()
-    assert (answer.status, json.loads(answer.body)["code"]) == (404, "not_found")
+        response = client.send(request(path)).response()
+    assert (response.status, json.loads(response.body)["code"]) == (404, "not_found")
 
 
 def test_the_management_api_is_there(both_lanes: Gateway) -> None:
@@ -182,8 +182,8 @@ def test_streams_can_be_switched_off(tmp_path: Path, provider: Provider) -> None
     with running_gateway(tmp_path, provider.url, ENABLE_STREAMING="false") as gateway:
         token, json_type = gateway.token(), {"Content-Type": "application/json"}
         body = CHAT[:-1] + b', "stream": true}'
-        status, _, answer = gateway.ask("POST", "/v1/chat/completions", body, token=token, headers=json_type)
-        assert (status, json.loads(answer)["code"]) == (400, "streaming_disabled")
+        status, _, response = gateway.ask("POST", "/v1/chat/completions", body, token=token, headers=json_type)
+        assert (status, json.loads(response)["code"]) == (400, "streaming_disabled")
         assert gateway.ask("POST", "/v1/chat/completions", CHAT, token=token, headers=json_type)[0] == 200
 
 

@@ -93,8 +93,8 @@ def test_a_declared_size_beyond_the_limit_is_refused_unread(gateway: Gateway, to
     auth = f"Authorization: Bearer {token.bearer}"
     with Client(gateway.address) as client:
         head = request("/v1/files", auth, "X-Team: a", "Content-Length: 65537", "Expect: 100-continue", method="POST")
-        answer = client.send(head).answer("POST")
-    assert (answer.status, json.loads(answer.body)["code"]) == (413, "request_too_large")
+        response = client.send(head).response("POST")
+    assert (response.status, json.loads(response.body)["code"]) == (413, "request_too_large")
     assert provider.state()["requests"] == seen
 
 
@@ -105,8 +105,8 @@ def test_a_chunked_body_is_cut_off_at_the_limit(gateway: Gateway, token: Token, 
     with Client(gateway.address) as client:
         head = request("/v1/files", auth, "X-Team: a", "Transfer-Encoding: chunked", method="POST")
         piece = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
-        answer = client.send(head + b'6\r\n{"x":"\r\n' + piece * 6).answer("POST")
-    assert (answer.status, json.loads(answer.body)["code"]) == (413, "request_too_large")
+        response = client.send(head + b'6\r\n{"x":"\r\n' + piece * 6).response("POST")
+    assert (response.status, json.loads(response.body)["code"]) == (413, "request_too_large")
     assert provider.state()["requests"] == seen
 
 

@@ -36,8 +36,8 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def post(world: SideBySide, path: str, body: Any, **fields: str) -> tuple[int, dict[str, str], Any]:
     """A POST with JSON; `_` in names is a dash."""
     headers = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in fields.items()}
-    status, answer, content = world.gateway.ask("POST", path, json.dumps(body).encode(), headers=headers)
-    return status, answer, json.loads(content)
+    status, response, content = world.gateway.ask("POST", path, json.dumps(body).encode(), headers=headers)
+    return status, response, json.loads(content)
 
 
 def test_each_vendors_own_field_and_path_reaches_its_provider_with_its_key(world: SideBySide) -> None:

@@ -9,7 +9,7 @@ import pytest
 from e2e.proxy.conftest import CHAT, STREAM
 from support.gateway import Gateway, Token, running_gateway
 from support.provider import Provider
-from support.raw import Answer, Client, request
+from support.raw import Client, Response, request
 
 
 def post(body: bytes, token: Token, **plan: object) -> bytes:
@@ -18,6 +18,7 @@ def post(body: bytes, token: Token, **plan: object) -> bytes:
     return request("/v1/chat/completions", *fields, f"X-Simulate: {json.dumps(plan)}", method="POST", body=body)
 
 
+@pytest.mark.times
 @pytest.mark.parametrize("body", [STREAM, CHAT], ids=["events", "chunked"])
 def test_the_head_does_not_wait_for_the_first_piece(both_lanes: Gateway, body: bytes) -> None:
     """A provider that has sent its head and nothing else: the client has the head at once."""
@@ -45,10 +46,10 @@ def test_a_total_limit_spares_streams(tmp_path: Path, provider: Provider) -> Non
     with running_gateway(tmp_path, provider.url, REQUEST_TIMEOUT="1s") as gateway, ThreadPoolExecutor() as pool:
         token = gateway.token()
 
-        def ask(body: bytes, **plan: object) -> Future[Answer]:
-            def exchange() -> Answer:
+        def ask(body: bytes, **plan: object) -> Future[Response]:
+            def exchange() -> Response:
                 with Client(gateway.address) as client:
-                    return client.send(post(body, token, **plan)).answer("POST")
+                    return client.send(post(body, token, **plan)).response("POST")
 
             return pool.submit(exchange)
 
@@ -60,9 +61,9 @@ def test_a_total_limit_spares_streams(tmp_path: Path, provider: Provider) -> Non
             assert (one.result().status, json.loads(one.result().body)["code"]) == (504, "timeout")
 
 
-def test_a_slow_but_steady_answer_arrives(both_lanes: Gateway) -> None:
+def test_a_slow_but_steady_response_arrives(both_lanes: Gateway) -> None:
     """Slower in all than the idle limit, never silent for so long: it comes whole."""
     token = both_lanes.token()
     with Client(both_lanes.address) as client:
-        answer = client.send(post(CHAT, token, events=3, drip=0.004)).answer("POST")
-    assert (answer.status, answer.end) == (200, "whole")
+        response = client.send(post(CHAT, token, events=3, drip=0.004)).response("POST")
+    assert (response.status, response.end) == (200, "whole")

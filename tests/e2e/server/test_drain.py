@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.gunicorn_server import Server, assert_whole, begin_streams, finish, in_parallel, refuses
 from support.raw import request, wait_for
-from support.small import Server, assert_whole, begin_streams, finish, in_parallel, refuses
 
 
 @pytest.mark.parametrize("whom", ["master", "group"])
@@ -25,13 +25,14 @@ def test_streams_finish_whole_on_four_workers(start: Callable[..., Server], whom
     assert server.hook_calls.count("cut") == 0
 
 
+@pytest.mark.times
 def test_exchanges_are_cut_at_the_deadline(start: Callable[..., Server]) -> None:
     """DRAIN_TIMEOUT: no last chunk, the body is closed, the hooks are called, exit code 0."""
     server = start(DRAIN_TIMEOUT="1s")
     clients = begin_streams(server, 3, "/stream/200/0.1")
     begin = time.monotonic()
     server.signal(signal.SIGTERM)
-    assert [answer.end for answer in finish(clients)] == ["eof"] * 3
+    assert [response.end for response in finish(clients)] == ["eof"] * 3
     assert 0.8 < time.monotonic() - begin < 3
     assert server.ended(3) == 0
     assert [line for line in server.hook_calls if line != "started"] == [
@@ -59,23 +60,25 @@ def second_sigterm(start: Callable[..., Server], when: Any) -> None:
         wait_for(lambda: "draining" in server.hook_calls)
         time.sleep(0.3)
     server.signal(signal.SIGTERM)
-    assert [answer.end for answer in finish(clients)] == ["eof"] * 2
+    assert [response.end for response in finish(clients)] == ["eof"] * 2
     assert server.ended(5) == 0
     assert time.monotonic() - begin < 5
     assert server.hook_calls[-1] == "stopped True"
 
 
+@pytest.mark.times
 def test_ctrl_c_cuts(start: Callable[..., Server]) -> None:
     """SIGINT to the whole group, as a terminal sends it."""
     server = start(WEB_CONCURRENCY="2")
     clients = begin_streams(server, 4, "/stream/500/0.1")
     begin = time.monotonic()
     os.killpg(server.process.pid, signal.SIGINT)
-    assert [answer.end for answer in finish(clients)] == ["eof"] * 4
+    assert [response.end for response in finish(clients)] == ["eof"] * 4
     assert server.ended(5) == 0
     assert time.monotonic() - begin < 3
 
 
+@pytest.mark.times
 def test_idle_connections_do_not_delay(start: Callable[..., Server]) -> None:
     """300 kept connections and 100 that never spoke: gone at once, without an error."""
     server = start()
@@ -92,7 +95,7 @@ def test_idle_connections_do_not_delay(start: Callable[..., Server]) -> None:
 
 
 def test_the_grace_serves_on_and_tells_probes(start: Callable[..., Server]) -> None:
-    """SHUTDOWN_GRACE: /ready is 503 at once, answers carry Connection: close; then the port closes."""
+    """SHUTDOWN_GRACE: /ready is 503 at once, responses carry Connection: close; then the port closes."""
     server = start(SHUTDOWN_GRACE="2s", WEB_CONCURRENCY="2")
     with server.client() as kept:
         assert kept.get("/").value("Connection") == "keep-alive"
@@ -101,8 +104,8 @@ def test_the_grace_serves_on_and_tells_probes(start: Callable[..., Server]) -> N
         wait_for(lambda: server.get("/ready").status == 503, 1)
         for _ in range(10):
             assert server.get("/ready").body.endswith(b" grace")
-        answer = kept.get("/")
-        assert (answer.status, answer.value("Connection")) == (200, "close")
+        response = kept.get("/")
+        assert (response.status, response.value("Connection")) == (200, "close")
     wait_for(lambda: refuses(server), 4)
     assert time.monotonic() - begin > 1.5
     assert server.ended(5) == 0
@@ -115,11 +118,11 @@ def test_a_request_behind_a_stream_is_answered_as_draining(start: Callable[..., 
     server.signal(signal.SIGTERM)
     wait_for(lambda: "draining" in server.hook_calls)
     client.send(request("/ready"))
-    assert client.answer().end == "whole"
+    assert client.response().end == "whole"
     with contextlib.closing(client.sock):
-        answer = client.answer()
-        assert (answer.status, answer.value("Connection")) == (503, "close")
-        assert answer.body.endswith(b" draining")
+        response = client.response()
+        assert (response.status, response.value("Connection")) == (503, "close")
+        assert response.body.endswith(b" draining")
     assert server.ended(5) == 0
 
 
@@ -133,7 +136,7 @@ def test_connections_that_wait_in_the_queue_are_answered(start: Callable[..., Se
     time.sleep(0.3)
     os.kill(pid, signal.SIGCONT)
     for client in clients:
-        assert client.answer().status == 503
+        assert client.response().status == 503
         client.sock.close()
     assert server.ended(5) == 0
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.gunicorn_server import Server, assert_whole, begin_streams, finish, in_parallel
 from support.raw import request, wait_for
-from support.small import Server, assert_whole, begin_streams, finish, in_parallel
 
 import llm_proxy
 
@@ -52,7 +52,7 @@ def test_a_good_change_is_served_by_new_workers(start: Callable[..., Server], se
     settled(server, "third")
     assert not server.pids() & first_pids
     kept.until(b"0\r\n\r\n")
-    ready = kept.answer()
+    ready = kept.response()
     assert (ready.status, ready.value("Connection")) == (200, "close")
     assert ready.body.endswith(b" retired")
     kept.sock.close()

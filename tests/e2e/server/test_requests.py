@@ -5,8 +5,8 @@ import time
 from typing import Any
 
 import pytest
+from support.gunicorn_server import Server
 from support.raw import Client, Closed, exchange, request
-from support.small import Server
 
 H = b"Host: localhost\r\n"
 POST = b"POST /echo HTTP/1.1\r\n" + H
@@ -123,58 +123,58 @@ ACCEPTED = {
 def test_an_ambiguous_or_malformed_head_is_400_and_the_connection_closes(server: Server, case: Any) -> None:
     """Each gets the JSON error object, a request id, Connection: close, and then the end."""
     with Client(server.address) as client:
-        answer = client.send(REFUSED[case]).answer()
-        assert (answer.status, answer.reason) == (400, "Bad Request")
-        assert answer.body == (
+        response = client.send(REFUSED[case]).response()
+        assert (response.status, response.reason) == (400, "Bad Request")
+        assert response.body == (
             b'{"error":{"message":"Malformed HTTP request","type":"invalid_request_error","param":null,'
             b'"code":"malformed_request"},"code":"malformed_request"}\n'
         )
-        assert answer.value("Content-Type") == "application/json"
-        assert answer.value("Connection") == "close"
-        assert len(answer.value("X-Request-ID") or "") == 36
-        assert answer.value("Date")
+        assert response.value("Content-Type") == "application/json"
+        assert response.value("Connection") == "close"
+        assert len(response.value("X-Request-ID") or "") == 36
+        assert response.value("Date")
         assert client.rest()[0] == b""
 
 
 @pytest.mark.parametrize("case", BAD_BODIES)
 def test_malformed_chunks_are_400(server: Server, case: Any) -> None:
     """The body's reader gets an error, the client the JSON error object."""
-    answer = exchange(server.address, POST + b"Transfer-Encoding: chunked\r\n\r\n" + BAD_BODIES[case])
-    assert answer.status == 400
-    assert json.loads(answer.body)["code"] == "malformed_request"
+    response = exchange(server.address, POST + b"Transfer-Encoding: chunked\r\n\r\n" + BAD_BODIES[case])
+    assert response.status == 400
+    assert json.loads(response.body)["code"] == "malformed_request"
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
 def test_a_good_request_reaches_the_application_as_it_was_written(server: Server, case: Any) -> None:
     """Target byte for byte, absolute form reduced, body whole."""
     data, uri, body = ACCEPTED[case]
-    answer = exchange(server.address, data)
-    assert answer.status == 200
-    if answer.body != b"ok":  # "//echo" is another path
-        told = json.loads(answer.body)
+    response = exchange(server.address, data)
+    assert response.status == 200
+    if response.body != b"ok":  # "//echo" is another path
+        told = json.loads(response.body)
         assert (told["uri"], told["body"]) == (uri, body)
 
 
 def test_an_absolute_target_without_path_is_the_root(server: Server) -> None:
     """`GET http://host?x` asks for `/?x`."""
-    answer = exchange(server.address, b"GET http://localhost?x=1 HTTP/1.1\r\n" + H + b"\r\n")
-    assert (answer.status, answer.body) == (200, b"ok")
+    response = exchange(server.address, b"GET http://localhost?x=1 HTTP/1.1\r\n" + H + b"\r\n")
+    assert (response.status, response.body) == (200, b"ok")
 
 
 @pytest.mark.parametrize("target", [b"localhost:443", b"/echo"])
 def test_connect_is_405(server: Server, target: Any) -> None:
     """There are no tunnels (RFC 9110 §9.3.6); Allow says what there is."""
-    answer = exchange(server.address, b"CONNECT " + target + b" HTTP/1.1\r\n" + H + b"\r\n")
-    assert (answer.status, answer.reason, answer.value("Connection")) == (405, "Method Not Allowed", "close")
-    assert "POST" in (answer.value("Allow") or "")
+    response = exchange(server.address, b"CONNECT " + target + b" HTTP/1.1\r\n" + H + b"\r\n")
+    assert (response.status, response.reason, response.value("Connection")) == (405, "Method Not Allowed", "close")
+    assert "POST" in (response.value("Allow") or "")
 
 
 def test_a_later_minor_version_is_answered_as_1_1(server: Server) -> None:
     """RFC 9110 §2.5: the connection stays open, and the response says what is spoken."""
     with Client(server.address) as client:
         for _ in range(2):
-            answer = client.send(b"GET /echo HTTP/1.2\r\n" + H + b"\r\n").answer()
-            assert (answer.status, answer.version, answer.value("Connection")) == (200, "HTTP/1.1", "keep-alive")
+            response = client.send(b"GET /echo HTTP/1.2\r\n" + H + b"\r\n").response()
+            assert (response.status, response.version, response.value("Connection")) == (200, "HTTP/1.1", "keep-alive")
 
 
 def test_what_http_1_0_does_not_know_is_ignored(server: Server) -> None:
@@ -188,11 +188,11 @@ def test_empty_lines_begin_no_request(server: Server) -> None:
     """A client that sends one behind its body is idle: its connection ends without a 408, or goes on."""
     post = b"POST /echo HTTP/1.1\r\n" + H + b"Content-Length: 2\r\n\r\nhi\r\n"
     with Client(server.address) as client:
-        assert client.send(post).answer().status == 200
+        assert client.send(post).response().status == 200
         assert client.rest()[0] == b""
     with Client(server.address) as client:
-        assert client.send(post + b"\r").answer().status == 200
-        assert client.send(b"\n" + GET + H + b"\r\n").answer().status == 200
+        assert client.send(post + b"\r").response().status == 200
+        assert client.send(b"\n" + GET + H + b"\r\n").response().status == 200
 
 
 def test_options_asterisk_reaches_the_application(server: Server) -> None:
@@ -204,8 +204,8 @@ def test_fields_keep_order_repetition_and_odd_bytes(server: Server) -> None:
     """Names are in capitals, outer blanks are gone, names with `_` are dropped."""
     lines = [b"X-B: 2", b"x-a:  1 \t", b"X-B: 1", b"X-Empty:", b"X_Under: 1", b"X-Obs: \xe4\xff", b"X-In: a  b"]
     lines += [b"Authorization: Bearer a", b"Authorization: Bearer b", b"SCRIPT_NAME: /x", b"PATH_INFO: /y"]
-    answer = exchange(server.address, GET + H + b"\r\n".join(lines) + b"\r\n\r\n")
-    told = json.loads(answer.body)
+    response = exchange(server.address, GET + H + b"\r\n".join(lines) + b"\r\n\r\n")
+    told = json.loads(response.body)
     assert told["path"] == "/echo"
     assert told["fields"] == [
         ["HOST", "localhost"],
@@ -222,18 +222,18 @@ def test_fields_keep_order_repetition_and_odd_bytes(server: Server) -> None:
 
 def test_forwarded_fields_change_nothing(server: Server) -> None:
     """Address and scheme behind trusted proxies are the application's business."""
-    answer = exchange(
+    response = exchange(
         server.address, request("/echo", "X-Forwarded-For: 1.2.3.4", "X-Forwarded-Proto: https", "X-Forwarded-Ssl: on")
     )
-    told = json.loads(answer.body)
+    told = json.loads(response.body)
     assert (told["addr"], told["scheme"]) == ("127.0.0.1", "http")
 
 
 def test_too_long_a_request_line_is_414_and_can_be_read(server: Server) -> None:
     """Even when the line has not ended and more is coming."""
     with Client(server.address) as client:
-        answer = client.send(b"GET /" + b"a" * 9000).answer()
-        assert (answer.status, json.loads(answer.body)["code"]) == (414, "uri_too_long")
+        response = client.send(b"GET /" + b"a" * 9000).response()
+        assert (response.status, json.loads(response.body)["code"]) == (414, "uri_too_long")
 
 
 def test_a_request_line_within_the_limit_is_served(server: Server) -> None:
@@ -248,15 +248,15 @@ def test_a_request_line_within_the_limit_is_served(server: Server) -> None:
 )
 def test_too_large_a_header_section_is_431(server: Server, head: Any) -> None:
     """One field beyond 8190 bytes, or more than 100 fields."""
-    answer = exchange(server.address, GET + H + head + b"\r\n")
-    assert (answer.status, json.loads(answer.body)["code"]) == (431, "header_fields_too_large")
+    response = exchange(server.address, GET + H + head + b"\r\n")
+    assert (response.status, json.loads(response.body)["code"]) == (431, "header_fields_too_large")
 
 
 def test_a_refused_head_request_has_no_body(server: Server) -> None:
     """The fields are those of the refusal."""
     with Client(server.address) as client:
-        answer = client.send(b"HEAD /echo#x HTTP/1.1\r\n" + H + b"\r\n").answer("HEAD")
-        assert answer.status == 400
+        response = client.send(b"HEAD /echo#x HTTP/1.1\r\n" + H + b"\r\n").response("HEAD")
+        assert response.status == 400
         assert client.rest()[0] == b""
 
 
@@ -297,7 +297,7 @@ def test_pipelined_requests_are_answered_in_turn(server: Server) -> None:
     unread = b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 7\r\n\r\n" + b"unread!"
     with Client(server.address) as client:
         client.send(first + chunked + unread + request("/length"))
-        assert [client.answer().body for _ in range(4)] == [b"5", b"3", b"ok", b"12345"]
+        assert [client.response().body for _ in range(4)] == [b"5", b"3", b"ok", b"12345"]
 
 
 @pytest.mark.parametrize("head", [b"Content-Length: 10\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\na\r\nabc"])
@@ -316,7 +316,7 @@ def test_100_continue_comes_at_the_first_read_only(server: Server) -> None:
     with Client(server.address) as client:
         client.send(b"POST /size HTTP/1.1\r\n" + H + expecting)
         assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-        assert client.send(b"hello").answer().body == b"5"
+        assert client.send(b"hello").response().body == b"5"
         assert client.get("/").status == 200
     with Client(server.address) as client:
         head = client.send(b"POST /refuse HTTP/1.1\r\n" + H + expecting).until(b"\r\n\r\n")
@@ -325,6 +325,7 @@ def test_100_continue_comes_at_the_first_read_only(server: Server) -> None:
         assert client.rest()[0] == b"too large"
 
 
+@pytest.mark.times
 def test_a_slow_head_is_408_also_when_it_drips(server: Server) -> None:
     """REQUEST_HEADER_TIMEOUT counts from the first byte to the end of the head."""
     with Client(server.address) as still, Client(server.address) as dripping:
@@ -340,8 +341,8 @@ def test_a_slow_head_is_408_also_when_it_drips(server: Server) -> None:
             except TimeoutError:
                 continue
         assert data.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-        answer = still.answer()
-        assert (answer.status, json.loads(answer.body)["code"]) == (408, "request_timeout")
+        response = still.response()
+        assert (response.status, json.loads(response.body)["code"]) == (408, "request_timeout")
         assert 0.9 < time.monotonic() - begin < 4
 
 
@@ -355,11 +356,11 @@ def test_a_silent_body_is_408_and_a_slow_steady_one_is_served(server: Server) ->
         for _ in range(8):
             steady.send(b"x")
             time.sleep(0.25)
-        assert steady.answer().body == b"8"
-        answer = silent.answer()
-        assert (answer.status, json.loads(answer.body)["code"]) == (408, "request_timeout")
-        assert answer.value("Connection") == "close"
-        assert bare_lf.answer().status in (400, 408)
+        assert steady.response().body == b"8"
+        response = silent.response()
+        assert (response.status, json.loads(response.body)["code"]) == (408, "request_timeout")
+        assert response.value("Connection") == "close"
+        assert bare_lf.response().status in (400, 408)
     assert "body RequestTimeout" in server.hook_calls
 
 
@@ -396,8 +397,8 @@ def test_an_upload_that_is_refused_can_read_the_refusal(server: Server) -> None:
                 client.send(b"x" * 100_000)
         except OSError:
             pytest.fail("the upload was cut off")
-        answer = client.answer()
-        assert (answer.status, answer.body, answer.value("Connection")) == (413, b"too large", "close")
+        response = client.response()
+        assert (response.status, response.body, response.value("Connection")) == (413, b"too large", "close")
 
 
 def test_a_request_cut_off_in_its_head_gets_nothing(server: Server) -> None:
@@ -406,4 +407,4 @@ def test_a_request_cut_off_in_its_head_gets_nothing(server: Server) -> None:
         client.send(b"GET / HTTP/1.1\r\nHost")
         client.half_close()
         with pytest.raises(Closed):
-            client.answer()
+            client.response()

@@ -1,11 +1,11 @@
-"""How answers look on the wire, and that a broken one can't be taken for a whole one."""
+"""How responses look on the wire, and that a broken one can't be taken for a whole one."""
 
 import time
 from typing import Any
 
 import pytest
+from support.gunicorn_server import Server
 from support.raw import Client, Closed, exchange, request, wait_for
-from support.small import Server
 
 ERROR_500 = (
     b'{"error":{"message":"Internal server error","type":"server_error","param":null,"code":"internal_error"},'
@@ -15,8 +15,8 @@ ERROR_500 = (
 
 def test_fields_of_the_application_arrive_as_sent(server: Server) -> None:
     """Order, case and repetition stay; one Date and one Server; framing fields are the server's."""
-    answer = exchange(server.address, request("/fields"))
-    assert answer.fields == [
+    response = exchange(server.address, request("/fields"))
+    assert response.fields == [
         ("Connection", "keep-alive"),
         ("X-Two", "b"),
         ("Date", "Thu, 01 Jan 1970 00:00:00 GMT"),
@@ -29,9 +29,9 @@ def test_fields_of_the_application_arrive_as_sent(server: Server) -> None:
 
 def test_a_date_is_added_and_no_server(server: Server) -> None:
     """The application sent neither."""
-    answer = exchange(server.address, request("/"))
-    assert len(answer.values("Date")) == 1
-    assert not answer.values("Server")
+    response = exchange(server.address, request("/"))
+    assert len(response.values("Date")) == 1
+    assert not response.values("Server")
 
 
 def test_connection_close_of_the_application_closes(server: Server) -> None:
@@ -50,18 +50,18 @@ def test_head_204_and_chunks(server: Server) -> None:
         assert stream.value("Transfer-Encoding") is None
         nobody = client.get("/nobody")
         assert (nobody.status, nobody.value("Content-Length")) == (204, None)
-        answer = client.get("/stream/3/0")
-        assert answer.chunks == [b"data: 0\n\n", b"data: 1\n\n", b"data: 2\n\n"]
-        assert answer.value("Connection") == "keep-alive"
+        response = client.get("/stream/3/0")
+        assert response.chunks == [b"data: 0\n\n", b"data: 1\n\n", b"data: 2\n\n"]
+        assert response.value("Connection") == "keep-alive"
         assert client.get("/").status == 200
 
 
 def test_http_1_0_gets_no_chunks(server: Server) -> None:
     """The close ends the body."""
-    answer = exchange(server.address, b"GET /stream/3/0 HTTP/1.0\r\n\r\n")
-    assert answer.version == "HTTP/1.0"
-    assert answer.body == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
-    assert (answer.value("Connection"), answer.value("Transfer-Encoding"), answer.end) == ("close", None, "whole")
+    response = exchange(server.address, b"GET /stream/3/0 HTTP/1.0\r\n\r\n")
+    assert response.version == "HTTP/1.0"
+    assert response.body == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
+    assert (response.value("Connection"), response.value("Transfer-Encoding"), response.end) == ("close", None, "whole")
 
 
 def test_http_1_0_keep_alive_with_a_length(server: Server) -> None:
@@ -69,9 +69,10 @@ def test_http_1_0_keep_alive_with_a_length(server: Server) -> None:
     with Client(server.address) as client:
         for _ in range(2):
             client.send(b"GET /length HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-            assert client.answer().value("Connection") == "keep-alive"
+            assert client.response().value("Connection") == "keep-alive"
 
 
+@pytest.mark.times
 def test_an_empty_first_item_sends_the_head(server: Server) -> None:
     """The head is on the wire half a second before the first byte of the body."""
     with Client(server.address) as client:
@@ -82,7 +83,7 @@ def test_an_empty_first_item_sends_the_head(server: Server) -> None:
         client.until(b"late")
 
 
-def test_a_large_answer_to_a_slow_reader_is_whole(server: Server) -> None:
+def test_a_large_response_to_a_slow_reader_is_whole(server: Server) -> None:
     """64 MB in items of 1 MB; the client pauses, but not for as long as CLIENT_WRITE_TIMEOUT."""
     with Client(server.address, receive_buffer=65536) as client:
         client.send(request("/big"))
@@ -114,10 +115,10 @@ def test_a_body_that_breaks_after_the_head_is_visibly_incomplete(server: Server,
     with Client(server.address) as client:
         client.send(f"GET /broken/{framing}/after/{what} HTTP/{version}\r\nHost: a\r\n\r\n".encode())
         client.send(request("/")) if framing != "close" else None  # it must not be answered inside the broken one
-        answer = client.answer()
-    assert answer.status == 200
-    assert answer.end in (FRAMINGS[framing], "reset")
-    assert b"HTTP/1.1" not in answer.body
+        response = client.response()
+    assert response.status == 200
+    assert response.end in (FRAMINGS[framing], "reset")
+    assert b"HTTP/1.1" not in response.body
     assert server.hook_calls.count(f"closed {what}") == before + 1
 
 
@@ -125,16 +126,16 @@ def test_fewer_bytes_than_announced_close_the_connection(server: Server) -> None
     """The next response must not be read as the rest of this one."""
     with Client(server.address) as client:
         client.send(request("/broken/sized/after/end") + request("/"))
-        answer = client.answer()
-        assert (answer.body, answer.end) == (b"part", "eof")
+        response = client.response()
+        assert (response.body, response.end) == (b"part", "eof")
 
 
 @pytest.mark.parametrize("what", ["value", "os", "exit", "timeout"])
 def test_a_body_that_breaks_before_the_head_is_500(server: Server, what: Any) -> None:
     """The JSON error object, whatever was raised; the worker lives."""
-    answer = exchange(server.address, request(f"/broken/sized/before/{what}"))
-    assert (answer.status, answer.body) == (500, ERROR_500)
-    assert answer.value("Connection") == "close"
+    response = exchange(server.address, request(f"/broken/sized/before/{what}"))
+    assert (response.status, response.body) == (500, ERROR_500)
+    assert response.value("Connection") == "close"
 
 
 @pytest.mark.parametrize("what", ["value", "os", "stop", "exit"])
@@ -143,14 +144,14 @@ def test_an_application_that_raises_is_500(server: Server, what: Any) -> None:
     assert exchange(server.address, request(f"/raises/{what}")).body == ERROR_500
 
 
-def test_an_exchange_that_is_cut_before_its_head_gets_no_answer(server: Server) -> None:
+def test_an_exchange_that_is_cut_before_its_head_gets_no_response(server: Server) -> None:
     """GreenletExit: the connection closes."""
     for target in ("/raises/greenlet", "/broken/sized/before/greenlet"):
         with pytest.raises(Closed):
             exchange(server.address, request(target))
 
 
-def test_an_application_that_answers_nothing_is_500(server: Server) -> None:
+def test_an_application_that_responds_nothing_is_500(server: Server) -> None:
     """start_response was never called."""
     assert exchange(server.address, request("/nothing")).status == 500
 

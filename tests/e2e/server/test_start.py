@@ -14,8 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from support.gunicorn_server import Server, begin_streams, in_parallel
 from support.raw import Client, request, wait_for
-from support.small import Server, begin_streams, in_parallel
 
 
 def free_port() -> Any:
@@ -124,6 +124,7 @@ def certificate(tmp_path_factory: Any) -> Any:
     return folder
 
 
+@pytest.mark.times
 def test_tls_with_a_minimum_version(start: Callable[..., Server], certificate: Any) -> None:
     """HTTPS, streams, refusals and breaks; a client below TLS_MIN_VERSION, or without TLS, is turned away."""
     server = start(
@@ -145,10 +146,10 @@ def test_tls_with_a_minimum_version(start: Callable[..., Server], certificate: A
         assert client.get("/#").status == 400
     with Client(server.address, tls=context) as client:
         client.send(b"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3_000_000)
-        assert client.answer().status == 413
+        assert client.response().status == 413
     with Client(server.address, tls=context) as client:
         client.send(b"GET /broken/close/after/value HTTP/1.0\r\n\r\n")
-        assert client.answer().end == "reset"
+        assert client.response().end == "reset"
     old = ssl.create_default_context(cafile=str(certificate / "crt"))
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError), Client(server.address, tls=old):

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from support.gunicorn_server import WHOLE, Server, assert_whole, begin_streams, finish
 from support.raw import request, wait_for
-from support.small import WHOLE, Server, assert_whole, begin_streams, finish
 
 
 def test_a_killed_worker_is_replaced(start: Callable[..., Server]) -> None:
@@ -18,9 +18,9 @@ def test_a_killed_worker_is_replaced(start: Callable[..., Server]) -> None:
     victim, other = wait_for(lambda: len(pids := server.pids()) == 2 and pids)
     streams = begin_streams(server, 12)
     os.kill(victim, signal.SIGKILL)
-    answers = finish(streams)
-    assert {answer.end for answer in answers} <= {"whole", "eof", "reset"}
-    assert all(answer.body == WHOLE for answer in answers if answer.end == "whole")
+    responses = finish(streams)
+    assert {response.end for response in responses} <= {"whole", "eof", "reset"}
+    assert all(response.body == WHOLE for response in responses if response.end == "whole")
     wait_for(lambda: len(server.pids()) == 2 and victim not in server.pids())
     assert other in server.pids()
 
@@ -44,8 +44,8 @@ def test_who_has_just_connected_is_served_by_a_worker_that_leaves(start: Callabl
         server.get("/ready")  # a later client is served: the worker has this connection
         os.kill(pid, signal.SIGUSR2)
         time.sleep(0.3)  # idle connections are looked for each 0.1 s
-        answer = client.send(request("/ready")).answer()
-    assert (answer.status, answer.value("Connection"), answer.body.split()[0]) == (200, "close", b"%d" % pid)
+        response = client.send(request("/ready")).response()
+    assert (response.status, response.value("Connection"), response.body.split()[0]) == (200, "close", b"%d" % pid)
 
 
 def test_workers_that_die_at_once_are_forked_ever_more_slowly(start: Callable[..., Server]) -> None:

@@ -15,17 +15,10 @@ from urllib.parse import urlencode
 import pytest
 from support.commands import run
 from support.gateway import MANAGEMENT_TOKEN, Gateway, Token, eventually, running_gateway
-from support.provider import Provider, running_provider
+from support.provider import Provider
 
 CHAT_PATH = "/v1/chat/completions"
 PLANS: tuple[dict[str, Any], ...] = ({}, {"gzip": True}, {"status": 500}, {"cut": "head"}, {})
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    """The simulated provider."""
-    with running_provider(tmp_path_factory.mktemp("provider"), "--interval", "0") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +44,11 @@ def chat(model: str = "gpt-4o", **more: Any) -> dict[str, Any]:
 def manage(gateway: Gateway, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
     """One call of the management API."""
     data = None if body is None else json.dumps(body).encode()
-    status, _, answer = gateway.ask(
+    status, _, response = gateway.ask(
         method, f"/manage{path}", data, headers={"Authorization": f"Bearer {MANAGEMENT_TOKEN}"}
     )
-    assert status in (200, 201), answer
-    return json.loads(answer)
+    assert status in (200, 201), response
+    return json.loads(response)
 
 
 def sums(gateway: Gateway, **query: str) -> list[dict[str, Any]]:
@@ -89,8 +82,8 @@ def test_sums_equal_what_the_provider_reported(gateway: Gateway, provider: Provi
         jobs.append((token, body, path, {"usage": usage, "gzip": choice.random() < 0.3}))
         expected.setdefault((token.id, model), Counter()).update({"requests": 1, **usage})
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda job: call(gateway, job[0], job[1], job[2], **job[3])[0], jobs))
-    assert set(answers) == {200}
+        responses = list(pool.map(lambda job: call(gateway, job[0], job[1], job[2], **job[3])[0], jobs))
+    assert set(responses) == {200}
 
     def found() -> dict[tuple[str, str], Counter[str]]:
         rows = [row for token in tokens for row in sums(gateway, token_id=token.id, group_by="token,model")]
@@ -139,7 +132,7 @@ def test_a_stream_without_usage_is_estimated_and_marked(gateway: Gateway) -> Non
 
 
 def test_a_background_object_counts_once_whoever_shows_it(gateway: Gateway) -> None:
-    """Not with the POST that queued it, once with the first answer that shows it finished, never again."""
+    """Not with the POST that queued it, once with the first response that shows it finished, never again."""
     token = gateway.token()
     queued = {"id": "resp_1", "object": "response", "background": True, "status": "queued", "model": "gpt-4o"}
     done = queued | {"status": "completed", "usage": {"input_tokens": 70, "output_tokens": 30}}
@@ -175,9 +168,9 @@ def spent(gateway: Gateway, token: Token, **plan: Any) -> tuple[int, dict[str, s
     refused: list[tuple[int, dict[str, str], bytes]] = []
 
     def is_refused() -> bool:
-        answer = call(gateway, token, chat(), **plan)
-        if answer[0] != 200:
-            refused.append(answer)
+        response = call(gateway, token, chat(), **plan)
+        if response[0] != 200:
+            refused.append(response)
         return bool(refused)
 
     eventually(is_refused)
@@ -224,8 +217,8 @@ def test_money_buys_only_what_has_a_price(gateway: Gateway, provider: Provider) 
     assert (status, json.loads(body)["code"]) == (403, "model_not_priced")
     form = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nnot-priced\r\n--b--\r\n'
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    status, _, answer = gateway.ask("POST", "/v1/audio/transcriptions", form, token=token, headers=headers)
-    assert (status, json.loads(answer)["code"]) == (403, "model_not_priced")
+    status, _, response = gateway.ask("POST", "/v1/audio/transcriptions", form, token=token, headers=headers)
+    assert (status, json.loads(response)["code"]) == (403, "model_not_priced")
     assert len(provider.seen()) == before
     assert gateway.request_count(token) == 0
     assert call(gateway, token, {"messages": [{"role": "user", "content": "x"}]})[0] == 200
@@ -321,8 +314,8 @@ def test_a_drain_writes_everything_down(tmp_path_factory: pytest.TempPathFactory
     events = str(folder / "events.jsonl")
     with running_gateway(folder, provider.url, FILE_EVENT_LOG=events) as gateway:
         token = gateway.token()
-        answers = [call(gateway, token, chat(), usage={"prompt": 5, "completion": 6}, **plan)[0] for plan in PLANS]
-        assert answers == [200, 200, 500, 502, 200]
+        responses = [call(gateway, token, chat(), usage={"prompt": 5, "completion": 6}, **plan)[0] for plan in PLANS]
+        assert responses == [200, 200, 500, 502, 200]
         assert gateway.stop() == 0
         rows = gateway.rows("SELECT sum(requests), sum(prompt_tokens), sum(completion_tokens) FROM usage_daily")
         assert rows == [(5, 15, 18)]

@@ -45,9 +45,9 @@ class People:
         assert response.status_code == 303, response.text
         return self.issuer.authorize(response.headers["Location"])
 
-    def come_back(self, answer: dict[str, str], browser: Client | None = None) -> TestResponse:
+    def come_back(self, callback: dict[str, str], browser: Client | None = None) -> TestResponse:
         """Return from the provider."""
-        return (browser or self.browser).get("/admin/auth/oidc/callback", query_string=answer)
+        return (browser or self.browser).get("/admin/auth/oidc/callback", query_string=callback)
 
     def sign_in(self, browser: Client | None = None) -> TestResponse:
         """Both."""

@@ -93,9 +93,9 @@ FORGERIES = {
 @on_sqlite
 def test_a_forged_id_token_signs_nobody_in(people: People, forge: Callable[[People], None]) -> None:
     """403, nothing is set, and the refusal is in the audit trail."""
-    answer = people.begin()
+    callback = people.begin()
     forge(people)
-    response = people.come_back(answer)
+    response = people.come_back(callback)
     assert response.status_code == 403, response.text
     assert "Set-Cookie" not in response.headers
     assert people.held() is None
@@ -105,9 +105,9 @@ def test_a_forged_id_token_signs_nobody_in(people: People, forge: Callable[[Peop
 def test_a_code_is_used_once(people: People) -> None:
     """The same return again is refused, in the same browser, even by a provider that forgets nothing."""
     people.issuer.forgets_codes = False
-    answer = people.begin()
-    assert people.come_back(answer).status_code == 303
-    again = people.come_back(answer)
+    callback = people.begin()
+    assert people.come_back(callback).status_code == 303
+    again = people.come_back(callback)
     assert again.status_code == 403
     assert "Set-Cookie" not in again.headers
 
@@ -140,8 +140,8 @@ def test_two_tabs_sign_in_at_once(people: People) -> None:
 @on_sqlite
 def test_the_response_of_another_provider_is_refused(people: People, iss: str | None) -> None:
     """The mix-up attack: `iss` differs, or is missing where the provider promises it (RFC 9207)."""
-    answer = {name: value for name, value in {**people.begin(), "iss": iss}.items() if value is not None}
-    assert people.come_back(answer).status_code == 403
+    callback = {name: value for name, value in {**people.begin(), "iss": iss}.items() if value is not None}
+    assert people.come_back(callback).status_code == 403
     assert people.issuer.seen == []
 
 

@@ -1,10 +1,13 @@
 """The admin UI under attack: forms of other sites, texts with markup, roles, read-only mode, hosts."""
 
+import re
 from typing import Any
 
 import pytest
 from support.databases import on_sqlite
 from werkzeug.routing import Rule
+
+from llm_proxy.web.admin import frame
 
 from .conftest import KEY, Pages, csrf_of
 
@@ -38,6 +41,20 @@ def test_every_form_of_another_site_is_refused(pages: Pages) -> None:
             tried += 1
     assert tried > 60
     assert pages.browser.post("/admin/auth/login", data={"management_token": "x"}).status_code == 403
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
+def test_a_form_of_any_size_is_not_read(pages: Pages, content_type: str) -> None:
+    """413, with a session and before sign-in, for each route: Werkzeug reads a form in one go, and files to disk."""
+    browser = pages.app.test_client()
+    browser.get("/admin/auth/login")
+    form = b'--b\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\n' + b"a&" * 40_000
+    response = browser.post("/admin/auth/login", data=form, content_type=content_type)
+    assert response.status_code == 413, response.text
+    assert "65,536 bytes" in response.text
+    for path, rule in _rules(pages, "POST"):
+        if rule.endpoint not in _OPEN | {"admin.sign_out"}:
+            assert pages.browser.post(path, data=form, content_type=content_type).status_code == 413, path
 
 
 def test_every_page_keeps_out_of_frames_caches_and_foreign_scripts(pages: Pages) -> None:
@@ -110,6 +127,49 @@ def test_a_sign_in_leads_nowhere_else(pages: Pages) -> None:
         assert "Location" not in response.headers
 
 
+@pytest.mark.parametrize("path", ["/projects/%C3%BC", "/projects/a%20b", "/projects/x%2f..%2fy"])
+def test_an_ended_session_leads_to_the_sign_in_from_any_address(pages: Pages, path: str) -> None:
+    """Also from one that the sign-in would not lead back to."""
+    found = pages.app.test_client().get(f"/admin{path}", follow_redirects=True)
+    assert (found.status_code, found.request.path) == (200, "/admin/auth/login")
+
+
+def test_the_address_without_a_slash_is_not_moved_for_ever(pages: Pages) -> None:
+    """302 to the dashboard; redirects are paths, so that no Host that a client sends gets into one."""
+    response = pages.get("")
+    assert (response.status_code, response.headers["Location"]) == (302, "/admin/dashboard")
+    assert pages.get("", headers={"Host": "evil.example"}).headers["Location"].startswith("/admin/auth/login")
+
+
+@pytest.mark.parametrize(
+    ("came_from", "back"),
+    [
+        ("http://localhost/admin/tokens?page=2", "/admin/tokens?page=2"),
+        ("http://evil.example/admin/tokens", None),
+        ("http://localhost.evil.example/admin/", None),
+        ("http://localhost/admin/../manage", None),
+        ("", None),
+    ],
+)
+def test_an_error_page_leads_back_to_pages_of_this_ui(pages: Pages, came_from: str, back: str | None) -> None:
+    """By a path, and to no other site."""
+    text = pages.get("/nothing", headers={"Referer": came_from}).text
+    assert "evil" not in text
+    assert ("</svg> Back</a>" in text) == (back is not None)
+    assert back is None or f'href="{back}"' in text
+
+
+def test_packaged_files_are_kept_for_long_under_their_version_alone(pages: Pages) -> None:
+    """The address of a page's stylesheet is immutable; another version, or none, is asked for again."""
+    address = re.search(r"/admin/static/admin\.css\?v=\w+", pages.get("/tokens").text)
+    assert address is not None
+    wanted = {address[0]: "public, max-age=31536000, immutable"}
+    wanted |= {f"/admin/static/admin.css{query}": "no-cache" for query in ("", "?v=old")}
+    for path, kept in wanted.items():
+        with pages.browser.get(path) as response:
+            assert response.headers["Cache-Control"] == kept, path
+
+
 def test_a_session_is_not_fixed(pages: Pages) -> None:
     """A cookie that was planted before the sign-in is not the session after it; the old one ends."""
     browser = pages.app.test_client()
@@ -157,6 +217,68 @@ def test_a_viewer_can_do_nothing_by_hand_made_forms(pages: Pages) -> None:
     assert [each["role"] for each in pages.api("GET", "/keys")] == ["viewer"]
 
 
+def test_pages_that_ask_are_refused_with_the_same_right_as_what_they_ask_for(pages: Pages) -> None:
+    """A viewer gets 403 for each form and each question, and no link to one; an administrator gets the page."""
+    key = pages.api("POST", "/keys", {"name": "looks", "role": "viewer"})
+    project = pages.api("POST", "/projects", {"name": "kept", "api_key": KEY})["id"]
+    token = pages.api("POST", "/tokens", {"project_id": project, "duration_minutes": 60})["id"]
+    session = pages.api("GET", "/sessions")[0]["id"]
+    viewer = pages.app.test_client()
+    pages.sign_in(viewer, key["key"])
+    asking = (
+        "/projects/new", f"/projects/{project}/edit", f"/projects/{project}/revoke-tokens",
+        f"/projects/{project}/deactivate", f"/projects/{project}/provider-keys", "/tokens/new", f"/tokens/{token}/edit",
+        f"/tokens/{token}/roll", f"/tokens/{token}/revoke", f"/tokens/revoke?ids={token}", "/keys/new",
+        f"/keys/{key['id']}/edit", f"/keys/{key['id']}/roll", f"/keys/{key['id']}/revoke", f"/people/{session}/end",
+    )  # fmt: skip
+    offered = "".join(viewer.get(f"/admin{path}").text for path in ("/projects", "/tokens", f"/tokens/{token}"))
+    offered += viewer.get(f"/admin/projects/{project}").text + viewer.get("/admin/people").text
+    for path in asking:
+        assert viewer.get(f"/admin{path}").status_code == 403, path
+        assert pages.get(path).status_code == 200, path
+        assert f'href="/admin{path}"' not in offered, path
+
+
+@pytest.mark.parametrize("role", ["viewer", "issuer", "operator", "admin"])
+def test_pages_answer_those_to_whom_the_navigation_offers_them(pages: Pages, role: str) -> None:
+    """All others get 403, but the dashboard, which every sign-in leads to."""
+    browser = pages.app.test_client()
+    pages.sign_in(browser, pages.api("POST", "/keys", {"name": role, "role": role})["key"])
+    offered = set(re.findall(r'<a href="(/admin/[a-z]+)"', browser.get("/admin/tokens").text))
+    every = {f"/admin/{page.endpoint}" for _, entries in frame.SECTIONS for page in entries}
+    assert "/admin/tokens" in offered <= every
+    answered = {path for path in every if browser.get(path).status_code == 200}
+    assert answered == offered | {"/admin/dashboard"}
+
+
+def test_the_end_of_a_session_is_asked_for_first(pages: Pages) -> None:
+    """The page says whose session it is and when it was used; the form ends it; an unknown one is 404."""
+    other = pages.app.test_client()
+    pages.sign_in(other, pages.api("POST", "/keys", {"name": "other", "role": "viewer"})["key"])
+    session = next(each["id"] for each in pages.api("GET", "/sessions") if each["actor"] == "key:other")
+    asked = pages.get(f"/people/{session}/end").text
+    assert "1 session with the role viewer, began 0 s ago, last seen 0 s ago" in asked
+    assert "the session that you use now" not in asked
+    assert other.get("/admin/tokens").status_code == 200
+    assert pages.post(f"/people/{session}/end").status_code == 303
+    assert other.get("/admin/tokens").status_code == 303
+    assert pages.get(f"/people/{session}/end").status_code == 404
+    own = pages.api("GET", "/sessions")[0]["id"]
+    assert "the session that you use now" in pages.get(f"/people/{own}/end").text
+
+
+def test_the_list_of_projects_tells_token_counts(pages: Pages) -> None:
+    """On the page, as a link to the tokens, and in both files."""
+    project = pages.api("POST", "/projects", {"name": "two", "api_key": KEY})["id"]
+    for _ in range(2):
+        pages.api("POST", "/tokens", {"project_id": project, "duration_minutes": 60})
+    assert f'href="/admin/tokens?project_id={project}">2<' in pages.get("/projects").text
+    assert pages.get("/projects.csv").text.splitlines()[1].endswith(",2")
+    assert pages.get("/projects.json").get_json()[0]["token_count"] == "2"
+    assert "1 token that is not revoked" not in pages.get(f"/projects/{project}/deactivate").text
+    assert "Without the tick this hits 2 tokens that are not revoked" in pages.get(f"/projects/{project}/edit").text
+
+
 class TestReadOnly:
     """ADMIN_UI_READ_ONLY."""
 
@@ -177,6 +299,8 @@ class TestReadOnly:
             assert "read-only" in response.text
         for path in ("/projects", "/tokens", "/cache", "/audit", "/keys", "/dashboard"):
             assert pages.get(path).text.count('method="post"') == 3, path  # the jump box, and two buttons to sign out
+        for path in ("/projects/new", "/tokens/new", "/keys/new", "/tokens/x/revoke"):
+            assert "read-only" in pages.get(path).text, path
         assert pages.post("/jump", q="seen").status_code == 303
         assert pages.post("/auth/logout").status_code == 200
 

@@ -20,6 +20,8 @@ from llm_proxy.cache.redis import RedisStore
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import Store
 
+pytestmark = pytest.mark.times
+
 Clock = list[float]
 
 
@@ -80,8 +82,8 @@ def test_another_projects_look_up_finds_nothing(store: Store) -> None:
     assert found(store, entry(project="q")) == []
 
 
-def test_the_later_answer_takes_the_place_of_the_one_before(store: Store) -> None:
-    """One answer a key."""
+def test_the_later_response_takes_the_place_of_the_one_before(store: Store) -> None:
+    """One response a key."""
     store.put(entry(content=b"old"), 60)
     store.put(entry(content=b"new"), 60)
     assert [each.content for each in found(store, entry())] == [b"new"]
@@ -274,7 +276,7 @@ def test_a_garbled_index_is_a_miss(shared_redis_server: RedisServer) -> None:
         store.close()
 
 
-def test_redis_that_does_not_answer_is_left_alone(redis_server: RedisServer) -> None:
+def test_redis_that_does_not_respond_is_left_alone(redis_server: RedisServer) -> None:
     """A missed deadline is a miss, counted, and for a second Redis is not asked again."""
     failures: list[int] = []
     store = RedisStore(

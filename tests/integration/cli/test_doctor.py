@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from support.installation import BAD_REQUEST, KEY, OTHER_KEY, PROVIDER_KEY, Installation, answers
+from support.installation import BAD_REQUEST, KEY, OTHER_KEY, PROVIDER_KEY, Installation, responds_with
 
 from llm_proxy.cli.doctor import host
 from llm_proxy.settings.load import SAMPLE_MANAGEMENT_TOKEN
@@ -237,14 +237,14 @@ SEEDS: list[tuple[str, Callable[[Installation], None]]] = [
     ("keys.plain", _sql("UPDATE projects SET api_key = ?", PROVIDER_KEY)),
     ("provider.refused", _set(OPENAI_API_URL="http://127.0.0.1:1")),
     ("provider.unknown-host", _set(OPENAI_API_URL="http://no-such-host.invalid")),
-    ("provider.tls", answers(BAD_REQUEST, form="https://{}")),
-    ("provider.not-http", answers(b"SSH-2.0-OpenSSH\r\n")),
+    ("provider.tls", responds_with(BAD_REQUEST, form="https://{}")),
+    ("provider.not-http", responds_with(b"SSH-2.0-OpenSSH\r\n")),
     ("provider.proxy", _set(HTTP_PROXY="http://127.0.0.1:1", NO_PROXY="")),
     ("provider.unavailable", _rules(status=503)),
     ("provider.redirects", _rules(redirect="/elsewhere")),
     ("provider.key-refused", _rules(path="/v1/models", nth=[2], status=401)),
     ("provider.rate-limited", _rules(path="/v1/models", nth=[2], status=429)),
-    ("clock.provider", answers(f"HTTP/1.1 401 x\r\nDate: {_of(2001)}\r\nContent-Length: 0\r\n\r\n".encode())),
+    ("clock.provider", responds_with(f"HTTP/1.1 401 x\r\nDate: {_of(2001)}\r\nContent-Length: 0\r\n\r\n".encode())),
 ]
 
 

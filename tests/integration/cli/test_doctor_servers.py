@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from support.databases import Server
-from support.installation import BAD_REQUEST, KEY, OTHER_KEY, PROVIDER_KEY, Installation, answers, faults
+from support.installation import BAD_REQUEST, KEY, OTHER_KEY, PROVIDER_KEY, Installation, faults, responds_with
 from support.redis import RedisServer
 
 from llm_proxy.cli.doctor import provider
@@ -84,10 +84,10 @@ def test_redis_faults(healthy: Installation, redis_server: RedisServer) -> None:
         assert code in faults(healthy)
 
 
-def test_what_answers_is_no_redis(healthy: Installation) -> None:
+def test_what_responds_is_no_redis(healthy: Installation) -> None:
     """A web server in Redis' place."""
     healthy.variables["LLM_PROXY_EVENT_BUS"] = "redis-streams"
-    answers(BAD_REQUEST, "REDIS_ADDR", "{}")(healthy)
+    responds_with(BAD_REQUEST, "REDIS_ADDR", "{}")(healthy)
     assert "redis.not-redis" in faults(healthy)
 
 
@@ -160,7 +160,7 @@ def test_a_check_that_fails_hides_no_other(healthy: Installation) -> None:
     assert "provider.keys" in codes
 
 
-def test_it_ends_soon_when_nothinganswers(healthy: Installation) -> None:
+def test_it_ends_soon_when_nothing_responds(healthy: Installation) -> None:
     """A provider that accepts and says nothing costs its time limit, no more."""
     assert sum(provider._TIMEOUT_S) <= 15
     healthy.patch.setattr(provider, "_TIMEOUT_S", (0.5, 0.5))

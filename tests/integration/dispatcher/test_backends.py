@@ -107,7 +107,7 @@ def test_a_redelivery_can_be_recognised(world: World) -> None:
 
 
 def test_odd_exchanges_are_taken_too(world: World) -> None:
-    """Errors, aborts, empty and binary answers, other shapes of JSON."""
+    """Errors, aborts, empty and binary responses, other shapes of JSON."""
     odd = [
         *payloads(1, status=502, outcome="connect_error", response_body=None, response_headers={}),
         *payloads(2, outcome="client_disconnect", status=499, response_body=b""),
@@ -142,6 +142,7 @@ def test_statuses_are_classed(remote: World, status: int, expected: Verdict) -> 
     assert remote.service.calls == 1
 
 
+@pytest.mark.times
 def test_a_service_that_hangs_is_given_up_in_time(remote: World) -> None:
     """The total limit, not one between two bytes."""
     assert remote.service is not None
@@ -215,8 +216,8 @@ def test_single_runs_can_be_refused(lunary: World) -> None:
     real = lunary.service.take
 
     def take(headers: Any, body: bytes) -> tuple[int, bytes]:
-        status, answer = real(headers, body)
-        results = json.loads(answer)["results"]
+        status, response = real(headers, body)
+        results = json.loads(response)["results"]
         results[1] |= {"success": False, "error": "boom"}
         return status, json.dumps({"results": results}).encode()
 
@@ -266,8 +267,8 @@ def helicone(tmp_path: Path) -> Iterator[World]:
 def test_a_helicone_log_has_true_times_and_texts(helicone: World, reported: str, shown: dict[str, int]) -> None:
     """Latency is the exchange's duration; meta is texts; usage is as it was counted; the id is the event's."""
     assert helicone.service is not None
-    answer = b'{"choices":[{"message":{"content":"hi"}}]' + reported.encode() + b"}"
-    helicone.backend.send(payloads(1, response_body=answer, usage={"prompt_tokens": 4, "completion_tokens": 5}))
+    response = b'{"choices":[{"message":{"content":"hi"}}]' + reported.encode() + b"}"
+    helicone.backend.send(payloads(1, response_body=response, usage={"prompt_tokens": 4, "completion_tokens": 5}))
     (log,) = helicone.service.events
     start, end = log["timing"]["startTime"], log["timing"]["endTime"]
     assert (end["seconds"] - start["seconds"]) * 1000 + end["milliseconds"] - start["milliseconds"] == 250
@@ -279,7 +280,7 @@ def test_a_helicone_log_has_true_times_and_texts(helicone: World, reported: str,
     assert (meta["Helicone-Property-Project"], meta["Helicone-Property-Outcome"]) == ("p", "ok")
 
 
-def test_an_answer_of_200_with_an_error_is_no_success(helicone: World) -> None:
+def test_a_response_of_200_with_an_error_is_no_success(helicone: World) -> None:
     """Its store failed."""
     assert helicone.service is not None
     helicone.service.take = lambda headers, body: (200, b'{"error":"store"}')  # type: ignore[method-assign]

@@ -100,6 +100,7 @@ def test_what_was_published_before_anybody_joined_is_read(world: World) -> None:
     assert data(source.read(10, 0)) == wires("a")
 
 
+@pytest.mark.times
 def test_a_read_is_bounded_and_waits_no_longer_than_told(world: World) -> None:
     """COUNT holds, and an empty bus costs the block time."""
     source = world.source()
@@ -212,6 +213,7 @@ def test_numbers_are_given_in_blocks(world: World) -> None:
     assert (first, second, one.reserve(1)) == (1, 11, 16)
 
 
+@pytest.mark.times
 def test_an_unreachable_bus_says_so_in_time(redis_server: RedisServer) -> None:
     """Stopped: at once. Hanging: after the time limit. Back: it works again."""
     for kind in ("redis-streams", "redis"):
@@ -250,7 +252,7 @@ def test_a_flushed_redis_is_survived(world: World) -> None:
     assert data(found) == wires("b")
 
 
-def test_a_read_whose_answer_is_lost_leaves_nothing_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_whose_response_is_lost_leaves_nothing_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis gave entries out, but the connection broke: they are not held here, so they are read as pending ones."""
     world.bus().publish(wires("a", "b", "c"))
     source = world.source()
@@ -263,8 +265,8 @@ def test_a_read_whose_answer_is_lost_leaves_nothing_behind(world: World, monkeyp
         real: Any = Redis.execute_command
 
         def run(self: Redis, *parts: Any, **options: Any) -> Any:
-            answer = real(self, *parts, **options)
-            return lost(self) if parts[0] == "XREADGROUP" else answer
+            response = real(self, *parts, **options)
+            return lost(self) if parts[0] == "XREADGROUP" else response
 
         patch.setattr(Redis, "execute_command", run)
         patch.setattr(Pipeline, "execute", lost)

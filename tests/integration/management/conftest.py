@@ -21,14 +21,14 @@ class Manager:
     def __init__(self, app: LlmProxyFlask, audit_file: Path) -> None:
         self.app, self.audit_file = app, audit_file
         self._client = app.test_client()
-        self.answers: list[str] = []
+        self.responses: list[str] = []
 
     def call(self, method: str, path: str, body: Any = None, **options: Any) -> TestResponse:
         """One call; `body` is JSON unless it is bytes. `headers` come on top of the right Authorization."""
         headers = {"Authorization": f"Bearer {TOKEN}", **options.pop("headers", {})}
         data = body if isinstance(body, bytes) else None if body is None else json.dumps(body)
         response = self._client.open(f"/manage{path}", method=method, data=data, headers=headers, **options)
-        self.answers.append(response.get_data(as_text=True))
+        self.responses.append(response.get_data(as_text=True))
         return response
 
     def project(self, name: str = "team", **more: Any) -> dict[str, Any]:

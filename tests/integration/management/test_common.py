@@ -123,7 +123,7 @@ def test_a_body_beyond_1_mib_is_413(manage: Manager) -> None:
     assert (response.status_code, response.get_json()) == (413, {"error": "request body too large"})
 
 
-def test_every_answer_is_labelled(manage: Manager) -> None:
+def test_every_response_is_labelled(manage: Manager) -> None:
     """JSON with a newline at its end, not stored, not sniffed, with both ids, success or not."""
     for response in (manage.call("GET", "/projects"), manage.call("GET", "/nowhere"), manage.call("PUT", "/tokens")):
         assert response.headers["Content-Type"] == "application/json"

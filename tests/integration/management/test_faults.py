@@ -23,12 +23,12 @@ def test_an_unforeseen_failure_is_500_with_the_rows_text(
     assert (response.status_code, response.get_json()) == (500, {"error": said})
 
 
-def test_no_answer_or_record_holds_a_secret(manage: Manager) -> None:
+def test_no_response_or_record_holds_a_secret(manage: Manager) -> None:
     """Provider key, management token and bearer are in no response, audit line or row but the creation's."""
     project = manage.project()
     token = manage.token(project["id"])
     bearer = token["token"]
-    manage.answers.pop()  # the creation's
+    manage.responses.pop()  # the creation's
     manage.call("GET", f"/tokens/{bearer}")
     manage.call("PATCH", f"/projects/{project['id']}", {"api_key": "sk-another-0123456789abcdefghij"})
     manage.call("GET", "/projects")
@@ -39,6 +39,6 @@ def test_no_answer_or_record_holds_a_secret(manage: Manager) -> None:
         rows = str(connection.execute(text("SELECT * FROM audit_events")).all())
         stored = str(connection.execute(text("SELECT * FROM projects")).all())
         stored += str(connection.execute(text("SELECT * FROM tokens")).all())
-    shown = "\n".join(manage.answers) + rows + manage.audit_file.read_text() + stored
+    shown = "\n".join(manage.responses) + rows + manage.audit_file.read_text() + stored
     for secret in (bearer, TOKEN, "sk-provider-0123456789abcdefghij", "sk-another-0123456789abcdefghij"):
         assert secret not in shown

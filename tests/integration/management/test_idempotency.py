@@ -27,8 +27,8 @@ def _age(manage: Manager, by: timedelta) -> None:
         connection.execute(text("UPDATE idempotency_keys SET created_at = :at"), {"at": at})
 
 
-def test_the_first_answer_comes_again(manage: Manager) -> None:
-    """Same key, same body: the same answer with its fields, marked; one project."""
+def test_the_first_response_comes_again(manage: Manager) -> None:
+    """Same key, same body: the same response with its fields, marked; one project."""
     first, second = (_create(manage, "/projects", PROJECT) for _ in range(2))
     assert (first.status_code, second.status_code) == (201, 201)
     assert first.get_json() == second.get_json()

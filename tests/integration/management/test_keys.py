@@ -41,7 +41,7 @@ def test_a_key_is_shown_once(manage: Manager) -> None:
     assert manage.call("GET", "/keys").get_json() == [shown]
     with manage.app.services.engine.connect() as connection:
         stored = str(connection.execute(text("SELECT * FROM management_keys")).all())
-    assert made["key"] not in stored + manage.audit_file.read_text() + "".join(manage.answers[1:])
+    assert made["key"] not in stored + manage.audit_file.read_text() + "".join(manage.responses[1:])
 
 
 def test_whoami_tells_the_caller_its_rights(manage: Manager) -> None:

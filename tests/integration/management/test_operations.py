@@ -130,7 +130,7 @@ def test_traffic_is_added_up_by_hour_and_cut_to_the_callers_projects(manage: Man
     ):
         exchange = Exchange(ProxyRequest("POST", "/v1/chat/completions", []), services.lanes[0])
         exchange.token = None if token is None else services.directory.authenticate(token["token"])
-        exchange.timing.answered_s = 0.0 if hit else exchange.request.received_s + 0.15
+        exchange.timing.response_started_s = 0.0 if hit else exchange.request.received_s + 0.15
         exchange.timing.ended_s = exchange.request.received_s + (0.05 if hit else 1.5)
         services.traffic.report(exchange, row, failure)
     services.traffic.spent(mine, 70, 30, 2_500_000_000)

@@ -7,6 +7,8 @@ from urllib.parse import urljoin
 import pytest
 from support.databases import on_sqlite
 
+from llm_proxy.operations import stats
+
 from .conftest import PROVIDER_KEY, Manager
 
 
@@ -310,3 +312,23 @@ def test_a_key_that_does_not_open_spoils_its_own_row_only(manage: Manager) -> No
         )  # fmt: skip
     shown = {project["name"]: project["api_key"] for project in manage.call("GET", "/projects").get_json()}
     assert shown == {"good": "sk-provi...ghij", "bad": "****"}
+
+
+def test_a_list_tells_token_counts_where_it_is_asked(manage: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By page number, by cursor and whole; a project with more tokens than are counted says so."""
+    monkeypatch.setattr(stats, "MOST", 2)
+    monkeypatch.setattr(stats, "_AT_ONCE", 2)
+    for name, tokens in (("none", 0), ("two", 2), ("three", 3)):
+        project = manage.project(name)["id"]
+        for _ in range(tokens):
+            manage.token(project)
+    wanted = {
+        "none": {"count": 0, "is_more": False},
+        "three": {"count": 2, "is_more": True},
+        "two": {"count": 2, "is_more": False},
+    }
+    for place in ("", "&page=1", "&limit=3"):
+        found = manage.call("GET", f"/projects?token_counts=true{place}").get_json()
+        assert {project["name"]: project["tokens"] for project in found} == wanted, place
+    assert "tokens" not in manage.call("GET", "/projects").get_json()[0]
+    assert manage.call("GET", "/projects?token_counts=many").status_code == 400

@@ -273,8 +273,8 @@ def test_an_idle_timeout_is_set_changed_and_taken_away(manage: Manager) -> None:
     seen = [manage.call("GET", f"/tokens/{token_id}")]
     for minutes in (525600, None):
         seen.append(manage.call("PATCH", f"/tokens/{token_id}", {"idle_timeout_minutes": minutes}))
-    assert [answer.get_json()["idle_timeout_minutes"] for answer in seen] == [30, 525600, None]
-    assert len({answer.headers["ETag"] for answer in seen}) == 3
+    assert [response.get_json()["idle_timeout_minutes"] for response in seen] == [30, 525600, None]
+    assert len({response.headers["ETag"] for response in seen}) == 3
     wrong = manage.call("PATCH", f"/tokens/{token_id}", {"idle_timeout_minutes": 0})
     assert (wrong.status_code, wrong.get_json()) == (400, {"error": "idle_timeout_minutes must be 1 to 525600"})
 

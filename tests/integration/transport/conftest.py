@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from integration.transport.lab import SWEEP_S, Lab
 from integration.transport.scripted import Authority, Proxy, Server, found
+from integration.transport.transport_lab import SWEEP_S, Lab
 
 from llm_proxy.transport import Options, Upstream
 
@@ -47,8 +47,8 @@ def make_lab(monkeypatch: pytest.MonkeyPatch, authority: Authority, server_conte
 
     yield make
     for lab in labs:
-        for answer in lab.answers:
-            answer.close()
+        for response in lab.responses:
+            response.close()
         assert lab.upstream.live_count == 0
         lab.upstream.close()
         assert lab.upstream.open_count == 0

@@ -123,14 +123,14 @@ class Connection:
 Script = Callable[[Connection], object]
 
 
-def answering(*answers: bytes) -> Script:
+def responding(*responses: bytes) -> Script:
     """Read a request, send a response, permanently; each request gets the next response, then the last one again."""
 
     def script(c: Connection) -> None:
         number = 0
         while True:
             c.request()
-            c.send(answers[min(number, len(answers) - 1)])
+            c.send(responses[min(number, len(responses) - 1)])
             number += 1
 
     return script

@@ -8,10 +8,12 @@ import pytest
 from gevent import get_hub
 from gevent.event import Event
 from gevent.pool import Pool
-from integration.transport.lab import Lab, wait_until
-from integration.transport.scripted import OK, Connection, FullBacklog, answering, found
+from integration.transport.scripted import OK, Connection, FullBacklog, found, responding
+from integration.transport.transport_lab import Lab, wait_until
 
 from llm_proxy import errors
+
+pytestmark = pytest.mark.times
 
 SOON_S = 0.3  # 0.1 on a quiet machine
 START = b"HTTP/1.1 200 OK\r\n"
@@ -57,7 +59,7 @@ def test_in_the_look_up(make_lab: Any) -> None:
         return found(host, port)
 
     lab = make_lab("plain", look_up=look_up)
-    lab.answer(OK)
+    lab.respond(OK)
     expect_cut(lab, "connect", is_sent=False)
     assert not lab.connections
     assert lab.fetch() == (200, b"ok")
@@ -122,7 +124,7 @@ def test_while_the_client_is_read(lab: Lab) -> None:
             gevent.sleep(30)
             return b""
 
-    lab.answer(OK)
+    lab.respond(OK)
     expect_cut(lab, "send", "POST", fields=[(b"Transfer-Encoding", b"chunked")], body=Silent(), is_sent=True)
     assert lab.connections[0].ended.wait(1)
 
@@ -187,16 +189,16 @@ def test_between_two_reads(lab: Lab) -> None:
         c.wait_for_end()
 
     lab.script(script)
-    answer = lab.send()
-    answer.exchange.cut("drain")
+    response = lab.send()
+    response.exchange.cut("drain")
     with pytest.raises(errors.UpstreamCut) as caught:
-        next(answer.chunks())
+        next(response.chunks())
     assert (caught.value.reason, caught.value.phase) == ("drain", "body")
 
 
 def test_before_anything(lab: Lab) -> None:
     """A cut in `begun` itself: nothing is connected."""
-    lab.answer(OK)
+    lab.respond(OK)
     with pytest.raises(errors.UpstreamCut) as caught:
         lab.send(begun=lambda exchange: exchange.cut("client gone"))
     assert (caught.value.phase, caught.value.is_sent) == ("connect", False)
@@ -219,11 +221,11 @@ def test_after_the_end_spares_the_pooled_connection(lab: Lab) -> None:
     lab.script(script)
     exchanges: list[Any] = []
     lab.fetch(begun=exchanges.append)
-    answer = lab.send()
+    response = lab.send()
     exchanges[0].cut("client gone")
     gevent.sleep(0.02)
     go.set()
-    assert b"".join(answer.chunks()) == b"hello"
+    assert b"".join(response.chunks()) == b"hello"
     assert len(lab.connections) == 1
 
 
@@ -262,7 +264,7 @@ def test_nothing_leaks(make_lab: Any) -> None:
             c.wait_for_end()
         else:
             c.send(OK)
-            answering(OK)(c)
+            responding(OK)(c)
 
     lab.script(script)
     outcomes: dict[str, int] = {}

@@ -1,15 +1,15 @@
 """Where a response ends, and whether its connection may be used for another one."""
 
 import pytest
-from integration.transport.lab import Lab, wait_until
-from integration.transport.scripted import OK, Connection, answering
+from integration.transport.scripted import OK, Connection, responding
+from integration.transport.transport_lab import Lab, wait_until
 
 START = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = START + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize(
-    ("method", "answer", "content", "kept"),
+    ("method", "response", "content", "kept"),
     [
         ("HEAD", START + b"Content-Length: 10\r\n\r\n", b"", True),
         ("HEAD", CHUNKED, b"", True),
@@ -32,13 +32,13 @@ CHUNKED = START + b"Transfer-Encoding: chunked\r\n\r\n"
         ("HEAD", START + b"Connection: close\r\n\r\n", b"", False),
     ],
 )
-def test_right_content_and_right_pooling(lab: Lab, method: str, answer: bytes, content: bytes, kept: bool) -> None:
+def test_right_content_and_right_pooling(lab: Lab, method: str, response: bytes, content: bytes, kept: bool) -> None:
     """Each framing gives its exact content, and the connection is kept exactly where the upstream keeps it."""
 
     def script(c: Connection) -> None:
         while True:
             c.request()
-            c.send(answer)
+            c.send(response)
 
     lab.script(script)
     assert lab.fetch(method)[1] == content
@@ -50,7 +50,7 @@ def test_right_content_and_right_pooling(lab: Lab, method: str, answer: bytes, c
 @pytest.mark.parametrize("surplus", [b"x", OK, b"\r\n"], ids=["a byte", "a response", "an empty line"])
 @pytest.mark.parametrize("together", [True, False], ids=["same packet", "next packet"])
 @pytest.mark.parametrize(
-    ("method", "answer", "content"),
+    ("method", "response", "content"),
     [
         ("GET", START + b"Content-Length: 5\r\n\r\nhello", b"hello"),
         ("GET", CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
@@ -61,16 +61,16 @@ def test_right_content_and_right_pooling(lab: Lab, method: str, answer: bytes, c
     ids=["length", "chunked", "HEAD", "204", "304"],
 )
 def test_surplus_bytes_cost_the_connection(
-    lab: Lab, method: str, answer: bytes, content: bytes, together: bool, surplus: bytes
+    lab: Lab, method: str, response: bytes, content: bytes, together: bool, surplus: bytes
 ) -> None:
     """Bytes behind the response's end are dropped: the content is exact and the next request has a fresh connection."""
 
     def script(c: Connection) -> None:
         c.request()
-        c.send(answer + surplus) if together else c.send(answer, surplus)
+        c.send(response + surplus) if together else c.send(response, surplus)
         c.wait_for_end()
 
-    lab.script(script, answering(OK))
+    lab.script(script, responding(OK))
     assert lab.fetch(method)[1] == content
     if together:
         assert lab.upstream.open_count == 0

@@ -8,11 +8,13 @@ from typing import Any
 
 import gevent
 import pytest
-from integration.transport.lab import Lab
 from integration.transport.scripted import OK, Connection, FullBacklog, once
+from integration.transport.transport_lab import Lab
 
 from llm_proxy import errors
 from llm_proxy.transport import Timeouts
+
+pytestmark = pytest.mark.times
 
 LATE_S = 0.5  # a sweep is 0.05 s here; the rest is for a busy machine
 START = b"HTTP/1.1 200 OK\r\n"
@@ -69,7 +71,7 @@ def test_black_hole_leaves_time_for_the_next(make_lab: Any) -> None:
         return [(2, 1, 6, "", ("127.0.0.1", full.port)), (2, 1, 6, "", ("127.0.0.1", port))]
 
     lab = make_lab("plain", look_up=look_up)
-    lab.answer(OK)
+    lab.respond(OK)
     try:
         assert lab.fetch(timeouts=limits(connect_s=0.6)) == (200, b"ok")
     finally:
@@ -106,7 +108,7 @@ def test_no_first_byte(lab: Lab) -> None:
 
 @pytest.mark.parametrize("dripped", [START + b"A: b\r\n" * 100, b"HTTP/1.1 103 Hint\r\n\r\n" * 16])
 def test_dripped_head(lab: Lab, dripped: bytes) -> None:
-    """The limit is for the whole head: neither single bytes nor interim answers extend it."""
+    """The limit is for the whole head: neither single bytes nor interim responses extend it."""
 
     def script(c: Connection) -> None:
         c.request()
@@ -130,11 +132,11 @@ def test_first_byte_counts_from_the_requests_end(lab: Lab) -> None:
             self.left -= 1
             return b"x" if self.left else b""
 
-    lab.answer(OK)
-    answer = lab.send(
+    lab.respond(OK)
+    response = lab.send(
         "POST", fields=[(b"Transfer-Encoding", b"chunked")], body=Slow(), timeouts=limits(first_byte_s=0.3, idle_s=0.3)
     )
-    assert answer.status == 200
+    assert response.status == 200
 
 
 # -- silence ----------------------------------------------------------------------------------------------------------
@@ -259,9 +261,9 @@ def test_total_limit_can_be_lifted(lab: Lab) -> None:
             gevent.sleep(0.025)
 
     lab.script(script)
-    answer = lab.send(timeouts=limits(total_s=0.3))
-    answer.no_total_limit()
-    assert b"".join(answer.chunks()) == b"x" * 20
+    response = lab.send(timeouts=limits(total_s=0.3))
+    response.no_total_limit()
+    assert b"".join(response.chunks()) == b"x" * 20
 
 
 def test_no_limit_at_all(lab: Lab) -> None:

@@ -7,8 +7,8 @@ import gevent
 import pytest
 from gevent import socket
 from gevent.event import Event
-from integration.transport.lab import PATIENT, Lab, wait_until
-from integration.transport.scripted import OK, Connection, Script, answering
+from integration.transport.scripted import OK, Connection, Script, responding
+from integration.transport.transport_lab import PATIENT, Lab, wait_until
 
 from llm_proxy import errors
 
@@ -41,7 +41,7 @@ WAYS = ["read, closed", "read, reset", "half read, closed"]
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_get_on_a_dying_connection_is_sent_once_more(lab: Lab, method: str, how: str) -> None:
     """A GET or HEAD whose kept connection ends without a byte of a response is sent again, on a fresh one."""
-    lab.script(dies_at_second(how), answering(OK.removesuffix(b"ok") if method == "HEAD" else OK))
+    lab.script(dies_at_second(how), responding(OK.removesuffix(b"ok") if method == "HEAD" else OK))
     lab.fetch()
     assert lab.fetch(method)[0] == 200
     assert len(lab.connections) == 2
@@ -51,7 +51,7 @@ def test_get_on_a_dying_connection_is_sent_once_more(lab: Lab, method: str, how:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 def test_others_are_never_sent_twice(lab: Lab, method: str, how: str) -> None:
     """Any other method fails then, and was sent once."""
-    lab.script(dies_at_second(how), answering(OK))
+    lab.script(dies_at_second(how), responding(OK))
     lab.fetch()
     with pytest.raises(errors.UpstreamBroken) as caught:
         lab.fetch(method, body=b"{}")
@@ -62,7 +62,7 @@ def test_others_are_never_sent_twice(lab: Lab, method: str, how: str) -> None:
 
 def test_get_is_not_sent_again_after_a_byte(lab: Lab) -> None:
     """A part of a response is a response: nothing is sent again."""
-    lab.script(dies_at_second("read, part of a head"), answering(OK))
+    lab.script(dies_at_second("read, part of a head"), responding(OK))
     lab.fetch()
     with pytest.raises(errors.UpstreamBroken):
         lab.fetch()
@@ -71,7 +71,7 @@ def test_get_is_not_sent_again_after_a_byte(lab: Lab) -> None:
 
 def test_second_failure_is_final(lab: Lab) -> None:
     """The re-sent GET fails too: that is the response."""
-    lab.script(dies_at_second("read, closed"), lambda c: c.head(), answering(OK))
+    lab.script(dies_at_second("read, closed"), lambda c: c.head(), responding(OK))
     lab.fetch()
     with pytest.raises(errors.UpstreamBroken):
         lab.fetch()
@@ -90,7 +90,7 @@ def test_second_connection_that_fails_still_counts_as_sent(plain: Lab) -> None:
 
 def test_fresh_connection_is_never_tried_twice(lab: Lab) -> None:
     """A GET whose fresh connection ends unanswered is not repeated."""
-    lab.script(lambda c: c.head(), answering(OK))
+    lab.script(lambda c: c.head(), responding(OK))
     with pytest.raises(errors.UpstreamBroken):
         lab.fetch()
     assert len(lab.connections) == 1
@@ -124,7 +124,7 @@ def test_connection_closed_while_idle_is_not_used(lab: Lab, end: Callable[[Conne
         gevent.sleep(0.01)
         end(c)
 
-    lab.script(script, answering(OK))
+    lab.script(script, responding(OK))
     lab.fetch()
     wait_until(lab.connections[0].ended.is_set)
     gevent.sleep(0.02)
@@ -132,8 +132,8 @@ def test_connection_closed_while_idle_is_not_used(lab: Lab, end: Callable[[Conne
     assert len(lab.connections) == 2
 
 
-def test_bytes_into_an_idle_connection_are_no_answer(lab: Lab) -> None:
-    """A 408 sent into the idle connection is not taken for the next request's answer."""
+def test_bytes_into_an_idle_connection_are_no_response(lab: Lab) -> None:
+    """A 408 sent into the idle connection is not taken for the next request's response."""
 
     def script(c: Connection) -> None:
         c.request()
@@ -142,7 +142,7 @@ def test_bytes_into_an_idle_connection_are_no_answer(lab: Lab) -> None:
         c.send(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
         c.wait_for_end()
 
-    lab.script(script, answering(OK))
+    lab.script(script, responding(OK))
     lab.fetch()
     gevent.sleep(0.05)
     assert lab.fetch("POST", body=b"x") == (200, b"ok")
@@ -197,7 +197,7 @@ def test_requests_in_turns_of_many_open_no_new_connections(make_lab: Any) -> Non
     """Thirty at once, again and again, need thirty connections, although twenty are kept for longer."""
     lab = make_lab("plain", max_idle_per_origin=20)
     lab.upstream._adapter()._sweep_s = 3600.0
-    lab.answer(OK)
+    lab.respond(OK)
     for _ in range(4):
         jobs = [gevent.spawn(lab.fetch) for _ in range(30)]
         assert [job.get() for job in jobs] == [(200, b"ok")] * 30
@@ -220,8 +220,8 @@ def test_idle_connections_are_bounded_over_all_origins(make_lab: Any) -> None:
     def fetch(origin: str) -> None:
         request = lab.forward()
         request.origin = f"http://{origin}:{lab.server.port}"
-        answer = lab.upstream.send(request, timeouts=PATIENT)
-        assert b"".join(answer.chunks()) == b"ok"
+        response = lab.upstream.send(request, timeouts=PATIENT)
+        assert b"".join(response.chunks()) == b"ok"
 
     jobs = [gevent.spawn(fetch, origin) for origin in ("a.test", "a.test", "b.test", "b.test")]
     wait_until(lambda: len(lab.connections) == 4)
@@ -233,7 +233,7 @@ def test_idle_connections_are_bounded_over_all_origins(make_lab: Any) -> None:
 def test_idle_connections_grow_old(make_lab: Any) -> None:
     """After `idle_s` an idle connection is closed without any request."""
     lab = make_lab("plain", idle_s=0.2)
-    lab.answer(OK)
+    lab.respond(OK)
     lab.fetch()
     assert lab.upstream.idle_count == 1
     assert lab.connections[0].ended.wait(2)
@@ -242,7 +242,7 @@ def test_idle_connections_grow_old(make_lab: Any) -> None:
 
 @pytest.mark.parametrize("read", [0, 1], ids=["unread", "begun"])
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_abandoned_answer_costs_the_connection(lab: Lab, framing: str, read: int) -> None:
+def test_abandoned_response_costs_the_connection(lab: Lab, framing: str, read: int) -> None:
     """`close()` before the end of the content closes the connection, and at once."""
     head = {
         "length": b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\nhello",
@@ -256,13 +256,13 @@ def test_abandoned_answer_costs_the_connection(lab: Lab, framing: str, read: int
         c.wait_for_end()
 
     lab.script(script)
-    answer = lab.send()
+    response = lab.send()
     if read:
-        assert next(answer.chunks()) == b"hello"
-    answer.close()
+        assert next(response.chunks()) == b"hello"
+    response.close()
     assert lab.upstream.open_count == 0
     assert lab.connections[0].ended.wait(1)
-    answer.close()
+    response.close()
 
 
 def test_close_ends_everything(lab: Lab) -> None:
@@ -316,7 +316,7 @@ def test_addresses_are_tried_in_turn(make_lab: Any) -> None:
 
     bad = refusing_port()
     lab = make_lab("plain", look_up=look_up)
-    lab.script(answering(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"))
+    lab.script(responding(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"))
     assert lab.fetch() == (200, b"ok")
     assert lab.fetch() == (200, b"ok")
     assert looked_up == ["upstream.test"]
@@ -328,7 +328,7 @@ def test_no_address_at_all(make_lab: Any) -> None:
     """Every address refuses: a connect error, nothing was sent."""
     bad = refusing_port()
     lab = make_lab("plain", look_up=lambda host, port: [(2, 1, 6, "", ("127.0.0.1", bad))] * 2)
-    lab.answer(OK)
+    lab.respond(OK)
     with pytest.raises(errors.UpstreamConnectError) as caught:
         lab.fetch()
     assert (caught.value.phase, caught.value.is_sent) == ("connect", False)
@@ -359,7 +359,7 @@ def test_one_look_up_serves_all_who_wait(make_lab: Any) -> None:
         return [(2, 1, 6, "", ("127.0.0.1", port))]
 
     lab = make_lab("plain", look_up=look_up)
-    lab.answer(OK)
+    lab.respond(OK)
     jobs = [gevent.spawn(lab.fetch) for _ in range(10)]
     assert [job.get() for job in jobs] == [(200, b"ok")] * 10
     assert len(asked) == 1
@@ -367,10 +367,10 @@ def test_one_look_up_serves_all_who_wait(make_lab: Any) -> None:
 
 def test_nothing_is_delayed_by_nagle(plain: Lab) -> None:
     """TCP_NODELAY and SO_KEEPALIVE are on."""
-    plain.answer(OK)
-    answer = plain.send()
+    plain.respond(OK)
+    response = plain.send()
     origin = plain.upstream._adapter()._origins[plain.origin]
     sock = origin.idle[0][0]
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    assert answer.status == 200
+    assert response.status == 200

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from integration.transport.lab import PATIENT, Lab
-from integration.transport.scripted import OK, Connection, answering
+from integration.transport.scripted import OK, Connection, responding
+from integration.transport.transport_lab import PATIENT, Lab
 
 from llm_proxy import errors
 
@@ -20,7 +20,7 @@ def tunnel(make_lab: Callable[[str], Lab]) -> Lab:
 
 def test_connect_carries_host_and_credentials(tunnel: Lab) -> None:
     """CONNECT names the origin and brings the unquoted credentials; the provider sees neither."""
-    tunnel.answer(OK)
+    tunnel.respond(OK)
     assert tunnel.fetch() == (200, b"ok")
     assert tunnel.proxy is not None
     authority = f"upstream.test:{tunnel.server.port}".encode()
@@ -33,7 +33,7 @@ def test_connect_carries_host_and_credentials(tunnel: Lab) -> None:
 
 def test_idle_tunnel_is_used_again(tunnel: Lab) -> None:
     """One CONNECT for two requests."""
-    tunnel.answer(OK)
+    tunnel.respond(OK)
     tunnel.fetch()
     tunnel.fetch()
     assert tunnel.proxy is not None
@@ -54,7 +54,7 @@ def test_idle_tunnel_is_used_again(tunnel: Lab) -> None:
 )
 @pytest.mark.parametrize("end", [Connection.close, Connection.reset], ids=["close", "reset"])
 def test_unwilling_proxy_is_a_connect_error(tunnel: Lab, said: bytes, end: Any) -> None:
-    """Whatever but a bare 2xx: nothing was sent, nothing of the proxy's answer is shown, nothing stays open."""
+    """Whatever but a bare 2xx: nothing was sent, nothing of the proxy's response is shown, nothing stays open."""
 
     def script(c: Connection) -> None:
         c.head()
@@ -82,12 +82,12 @@ def test_refusing_proxy_port_is_a_connect_error(tunnel: Lab) -> None:
 def test_plain_origin_gets_absolute_form(plain: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through a proxy a plain request names its origin and carries the credentials each time, on kept connections."""
     monkeypatch.setenv("HTTP_PROXY", f"http://user:p%40ss@127.0.0.1:{plain.server.port}")
-    plain.answer(OK)
+    plain.respond(OK)
     request = plain.forward("GET", b"/v1?x", [(b"A", b"b")])
     request.origin = "http://api.test:8000"
     for _ in range(2):
-        answer = plain.upstream.send(request, timeouts=PATIENT)
-        assert b"".join(answer.chunks()) == b"ok"
+        response = plain.upstream.send(request, timeouts=PATIENT)
+        assert b"".join(response.chunks()) == b"ok"
     assert len(plain.connections) == 1
     assert plain.connections[0].received == 2 * (
         b"GET http://api.test:8000/v1?x HTTP/1.1\r\nHost: upstream.test\r\nA: b\r\n" + CREDENTIALS + b"\r\n\r\n"
@@ -97,7 +97,7 @@ def test_plain_origin_gets_absolute_form(plain: Lab, monkeypatch: pytest.MonkeyP
 def test_asterisk_through_a_proxy_is_the_bare_origin(plain: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """`OPTIONS *` has no path in absolute form (RFC 9112 §3.2.4)."""
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{plain.server.port}")
-    plain.answer(OK)
+    plain.respond(OK)
     request = plain.forward("OPTIONS", b"*")
     request.origin = "http://api.test:8000"
     plain.upstream.send(request, timeouts=PATIENT).close()
@@ -109,7 +109,7 @@ def test_no_proxy_is_heeded(make_lab: Callable[[str], Lab], exempt: str, monkeyp
     """Origins that NO_PROXY names are reached directly."""
     lab = make_lab("tunnel")
     monkeypatch.setenv("NO_PROXY", exempt)
-    lab.script(answering(OK))
+    lab.script(responding(OK))
     assert lab.fetch() == (200, b"ok")
     assert lab.proxy is not None
     assert lab.proxy.asked == []
@@ -117,7 +117,7 @@ def test_no_proxy_is_heeded(make_lab: Callable[[str], Lab], exempt: str, monkeyp
 
 def test_environment_is_read_once(tunnel: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that is set later does not matter to an origin in use."""
-    tunnel.answer(OK.replace(b"200 OK\r\n", b"200 OK\r\nConnection: close\r\n"))
+    tunnel.respond(OK.replace(b"200 OK\r\n", b"200 OK\r\nConnection: close\r\n"))
     tunnel.fetch()
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     assert tunnel.fetch() == (200, b"ok")

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import gevent
 import pytest
 from gevent.event import Event
-from integration.transport.lab import Lab, wait_until
 from integration.transport.scripted import OK, Connection, once
+from integration.transport.transport_lab import Lab, wait_until
 
 from llm_proxy import errors
 
@@ -16,13 +16,13 @@ CHUNKED = START + b"Transfer-Encoding: chunked\r\n\r\n"
 
 def test_fields_come_as_sent(lab: Lab) -> None:
     """Order, case, repetition, obs-text, inner blanks and empty values are kept; outer blanks belong to no value."""
-    lab.answer(
+    lab.respond(
         b"HTTP/1.1 299 Really \xe4 fine\r\nSet-Cookie: a\r\nset-cookie: b\r\nX: \t a  b\t \r\nE:\r\nO: \xe4\r\n"
         b"Set-Cookie: c\r\nContent-Length: 2\r\n\r\nok"
     )
-    answer = lab.send()
-    assert (answer.status, answer.reason, answer.http_version) == (299, b"Really \xe4 fine", "HTTP/1.1")
-    assert answer.fields == [
+    response = lab.send()
+    assert (response.status, response.reason, response.http_version) == (299, b"Really \xe4 fine", "HTTP/1.1")
+    assert response.fields == [
         (b"Set-Cookie", b"a"),
         (b"set-cookie", b"b"),
         (b"X", b"a  b"),
@@ -31,7 +31,7 @@ def test_fields_come_as_sent(lab: Lab) -> None:
         (b"Set-Cookie", b"c"),
         (b"Content-Length", b"2"),
     ]
-    assert list(answer.chunks()) == [b"ok"]
+    assert list(response.chunks()) == [b"ok"]
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
@@ -51,9 +51,9 @@ def test_cut_into_packets_at_every_offset(plain: Lab, framing: str) -> None:
 
     plain.script(script)
     for _ in range(1, len(whole)):
-        answer = plain.send()
-        assert (answer.status, answer.reason, answer.fields[0]) == (200, b"Fine", (b"A", b"b"))
-        assert b"".join(answer.chunks()) == b"hello"
+        response = plain.send()
+        assert (response.status, response.reason, response.fields[0]) == (200, b"Fine", (b"A", b"b"))
+        assert b"".join(response.chunks()) == b"hello"
     assert len(plain.connections) == 1
 
 
@@ -85,8 +85,8 @@ def test_each_event_is_handed_on_at_once(lab: Lab, framing: str) -> None:
         c.send(b"0\r\n\r\n" if framing == "chunked" else b"")
 
     lab.script(script)
-    answer = lab.send()
-    chunks = answer.chunks()
+    response = lab.send()
+    chunks = response.chunks()
     for event in events:
         go.set()
         assert next(chunks) == event
@@ -98,7 +98,7 @@ def test_large_content_is_whole(lab: Lab) -> None:
     """8 MB by chunks of odd sizes and by Content-Length arrive byte for byte."""
     content = bytes(range(251)) * 32000
     pieces = [content[n : n + 7001] for n in range(0, len(content), 7001)]
-    lab.answer(
+    lab.respond(
         CHUNKED + b"".join(b"%X\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n",
         START + b"Content-Length: %d\r\n\r\n" % len(content) + content,
     )
@@ -134,16 +134,16 @@ def test_early_end_is_an_error(lab: Lab, sent: bytes, end: Callable[[Connection]
         end(c)
 
     lab.script(script)
-    answer = lab.send()
+    response = lab.send()
     got = b""
     with pytest.raises(errors.UpstreamBroken) as caught:  # noqa: PT012  # what came before the error counts too
-        for chunk in answer.chunks():
+        for chunk in response.chunks():
             got += chunk
     assert (caught.value.phase, caught.value.is_sent) == ("body", True)
     assert b"hello".startswith(got)
     assert (got == b"") == (b"hel" not in sent)
     assert lab.upstream.open_count == 0
-    assert list(answer.chunks()) == []
+    assert list(response.chunks()) == []
 
 
 @pytest.mark.parametrize("sent", [b"", b"HT", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nA: b\r\n", START[:-1]])
@@ -220,7 +220,7 @@ _LENGTH_2 = b"Content-Length: 2\r\n"
 )
 def test_bad_fields_are_refused(lab: Lab, fields: bytes) -> None:
     """Ambiguous framing and malformed lines end the exchange and the connection."""
-    lab.answer(START + fields + b"\r\nok")
+    lab.respond(START + fields + b"\r\nok")
     expect_refusal(lab)
 
 
@@ -248,13 +248,13 @@ def test_bad_fields_are_refused(lab: Lab, fields: bytes) -> None:
 )
 def test_bad_start_lines_are_refused(lab: Lab, line: bytes) -> None:
     """Only HTTP/1.0 and 1.1 with a status of 100 to 999 is a response."""
-    lab.answer(line + b"\r\n" + _LENGTH_2 + b"\r\nok")
+    lab.respond(line + b"\r\n" + _LENGTH_2 + b"\r\nok")
     expect_refusal(lab)
 
 
-def test_switching_protocols_is_no_interim_answer(lab: Lab) -> None:
+def test_switching_protocols_is_no_interim_response(lab: Lab) -> None:
     """After a 101 the connection would be another protocol's: what follows is not read as a response."""
-    lab.answer(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK)
+    lab.respond(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK)
     expect_refusal(lab)
 
 
@@ -287,7 +287,7 @@ def test_garbage_is_refused_at_once(lab: Lab, garbage: bytes) -> None:
 )
 def test_bad_chunks_are_refused(lab: Lab, chunks: bytes) -> None:
     """A chunk size that others may read differently ends the exchange."""
-    lab.answer(CHUNKED + chunks)
+    lab.respond(CHUNKED + chunks)
     with pytest.raises(errors.UpstreamBroken) as caught:
         lab.fetch()
     assert caught.value.phase == "body"
@@ -296,7 +296,7 @@ def test_bad_chunks_are_refused(lab: Lab, chunks: bytes) -> None:
 
 def test_chunked_in_http_1_0_is_refused(lab: Lab) -> None:
     """HTTP/1.0 knows no transfer codings."""
-    lab.answer(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+    lab.respond(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
     expect_refusal(lab)
 
 
@@ -312,28 +312,28 @@ def expect_refusal(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         pytest.param(START + b"A: " + b"x" * 200_000 + b"\r\n\r\n", id="a head of 200 KB"),
         pytest.param(START + b"A: b\r\n" * 2000 + b"\r\n", id="2,000 fields"),
-        pytest.param(b"HTTP/1.1 103 Hint\r\n\r\n" * 1000 + OK, id="1,000 interim answers"),
+        pytest.param(b"HTTP/1.1 103 Hint\r\n\r\n" * 1000 + OK, id="1,000 interim responses"),
     ],
 )
-def test_heads_are_bounded(lab: Lab, answer: bytes) -> None:
-    """A head without end, too many fields or too many interim answers are an error."""
-    lab.answer(answer)
+def test_heads_are_bounded(lab: Lab, response: bytes) -> None:
+    """A head without end, too many fields or too many interim responses are an error."""
+    lab.respond(response)
     with pytest.raises(errors.UpstreamBroken):
         lab.fetch()
     assert lab.upstream.open_count == 0
 
 
 def test_bounds_are_not_narrower_than_said(lab: Lab) -> None:
-    """256 fields in 64 KB behind 16 interim answers are fine."""
+    """256 fields in 64 KB behind 16 interim responses are fine."""
     fields = b"".join(b"A%03d: %b\r\n" % (n, b"x" * 240) for n in range(255)) + _LENGTH_2
-    lab.answer(b"HTTP/1.1 103 Hint\r\n\r\n" * 16 + START + fields + b"\r\nok")
-    answer = lab.send()
-    assert len(answer.fields) == 256
-    assert b"".join(answer.chunks()) == b"ok"
+    lab.respond(b"HTTP/1.1 103 Hint\r\n\r\n" * 16 + START + fields + b"\r\nok")
+    response = lab.send()
+    assert len(response.fields) == 256
+    assert b"".join(response.chunks()) == b"ok"
 
 
 @pytest.mark.parametrize(
@@ -366,6 +366,6 @@ def test_framing_without_end_is_an_error(lab: Lab, beginning: bytes, more: bytes
 
 def test_requests_own_reading_works_too(plain: Lab) -> None:
     """`content`, `headers` and `ok` of the library's Response are there, for programs that mount the adapter."""
-    plain.answer(START + b"A: b\r\nContent-Length: 2\r\n\r\nok")
-    answer = plain.send()
-    assert (answer.ok, answer.headers["a"], answer.content) == (True, "b", b"ok")
+    plain.respond(START + b"A: b\r\nContent-Length: 2\r\n\r\nok")
+    response = plain.send()
+    assert (response.ok, response.headers["a"], response.content) == (True, "b", b"ok")

@@ -6,8 +6,8 @@ from typing import Any
 import gevent
 import pytest
 from gevent.event import Event
-from integration.transport.lab import PATIENT, Lab, wait_until
-from integration.transport.scripted import OK, Connection, answering
+from integration.transport.scripted import OK, Connection, responding
+from integration.transport.transport_lab import PATIENT, Lab, wait_until
 
 from llm_proxy import errors
 
@@ -57,7 +57,7 @@ CHUNKED = [(b"Transfer-Encoding", b"chunked")]
 
 def test_request_is_written_byte_for_byte(lab: Lab) -> None:
     """Target, order, case and repetition of fields arrive as given, and no field is added."""
-    lab.answer(OK)
+    lab.respond(OK)
     fields = [(b"X-A", b"1"), (b"x-a", b"2"), (b"X-A", b"\xe4 \t3"), (b"Empty", b"")]
     lab.fetch("GET", b'//a%2f?q="{}&b=%zz', fields)
     assert lab.connections[0].received == (
@@ -93,7 +93,7 @@ def test_request_is_written_byte_for_byte(lab: Lab) -> None:
 )
 def test_what_is_no_single_request_is_refused(plain: Lab, method: str, target: bytes, fields: Any, body: Any) -> None:
     """Nothing of it is sent, not even a connection made."""
-    plain.answer(OK)
+    plain.respond(OK)
     with pytest.raises(errors.UpstreamRequestInvalid) as caught:
         plain.send(method, target, fields, body)
     assert not plain.connections
@@ -102,7 +102,7 @@ def test_what_is_no_single_request_is_refused(plain: Lab, method: str, target: b
 
 def test_wrong_length_of_bytes_is_refused(plain: Lab) -> None:
     """A body of bytes that is not as long as its Content-Length goes nowhere."""
-    plain.answer(OK)
+    plain.respond(OK)
     request = plain.forward("POST", body=b"abc")
     request.body = b"abcd"
     with pytest.raises(errors.UpstreamRequestInvalid):
@@ -190,8 +190,8 @@ def test_large_upload_needs_little_memory(plain: Lab, framing: str) -> None:
     plain.script(script)
     before = resident_kib()
     fields = CHUNKED if framing == "chunked" else length(size)
-    answer = plain.send("POST", fields=fields, body=Endless(size))
-    assert answer.status == 200
+    response = plain.send("POST", fields=fields, body=Endless(size))
+    assert response.status == 200
     assert resident_kib() - before < 20_000
 
 
@@ -202,7 +202,7 @@ def resident_kib() -> int:
 
 def test_short_client_body_is_never_completed(lab: Lab) -> None:
     """A body that ends before its Content-Length: the upstream sees the connection end, the caller ClientGone."""
-    lab.answer(OK)
+    lab.respond(OK)
     with pytest.raises(errors.ClientGone):
         lab.send("POST", fields=length(10), body=Reader(b"abc"))
     wait_until(lab.connections[0].ended.is_set)
@@ -212,7 +212,7 @@ def test_short_client_body_is_never_completed(lab: Lab) -> None:
 
 def test_long_client_body_is_cut_to_its_length(lab: Lab) -> None:
     """No byte beyond the Content-Length is asked for or sent."""
-    lab.answer(OK)
+    lab.respond(OK)
     reader = Reader(b"abcdef")
     assert lab.fetch("POST", fields=length(3), body=reader) == (200, b"ok")
     assert lab.connections[0].received.endswith(b"\r\n\r\nabc")
@@ -224,7 +224,7 @@ def test_long_client_body_is_cut_to_its_length(lab: Lab) -> None:
 )
 def test_error_of_the_body_comes_through(lab: Lab, error: Exception) -> None:
     """What the body's reader raises is raised, whatever it is, and the upstream's connection is closed."""
-    lab.answer(OK)
+    lab.respond(OK)
     with pytest.raises(type(error)) as caught:
         lab.send("POST", fields=CHUNKED, body=Reader(b"abc", error=error))
     assert caught.value is error
@@ -233,7 +233,7 @@ def test_error_of_the_body_comes_through(lab: Lab, error: Exception) -> None:
     assert lab.upstream.open_count == 0
 
 
-# -- answers that come before the upload's end -------------------------------------------------------------------------
+# -- responses that come before the upload's end -----------------------------------------------------------------------
 
 TOO_LARGE = b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig"
 
@@ -242,6 +242,7 @@ def hold(c: Connection) -> None:
     gevent.sleep(3)
 
 
+@pytest.mark.times
 @pytest.mark.parametrize("client", ["fast", "slow", "silent"])
 @pytest.mark.parametrize("ending", [hold, Connection.close, Connection.reset], ids=["holds", "closes", "resets"])
 def test_early_refusal_reaches_the_caller(lab: Lab, ending: Any, client: str) -> None:
@@ -270,7 +271,7 @@ def test_early_refusal_reaches_the_caller(lab: Lab, ending: Any, client: str) ->
     assert lab.upstream.idle_count == 0
 
 
-def test_early_refusal_behind_an_interim_answer(lab: Lab) -> None:
+def test_early_refusal_behind_an_interim_response(lab: Lab) -> None:
     """A 413 is noticed behind a 100 and a 103, too."""
 
     def script(c: Connection) -> None:
@@ -320,6 +321,7 @@ def test_end_during_the_upload_is_an_error(lab: Lab) -> None:
 EXPECT = (b"Expect", b"100-continue")
 
 
+@pytest.mark.times
 @pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b""], ids=["after 100", "after silence"])
 def test_expecting_request_sends_its_body_after(lab: Lab, interim: bytes) -> None:
     """The body follows a 100, or a second of silence; the field itself is forwarded."""
@@ -355,9 +357,10 @@ def test_refused_expectation_leaves_the_body_unread(lab: Lab, status: bytes) -> 
     assert lab.upstream.open_count == 0
 
 
+@pytest.mark.times
 def test_expecting_request_with_bytes_does_not_wait(plain: Lab) -> None:
     """A body that is in memory goes out with the head."""
-    plain.script(answering(b"HTTP/1.1 100 Continue\r\n\r\n" + OK))
+    plain.script(responding(b"HTTP/1.1 100 Continue\r\n\r\n" + OK))
     started = time.monotonic()
     assert plain.fetch("POST", fields=[EXPECT], body=b"abc") == (200, b"ok")
     assert time.monotonic() - started < 0.9

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from gevent import ssl
-from integration.transport.lab import Lab
-from integration.transport.scripted import HOST, OK, Authority, answering
+from integration.transport.scripted import HOST, OK, Authority, responding
+from integration.transport.transport_lab import Lab
 
 from llm_proxy import errors
 from llm_proxy.transport import check_certificates
@@ -31,7 +31,7 @@ def test_bad_certificates_are_refused(
 ) -> None:
     """A connect error before a byte of the request; no connection is left."""
     lab = make_lab(mode, context=authority.context(name, **more))
-    lab.answer(OK)
+    lab.respond(OK)
     with pytest.raises(errors.UpstreamConnectError) as caught:
         lab.fetch("POST", body=b"secret")
     assert (caught.value.phase, caught.value.is_sent) == ("connect", False)
@@ -45,7 +45,7 @@ def test_bad_certificates_are_refused(
 def test_http_1_1_is_chosen(make_lab: Callable[..., Lab], mode: str) -> None:
     """An upstream that would rather speak h2 gets HTTP/1.1."""
     lab = make_lab(mode)
-    lab.answer(OK)
+    lab.respond(OK)
     lab.fetch()
     assert lab.connections[0].alpn == "http/1.1"
 
@@ -56,7 +56,7 @@ def test_sessions_are_resumed(make_lab: Callable[..., Lab], authority: Authority
     context = authority.context()
     context.maximum_version = version
     lab = make_lab(mode, context=context)
-    lab.script(answering(CLOSING))
+    lab.script(responding(CLOSING))
     for _ in range(3):
         assert lab.fetch() == (200, b"ok")
     assert [c.was_resumed for c in lab.connections] == [False, True, True]
@@ -79,7 +79,7 @@ def test_folder_of_authorities(
     lab = make_lab(mode)
     (tmp_path / f"{authority.hashed_name()}.0").write_bytes(authority.bundle.read_bytes())
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
-    lab.answer(OK)
+    lab.respond(OK)
     assert lab.fetch() == (200, b"ok")
 
 
@@ -88,7 +88,7 @@ def test_other_variable_of_the_bundle(
 ) -> None:
     """CURL_CA_BUNDLE is read where REQUESTS_CA_BUNDLE is not set; without either the authority is unknown."""
     lab = make_lab(mode)
-    lab.answer(OK)
+    lab.respond(OK)
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     with pytest.raises(errors.UpstreamConnectError):
         lab.fetch()
@@ -115,7 +115,7 @@ def test_expiry_is_warned_of_once_a_day(
 ) -> None:
     """A certificate with less than 14 days left is named in one warning."""
     lab = make_lab(mode, context=authority.context(days=5))
-    lab.script(answering(CLOSING))
+    lab.script(responding(CLOSING))
     with caplog.at_level(logging.WARNING):
         lab.fetch()
         lab.fetch()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.accounting.world import Waited, Worker, World, rest
+from unit.accounting.quota_world import Waited, Worker, World, rest
 
 from llm_proxy.accounting import lease_slot
 from llm_proxy.accounting.lease_slot import FRESH_S, IDLE_S, WAIT_S
@@ -64,7 +64,7 @@ def test_the_limit_is_lowered_before_the_row_is_asked_to_give_back(world: World)
 
 
 @pytest.mark.parametrize("fails", ["lost", "unanswered"])
-def test_a_limit_is_raised_only_after_a_sure_answer(world: World, fails: str) -> None:
+def test_a_limit_is_raised_only_after_a_sure_response(world: World, fails: str) -> None:
     """A swap whose fate is unknown gives nothing, whether it was applied or not."""
     world.token(100)
     worker, other = Worker(world), Worker(world)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from unit.accounting.world import Killed, Worker, World, rest
+from unit.accounting.quota_world import Killed, Worker, World, rest
 
 from llm_proxy.accounting.lease_slot import IDLE_S
 from llm_proxy.accounting.ledger import DeadLedger, Ledger

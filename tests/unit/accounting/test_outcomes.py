@@ -104,12 +104,12 @@ def test_each_counted_row_is_in_exactly_one_sum() -> None:
 
 
 @pytest.mark.parametrize("served", [outcomes.HIT, outcomes.LOCAL_304, outcomes.REVALIDATED])
-def test_a_stored_answer_is_its_own_row_whatever_follows(served: outcomes.Row) -> None:
+def test_a_stored_response_is_its_own_row_whatever_follows(served: outcomes.Row) -> None:
     """Rows 11 to 13 are decided where the response is served; a client that leaves then changes nothing."""
     assert decide(Ending(served is outcomes.REVALIDATED, 304, None, is_client_gone=True, served=served)) is served
 
 
-def test_a_stale_answer_in_an_errors_place_is_no_error() -> None:
+def test_a_stale_response_in_an_errors_place_is_no_error() -> None:
     """stale-if-error: the exchange counts as what it was, the client got no error."""
     row = decide(Ending(True, 503, None, is_stale_served=True))
     assert (row.number, row.is_error, row.charge) == (3, False, Charge.KEPT)

@@ -64,7 +64,7 @@ def test_repeated_lines_are_one_list() -> None:
 
 
 def test_body_and_lifetime_of_an_opted_in_post_are_in_the_key() -> None:
-    """Another body, another type or another wish is another answer."""
+    """Another body, another type or another wish is another response."""
     target = canonical_target("POST", "/v1/embeddings", "")
     base = whole(target=target, digest="aa", lifetime="max=60")
     assert base == whole(target=target, digest="aa", lifetime="max=60")
@@ -74,7 +74,7 @@ def test_body_and_lifetime_of_an_opted_in_post_are_in_the_key() -> None:
 
 
 def test_authorization_is_never_in_a_key() -> None:
-    """Two tokens of one project share answers."""
+    """Two tokens of one project share responses."""
     assert whole(fields=(("AUTHORIZATION", "Bearer a"),)) == whole(fields=(("AUTHORIZATION", "Bearer b"),))
 
 

@@ -74,7 +74,7 @@ def lead(asked: CacheLookup) -> CacheLookup:
     return asked
 
 
-def answer(leader: CacheLookup, cache_control: str = "public, max-age=60", **more: str) -> None:
+def receive(leader: CacheLookup, cache_control: str = "public, max-age=60", **more: str) -> None:
     """A whole response, taken in as it passes."""
     fields = [("Cache-Control", cache_control), ("Content-Length", "4"), *more.items()]
     recorder = leader.responded(200, "OK", fields, requested_at=NOW).recorder
@@ -82,20 +82,20 @@ def answer(leader: CacheLookup, cache_control: str = "public, max-age=60", **mor
     recorder(b"body")
 
 
-def test_who_waits_gets_the_answer_though_it_could_not_be_stored(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_gets_the_response_though_it_could_not_be_stored(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that fails, or takes its time, is no reason to ask the provider once for each."""
     leader, follower = lead(ask()), ask()
     flight = follower.join()
     assert flight is not None
     monkeypatch.setattr(Store, "put", lambda *args: False)
-    answer(leader)
+    receive(leader)
     found = follower.accept(flight)
     assert found is not None
     assert found.content == b"body"
     assert leader.join() is not flight  # it has finished: the next one leads
 
 
-def test_who_comes_while_an_answer_is_stored_need_not_wait(ask: Ask) -> None:
+def test_who_comes_while_a_response_is_stored_need_not_wait(ask: Ask) -> None:
     """It is there already."""
     leader = lead(ask())
     assert leader.flight is not None
@@ -109,23 +109,23 @@ def test_who_comes_while_an_answer_is_stored_need_not_wait(ask: Ask) -> None:
     assert late.accept(flight) is not None
 
 
-def test_an_answer_from_before_a_purge_is_not_handed_on(cache: ResponseCache, ask: Ask) -> None:
+def test_a_response_from_before_a_purge_is_not_handed_on(cache: ResponseCache, ask: Ask) -> None:
     """A request after the purge was confirmed gets what is fetched after it."""
     leader = lead(ask())
     cache.purge(Scope(project="p"))
     late = ask()
     flight = late.join()
-    answer(leader)
+    receive(leader)
     assert flight is not None
     assert late.accept(flight) is None
 
 
 @pytest.mark.parametrize(("name", "is_for_it"), [("X-A", False), ("X-B", True)])
-def test_an_answer_that_varies_is_handed_on_to_its_like(ask: Ask, name: str, is_for_it: bool) -> None:
+def test_a_response_that_varies_is_handed_on_to_its_like(ask: Ask, name: str, is_for_it: bool) -> None:
     """Both ask with another X-A."""
     leader, follower = lead(ask({"X-A": "1"})), ask({"X-A": "2"})
     flight = follower.join()
-    answer(leader, Vary=name)
+    receive(leader, Vary=name)
     assert flight is not None
     assert (follower.accept(flight) is not None) is is_for_it
 
@@ -138,7 +138,7 @@ def test_nobody_waits_while_the_store_is_away(cache: ResponseCache, ask: Ask, mo
     assert ask().join() is None
 
 
-def test_nobody_waits_for_an_answer_that_is_to_be_validated(ask: Ask) -> None:
+def test_nobody_waits_for_a_response_that_is_to_be_validated(ask: Ask) -> None:
     """At its head, and from then on."""
     leader, follower = lead(ask()), ask()
     flight = follower.join()

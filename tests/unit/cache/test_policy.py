@@ -19,7 +19,7 @@ def received(
     asks: str = "",
     is_opted_in: bool = False,
 ) -> ReceivedResponse:
-    """An authorized request's answer."""
+    """An authorized request's response."""
     lines = tuple(("Cache-Control", value) for value in cache_control)
     asked = request_directives([asks]) if asks else policy.NO_DIRECTIVES
     return ReceivedResponse(status, "OK", (*lines, *fields), NOW, NOW, asked, is_opted_in=is_opted_in)
@@ -43,7 +43,7 @@ def entry(*cache_control: str, **about: object) -> Entry:
         (["public"], 300),
     ],
 )
-def test_shared_answers_are_stored_for_their_lifetime(cache_control: list[str], lifetime_s: float) -> None:
+def test_shared_responses_are_stored_for_their_lifetime(cache_control: list[str], lifetime_s: float) -> None:
     """s-maxage before max-age before the default; repeated lines count as one."""
     assert entry(*cache_control).lifetime_s == lifetime_s
 
@@ -59,12 +59,12 @@ def test_shared_answers_are_stored_for_their_lifetime(cache_control: list[str], 
         (["public, max-age=60"], 206),
     ],
 )
-def test_other_answers_are_not_stored(cache_control: list[str], status: int) -> None:
+def test_other_responses_are_not_stored(cache_control: list[str], status: int) -> None:
     """Nothing is stored that is not explicitly for all of the project."""
     assert isinstance(storable(received(*cache_control, status=status), RULES), Refused)
 
 
-def test_a_client_can_ask_for_a_lifetime_only_where_the_answer_names_none() -> None:
+def test_a_client_can_ask_for_a_lifetime_only_where_the_response_names_none() -> None:
     """A forced lifetime is the client's, and never beats no-store or private."""
     forced = entry(asks="public, max-age=60", is_opted_in=True)
     assert (forced.lifetime_s, forced.is_forced) == (60, True)
@@ -73,12 +73,28 @@ def test_a_client_can_ask_for_a_lifetime_only_where_the_answer_names_none() -> N
         assert isinstance(storable(received(line, asks="public, max-age=60", is_opted_in=True), RULES), Refused)
 
 
+@pytest.mark.parametrize(
+    ("cache_control", "status", "is_stored"),
+    [
+        ("public, max-age=60, no-store, must-understand", 200, True),
+        ("public, max-age=60, no-store, must-understand", 499, False),
+        ("public, max-age=60, no-store, must-understand, private", 200, False),
+        ("public, max-age=60, no-store", 200, False),
+    ],
+)
+def test_must_understand_overrides_no_store_where_the_status_is_known(
+    cache_control: str, status: int, is_stored: bool
+) -> None:
+    """RFC 9111 §5.2.2.3: the no-store beside it is for caches that do not know must-understand."""
+    assert isinstance(storable(received(cache_control, status=status), RULES), Entry) is is_stored
+
+
 def test_an_event_stream_is_stored_only_when_the_operator_and_the_client_want_it() -> None:
     """Both settings are needed."""
     fields = (("Content-Type", "text/event-stream"),)
-    answer = received(fields=fields, asks="public, max-age=60", is_opted_in=True)
-    assert isinstance(storable(answer, RULES), Refused)
-    assert isinstance(storable(answer, Rules(stores_streams=True)), Entry)
+    response = received(fields=fields, asks="public, max-age=60", is_opted_in=True)
+    assert isinstance(storable(response, RULES), Refused)
+    assert isinstance(storable(response, Rules(stores_streams=True)), Entry)
 
 
 def test_what_belongs_to_one_exchange_is_not_stored() -> None:
@@ -105,13 +121,13 @@ def test_what_belongs_to_one_exchange_is_not_stored() -> None:
         ("max-stale", 10_000, Verdict.SERVE),
     ],
 )
-def test_a_request_says_how_old_an_answer_may_be(asks: str, after_s: float, verdict: Verdict) -> None:
+def test_a_request_says_how_old_a_response_may_be(asks: str, after_s: float, verdict: Verdict) -> None:
     """RFC 9111 §5.2.1, against a response that is fresh for 60 s."""
     asked = request_directives([asks]) if asks else policy.NO_DIRECTIVES
     assert judge(entry("public, max-age=60"), asked, NOW + after_s) is verdict
 
 
-def test_a_stale_answer_is_served_while_it_is_fetched_anew() -> None:
+def test_a_stale_response_is_served_while_it_is_fetched_anew() -> None:
     """RFC 5861 §3, and not a second longer."""
     stored = entry("public, max-age=10, stale-while-revalidate=20")
     assert judge(stored, policy.NO_DIRECTIVES, NOW + 25) is Verdict.SERVE_AND_REFRESH
@@ -164,7 +180,7 @@ def test_a_part_is_served_only_of_what_the_client_has(
     assert is_unchanged(entry("public, max-age=60", fields=fields), if_range) is is_same
 
 
-def test_the_answer_to_a_post_is_never_validated() -> None:
+def test_the_response_to_a_post_is_never_validated() -> None:
     """A provider that does as RFC 9110 §13.1.2 says would refuse the POST with 412."""
     stored = entry("public, max-age=60", fields=(("ETag", '"a"'),), asks="public, max-age=60", is_opted_in=True)
     assert conditions(stored) == []
@@ -189,18 +205,18 @@ def test_nobody_waits_for_what_he_could_not_have(cache_control: str, is_for_othe
     assert policy.is_for_others(entry(cache_control, fields=(("ETag", '"a"'),))) is is_for_others
 
 
-def test_a_304_makes_the_stored_answer_fresh_again() -> None:
+def test_a_304_makes_the_stored_response_fresh_again() -> None:
     """RFC 9111 §4.3.4: new fields, new lifetime, the old body and key."""
     stored = entry("public, max-age=1", fields=(("ETag", '"a"'), ("X-A", "old"))).with_content(b"body")
-    answer = ReceivedResponse(
+    response = ReceivedResponse(
         304, "Not Modified", (("Cache-Control", "public, max-age=90"), ("X-A", "new")), NOW + 9, NOW + 9
     )
-    again = policy.freshened(stored, answer, RULES)
+    again = policy.freshened(stored, response, RULES)
     assert (again.content, again.lifetime_s, again.received_at) == (b"body", 90, NOW + 9)
     assert [value for name, value in again.fields if name == "X-A"] == ["new"]
 
 
-def test_an_answer_that_varies_by_everything_is_not_stored() -> None:
+def test_a_response_that_varies_by_everything_is_not_stored() -> None:
     """`Vary: *` forbids it, on any of several lines."""
     varies = (("Vary", "Accept"), ("Vary", "*"))
     assert isinstance(storable(received("public, max-age=60", fields=varies), RULES), Refused)

@@ -22,7 +22,7 @@ from llm_proxy.cli.management_results import result
         (200, b"<html>", CommandError, "is this an llm-proxy"),
     ],
 )
-def test_answers_become_errors(status: int, content: bytes, kind: type[CommandError], words: str) -> None:
+def test_responses_become_errors(status: int, content: bytes, kind: type[CommandError], words: str) -> None:
     """The server's own words, and 401 apart because it has its own exit code."""
     with pytest.raises(kind, match=words) as error:
         result(status, content)

@@ -24,7 +24,7 @@ REFUSED = Result(Verdict.PERMANENT, "HTTP 400", is_whole=True)
 HELD = Result(Verdict.CONFIGURATION, "HTTP 401", is_whole=True)
 OWN_FAULT = Result(Verdict.TRANSIENT, "HTTP 500", is_own_fault=True)
 
-Answer = Callable[[list[int]], list[Result]]
+Response = Callable[[list[int]], list[Result]]
 
 
 class World:
@@ -35,7 +35,7 @@ class World:
     is_http: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        self.answer: Answer = lambda numbers: [DELIVERED] * len(numbers)
+        self.response: Response = lambda numbers: [DELIVERED] * len(numbers)
         self.calls: list[list[int]] = []
         self.acked: list[int] = []
         self.dead: list[tuple[str, str]] = []
@@ -69,7 +69,7 @@ class World:
     def send(self, payloads: Sequence[Payload]) -> list[Result]:
         numbers = [int(payload.request_id.removeprefix("request-")) for payload in payloads]
         self.calls.append(numbers)
-        return self.answer(numbers)
+        return self.response(numbers)
 
     def reopen(self) -> None: ...
 
@@ -131,7 +131,7 @@ def test_a_transformation_that_raises_is_a_dead_letter(monkeypatch: pytest.Monke
 def test_one_refused_event_in_a_batch_is_found_and_given_up_alone(bad: int) -> None:
     """400 for the batch: halved down to the culprit; the other 99 arrive."""
     world = World()
-    world.answer = lambda numbers: [REFUSED if bad in numbers else DELIVERED] * len(numbers)
+    world.response = lambda numbers: [REFUSED if bad in numbers else DELIVERED] * len(numbers)
     world.delivery.deliver(entries(*range(100)))
     assert world.dead == [(str(bad), "rejected")]
     assert sorted(world.acked) == list(range(100))
@@ -143,7 +143,7 @@ def test_one_refused_event_in_a_batch_is_found_and_given_up_alone(bad: int) -> N
 def test_a_failing_batch_is_tried_again_with_growing_pauses() -> None:
     """Three tries, then through; nothing is acknowledged before."""
     world = World()
-    world.answer = lambda numbers: [TRANSIENT if len(world.calls) < 3 else DELIVERED] * len(numbers)
+    world.response = lambda numbers: [TRANSIENT if len(world.calls) < 3 else DELIVERED] * len(numbers)
     world.delivery.deliver(entries(1, 2))
     assert world.calls == [[1, 2]] * 3
     assert world.acked == [1, 2]
@@ -153,7 +153,7 @@ def test_a_failing_batch_is_tried_again_with_growing_pauses() -> None:
 def test_only_what_failed_is_sent_again() -> None:
     """Results are kept for each event."""
     world = World()
-    world.answer = lambda numbers: [
+    world.response = lambda numbers: [
         Result(Verdict.TRANSIENT, "x") if n % 2 and len(world.calls) < 2 else DELIVERED for n in numbers
     ]
     world.delivery.deliver(entries(1, 2, 3, 4))
@@ -164,7 +164,7 @@ def test_only_what_failed_is_sent_again() -> None:
 def test_an_outage_holds_everything_and_gives_up_nothing() -> None:
     """40 failing tries, then delivered in order: no dead letter, and one try per 30 s."""
     world = World()
-    world.answer = lambda numbers: [TRANSIENT if len(world.calls) < 40 else DELIVERED] * len(numbers)
+    world.response = lambda numbers: [TRANSIENT if len(world.calls) < 40 else DELIVERED] * len(numbers)
     world.delivery.deliver(entries(1, 2, 3))
     assert (world.dead, world.acked) == ([], [1, 2, 3])
     assert set(world.pauses[2:]) == {30.0}
@@ -174,13 +174,13 @@ def test_wrong_credentials_hold_until_they_are_mended() -> None:
     """401: held, unhealthy, no retries at the usual pace; then everything arrives."""
     world = World()
 
-    def answer(numbers: list[int]) -> list[Result]:
+    def response(numbers: list[int]) -> list[Result]:
         if len(world.calls) == 3:
             assert world.state.held_by == "HTTP 401"
             assert not world.state.report()[0]
         return [HELD if len(world.calls) < 4 else DELIVERED] * len(numbers)
 
-    world.answer = answer
+    world.response = response
     world.delivery.deliver(entries(1))
     assert world.pauses == [30.0] * 3
     assert (world.acked, world.dead, world.state.held_by) == ([1], [], None)
@@ -189,7 +189,7 @@ def test_wrong_credentials_hold_until_they_are_mended() -> None:
 def test_an_event_that_keeps_failing_while_others_pass_is_given_up() -> None:
     """It delays no other, is tried as often as told, and then becomes a dead letter."""
     world = World()
-    world.answer = lambda numbers: [Result(Verdict.TRANSIENT, "x") if n == 2 else DELIVERED for n in numbers]
+    world.response = lambda numbers: [Result(Verdict.TRANSIENT, "x") if n == 2 else DELIVERED for n in numbers]
     world.delivery.deliver(entries(1, 2, 3))
     assert (world.acked, world.dead) == ([1, 3], [])
     for n in range(10, 16):
@@ -203,7 +203,7 @@ def test_a_lone_bad_event_does_not_block_the_bus() -> None:
     """One more entry tells that the service is up; the event is set aside and others go on."""
     world = World()
     world.fresh = entries(2)
-    world.answer = lambda numbers: [TRANSIENT if 1 in numbers else DELIVERED] * len(numbers)
+    world.response = lambda numbers: [TRANSIENT if 1 in numbers else DELIVERED] * len(numbers)
     world.delivery.deliver(entries(1))
     assert world.acked == [2]
     world.delivery.deliver(entries(3))
@@ -215,7 +215,7 @@ def test_probing_in_an_outage_keeps_the_order() -> None:
     """The entry that was read to tell is delivered after the batch and before what comes next."""
     world = World()
     world.fresh = entries(3, 4, 5)
-    world.answer = lambda numbers: [TRANSIENT if len(world.calls) < 13 else DELIVERED] * len(numbers)
+    world.response = lambda numbers: [TRANSIENT if len(world.calls) < 13 else DELIVERED] * len(numbers)
     world.delivery.deliver(entries(1, 2))
     assert len(world.fresh) < 3
     world.delivery.deliver([*world.fresh, *entries(6)])
@@ -225,7 +225,7 @@ def test_probing_in_an_outage_keeps_the_order() -> None:
 def test_an_own_fault_is_given_up_after_its_tries_where_others_pass() -> None:
     """A malformed log that the service answers with 500."""
     world = World()
-    world.answer = lambda numbers: [OWN_FAULT if n == 2 else DELIVERED for n in numbers]
+    world.response = lambda numbers: [OWN_FAULT if n == 2 else DELIVERED for n in numbers]
     world.delivery.deliver(entries(1, 2, 3))
     assert (world.dead, sorted(world.acked)) == ([("2", "exhausted")], [1, 2, 3])
 
@@ -235,11 +235,11 @@ def test_a_flaky_service_is_no_reason_to_give_up_events() -> None:
     world = World()
     tried: Counter[int] = Counter()
 
-    def answer(numbers: list[int]) -> list[Result]:
+    def response(numbers: list[int]) -> list[Result]:
         tried.update(numbers)
         return [OWN_FAULT if n == 2 or tried[n] < 2 else DELIVERED for n in numbers]
 
-    world.answer = answer
+    world.response = response
     world.delivery.deliver(entries(1, 2, 3))
     assert world.dead == []
     assert [item.entry.id for item in world.delivery.deferred] == ["2"]
@@ -264,7 +264,7 @@ def test_a_dead_letter_that_cannot_be_written_is_not_acknowledged() -> None:
 def test_a_stop_during_an_outage_leaves_events_pending() -> None:
     """The back-off is not waited for beyond what is left; nothing is acknowledged."""
     world = World()
-    world.answer = lambda numbers: [TRANSIENT] * len(numbers)
+    world.response = lambda numbers: [TRANSIENT] * len(numbers)
     world.is_stopping = True
     world.delivery.deliver(entries(1, 2))
     assert world.delivery.has_given_up

@@ -1,4 +1,4 @@
-"""dispatcher.retry and the classes of answers."""
+"""dispatcher.retry and the classes of responses."""
 
 import email.utils
 import time
@@ -46,7 +46,7 @@ def test_retry_after_as_a_date() -> None:
         ((301, 302, 307, 401, 402, 403, 404), Verdict.CONFIGURATION),
     ],
 )
-def test_classes_of_answers(statuses: tuple[int, ...], expected: Verdict) -> None:
+def test_classes_of_responses(statuses: tuple[int, ...], expected: Verdict) -> None:
     """As documented."""
     assert {verdict_of(status) for status in statuses} == {expected}
 

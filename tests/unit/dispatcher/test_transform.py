@@ -119,7 +119,7 @@ def test_bodies_that_were_not_captured_are_noted_or_left_out() -> None:
     assert private.usage == Usage(4)
 
 
-def test_a_stream_is_one_answer() -> None:
+def test_a_stream_is_one_response() -> None:
     """With model, usage and text of all its chunks."""
     chunk = {"model": "gpt-x", "choices": [{"index": 0, "delta": {"content": "hi"}}], "usage": {"prompt_tokens": 1}}
     body = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode()
@@ -169,8 +169,8 @@ def test_who_asked_and_how_it_failed() -> None:
     assert payload(make_event(1, outcome="upstream_aborted")).error == "upstream_aborted"
 
 
-def test_verbose_adds_the_answers_fields() -> None:
-    """For JSON answers, too."""
+def test_verbose_adds_the_responses_fields() -> None:
+    """For JSON responses, too."""
     assert payload(make_event(1), is_verbose=True).metadata["response_headers"] == {
         "Content-Type": ["application/json"]
     }
@@ -208,13 +208,13 @@ CODINGS = st.sampled_from(["", "gzip", "br", "zstd", "deflate", "nonsense", "gzi
 @settings(max_examples=300, deadline=None)
 @given(BODIES, BODIES, TYPES, TYPES, CODINGS, st.text(max_size=8), st.integers(-5, 700))
 def test_any_event_becomes_valid_json_everywhere(
-    request: bytes, answer: bytes, asked_type: str, type_: str, coding: str, name: str, status: int
+    request: bytes, response: bytes, asked_type: str, type_: str, coding: str, name: str, status: int
 ) -> None:
     """Random bytes as bodies, fields and codings: every back end's form of it parses."""
     event = make_event(
         1,
         request_body=request,
-        response_body=answer,
+        response_body=response,
         request_content_type=asked_type,
         request_content_encoding=coding,
         response_headers={"Content-Type": [type_], "Content-Encoding": [coding], name: [name]},

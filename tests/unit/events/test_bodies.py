@@ -136,7 +136,7 @@ def test_anything_is_survived(body: bytes, media_type: str, encoding: str, tail:
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("response", "expected"),
     [
         ({"usage": {"prompt_tokens": 3, "completion_tokens": 4}}, Usage(3, 4)),
         ({"usage": {"input_tokens": 3, "output_tokens": 4, "cache_read_input_tokens": 2}}, Usage(5, 4, 2)),
@@ -148,17 +148,17 @@ def test_anything_is_survived(body: bytes, media_type: str, encoding: str, tail:
         (None, None),
     ],
 )
-def test_usage_in_its_spellings(answer: object, expected: Usage | None) -> None:
+def test_usage_in_its_spellings(response: object, expected: Usage | None) -> None:
     """Whatever is missing or odd counts as absent."""
-    assert read_value(answer).usage == expected
+    assert read_value(response).usage == expected
 
 
 def tail_event(tail: bytes, media_type: str = "application/json", whole: int | None = None) -> Event:
-    """An event without a body, whose answer ended so."""
+    """An event without a body, whose response ended so."""
     return event(None, media_type, usage_source=tail, response_bytes=whole if whole is not None else len(tail))
 
 
-def test_usage_from_the_end_of_an_answer_that_is_not_kept() -> None:
+def test_usage_from_the_end_of_a_response_that_is_not_kept() -> None:
     """Whole JSON, the end of a longer one, and a stream's last chunk."""
     usage = {"prompt_tokens": 3, "completion_tokens": 4}
     counted = Usage(3, 4)

@@ -58,7 +58,7 @@ def test_exactly_the_cap_is_kept(size: int, is_cut: bool) -> None:
 
 
 @pytest.mark.parametrize("piece", [1, 7, 4096, 100_000])
-def test_a_long_answer_keeps_its_first_bytes_and_its_last(piece: int) -> None:
+def test_a_long_response_keeps_its_first_bytes_and_its_last(piece: int) -> None:
     """However it was chunked: N bytes from the front, 16 KiB from the end."""
     body = b"".join(b"%07d " % n for n in range(10_000))
     found = full(captured(response=[body[at : at + piece] for at in range(0, len(body), piece)]))
@@ -67,7 +67,7 @@ def test_a_long_answer_keeps_its_first_bytes_and_its_last(piece: int) -> None:
     assert found.response_bytes == len(body)
 
 
-def test_an_answer_a_little_longer_than_the_cap_keeps_its_last_bytes_too() -> None:
+def test_a_response_a_little_longer_than_the_cap_keeps_its_last_bytes_too() -> None:
     """The tail is the end of the whole body, also where it overlaps the part that was kept."""
     body = bytes(n % 251 for n in range(230))
     found = full(captured(response=[body]))
@@ -109,7 +109,7 @@ def test_binary_requests_are_measured_only(media_type: str | None, is_kept: bool
 
 
 @pytest.mark.parametrize("media_type", ["audio/mpeg", "image/png", "video/mp4", "application/octet-stream"])
-def test_binary_answers_are_measured_only(media_type: str) -> None:
+def test_binary_responses_are_measured_only(media_type: str) -> None:
     """Sounds and pictures do not travel in events."""
     found = full(captured(response_type=media_type, response=[b"abc"]))
     assert (found.response_body, found.response_bytes) == (None, 3)

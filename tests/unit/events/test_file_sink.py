@@ -102,7 +102,7 @@ def test_a_stream_is_merged_and_compressed_bodies_are_text() -> None:
     assert found["token_usage"] == {"a": 1}
 
 
-def test_binary_answers_are_a_note_unless_they_are_asked_for() -> None:
+def test_binary_responses_are_a_note_unless_they_are_asked_for() -> None:
     """The placeholder and its flag; base64 with LOG_BINARY_RESPONSES."""
     body = b"\xff\xfe\x00\x01"
     found = line(event(body, "application/pdf"))

@@ -33,7 +33,7 @@ def stream(*events: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("answer", "usage"),
+    ("response", "usage"),
     [
         ({**CHAT, "usage": COUNTS}, Usage(9, 4, 3, 2)),
         (
@@ -67,9 +67,9 @@ def stream(*events: Any) -> bytes:
     ],
     ids=["chat", "embeddings", "responses", "anthropic", "silent", "odd", "junk"],
 )
-def test_a_whole_answers_own_usage_is_read(answer: dict[str, Any], usage: Usage | None) -> None:
+def test_a_whole_responses_own_usage_is_read(response: dict[str, Any], usage: Usage | None) -> None:
     """Whatever family; what is no count is absent, never an error."""
-    found = reading(json.dumps(answer).encode())
+    found = reading(json.dumps(response).encode())
     if usage is None:
         assert found.usage is None or found.usage.total_tokens == 0
     else:
@@ -86,14 +86,14 @@ def test_a_streams_last_usage_counts_and_its_texts_are_kept_without() -> None:
     assert "".join(silent.texts) == "Hello"
 
 
-def test_an_object_that_other_answers_show_too_has_its_id() -> None:
+def test_an_object_that_other_responses_show_too_has_its_id() -> None:
     """A background response is counted once, when it is finished."""
     begun = reading(json.dumps({"object": "response", "id": "resp_1", "background": True, "status": "queued"}).encode())
     assert (begun.once, begun.is_final) == ("resp_1", False)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
-def test_a_coded_answer_is_read(encoding: str) -> None:
+def test_a_coded_response_is_read(encoding: str) -> None:
     """The coding is undone off the path; the client's bytes are not touched."""
     body = gzip.compress(json.dumps({**CHAT, "usage": COUNTS}).encode())
     assert reading(body, encoding=encoding).usage == Usage(9, 4, 3, 2)

@@ -1,4 +1,4 @@
-"""Answers in the forms in which providers send them: tests/cases/usage, a body and what it says."""
+"""Responses in the forms in which providers send them: tests/cases/usage, a body and what it says."""
 
 import gzip
 import json
@@ -31,7 +31,7 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def reading(path: Path, encoding: str, piece_bytes: int = 50) -> Reading:
-    """The case's answer, which came in pieces."""
+    """The case's response, which came in pieces."""
     body = CODINGS[encoding](path.with_suffix("").read_bytes())
     tap = Tap(encoding)
     for start in range(0, len(body), piece_bytes):
@@ -42,8 +42,8 @@ def reading(path: Path, encoding: str, piece_bytes: int = 50) -> Reading:
 
 @pytest.mark.parametrize("encoding", CODINGS)
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_an_answer_says_what_it_used(path: Path, encoding: str) -> None:
-    """Prompt, completion, cached and reasoning tokens; the model; the id where several answers show the same usage."""
+def test_a_response_says_what_it_used(path: Path, encoding: str) -> None:
+    """Prompt, completion, cached and reasoning tokens; the model; the id where several responses show one usage."""
     expected: dict[str, Any] = json.loads(path.read_text())
     found = reading(path, encoding)
     usage = found.usage
@@ -93,7 +93,7 @@ def counts_of(usage: Usage | None) -> list[int] | None:
 
 
 @pytest.mark.parametrize("path", [path for path in CASES if "silent" not in path.stem], ids=lambda path: path.stem)
-def test_a_long_answer_says_the_same(path: Path) -> None:
+def test_a_long_response_says_the_same(path: Path) -> None:
     """With half a megabyte in its middle, of which nothing is kept."""
     expected: dict[str, Any] = json.loads(path.read_text())
     if expected["usage"] is None:

@@ -1,4 +1,4 @@
-"""formats.streams: event streams become the answer that they stand for, wherever they are cut."""
+"""formats.streams: event streams become the response that they stand for, wherever they are cut."""
 
 import json
 from collections.abc import Callable
@@ -31,11 +31,11 @@ def chat(*deltas: dict[str, Any], finish: str | None = "stop", index: int = 0) -
     return [*found, {**top, "choices": [{"index": index, "delta": {}, "finish_reason": finish}]}]
 
 
-def answer(body: bytes, tail: bytes | None = None) -> dict[str, Any]:
-    """The merged answer."""
+def merged_response(body: bytes, tail: bytes | None = None) -> dict[str, Any]:
+    """The merged response."""
     merged = merge(body, tail)
     assert merged is not None
-    return merged.answer
+    return merged.response
 
 
 def test_the_standards_line_endings_comments_and_joins() -> None:
@@ -56,8 +56,8 @@ def test_a_chat_stream_becomes_a_completion(end: str) -> None:
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
         "usage": {"a": 1},
     }
-    assert answer(sse(*chunks, end=end)) == expected
-    assert answer(sse(*chunks, end=end, done=False)) == expected
+    assert merged_response(sse(*chunks, end=end)) == expected
+    assert merged_response(sse(*chunks, end=end, done=False)) == expected
 
 
 def test_tool_calls_come_together_by_their_index() -> None:
@@ -67,7 +67,7 @@ def test_tool_calls_come_together_by_their_index() -> None:
         {"tool_calls": [{"index": 1, "id": "t1", "type": "function", "function": {"name": "g", "arguments": "{}"}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]},
     ]
-    message = answer(sse(*chat(*calls, finish="tool_calls")))["choices"][0]["message"]
+    message = merged_response(sse(*chat(*calls, finish="tool_calls")))["choices"][0]["message"]
     assert message["content"] is None
     assert message["tool_calls"] == [
         {"id": "t0", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
@@ -82,7 +82,7 @@ def test_several_choices_refusals_reasoning_audio_and_logprobs() -> None:
     second[3]["choices"][0]["delta"] = {"audio": {"transcript": "u"}}
     first[0]["choices"][0]["logprobs"] = {"content": [{"token": "a"}]}
     first[2]["choices"][0]["logprobs"] = {"content": [{"token": "b"}]}
-    choices = answer(sse(*first, *second))["choices"]
+    choices = merged_response(sse(*first, *second))["choices"]
     assert choices[0]["message"] == {"role": "assistant", "content": "ab", "reasoning_content": "r1r2"}
     assert choices[0]["logprobs"] == {"content": [{"token": "a"}, {"token": "b"}]}
     assert choices[1]["message"]["refusal"] == "nope"
@@ -94,8 +94,8 @@ def test_an_error_in_a_stream_is_kept_and_makes_the_run_an_error() -> None:
     merged = merge(sse(*chat({"content": "a"}), {"error": {"message": "overloaded"}}))
     assert merged is not None
     assert merged.is_error
-    assert merged.answer["error"] == {"message": "overloaded"}
-    assert merged.answer["choices"][0]["message"]["content"] == "a"
+    assert merged.response["error"] == {"message": "overloaded"}
+    assert merged.response["choices"][0]["message"]["content"] == "a"
 
 
 def test_legacy_completions() -> None:
@@ -104,7 +104,7 @@ def test_legacy_completions() -> None:
         {"object": "text_completion", "id": "l", "choices": [{"index": i, "text": t}]}
         for i, t in [(0, "a"), (1, "x"), (0, "b")]
     ]
-    found = answer(
+    found = merged_response(
         sse(*chunks, {"object": "text_completion", "choices": [{"index": 0, "text": "", "finish_reason": "stop"}]})
     )
     assert [choice["text"] for choice in found["choices"]] == ["ab", "x"]
@@ -115,7 +115,7 @@ def test_legacy_completions() -> None:
 def test_an_assistants_run() -> None:
     """Ids from the first run event, status from the last, the whole message in place of its deltas."""
     run = {"id": "run_1", "object": "thread.run", "created_at": 9, "assistant_id": "a", "thread_id": "t", "model": "m"}
-    found = answer(
+    found = merged_response(
         sse(
             ("thread.run.created", {**run, "status": "queued"}),
             ("thread.message.delta", {"id": "m1", "delta": {"content": [{"type": "text", "text": {"value": "Hel"}}]}}),
@@ -161,12 +161,12 @@ def responses(*more: dict[str, Any]) -> list[Any]:
 def test_a_response_is_its_final_object() -> None:
     """`response.completed` carries the whole."""
     final = {"id": "resp", "object": "response", "status": "completed", "output": [], "usage": {"input_tokens": 1}}
-    assert answer(sse(*responses({"type": "response.completed", "response": final}), done=False)) == final
+    assert merged_response(sse(*responses({"type": "response.completed", "response": final}), done=False)) == final
 
 
 def test_a_response_without_its_end_is_built_from_deltas() -> None:
     """Marked incomplete, with text and arguments so far."""
-    found = answer(sse(*responses(), done=False))
+    found = merged_response(sse(*responses(), done=False))
     assert (found["status"], found["model"]) == ("incomplete", "m")
     assert found["output"] == [
         {"type": "message", "id": "i0", "content": [{"type": "output_text", "text": "Hello"}]},
@@ -176,7 +176,7 @@ def test_a_response_without_its_end_is_built_from_deltas() -> None:
 
 def test_an_anthropic_message() -> None:
     """Blocks from deltas, the tool's input parsed, usage of the start and the end together."""
-    found = answer(
+    found = merged_response(
         sse(
             {
                 "type": "message_start",
@@ -215,7 +215,7 @@ def test_after_a_gap_only_the_end_counts() -> None:
         {"choices": [{"index": 0, "delta": {"content": "zzz"}, "finish_reason": "length"}]},
         {"choices": [], "usage": {"total_tokens": 4}},
     )
-    found = answer(sse(*chat({"content": "a"}, finish=None), done=False), b'"broken"}]}\n\n' + tail)
+    found = merged_response(sse(*chat({"content": "a"}, finish=None), done=False), b'"broken"}]}\n\n' + tail)
     assert found["choices"][0]["message"]["content"] == "a"
     assert found["choices"][0]["finish_reason"] == "length"
     assert found["usage"] == {"total_tokens": 4}
@@ -246,7 +246,7 @@ def test_a_cut_at_any_byte_is_merged_as_far_as_it_goes(family: str) -> None:
     for at in range(len(body) + 1):
         merged = merge(body[:at])
         if merged is not None:
-            json.dumps(merged.answer)
+            json.dumps(merged.response)
             assert len(merged.text) >= length
             length = len(merged.text)
         merge(body[: at // 2], body[at:])
@@ -319,7 +319,7 @@ def test_any_json_in_any_place_is_survived(chunks: list[dict[str, Any]]) -> None
     """Chunks that are JSON but nothing else: never an exception, always something that JSON can hold."""
     merged = merge(sse(*chunks), sse(*chunks))
     if merged is not None:
-        json.dumps(merged.answer)
+        json.dumps(merged.response)
 
 
 @settings(max_examples=200, deadline=None)
@@ -355,5 +355,5 @@ def test_tool_calls_stay_apart(pieces: list[list[dict[str, object]]]) -> None:
     )
     found = merge(body)
     assert found is not None
-    calls = [call["function"] for call in found.answer["choices"][0]["message"]["tool_calls"]]
+    calls = [call["function"] for call in found.response["choices"][0]["message"]["tool_calls"]]
     assert calls == [{"name": "f", "arguments": '{"a":'}, {"name": "g", "arguments": '{"b":1}'}]

@@ -95,7 +95,7 @@ def test_a_failing_endpoint_or_model_closes_no_other_way(breaker: CircuitBreaker
     assert not is_closed(breaker, other)
 
 
-def test_a_host_that_answers_is_reachable(breaker: CircuitBreaker) -> None:
+def test_a_host_that_responds_is_reachable(breaker: CircuitBreaker) -> None:
     """A 503 after four failed connects begins the host's count again."""
     run(breaker, "unreachable", 4)
     run(breaker, "fail", scope=MODELS)

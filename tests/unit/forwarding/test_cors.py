@@ -1,4 +1,4 @@
-"""Preflight and real answers."""
+"""Preflight and real responses."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_a_listed_origin_is_echoed_and_others_get_no_permission() -> None:
 
 @pytest.mark.parametrize("origin", [None, ""])
 def test_without_origin_there_is_nothing_to_say(origin: str | None) -> None:
-    """Neither on a preflight nor on a real answer."""
+    """Neither on a preflight nor on a real response."""
     assert Cors(()).preflight(origin, "x") == []
     assert Cors((ORIGIN,)).response(origin) == []
 
@@ -56,7 +56,7 @@ def test_the_settings_apply_where_the_provider_lists_nothing() -> None:
     assert ("Access-Control-Allow-Origin", ORIGIN) in Cors((ORIGIN,), origins=("https://x",)).response(ORIGIN)
 
 
-def test_a_real_answer_echoes_the_origin() -> None:
+def test_a_real_response_echoes_the_origin() -> None:
     """Errors included; the origin that was just refused gets nothing that its page could read."""
     assert Cors(()).response(ORIGIN) == [
         ("Access-Control-Allow-Origin", ORIGIN),
@@ -68,6 +68,6 @@ def test_a_real_answer_echoes_the_origin() -> None:
 
 @pytest.mark.parametrize("name", ["x-should-retry", "Retry-After", "RateLimit", "x-ratelimit-reset-tokens", "*"])
 def test_a_page_can_read_what_sdks_retry_by(name: str) -> None:
-    """Exposed on real answers, where browsers look for it."""
+    """Exposed on real responses, where browsers look for it."""
     assert name in dict(Cors(()).response(ORIGIN))["Access-Control-Expose-Headers"].split(", ")
     assert EXPOSED.startswith(OWN_NAMES)

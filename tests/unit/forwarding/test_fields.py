@@ -142,7 +142,7 @@ def test_names_that_clients_choose_are_not_remembered_without_end() -> None:
         rules([(f"X-FLOOD-{number}", "v")], api_key="k", request_id="i")
         response_fields([(b"x-flood-%d" % number, b"v")])
     assert len(rules._fates) <= module._REMEMBERED_NAMES
-    assert len(module._answer_names) <= module._REMEMBERED_NAMES
+    assert len(module._response_names) <= module._REMEMBERED_NAMES
     assert (b"X-Later", b"v") in rules([("X-LATER", "v")], api_key="k", request_id="i")
 
 
@@ -151,7 +151,7 @@ def test_bytes_beyond_ascii_pass() -> None:
     assert (b"X-A", b"caf\xc3\xa9") in sent([("X-A", "caf\xc3\xa9")])
 
 
-def test_an_answer_keeps_order_case_and_repetitions() -> None:
+def test_a_response_keeps_order_case_and_repetitions() -> None:
     """Every end-to-end field arrives as it was sent; the provider's id moves."""
     found = response_fields(
         [
@@ -183,7 +183,7 @@ def test_an_answer_keeps_order_case_and_repetitions() -> None:
     assert not found.is_event_stream
 
 
-def test_connection_cannot_take_the_length_of_an_answer_away() -> None:
+def test_connection_cannot_take_the_length_of_a_response_away() -> None:
     """Without Content-Length a cut would look like an end."""
     found = response_fields([(b"Connection", b"content-length"), (b"Content-Length", b"3")])
     assert found.fields == [("Content-Length", "3")]
@@ -213,9 +213,9 @@ def test_only_we_say_what_our_cache_did() -> None:
 @pytest.mark.no_cover
 def test_both_directions_cost_microseconds() -> None:
     """Measured 4 and 5 µs; the bound is for slow machines."""
-    answer = [(b"x-ratelimit-%d" % n, b"100") for n in range(20)]
+    response = [(b"x-ratelimit-%d" % n, b"100") for n in range(20)]
     assert min(timeit.repeat(lambda: sent(SDK), number=1000, repeat=5)) < 0.1
-    assert min(timeit.repeat(lambda: response_fields(answer), number=1000, repeat=5)) < 0.1
+    assert min(timeit.repeat(lambda: response_fields(response), number=1000, repeat=5)) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_both_directions_cost_microseconds() -> None:
     ],
     ids=["length", "chunked", "until close"],
 )
-def test_how_an_answer_ends_is_told(fields: list[tuple[bytes, bytes]], has_length: bool, is_framed: bool) -> None:
+def test_how_a_response_ends_is_told(fields: list[tuple[bytes, bytes]], has_length: bool, is_framed: bool) -> None:
     """By its framing fields, of which only the length goes on to the client."""
     found = response_fields(fields)
     assert (found.has_length, found.is_framed) == (has_length, is_framed)

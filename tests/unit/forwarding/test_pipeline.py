@@ -115,7 +115,7 @@ class Exchange:
         self.why = self.why or reason
 
 
-class Answer:
+class Response:
     """200 with three pieces, unless changed."""
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class Upstream:
     """Gives the response, or raises."""
 
     def __init__(self) -> None:
-        self.answer: Answer | BaseException = Answer()
+        self.response: Response | BaseException = Response()
         self.exchange = Exchange()
         self.sent: list[Any] = []
         self.fields: dict[bytes, bytes] = {}
@@ -148,9 +148,9 @@ class Upstream:
         self.sent.append(forward)
         self.fields = dict(forward.fields)  # the pipeline drops them once the head is there
         begun(self.exchange)
-        if isinstance(self.answer, BaseException):
-            raise self.answer
-        return self.answer
+        if isinstance(self.response, BaseException):
+            raise self.response
+        return self.response
 
 
 class Client:
@@ -299,7 +299,7 @@ def test_the_first_step_that_refuses_is_answered(world: World, first: int) -> No
     ],
 )
 def test_a_token_in_the_address_is_refused(world: World, rest: str, param: str) -> None:
-    """The answer names the parameter and the field to use, never the token; nothing is sent."""
+    """The response names the parameter and the field to use, never the token; nothing is sent."""
     reply = world.ask(target=f"/v1/chat/completions{rest}")
     content = b"".join(reply.body).decode()
     error = json.loads(content)["error"]
@@ -387,7 +387,7 @@ def test_a_fault_before_dispatch_is_500_without_detail(world: World) -> None:
 
 def test_a_fault_after_dispatch_keeps_the_charge(world: World) -> None:
     """Row 24: dispatched, so the unit stays spent and up{aborted} moves."""
-    world.upstream.answer = KeyError("ours")
+    world.upstream.response = KeyError("ours")
     before = up("aborted")
     assert code(world.ask()) == "internal_error"
     assert (world.quota.calls, up("aborted") - before) == (["check", "reserve", "commit"], 1)
@@ -395,14 +395,14 @@ def test_a_fault_after_dispatch_keeps_the_charge(world: World) -> None:
 
 def test_a_connect_failure_returns_the_unit(world: World) -> None:
     """Row 4."""
-    world.upstream.answer = errors.UpstreamConnectError()
+    world.upstream.response = errors.UpstreamConnectError()
     assert code(world.ask()) == "bad_gateway"
     assert world.quota.calls == ["check", "reserve", "release"]
 
 
 def test_a_client_that_leaves_while_connecting_is_charged_nothing(world: World) -> None:
     """Row 9 by A2; the server closes without a response."""
-    world.upstream.answer = errors.UpstreamCut("client gone").at("connect", is_sent=False)
+    world.upstream.response = errors.UpstreamCut("client gone").at("connect", is_sent=False)
     with pytest.raises(errors.ClientGone):
         world.ask()
     assert world.quota.calls == ["check", "reserve", "release"]

@@ -35,7 +35,7 @@ class Turns:
         """Nothing runs."""
 
 
-class Answer:
+class Response:
     """The provider's 101."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -60,7 +60,7 @@ class Line:
         provider, self.provider = socket.socketpair()
         self.ends: list[int] = []
         self.socket = Socket(
-            Answer(provider),
+            Response(provider),
             cast("SocketTurns", Turns()),
             SocketLimits(),
             must_read=False,
@@ -145,7 +145,7 @@ def test_refusals_that_wait_are_bounded(line: Line) -> None:
     assert line.ends == [1008]
 
 
-def test_both_sides_are_told_and_the_providers_answer_is_awaited(line: Line) -> None:
+def test_both_sides_are_told_and_the_providers_response_is_awaited(line: Line) -> None:
     """Each gets the close frame; the connection ends when the provider has answered."""
     line.socket.end(frames.GOING_AWAY, "why", OSError())
     assert line.client.recv(100) == close_frame(1001, "why")

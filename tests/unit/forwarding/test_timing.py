@@ -3,7 +3,7 @@
 from llm_proxy.forwarding.timing import Timing
 
 
-def test_a_streamed_answer_is_final_when_it_is_first() -> None:
+def test_a_streamed_response_is_final_when_it_is_first() -> None:
     """The head is gone before the end is known."""
     fields = dict(Timing(1_700_000_000_000_000_000, 1_700_000_000_100_000_000, 1_700_000_000_350_500_000).fields())
     assert fields == {
@@ -18,7 +18,7 @@ def test_a_streamed_answer_is_final_when_it_is_first() -> None:
     }
 
 
-def test_a_whole_answer_has_its_own_end() -> None:
+def test_a_whole_response_has_its_own_end() -> None:
     """Where it was held, the end is known."""
     fields = dict(Timing(1, 2, 3).fields(final_ns=1_700_000_000_000_000_000))
     assert fields["X-UPSTREAM-REQUEST-STOP"] == "1700000000000000000"

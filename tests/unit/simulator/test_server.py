@@ -1,4 +1,4 @@
-"""The simulated provider as clients meet it: answers, streams, faults, and what it witnessed."""
+"""The simulated provider as clients meet it: responses, streams, faults, and what it witnessed."""
 
 import hashlib
 import json
@@ -25,13 +25,13 @@ def exchange(provider: Provider, request: bytes) -> bytes:
     parts = urlsplit(provider.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as sock:
         sock.sendall(request)
-        answer = b""
+        response = b""
         try:
             while data := sock.recv(65536):
-                answer += data
+                response += data
         except ConnectionResetError:
-            answer += b"RESET"
-    return answer
+            response += b"RESET"
+    return response
 
 
 def get(plan: str, *, version: str = "1.1") -> bytes:
@@ -41,7 +41,7 @@ def get(plan: str, *, version: str = "1.1") -> bytes:
     )
 
 
-def test_whole_and_streamed_answers_agree(client: OpenAI) -> None:
+def test_whole_and_streamed_responses_agree(client: OpenAI) -> None:
     """A stream's words and counts are those of the whole response."""
     whole = client.chat.completions.create(model="gpt-4o", messages=HELLO)
     chunks = list(
@@ -65,8 +65,8 @@ def test_usage_is_only_in_the_stream_when_asked_for(client: OpenAI) -> None:
 
 def test_completion_limit_ends_with_length(client: OpenAI) -> None:
     """max_completion_tokens=5 gives five words and finish_reason length."""
-    answer = client.chat.completions.create(model="gpt-4o", messages=HELLO, max_completion_tokens=5)
-    assert (answer.choices[0].finish_reason, answer.usage and answer.usage.completion_tokens) == ("length", 5)
+    response = client.chat.completions.create(model="gpt-4o", messages=HELLO, max_completion_tokens=5)
+    assert (response.choices[0].finish_reason, response.usage and response.usage.completion_tokens) == ("length", 5)
 
 
 def test_responses_api(client: OpenAI) -> None:
@@ -151,16 +151,16 @@ def test_broken_upload_is_witnessed(provider: Provider) -> None:
 )
 def test_faults_sit_at_the_exact_byte(provider: Provider, plan: str, begins: bytes, ends: bytes) -> None:
     """What is on the wire is what the plan says, no more and no less."""
-    answer = exchange(provider, get(plan))
-    assert answer.startswith(begins)
-    assert answer.endswith(ends)
-    assert begins or ends or "mid-head" in plan or answer == b""
+    response = exchange(provider, get(plan))
+    assert response.startswith(begins)
+    assert response.endswith(ends)
+    assert begins or ends or "mid-head" in plan or response == b""
 
 
 def test_fields_of_a_plan_are_repeated_in_order(provider: Provider) -> None:
     """Repeated fields stay separate lines."""
-    answer = exchange(provider, get('{"fields": [["Set-Cookie", "a=1"], ["X-A", "1"], ["Set-Cookie", "b=2"]]}'))
-    assert b"Set-Cookie: a=1\r\nX-A: 1\r\nSet-Cookie: b=2\r\n\r\n" in answer
+    response = exchange(provider, get('{"fields": [["Set-Cookie", "a=1"], ["X-A", "1"], ["Set-Cookie", "b=2"]]}'))
+    assert b"Set-Cookie: a=1\r\nX-A: 1\r\nSet-Cookie: b=2\r\n\r\n" in response
 
 
 def test_silence_lasts_until_the_client_goes(provider: Provider) -> None:
@@ -210,12 +210,12 @@ def test_key_is_demanded(tmp_path: Path) -> None:
     key.write_text("sk-right\n")
     with running_provider(tmp_path, "--key", f"@{key}") as provider:
         request = "GET /v1/models HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\r\n"
-        answers = [exchange(provider, request.format(key).encode())[9:12] for key in ("sk-right", "sk-righ", "")]
-    assert answers == [b"200", b"401", b"401"]
+        responses = [exchange(provider, request.format(key).encode())[9:12] for key in ("sk-right", "sk-righ", "")]
+    assert responses == [b"200", b"401", b"401"]
 
 
 def test_bad_plan_in_a_request_is_400(provider: Provider) -> None:
-    """A misspelt plan does not pass for the usual answer."""
-    answer = exchange(provider, get("stats=500"))
-    assert answer.startswith(b"HTTP/1.1 400")
-    assert "stats is unknown" in json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"]
+    """A misspelt plan does not pass for the usual response."""
+    response = exchange(provider, get("stats=500"))
+    assert response.startswith(b"HTTP/1.1 400")
+    assert "stats is unknown" in json.loads(response.partition(b"\r\n\r\n")[2])["error"]["message"]

@@ -1,8 +1,24 @@
 """bin/cache-tests complains where it should; the suite itself is not run here, it wants npm and a minute."""
 
+from pathlib import Path
+
 import pytest
 import yaml
-from cache_tests.__main__ import BEGIN, END, HERE, Report, Result, judge, proxys_own, reason_of
+from cache_tests.__main__ import (
+    BEGIN,
+    BEGIN_SOURCE,
+    END,
+    END_SOURCE,
+    HERE,
+    Report,
+    Result,
+    engine,
+    judge,
+    proxys_own,
+    reason_of,
+)
+
+MARKS = ((BEGIN, END), (BEGIN_SOURCE, END_SOURCE))
 
 
 def report(ours: str, *others: str, kind: str = "required") -> Report:
@@ -50,10 +66,18 @@ def test_the_longest_beginning_explains() -> None:
 
 
 def test_the_page_shows_results_that_are_all_explained() -> None:
-    """docs/cache.md has the section, and nothing in it is without a reason."""
+    """docs/cache.md has both sections, nothing in them is without a reason, and every reason explains something."""
     page = (HERE.parents[1] / "docs" / "cache.md").read_text()
-    section = page.partition(BEGIN)[2].partition(END)[0]
-    assert "| required |" in section
-    assert "not explained" not in section
+    sections = [page.partition(begin)[2].partition(end)[0] for begin, end in MARKS]
+    for section in sections:
+        assert "| required |" in section
+        assert "not explained" not in section
     for reasons in yaml.safe_load((HERE / "reasons.yaml").read_text()).values():
-        assert all(" ".join(reason.split()) in section for reason in reasons.values())
+        assert all(" ".join(reason.split()) in "".join(sections) for reason in reasons.values())
+
+
+def test_a_copy_of_the_source_is_told_from_the_package(tmp_path: Path) -> None:
+    """The source has its programs in a folder, the npm package beside its tests."""
+    assert engine(tmp_path) == tmp_path
+    (tmp_path / "test-engine").mkdir()
+    assert engine(tmp_path) == tmp_path / "test-engine"

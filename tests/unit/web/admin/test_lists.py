@@ -30,6 +30,24 @@ def test_a_bounded_total_has_a_plus() -> None:
     assert (shown["text"], shown["next"]) == ("25 of 10,000+", "/admin/tokens?status=active&cursor=x&page=401")
 
 
+@pytest.mark.parametrize(
+    ("page", "pages", "shown"),
+    [(1, 1, []), (1, 7, [1, 2, 3, 4, 5, 6, 7]), (1, 8, [1, 2, 3, None, 8]), (5, 9, [1, None, 3, 4, 5, 6, 7, None, 9])],
+)
+def test_numbers_are_left_out_from_eight_pages_on(page: int, pages: int, shown: list[int | None]) -> None:
+    """Two to each side of the present page, the first and the last; None stands for a gap."""
+    numbers = lists.numbered(10, page, pages, Total(pages * 10), has_next=page < pages)["numbers"]
+    assert [None if each.get("is_gap") else each["number"] for each in numbers] == shown
+
+
+def test_a_long_list_offers_other_lengths_of_a_page() -> None:
+    """Each begins at the first page; a list that fits into the shortest page offers none."""
+    sizes = lists.numbered(10, 2, 3, Total(30), has_next=True)["sizes"]
+    assert [each["href"] for each in sizes] == [f"/admin/tokens?status=active&size={rows}" for rows in (10, 25, 100)]
+    assert lists.numbered(10, 1, 1, Total(10), has_next=False)["sizes"] == []
+    assert lists.size() == 10
+
+
 @pytest.mark.parametrize("cut", [1, 2, 3], ids="parts of {} rows".format)
 def test_files_hold_all_parts(cut: int) -> None:
     """CSV has one header line, and no cell that a spreadsheet runs; JSON is one array."""

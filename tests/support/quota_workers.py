@@ -39,7 +39,7 @@ class Worker:
 
     def __init__(self, about: dict[str, Any]) -> None:
         environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-        command = [sys.executable, "-m", "support.accountant", json.dumps(about)]
+        command = [sys.executable, "-m", "support.quota_worker_main", json.dumps(about)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, text=True, bufsize=1
         )
@@ -55,8 +55,8 @@ class Worker:
         self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
         self.process.stdin.flush()
 
-    def answer(self) -> dict[str, Any]:
-        """The answer to the oldest command that has not been answered."""
+    def reply(self) -> dict[str, Any]:
+        """The response to the oldest command that has not been answered."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, f"worker {self.process.pid} has died: {self.process.poll()}"
@@ -64,9 +64,9 @@ class Worker:
         return found
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Command and answer."""
+        """Command and response."""
         self.tell(do, **arguments)
-        return self.answer()
+        return self.reply()
 
     def kill(self) -> None:
         """kill -9."""
@@ -100,7 +100,7 @@ class Worker:
 
 
 @dataclass
-class Crew:
+class QuotaWorkers:
     """Workers, as replicas: each of `replicas` has a ledger its own folder."""
 
     database: Database
@@ -131,7 +131,7 @@ class Crew:
             hired.append(Worker(about))
             self.workers.append(hired[-1])
         for worker in hired:
-            assert worker.answer() == {"ready": True}
+            assert worker.reply() == {"ready": True}
         return hired
 
     @property
@@ -167,14 +167,14 @@ class Crew:
         """One command to all, at once."""
         for worker in self.running:
             worker.tell(do, **arguments)
-        return [worker.answer() for worker in self.running]
+        return [worker.reply() for worker in self.running]
 
     def offer(self, calls: Sequence[Token], **options: Any) -> Counter[str]:
         """Spread calls over all workers; sums of how they went."""
         running = self.running
         for n, worker in enumerate(running):
             worker.tell("offer", bearers=[token.bearer for token in calls[n :: len(running)]], **options)
-        return _summed([worker.answer() for worker in running])
+        return _summed([worker.reply() for worker in running])
 
     def seen(self) -> Counter[str]:
         """Requests in the provider's log, by token id."""
@@ -219,10 +219,12 @@ def _summed(tallies: Sequence[dict[str, Any]]) -> Counter[str]:
 
 
 @contextlib.contextmanager
-def crew(database: Database, folder: Path, number: int, *, replicas: int = 1, **more: Any) -> Iterator[Crew]:
-    """A crew of `number`; killed at the end, if it is still there."""
+def quota_workers(
+    database: Database, folder: Path, number: int, *, replicas: int = 1, **more: Any
+) -> Iterator[QuotaWorkers]:
+    """A quota_workers of `number`; killed at the end, if it is still there."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = Crew(database, folder, replicas, more)
+    made = QuotaWorkers(database, folder, replicas, more)
     try:
         made.hire(number)
         yield made

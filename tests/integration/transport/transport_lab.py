@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
-from integration.transport.scripted import HOST, Connection, Proxy, Script, Server, answering, found
+from integration.transport.scripted import HOST, Connection, Proxy, Script, Server, found, responding
 
 from llm_proxy.transport import Options, Timeouts, Upstream, UpstreamRequest, UpstreamResponse
 from llm_proxy.transport.origin import is_quiet
@@ -24,7 +24,7 @@ class Lab:
     server: Server
     upstream: Upstream
     proxy: Proxy | None = None
-    answers: list[UpstreamResponse] = field(default_factory=list)
+    responses: list[UpstreamResponse] = field(default_factory=list)
 
     def renew(self) -> None:
         """Another `Upstream`, as after a restart."""
@@ -43,9 +43,9 @@ class Lab:
         """What the connections do, in their order."""
         self.server.scripts = list(scripts)
 
-    def answer(self, *answers: bytes) -> None:
+    def respond(self, *responses: bytes) -> None:
         """Every connection answers each request with the next of these."""
-        self.script(answering(*answers))
+        self.script(responding(*responses))
 
     def forward(
         self, method: str = "GET", target: bytes = b"/v1", fields: Any = (), body: Any = None
@@ -66,14 +66,14 @@ class Lab:
         timeouts: Timeouts = PATIENT,
         begun: Callable[[Any], object] | None = None,
     ) -> UpstreamResponse:
-        answer = self.upstream.send(self.forward(method, target, fields, body), timeouts=timeouts, begun=begun)
-        self.answers.append(answer)
-        return answer
+        response = self.upstream.send(self.forward(method, target, fields, body), timeouts=timeouts, begun=begun)
+        self.responses.append(response)
+        return response
 
     def fetch(self, *args: Any, **more: Any) -> tuple[int, bytes]:
         """Status and whole content."""
-        answer = self.send(*args, **more)
-        return answer.status, b"".join(answer.chunks())
+        response = self.send(*args, **more)
+        return response.status, b"".join(response.chunks())
 
     @property
     def quiet_connections(self) -> list[Any]:

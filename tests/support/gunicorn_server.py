@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.raw import Answer, Client, request, wait_for
+from support.raw import Client, Response, request, wait_for
 
 HERE = Path(__file__).parents[1] / "e2e" / "server"
 START_LIMIT_S = 90.0  # several workers on a machine that is busy with other tests
@@ -86,7 +86,7 @@ class Server:
         """A connection to it."""
         return Client(self.address, **options)
 
-    def get(self, target: str = "/", *fields: str) -> Answer:
+    def get(self, target: str = "/", *fields: str) -> Response:
         """One request on its own connection."""
         with self.client() as client:
             return client.get(target, "Connection: close", *fields)
@@ -122,7 +122,7 @@ class Server:
 
 
 def begin_streams(server: Server, number: int, target: str = "/stream/20/0.06") -> list[Client]:
-    """Connections whose answer has begun."""
+    """Connections whose response has begun."""
     clients = [server.client() for _ in range(number)]
     for client in clients:
         client.send(request(target))
@@ -132,18 +132,18 @@ def begin_streams(server: Server, number: int, target: str = "/stream/20/0.06") 
     return clients
 
 
-def finish(clients: Sequence[Client]) -> list[Answer]:
-    """Read all answers at the same time."""
+def finish(clients: Sequence[Client]) -> list[Response]:
+    """Read all responses at the same time."""
     with ThreadPoolExecutor(len(clients)) as pool:
-        answers = list(pool.map(lambda client: client.answer(), clients))
+        responses = list(pool.map(lambda client: client.response(), clients))
     for client in clients:
         client.sock.close()
-    return answers
+    return responses
 
 
-def assert_whole(answers: Sequence[Answer]) -> None:
+def assert_whole(responses: Sequence[Response]) -> None:
     """Every stream has all its events and its last chunk."""
-    assert [(answer.end, answer.body) for answer in answers] == [("whole", WHOLE)] * len(answers)
+    assert [(response.end, response.body) for response in responses] == [("whole", WHOLE)] * len(responses)
 
 
 def refuses(server: Server) -> bool:
