@@ -7,9 +7,9 @@ import sqlalchemy
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
-from llm_proxy.db import mysql, postgres, sqlite
+from llm_proxy.db import sqlite
 from llm_proxy.db.connector import Connector, connector_of, remember
-from llm_proxy.db.urls import UrlFault, parse
+from llm_proxy.db.urls import Address, UrlFault, parse
 from llm_proxy.settings import StorageSettings
 
 _TWO_PASSWORDS = "DATABASE_PASSWORD has no effect: DATABASE_URL has its own password"
@@ -32,11 +32,21 @@ def connector_of_settings(settings: StorageSettings) -> Connector:
     address = parse(settings.url or "")
     if address.driver != settings.driver:
         raise UrlFault(f"expected the form of {settings.driver}, because DB_DRIVER says so")
-    kind = postgres.connector if address.driver == "postgres" else mysql.connector
-    made = kind(address, settings)
+    made = _server_connector(address, settings)
     if address.password and settings.password:
         return replace(made, warnings=(*made.warnings, _TWO_PASSWORDS))
     return made
+
+
+def _server_connector(address: Address, settings: StorageSettings) -> Connector:
+    """Import the one driver that is needed: psycopg2 with its libraries takes 5 MiB."""
+    if address.driver == "postgres":
+        from llm_proxy.db import postgres
+
+        return postgres.connector(address, settings)
+    from llm_proxy.db import mysql
+
+    return mysql.connector(address, settings)
 
 
 def engine_of(connector: Connector, settings: StorageSettings) -> Engine:

@@ -173,9 +173,9 @@ def test_last_in_is_first_out(lab: Lab) -> None:
     assert [lab.send().fields for _ in range(3)] == [[(b"N", b"1")], [(b"N", b"0")], [(b"N", b"2")]]
 
 
-def test_connections_in_use_are_not_bounded(plain: Lab) -> None:
+def test_connections_in_use_are_not_bounded(make_lab: Any) -> None:
     """Sixty requests run at once on sixty connections; soon after, the bound on idle ones holds."""
-    go = Event()
+    plain, go = make_lab("plain", spare_s=0.1), Event()
 
     def script(c: Connection) -> None:
         c.request()
@@ -194,14 +194,15 @@ def test_connections_in_use_are_not_bounded(plain: Lab) -> None:
 
 
 def test_requests_in_turns_of_many_open_no_new_connections(make_lab: Any) -> None:
-    """Thirty at once, again and again, need thirty connections, although twenty are kept for longer."""
-    lab = make_lab("plain", max_idle_per_origin=20)
-    lab.upstream._adapter()._sweep_s = 3600.0
+    """Thirty at once, again and again, need thirty connections, although two are kept for longer."""
+    lab = make_lab("plain", max_idle_per_origin=2, spare_s=0.3)
     lab.respond(OK)
     for _ in range(4):
         jobs = [gevent.spawn(lab.fetch) for _ in range(30)]
         assert [job.get() for job in jobs] == [(200, b"ok")] * 30
+        lab.upstream._adapter()._sweep()
     assert len(lab.connections) <= 30
+    wait_until(lambda: lab.upstream.idle_count == 2)
 
 
 def test_idle_connections_are_bounded_over_all_origins(make_lab: Any) -> None:
