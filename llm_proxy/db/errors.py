@@ -133,7 +133,7 @@ def _tls_words(cause: object) -> str | None:
 
 
 def _otherwise(error: BaseException) -> str:
-    """For what has no its own words."""
+    """Return words for a failure that has no others."""
     if is_unavailable(error):
         return "it does not answer"
     cause = error.orig if isinstance(error, sa.DBAPIError) and error.orig is not None else error
