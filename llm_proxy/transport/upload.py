@@ -104,8 +104,11 @@ class Upload:
     # -- sending ----------------------------------------------------------------------------------------------------
 
     def _send(self, data: bytes | memoryview) -> None:
-        x = self._x
-        x.deadline = min(monotonic() + x.timeouts.idle_s, x.end)
+        x, now = self._x, monotonic()
+        if now - self._turn_began_s > TURN_S:
+            pause()
+            self._turn_began_s = now = monotonic()
+        x.deadline = min(now + x.timeouts.idle_s, x.end)
         write(x, data)
 
     def _send_body(self) -> None:
