@@ -61,13 +61,12 @@ class Relay:
         try:
             if self._is_stream:
                 yield b""
-            taps, number = self._taps, 0
-            for piece in self._response.chunks():
+            taps = self._taps
+            for number, piece in enumerate(self._response.chunks(), 1):
                 for tap in taps:
                     tap(piece)
                 yield piece
                 self.sent_bytes += len(piece)  # after the yield: what the server took
-                number += 1
                 if not number % _PIECES_A_TURN:
                     pause()
             self._is_whole = True
