@@ -115,6 +115,14 @@ class KeyRing:
             raise UnopenableValue("no key of the ring opens it")
         raise UnopenableValue("its form is unknown")
 
+    def opens(self, stored: str, row_id: str) -> bool:
+        """Return whether `open` would return the value."""
+        try:
+            self.open(stored, row_id)
+        except UnopenableValue:
+            return False
+        return True
+
 
 def sealed_under(stored: str) -> str | None:
     """Return the key id that a well-formed `enc:v2:` value names; None for anything else."""
@@ -155,21 +163,13 @@ def check_key_ring(engine: "Engine", ring: KeyRing) -> str | None:
                 unknown[named] = unknown.get(named, 0) + 1
         elif stored.startswith(_V1):
             old_rows += 1
-            old_opened += _opens(ring, stored, row_id)
+            old_opened += ring.opens(stored, row_id)
     if unknown:
         named, count = max(unknown.items(), key=lambda item: item[1])
         return _stop_line(f"under key {named}", count, ring)
     if old_rows and (ring.is_empty or (not old_opened and not is_proven)):
         return _stop_line("in the format enc:v1", old_rows, ring)
     return None
-
-
-def _opens(ring: KeyRing, stored: str, row_id: str) -> bool:
-    try:
-        ring.open(stored, row_id)
-    except UnopenableValue:
-        return False
-    return True
 
 
 def _stop_line(what: str, count: int, ring: KeyRing) -> str:

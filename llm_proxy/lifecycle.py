@@ -10,14 +10,14 @@ import gevent
 from llm_proxy import logs, metrics
 from llm_proxy.container import Container
 from llm_proxy.runtime import metric_files
-from llm_proxy.server.hooks import Refusal
+from llm_proxy.server.hooks import AppHooks, Refusal
 from llm_proxy.server.state import ServerState
 
 SAMPLE_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-class WorkerLifecycle:
+class WorkerLifecycle(AppHooks):
     """A worker's life, from the fork to its last line.
 
     Args:
@@ -48,7 +48,7 @@ class WorkerLifecycle:
         self._services.exchanges.cut("drain")
 
     def refused(self, refusal: Refusal) -> None:
-        """Row 26: not a request, not an error; its code and an access line."""
+        """Count the code and write an access line; this is neither a request nor an error."""
         metrics.rejected(refusal.code).inc()
         self._services.access.completed(
             status=refusal.status,

@@ -28,12 +28,12 @@ _INSTANCE = "SELECT id FROM instance"
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """A change of one row; `used_s` (seconds since 1970) None leaves the time of use alone."""
+    """A change of one row."""
 
     token_id: str
-    version: int
+    version: int  # that the row must still have
     plan: Plan
-    used_s: float | None
+    used_s: float | None  # seconds since 1970; None leaves the time of use alone
 
 
 @dataclass(slots=True)

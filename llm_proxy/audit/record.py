@@ -16,6 +16,7 @@ from llm_proxy.runtime.clock import rfc3339, utc_now
 OUTCOMES = ("success", "failure", "denied", "error")
 METADATA_BYTES = 16 * 1024
 REFUSAL_CHARS = 256
+_SHARED = ("action", "actor", "project_id", "request_id", "correlation_id", "client_ip")
 _CHOSEN = ("endpoint", "user_agent", "referer")
 _FIRST_CLASS = {"method": "http_method", "path": "endpoint", "user_agent": "user_agent", "token_id": "token_id"}
 _WIDTHS = {  # characters, by column
@@ -79,28 +80,22 @@ class AuditEvent:
         """Return a line of the audit file, its end included; empty members are left out."""
         members = {
             "timestamp": rfc3339(self.timestamp),
-            "action": self.action,
-            "actor": self.actor,
-            "project_id": self.project_id,
-            "request_id": self.request_id,
-            "correlation_id": self.correlation_id,
-            "client_ip": self.client_ip,
+            **self._members(),
             "result": self.outcome,
             "details": dict(self.details),
         }
         return orjson.dumps({name: value for name, value in members.items() if value}, default=str) + b"\n"
+
+    def _members(self) -> dict[str, Any]:
+        """Return what lines and rows call by the same names."""
+        return {name: getattr(self, name) for name in _SHARED}
 
     def row(self) -> dict[str, Any]:
         """Column → value, each cut to its column, so that no row is ever refused for its length."""
         details = self.details
         values: dict[str, Any] = {
             "id": self.id,
-            "action": self.action,
-            "actor": self.actor,
-            "project_id": self.project_id,
-            "request_id": self.request_id,
-            "correlation_id": self.correlation_id,
-            "client_ip": self.client_ip,
+            **self._members(),
             "outcome": self.outcome,
             "reason": details.get("error") or details.get("reason"),
             **{column: details.get(name) for column, name in _FIRST_CLASS.items()},

@@ -47,13 +47,13 @@ class Entry:
 
 @dataclass(slots=True)
 class SourceStats:
-    """How far behind a consumer group is. `trimmed` counts events that went before they were read, since the start."""
+    """How far behind a consumer group is."""
 
     length: int = 0
     pending: int = 0
-    undelivered: int = 0
+    undelivered: int = 0  # and not pending
     oldest_pending_s: float = 0.0
-    trimmed: int = 0
+    trimmed: int = 0  # since the start: events that went before they were read
 
     @property
     def lag(self) -> int:

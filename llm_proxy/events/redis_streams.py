@@ -1,13 +1,13 @@
 """The `redis-streams` bus: the producer's end (docs/events.md, "Redis streams"; docs/adr/0080)."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from redis.client import Redis
 from redis.exceptions import ResponseError
 
-from llm_proxy.events.bus import FIELD, BusUnavailable, unreachable
+from llm_proxy.events.bus import FIELD
+from llm_proxy.events.redis_bus import RedisBus, reaching
 from llm_proxy.redisclient import command, id_order, text
 
 _COUNT_AFTER = """
@@ -27,62 +27,36 @@ return first[1] and {first[1][1], last[1][1]} or {}
 """
 
 
-class StreamBus:
+class StreamBus(RedisBus):
     """Adds events to a stream, and trims what every consumer group is done with.
 
-    Args:
-        client: Each of its commands must be bounded by the socket's time limit.
-        max_len: Delivered entries that are kept, about; 0 = all. Undelivered ones are never trimmed once a consumer
-            group exists.
+    `max_len` is how many delivered entries are kept, about; 0 = all. Undelivered ones are never trimmed once a consumer
+    group exists.
     """
 
     name = "redis-streams"
 
-    def __init__(self, client: Redis, key: str, max_len: int) -> None:
-        self._client, self._key, self._max_len = client, key, max_len
-        self._has_groups = True  # nothing is trimmed before it is known that no consumer needs it
+    def _backlog(self) -> int | None:
+        """Return the largest backlog of a group."""
+        groups = group_states(self._client, self._key)
+        if not groups:
+            return None
+        length = int(command(self._client, "XLEN", self._key))
+        backlog = max(self._backlog_of(group, length) for group in groups)
+        if length > self._max_len:
+            trim_acknowledged(self._client, self._key, groups, limit=length - self._max_len)
+        return backlog
 
-    def reserve(self, count: int) -> int:
-        """Numbers from the counter beside the stream."""
-        try:
-            return int(command(self._client, "INCRBY", f"{self._key}:seq", count)) - count + 1
-        except unreachable() as exc:
-            raise BusUnavailable(describe(exc)) from exc
-
-    def room(self) -> float:
-        """MAX_LEN less the largest backlog of a group; no bound while no group has ever been made."""
-        if not self._max_len:
-            return math.inf
-        try:
-            groups = group_states(self._client, self._key)
-            self._has_groups = bool(groups)
-            if not groups:
-                return math.inf
-            length = int(command(self._client, "XLEN", self._key))
-            backlog = max(self._backlog(group, length) for group in groups)
-            if length > self._max_len:
-                trim_acknowledged(self._client, self._key, groups, limit=length - self._max_len)
-        except unreachable() as exc:
-            raise BusUnavailable(describe(exc)) from exc
-        return self._max_len - backlog
-
-    def _backlog(self, group: "GroupState", length: int) -> int:
+    def _backlog_of(self, group: "GroupState", length: int) -> int:
         return group.pending + undelivered(self._client, self._key, group, length, self._max_len)[0]
 
     def publish(self, wires: Sequence[bytes]) -> None:
         """One transaction, so that a refusal half-way (out of memory) does not reorder what is tried again."""
-        bound: tuple[Any, ...] = ("MAXLEN", "~", self._max_len) if self._max_len and not self._has_groups else ()
-        try:
-            with self._client.pipeline(transaction=True) as pipe:
-                for wire in wires:
-                    command(pipe, "XADD", self._key, *bound, "*", FIELD, wire)
-                pipe.execute()
-        except unreachable() as exc:
-            raise BusUnavailable(describe(exc)) from exc
-
-    def close(self) -> None:
-        """Close the pool."""
-        self._client.close()
+        bound: tuple[Any, ...] = ("MAXLEN", "~", self._max_len) if self._max_len and not self._is_read else ()
+        with reaching(), self._client.pipeline(transaction=True) as pipe:
+            for wire in wires:
+                command(pipe, "XADD", self._key, *bound, "*", FIELD, wire)
+            pipe.execute()
 
 
 class GroupState:
@@ -149,8 +123,3 @@ def trim_acknowledged(client: Redis, key: str, groups: Sequence[GroupState], *, 
     least = oldest_needed(client, key, groups)
     bound: tuple[Any, ...] = ("MINID", least) if limit is None else ("MINID", "~", least, "LIMIT", limit)
     return int(command(client, "XTRIM", key, *bound))
-
-
-def describe(exc: BaseException) -> str:
-    """Class and message, for a log line."""
-    return f"{type(exc).__name__}: {exc}"[:300]

@@ -9,12 +9,12 @@ MAX_COUNT = 2**31 - 1  # of one exchange: more is no count, and its price would 
 
 @dataclass(slots=True)
 class Usage:
-    """Model tokens of one exchange. `cached` is part of `prompt`, `reasoning` part of `completion`."""
+    """Model tokens of one exchange."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
+    cached_tokens: int = 0  # part of prompt_tokens
+    reasoning_tokens: int = 0  # part of completion_tokens
     is_estimated: bool = False
 
     @property

@@ -1,6 +1,7 @@
 """What the sums by hour share: hours as numbers, and the statement that adds to a row or makes it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -8,6 +9,16 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 HOUR_S: Final = 3600
 ADDED, REPLACED = "added", "replaced"  # what becomes of a column of a row that is there
+
+
+@dataclass(frozen=True, slots=True)
+class HourFilter:
+    """Which hours are read, of which projects."""
+
+    since: datetime
+    until: datetime  # included, as `since` is
+    project_id: str | None = None
+    within: frozenset[str] | None = None  # the projects that the caller may see, None: all
 
 
 def instant_of(hour: int) -> datetime:

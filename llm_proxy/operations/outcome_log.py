@@ -12,6 +12,7 @@ from llm_proxy.db.clock import database_now
 from llm_proxy.db.kept_sums import KeptSums
 from llm_proxy.db.models import OutcomeRow, RefusalRow
 from llm_proxy.db.session import read_transaction
+from llm_proxy.operations.hourly import HourFilter
 from llm_proxy.runtime.clock import rfc3339
 
 _TABLE: Any = OutcomeRow.__table__.c
@@ -30,18 +31,11 @@ _SETTLED: Final = timedelta(hours=2)  # after its hour nothing is added to a row
 
 
 @dataclass(frozen=True, slots=True)
-class OutcomeFilter:
-    """Which hours are summed; both are included.
+class OutcomeFilter(HourFilter):
+    """Which hours are summed, of which tokens and codes."""
 
-    `within` are the projects that the caller may see, None for all.
-    """
-
-    since: datetime
-    until: datetime
-    project_id: str | None = None
     token_id: str | None = None
     code: str | None = None
-    within: frozenset[str] | None = None
 
     def clauses(self) -> list[ColumnElement[bool]]:
         """Return the conditions."""

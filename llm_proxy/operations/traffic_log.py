@@ -1,7 +1,6 @@
 """Traffic read from its sums: by hour or UTC day, of one project, of some, or of all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from typing import Any, Final
@@ -12,6 +11,7 @@ from llm_proxy.db import pagination
 from llm_proxy.db.models.traffic import BOUNDS_MS, DURATION, FIRST_BYTE, SUMMED, TRAFFIC
 from llm_proxy.db.session import read_transaction
 from llm_proxy.money import usd
+from llm_proxy.operations.hourly import HourFilter
 from llm_proxy.operations.traffic import ALL
 from llm_proxy.runtime.clock import rfc3339
 
@@ -21,30 +21,17 @@ SHOWN: Final = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class TrafficFilter:
-    """Which hours are read; both are included.
-
-    `within` are the projects that the caller may see, None for all.
-    """
-
-    since: datetime
-    until: datetime
-    project_id: str | None = None
-    within: frozenset[str] | None = None
-
-
 class TrafficLog:
     """Reads the sums."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def by_hour(self, wanted: TrafficFilter) -> list[dict[str, Any]]:
+    def by_hour(self, wanted: HourFilter) -> list[dict[str, Any]]:
         """Return a row an hour that has traffic, the oldest first."""
         return [{"hour": rfc3339(hour), **shown(sums)} for hour, sums in self._hours(wanted)]
 
-    def by_day(self, wanted: TrafficFilter) -> list[dict[str, Any]]:
+    def by_day(self, wanted: HourFilter) -> list[dict[str, Any]]:
         """Return a row a UTC day that has traffic, the oldest first."""
         rows = []
         for day, hours in groupby(self._hours(wanted), key=lambda row: row[0].date()):
@@ -53,7 +40,7 @@ class TrafficLog:
             rows.append({"day": day.isoformat(), **shown(added)})
         return rows
 
-    def _hours(self, wanted: TrafficFilter) -> list[tuple[datetime, dict[str, int]]]:
+    def _hours(self, wanted: HourFilter) -> list[tuple[datetime, dict[str, int]]]:
         query = select(TRAFFIC.c.hour, *(func.sum(TRAFFIC.c[name]) for name in SUMMED))
         query = query.where(TRAFFIC.c.hour >= wanted.since, TRAFFIC.c.hour <= wanted.until)
         if wanted.project_id is not None:

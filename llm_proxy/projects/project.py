@@ -19,11 +19,11 @@ _UNREADABLE = "****"
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project's row; `api_key` is what may be shown of the provider's key, `stored_key` tells keys apart."""
+    """A project's row; `stored_key` tells keys apart."""
 
     id: str
     name: str
-    api_key: str
+    api_key: str  # what may be shown of the provider's key
     is_active: bool
     deactivated_at: datetime | None
     created_at: datetime

@@ -27,7 +27,7 @@ class ProviderKey:
     """What may be shown of a project's key for one provider."""
 
     provider: str
-    api_key: str
+    api_key: str  # obfuscated
     created_at: datetime
     updated_at: datetime
 

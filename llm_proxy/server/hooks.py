@@ -1,7 +1,6 @@
 """What the server layer calls on the application besides the application itself."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from llm_proxy.server.state import ServerState
 
@@ -22,8 +21,11 @@ class Refusal:
     duration_s: float
 
 
-class AppHooks(Protocol):
-    """The application's `hooks` attribute. What it raises is logged and changes nothing, but for `started`."""
+class AppHooks:
+    """What an application's attribute `hooks` is called for; here each call does nothing.
+
+    What a hook raises is logged and changes nothing, but for `started`.
+    """
 
     def started(self, state: ServerState) -> None:
         """In the worker, after the fork, before it serves. Raising ends the worker."""
@@ -42,25 +44,3 @@ class AppHooks(Protocol):
 
     def reopen(self) -> None:
         """SIGUSR1: files may have been rotated."""
-
-
-class NoHooks:
-    """For an application without `hooks`."""
-
-    def started(self, state: ServerState) -> None:
-        """Nothing to do."""
-
-    def draining(self) -> None:
-        """Nothing to do."""
-
-    def cut(self) -> None:
-        """Nothing to do."""
-
-    def refused(self, refusal: Refusal) -> None:
-        """Nothing to do."""
-
-    def stopped(self, *, cut: bool) -> None:
-        """Nothing to do."""
-
-    def reopen(self) -> None:
-        """Nothing to do."""

@@ -24,7 +24,7 @@ from llm_proxy.server import fresh_worker
 from llm_proxy.server.connection import Connection
 from llm_proxy.server.disconnect import DisconnectWatch
 from llm_proxy.server.environ import EnvironMaker
-from llm_proxy.server.hooks import AppHooks, NoHooks, Refusal
+from llm_proxy.server.hooks import AppHooks, Refusal
 from llm_proxy.server.idle import IdleTimer
 from llm_proxy.server.state import ServerState
 from llm_proxy.server.usual_head import UsualHeads
@@ -57,7 +57,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self.boot_is_fatal = True
         self.state = ServerState(self.cfg.worker_connections, self.cfg.workers)
         self.connections: set[Connection] = set()
-        self.hooks: AppHooks = NoHooks()
+        self.hooks = AppHooks()
         self.watch: DisconnectWatch
         self.idle: IdleTimer
         self.takes: Callable[[str, str], bool] = _takes_none
@@ -111,7 +111,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         """
         try:
             super().load_wsgi()
-            self.hooks = getattr(self.wsgi, "hooks", None) or NoHooks()
+            self.hooks = getattr(self.wsgi, "hooks", None) or AppHooks()
             self.hooks.started(self.state)
             self.takes = getattr(self.wsgi, "takes", _takes_none)
         except Exception:

@@ -34,18 +34,15 @@ COUNTS: Final = ("requests", "prompt_tokens", "completion_tokens", "cached_token
 
 @dataclass(frozen=True, slots=True)
 class UsageFilter:
-    """Which rows are summed; both days are included.
-
-    `within` are the projects that the caller may see, None for all.
-    """
+    """Which rows are summed."""
 
     since: date
-    until: date
+    until: date  # included, as `since` is
     project_id: str | None = None
     token_id: str | None = None
     model: str | None = None
     provider: str | None = None
-    within: frozenset[str] | None = None
+    within: frozenset[str] | None = None  # the projects that the caller may see, None: all
 
     def clauses(self, *, is_by_token: bool = False) -> list[ColumnElement[bool]]:
         """For WHERE."""

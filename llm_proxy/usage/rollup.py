@@ -47,15 +47,15 @@ class Key(NamedTuple):
 
 @dataclass(slots=True)
 class Sums:
-    """Counts of one key. `cost_nano_usd` None: nothing in it has a price."""
+    """Counts of one key."""
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
-    estimated: int = 0
-    cost_nano_usd: int | None = None
+    estimated: int = 0  # of the requests, those whose tokens are estimates
+    cost_nano_usd: int | None = None  # None: nothing in it has a price
 
     def add(self, other: "Sums") -> None:
         """Add another's."""

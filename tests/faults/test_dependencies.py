@@ -7,6 +7,8 @@ from faults.conftest import OPEN_S, World, broken, streaming
 from support.dispatcher import dispatching
 from support.gateway import eventually
 
+pytestmark = pytest.mark.times
+
 QUICK = {("Database", "killed"), ("Redis", "frozen"), ("Provider", "killed"), ("Target of the dispatcher", "half-open")}
 FAULTS = ("stopped", "killed", "frozen", "slow", "half-open")
 FAULT_S = 1.5

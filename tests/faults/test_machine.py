@@ -25,6 +25,8 @@ from support.gateway import MANAGEMENT_TOKEN, PROVIDER_KEY, Gateway, Token, even
 from support.provider import Provider
 from support.raw import Client, Closed
 
+pytestmark = pytest.mark.times
+
 _MIB = 1024 * 1024
 
 

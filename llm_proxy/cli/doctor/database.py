@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from llm_proxy.cli.doctor.finding import CheckContext, Finding, fault, good, warning
 from llm_proxy.cli.doctor.skew import compare
 from llm_proxy.cli.output import counted
-from llm_proxy.crypto import KeyRing, UnopenableValue, check_key_ring, is_sealed, sealed_under
+from llm_proxy.crypto import KeyRing, check_key_ring, is_sealed, sealed_under
 from llm_proxy.db import migrate
 from llm_proxy.db.engine import create_engine
 from llm_proxy.db.errors import DatabaseFault, is_unavailable
@@ -163,7 +163,7 @@ def _keys(engine: Engine, ring: KeyRing) -> Iterator[Finding]:
     with read_transaction(engine) as connection:
         rows = connection.execute(text("SELECT id, api_key FROM projects")).all()
         plain_tokens = connection.execute(text("SELECT count(*) FROM tokens WHERE length(token) <> 64")).scalar_one()
-    broken = [str(row_id) for row_id, stored in rows if is_sealed(stored) and not _opens(ring, stored, row_id)]
+    broken = [str(row_id) for row_id, stored in rows if is_sealed(stored) and not ring.opens(stored, row_id)]
     for row_id in broken:
         what = f"the provider key of project {row_id} does not open: its row was changed"
         yield fault("keys.tampered", what, f"llm-proxy manage project update {row_id} --openai-key -")
@@ -180,11 +180,3 @@ def _keys(engine: Engine, ring: KeyRing) -> Iterator[Finding]:
         yield warning("keys.previous", what, "run llm-proxy migrate re-encrypt, then unset ENCRYPTION_KEY_PREVIOUS")
     if not broken:
         yield good("keys", f"{counted(len(rows), 'project')}: every sealed key can be opened")
-
-
-def _opens(ring: KeyRing, stored: str, row_id: str) -> bool:
-    try:
-        ring.open(stored, row_id)
-    except UnopenableValue:
-        return False
-    return True

@@ -6,8 +6,9 @@ from flask import Blueprint, Response
 
 from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
+from llm_proxy.operations.hourly import HourFilter
 from llm_proxy.operations.outcome_log import GROUPS, OutcomeFilter
-from llm_proxy.operations.traffic_log import SHOWN, TrafficFilter
+from llm_proxy.operations.traffic_log import SHOWN
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.web import context
 from llm_proxy.web.management import parsing, rendering
@@ -45,7 +46,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.TRAFFIC_READ, "failed to read traffic"):
             interval, form = _interval(), parsing.form()
             first, last = _span(longest=_LONGEST)
-            wanted = TrafficFilter(first, last, parsing.word("project_id"), within=current().caller.projects)
+            wanted = HourFilter(first, last, parsing.word("project_id"), within=current().caller.projects)
             log = context.services().traffic_log
             rows = log.by_day(wanted) if interval == "day" else log.by_hour(wanted)
         if form == "csv":
@@ -67,8 +68,8 @@ def routes(bp: Blueprint, services: Services) -> None:
 def _filter() -> OutcomeFilter:
     """Read the filters; an instant stands for the hour that it is in."""
     first, last = _span()
-    named = (parsing.word("project_id"), parsing.word("token_id"), parsing.word("code"))
-    return OutcomeFilter(first, last, *named, within=current().caller.projects)
+    named = {name: parsing.word(name) for name in ("project_id", "token_id", "code")}
+    return OutcomeFilter(first, last, within=current().caller.projects, **named)
 
 
 def _span(longest: timedelta | None = None) -> tuple[datetime, datetime]:

@@ -202,6 +202,7 @@ def test_a_limited_caller_sees_its_own_alone(world: World) -> None:
         assert world.api.call(secret, "GET", "/manage/audit?actor=root")[1]["events"] != []
 
 
+@pytest.mark.times
 def test_a_revoked_key_is_refused_everywhere_within_a_second(ready_database: Database, tmp_path: Path) -> None:
     """Two replicas of two workers under load: the last request that a revoked key gets through is younger than 1 s."""
     more = {**ready_database.environ(), "WEB_CONCURRENCY": "2"}

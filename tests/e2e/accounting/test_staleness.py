@@ -5,9 +5,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from e2e.accounting.conftest import Pair, get
 from support.gateway import PROVIDER_KEY, eventually
 from support.raw import Client, request
+
+pytestmark = pytest.mark.times
 
 OTHER_KEY = "sk-another-provider-key-0123456789abcd"
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()
@@ -113,7 +116,7 @@ def _stream(bearer: str, events: int) -> bytes:
 
 
 def test_streams_of_a_revoked_token_are_cut_where_that_is_wanted(pair: Pair) -> None:
-    """REVOKE_CUTS_STREAMS, row 29: cut within a second, charged, an error, an event `revoked` with what had come.
+    """With REVOKE_CUTS_STREAMS: cut within a second, charged, an error, an event `revoked` with what had come.
 
     A server without it, and another token's stream, go on to their ends.
     """

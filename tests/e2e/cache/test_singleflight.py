@@ -64,7 +64,7 @@ def test_the_provider_fails_and_each_goes_on_its_own(gateway: Gateway, origin: O
 
 
 def test_who_leaves_while_waiting_costs_nothing(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Row 9: no question, no unit; the others get the response."""
+    """No question, no unit; the others get the response."""
     origin.pause_s = 2.0
     token = gateway.token()
     request = ask(token, path)
@@ -75,9 +75,7 @@ def test_who_leaves_while_waiting_costs_nothing(gateway: Gateway, origin: Origin
         clients = [Client(gateway.address) for _ in range(10)]
         for client in clients:
             client.send(request)
-        time.sleep(
-            0.3
-        )  # they have to be waiting; when one is not yet, it leaves before it has begun, which is row 9 too
+        time.sleep(0.3)  # they have to wait; one that does not yet leaves before it has begun, which counts the same
         staying = pool.submit(gateway.ask, "GET", path, token=token)
         for client in clients:
             client.sock.close()
@@ -101,6 +99,7 @@ def test_a_leader_that_leaves_lets_another_lead(gateway: Gateway, origin: Origin
         assert {other.result()[2] for other in others} == {b"the response"}
 
 
+@pytest.mark.times
 def test_a_dead_worker_holds_up_nobody(tmp_path: Path, origin: Origin, path: str) -> None:
     """The kernel releases its lock: the other worker's clients are answered as soon as it is gone."""
     origin.pause_s = 4.0

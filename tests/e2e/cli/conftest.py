@@ -5,20 +5,13 @@ from pathlib import Path
 
 import pytest
 from support.gateway import MANAGEMENT_TOKEN, Gateway, running_gateway
-from support.provider import Provider, running_provider
+from support.provider import Provider
 
 
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    """A simulated provider for a module's tests."""
-    with running_provider(tmp_path_factory.mktemp("provider"), "--interval", "0") as provider:
-        yield provider
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, simulated: Provider) -> Iterator[Gateway]:
+def served(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[Gateway]:
     """A proxy for a module's tests."""
-    with running_gateway(tmp_path_factory.mktemp("gateway"), simulated.url) as gateway:
+    with running_gateway(tmp_path_factory.mktemp("gateway"), provider.url) as gateway:
         yield gateway
 
 

@@ -159,17 +159,17 @@ def test_chat_errors_have_exit_codes(served: Gateway) -> None:
     assert run("openai", "chat", variables=variables, stdin="hello\n").returncode == 2
 
 
-def test_benchmark_counts_and_splits_time(served: Gateway, simulated: Provider) -> None:
+def test_benchmark_counts_and_splits_time(served: Gateway, provider: Provider) -> None:
     """Fifty requests at ten at once: all seen by the provider, upstream's time and the proxy's add up to the whole."""
     token = served.token()
-    before = simulated.state()["requests"]
+    before = provider.state()["requests"]
     body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]})
     arguments = ["--base-url", served.url, "--endpoint", "/v1/chat/completions", "-r", "50", "-c", "10"]
     done = run("benchmark", *arguments, "--json", body, "-o", "json", variables={"PROXY_TOKEN": token.bearer})
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)
     assert (value["success"], value["failed"], value["statuses"]) == (50, 0, {"200": 50})
-    assert simulated.state()["requests"] - before == 50
+    assert provider.state()["requests"] - before == 50
     parts = value["upstream_latency_ms"]["avg"] + value["proxy_latency_ms"]["avg"]
     assert parts == pytest.approx(value["latency_ms"]["avg"], abs=0.01)
     wrong = run("benchmark", *arguments[:4], "--token", "sk-" + "A" * 22, "--debug", variables={})

@@ -158,6 +158,7 @@ def test_an_http_proxy_does_not_come_between(clone: Path) -> None:
         assert running.status_of(running.token) == 200
 
 
+@pytest.mark.times
 def test_second_run_installs_nothing_and_keeps_everything(clone: Path) -> None:
     """It starts in under 3 s, leaves .env and projects alone, and the first run's token goes on working."""
     with up(clone) as first:

@@ -18,6 +18,8 @@ from support.gateway import MANAGEMENT_TOKEN, PROVIDER_KEY, Gateway, environment
 from support.provider import Provider
 from support.raw import Client, Closed, request
 
+pytestmark = pytest.mark.times
+
 CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}).encode()
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()
 KINDS = {"postgres": Postgres, "mysql": MariaDb}

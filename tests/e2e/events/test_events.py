@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support.dispatcher import dispatching, until, variables
 from support.gateway import PROVIDER_KEY, Gateway, Token, eventually, running_gateway
-from support.provider import Provider, running_provider
+from support.provider import Provider
 from support.raw import Client, request
 from support.redis import RedisServer, running_redis
 from support.services import running
@@ -27,13 +27,6 @@ CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()
 PATH = "/v1/chat/completions"
 LIMITS = {"UPSTREAM_FIRST_BYTE_TIMEOUT": "800ms", "UPSTREAM_IDLE_TIMEOUT": "800ms", "REQUEST_BODY_TIMEOUT": "1s"}
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    """The simulated provider."""
-    with running_provider(tmp_path_factory.mktemp("provider"), "--interval", "0") as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

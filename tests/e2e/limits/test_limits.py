@@ -13,6 +13,8 @@ from support.gateway import MANAGEMENT_TOKEN, Gateway, Token, eventually, runnin
 from support.provider import Provider, running_provider
 from support.redis import RedisServer
 
+pytestmark = pytest.mark.times
+
 
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:

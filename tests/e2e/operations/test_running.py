@@ -9,19 +9,12 @@ from typing import Any
 
 import pytest
 from support.gateway import MANAGEMENT_TOKEN, Gateway, Token, eventually, running_gateway
-from support.provider import Provider, running_provider
+from support.provider import Provider
 from support.raw import Client, request
 from support.redis import RedisServer, running_redis
 
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()
 PATH = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    """The simulated provider."""
-    with running_provider(tmp_path_factory.mktemp("provider"), "--interval", "0") as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +54,7 @@ def of_token(gateway: Gateway, token: Token) -> list[dict[str, Any]]:
     return [one for one in found if one["token_id"] == token.id]
 
 
+@pytest.mark.times
 def test_a_stream_is_seen_and_cut_from_every_worker(gateway: Gateway) -> None:
     """Each of many look-ups, whichever worker replies, lists it; the cut ends it at once, and its outcome is `cut`."""
     token = gateway.token()
@@ -164,6 +158,7 @@ def _asked(gateway: Gateway, *tokens: Token) -> bool:
     return True
 
 
+@pytest.mark.times
 def test_a_tail_ends_when_the_server_drains(
     tmp_path_factory: pytest.TempPathFactory, provider: Provider, redis: RedisServer
 ) -> None:

@@ -6,17 +6,10 @@ from pathlib import Path
 
 import pytest
 from support.gateway import Gateway, Token, running_gateway
-from support.provider import Provider, running_provider
+from support.provider import Provider
 
 CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}).encode()
 STREAM = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    """The simulated provider."""
-    with running_provider(tmp_path_factory.mktemp("provider"), "--interval", "0") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

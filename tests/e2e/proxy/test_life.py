@@ -105,7 +105,7 @@ def test_fifty_streams_survive_sigterm_whole(tmp_path: Path, provider: Provider)
 
 
 def test_what_outlives_the_drain_is_cut_and_accounted(tmp_path: Path, provider: Provider) -> None:
-    """Row 22: a stream beyond DRAIN_TIMEOUT ends visibly incomplete, its unit stays spent, the exit code is 0."""
+    """A stream beyond DRAIN_TIMEOUT ends visibly incomplete, its unit stays spent, the exit code is 0."""
     with running_gateway(tmp_path, provider.url, DRAIN_TIMEOUT="1s") as gateway:
         token = gateway.token(max_requests=5)
         address = gateway.address
@@ -146,6 +146,7 @@ def test_draining_refuses_what_still_comes(tmp_path: Path, provider: Provider) -
         assert gateway.stop() == 0
 
 
+@pytest.mark.times
 def test_a_thousand_streams_on_one_worker(tmp_path: Path, provider: Provider) -> None:
     """1,000 event streams at once: none loses a byte, and /live answers in under 100 ms meanwhile."""
     with running_gateway(tmp_path, provider.url) as gateway:
@@ -212,6 +213,7 @@ def swallow(client: Client) -> int:
     return received
 
 
+@pytest.mark.times
 def test_every_slot_taken_leaves_the_probes_alone(tmp_path: Path, provider: Provider) -> None:
     """The next call gets 503 overloaded, /live and /ready answer at once, a freed slot serves."""
     with running_gateway(tmp_path, provider.url, MAX_CONCURRENT_REQUESTS="3") as gateway:

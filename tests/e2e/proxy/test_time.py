@@ -18,6 +18,7 @@ def post(body: bytes, token: Token, **plan: object) -> bytes:
     return request("/v1/chat/completions", *fields, f"X-Simulate: {json.dumps(plan)}", method="POST", body=body)
 
 
+@pytest.mark.times
 @pytest.mark.parametrize("body", [STREAM, CHAT], ids=["events", "chunked"])
 def test_the_head_does_not_wait_for_the_first_piece(both_lanes: Gateway, body: bytes) -> None:
     """A provider that has sent its head and nothing else: the client has the head at once."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.small import Server
+from support.gunicorn_server import Server
 
 Start = Callable[..., Server]
 

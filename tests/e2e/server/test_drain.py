@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.gunicorn_server import Server, assert_whole, begin_streams, finish, in_parallel, refuses
 from support.raw import request, wait_for
-from support.small import Server, assert_whole, begin_streams, finish, in_parallel, refuses
 
 
 @pytest.mark.parametrize("whom", ["master", "group"])
@@ -25,6 +25,7 @@ def test_streams_finish_whole_on_four_workers(start: Callable[..., Server], whom
     assert server.hook_calls.count("cut") == 0
 
 
+@pytest.mark.times
 def test_exchanges_are_cut_at_the_deadline(start: Callable[..., Server]) -> None:
     """DRAIN_TIMEOUT: no last chunk, the body is closed, the hooks are called, exit code 0."""
     server = start(DRAIN_TIMEOUT="1s")
@@ -65,6 +66,7 @@ def second_sigterm(start: Callable[..., Server], when: Any) -> None:
     assert server.hook_calls[-1] == "stopped True"
 
 
+@pytest.mark.times
 def test_ctrl_c_cuts(start: Callable[..., Server]) -> None:
     """SIGINT to the whole group, as a terminal sends it."""
     server = start(WEB_CONCURRENCY="2")
@@ -76,6 +78,7 @@ def test_ctrl_c_cuts(start: Callable[..., Server]) -> None:
     assert time.monotonic() - begin < 3
 
 
+@pytest.mark.times
 def test_idle_connections_do_not_delay(start: Callable[..., Server]) -> None:
     """300 kept connections and 100 that never spoke: gone at once, without an error."""
     server = start()

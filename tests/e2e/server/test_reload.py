@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.gunicorn_server import Server, assert_whole, begin_streams, finish, in_parallel
 from support.raw import request, wait_for
-from support.small import Server, assert_whole, begin_streams, finish, in_parallel
 
 import llm_proxy
 

@@ -5,8 +5,8 @@ import time
 from typing import Any
 
 import pytest
+from support.gunicorn_server import Server
 from support.raw import Client, Closed, exchange, request
-from support.small import Server
 
 H = b"Host: localhost\r\n"
 POST = b"POST /echo HTTP/1.1\r\n" + H
@@ -325,6 +325,7 @@ def test_100_continue_comes_at_the_first_read_only(server: Server) -> None:
         assert client.rest()[0] == b"too large"
 
 
+@pytest.mark.times
 def test_a_slow_head_is_408_also_when_it_drips(server: Server) -> None:
     """REQUEST_HEADER_TIMEOUT counts from the first byte to the end of the head."""
     with Client(server.address) as still, Client(server.address) as dripping:

@@ -4,8 +4,8 @@ import time
 from typing import Any
 
 import pytest
+from support.gunicorn_server import Server
 from support.raw import Client, Closed, exchange, request, wait_for
-from support.small import Server
 
 ERROR_500 = (
     b'{"error":{"message":"Internal server error","type":"server_error","param":null,"code":"internal_error"},'
@@ -72,6 +72,7 @@ def test_http_1_0_keep_alive_with_a_length(server: Server) -> None:
             assert client.response().value("Connection") == "keep-alive"
 
 
+@pytest.mark.times
 def test_an_empty_first_item_sends_the_head(server: Server) -> None:
     """The head is on the wire half a second before the first byte of the body."""
     with Client(server.address) as client:

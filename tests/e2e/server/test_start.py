@@ -14,8 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from support.gunicorn_server import Server, begin_streams, in_parallel
 from support.raw import Client, request, wait_for
-from support.small import Server, begin_streams, in_parallel
 
 
 def free_port() -> Any:
@@ -34,10 +34,11 @@ def refused(start: Callable[..., Server], *options: Any, **env: Any) -> Any:
 
 
 def test_a_management_token_is_required(start: Callable[..., Server]) -> None:
-    """One line that names the variable and what is expected."""
-    log = refused(start, MANAGEMENT_TOKEN="")
+    """One line that names the variable and what is expected, and one for a name that was meant for it."""
+    log = refused(start, MANAGEMENT_TOKEN="", MANAGEMENT_TOKN="x")
     assert [line for line in log.splitlines() if line] == [
-        "Error: MANAGEMENT_TOKEN is not set: add MANAGEMENT_TOKEN=<32 random characters> to .env or the environment"
+        "Error: MANAGEMENT_TOKEN is not set: add MANAGEMENT_TOKEN=<32 random characters> to .env or the environment",
+        "MANAGEMENT_TOKN is not a setting; did you mean MANAGEMENT_TOKEN?",
     ]
 
 
@@ -124,6 +125,7 @@ def certificate(tmp_path_factory: Any) -> Any:
     return folder
 
 
+@pytest.mark.times
 def test_tls_with_a_minimum_version(start: Callable[..., Server], certificate: Any) -> None:
     """HTTPS, streams, refusals and breaks; a client below TLS_MIN_VERSION, or without TLS, is turned away."""
     server = start(

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from support.gunicorn_server import WHOLE, Server, assert_whole, begin_streams, finish
 from support.raw import request, wait_for
-from support.small import WHOLE, Server, assert_whole, begin_streams, finish
 
 
 def test_a_killed_worker_is_replaced(start: Callable[..., Server]) -> None:

@@ -15,17 +15,10 @@ from urllib.parse import urlencode
 import pytest
 from support.commands import run
 from support.gateway import MANAGEMENT_TOKEN, Gateway, Token, eventually, running_gateway
-from support.provider import Provider, running_provider
+from support.provider import Provider
 
 CHAT_PATH = "/v1/chat/completions"
 PLANS: tuple[dict[str, Any], ...] = ({}, {"gzip": True}, {"status": 500}, {"cut": "head"}, {})
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    """The simulated provider."""
-    with running_provider(tmp_path_factory.mktemp("provider"), "--interval", "0") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

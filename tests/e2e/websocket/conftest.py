@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.gateway import Gateway, Token, running_gateway
-from support.provider import Provider, running_provider
+from support.provider import Provider
 from support.sockets import provider_file
 
 
@@ -15,13 +15,6 @@ def _many_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 8192 if most == resource.RLIM_INFINITY else min(most, 8192)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    """The simulated provider."""
-    with running_provider(tmp_path_factory.mktemp("provider"), "--interval", "0") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ def bounded(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Ite
         yield running
 
 
+@pytest.mark.times
 def test_a_quiet_socket_ends_after_the_idle_time(bounded: Gateway) -> None:
     """WS_IDLE_TIMEOUT after the last byte, and not before: 1001."""
     with opened(bounded, bounded.token()) as client:
@@ -63,6 +64,7 @@ def test_sockets_of_the_server_are_bounded(bounded: Gateway) -> None:
             assert turn(another)[-1]["type"] == "response.completed"
 
 
+@pytest.mark.times
 def test_a_client_that_does_not_read(bounded: Gateway, provider: Provider) -> None:
     """The provider is held back, the worker's memory stays, and the idle time ends it on both sides."""
     token = bounded.token()

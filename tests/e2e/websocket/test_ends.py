@@ -34,6 +34,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Ite
         yield running
 
 
+@pytest.mark.times
 def test_revoked_sockets_end_within_a_second(workers: Gateway, provider: Provider) -> None:
     """1,000 sockets of 100 tokens, on both workers: told 1008 and closed within a second, the provider too."""
     project = workers.project()

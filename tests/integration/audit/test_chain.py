@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, delete, func, insert, select, text, update
-from support.chains import die_in_a_batch, prune_again_and_again, write_records
+from support.audit_processes import die_in_a_batch, prune_again_and_again, write_records
 from support.databases import Database, on_sqlite
 
 from llm_proxy.audit.chain import Fault, row_hash

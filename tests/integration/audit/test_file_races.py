@@ -4,7 +4,7 @@ import multiprocessing
 import re
 from pathlib import Path
 
-from support.chains import append_lines
+from support.audit_processes import append_lines
 
 from llm_proxy.audit.verify_file import verify_file
 

@@ -20,6 +20,8 @@ from llm_proxy.cache.redis import RedisStore
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.cache.store import Store
 
+pytestmark = pytest.mark.times
+
 Clock = list[float]
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from support.databases import Database
 
+pytestmark = pytest.mark.times
+
 PROLOGUE = """
 from gevent import monkey
 monkey.patch_all()

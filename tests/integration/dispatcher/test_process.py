@@ -244,6 +244,7 @@ def test_sigterm_finishes_the_batch_in_hand(world: World) -> None:
     assert set(world.service.accepted.values()) == {1}
 
 
+@pytest.mark.times
 def test_a_stop_during_an_outage_does_not_wait_for_it(streams: World) -> None:
     """Within the shutdown timeout, exit 0, everything pending."""
     streams.service.fault = lambda call, body: 503

@@ -100,6 +100,7 @@ def test_what_was_published_before_anybody_joined_is_read(world: World) -> None:
     assert data(source.read(10, 0)) == wires("a")
 
 
+@pytest.mark.times
 def test_a_read_is_bounded_and_waits_no_longer_than_told(world: World) -> None:
     """COUNT holds, and an empty bus costs the block time."""
     source = world.source()
@@ -212,6 +213,7 @@ def test_numbers_are_given_in_blocks(world: World) -> None:
     assert (first, second, one.reserve(1)) == (1, 11, 16)
 
 
+@pytest.mark.times
 def test_an_unreachable_bus_says_so_in_time(redis_server: RedisServer) -> None:
     """Stopped: at once. Hanging: after the time limit. Back: it works again."""
     for kind in ("redis-streams", "redis"):

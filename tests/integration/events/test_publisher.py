@@ -330,6 +330,7 @@ def test_without_gevents_loop_a_turn_is_taken_by_hand(world: World, tmp_path: Pa
     publisher.close()
 
 
+@pytest.mark.times
 def test_an_offer_costs_microseconds() -> None:
     """No JSON, no I/O: far below what a request would notice."""
     import time

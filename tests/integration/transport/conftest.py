@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from integration.transport.lab import SWEEP_S, Lab
 from integration.transport.scripted import Authority, Proxy, Server, found
+from integration.transport.transport_lab import SWEEP_S, Lab
 
 from llm_proxy.transport import Options, Upstream
 

@@ -3,8 +3,8 @@
 import socket
 
 import pytest
-from integration.transport.lab import Lab
 from integration.transport.scripted import HOST
+from integration.transport.transport_lab import Lab
 
 from llm_proxy import errors
 from llm_proxy.transport import Options, Timeouts, Upstream, UpstreamRequest

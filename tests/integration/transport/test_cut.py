@@ -8,10 +8,12 @@ import pytest
 from gevent import get_hub
 from gevent.event import Event
 from gevent.pool import Pool
-from integration.transport.lab import Lab, wait_until
 from integration.transport.scripted import OK, Connection, FullBacklog, found, responding
+from integration.transport.transport_lab import Lab, wait_until
 
 from llm_proxy import errors
+
+pytestmark = pytest.mark.times
 
 SOON_S = 0.3  # 0.1 on a quiet machine
 START = b"HTTP/1.1 200 OK\r\n"

@@ -1,8 +1,8 @@
 """Where a response ends, and whether its connection may be used for another one."""
 
 import pytest
-from integration.transport.lab import Lab, wait_until
 from integration.transport.scripted import OK, Connection, responding
+from integration.transport.transport_lab import Lab, wait_until
 
 START = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = START + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -8,11 +8,13 @@ from typing import Any
 
 import gevent
 import pytest
-from integration.transport.lab import Lab
 from integration.transport.scripted import OK, Connection, FullBacklog, once
+from integration.transport.transport_lab import Lab
 
 from llm_proxy import errors
 from llm_proxy.transport import Timeouts
+
+pytestmark = pytest.mark.times
 
 LATE_S = 0.5  # a sweep is 0.05 s here; the rest is for a busy machine
 START = b"HTTP/1.1 200 OK\r\n"

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from integration.transport.lab import PATIENT, Lab
 from integration.transport.scripted import OK, Connection, responding
+from integration.transport.transport_lab import PATIENT, Lab
 
 from llm_proxy import errors
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import gevent
 import pytest
 from gevent.event import Event
-from integration.transport.lab import Lab, wait_until
 from integration.transport.scripted import OK, Connection, once
+from integration.transport.transport_lab import Lab, wait_until
 
 from llm_proxy import errors
 

@@ -6,8 +6,8 @@ from typing import Any
 import gevent
 import pytest
 from gevent.event import Event
-from integration.transport.lab import PATIENT, Lab, wait_until
 from integration.transport.scripted import OK, Connection, responding
+from integration.transport.transport_lab import PATIENT, Lab, wait_until
 
 from llm_proxy import errors
 
@@ -242,6 +242,7 @@ def hold(c: Connection) -> None:
     gevent.sleep(3)
 
 
+@pytest.mark.times
 @pytest.mark.parametrize("client", ["fast", "slow", "silent"])
 @pytest.mark.parametrize("ending", [hold, Connection.close, Connection.reset], ids=["holds", "closes", "resets"])
 def test_early_refusal_reaches_the_caller(lab: Lab, ending: Any, client: str) -> None:
@@ -320,6 +321,7 @@ def test_end_during_the_upload_is_an_error(lab: Lab) -> None:
 EXPECT = (b"Expect", b"100-continue")
 
 
+@pytest.mark.times
 @pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b""], ids=["after 100", "after silence"])
 def test_expecting_request_sends_its_body_after(lab: Lab, interim: bytes) -> None:
     """The body follows a 100, or a second of silence; the field itself is forwarded."""
@@ -355,6 +357,7 @@ def test_refused_expectation_leaves_the_body_unread(lab: Lab, status: bytes) -> 
     assert lab.upstream.open_count == 0
 
 
+@pytest.mark.times
 def test_expecting_request_with_bytes_does_not_wait(plain: Lab) -> None:
     """A body that is in memory goes out with the head."""
     plain.script(responding(b"HTTP/1.1 100 Continue\r\n\r\n" + OK))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from gevent import ssl
-from integration.transport.lab import Lab
 from integration.transport.scripted import HOST, OK, Authority, responding
+from integration.transport.transport_lab import Lab
 
 from llm_proxy import errors
 from llm_proxy.transport import check_certificates

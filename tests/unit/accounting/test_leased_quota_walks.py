@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
-from unit.accounting.world import Waited, Worker, World
+from unit.accounting.quota_world import Waited, Worker, World
 
 from llm_proxy.accounting.lease_slot import LeaseUnit
 from llm_proxy.errors import LlmProxyError

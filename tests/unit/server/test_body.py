@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
-from support.small import Server
+from support.gunicorn_server import Server
 
 from llm_proxy.errors import ClientGone, MalformedBody, RequestTimeout
 from llm_proxy.server.body import RequestBody

@@ -1,6 +1,6 @@
 """A worker's accounting as its own process: gevent, the real database and ledger, a file as the provider's log.
 
-Told by lines of JSON on its input, answers by lines on its output; see `tests/support/crew.py`.
+Told by lines of JSON on its input; it responds by lines on its output; see `tests/support/quota_workers.py`.
 """
 
 from gevent import monkey
@@ -40,7 +40,7 @@ class Counting(RawConnectionPool):
         return super()._run(*arguments, **options)
 
 
-class Accountant:
+class QuotaWorker:
     """Authenticates, peeks and takes as the pipeline does; writes down what it dispatches."""
 
     def __init__(self, about: dict[str, Any]) -> None:
@@ -142,7 +142,7 @@ def main() -> None:
     """Serve until the input ends."""
     commands = FileObject(sys.stdin.fileno(), "rb", closefd=False)
     about = {"limit_s": STATEMENT_S, "grace_s": 0.0} | json.loads(sys.argv[1])
-    worker = Accountant(about)
+    worker = QuotaWorker(about)
     worker.quota.start()
     print(json.dumps({"ready": True}), flush=True)
     for line in commands:

@@ -39,7 +39,7 @@ class Worker:
 
     def __init__(self, about: dict[str, Any]) -> None:
         environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-        command = [sys.executable, "-m", "support.accountant", json.dumps(about)]
+        command = [sys.executable, "-m", "support.quota_worker_main", json.dumps(about)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, text=True, bufsize=1
         )
@@ -100,7 +100,7 @@ class Worker:
 
 
 @dataclass
-class Crew:
+class QuotaWorkers:
     """Workers, as replicas: each of `replicas` has a ledger its own folder."""
 
     database: Database
@@ -219,10 +219,12 @@ def _summed(tallies: Sequence[dict[str, Any]]) -> Counter[str]:
 
 
 @contextlib.contextmanager
-def crew(database: Database, folder: Path, number: int, *, replicas: int = 1, **more: Any) -> Iterator[Crew]:
-    """A crew of `number`; killed at the end, if it is still there."""
+def quota_workers(
+    database: Database, folder: Path, number: int, *, replicas: int = 1, **more: Any
+) -> Iterator[QuotaWorkers]:
+    """A quota_workers of `number`; killed at the end, if it is still there."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = Crew(database, folder, replicas, more)
+    made = QuotaWorkers(database, folder, replicas, more)
     try:
         made.hire(number)
         yield made

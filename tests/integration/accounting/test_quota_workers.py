@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.crew import Crew, Token, Worker, crew
 from support.databases import DRIVERS, Database, empty_database
 from support.gateway import eventually
+from support.quota_workers import QuotaWorkers, Token, Worker, quota_workers
 
 WORKERS = 8
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="module")  # no engine decides it
@@ -19,20 +19,20 @@ on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """A migrated database for the module's tests, on each engine in turn."""
     server = None if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_server")
-    with empty_database(request.param, server, tmp_path_factory.mktemp("crew")) as found:
+    with empty_database(request.param, server, tmp_path_factory.mktemp("quota_workers")) as found:
         found.migrated()
         yield found
 
 
 @pytest.fixture(scope="module")
-def eight(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+def eight(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuotaWorkers]:
     """Eight workers that the tests share; a killed one is replaced."""
-    with crew(database, tmp_path_factory.mktemp("eight"), WORKERS) as made:
+    with quota_workers(database, tmp_path_factory.mktemp("eight"), WORKERS) as made:
         yield made
 
 
 @pytest.fixture
-def workers(eight: Crew) -> Crew:
+def workers(eight: QuotaWorkers) -> QuotaWorkers:
     """All eight, after whatever the test before did."""
     eight.replace_dead()
     return eight
@@ -45,8 +45,9 @@ def shuffled(tokens: list[Token], more: int = 0, calls: int = 0) -> list[Token]:
     return offered
 
 
+@pytest.mark.times
 @pytest.mark.parametrize("more", [0, 40], ids=["N", "N+40"])
-def test_exactly_n(workers: Crew, more: int) -> None:
+def test_exactly_n(workers: QuotaWorkers, more: int) -> None:
     """Of N calls all are admitted, of N + 40 exactly 40 are refused, whichever workers they reach; no call fails."""
     tokens = [workers.token(n) for n in (1, 2, 3, 10, 50, 400, 1000)]
     tally = workers.offer(shuffled(tokens, more), parallel=8, failing=0.01, pause_s=0.001)
@@ -57,7 +58,7 @@ def test_exactly_n(workers: Crew, more: int) -> None:
     assert {line.charged - (line.max_requests or 0) for line in workers.lines(tokens)} == {0}
 
 
-def test_revocation_and_limits_reach_every_worker_within_a_second(workers: Crew) -> None:
+def test_revocation_and_limits_reach_every_worker_within_a_second(workers: QuotaWorkers) -> None:
     """The slowest of eight workers' last admission after a revocation or a lowered limit; a raised one is exact."""
     revoked, lowered, raised, bounded = workers.token(), workers.token(10**6), workers.token(500), workers.token()
     bearers = [token.bearer for token in (revoked, lowered, raised, bounded)]
@@ -82,7 +83,7 @@ def test_revocation_and_limits_reach_every_worker_within_a_second(workers: Crew)
     assert line.max_requests is not None
 
 
-def test_killed_workers_give_back_what_they_held(workers: Crew) -> None:
+def test_killed_workers_give_back_what_they_held(workers: QuotaWorkers) -> None:
     """Two of eight are killed at work: the rest of the quota is admitted, the count never falls below the log."""
     tokens = [workers.token(n) for n in (200, 2000)] + [workers.token()]
     workers.everybody("load", bearers=[token.bearer for token in tokens], parallel=4, pause_s=0.004)
@@ -99,7 +100,7 @@ def test_killed_workers_give_back_what_they_held(workers: Crew) -> None:
             assert line.charged == line.max_requests
 
 
-def test_stopped_workers_are_charged_and_healed(workers: Crew) -> None:
+def test_stopped_workers_are_charged_and_healed(workers: QuotaWorkers) -> None:
     """Units of stopped workers count as spent after 2 s, are never handed out again, and come back when they wake."""
     token = workers.token(3000)
     stopped, at_work = workers.running[:4], workers.running[4:]
@@ -131,7 +132,7 @@ def test_stopped_workers_are_charged_and_healed(workers: Crew) -> None:
     assert (workers.seen()[token.id], workers.lines([token])[0].charged) == (3000, 3000)
 
 
-def test_a_hot_token_costs_few_round_trips(workers: Crew) -> None:
+def test_a_hot_token_costs_few_round_trips(workers: QuotaWorkers) -> None:
     """At full speed less than a tenth of a statement a request; a storm on an exhausted token costs less still."""
     token, spent = workers.token(10**7), workers.token(1)
     workers.everybody("trips")
@@ -146,7 +147,7 @@ def test_a_hot_token_costs_few_round_trips(workers: Crew) -> None:
 
 
 @on_sqlite
-def test_all_killed_and_started_again(workers: Crew) -> None:
+def test_all_killed_and_started_again(workers: QuotaWorkers) -> None:
     """The machine's workers all die at once: those that come settle their ledgers before they serve."""
     token, limited = workers.token(), workers.token(1000)
     workers.offer(shuffled([token, limited], calls=400), parallel=2)
@@ -163,7 +164,7 @@ def test_all_killed_and_started_again(workers: Crew) -> None:
 
 
 @on_sqlite
-def test_everybody_at_rest_leaves_nothing(workers: Crew) -> None:
+def test_everybody_at_rest_leaves_nothing(workers: QuotaWorkers) -> None:
     """After a drain counts are the log's, no lease and no ledger is left."""
     tokens = [workers.token(100), workers.token()]
     workers.offer(shuffled(tokens, calls=90), parallel=2)
@@ -175,7 +176,7 @@ def test_everybody_at_rest_leaves_nothing(workers: Crew) -> None:
 @on_sqlite
 def test_a_lost_machine_costs_at_most_its_slices(database: Database, tmp_path: Path) -> None:
     """Workers killed with their ledgers: never over the limit, and under it by what they held at most."""
-    with crew(database, tmp_path, 4, replicas=2) as made:
+    with quota_workers(database, tmp_path, 4, replicas=2) as made:
         token, free = made.token(2000), made.token()
         made.everybody("load", bearers=[token.bearer, free.bearer], parallel=2, pause_s=0.004)
         eventually(lambda: made.seen()[token.id] > 300, 30)
