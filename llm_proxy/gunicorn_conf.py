@@ -148,7 +148,7 @@ def _refuse(faults: list[str]) -> None:
 def _check(loaded: Loaded) -> list[str]:
     from llm_proxy import preflight
 
-    return preflight.check(loaded)
+    return preflight.refusal(loaded)
 
 
 def _apply(loaded: Loaded) -> None:

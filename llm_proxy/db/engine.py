@@ -1,5 +1,6 @@
 """From settings to an engine: driver, pool, transactions."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -51,9 +52,11 @@ def _server_connector(address: Address, settings: StorageSettings) -> Connector:
 
 def engine_of(connector: Connector, settings: StorageSettings) -> Engine:
     """Return an engine over a connector, with a bounded pool (docs/databases.md, Connections)."""
-    engine = sqlalchemy.create_engine(
-        connector.url, creator=connector.connect, hide_parameters=True, **_pool_options(connector, settings)
-    )
+    return _made(connector, connector.connect, **_pool_options(connector, settings))
+
+
+def _made(connector: Connector, connect: Callable[[], Any], **options: Any) -> Engine:
+    engine = sqlalchemy.create_engine(connector.url, creator=connect, hide_parameters=True, **options)
     if connector.dialect == "sqlite":
         event.listen(engine, "begin", _begin_sqlite)
     remember(engine, connector)
@@ -65,12 +68,7 @@ def unhurried(engine: Engine) -> Engine:
     connector = connector_of(engine)
     if connector.is_single:
         return engine
-    connect = connector.unhurried or connector.connect
-    made = sqlalchemy.create_engine(connector.url, creator=connect, poolclass=NullPool, hide_parameters=True)
-    if connector.dialect == "sqlite":
-        event.listen(made, "begin", _begin_sqlite)
-    remember(made, connector)
-    return made
+    return _made(connector, connector.unhurried or connector.connect, poolclass=NullPool)
 
 
 def off_loop(engine: Engine) -> Engine:
@@ -78,17 +76,7 @@ def off_loop(engine: Engine) -> Engine:
     connector = connector_of(engine)
     if connector.off_loop is None:
         return engine
-    made = sqlalchemy.create_engine(
-        connector.url,
-        creator=connector.off_loop,
-        poolclass=QueuePool,
-        pool_size=1,
-        max_overflow=1,
-        hide_parameters=True,
-    )
-    event.listen(made, "begin", _begin_sqlite)
-    remember(made, connector)
-    return made
+    return _made(connector, connector.off_loop, poolclass=QueuePool, pool_size=1, max_overflow=1)
 
 
 def _pool_options(connector: Connector, settings: StorageSettings) -> dict[str, Any]:
