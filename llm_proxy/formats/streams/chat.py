@@ -31,6 +31,13 @@ class _ToolCall:
         return {"id": self.id, "type": first(self.type, "function"), "function": function}
 
 
+def _is_another(known: _ToolCall, name: str, *, has_index: bool) -> bool:
+    """Return whether a piece without an id begins a call of its name, and does not go on with the known one."""
+    if not (name and known.name):
+        return False
+    return not has_index or (not known.id and known.name != name)
+
+
 class _Choice:
     """One of the responses that were asked for with `n`."""
 
@@ -67,7 +74,6 @@ class _Choice:
         """
         call_id = as_text(piece.get("id"))
         name = as_text((as_dict(piece.get("function")) or as_dict(piece.get("custom"))).get("name"))
-        has_name = bool(name)
         has_index = isinstance(piece.get("index"), int)
         index = as_index(piece.get("index")) if has_index else max(place, self._last_call)
         if not call_id and has_index:
@@ -77,11 +83,10 @@ class _Choice:
             same = next((at for at, call in self.tool_calls.items() if call.id == call_id), None)
             if same is not None:
                 index = same
-            elif has_name or not has_index:
+            elif name or not has_index:
                 index = max(self.tool_calls) + 1
-        elif not call_id and has_name and known is not None and known.name:
-            if not has_index or (not known.id and known.name != name):
-                index = max(self.tool_calls) + 1
+        elif known is not None and not call_id and _is_another(known, name, has_index=has_index):
+            index = max(self.tool_calls) + 1
         if has_index and index != piece["index"]:
             self._moved[piece["index"]] = index
         self._last_call = index
