@@ -135,8 +135,11 @@ def with_model(message: bytes, model: str | None) -> bytes:
     """Return a message, a JSON object, that names a model as its last member."""
     if model is None:
         return message
-    members = message.strip(_BLANKS)[1:-1].strip(_BLANKS)
-    return b"{" + members + (b"," if members else b"") + b'"model":' + orjson.dumps(model) + b"}"
+    members = message[: message.rindex(b"}")].rstrip(_BLANKS)
+    comma = b"" if members.endswith(b"{") else b","
+    return b"".join(
+        (members, comma, b'"model":', orjson.dumps(model), b"}")
+    )  # a long one is copied as seldom as it can be
 
 
 _NOTHING = ClientMessage()
