@@ -4,10 +4,10 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from support.snapshots import token_snapshot
 
 from llm_proxy import errors, logs, metrics
 from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit
@@ -33,17 +33,7 @@ from llm_proxy.transport import Timeouts
 from llm_proxy.web.errors import render
 
 BEARER = "sk-AbCdEfGhIjKlMnOpQrStUv"
-FACTS = TokenSnapshot(
-    id="token-id",
-    hint="sk-AbCd**************StUv",
-    project_id="project-id",
-    is_active=True,
-    expires_at=None,
-    max_requests=5,
-    request_count=0,
-    created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    project=ProjectSnapshot("project-id", True, "provider-key"),
-)
+FACTS = token_snapshot(max_requests=5)
 
 
 class Directory:
