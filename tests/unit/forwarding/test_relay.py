@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import gevent
 import pytest
 from support.pieces import UpstreamResponse
 
@@ -70,3 +71,13 @@ def test_taps_see_every_piece_first(settled: list[tuple[Any, ...]]) -> None:
     pieces = iter(relay(UpstreamResponse(b"a", b"b"), settled, is_stream=True, taps=[tapped.append]))
     assert (next(pieces), tapped) == (b"", [])
     assert (next(pieces), tapped) == (b"a", [b"a"])
+
+
+def test_others_run_beside_a_body_whose_pieces_are_always_here(settled: list[tuple[Any, ...]]) -> None:
+    """Neither provider nor client is ever waited for, so that nothing else would give the loop its turn."""
+    seen = list[int]()
+    body = relay(UpstreamResponse(*[b"x"] * 1000), settled)
+    other = gevent.spawn(lambda: seen.append(body.sent_bytes))
+    assert len(list(body)) == 1000
+    other.join()
+    assert seen[0] < 100
