@@ -1,29 +1,13 @@
 """A body settles once, whatever happens to it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import gevent
 import pytest
+from support.pieces import UpstreamResponse
 
 from llm_proxy.errors import UpstreamBroken
 from llm_proxy.forwarding.relay import Relay
-
-
-class UpstreamResponse:
-    """A response of given pieces; an exception among them is raised."""
-
-    def __init__(self, *pieces: bytes | BaseException) -> None:
-        self.pieces, self.closed = pieces, 0
-
-    def chunks(self) -> Iterator[bytes]:
-        for piece in self.pieces:
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
-
-    def close(self) -> None:
-        self.closed += 1
 
 
 @pytest.fixture
