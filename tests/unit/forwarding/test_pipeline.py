@@ -2,11 +2,12 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.pieces import UpstreamResponse
 from support.snapshots import token_snapshot
 
 from llm_proxy import errors, logs, metrics
@@ -105,22 +106,12 @@ class Exchange:
         self.why = self.why or reason
 
 
-class Response:
+class Response(UpstreamResponse):
     """200 with three pieces, unless changed."""
 
     def __init__(self) -> None:
+        super().__init__(b"ab", b"cd", b"ef")
         self.status, self.reason, self.fields = 200, b"OK", [(b"Content-Length", b"6")]
-        self.pieces: list[bytes | BaseException] = [b"ab", b"cd", b"ef"]
-        self.closed = 0
-
-    def chunks(self) -> Iterator[bytes]:
-        for piece in self.pieces:
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
-
-    def close(self) -> None:
-        self.closed += 1
 
     def no_total_limit(self) -> None: ...
 
