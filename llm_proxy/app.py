@@ -78,13 +78,34 @@ def _keep_spelling(environ: Any) -> None:
         environ["PATH_INFO"] = path.replace("//", "/%2F", 1)
 
 
+_prepared: tuple[Loaded, LlmProxyFlask] | None = None
+
+
+def prepare() -> None:
+    """Wire, in the server's master, the application for workers that it forks with the settings of now.
+
+    They share the memory of it. A worker with other settings, after a reload, wires its own.
+    """
+    global _prepared
+    loaded = handed_over()
+    if loaded is not None:
+        _prepared = loaded, _wired(loaded)
+
+
 def create_app(settings: Settings | None = None) -> LlmProxyFlask:
     """Wire an application. Never raises for settings, opens no database and starts nothing.
 
     Args:
         settings: Default: what the server's master has checked, else what the environment says.
     """
-    loaded = Loaded(settings) if settings is not None else handed_over() or load()
+    global _prepared
+    prepared, _prepared = _prepared, None  # each process has one application
+    if settings is None and prepared is not None and prepared[0] is handed_over():
+        return prepared[1]
+    return _wired(Loaded(settings) if settings is not None else handed_over() or load())
+
+
+def _wired(loaded: Loaded) -> LlmProxyFlask:
     settings = loaded.settings
     app = LlmProxyFlask("llm_proxy", static_folder=None)
     app.faults = list(loaded.faults)
@@ -96,7 +117,7 @@ def create_app(settings: Settings | None = None) -> LlmProxyFlask:
     app.config["MAX_CONTENT_LENGTH"] = None
     proxy.exempt_from_merging(app)
     errors.register(app)
-    context.register(app, app.services.access, settings.operation.metrics_path)
+    context.register(app, lambda: app.services.access, settings.operation.metrics_path)
     _add_routes(app)
     register_commands(app)
     return app

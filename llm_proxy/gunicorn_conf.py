@@ -123,11 +123,21 @@ def on_starting(server: Any) -> None:
     renewal.keeps_workers = server.cfg.workers != workers
     renewal.unfinished = unfinished
     code = LoadedCode()
-    code.load()
+    code.load(_prepare_app if server.app.app_uri.endswith("wsgi:app") else _nothing)
     ProxyArbiter.adopt(server, renewal, code)
     if sys.argv[0].endswith("__main__.py"):  # SIGUSR2 would run the file, whose folder hides the standard http
         server.START_CTX["args"] = [sys.executable, "-m", "gunicorn", *sys.argv[1:]]
     _tell(server.cfg)
+
+
+def _prepare_app() -> None:
+    from llm_proxy.app import prepare
+
+    prepare()
+
+
+def _nothing() -> None:
+    """Prepare nothing: workers serve another application."""
 
 
 def _refuse(faults: list[str]) -> None:
@@ -138,7 +148,7 @@ def _refuse(faults: list[str]) -> None:
 def _check(loaded: Loaded) -> list[str]:
     from llm_proxy import preflight
 
-    return preflight.check(loaded)
+    return preflight.refusal(loaded)
 
 
 def _apply(loaded: Loaded) -> None:

@@ -48,7 +48,7 @@ class WorkerLifecycle(AppHooks):
         self._services.exchanges.cut("drain")
 
     def refused(self, refusal: Refusal) -> None:
-        """Row 26: not a request, not an error; its code and an access line."""
+        """Count the code and write an access line; this is neither a request nor an error."""
         metrics.rejected(refusal.code).inc()
         self._services.access.completed(
             status=refusal.status,

@@ -58,6 +58,12 @@ def check(loaded: Loaded) -> list[str]:
     return faults + [fault for fault in files if fault is not None]
 
 
+def refusal(loaded: Loaded) -> list[str]:
+    """Return the lines that refuse a start: faults, then misspelled variables; empty where it may start."""
+    faults = check(loaded)
+    return [*faults, *loaded.misspelled] if faults else []
+
+
 def notes(settings: Settings) -> tuple[list[str], list[str]]:
     """Warnings and notes of provider file and database, for the log at the start. Raises ProviderFileError."""
     loaded = load_provider(settings)

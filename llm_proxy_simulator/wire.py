@@ -96,7 +96,9 @@ class Wire:
         if request.is_chunked:
             yield from self._chunks()
             return
-        left = int(request.value("content-length") or 0)
+        yield from self._pieces(int(request.value("content-length") or 0))
+
+    def _pieces(self, left: int) -> Iterator[bytes]:
         while left > 0:
             if not self._buffer and not self._fill():
                 raise BrokenBody
@@ -114,12 +116,7 @@ class Wire:
                 while self._line():  # trailers
                     pass
                 return
-            while left > 0:
-                if not self._buffer and not self._fill():
-                    raise BrokenBody
-                piece = self._take(left)
-                left -= len(piece)
-                yield piece
+            yield from self._pieces(left)
             if self._line():
                 raise BrokenBody
 

@@ -33,8 +33,8 @@ class SignInRefused(ManagementError):
 class Flow:
     """What the way back needs."""
 
-    nonce: str
-    code_verifier: str
+    nonce: str  # that the ID token must hold
+    code_verifier: str  # RFC 7636
     return_to: str
 
 

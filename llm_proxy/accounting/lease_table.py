@@ -20,6 +20,7 @@ from llm_proxy.errors import LlmProxyError, ServiceUnavailable
 
 _LOG = logging.getLogger(__name__)
 _SWEEP_S = 3600.0
+_MOVE_S = 2.0  # between tries of a ledger that is in memory
 
 
 class LeaseTable:
@@ -49,7 +50,7 @@ class LeaseTable:
         self.guard: AbstractContextManager[object] = nullcontext() if is_cooperative() else threading.Lock()
         self._opening = threading.Lock()
         self._closed_at: dict[str, float] = {}  # tokens whose leases were closed a moment ago
-        self._swept_at = -math.inf
+        self._swept_at = self._moved_at = -math.inf
 
     def is_fresh(self, slot: LeaseSlot) -> bool:
         """Return whether the slot's facts may be used without a sync."""
@@ -158,7 +159,7 @@ class LeaseTable:
             if self.ledger is None:
                 try:
                     folder = ledgers.folder_of(self._root, rows.database_id())
-                    self.ledger = Ledger.create(folder)
+                    self.ledger = _ledger_in(folder)
                 except Exception as error:
                     _LOG.warning("no ledger could be opened: %s", type(error).__name__, exc_info=is_odd(error))
                     raise ServiceUnavailable from error
@@ -166,7 +167,9 @@ class LeaseTable:
         return self.ledger
 
     def sweep(self) -> None:
-        """Forget what is old, and every hour remove files that crashes left."""
+        """Forget what is old, move a ledger to its disk that had no room, and every hour remove what crashes left."""
+        if self.ledger is not None and self.ledger.is_in_memory:
+            self._move_to_disk(self.ledger)
         if self._closed_at:
             recent = self._clock() - WARM_S
             self._closed_at = {id_: at for id_, at in self._closed_at.items() if at > recent}
@@ -174,6 +177,14 @@ class LeaseTable:
             self._swept_at = self._clock()
             with suppress(OSError):  # others sweep too
                 ledgers.sweep(self.ledger.path.parent)
+
+    def _move_to_disk(self, ledger: Ledger) -> None:
+        if self._clock() - self._moved_at < _MOVE_S:
+            return
+        self._moved_at = self._clock()
+        with suppress(OSError), self.guard:  # there is still no room
+            ledger.move_to_disk()
+            _LOG.info("the ledger is in its folder now")
 
     def close(self) -> None:
         """Remove the ledger; one that still owes units stays for another worker to recover."""
@@ -185,6 +196,15 @@ class LeaseTable:
                 self.ledger.remove()
             self.ledger = None
         self.slots.clear()
+
+
+def _ledger_in(folder: Path) -> Ledger:
+    """Return a new ledger in a folder; in memory where the disk is full or fails. Raises OSError."""
+    try:
+        return Ledger.create(folder)
+    except OSError as error:
+        _LOG.warning("LEDGER_DIR takes no ledger: it stays in memory until there is room (%s)", error.strerror)
+        return Ledger.create_in_memory(folder)
 
 
 def is_odd(error: BaseException) -> bool:

@@ -48,11 +48,15 @@ class _Mapped:
     """A ledger's file, locked and mapped. `ints` and `floats` show the same words."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
-        self.path, self._descriptor = path, descriptor
+        self.path = path
+        self._use(descriptor)
+        _OPEN.add(self)
+
+    def _use(self, descriptor: int) -> None:
         self._map = map_descriptor(descriptor, _BYTES)
+        self._descriptor = descriptor
         self.bytes = memoryview(self._map)
         self.ints, self.floats = self.bytes.cast("Q"), self.bytes.cast("d")
-        _OPEN.add(self)
 
     def noted(self) -> list[Noted]:
         """Slots in use."""
@@ -86,10 +90,15 @@ class _Mapped:
 
 
 class Ledger(_Mapped):
-    """The ledger of this process. Not for a forked child: there it is closed."""
+    """The ledger of this process. Not for a forked child: there it is closed.
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    Attributes:
+        is_in_memory: It has no file, because the disk had no room: what it notes does not outlive the process.
+    """
+
+    def __init__(self, path: Path, descriptor: int, *, is_in_memory: bool = False) -> None:
         super().__init__(path, descriptor)
+        self.is_in_memory = is_in_memory
         self._free = list(range(_BYTES // 8 - _WORDS, _FIRST // 8 - 1, -_WORDS))
 
     @classmethod
@@ -99,20 +108,28 @@ class Ledger(_Mapped):
         It gets its name when it is locked: another worker that found it before would take its owner for dead. Its room
         is really there: a store into a hole on a full disk is SIGBUS.
         """
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / f"{uuid.uuid4()}{_SUFFIX}"
-        hidden = path.with_suffix(".new")
-        descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        path = _new_path(folder)
+        return cls(path, _new_file(path, b""))
+
+    @classmethod
+    def create_in_memory(cls, folder: Path) -> Self:
+        """Create one without a file, for a folder that takes none now. Raises OSError."""
+        descriptor = os.memfd_create("llm-proxy-ledger")
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            take_room(descriptor, _BYTES)
-            os.pwrite(descriptor, _HEADER.pack(_MAGIC, _LAYOUT), 0)
-            os.rename(hidden, path)
+            return cls(_new_path(folder), descriptor, is_in_memory=True)
         except BaseException:
             os.close(descriptor)
-            hidden.unlink(missing_ok=True)
             raise
-        return cls(path, descriptor)
+
+    def move_to_disk(self) -> None:
+        """Go on in a file, with all that is noted. Raises OSError, and stays as it is."""
+        views, memory, descriptor = (self.ints, self.floats, self.bytes), self._map, self._descriptor
+        self._use(_new_file(self.path, memory[_FIRST:]))
+        self.is_in_memory = False
+        for view in views:
+            view.release()
+        memory.close()
+        os.close(descriptor)
 
     def occupy(self, token_id: str, lease: int) -> int | None:
         """First word of a slot for this lease, nothing spent yet; None when all are taken."""
@@ -129,6 +146,28 @@ class Ledger(_Mapped):
         """Free a slot."""
         super().clear(at)
         self._free.append(at)
+
+
+def _new_path(folder: Path) -> Path:
+    return folder / f"{uuid.uuid4()}{_SUFFIX}"
+
+
+def _new_file(path: Path, slots: bytes) -> int:
+    """Make a ledger's file, locked before it has its name, and return its descriptor. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    hidden = path.with_suffix(".new")
+    descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take_room(descriptor, _BYTES)
+        os.pwrite(descriptor, _HEADER.pack(_MAGIC, _LAYOUT), 0)
+        os.pwrite(descriptor, slots, _FIRST)
+        os.rename(hidden, path)
+    except BaseException:
+        os.close(descriptor)
+        hidden.unlink(missing_ok=True)
+        raise
+    return descriptor
 
 
 class DeadLedger(_Mapped):

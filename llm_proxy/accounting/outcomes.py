@@ -37,7 +37,7 @@ class Row:
         is_rejected: Whether `rejected{code}` moves, by the code of the error that was answered.
         disconnect: Phase label of `client_disconnects`.
         event: `Outcome` of the event; None for no event.
-        breaker: `unreachable`, `fail`, `reset`, `neutral`, or BY_STATUS.
+        breaker: `unreachable`, `fail`, `broke`, `reset`, `neutral`, or BY_STATUS.
         is_logged: Whether there is an access line.
         audit: Action of the audit record; None for no record.
         is_use: Whether a token that was found usable counts as used: `last_used_at` moves. Not where it was refused for
@@ -87,7 +87,7 @@ CONNECT_FAILED = _exchange(
     breaker="unreachable",
 )
 BROKE_BEFORE_HEAD = _exchange(
-    5, "Connection broke after send, before the head", "aborted", "upstream_aborted", is_error=True, breaker="fail"
+    5, "Connection broke after send, before the head", "aborted", "upstream_aborted", is_error=True, breaker="broke"
 )
 TIMED_OUT = _exchange(6, "Timeout before the first byte", "timeout", "timeout", is_error=True, breaker="fail")
 STALLED = _exchange(7, "Timeout in mid-response", "timeout", "upstream_aborted", is_error=True)
@@ -339,7 +339,7 @@ def upstream_label(row: Row, status: int | None) -> str | None:
 
 
 def breaker_verdict(row: Row, status: int | None) -> str:
-    """`unreachable`, `fail`, `reset` or `neutral`: of a provider's 5xx only 502, 503 and 504 are failures."""
+    """`unreachable`, `fail`, `broke`, `reset` or `neutral`: of a provider's 5xx only 502, 503 and 504 are failures."""
     if row.breaker != BY_STATUS:
         return row.breaker
     return "fail" if status in BREAKER_STATUSES else "reset"

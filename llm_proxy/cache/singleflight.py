@@ -49,6 +49,7 @@ class Flight:
 
     @property
     def is_leader(self) -> bool:
+        """Whether this request fetches for the others."""
         return self._leader is None
 
     def wake(self) -> None:

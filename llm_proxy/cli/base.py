@@ -1,7 +1,7 @@
 """The kinds of command that the tree is made of.
 
 Every command and group knows `-h`, `--help` and `--version`; every command knows `--env`. No option
-reads an environment variable of its own accord: variables come through the settings.
+reads an environment variable by itself: variables come through the settings.
 """
 
 import sys

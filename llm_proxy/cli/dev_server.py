@@ -28,7 +28,7 @@ from llm_proxy.cli.first_steps import first_request, missing_secrets
 from llm_proxy.cli.ports import place, require_free
 from llm_proxy.cli.processes import Children, wait_until_ready
 from llm_proxy.cli.serve import gunicorn_command
-from llm_proxy.preflight import StartRefused, check, prepare
+from llm_proxy.preflight import StartRefused, prepare, refusal
 from llm_proxy.providers import load_provider
 from llm_proxy.settings import Loaded, Settings
 
@@ -174,7 +174,7 @@ def _load() -> Loaded:
     loaded = load_settings()
     if "LISTEN_ADDR" not in loaded.sources:
         loaded = load_settings(LISTEN_ADDR=_ADDRESS)
-    faults = check(loaded)
+    faults = refusal(loaded)
     if faults:
         raise CommandError("\n".join(faults))
     return loaded

@@ -9,11 +9,16 @@ import stat
 from collections.abc import Iterator
 
 from llm_proxy.cli.errors import CommandError
+from llm_proxy.runtime import shared_dir
+from llm_proxy.server.configuration import binds
 from llm_proxy.settings.variable import ListenAddress
 
 
 def require_free(address: ListenAddress) -> None:
-    """Raise CommandError, in one line, when the address is in use or may not be taken."""
+    """Raise CommandError, in one line, when the address is in use or may not be taken.
+
+    An address that the workers of a killed server still hold passes: the server waits for it when it starts.
+    """
     try:
         for family, place in _places(address):
             with socket.socket(family, socket.SOCK_STREAM) as sock:
@@ -26,10 +31,16 @@ def require_free(address: ListenAddress) -> None:
         raise CommandError(f"cannot listen on {address}: unknown host") from None
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
+            if _is_held_by_orphans(address):
+                return
             raise _in_use(address) from None
         raise CommandError(f"cannot listen on {address}: {(exc.strerror or 'not usable').lower()}") from None
-    if address.path is not None and _is_in_use(address.path):
+    if address.path is not None and _is_in_use(address.path) and not _is_held_by_orphans(address):
         raise _in_use(address)
+
+
+def _is_held_by_orphans(address: ListenAddress) -> bool:
+    return any(shared_dir.is_held_by_orphans(place) for place in binds(address))
 
 
 def _in_use(address: ListenAddress) -> CommandError:

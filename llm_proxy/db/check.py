@@ -17,6 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 LIMIT_S = 1.0
 FRESH_S = 2.0
+_TRIES, _RETRY_WITHIN_S = 5, 0.5  # what fails at once is tried again: one broken connection is no outage
 
 _KNOWN: WeakKeyDictionary[Engine, tuple[float, str | None]] = WeakKeyDictionary()
 
@@ -24,8 +25,9 @@ _KNOWN: WeakKeyDictionary[Engine, tuple[float, str | None]] = WeakKeyDictionary(
 def readiness(engine: Engine, meets: Callable[[], None] = lambda: None) -> str | None:
     """Return None when the database answers and has this program's schema; else the check that fails.
 
-    `database` or `migrations`. A probe that failed is repeated once, on a new connection, before it counts. Takes at
-    most two seconds under gevent, and asks at most every two seconds, a running question included. Never raises.
+    `database` or `migrations`. A probe that failed is repeated on a new connection before it counts: once, and up to
+    four times where it fails within moments. Takes at most two seconds under gevent, and asks at most every two
+    seconds, a running question included. Never raises.
 
     Args:
         meets: Does what requests do with the database, within their bounds; raises when they would fail.
@@ -36,7 +38,9 @@ def readiness(engine: Engine, meets: Callable[[], None] = lambda: None) -> str |
         return found
     _KNOWN[engine] = (now, found)  # callers meanwhile get the last result
     found = _ask(engine, meets)
-    if found == "database":
+    for tried in range(1, _TRIES):
+        if found != "database" or (tried > 1 and time.monotonic() - now > _RETRY_WITHIN_S):
+            break
         found = _ask(engine, meets)
     _KNOWN[engine] = (now, found)
     return found

@@ -1,5 +1,6 @@
 """From settings to an engine: driver, pool, transactions."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -7,9 +8,9 @@ import sqlalchemy
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
-from llm_proxy.db import mysql, postgres, sqlite
+from llm_proxy.db import sqlite
 from llm_proxy.db.connector import Connector, connector_of, remember
-from llm_proxy.db.urls import UrlFault, parse
+from llm_proxy.db.urls import Address, UrlFault, parse
 from llm_proxy.settings import StorageSettings
 
 _TWO_PASSWORDS = "DATABASE_PASSWORD has no effect: DATABASE_URL has its own password"
@@ -32,18 +33,30 @@ def connector_of_settings(settings: StorageSettings) -> Connector:
     address = parse(settings.url or "")
     if address.driver != settings.driver:
         raise UrlFault(f"expected the form of {settings.driver}, because DB_DRIVER says so")
-    kind = postgres.connector if address.driver == "postgres" else mysql.connector
-    made = kind(address, settings)
+    made = _server_connector(address, settings)
     if address.password and settings.password:
         return replace(made, warnings=(*made.warnings, _TWO_PASSWORDS))
     return made
 
 
+def _server_connector(address: Address, settings: StorageSettings) -> Connector:
+    """Import the one driver that is needed: psycopg2 with its libraries takes 5 MiB."""
+    if address.driver == "postgres":
+        from llm_proxy.db import postgres
+
+        return postgres.connector(address, settings)
+    from llm_proxy.db import mysql
+
+    return mysql.connector(address, settings)
+
+
 def engine_of(connector: Connector, settings: StorageSettings) -> Engine:
     """Return an engine over a connector, with a bounded pool (docs/databases.md, Connections)."""
-    engine = sqlalchemy.create_engine(
-        connector.url, creator=connector.connect, hide_parameters=True, **_pool_options(connector, settings)
-    )
+    return _made(connector, connector.connect, **_pool_options(connector, settings))
+
+
+def _made(connector: Connector, connect: Callable[[], Any], **options: Any) -> Engine:
+    engine = sqlalchemy.create_engine(connector.url, creator=connect, hide_parameters=True, **options)
     if connector.dialect == "sqlite":
         event.listen(engine, "begin", _begin_sqlite)
     remember(engine, connector)
@@ -55,12 +68,7 @@ def unhurried(engine: Engine) -> Engine:
     connector = connector_of(engine)
     if connector.is_single:
         return engine
-    connect = connector.unhurried or connector.connect
-    made = sqlalchemy.create_engine(connector.url, creator=connect, poolclass=NullPool, hide_parameters=True)
-    if connector.dialect == "sqlite":
-        event.listen(made, "begin", _begin_sqlite)
-    remember(made, connector)
-    return made
+    return _made(connector, connector.unhurried or connector.connect, poolclass=NullPool)
 
 
 def off_loop(engine: Engine) -> Engine:
@@ -68,17 +76,7 @@ def off_loop(engine: Engine) -> Engine:
     connector = connector_of(engine)
     if connector.off_loop is None:
         return engine
-    made = sqlalchemy.create_engine(
-        connector.url,
-        creator=connector.off_loop,
-        poolclass=QueuePool,
-        pool_size=1,
-        max_overflow=1,
-        hide_parameters=True,
-    )
-    event.listen(made, "begin", _begin_sqlite)
-    remember(made, connector)
-    return made
+    return _made(connector, connector.off_loop, poolclass=QueuePool, pool_size=1, max_overflow=1)
 
 
 def _pool_options(connector: Connector, settings: StorageSettings) -> dict[str, Any]:

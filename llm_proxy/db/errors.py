@@ -2,10 +2,9 @@
 
 import sqlite3
 import ssl
+import sys
+from typing import Any
 
-import psycopg2
-import psycopg2.errors
-import pymysql
 from sqlalchemy import exc as sa
 
 _SQLITE_AWAY = {  # primary result codes
@@ -54,6 +53,21 @@ class WouldLoseData(MigrationError):
         self.parts = parts
 
 
+def _is_postgres(error: BaseException, *names: str) -> bool:
+    """Return whether an error is of one of psycopg2's classes, which are only known where that driver is in use."""
+    return _is_of("psycopg2", error, names or ("Error",))
+
+
+def _is_mysql(error: BaseException, *names: str) -> bool:
+    """Return the same for PyMySQL."""
+    return _is_of("pymysql.err", error, names or ("MySQLError",))
+
+
+def _is_of(module: str, error: BaseException, names: tuple[str, ...]) -> bool:
+    driver: Any = sys.modules.get(module)
+    return driver is not None and isinstance(error, tuple(getattr(driver, name) for name in names))
+
+
 def is_unavailable(error: BaseException) -> bool:
     """Whether the database is unavailable, overloaded or restarting, so that the same call may work a moment later.
 
@@ -66,15 +80,12 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", None)
         return code is not None and code & 0xFF in _SQLITE_AWAY
-    if isinstance(error, psycopg2.Error):
-        if error.pgcode:
-            return error.pgcode.startswith(_POSTGRES_AWAY)
-        return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
-    if isinstance(error, pymysql.err.InterfaceError):
+    if _is_postgres(error):
+        state: str | None = getattr(error, "pgcode", None)
+        return state.startswith(_POSTGRES_AWAY) if state else _is_postgres(error, "OperationalError", "InterfaceError")
+    if _is_mysql(error, "InterfaceError"):
         return True
-    if isinstance(error, pymysql.err.MySQLError):
-        return bool(error.args) and error.args[0] in _MYSQL_AWAY
-    return False
+    return _is_mysql(error) and bool(error.args) and error.args[0] in _MYSQL_AWAY
 
 
 _MYSQL_VALUES = (1264, 1366, 1406, 1690)  # out of range, no character of the column's, too long, out of range in a sum
@@ -84,25 +95,23 @@ def is_value_fault(error: BaseException) -> bool:
     """Return whether the statement's own values are at fault: it fails again, however often it is tried."""
     if isinstance(error, sa.DBAPIError) and error.orig is not None and is_value_fault(error.orig):
         return True
-    if isinstance(error, pymysql.err.MySQLError):
+    if _is_mysql(error):
         return bool(error.args) and error.args[0] in _MYSQL_VALUES
-    return isinstance(
-        error,
-        OverflowError | ValueError | sa.DataError | sa.IntegrityError | psycopg2.DataError | pymysql.err.DataError,
-    )
+    is_ours = isinstance(error, OverflowError | ValueError | sa.DataError | sa.IntegrityError)
+    return is_ours or _is_postgres(error, "DataError")
 
 
 def is_lost_race(error: BaseException) -> bool:
     """Whether the database undid a statement because another transaction was first: repeatable reads, Galera."""
-    if isinstance(error, psycopg2.Error):
-        return error.pgcode in ("40001", "40P01")
-    return isinstance(error, pymysql.err.MySQLError) and error.args[:1] in ((1020,), (1213,))
+    if _is_postgres(error):
+        return getattr(error, "pgcode", None) in ("40001", "40P01")
+    return _is_mysql(error) and error.args[:1] in ((1020,), (1213,))
 
 
 def in_words(error: BaseException) -> str:
     """Say what is wrong, for an operator, without the driver's words, which may repeat the address or user."""
     cause = error.orig if isinstance(error, sa.DBAPIError) and error.orig is not None else error
-    if isinstance(cause, pymysql.err.MySQLError) and cause.args:
+    if _is_mysql(cause) and cause.args:
         refusal = getattr(cause, "original_exception", None)  # PyMySQL wraps a failed handshake as 2003
         return _tls_words(refusal) or _MYSQL_WORDS.get(cause.args[0]) or _otherwise(error)
     if isinstance(cause, sqlite3.Error):
@@ -124,11 +133,11 @@ def _tls_words(cause: object) -> str | None:
 
 
 def _otherwise(error: BaseException) -> str:
-    """For what has no its own words."""
+    """Return words for a failure that has no others."""
     if is_unavailable(error):
         return "it does not answer"
     cause = error.orig if isinstance(error, sa.DBAPIError) and error.orig is not None else error
-    number = cause.args[0] if isinstance(cause, pymysql.err.MySQLError) and cause.args else None
+    number = cause.args[0] if _is_mysql(cause) and cause.args else None
     code = getattr(cause, "pgcode", None) or number
     return f"it refused ({type(cause).__name__}{f' {code}' if code else ''})"
 

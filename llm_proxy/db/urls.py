@@ -9,9 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-import psycopg2
-from psycopg2.extensions import parse_dsn
-
 from llm_proxy.db.errors import DatabaseFault
 
 _QUERY = re.compile(r"[^=&?@/]+=[^&]*(?:&[^=&?@/]+=[^&]*)*&?")
@@ -134,6 +131,9 @@ def _host(item: str) -> tuple[str, int]:
 
 def _libpq(text: str) -> Address:
     """`host=… dbname=…`, quoted as libpq has it."""
+    import psycopg2  # 5 MiB, for PostgreSQL alone
+    from psycopg2.extensions import parse_dsn
+
     try:
         words = dict(parse_dsn(text))
     except psycopg2.ProgrammingError as error:

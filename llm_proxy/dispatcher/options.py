@@ -24,8 +24,8 @@ class Options:
     dispatcher: DispatcherSettings
     events: EventSettings
     redis: RedisTarget
-    endpoint: str
-    consumer: str
+    endpoint: str  # a URL, or the path of a file
+    consumer: str  # its name in the group
     tiktoken_dir: Path | None
     once: bool = False
 

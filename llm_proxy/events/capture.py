@@ -338,13 +338,24 @@ def _empty(event: Event) -> None:
 def end_to_end(fields: Fields, secrets: Secrets) -> dict[str, list[str]]:
     """Canonical name → values, without those that may hold a secret."""
     found: dict[str, list[str]] = {}
+    is_clean = secrets.are_absent([value for _, value in fields])  # as nearly always
     for raw, value in fields:
         name = _names[raw] if raw in _names else _canonical(raw)
-        if name is not None:
-            value = value if value.isascii() else _decoded(value)
-            hide = secrets.hide_spelled_text if "%" in value or "\\" in value else secrets.hide_text
-            found.setdefault(name, []).append(hide(value))
+        if name is None:
+            continue
+        shown = value if is_clean else _shown(value, secrets)
+        if name in found:
+            found[name].append(shown)
+        else:
+            found[name] = [shown]
     return found
+
+
+def _shown(value: str, secrets: Secrets) -> str:
+    """Return a value with each secret masked."""
+    value = value if value.isascii() else _decoded(value)
+    hide = secrets.hide_spelled_text if "%" in value or "\\" in value else secrets.hide_text
+    return hide(value)
 
 
 def _canonical(raw: str) -> str | None:

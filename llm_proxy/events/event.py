@@ -83,9 +83,12 @@ class Event:
 
     def header(self, name: str) -> str:
         """Return a response field's first value, by its name in any case; empty when absent."""
-        wanted = name.lower()
+        usual = self.response_headers.get(name)
+        if usual:
+            return usual[0]
+        wanted, size = name.lower(), len(name)
         for known, values in self.response_headers.items():
-            if known.lower() == wanted and values:
+            if len(known) == size and known.lower() == wanted and values:
                 return values[0]
         return ""
 

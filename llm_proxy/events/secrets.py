@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -28,35 +28,63 @@ _OTHER_PLACES = re.compile(rb'index"\s{0,8}:\s{0,8}[1-9]')  # several choices or
 _LOGPROBS = b'"logprobs"'
 
 
+class _Form(NamedTuple):
+    """A secret as bytes, with its masked form and as much of its beginning as may be shown, and one byte more."""
+
+    secret: str
+    encoded: bytes
+    masked: bytes
+    beginning: bytes
+
+    def hide_spelled(self, body: bytes) -> bytes:
+        """Return the bytes with the secret masked, however its characters are escaped, or where its end is cut off."""
+        encoded, masked = self.encoded, self.masked
+        body = body.replace(encoded, masked)
+        if _is_escaped(body, encoded):
+            body = _spellings(self.secret).sub(lambda _: masked, body)
+        start = body.rfind(self.beginning, max(0, len(body) - len(encoded)))
+        if start >= 0 and encoded.startswith(body[start:]):
+            body = body[:start] + masked[:_SHOWN]
+        return body
+
+
+def _form(secret: str, masked: str) -> _Form:
+    encoded = secret.encode("utf-8", "replace")
+    return _Form(secret, encoded, masked.encode("utf-8", "replace"), encoded[: _SHOWN + 1])
+
+
 class Secrets:
     """The caller's token, the provider's key, and the management tokens."""
 
-    __slots__ = ("_secrets",)
+    __slots__ = ("_forms", "_secrets")
 
     def __init__(self, secrets: Iterable[str | None], own: Iterable[str | None] = ()) -> None:
         """Know what to hide: of `secrets` that are long a hint stays, of `own` nothing."""
         self._secrets = {secret: hint(secret) for secret in secrets if secret and len(secret) >= _LEAST_SECRET}
         self._secrets |= {secret: HIDDEN for secret in own if secret and len(secret) >= _LEAST_SECRET}
+        self._forms = tuple(_form(secret, masked) for secret, masked in self._secrets.items())
 
     def hide(self, body: bytes) -> bytes:
         """Return the bytes with each secret in its masked form."""
-        for secret, masked in self._secrets.items():
-            encoded = secret.encode("utf-8", "replace")
-            if encoded in body:
-                body = body.replace(encoded, masked.encode("utf-8", "replace"))
+        for form in self._forms:
+            if form.encoded in body:
+                body = body.replace(form.encoded, form.masked)
         return body
 
     def hide_spelled(self, body: bytes) -> bytes:
         """Return the same, also where characters are escaped as JSON or an address does, or the end is cut off."""
-        for secret, shown in self._secrets.items():
-            encoded, masked = secret.encode("utf-8", "replace"), shown.encode("utf-8", "replace")
-            body = body.replace(encoded, masked)
-            if _is_escaped(body, encoded):
-                body = _spellings(secret).sub(lambda _, masked=masked: masked, body)  # type: ignore[misc]
-            start = body.rfind(encoded[: _SHOWN + 1], max(0, len(body) - len(encoded)))
-            if start >= 0 and encoded.startswith(body[start:]):
-                body = body[:start] + masked[:_SHOWN]
+        is_escaped = b"%" in body or b"\\u00" in body or b"\\/" in body
+        for form in self._forms:
+            if is_escaped or form.beginning in body:
+                body = form.hide_spelled(body)
         return body
+
+    def are_absent(self, texts: Iterable[str]) -> bool:
+        """Return whether no secret is in any of the texts, in any spelling; True only where that is sure."""
+        joined = "\n".join(texts)
+        if not joined.isascii() or "%" in joined or "\\" in joined:
+            return False
+        return not any(secret[: _SHOWN + 1] in joined for secret in self._secrets)
 
     def hide_text(self, text: str) -> str:
         """Return the text of a field with each secret masked."""
@@ -83,17 +111,22 @@ class Secrets:
         """Hide the secrets in everything that the event says, its bodies' codings undone and pieces put together."""
         if not self._secrets:
             return
-        event.path, event.request_id = self.hide_spelled_text(event.path), self.hide_spelled_text(event.request_id)
-        if event.request_content_type is not None:
-            event.request_content_type = self.hide_spelled_text(event.request_content_type)
-        if event.request_content_encoding is not None:
-            event.request_content_encoding = self.hide_spelled_text(event.request_content_encoding)
+        texts = event.path, event.request_id, event.request_content_type or "", event.request_content_encoding or ""
+        if not self.are_absent(texts):
+            self._clean_texts(event)
         if event.request_body:
             self._clean_request(event, event.request_body)
         if event.response_body:
             self._clean_response(event, event.response_body)
         if event.response_tail:
             event.response_tail = self.hide_spelled(event.response_tail)
+
+    def _clean_texts(self, event: Event) -> None:
+        event.path, event.request_id = self.hide_spelled_text(event.path), self.hide_spelled_text(event.request_id)
+        if event.request_content_type is not None:
+            event.request_content_type = self.hide_spelled_text(event.request_content_type)
+        if event.request_content_encoding is not None:
+            event.request_content_encoding = self.hide_spelled_text(event.request_content_encoding)
 
     def _clean_request(self, event: Event, body: bytes) -> None:
         plain, is_whole = _plain(body, event.request_content_encoding or "")

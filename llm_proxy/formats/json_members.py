@@ -72,10 +72,17 @@ class JsonMembers:
     Args:
         is_watched: Asked with the name of each of the object's members, as it is read.
         found: Told of each one that is watched; what it raises is let through.
+        max_value_bytes: Of a watched member; a longer one is reported without its text.
     """
 
-    def __init__(self, is_watched: Callable[[str], bool], found: Callable[[Member], None]) -> None:
-        self._is_watched, self._found = is_watched, found
+    def __init__(
+        self,
+        is_watched: Callable[[str], bool],
+        found: Callable[[Member], None],
+        *,
+        max_value_bytes: int = MAX_VALUE_BYTES,
+    ) -> None:
+        self._is_watched, self._found, self._max_value_bytes = is_watched, found, max_value_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._buffer, self._at = b"", 0
         self._stack = bytearray()
@@ -244,7 +251,7 @@ class JsonMembers:
         self._kept, self._name = None, None
         if name is not None and self._is_watched(name):
             self._name = name
-            self._kept, self._kept_limit = bytearray(), MAX_VALUE_BYTES
+            self._kept, self._kept_limit = bytearray(), self._max_value_bytes
             self._value_is_string = False
 
     def _keep(self, data: bytes) -> None:

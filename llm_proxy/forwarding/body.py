@@ -38,6 +38,7 @@ class Plain:
         self._reading, self._left = reading, length
 
     def read1(self, n: int, /) -> bytes:
+        """Return at most `n` bytes; none at the declared end."""
         data = self._reading.read(min(n, self._left))
         self._left -= len(data)
         return data
@@ -182,10 +183,12 @@ class HeldBody:
 
     @property
     def received_bytes(self) -> int:
+        """The body's length so far."""
         return self.length
 
     @property
     def is_in_memory(self) -> bool:
+        """Whether no file is used."""
         return self._file is None
 
     def write(self, data: bytes) -> None:

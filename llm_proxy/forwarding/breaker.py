@@ -13,6 +13,7 @@ from llm_proxy.errors import CircuitOpen, Overloaded
 from llm_proxy.settings import UpstreamSettings
 
 SHARE_OF_CONNECTIONS = 0.9  # the rest is for probes, metrics and /manage
+_MOMENT_S = 1.0  # connections that break within it are one failure: a blip with many in flight is no outage
 KNOWN_SCOPES = 512  # clients name models: what is remembered about them is bounded
 
 Scope = tuple[str, str]  # an endpoint of the provider and a model, empty where the request names none
@@ -67,6 +68,11 @@ class Circuit:
         if is_probe or is_full:
             self._opened_s = now
 
+    def broke(self, *, is_probe: bool = False) -> None:
+        """Record a connection that broke before its response: one failure a second, however many break at once."""
+        if is_probe or not self._failed or self._now() - self._failed[-1] >= _MOMENT_S:
+            self.failed(is_probe=is_probe)
+
     def abandoned(self) -> None:
         """Release the probe's place: it ended without a verdict, its client left for one."""
         self._is_probing = False
@@ -92,7 +98,8 @@ class CircuitBreaker:
     """The circuits of one provider: one for the host, and one for each endpoint and model.
 
     A connection that can't be made closes the way to the host. What an endpoint or a model does - no response in time,
-    502, 503, 504 - closes the way to it alone. A response that broke off is no verdict.
+    502, 503, 504 - closes the way to it alone. Connections that break before the response count once a second, and a
+    response that broke off is no verdict.
 
     Args:
         now: Monotonic clock in seconds.
@@ -128,7 +135,7 @@ class CircuitBreaker:
         return probe
 
     def leave(self, verdict: str, scope: Callable[[], Scope], probe: Probe = NO_PROBE) -> None:
-        """Take an exchange's verdict: `unreachable`, `fail`, `reset` or `neutral`."""
+        """Take an exchange's verdict: `unreachable`, `fail`, `broke`, `reset` or `neutral`."""
         if self._is_off:
             return
         if verdict == "reset" and self._host.is_clean and not self._by_scope:
@@ -144,13 +151,14 @@ class CircuitBreaker:
 
     def _leave_scope(self, verdict: str, scope: Scope, probe: Probe) -> None:
         circuit = self._by_scope.get(scope)
-        if verdict == "fail":
+        if verdict in ("fail", "broke"):
             if circuit is None:
                 circuit = self._by_scope[scope] = Circuit(self._settings, self._now)
                 if len(self._by_scope) > KNOWN_SCOPES:
                     self._by_scope.popitem(last=False)
             self._by_scope.move_to_end(scope)
-            circuit.failed(is_probe=probe.is_of_scope)
+            record = circuit.failed if verdict == "fail" else circuit.broke
+            record(is_probe=probe.is_of_scope)
         elif circuit is not None:
             if verdict == "reset":
                 circuit.succeeded(is_probe=probe.is_of_scope)

@@ -28,11 +28,11 @@ class _Bytes:
     """A message as a request's body."""
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
+        self._data, self._at = data, 0
 
     def read1(self, n: int, /) -> bytes:
-        data, self._data = self._data[:n], self._data[n:]
-        return data
+        start, self._at = self._at, self._at + n
+        return self._data[start : self._at]
 
 
 class _Turn:

@@ -101,7 +101,7 @@ class Revoked:
     """Counts of a bulk revocation."""
 
     revoked: int
-    total: int
+    total: int  # with those that were revoked before
 
     @property
     def already(self) -> int:

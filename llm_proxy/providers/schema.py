@@ -101,9 +101,11 @@ class Findings:
         self.warnings: list[str] = []
 
     def fault(self, path: str, reason: str) -> None:
+        """Add what keeps the file from being used."""
         self.faults.append(f"{path}: {reason}" if path else reason)
 
     def warn(self, path: str, reason: str) -> None:
+        """Add what is allowed and not advisable."""
         self.warnings.append(f"{path}: {reason}")
 
 

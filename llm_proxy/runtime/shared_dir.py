@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from llm_proxy.runtime.processes import is_running
+
 VARIABLE: Final = "LLM_PROXY_CACHE_FOLDER"  # between processes of one server, not for operators
 CACHE_PREFIX: Final = "llm-proxy-cache-"
 METRICS_PREFIX: Final = "llm-proxy-metrics-"
@@ -110,7 +112,7 @@ def is_held_by_orphans(address: str) -> bool:
     for folder in _folders():
         try:
             note = json.loads(Path(folder, _SERVER_FILE).read_text())
-            if address in note["addresses"] and not os.path.exists(f"/proc/{int(note['pid'])}"):
+            if address in note["addresses"] and not is_running(int(note["pid"])):
                 return True
         except (OSError, ValueError, TypeError, LookupError):
             continue  # removed meanwhile, or not written yet

@@ -26,13 +26,15 @@ class SettingsError(Exception):
 class Loaded:
     """What a load found. `settings` has defaults in place of what was faulty.
 
-    `sources` tells where each variable that is set came from: `environment`, `env file`, `secret file`.
+    `sources` tells where each variable that is set came from: `environment`, `env file`, `secret file`. `misspelled` are
+    those of the warnings that name a variable which may have been meant.
     """
 
     settings: Settings
     faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
+    misspelled: list[str] = field(default_factory=list)
 
     def checked(self) -> Settings:
         """Return the settings. Raises SettingsError when there is a fault."""
@@ -73,9 +75,9 @@ def load(
     settings = Settings.from_paths(values)
     for check in CHECKS:
         check(settings, faults, warnings)
-    warnings += unknown_variables(raw)
+    misspelled = unknown_variables(raw)
     sources = {name: source for name, (_, source) in raw.items()}
-    return Loaded(settings, faults, warnings, sources)
+    return Loaded(settings, faults, [*warnings, *misspelled], sources, misspelled)
 
 
 def _check_encryption(settings: Settings, faults: list[str], warnings: list[str]) -> None:

@@ -37,7 +37,7 @@ class Issued:
     """A new token and its bearer, which is stored nowhere."""
 
     token: Token
-    bearer: str
+    bearer: str  # the value that clients send
 
     def __repr__(self) -> str:  # the bearer belongs to the response alone
         return f"Issued(token={self.token.id})"

@@ -12,7 +12,7 @@ from requests.exceptions import InvalidURL
 from llm_proxy.transport.connect import LookUp, look_up
 from llm_proxy.transport.exchange import TIMEOUT, Exchange, Timeouts
 from llm_proxy.transport.head import Head, read_head
-from llm_proxy.transport.origin import Origin
+from llm_proxy.transport.origin import SPARE_S, Origin
 from llm_proxy.transport.request import UpstreamRequest
 from llm_proxy.transport.response import UpstreamResponse
 from llm_proxy.transport.upload import ONE_PIECE_BYTES, Upload, send_whole
@@ -29,7 +29,7 @@ class Adapter(BaseAdapter):
 
     Args:
         max_idle: Idle connections of all origins together; what is more is closed at the next sweep.
-        max_idle_per_origin: The same of one.
+        max_idle_per_origin: The same of one; what was in use within the last `spare_s` seconds is kept beside them.
         idle_s: Seconds after which an idle connection is closed.
         sweep_s: How often late exchanges are looked for.
         look_up: `getaddrinfo(host, port)`, for tests.
@@ -41,12 +41,13 @@ class Adapter(BaseAdapter):
         max_idle: int = 100,
         max_idle_per_origin: int = 20,
         idle_s: float = 90.0,
+        spare_s: float = SPARE_S,
         sweep_s: float = SWEEP_S,
         look_up: LookUp = look_up,
     ) -> None:
         super().__init__()
         self._max_idle, self._max_idle_per_origin, self._idle_s = max_idle, max_idle_per_origin, idle_s
-        self._sweep_s, self._look_up = sweep_s, look_up
+        self._spare_s, self._sweep_s, self._look_up = spare_s, sweep_s, look_up
         self._origins: dict[str, Origin] = {}
         self._live: set[Exchange] = set()
         self._sweeper: Any = None
@@ -179,7 +180,13 @@ class Adapter(BaseAdapter):
 
     def _new_origin(self, url: str) -> Origin:
         try:
-            origin = Origin(url, max_idle=self._max_idle_per_origin, idle_s=self._idle_s, look_up=self._look_up)
+            origin = Origin(
+                url,
+                max_idle=self._max_idle_per_origin,
+                idle_s=self._idle_s,
+                spare_s=self._spare_s,
+                look_up=self._look_up,
+            )
         except ValueError as exc:
             raise InvalidURL(str(exc)) from None
         origin.is_closed = self._is_closed

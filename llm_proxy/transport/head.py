@@ -60,16 +60,20 @@ class Head:
     # -- llhttp's callbacks -----------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        """Note bytes beyond the response."""
         self.surplus = self.done
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field."""
         self.fields.append((name, value.rstrip(b" \t")))
 
     def on_body(self, data: bytes) -> None:
+        """Take a piece of the content."""
         if not self.done:  # a second response in the same packet belongs to no request
             self.parts.append(data)
 
     def on_message_complete(self) -> None:
+        """Note the end of the response."""
         self.done = True
 
     # -- checks of this module ------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ class UpstreamResponse(Response):
 
     @property
     def url(self) -> str:  # type: ignore[override]
+        """The address that was asked."""
         return self.request.url
 
     def chunks(self) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from llm_proxy.transport.adapter import SWEEP_S, Adapter
 from llm_proxy.transport.connect import LookUp, look_up
 from llm_proxy.transport.errors import cause_of, translate
 from llm_proxy.transport.exchange import Exchange, Timeouts
+from llm_proxy.transport.origin import SPARE_S
 from llm_proxy.transport.request import UpstreamRequest
 from llm_proxy.transport.response import UpstreamResponse
 
@@ -23,6 +24,7 @@ class Options:
     max_idle: int = 100
     max_idle_per_origin: int = 20
     idle_s: float = 90.0
+    spare_s: float = SPARE_S
     sweep_s: float = SWEEP_S
     look_up: LookUp = look_up
 
@@ -110,6 +112,7 @@ class Upstream:
                 max_idle=options.max_idle,
                 max_idle_per_origin=options.max_idle_per_origin,
                 idle_s=options.idle_s,
+                spare_s=options.spare_s,
                 sweep_s=options.sweep_s,
                 look_up=options.look_up,
             )

@@ -342,13 +342,14 @@ class Meter:
         price = self._prices.of(model, provider)
         if model is not None and price is not None and model == result.model and len(self._priced) < _MAX_PRICED:
             self._priced[provider, model] = printable(model), price
+        is_listed = price is not None
         if price is None and result.usage is not None:
             price = self._prices.of(_asked_model(metered, asked), provider)
         is_good = metered.status is not None and 200 <= metered.status < 300
         if not model or not (is_good or price):  # a name without any successful response is no model
             model = UNKNOWN
         model = printable(model)
-        if price is None and model != UNKNOWN:
+        if not is_listed and model != UNKNOWN:
             is_secret = holds_secret(model, metered.token.project)
             model = OTHER if is_secret else self._names.bounded(model, metered.token.id, self._today())
         if price is None and result.usage is not None and Budgets.needs_price(metered.token):

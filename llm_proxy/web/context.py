@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -90,13 +90,18 @@ def _actor() -> dict[str, str]:
     return {"actor": caller.actor} | ({} if caller.key_id is None else {"actor_key_id": caller.key_id})
 
 
-def register(app: Flask, access: logs.AccessLog, metrics_path: str) -> None:
-    """Ids on every response, and one access line a request. The proxy's exchanges see to both themselves."""
+def register(app: Flask, access_log: Callable[[], logs.AccessLog], metrics_path: str) -> None:
+    """Ids on every response, and one access line a request. The proxy's exchanges see to both themselves.
+
+    Args:
+        access_log: Gives the process's access log; the application may have been wired before the fork.
+    """
     quiet = (*QUIET_PATHS, metrics_path, f"{metrics_path}/prometheus")
 
     @app.before_request
     def begin() -> None:
         g.received_s = request.environ.get("llm_proxy.received") or time.monotonic()
+        access = access_log()
         if access.is_debug:
             agent = request.headers.get("User-Agent")
             access.started(method=request.method, path=request.path, client_ip=client_ip(), user_agent=agent)
@@ -107,7 +112,7 @@ def register(app: Flask, access: logs.AccessLog, metrics_path: str) -> None:
             return response
         response.headers.setdefault("X-Request-ID", request_id())
         response.headers.setdefault("X-Correlation-ID", correlation_id())
-        access.completed(
+        access_log().completed(
             status=response.status_code,
             method=request.method,
             path=request.path,

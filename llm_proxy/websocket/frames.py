@@ -109,45 +109,45 @@ class FrameReader:
         known = len(self._head)
         head = self._head + data[at : at + _MAX_HEAD_BYTES - known]
         need = 2 if len(head) < 2 else _head_size(head[1])
-        if len(head) >= 2:
-            self._check(head, self._head + data[at:])
+        fault = self._fault(head) if len(head) >= 2 else None
+        if fault is not None:
+            raise BrokenFrame(fault, self._head + data[at:])
         if len(head) < need:
             self._head = head
             return b"", len(data)
+        head, behind = head[:need], at + need - known
+        if not self._begin(head):
+            raise BrokenFrame("a length that is not in its shortest form", head + data[behind:])
         self._head = b""
-        head = head[:need]
-        self._begin(head, head + data[at + need - known :])
-        return head, at + need - known
+        return head, behind
 
-    def _check(self, head: bytes, rest: bytes) -> None:
-        """Check the first two bytes (§5.2, §5.5)."""
+    def _fault(self, head: bytes) -> str | None:
+        """Return what is wrong with the first two bytes (§5.2, §5.5)."""
         opcode, fin, length = head[0] & 0x0F, head[0] & 0x80, head[1] & 0x7F
         if head[0] & 0x70:
-            raise BrokenFrame("a reserved bit is set", rest)
+            return "a reserved bit is set"
         if opcode not in _OPCODES:
-            raise BrokenFrame("a reserved opcode", rest)
+            return "a reserved opcode"
         if bool(head[1] & 0x80) is not self._is_masked:
-            raise BrokenFrame("masked where it must not be, or the reverse", rest)
+            return "masked where it must not be, or the reverse"
         if opcode >= CLOSE:
-            if not fin or length > 125:
-                raise BrokenFrame("a control frame that is long or fragmented", rest)
-        elif (opcode == CONTINUATION) is not self._in_message:
-            raise BrokenFrame("a continuation of nothing, or a message inside another", rest)
+            return "a control frame that is long or fragmented" if not fin or length > 125 else None
+        is_continuation = opcode == CONTINUATION
+        return None if is_continuation is self._in_message else "a continuation of nothing, or a message inside another"
 
-    def _begin(self, head: bytes, rest: bytes) -> None:
-        length = head[1] & 0x7F
+    def _begin(self, head: bytes) -> bool:
+        """Begin a frame; return False for a length that is not in its shortest form."""
+        length, is_minimal = head[1] & 0x7F, True
         if length == 126:
             length = int.from_bytes(head[2:4], "big")
             is_minimal = length > 125
         elif length == 127:
             length = int.from_bytes(head[2:10], "big")
             is_minimal = 65535 < length < 1 << 63
-        else:
-            is_minimal = True
-        if not is_minimal:
-            raise BrokenFrame("a length that is not in its shortest form", rest)
-        self._opcode, self._fin, self._left = head[0] & 0x0F, bool(head[0] & 0x80), length
-        self._mask, self._mask_at = (head[-4:], 0) if self._is_masked else (b"", 0)
+        if is_minimal:
+            self._opcode, self._fin, self._left = head[0] & 0x0F, bool(head[0] & 0x80), length
+            self._mask, self._mask_at = (head[-4:], 0) if self._is_masked else (b"", 0)
+        return is_minimal
 
     def _unmasked(self, chunk: bytes) -> bytes:
         at = self._mask_at

@@ -6,20 +6,6 @@ from pathlib import Path
 import pytest
 from image import builder, containers
 
-_MISSING: dict[str, None] = {}
-
-
-@pytest.fixture(scope="session")
-def tell() -> Callable[[str], object]:
-    """Note a line for the end of the run: a check that needs what this machine has not."""
-    return _MISSING.setdefault
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line for each thing that is missing."""
-    for line in _MISSING:
-        terminalreporter.write_line(f"not checked here: {line}")
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The first test waits for the image's steps, which fetch and build on a machine that may be busy."""

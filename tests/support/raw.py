@@ -101,13 +101,7 @@ class Client:
     def until(self, mark: bytes) -> bytes:
         """All that came up to and including `mark`."""
         while mark not in self.held:
-            try:
-                data = self.more()
-            except ConnectionResetError:
-                raise Closed("reset", self.held) from None
-            if not data:
-                raise Closed("eof", self.held)
-            self.held += data
+            self._hold_more()
         found, mark, self.held = self.held.partition(mark)
         return found + mark
 
@@ -152,15 +146,18 @@ class Client:
 
     def _exactly(self, size: int) -> bytes:
         while len(self.held) < size:
-            try:
-                data = self.more()
-            except ConnectionResetError:
-                raise Closed("reset", self.held) from None
-            if not data:
-                raise Closed("eof", self.held)
-            self.held += data
+            self._hold_more()
         found, self.held = self.held[:size], self.held[size:]
         return found
+
+    def _hold_more(self) -> None:
+        try:
+            data = self.more()
+        except ConnectionResetError:
+            raise Closed("reset", self.held) from None
+        if not data:
+            raise Closed("eof", self.held)
+        self.held += data
 
     def reset(self) -> None:
         """Close with RST."""

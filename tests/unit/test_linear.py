@@ -32,6 +32,8 @@ from llm_proxy.redaction import Redactor
 from llm_proxy.tokens.bearer import is_in
 from llm_proxy.usage import meter
 from llm_proxy.usage.prices import Prices
+from llm_proxy.websocket.dialects.openai import OpenAI, Unreadable
+from llm_proxy.websocket.frames import BrokenFrame, FrameReader
 
 _ROUNDS, _GROWTH, _MOST = 4, 4, 8
 _LEAST_S = 0.0005  # below this the clock measures itself
@@ -115,6 +117,23 @@ def _endpoint(path: str) -> None:
         _ALLOWED.check_endpoint(path)
 
 
+def _frames(data: bytes) -> None:
+    with contextlib.suppress(BrokenFrame):
+        for _ in FrameReader(is_masked=True).feed(data):
+            pass
+
+
+def _frames_by_byte(data: bytes) -> None:
+    reader = FrameReader(is_masked=True)
+    for at in range(len(data)):
+        list(reader.feed(data[at : at + 1]))
+
+
+def _asked(message: bytes) -> None:
+    with contextlib.suppress(Unreadable, InvalidRequest):
+        OpenAI("/v1/realtime").client(message + b"]}}" if message.endswith(b"[]") else message + b"}")
+
+
 CASES: dict[str, Case] = {
     "redaction: letters before a scheme": _redact(_repeated("a")),
     "redaction: letters before a host": _redact(_repeated("a", "@tcp(")),
@@ -138,6 +157,11 @@ CASES: dict[str, Case] = {
     "redaction: quoted names": _redact(_repeated("api_key='")),
     "redaction: escapes": _redact(_repeated("%25")),
     "redaction: backslashes": _redact(_repeated("\\", clue="\\u0041")),
+    "frames: pings": _bytes(_frames, b"\x89\x80\0\0\0\0", size=16384),
+    "frames: fragments": _bytes(_frames, b"\0\x80\0\0\0\0", b"\x01\x80\0\0\0\0", size=16384),
+    "frames: heads": _bytes(_frames_by_byte, b"\x89\x80\0\0\0\0", size=8192),
+    "messages: members": _bytes(_asked, b',"":{"":0}', b'{"type":"response.create"', size=16384),
+    "messages: a response": _bytes(_asked, b",[]", b'{"type":"response.create","response":{"a":[0', size=16384),
     "json: a string": _json(b"x", b'{"x":"', b'"}'),
     "json: escapes": _json(b"\\u0041", b'{"x":"', b'"}'),
     "json: backslashes": _json(b"\\\\", b'{"x":"', b'"}'),

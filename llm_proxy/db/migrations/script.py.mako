@@ -16,7 +16,7 @@ HOLDS: tuple[str, ...] = ()  # tables, and columns as table.column, that `downgr
 
 
 def upgrade() -> None:
-    """One release must go on working with it (MP-109)."""
+    """One release must go on working with it (docs/how-to/upgrade.md)."""
     ${upgrades if upgrades else "pass"}
 
 

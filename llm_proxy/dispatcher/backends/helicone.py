@@ -136,16 +136,17 @@ def _response_members(payload: Payload) -> dict[str, Any]:
 
 
 def _with_usage(response: dict[str, Any], payload: Payload) -> dict[str, Any]:
-    """Estimated by the proxy where the response has none."""
-    if payload.usage is None or response.get("usage"):
+    """Return the response with the usage that was counted, where it has none or says otherwise under the same names."""
+    if payload.usage is None:
         return response
-    counted = payload.usage
-    usage = {
-        "prompt_tokens": counted.prompt_tokens,
-        "completion_tokens": counted.completion_tokens,
-        "total_tokens": counted.total_tokens,
+    counted = {
+        "prompt_tokens": payload.usage.prompt_tokens,
+        "completion_tokens": payload.usage.completion_tokens,
+        "total_tokens": payload.usage.total_tokens,
     }
-    return {**response, "usage": usage}
+    if not (reported := response.get("usage")) or not isinstance(reported, dict):
+        return {**response, "usage": counted}
+    return {**response, "usage": {name: counted.get(name, value) for name, value in reported.items()}}
 
 
 def _meta(payload: Payload) -> dict[str, str]:

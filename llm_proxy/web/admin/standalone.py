@@ -121,7 +121,7 @@ def create_app(settings: Settings, connect: Connect, root: str, credential: str)
     app.extensions["llm_proxy"] = services = Services(settings, api)
     served: ManagementApi = api
     app.extensions[frame.API] = served
-    context.register(app, services.access, settings.operation.metrics_path)
+    context.register(app, lambda: services.access, settings.operation.metrics_path)
     app.register_blueprint(admin.blueprint(""))
     app.register_error_handler(HTTPException, _http)
     app.add_url_rule("/v1/chat/completions", view_func=lambda: _complete(api), methods=["POST"], endpoint="complete")

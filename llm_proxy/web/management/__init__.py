@@ -6,7 +6,6 @@ from llm_proxy.access import delegation
 from llm_proxy.access.caller import Caller
 from llm_proxy.container import Container
 from llm_proxy.errors import LlmProxyError
-from llm_proxy.runtime.clock import utc_now
 from llm_proxy.web import context
 from llm_proxy.web.management import (
     audit,
@@ -40,7 +39,7 @@ def _on_behalf(own: Caller, services: Container) -> Caller:
     secret = request.headers["Authorization"].strip().partition(" ")[2].strip()
     secret = secret.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
     keys, gate = context.services().key_directory, services.gate
-    return delegation.delegated(field, secret, own, request.method, request.path, keys, gate, utc_now())
+    return delegation.delegated(field, secret, own, request.method, request.path, keys, gate, services.health.now())
 
 
 def blueprint(services: routing.Services) -> Blueprint:

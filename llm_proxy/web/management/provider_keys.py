@@ -8,7 +8,7 @@ from llm_proxy.errors import WrongMethod
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.projects.provider_keys import ProviderKey
 from llm_proxy.web.management import parsing, rendering
-from llm_proxy.web.management.audited import current
+from llm_proxy.web.management.audited import AuditedAction, current
 from llm_proxy.web.management.projects import checked
 from llm_proxy.web.management.routing import Services, add
 
@@ -28,12 +28,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def put(project_id: str, provider: str) -> Response:
         """200 with the key, obfuscated; 400 names the field; 404 unknown project."""
-        with current().attempt(
-            AuditAction.PROVIDER_KEY_UPDATE,
-            "failed to store key",
-            project_id=project_id,
-            details={"provider": provider},
-        ) as attempt:
+        with _attempt(AuditAction.PROVIDER_KEY_UPDATE, "failed to store key", project_id, provider) as attempt:
             wanted = _checked_body(project_id)
             with attempt.transaction() as tx:
                 key = services().provider_keys.put(tx, checked(project_id), provider, wanted)
@@ -41,12 +36,7 @@ def routes(bp: Blueprint, services: Services) -> None:
 
     def remove(project_id: str, provider: str) -> Response:
         """204; 400 the only provider's; 404 there is none."""
-        with current().attempt(
-            AuditAction.PROVIDER_KEY_DELETE,
-            "failed to delete key",
-            project_id=project_id,
-            details={"provider": provider},
-        ) as attempt:
+        with _attempt(AuditAction.PROVIDER_KEY_DELETE, "failed to delete key", project_id, provider) as attempt:
             checked(project_id)
             with attempt.transaction() as tx:
                 services().provider_keys.remove(tx, project_id, provider)
@@ -67,6 +57,10 @@ def routes(bp: Blueprint, services: Services) -> None:
         add(bp, _ALL, method, only_listed, is_refusal=True)
     for method in ("GET", "POST", "PATCH"):
         add(bp, _ONE, method, not_alone, is_refusal=True)
+
+
+def _attempt(action: AuditAction, fault: str, project_id: str, provider: str) -> AuditedAction:
+    return current().attempt(action, fault, project_id=project_id, details={"provider": provider})
 
 
 def _checked_body(project_id: str) -> dict[str, object]:

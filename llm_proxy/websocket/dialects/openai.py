@@ -4,7 +4,6 @@ A client's message is read to its last byte before it is forwarded, because any 
 its type. A provider's message is believed.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +11,10 @@ from typing import Any, Final
 import orjson
 
 from llm_proxy.errors import InvalidJson, LlmProxyError
+from llm_proxy.formats.json_members import JsonMembers, Member
 from llm_proxy.formats.names import fold
+from llm_proxy.formats.request_body import SLICE_BYTES
+from llm_proxy.runtime.short_turns import in_short_turns
 
 CREATE: Final = "response.create"
 CREATED: Final = "response.created"
@@ -24,6 +26,11 @@ _MAY_MATTER: Final = re.compile(rb"response\.create|session|\\")  # a backslash 
 _TYPE: Final = re.compile(rb'\s*\{\s*(?:"event_id"\s*:\s*"[^"\\]*"\s*,\s*)?"type"\s*:\s*"([^"\\]{1,128})"')
 _BUSY: Final = "conversation_already_has_active_response"
 _BLANKS: Final = b" \t\r\n"
+_EMPTY: Final = b"{}"
+_SHORT_BYTES: Final = 65536  # what is longer is read in turns
+_TELLING: Final = frozenset(
+    ("type", "id", "response_id", "status", "error", "stream_id", "event_id", "model", "response", "session")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +94,17 @@ class OpenAI:
         """Read a client's message. Raises Unreadable, and InvalidJson where two readers could differ."""
         if _MAY_MATTER.search(message) is None:
             return _NOTHING if _looks_like_object(message) else _unreadable()
-        found = _loaded(message)
-        kinds = [value for name, value in found.items() if fold(name) == "type"]
-        is_turn = CREATE in kinds
-        if not is_turn and not any(kind in _SESSION for kind in kinds):
+        found = _members(message)
+        kind = _text_in(found, "type")
+        is_turn = kind == CREATE
+        if not is_turn and kind not in _SESSION:
             return _NOTHING
-        inner = found
-        parameters: bytes | None = message
+        inner, parameters = found, message
         if self.is_realtime:
-            held = found.get("response" if is_turn else "session")
-            inner = held if isinstance(held, dict) else {}
-            parameters = json.dumps(inner).encode() if inner else None
-        return ClientMessage(
-            is_turn, parameters, _text(found, "stream_id"), _text(found, "event_id"), _text(inner, "model")
-        )
+            parameters = _object_in(found, "response" if is_turn else "session")
+            inner = _members(parameters)
+        about = [_text_in(*place) for place in ((found, "stream_id"), (found, "event_id"), (inner, "model"))]
+        return ClientMessage(is_turn, parameters if parameters != _EMPTY else None, *about)
 
     def server(self, message: bytes, *, is_alone: bool) -> ServerMessage:
         """Read a provider's message. Raises Unreadable.
@@ -112,13 +116,7 @@ class OpenAI:
         kind = b"" if sniffed is None else sniffed[1]
         if is_alone and kind.endswith(b".delta"):
             return ServerMessage(kind.decode("utf-8", "replace"))
-        try:
-            found = orjson.loads(message)
-        except ValueError:
-            raise Unreadable from None
-        if not isinstance(found, dict):
-            raise Unreadable
-        return _server_message(found)
+        return _server_message(_loaded(message) if len(message) <= _SHORT_BYTES else _outline(message))
 
     def error(self, error: LlmProxyError, asked: ClientMessage, event_id: str) -> bytes:
         """Return the message that tells a client that its message was refused, in the API's own form."""
@@ -137,8 +135,11 @@ def with_model(message: bytes, model: str | None) -> bytes:
     """Return a message, a JSON object, that names a model as its last member."""
     if model is None:
         return message
-    members = message.strip(_BLANKS)[1:-1].strip(_BLANKS)
-    return b"{" + members + (b"," if members else b"") + b'"model":' + orjson.dumps(model) + b"}"
+    members = message[: message.rindex(b"}")].rstrip(_BLANKS)
+    comma = b"" if members.endswith(b"{") else b","
+    return b"".join(
+        (members, comma, b'"model":', orjson.dumps(model), b"}")
+    )  # a long one is copied as seldom as it can be
 
 
 _NOTHING = ClientMessage()
@@ -152,20 +153,80 @@ def _looks_like_object(message: bytes) -> bool:
     return message.lstrip(_BLANKS)[:1] == b"{" and message.rstrip(_BLANKS)[-1:] == b"}"
 
 
-def _loaded(message: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise InvalidJson("A member of the message stands there twice")
-        return found
+class _Twice(Exception):
+    """A member stands in an object twice."""
 
+
+def _members(message: bytes) -> dict[str, Member]:
+    """Return the members of a JSON object that tell what it is, by their names without case; read in short turns.
+
+    Raises Unreadable where it is none, and InvalidJson where a member stands there twice.
+    """
+    seen, found = set[str](), dict[str, Member]()
+
+    def is_told(name: str) -> bool:
+        name = fold(name)
+        if name in seen:
+            raise _Twice
+        seen.add(name)
+        return name in _TELLING
+
+    def note(member: Member) -> None:
+        found[fold(member.name)] = member
+
+    reader = JsonMembers(is_told, note, max_value_bytes=len(message))
     try:
-        found = json.loads(message.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError):
+        in_short_turns((message[at : at + SLICE_BYTES] for at in range(0, len(message), SLICE_BYTES)), reader.feed)
+        reader.finish()
+    except _Twice:
+        raise InvalidJson("A member of the message stands there twice") from None
+    except InvalidJson:
+        raise Unreadable from None
+    return found
+
+
+def _text_in(found: dict[str, Member], name: str) -> str | None:
+    member = found.get(name)
+    return member.text or None if member is not None and member.is_string else None
+
+
+def _object_in(found: dict[str, Member], name: str) -> bytes:
+    """Return a member that is an object; an empty one where there is none."""
+    member = found.get(name)
+    text = member.text if member is not None and not member.is_string else None
+    return text.encode() if text is not None and text.startswith("{") else _EMPTY
+
+
+def _loaded(message: bytes) -> dict[str, Any]:
+    """Return a short JSON object. Raises Unreadable."""
+    try:
+        found = orjson.loads(message)
+    except ValueError:
         raise Unreadable from None
     if not isinstance(found, dict):
         raise Unreadable
     return found
+
+
+def _outline(message: bytes) -> dict[str, Any]:
+    """Return what tells something of a long JSON object: its short members, and the id of its response.
+
+    Raises Unreadable.
+    """
+    try:
+        members = _members(message)
+        about = _members(_object_in(members, "response"))
+    except InvalidJson:
+        raise Unreadable from None
+    short = {name: member for name, member in members.items() if len(member.text or "") <= _SHORT_BYTES}
+    found: dict[str, Any] = {name: _value(member) for name, member in short.items()}
+    if members.get("response") is not None:
+        found["response"] = {name: _value(member) for name, member in about.items()}
+    return found
+
+
+def _value(member: Member) -> Any:
+    return member.text if member.is_string else orjson.loads(member.text or "null")
 
 
 def _server_message(found: dict[str, Any]) -> ServerMessage:

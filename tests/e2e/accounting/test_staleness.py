@@ -116,7 +116,7 @@ def _stream(bearer: str, events: int) -> bytes:
 
 
 def test_streams_of_a_revoked_token_are_cut_where_that_is_wanted(pair: Pair) -> None:
-    """REVOKE_CUTS_STREAMS, row 29: cut within a second, charged, an error, an event `revoked` with what had come.
+    """With REVOKE_CUTS_STREAMS: cut within a second, charged, an error, an event `revoked` with what had come.
 
     A server without it, and another token's stream, go on to their ends.
     """

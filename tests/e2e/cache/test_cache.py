@@ -51,9 +51,13 @@ def test_no_project_gets_anothers_response(gateway: Gateway, origin: Origin, pat
     """The same request of two projects is two questions; of two tokens of one project it is one."""
     one = gateway.token()
     other = gateway.token()
-    mate = gateway.token(project_id=one.project_id)
+    same_project = gateway.token(project_id=one.project_id)
     assert one.project_id != other.project_id
-    assert [state(gateway.ask("GET", path, token=token)) for token in (one, other, mate)] == ["stored", "stored", "hit"]
+    assert [state(gateway.ask("GET", path, token=token)) for token in (one, other, same_project)] == [
+        "stored",
+        "stored",
+        "hit",
+    ]
     assert origin.count(path) == 2
 
 
@@ -97,7 +101,7 @@ def test_a_finished_stream_is_replayed_and_a_cut_one_never(gateway: Gateway, ori
 
 
 def test_a_stale_response_is_validated_and_served(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Row 13: the provider says 304, the client without a copy gets the stored 200."""
+    """The provider says 304, the client without a copy gets the stored 200."""
     origin.fields = (("Cache-Control", "public, max-age=0"), ("ETag", '"v1"'))
     token = gateway.token()
     gateway.ask("GET", path, token=token)
@@ -108,7 +112,7 @@ def test_a_stale_response_is_validated_and_served(gateway: Gateway, origin: Orig
 
 
 def test_a_client_that_has_it_gets_304(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Row 12: weakly compared, without a question to the provider."""
+    """Weakly compared, without a question to the provider."""
     origin.fields = (*PUBLIC, ("ETag", '"v1"'), ("X-More", "1"))
     token = gateway.token()
     gateway.ask("GET", path, token=token)
@@ -231,7 +235,7 @@ def test_replicas_without_redis_learn_of_a_purge_by_the_database(tmp_path: Path,
 def test_redis_that_hangs_costs_a_request_little_and_never_an_error(
     tmp_path: Path, origin: Origin, path: str, redis_server: RedisServer
 ) -> None:
-    """Decision 16: stored for all while Redis answers; a look-up waits 50 ms at most, then the cache is left alone."""
+    """Stored for all while Redis answers; a look-up waits 50 ms at most, then the cache is left alone."""
     with running_gateway(
         tmp_path / "g", origin.url, HTTP_CACHE_BACKEND="redis", REDIS_ADDR=redis_server.addr
     ) as gateway:

@@ -180,7 +180,7 @@ def test_stale_if_error_responds_for_a_provider_that_fails(
 
 
 def test_the_sums_of_the_accounting_table_hold(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Check (c): R = Σ up + H + Σ rejected (+ row 9), over hits, 304s, revalidations, misses, refusals and bypasses."""
+    """R = Σ up + H + Σ rejected (+ gone before dispatch), over all kinds of endings."""
     names = {"R": "llm_proxy_requests_total", "H": "llm_proxy_cache_hits_total", "E": "llm_proxy_errors_total"}
 
     def counts() -> dict[str, float]:

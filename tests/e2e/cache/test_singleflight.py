@@ -64,7 +64,7 @@ def test_the_provider_fails_and_each_goes_on_its_own(gateway: Gateway, origin: O
 
 
 def test_who_leaves_while_waiting_costs_nothing(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Row 9: no question, no unit; the others get the response."""
+    """No question, no unit; the others get the response."""
     origin.pause_s = 2.0
     token = gateway.token()
     request = ask(token, path)
@@ -75,9 +75,7 @@ def test_who_leaves_while_waiting_costs_nothing(gateway: Gateway, origin: Origin
         clients = [Client(gateway.address) for _ in range(10)]
         for client in clients:
             client.send(request)
-        time.sleep(
-            0.3
-        )  # they have to be waiting; when one is not yet, it leaves before it has begun, which is row 9 too
+        time.sleep(0.3)  # they have to wait; one that does not yet leaves before it has begun, which counts the same
         staying = pool.submit(gateway.ask, "GET", path, token=token)
         for client in clients:
             client.sock.close()

@@ -28,7 +28,7 @@ _DISKS_KIB = {
     "ledger": 6000,
     "log": 1000,
     "audit": 1000,
-    "events": 2000,
+    "events": 3000,
     "database": 6000,
 }
 _PATH = "/v1/chat/completions"
@@ -61,10 +61,15 @@ class World:
 
     def is_settled(self) -> bool:
         """Return whether usage and lines of all calls are written down."""
+        answered, lines, lost, used = self.counts()
+        return lines + lost == answered == used
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """Return the calls that were answered, their lines, the lines that were lost, and the requests in usage."""
         answered = sum(ended[200] for ended in self.ended.values())
         lost = self.gateway.metric('llm_proxy_events_dropped_total{reason="file"}')
         used = self.gateway.rows("SELECT SUM(requests) FROM usage_daily WHERE model = 'gpt-4o'")
-        return bool(self.lines() + lost == answered == used[0][0])
+        return answered, self.lines(), int(lost), used[0][0]
 
     def lines(self) -> int:
         """Count the answered calls in the file of events."""
@@ -123,6 +128,22 @@ def test_requests_do_not_notice_a_full_disk(world: World, name: str) -> None:
     assert world.load() == {kind: {200: _CALLS // 2} for kind in world.tokens}
 
 
+def test_a_worker_that_starts_on_a_full_disk_serves(world: World) -> None:
+    """Its ledger is in memory, and in its folder once there is room."""
+    eventually(
+        world.is_settled, 10, lambda: str(world.counts())
+    )  # what a killed worker holds in memory is lost, as the documentation says
+    world.disks["ledger"].fill()
+    victim = world.gateway.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    eventually(lambda: victim not in world.gateway.workers() and len(world.gateway.workers()) == 2)
+    world.disks["ledger"].fill()  # also what the dead worker's ledger took, once another has settled it
+    assert world.load() == {kind: {200: _CALLS // 2} for kind in world.tokens}
+    world.disks["ledger"].free()
+    eventually(lambda: len(list((world.gateway.folder / "ledger").rglob("*.ledger"))) == 2)
+    assert world.load() == {kind: {200: _CALLS // 2} for kind in world.tokens}
+
+
 def test_a_full_database_refuses_what_must_be_counted_there(world: World) -> None:
     """Calls are answered 200 or 503, and 200 again at once when there is room."""
     world.disks["database"].fill()
@@ -144,7 +165,9 @@ def test_a_full_temporary_folder_ends_no_process(world: World) -> None:
         asked += 1
     assert set(world.gateway.workers()) == before
 
-    eventually(world.is_settled)  # what a killed worker holds in memory is lost, as the documentation says
+    eventually(
+        world.is_settled, 10, lambda: str(world.counts())
+    )  # what a killed worker holds in memory is lost, as the documentation says
     victim = world.gateway.workers()[0]
     os.kill(victim, signal.SIGKILL)
     eventually(lambda: victim not in world.gateway.workers() and len(world.gateway.workers()) == 2)

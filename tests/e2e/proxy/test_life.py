@@ -105,7 +105,7 @@ def test_fifty_streams_survive_sigterm_whole(tmp_path: Path, provider: Provider)
 
 
 def test_what_outlives_the_drain_is_cut_and_accounted(tmp_path: Path, provider: Provider) -> None:
-    """Row 22: a stream beyond DRAIN_TIMEOUT ends visibly incomplete, its unit stays spent, the exit code is 0."""
+    """A stream beyond DRAIN_TIMEOUT ends visibly incomplete, its unit stays spent, the exit code is 0."""
     with running_gateway(tmp_path, provider.url, DRAIN_TIMEOUT="1s") as gateway:
         token = gateway.token(max_requests=5)
         address = gateway.address

@@ -111,7 +111,7 @@ def test_a_chunked_body_is_cut_off_at_the_limit(gateway: Gateway, token: Token, 
 
 
 def test_a_database_that_takes_no_write_fails_closed(gateway: Gateway, provider: Provider) -> None:
-    """Row 23: a token cannot be charged, so nothing is sent: 503, Retry-After: 1; it resumes by itself."""
+    """A token cannot be charged, so nothing is sent: 503, Retry-After: 1; it resumes by itself."""
     token, seen = gateway.token(max_requests=5), provider.state()["requests"]
     blocker = sqlite3.connect(gateway.database, isolation_level=None, timeout=20)
     try:

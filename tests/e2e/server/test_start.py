@@ -34,10 +34,11 @@ def refused(start: Callable[..., Server], *options: Any, **env: Any) -> Any:
 
 
 def test_a_management_token_is_required(start: Callable[..., Server]) -> None:
-    """One line that names the variable and what is expected."""
-    log = refused(start, MANAGEMENT_TOKEN="")
+    """One line that names the variable and what is expected, and one for a name that was meant for it."""
+    log = refused(start, MANAGEMENT_TOKEN="", MANAGEMENT_TOKN="x")
     assert [line for line in log.splitlines() if line] == [
-        "Error: MANAGEMENT_TOKEN is not set: add MANAGEMENT_TOKEN=<32 random characters> to .env or the environment"
+        "Error: MANAGEMENT_TOKEN is not set: add MANAGEMENT_TOKEN=<32 random characters> to .env or the environment",
+        "MANAGEMENT_TOKN is not a setting; did you mean MANAGEMENT_TOKEN?",
     ]
 
 

@@ -252,16 +252,28 @@ def helicone(tmp_path: Path) -> Iterator[World]:
         yield World("helicone", service, tmp_path)
 
 
-def test_a_helicone_log_has_true_times_and_texts(helicone: World) -> None:
-    """Latency is the exchange's duration; meta is texts; usage is there; the id is the event's."""
+@pytest.mark.parametrize(
+    ("reported", "shown"),
+    [
+        ("", {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9}),
+        (
+            ',"usage":{"prompt_tokens":4,"completion_tokens":2,"total_tokens":9}',
+            {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9},
+        ),
+        (',"usage":{"input_tokens":4,"output_tokens":5}', {"input_tokens": 4, "output_tokens": 5}),
+    ],
+    ids=["none", "reasoning beside", "another spelling"],
+)
+def test_a_helicone_log_has_true_times_and_texts(helicone: World, reported: str, shown: dict[str, int]) -> None:
+    """Latency is the exchange's duration; meta is texts; usage is as it was counted; the id is the event's."""
     assert helicone.service is not None
-    response = b'{"choices":[{"message":{"content":"hi"}}]}'
+    response = b'{"choices":[{"message":{"content":"hi"}}]' + reported.encode() + b"}"
     helicone.backend.send(payloads(1, response_body=response, usage={"prompt_tokens": 4, "completion_tokens": 5}))
     (log,) = helicone.service.events
     start, end = log["timing"]["startTime"], log["timing"]["endTime"]
     assert (end["seconds"] - start["seconds"]) * 1000 + end["milliseconds"] - start["milliseconds"] == 250
     assert log["timing"]["timeToFirstToken"] == 100
-    assert log["providerResponse"]["json"]["usage"] == {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9}
+    assert log["providerResponse"]["json"]["usage"] == shown
     meta = log["providerRequest"]["meta"]
     assert meta["Helicone-Request-Id"] == str(event_uuid(1))
     assert (meta["Helicone-Provider"], meta["status"], meta["duration_ms"]) == ("openai", "200", "250")

@@ -173,8 +173,8 @@ def test_last_in_is_first_out(lab: Lab) -> None:
     assert [lab.send().fields for _ in range(3)] == [[(b"N", b"1")], [(b"N", b"0")], [(b"N", b"2")]]
 
 
-def test_connections_in_use_are_not_bounded(plain: Lab) -> None:
-    """Sixty requests run at once on sixty connections; soon after, the bound on idle ones holds."""
+def hold_responses(lab: Lab) -> Event:
+    """Have every connection wait with its response until the event is set."""
     go = Event()
 
     def script(c: Connection) -> None:
@@ -183,7 +183,14 @@ def test_connections_in_use_are_not_bounded(plain: Lab) -> None:
         c.send(OK)
         c.wait_for_end()
 
-    plain.script(script)
+    lab.script(script)
+    return go
+
+
+def test_connections_in_use_are_not_bounded(make_lab: Any) -> None:
+    """Sixty requests run at once on sixty connections; soon after, the bound on idle ones holds."""
+    plain = make_lab("plain", spare_s=0.1)
+    go = hold_responses(plain)
     jobs = [gevent.spawn(plain.fetch) for _ in range(60)]
     wait_until(lambda: len(plain.connections) == 60)
     assert (plain.upstream.live_count, plain.upstream.open_count, plain.upstream.idle_count) == (60, 60, 0)
@@ -194,28 +201,21 @@ def test_connections_in_use_are_not_bounded(plain: Lab) -> None:
 
 
 def test_requests_in_turns_of_many_open_no_new_connections(make_lab: Any) -> None:
-    """Thirty at once, again and again, need thirty connections, although twenty are kept for longer."""
-    lab = make_lab("plain", max_idle_per_origin=20)
-    lab.upstream._adapter()._sweep_s = 3600.0
+    """Thirty at once, again and again, need thirty connections, although two are kept for longer."""
+    lab = make_lab("plain", max_idle_per_origin=2, spare_s=0.3)
     lab.respond(OK)
     for _ in range(4):
         jobs = [gevent.spawn(lab.fetch) for _ in range(30)]
         assert [job.get() for job in jobs] == [(200, b"ok")] * 30
+        lab.upstream._adapter()._sweep()
     assert len(lab.connections) <= 30
+    wait_until(lambda: lab.upstream.idle_count == 2)
 
 
 def test_idle_connections_are_bounded_over_all_origins(make_lab: Any) -> None:
     """Beyond `max_idle` the connection that has been idle longest goes, whichever origin's it is."""
     lab = make_lab("plain", max_idle=3, max_idle_per_origin=2)
-    go = Event()
-
-    def script(c: Connection) -> None:
-        c.request()
-        go.wait(5)
-        c.send(OK)
-        c.wait_for_end()
-
-    lab.script(script)
+    go = hold_responses(lab)
 
     def fetch(origin: str) -> None:
         request = lab.forward()

@@ -27,6 +27,14 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+def use_up(world: World, *workers: Worker) -> None:
+    """Call until all 100 units are spent; the provider saw what was counted."""
+    while any(worker.call() for worker in workers):
+        pass
+    rest(world, workers)
+    assert world.provider["token"] == world.rows["token"].request_count == 100
+
+
 def test_one_worker_gives_out_the_whole_quota(world: World) -> None:
     """N of N + 3, and the refusals are final at once."""
     world.token(10)
@@ -81,10 +89,7 @@ def test_a_limit_is_raised_only_after_a_sure_response(world: World, fails: str) 
     while other.call():
         pass
     worker.sync()
-    while other.call() or worker.call():
-        pass
-    rest(world, [worker, other])
-    assert world.provider["token"] == world.rows["token"].request_count == 100
+    use_up(world, other, worker)
 
 
 def test_a_call_waits_for_what_others_hold(world: World) -> None:
@@ -150,10 +155,7 @@ def test_silence_is_charged_and_healed_by_the_owner(world: World) -> None:
     assert not silent.note_within()  # FRESH has ended: it syncs first
     silent.sync()
     assert world.rows["token"].request_count == world.provider["token"]
-    while other.call() or silent.call():
-        pass
-    rest(world, [silent, other])
-    assert world.provider["token"] == world.rows["token"].request_count == 100
+    use_up(world, other, silent)
 
 
 def test_a_worker_that_sends_after_its_slice_was_charged_pays_from_it(world: World) -> None:
@@ -218,24 +220,24 @@ def test_a_killed_workers_units_come_back(world: World) -> None:
     """Another worker settles its ledger at the next sync: counted is what was noted, the rest can be had again."""
     world.token(100)
     world.token(None, "free")
-    killed, mate = Worker(world), Worker(world)
+    killed, rescuer = Worker(world), Worker(world)
     killed.calls(10)
     killed.calls(10, "free")
     killed.take("free")  # noted, and not sent: counts as spent
     killed.kill()
-    mate.sync()
+    rescuer.sync()
     assert (world.rows["token"].request_count, world.rows["free"].request_count) == (10, 11)
     assert len(world.ledgers()) == 1
-    while mate.call():
+    while rescuer.call():
         pass
-    rest(world, [mate])
+    rest(world, [rescuer])
     assert world.rows["token"].request_count == world.provider["token"] == 100
 
 
 def test_silence_is_healed_by_a_mate(world: World) -> None:
     """A dead worker that was charged for silence first is put right from its ledger."""
     world.token(100)
-    killed, other, mate = Worker(world), Worker(world), Worker(world)
+    killed, other, rescuer = Worker(world), Worker(world), Worker(world)
     killed.calls(5)
     killed.quota._table.ledger, ledger = None, killed.quota._table.ledger  # no worker may settle it yet
     world.now += 3
@@ -243,11 +245,11 @@ def test_silence_is_healed_by_a_mate(world: World) -> None:
     assert world.rows["token"].request_count > 5
     assert ledger is not None
     ledger.release()
-    mate.sync()
+    rescuer.sync()
     other.sync()
     while other.call():
         pass
-    rest(world, [other, mate])
+    rest(world, [other, rescuer])
     assert world.rows["token"].request_count == world.provider["token"] == 100
 
 

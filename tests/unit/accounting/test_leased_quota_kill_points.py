@@ -75,8 +75,8 @@ def test_a_worker_is_killed_at_every_point(tmp_path: Path) -> None:
     names = set()
     for number in range(1, MOST_POINTS):
         world = a_world(tmp_path / str(number))
-        worker, mate = Worker(world), Worker(world)
-        mate.sync()
+        worker, rescuer = Worker(world), Worker(world)
+        rescuer.sync()
         passed = at_point(world, number)
         try:
             life(world, worker)
@@ -86,10 +86,10 @@ def test_a_worker_is_killed_at_every_point(tmp_path: Path) -> None:
             break
         names.add(passed[-1])
         world.hook = lambda where: None
-        mate.sync()
-        while mate.call():
+        rescuer.sync()
+        while rescuer.call():
             pass
-        rest(world, [mate])
+        rest(world, [rescuer])
         assert world.ledgers() == [], passed
         for id_, row in world.rows.items():
             assert 0 <= row.request_count - world.provider[id_] <= 1, (id_, passed)
@@ -106,27 +106,27 @@ def test_a_mate_is_killed_at_every_point(tmp_path: Path) -> None:
     """The next worker finds two ledgers, and nothing is counted twice: the swap that removes the key is the arbiter."""
     for number in range(1, MOST_POINTS):
         world = a_world(tmp_path / str(number))
-        worker, mate, next_mate = Worker(world), Worker(world), Worker(world)
+        worker, rescuer, next_rescuer = Worker(world), Worker(world), Worker(world)
         for _ in range(6):
             worker.call()
             worker.call("free")
         worker.kill()
-        next_mate.quota._table.opened(next_mate.world)
+        next_rescuer.quota._table.opened(next_rescuer.world)
         at_point(world, number)
         try:
-            mate.sync()
+            rescuer.sync()
         except Killed:
-            mate.kill()
+            rescuer.kill()
         else:
             break
         world.hook = lambda where: None
         for path in world.ledgers():  # the kernel frees its locks
             for mapped in list(_open_ledgers()):
-                if mapped.path == path and id(mapped) != id(next_mate.quota._table.ledger):
+                if mapped.path == path and id(mapped) != id(next_rescuer.quota._table.ledger):
                     mapped.release()
-        next_mate.sync()
+        next_rescuer.sync()
         assert world.rows["token"].request_count == world.rows["free"].request_count == 6
-        rest(world, [next_mate])
+        rest(world, [next_rescuer])
         assert world.ledgers() == []
     else:
         pytest.fail("it never ended")

@@ -44,6 +44,21 @@ def test_its_room_is_really_there(tmp_path: Path) -> None:
     own.remove()
 
 
+def test_a_ledger_in_memory_moves_to_its_disk(tmp_path: Path) -> None:
+    """Where the disk had no room: what is noted stays, and others read it from the file."""
+    own = Ledger.create_in_memory(tmp_path / "made")
+    at = own.occupy("a", 7)
+    assert at is not None
+    own.ints[at + SPENT] = 3
+    assert not own.path.parent.exists()
+    own.move_to_disk()
+    own.ints[at + SPENT] += 1
+    assert [(slot.token_id, slot.lease, slot.spent) for slot in ledger.read(own.path)] == [("a", 7, 4)]
+    assert DeadLedger.take(own.path) is None
+    own.remove()
+    assert list(ledger.files(tmp_path / "made")) == []
+
+
 def test_slots_are_used_again_and_end(tmp_path: Path) -> None:
     """16,384 at once; a freed one is taken again, with nothing of its last user."""
     own = Ledger.create(tmp_path)

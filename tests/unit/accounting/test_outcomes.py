@@ -91,12 +91,12 @@ def test_a_refusal_is_its_row_and_charges_nothing(error: errors.LlmProxyError, n
 
 
 def test_each_row_with_an_event_counts_upstream_and_the_other_way_round() -> None:
-    """Check (b): events and up{…} come from the same rows."""
+    """Events and up{…} come from the same rows."""
     assert all((row.event is not None) == (row.upstream is not None) for row in outcomes.TABLE)
 
 
 def test_each_counted_row_is_in_exactly_one_sum() -> None:
-    """Check (c): R = up + hits + rejected + row 9."""
+    """R = up + hits + rejected + gone before dispatch."""
     for row in outcomes.TABLE:
         is_hit = row in (outcomes.HIT, outcomes.LOCAL_304)
         ways = (row.upstream is not None) + is_hit + row.is_rejected + (row is outcomes.GONE_BEFORE_DISPATCH)
@@ -105,7 +105,7 @@ def test_each_counted_row_is_in_exactly_one_sum() -> None:
 
 @pytest.mark.parametrize("served", [outcomes.HIT, outcomes.LOCAL_304, outcomes.REVALIDATED])
 def test_a_stored_response_is_its_own_row_whatever_follows(served: outcomes.Row) -> None:
-    """Rows 11 to 13 are decided where the response is served; a client that leaves then changes nothing."""
+    """Hits and 304s are decided where the response is served; a client that leaves then changes nothing."""
     assert decide(Ending(served is outcomes.REVALIDATED, 304, None, is_client_gone=True, served=served)) is served
 
 

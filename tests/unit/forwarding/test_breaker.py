@@ -55,6 +55,16 @@ def is_closed(breaker: CircuitBreaker, scope: Scope = CHAT) -> bool:
     return True
 
 
+def test_connections_that_break_at_once_are_one_failure(breaker: CircuitBreaker, clock: Clock) -> None:
+    """A moment in which twenty break does not close the way; a provider that goes on breaking them does."""
+    run(breaker, "broke", 20)
+    assert is_closed(breaker)
+    for _ in range(4):
+        clock.now += 1
+        run(breaker, "broke")
+    assert not is_closed(breaker)
+
+
 @pytest.mark.parametrize("verdict", ["fail", "unreachable"])
 def test_five_failures_in_a_row_open_it(breaker: CircuitBreaker, verdict: str) -> None:
     """Four do not; neutral endings between them change nothing."""

@@ -97,7 +97,7 @@ def test_chunked_framing_stays() -> None:
 
 
 def test_expect_is_forwarded_only_with_a_body_that_is_still_with_the_client() -> None:
-    """Decision 9: a held body needs no leave to be sent."""
+    """A held body needs no leave to be sent."""
     fields = [("HOST", "h"), ("EXPECT", "100-continue")]
     assert (b"Expect", b"100-continue") in sent(fields, keeps_expect=True)
     assert b"Expect" not in dict(sent(fields))

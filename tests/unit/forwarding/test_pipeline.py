@@ -339,7 +339,7 @@ def test_a_request_that_passes_is_charged_once(world: World) -> None:
 
 @pytest.mark.parametrize("refused", ["check", "reserve"])
 def test_a_used_up_quota_does_not_move_last_used(world: World, refused: str) -> None:
-    """Row 17, and an audit record."""
+    """Refused with 403, and an audit record is written."""
     world.quota.refusals[refused] = errors.QuotaExhausted()
     assert code(world.ask()) == "rate_limit_exceeded"
     assert "touch" not in world.quota.calls
@@ -377,7 +377,7 @@ def test_an_unknown_project_state_is_audited(world: World) -> None:
 
 
 def test_a_fault_before_dispatch_is_500_without_detail(world: World) -> None:
-    """Row 24."""
+    """An error of the proxy before dispatch."""
     world.directory.facts = KeyError("secret detail")
     before = metrics.rejected("internal_error")._value.get()
     reply = world.ask()
@@ -386,7 +386,7 @@ def test_a_fault_before_dispatch_is_500_without_detail(world: World) -> None:
 
 
 def test_a_fault_after_dispatch_keeps_the_charge(world: World) -> None:
-    """Row 24: dispatched, so the unit stays spent and up{aborted} moves."""
+    """Dispatched, so the unit stays spent and up{aborted} moves."""
     world.upstream.response = KeyError("ours")
     before = up("aborted")
     assert code(world.ask()) == "internal_error"
@@ -394,14 +394,14 @@ def test_a_fault_after_dispatch_keeps_the_charge(world: World) -> None:
 
 
 def test_a_connect_failure_returns_the_unit(world: World) -> None:
-    """Row 4."""
+    """The provider is not reached."""
     world.upstream.response = errors.UpstreamConnectError()
     assert code(world.ask()) == "bad_gateway"
     assert world.quota.calls == ["check", "reserve", "release"]
 
 
 def test_a_client_that_leaves_while_connecting_is_charged_nothing(world: World) -> None:
-    """Row 9 by A2; the server closes without a response."""
+    """The server closes without a response."""
     world.upstream.response = errors.UpstreamCut("client gone").at("connect", is_sent=False)
     with pytest.raises(errors.ClientGone):
         world.ask()
@@ -409,7 +409,7 @@ def test_a_client_that_leaves_while_connecting_is_charged_nothing(world: World) 
 
 
 def test_a_client_that_leaves_in_mid_stream_cuts_the_exchange(world: World) -> None:
-    """Row 10: the transport is told at once, from the hub."""
+    """The transport is told at once, from the hub."""
     reply = world.ask()
     pieces = iter(reply.body)
     next(pieces)
@@ -422,7 +422,7 @@ def test_a_client_that_leaves_in_mid_stream_cuts_the_exchange(world: World) -> N
 
 @pytest.mark.parametrize(("reason", "label"), [("drain", "aborted"), ("revoked", "aborted")])
 def test_cuts_of_ours_are_told_apart(world: World, reason: str, label: str) -> None:
-    """Rows 22 and 29: the reason of the cut, not what failed by it."""
+    """By the drain or an operator: the reason of the cut, not what failed by it."""
     reply = world.ask()
     pieces = iter(reply.body)
     next(pieces)
@@ -433,7 +433,7 @@ def test_cuts_of_ours_are_told_apart(world: World, reason: str, label: str) -> N
 
 
 def test_a_head_request_settles_without_a_body(world: World) -> None:
-    """The body is not iterated; close alone settles row 1."""
+    """The body is not iterated; close alone settles the exchange as completed."""
     before = up("2xx")
     reply = world.ask("HEAD", "/v1/models", CONTENT_LENGTH=None)
     reply.body.close()  # type: ignore[attr-defined]

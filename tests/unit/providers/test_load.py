@@ -34,7 +34,7 @@ def load(tmp_path: Path, text: str, **settings: object) -> LoadedProvider:
 
 
 def test_the_packaged_file_serves_where_there_is_none() -> None:
-    """Without any file: provider openai, methods and families of decision 2, no rule on values, and one note."""
+    """Without any file: provider openai, its methods and families, no rule on values, and one note."""
     found = load_provider(Settings())
     provider = found.provider
     assert (provider.name, provider.origin, provider.host) == ("openai", "https://api.openai.com:443", "api.openai.com")

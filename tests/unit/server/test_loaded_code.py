@@ -1,6 +1,8 @@
 """server.loaded_code: whether the files of loaded modules are still those that were loaded."""
 
+import gc
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -64,3 +66,23 @@ def test_a_change_is_not_forgotten(module: Path) -> None:
     module.write_text(text)
     os.utime(module, ns=(noted.st_atime_ns, noted.st_mtime_ns))
     assert code.has_changed()
+
+
+def test_drivers_of_other_databases_are_not_loaded() -> None:
+    """psycopg2 and PyMySQL with their libraries take 5 MiB of each server on SQLite."""
+    code = (
+        "import sys; from llm_proxy.server.loaded_code import LoadedCode; LoadedCode().load();"
+        "print(sorted({'psycopg2', 'pymysql', 'redis', 'alembic', 'authlib'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_what_workers_share_is_made_when_all_is_imported() -> None:
+    """Before the collector is told to leave everything alone."""
+    seen = list[bool]()
+    try:
+        LoadedCode().load(lambda: seen.append("llm_proxy.app" in sys.modules and gc.get_freeze_count() == 0))
+    finally:
+        gc.unfreeze()
+    assert seen == [True]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 IDS = re.compile(
-    r"\b(?:DP|MP|EV|CH)-\d+[a-z]?\b"
+    r"\b(?:DP|MP|EV|CH|MD|RD)-\d+[a-z]?\b"
     r"|\b(?:data-plane|hot-path|accounting\.md|management\.md) (?:§|decision|row|line)"
     r"|\bdata-plane \d"
 )
@@ -34,7 +34,22 @@ WORDS = {  # a pattern, and what to say instead
 }
 NAMES = re.compile(r"<[^>]*>|`[^`]*`|\{[^}]*\}|\]\([^)]*\)|https?://\S+|\S+@\S+|\.\w+")
 STRINGS = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}  # f-strings are split since 3.12
-SOURCES = (".py", ".md", ".yaml", ".tpl", ".html", ".txt", ".cfg", ".ini", ".sh", ".css", ".js", ".example", ".toml")
+SOURCES = (
+    ".py",
+    ".mako",
+    ".md",
+    ".yaml",
+    ".tpl",
+    ".html",
+    ".txt",
+    ".cfg",
+    ".ini",
+    ".sh",
+    ".css",
+    ".js",
+    ".example",
+    ".toml",
+)
 SCRIPTS = ("bin/", "docker/", "tools/", "Dockerfile", ".ci/")  # their files have no ending
 OUTSIDE = (
     "tests/cases/",

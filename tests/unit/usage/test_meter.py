@@ -147,9 +147,10 @@ def test_without_a_budget_of_money_an_unknown_price_stays_unknown() -> None:
 @pytest.mark.parametrize(
     ("model", "named"), [("a-key-of-any-form", "other"), ("x sk-proj-0123456789abcdefghij", "other"), ("new", "new")]
 )
-def test_no_secret_is_a_models_name(model: str, named: str) -> None:
+@pytest.mark.parametrize("asked", [b"{}", b'{"model":"gpt-4o"}'], ids=["no model", "a model with a price"])
+def test_no_secret_is_a_models_name(model: str, named: str, asked: bytes) -> None:
     """A provider that repeats its key as the model writes it into no table."""
-    cost(b"{}", b'{"model":"%s",' % model.encode() + USED)
+    cost(asked, b'{"model":"%s",' % model.encode() + USED)
     assert NAMED[-1] == named
 
 

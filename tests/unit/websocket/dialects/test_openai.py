@@ -53,6 +53,50 @@ def test_a_member_twice_is_refused() -> None:
         RESPONSES.client(b'{"type":"response.create","type":"x"}')
 
 
+@pytest.mark.parametrize("names", [("type", "Type"), ("model", "MODEL"), ("a", "A")])
+def test_a_member_in_two_cases_is_refused(names: tuple[str, str]) -> None:
+    """Go takes the last of them, others only one."""
+    first, second = names
+    with pytest.raises(InvalidJson):
+        RESPONSES.client(b'{"type":"response.create","%s":"x","%s":"y"}' % (first.encode(), second.encode()))
+
+
+def test_a_response_in_another_case_is_checked() -> None:
+    """Go takes it for the response."""
+    asked = REALTIME.client(written(type="response.create", Response={"voice": "x"}))
+    assert json.loads(asked.parameters or b"") == {"voice": "x"}
+
+
+def test_members_of_every_kind_are_parameters() -> None:
+    """Also where none of them is the model; blanks do not count, and no object has none."""
+    assert json.loads(REALTIME.client(written(type="response.create", response={"n": [1, {}]})).parameters or b"") == {
+        "n": [1, {}]
+    }
+    assert REALTIME.client(b'{"type":"response.create","response": { } }').parameters is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "response.completed", "response": {"id": "r", "output": ["x" * 70_000], "status": "completed"}},
+        {"type": "response.output_text.done", "response_id": "r", "stream_id": "s", "text": "x" * 70_000},
+        {
+            "type": "error",
+            "status": 429,
+            "error": {"code": "conversation_already_has_active_response"},
+            "x": "x" * 70_000,
+        },
+        {"type": "session.updated", "session": {"model": "m"}, "x": "x" * 70_000},
+        {"type": "conversation.item.created", "item": "x" * 70_000},
+    ],
+    ids=lambda message: message["type"],
+)
+def test_a_long_message_of_the_provider_says_what_a_short_one_does(message: dict[str, Any]) -> None:
+    """It is read in turns."""
+    short = json.loads(json.dumps(message).replace("x" * 70_000, "x"))
+    assert RESPONSES.server(written(**message), is_alone=False) == RESPONSES.server(written(**short), is_alone=False)
+
+
 def test_realtimes_parameters_stand_deeper() -> None:
     """Rules are for the response's or the session's members."""
     asked = REALTIME.client(written(type="response.create", event_id="e", response={"model": "m"}))

@@ -1,4 +1,4 @@
-"""Says at the end what could not be checked here, and what is missing for it."""
+"""Say at the end of a run what could not be checked on this machine, and what is missing for it."""
 
 from collections.abc import Callable
 
