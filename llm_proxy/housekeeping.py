@@ -83,11 +83,11 @@ class _Lost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """Something that is done every `interval`: `steps`, given the present instant, yields rows by transaction."""
+    """Something that is done again and again."""
 
     name: str
-    interval: timedelta
-    steps: Callable[[datetime], Iterator[int]]
+    interval: timedelta  # from one beginning to the next
+    steps: Callable[[datetime], Iterator[int]]  # given the present instant, yields rows by transaction
 
 
 class Housekeeper:

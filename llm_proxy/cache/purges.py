@@ -163,13 +163,13 @@ class Purges:
             _log.warning("purges are not known, nothing is served from the cache: %s", type(error).__name__)
             return False
         if is_new:
-            self._begin_anew(last, after, found)
+            self._begin_again(last, after, found)
         else:
             self._learn(after, found)
         self._looked_at = began
         return True
 
-    def _begin_anew(self, last: int, after: int, found: list[tuple[int, Scope]]) -> None:
+    def _begin_again(self, last: int, after: int, found: list[tuple[int, Scope]]) -> None:
         if self.number >= 0:
             self._apply([(_MOST, Scope(is_all=True))])
         self._known, self._oldest = found, after

@@ -19,7 +19,7 @@ from llm_proxy.cli.base import Command, Group
 from llm_proxy.cli.datetimes import MomentOption
 from llm_proxy.cli.environment import ENV_FILE, env_file, environ, remember_env_file, settings
 from llm_proxy.cli.errors import CommandError, NetworkError
-from llm_proxy.cli.options import complete_services, confirm, read_secret, yes_option
+from llm_proxy.cli.options import back_end_options, confirm, read_secret, yes_option
 from llm_proxy.cli.output import emit, note, output_options, second, table, wide_option
 from llm_proxy.dispatcher.readiness import ARGUMENT, OPENED
 from llm_proxy.operations.bus_state import facts_of
@@ -45,14 +45,7 @@ class _Runner(Group):
 
 
 @click.group("dispatcher", cls=_Runner, invoke_without_command=True, closing=_EXAMPLES)
-@click.option(
-    "--service",
-    metavar="NAME",
-    shell_complete=complete_services,
-    help="file, lunary, helicone or otlp (DISPATCHER_SERVICE).",
-)
-@click.option("--endpoint", metavar="URL|PATH", help="Where events go (DISPATCHER_ENDPOINT).")
-@click.option("--api-key", metavar="KEY", help="Key of the service: KEY, @FILE or - (LLM_PROXY_API_KEY).")
+@back_end_options
 @click.option("--api-key-file", type=click.Path(), metavar="PATH", help="File with the key.")
 @click.option("--buffer", metavar="N", help="Events held unacknowledged (DISPATCHER_BUFFER).")
 @click.option("--batch-size", metavar="N", help="Events per delivery (DISPATCHER_BATCH_SIZE).")

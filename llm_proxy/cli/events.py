@@ -12,7 +12,7 @@ from llm_proxy.cli.base import Command, Group
 from llm_proxy.cli.datetimes import MomentOption
 from llm_proxy.cli.environment import settings
 from llm_proxy.cli.errors import CommandError, NetworkError
-from llm_proxy.cli.options import complete_services, plain_option, read_secret
+from llm_proxy.cli.options import back_end_options, plain_option, read_secret
 from llm_proxy.cli.output import emit, note, output_options, working
 from llm_proxy.events.event import Event
 from llm_proxy.settings import Settings
@@ -142,14 +142,7 @@ def _json_line(event: Event) -> str:
 @events.command("replay", cls=Command)
 @click.option("--from", "since", cls=MomentOption, help="Only events of requests from then on.")
 @click.option("--to", "until", cls=MomentOption, help="Only events of requests before then.")
-@click.option(
-    "--service",
-    metavar="NAME",
-    shell_complete=complete_services,
-    help="file, lunary, helicone or otlp (DISPATCHER_SERVICE).",
-)
-@click.option("--endpoint", metavar="URL|PATH", help="Where events go (DISPATCHER_ENDPOINT).")
-@click.option("--api-key", metavar="KEY", help="Key of the service: KEY, @FILE or - (LLM_PROXY_API_KEY).")
+@back_end_options
 @click.option("--file", "path", type=click.Path(path_type=Path), help="File of events, in place of the bus.")
 @output_options
 def replay(

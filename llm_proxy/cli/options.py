@@ -86,6 +86,25 @@ def complete_services(ctx: click.Context, param: click.Parameter, incomplete: st
     return [name for name in ("file", "lunary", "helicone", "otlp") if name.startswith(incomplete)]
 
 
+def back_end_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that name a back end of the dispatcher, and its key."""
+    for option in reversed(_BACK_END):
+        command = option(command)
+    return command
+
+
+_BACK_END = (
+    click.option(
+        "--service",
+        metavar="NAME",
+        shell_complete=complete_services,
+        help="file, lunary, helicone or otlp (DISPATCHER_SERVICE).",
+    ),
+    click.option("--endpoint", metavar="URL|PATH", help="Where events go (DISPATCHER_ENDPOINT)."),
+    click.option("--api-key", metavar="KEY", help="Key of the service: KEY, @FILE or - (LLM_PROXY_API_KEY)."),
+)
+
+
 class Words(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.2 on
     """A list of closed words, separated by commas."""
 

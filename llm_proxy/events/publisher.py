@@ -68,7 +68,7 @@ class Publisher:
             lost=lambda count: self._counters.dropped("file", count),
         )
         self._local = LocalDelivery(bus, self._counters, self._lines) if isinstance(bus, MemoryBus) else None
-        self._flight: list[bytes] = []  # without a spool: a batch whose fate is unknown, tried again first
+        self._unsettled: list[bytes] = []  # without a spool: a batch whose fate is unknown, tried again first
         self._link = Link()
         self._work = gevent.event.Event()
         self._greenlet: gevent.Greenlet | None = None
@@ -128,7 +128,7 @@ class Publisher:
     @property
     def queued(self) -> int:
         """Events in memory."""
-        return len(self._queue.items) + len(self._flight)
+        return len(self._queue.items) + len(self._unsettled)
 
     @property
     def spool_bytes(self) -> int:
@@ -169,7 +169,7 @@ class Publisher:
 
     def _save_rest(self) -> None:
         if self._spool is not None:
-            self._park_flight()
+            self._spool_unsettled()
             while self._queue.items and self._spill_one():
                 pass
         elif self._local is not None:
@@ -199,7 +199,7 @@ class Publisher:
 
     def _is_drained(self) -> bool:
         """Whether a stop has nothing more to wait for: all is out, or the bus is not there to take the rest."""
-        has_backlog = bool(self._queue.items or self._flight)
+        has_backlog = bool(self._queue.items or self._unsettled)
         return not has_backlog or not self._link.is_up or self._link.is_behind
 
     def _pause_s(self) -> float | None:
@@ -265,19 +265,19 @@ class Publisher:
 
     def _next_batch(self, most: int) -> tuple[list[bytes], Callable[[], None]]:
         """Return what goes next, and what to do when it has gone."""
-        if self._flight:
-            return self._flight, self._forget_flight
+        if self._unsettled:
+            return self._unsettled, self._forget_unsettled
         if self._spool is not None and not self._spool.is_empty:
             self._spill_if_crowded()
             self._lines.catch_up(gives_way=False)
             records = self._spool.peek(min(most, REPLAY_EVENTS), REPLAY_BYTES)
             if records:
                 return self._numbered(records), self._replayed
-        self._flight = self._take_batch(most) if self._queue.items else []
-        return self._flight, self._forget_flight
+        self._unsettled = self._take_batch(most) if self._queue.items else []
+        return self._unsettled, self._forget_unsettled
 
-    def _forget_flight(self) -> None:
-        self._flight = []
+    def _forget_unsettled(self) -> None:
+        self._unsettled = []
 
     def _replayed(self) -> None:
         if self._spool is not None:
@@ -307,7 +307,7 @@ class Publisher:
             self._lines.write(waiting)
             held += len(wires[-1])
             if held % SLICE_BYTES < len(wires[-1]):
-                self._flight = wires  # so that nothing is lost if this greenlet is ended here
+                self._unsettled = wires  # so that nothing is lost if this greenlet is ended here
                 gevent.sleep(0)
         return wires
 
@@ -323,21 +323,21 @@ class Publisher:
         try:
             self._bounded(lambda: self._bus.publish(batch))
         except BusUnavailable:
-            self._park_flight()
+            self._spool_unsettled()
             raise
         finally:
             self._counters.bus_seconds(time.monotonic() - began)
 
-    def _park_flight(self) -> None:
+    def _spool_unsettled(self) -> None:
         """Move the batch in hand to the front of the spool; it waits in memory when the spool has no room."""
-        if self._spool is None or not self._flight:
+        if self._spool is None or not self._unsettled:
             return
         try:
-            self._spool.put_back(self._flight)
+            self._spool.put_back(self._unsettled)
         except (SpoolFull, OSError):
             return
-        self._counters.spooled(len(self._flight))
-        self._flight = []
+        self._counters.spooled(len(self._unsettled))
+        self._unsettled = []
 
     # -- the spool ---------------------------------------------------------------------------------------------------
 
@@ -395,5 +395,5 @@ class Publisher:
 
     def _fell_behind(self) -> None:
         self._link.fell_behind()
-        self._park_flight()
+        self._spool_unsettled()
         self._spill()

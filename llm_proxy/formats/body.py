@@ -1,10 +1,9 @@
 """What is kept of a body that has passed by."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """What is left of a body, its content coding undone.
 
     Attributes:

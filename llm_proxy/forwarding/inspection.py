@@ -1,7 +1,7 @@
 """Step 13 of the pipeline: what a request asks for in its query and body, before it is sent."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from llm_proxy.errors import EndpointNotBudgeted, InvalidJson, InvalidRequest, StreamingDisabled
 from llm_proxy.formats.multipart import InvalidMultipart
@@ -35,8 +35,7 @@ _YES = ("true", "1", "1.0")
 _READING = ("GET", "HEAD", "OPTIONS")  # of methods, those that start nothing at the provider
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Incoming:
+class Incoming(NamedTuple):
     """What the inspection needs of a request. `length` is None when the body is chunked; `source` when there is none.
 
     `content_encoding`: all lines of the field, joined. `waits`: the client expects 100-continue.

@@ -6,7 +6,6 @@ refuses raises the error that is rendered.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from llm_proxy.accounting.quota import Quota
@@ -199,7 +198,7 @@ class Pipeline:
         if self._lane.models is not None:
             self._check_path_model(self._lane.models.readings(request.path), named)
         if is_socket:
-            self._inspector.admit(replace(_incoming(request), method="POST"), named=named)
+            self._inspector.admit(_incoming(request)._replace(method="POST"), named=named)
             return None
         refuses_unseen = self._refuses_unseen and budgets.is_limited(token)
         if refuses_unseen and allowed.is_unseen(request.method, request.path):

@@ -3,8 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from llm_proxy.runtime.short_turns import pause
+
 Tap = Callable[[bytes], None]
 Settle = Callable[[BaseException | None, int, bool], None]
+
+_PIECES_A_TURN = 32  # a fast provider and a fast client never have the greenlet wait, and so no other one runs
 
 
 class UpstreamResponse(Protocol):
@@ -58,11 +62,13 @@ class Relay:
             if self._is_stream:
                 yield b""
             taps = self._taps
-            for piece in self._response.chunks():
+            for number, piece in enumerate(self._response.chunks(), 1):
                 for tap in taps:
                     tap(piece)
                 yield piece
                 self.sent_bytes += len(piece)  # after the yield: what the server took
+                if not number % _PIECES_A_TURN:
+                    pause()
             self._is_whole = True
         except GeneratorExit:  # dropped in the middle by its consumer
             raise

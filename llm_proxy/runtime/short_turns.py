@@ -23,7 +23,12 @@ def in_short_turns(pieces: Iterable[bytes], do: Callable[[bytes], object]) -> No
         with _one_at_a_time:
             is_over = _turn(work)
             if not is_over:
-                gevent.sleep(_PAUSE_S)
+                pause()
+
+
+def pause() -> None:
+    """Let the loop serve everything else once: for a greenlet whose sockets are always ready, so that none waits."""
+    gevent.sleep(_PAUSE_S)
 
 
 def _turn(work: Iterator[object]) -> bool:

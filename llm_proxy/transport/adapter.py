@@ -12,13 +12,16 @@ from requests.exceptions import InvalidURL
 from llm_proxy.transport.connect import LookUp, look_up
 from llm_proxy.transport.exchange import TIMEOUT, Exchange, Timeouts
 from llm_proxy.transport.head import Head, read_head
-from llm_proxy.transport.origin import SPARE_S, Origin
+from llm_proxy.transport.origin import Origin
 from llm_proxy.transport.request import UpstreamRequest
 from llm_proxy.transport.response import UpstreamResponse
 from llm_proxy.transport.upload import ONE_PIECE_BYTES, Upload, send_whole
 
 SWEEP_S = 0.5  # limits may be as late as this
 _REPEATABLE = ("GET", "HEAD")
+
+
+SPARE_S = 10.0  # a connection that nothing needed for so long is more than enough
 
 
 class Adapter(BaseAdapter):
@@ -29,7 +32,8 @@ class Adapter(BaseAdapter):
 
     Args:
         max_idle: Idle connections of all origins together; what is more is closed at the next sweep.
-        max_idle_per_origin: The same of one; what was in use within the last `spare_s` seconds is kept beside them.
+        max_idle_per_origin: The same of one; as many as were in use at once are kept longer.
+        spare_s: For so long, or up to twice that.
         idle_s: Seconds after which an idle connection is closed.
         sweep_s: How often late exchanges are looked for.
         look_up: `getaddrinfo(host, port)`, for tests.
@@ -48,6 +52,8 @@ class Adapter(BaseAdapter):
         super().__init__()
         self._max_idle, self._max_idle_per_origin, self._idle_s = max_idle, max_idle_per_origin, idle_s
         self._spare_s, self._sweep_s, self._look_up = spare_s, sweep_s, look_up
+        self._peak = self._peak_before = 0  # exchanges at once, in this span of `spare_s` and the one before
+        self._counted_at = 0.0
         self._origins: dict[str, Origin] = {}
         self._live: set[Exchange] = set()
         self._sweeper: Any = None
@@ -72,7 +78,10 @@ class Adapter(BaseAdapter):
         found = self.prepare(origin)
         if self._sweeper is None:
             self._start_sweeper()
-        return Exchange(self._live, found, timeouts, monotonic())
+        exchange = Exchange(self._live, found, timeouts, monotonic())
+        if len(self._live) > self._peak:
+            self._peak = len(self._live)
+        return exchange
 
     def send(
         self,
@@ -184,7 +193,6 @@ class Adapter(BaseAdapter):
                 url,
                 max_idle=self._max_idle_per_origin,
                 idle_s=self._idle_s,
-                spare_s=self._spare_s,
                 look_up=self._look_up,
             )
         except ValueError as exc:
@@ -211,13 +219,20 @@ class Adapter(BaseAdapter):
             sweeper.stop()
             sweeper.close()
 
+    def _wanted(self, now: float) -> int:
+        """Return how many idle connections it takes to be as busy at once as of late."""
+        if now - self._counted_at >= self._spare_s:
+            self._peak_before, self._peak, self._counted_at = self._peak, len(self._live), now
+        return max(self._peak, self._peak_before) - len(self._live)
+
     def _sweep(self) -> None:
         """In the hub: cut the late ones; `cut` neither waits nor raises."""
         now = monotonic()
         for x in [x for x in self._live if x.deadline <= now]:
             x.cut(TIMEOUT)
+        wanted = self._wanted(now)
         for origin in self._origins.values():
-            origin.prune(now)
+            origin.prune(now, wanted)
         while self.idle_count > self._max_idle:
             self._drop_one()
         if not self._live and not self.idle_count:

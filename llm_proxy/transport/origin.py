@@ -14,8 +14,6 @@ from llm_proxy.transport.proxies import proxy_for, split_origin
 from llm_proxy.transport.tls import Tls
 from llm_proxy.transport.tunnel import open_tunnel
 
-SPARE_S = 10.0  # a connection that nothing needed for so long is more than enough
-
 _poll: Any = monkey.get_original("select", "poll")  # gevent's own would wait in the loop
 
 
@@ -41,9 +39,7 @@ class Origin:
         prefix: In front of the target, and `extra` behind the fields, of each request through a proxy without tunnel.
     """
 
-    def __init__(
-        self, url: str, *, max_idle: int, idle_s: float, spare_s: float = SPARE_S, look_up: LookUp = look_up
-    ) -> None:
+    def __init__(self, url: str, *, max_idle: int, idle_s: float, look_up: LookUp = look_up) -> None:
         """Read the environment's proxies and CA bundle, once.
 
         Raises:
@@ -59,8 +55,7 @@ class Origin:
         self.place = f"{self._host}:{self._port}"
         if self._proxy is not None:
             self.place += f" through the proxy {self._proxy.host}:{self._proxy.port}"
-        self._max_idle, self._idle_s, self._spare_s = max_idle, idle_s, spare_s
-        self._fewest, self._counted_at = 0, 0.0  # idle connections at the least, since then
+        self._max_idle, self._idle_s = max_idle, idle_s
         self._tls = Tls(self._host) if self._scheme == "https" else None
         proxy = self._proxy
         self._book = AddressBook(*((proxy.host, proxy.port) if proxy else (self._host, self._port)), look_up)
@@ -75,8 +70,6 @@ class Origin:
         idle = self.idle
         while idle:
             sock, since = idle.pop()
-            if len(idle) < self._fewest:
-                self._fewest = len(idle)
             if is_quiet(sock) and monotonic() - since < self._idle_s:
                 return sock
             sock.close()
@@ -98,18 +91,18 @@ class Origin:
         """Close the connection that has been idle longest."""
         self.idle.popleft()[0].close()
 
-    def prune(self, now: float) -> None:
-        """Close what has been idle for too long, and what is more than shall be kept and was not needed of late.
+    def prune(self, now: float, wanted: int = 0) -> None:
+        """Close what has been idle for too long, and what is more than shall be kept.
 
-        Many requests that come and go at once would otherwise close and open connections all the time, a TLS handshake
-        each: of the connections beyond `max_idle`, those stay that were in use within the last `spare_s` seconds.
+        Once a sweep and not at each `put`: many requests that come and go at once would otherwise close and open
+        connections all the time, a TLS handshake each.
+
+        Args:
+            wanted: Idle connections that are kept in any case.
         """
-        while self.idle and now - self.idle[0][1] >= self._idle_s:
+        bound = max(self._max_idle, wanted)
+        while self.idle and (len(self.idle) > bound or now - self.idle[0][1] >= self._idle_s):
             self.drop_oldest()
-        if now - self._counted_at >= self._spare_s:
-            for _ in range(min(self._fewest, len(self.idle)) - self._max_idle):
-                self.drop_oldest()
-            self._fewest, self._counted_at = len(self.idle), now
 
     def open(self, x: Exchange) -> None:
         """Put a fresh connection into the exchange: look-up, TCP, proxy, TLS, all under the connect limit."""

@@ -10,6 +10,7 @@ from gevent.event import Event
 from gevent.ssl import SSLSocket, SSLWantReadError, SSLWantWriteError
 
 from llm_proxy.errors import ClientGone
+from llm_proxy.runtime.short_turns import TURN_S, pause
 from llm_proxy.transport.exchange import RECV_BYTES, Exchange
 from llm_proxy.transport.request import UpstreamRequest
 
@@ -70,6 +71,7 @@ class Upload:
         self._watcher: Any = None
         self._arrival: Event | None = None
         self._waits_for_continue = False
+        self._turn_began_s = monotonic()
         self.early = b""
         self.is_stopped = False
 
@@ -104,8 +106,11 @@ class Upload:
     # -- sending ----------------------------------------------------------------------------------------------------
 
     def _send(self, data: bytes | memoryview) -> None:
-        x = self._x
-        x.deadline = min(monotonic() + x.timeouts.idle_s, x.end)
+        x, now = self._x, monotonic()
+        if now - self._turn_began_s > TURN_S:
+            pause()
+            self._turn_began_s = now = monotonic()
+        x.deadline = min(now + x.timeouts.idle_s, x.end)
         write(x, data)
 
     def _send_body(self) -> None:

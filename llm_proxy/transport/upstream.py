@@ -8,11 +8,10 @@ from gevent import monkey
 from requests.exceptions import RequestException
 
 from llm_proxy.errors import UpstreamCut, UpstreamError
-from llm_proxy.transport.adapter import SWEEP_S, Adapter
+from llm_proxy.transport.adapter import SPARE_S, SWEEP_S, Adapter
 from llm_proxy.transport.connect import LookUp, look_up
 from llm_proxy.transport.errors import cause_of, translate
 from llm_proxy.transport.exchange import Exchange, Timeouts
-from llm_proxy.transport.origin import SPARE_S
 from llm_proxy.transport.request import UpstreamRequest
 from llm_proxy.transport.response import UpstreamResponse
 

@@ -43,6 +43,7 @@ _GENERATES = re.compile(
     re.IGNORECASE,
 )
 _NO_TEXT = re.compile(r"\s*(?:(?:audio|image|video|font)/|application/(?:octet-stream|pdf|zip|gzip))", re.IGNORECASE)
+_SIZES = frozenset((12, 16))  # of the names Content-Type and Content-Encoding
 _log = logging.getLogger(__name__)
 
 
@@ -370,11 +371,11 @@ class Meter:
 def _content(fields: Iterable[tuple[str, str]]) -> tuple[str, str]:
     """Return Content-Type and Content-Encoding; empty where there is none."""
     media_type = encoding = ""
-    for name, value in fields:
-        size = len(name)  # cheaper than a look at each name
-        if size == 12 and name.lower() == "content-type":
+    for name, value in [field for field in fields if len(field[0]) in _SIZES]:  # cheaper than a look at each name
+        lower = name.lower()
+        if lower == "content-type":
             media_type = value
-        elif size == 16 and name.lower() == "content-encoding":
+        elif lower == "content-encoding":
             encoding = f"{encoding}, {value}" if encoding else value
     return media_type, encoding
 

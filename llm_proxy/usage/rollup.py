@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Table, case, delete, func, insert, literal_column, select, update
@@ -277,6 +278,7 @@ def _forget(connection: Connection, mark: str) -> None:
     connection.execute(delete(_OBJECTS).where(_OBJECTS.c.project_id == "", _OBJECTS.c.object_id == mark))
 
 
+@cache
 def _upsert(dialect: str) -> Any:
     table: Table = _DAILY
     if dialect in ("mysql", "mariadb"):

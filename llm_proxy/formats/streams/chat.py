@@ -31,6 +31,13 @@ class _ToolCall:
         return {"id": self.id, "type": first(self.type, "function"), "function": function}
 
 
+def _is_another(known: _ToolCall, name: str, *, has_index: bool) -> bool:
+    """Return whether a piece without an id begins a call of its name, and does not go on with the known one."""
+    if not (name and known.name):
+        return False
+    return not has_index or (not known.id and known.name != name)
+
+
 class _Choice:
     """One of the responses that were asked for with `n`."""
 
@@ -63,24 +70,24 @@ class _Choice:
     def _tool_call(self, piece: Chunk, place: int) -> _ToolCall:
         """Return the call that a piece belongs to. A new id with a name begins a new call, whatever the index says.
 
-        Gemini's compatible API gives no index, others give 0 to every call.
+        Gemini's compatible API gives no index, others give 0 to every call; without ids another name begins one.
         """
         call_id = as_text(piece.get("id"))
-        has_name = bool(as_text((as_dict(piece.get("function")) or as_dict(piece.get("custom"))).get("name")))
+        name = as_text((as_dict(piece.get("function")) or as_dict(piece.get("custom"))).get("name"))
         has_index = isinstance(piece.get("index"), int)
         index = as_index(piece.get("index")) if has_index else max(place, self._last_call)
+        if not call_id and has_index:
+            index = self._moved.get(index, index)
         known = self.tool_calls.get(index)
         if call_id and known is not None and known.id not in (None, "", call_id):
             same = next((at for at, call in self.tool_calls.items() if call.id == call_id), None)
             if same is not None:
                 index = same
-            elif has_name or not has_index:
+            elif name or not has_index:
                 index = max(self.tool_calls) + 1
-        elif not call_id and not has_index and has_name and known is not None and known.name:
+        elif known is not None and not call_id and _is_another(known, name, has_index=has_index):
             index = max(self.tool_calls) + 1
-        elif not call_id and has_index and not has_name and index in self._moved:
-            index = self._moved[index]
-        if has_index and call_id and index != piece["index"]:
+        if has_index and index != piece["index"]:
             self._moved[piece["index"]] = index
         self._last_call = index
         return self.tool_calls.setdefault(index, _ToolCall())

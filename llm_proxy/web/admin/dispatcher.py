@@ -20,6 +20,7 @@ def routes(bp: Blueprint) -> None:
     dropping = "DELETE /manage/dispatcher/dead-letters/{id}"
     routing.add(
         bp,
+        Route("GET", "/dispatcher/consumers.<any(csv, json):form>", "dispatcher_consumers", consumers_file),
         Route("POST", "/dispatcher/<letter_id>/replay", "dispatcher_replay", replay),
         Route("GET", "/dispatcher/<letter_id>/drop", "dispatcher_ask_drop", _ask_drop, dropping),
         Route("POST", "/dispatcher/<letter_id>/drop", "dispatcher_drop", drop),
@@ -36,6 +37,12 @@ def dispatcher(form: str | None) -> Response:
         return lists.file(form, "dead-letters", letters, _COLUMNS)
     paging = {"text": f"{len(letters)} shown, the oldest first", **lists.files()}
     return frame.page("dispatcher.html", state=state, letters=letters, reasons=REASONS, paging=paging)
+
+
+def consumers_file(form: str) -> Response:
+    """Return the consumers of the bus as a file."""
+    rows = frame.api("GET", "/manage/dispatcher").data["consumers"]
+    return lists.file(form, "consumers", rows, ("name", "pending", "undelivered"))
 
 
 def replay(letter_id: str) -> Response:

@@ -132,7 +132,7 @@ def numbered(shown: int, page: int, pages: int, total: Total, *, has_next: bool)
 def _sizes() -> list[dict[str, Any]]:
     """Return the numbers of rows that a page may have, each with its address: the first page of that length."""
     name = "page_size" if request.endpoint == "admin.audit" else "size"
-    present = request.args.get(name, type=int)
+    present = request.args.get(name, SIZE if name == "size" else None, type=int)
     return [
         {"rows": rows, "href": frame.with_query(cursor=None, page=None, **{name: rows}), "is_current": rows == present}
         for rows in SIZES

@@ -9,7 +9,7 @@ from wtforms import Form, PasswordField, SelectField
 from wtforms.validators import InputRequired
 
 from llm_proxy.errors import LlmProxyError
-from llm_proxy.web.admin import confirm, forms, frame, messages, project_actions, routing
+from llm_proxy.web.admin import confirm, forms, frame, lists, messages, project_actions, routing
 from llm_proxy.web.admin.routing import Route
 
 _REQUIRED = "Please fill in all required fields"
@@ -41,11 +41,19 @@ def routes(bp: Blueprint) -> None:
     removal = f"{keys}/<provider>/remove"
     routing.add(
         bp,
+        Route("GET", f"{keys}.<any(csv, json):form>", "projects_provider_keys_rows", keys_file),
         Route("GET", keys, "projects_provider_key", ask, f"PUT {api}"),
         Route("POST", keys, "projects_provider_key_submit", put),
         Route("GET", removal, "projects_provider_key_remove", ask_removal, f"DELETE {api}"),
         Route("POST", removal, "projects_provider_key_remove_submit", remove),
     )
+
+
+def keys_file(project_id: str, form: str) -> Response:
+    """Return the providers and their obfuscated keys as a file."""
+    frame.require("GET", "/manage/projects/{id}/provider-keys")
+    columns = ("provider", "api_key", "created_at", "updated_at")
+    return lists.file(form, f"provider-keys-{project_id[:8]}", card(project_id), columns)
 
 
 def ask(project_id: str) -> Response:

@@ -29,6 +29,7 @@ def routes(bp: Blueprint) -> None:
     routing.add(
         bp,
         Route("GET", "/tokens/<token_id>.<any(csv, json):form>", "tokens_outcomes", outcomes_file),
+        Route("GET", "/tokens/<token_id>/refusals.<any(csv, json):form>", "tokens_refusals", refusals_file),
         Route("GET", "/tokens/<token_id>", "tokens_show", show),
         Route("POST PUT DELETE", "/tokens/<token_id>", "tokens_update", update),
         Route("GET", "/tokens/revoke", "tokens_revoke_several", ask_several, "POST /manage/tokens/revoke"),
@@ -43,6 +44,13 @@ def outcomes_file(token_id: str, form: str) -> Response:
     """Return how the token's requests of the last week ended, by hour and code, as a file."""
     frame.api("GET", f"/manage/tokens/{token_id}")
     return lists.file(form, f"outcomes-{token_id[:8]}", _outcomes(token_id) or [], ("hour", "code", "requests"))
+
+
+def refusals_file(token_id: str, form: str) -> Response:
+    """Return the token's last refusals, one for each code, as a file."""
+    frame.api("GET", f"/manage/tokens/{token_id}")
+    columns = ("code", "refused_at", "request_id", "refusals")
+    return lists.file(form, f"refusals-{token_id[:8]}", _refusals(token_id) or [], columns)
 
 
 def show(token_id: str) -> Response:

@@ -100,7 +100,7 @@ def test_a_leader_that_leaves_lets_another_lead(gateway: Gateway, origin: Origin
 
 
 @pytest.mark.times
-def test_a_dead_worker_holds_up_nobody(tmp_path: Path, origin: Origin, path: str) -> None:
+def test_a_dead_worker_holds_up_no_request(tmp_path: Path, origin: Origin, path: str) -> None:
     """The kernel releases its lock: the other worker's clients are answered as soon as it is gone."""
     origin.pause_s = 4.0
     with running_gateway(tmp_path, origin.url, WEB_CONCURRENCY="2") as gateway:

@@ -136,7 +136,7 @@ def provider_count(seen: list[tuple[float, int, str | None]], token: Any, manage
     return sum(status == 200 for _, status, _ in seen) + 1 - int(limited[0]["request_count"])
 
 
-def test_a_frozen_database_holds_nobody_up_for_long(
+def test_a_frozen_database_holds_no_request_up_for_long(
     tmp_path: Path, provider: Provider, server: Server, variables: dict[str, str]
 ) -> None:
     """A server that hangs: 503 within a few seconds, other requests of the worker go on, and all is well afterwards."""

@@ -281,7 +281,7 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield started
 
 
-def test_redis_away_is_nobodys_business(tmp_path: Path, provider: Provider, own_redis: RedisServer) -> None:
+def test_requests_pass_while_redis_is_unavailable(tmp_path: Path, provider: Provider, own_redis: RedisServer) -> None:
     """Stopped under load: /ready stays 200, no request fails or waits for it, and all events arrive after, in order."""
     with proxy(tmp_path / "proxy", provider, own_redis) as world:
         token, times = world.gateway.token(), list[float]()

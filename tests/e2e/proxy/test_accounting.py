@@ -176,6 +176,17 @@ def test_a_broken_response_looks_broken(both_lanes: Gateway, framing: str, plan:
     assert (line["row"], line["status_code"]) == (7, 200)
 
 
+def assert_client_left(gateway: Gateway, token: Token, before: dict[str, float], phase: str) -> None:
+    """Wait for the counts; the unit stays spent."""
+    eventually(lambda: moved(gateway, before) != {})
+    assert moved(gateway, before) == {
+        "requests": 1,
+        "upstream_requests{client_gone}": 1,
+        f"client_disconnects{{{phase}}}": 1,
+    }
+    assert gateway.request_count(token) == 1
+
+
 def test_a_client_that_leaves_before_the_head_frees_the_provider(both_lanes: Gateway, provider: Provider) -> None:
     """Gone while the provider is silent: its connection is closed within a second, the unit stays spent."""
     token, before = both_lanes.token(max_requests=5), snapshot(both_lanes)
@@ -185,13 +196,7 @@ def test_a_client_that_leaves_before_the_head_frees_the_provider(both_lanes: Gat
     eventually(lambda: provider.state()["requests"] > seen)
     client.sock.close()
     provider.wait_for_state(within_s=1.0, running=0)
-    eventually(lambda: moved(both_lanes, before) != {})
-    assert moved(both_lanes, before) == {
-        "requests": 1,
-        "upstream_requests{client_gone}": 1,
-        "client_disconnects{before_first_byte}": 1,
-    }
-    assert both_lanes.request_count(token) == 1
+    assert_client_left(both_lanes, token, before, "before_first_byte")
     assert both_lanes.wait_for_access(row=8, token_id=token.id)[0]["status_code"] == 499
 
 
@@ -214,13 +219,7 @@ def test_a_client_that_leaves_in_mid_stream_frees_the_provider(both_lanes: Gatew
     client.until(b"data: ")
     client.sock.close()
     provider.wait_for_state(within_s=1.0, running=0)
-    eventually(lambda: moved(both_lanes, before) != {})
-    assert moved(both_lanes, before) == {
-        "requests": 1,
-        "upstream_requests{client_gone}": 1,
-        "client_disconnects{mid_stream}": 1,
-    }
-    assert both_lanes.request_count(token) == 1
+    assert_client_left(both_lanes, token, before, "mid_stream")
     assert both_lanes.wait_for_access(row=10, token_id=token.id)[0]["status_code"] == 200
 
 

@@ -131,7 +131,7 @@ def test_a_stream_without_usage_is_estimated_and_marked(gateway: Gateway) -> Non
     assert (found["estimated"], found["prompt_tokens"], found["completion_tokens"]) == (1, 3, -(-len(text) // 4))
 
 
-def test_a_background_object_counts_once_whoever_shows_it(gateway: Gateway) -> None:
+def test_a_background_object_counts_once(gateway: Gateway) -> None:
     """Not with the POST that queued it, once with the first response that shows it finished, never again."""
     token = gateway.token()
     queued = {"id": "resp_1", "object": "response", "background": True, "status": "queued", "model": "gpt-4o"}

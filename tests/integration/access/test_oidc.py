@@ -91,7 +91,7 @@ FORGERIES = {
 
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES.keys())
 @on_sqlite
-def test_a_forged_id_token_signs_nobody_in(people: People, forge: Callable[[People], None]) -> None:
+def test_a_forged_id_token_is_refused(people: People, forge: Callable[[People], None]) -> None:
     """403, nothing is set, and the refusal is in the audit trail."""
     callback = people.begin()
     forge(people)

@@ -24,6 +24,20 @@ def test_a_project_is_made_and_changed_by_its_required_fields(pages: Pages) -> N
     assert pages.post(path, _method="PUT", name="renamed", event_privacy="odd").status_code == 400
 
 
+def test_small_tables_are_files_too(pages: Pages) -> None:
+    """Refusals of a token, consumers of the bus, and a project's keys for providers, for those that see the table."""
+    project = pages.api("POST", "/projects", {"name": "small", "api_key": KEY})["id"]
+    token = pages.api("POST", "/tokens", {"project_id": project, "duration_minutes": 60})["id"]
+    for path, head in (
+        (f"/tokens/{token}/refusals", "code,refused_at,request_id,refusals"),
+        ("/dispatcher/consumers", "name,pending,undelivered"),
+        (f"/projects/{project}/provider-keys", "provider,api_key,created_at,updated_at"),
+    ):
+        assert pages.get(f"{path}.csv").text.splitlines()[0] == head, path
+        assert isinstance(pages.get(f"{path}.json").get_json(), list), path
+    assert pages.get("/tokens/nothing/refusals.csv").status_code == 404
+
+
 def test_a_taken_name_is_told_at_the_name(pages: Pages) -> None:
     """409, the name kept, the key not."""
     pages.api("POST", "/projects", {"name": "taken", "api_key": KEY})

@@ -444,7 +444,7 @@ def test_a_tampered_writers_row_stops_no_record(engine: Engine) -> None:
     assert _fault(engine) == ("changed writer", name, 2)
 
 
-def test_what_was_kept_elsewhere_shows_a_chain_made_anew(engine: Engine) -> None:
+def test_what_was_kept_elsewhere_shows_a_chain_made_again(engine: Engine) -> None:
     """An attacker rewrites a chain and its row so that all hashes fit: an earlier report still tells."""
     writer = _filled(engine)
     known = verify_table(engine).ends

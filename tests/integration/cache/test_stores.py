@@ -295,12 +295,18 @@ def test_redis_that_does_not_respond_is_left_alone(redis_server: RedisServer) ->
     store.close()
 
 
-def test_copies_of_one_worker_follow_what_another_stores_and_removes(tmp_path: Path, clock: Clock) -> None:
-    """A worker that has read an entry sees it replaced, and gone, at once."""
-    one, other = (MemoryStore(tmp_path, most_bytes=1 << 20, clock=lambda: clock[0]) for _ in range(2))
+def read_by_one_worker(folder: Path, clock: Clock) -> tuple[MemoryStore, MemoryStore, Entry]:
+    """The stores of two workers, and an entry that the first has put and read."""
+    one, other = (MemoryStore(folder, most_bytes=1 << 20, clock=lambda: clock[0]) for _ in range(2))
     first = entry()
     one.put(first, 60)
     assert found(one, first) == [first]
+    return one, other, first
+
+
+def test_copies_of_one_worker_follow_what_another_stores_and_removes(tmp_path: Path, clock: Clock) -> None:
+    """A worker that has read an entry sees it replaced, and gone, at once."""
+    one, other, first = read_by_one_worker(tmp_path, clock)
     newer = entry(content=b"newer")
     other.put(newer, 60)
     assert found(one, first) == [newer]
@@ -312,10 +318,7 @@ def test_copies_of_one_worker_follow_what_another_stores_and_removes(tmp_path: P
 
 def test_copies_know_each_list_of_selecting_fields(tmp_path: Path, clock: Clock) -> None:
     """A response that varies by something else joins those that were read before; the latest that fits comes first."""
-    one, other = (MemoryStore(tmp_path, most_bytes=1 << 20, clock=lambda: clock[0]) for _ in range(2))
-    first = entry()
-    one.put(first, 60)
-    assert found(one, first) == [first]
+    one, other, first = read_by_one_worker(tmp_path, clock)
     by_a = replace(
         first, vary=("X-A",), key=variant_key(first.primary, ("X-A",), ()), received_at=first.received_at + 1
     )

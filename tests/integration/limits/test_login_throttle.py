@@ -36,7 +36,9 @@ def test_processes_share_one_exact_minute(tmp_path: Path) -> None:
         worker.close()
 
 
-def test_a_full_group_forgets_who_has_been_quiet_longest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_group_forgets_the_address_that_was_quiet_longest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Strangers from many addresses don't make room for one that goes on."""
     monkeypatch.setattr(login_throttle, "_GROUPS", 1)
     clock = Clock()

@@ -104,7 +104,7 @@ time.sleep(60)
 
 
 @pytest.mark.times
-def test_a_worker_that_is_killed_with_the_lock_stops_nobody(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_with_the_lock_stops_no_other(tmp_path: Path) -> None:
     """kill -9 of its holder frees the lock, and its counts stay; a stopped holder delays by half a second."""
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None

@@ -42,7 +42,7 @@ def test_the_trail_is_verified_by_a_call(manage: Manager) -> None:
     assert [record["result"] for record in records] == ["success", "failure"]
 
 
-def test_a_call_leaves_one_record_with_who_and_how(manage: Manager) -> None:
+def test_a_call_leaves_one_record_of_actor_and_way(manage: Manager) -> None:
     """Ids, address, method, path and agent are their own columns; metadata is a JSON string."""
     headers = {"X-Request-ID": "req-1", "X-Correlation-ID": "cor-1", "User-Agent": "tests/1"}
     project = manage.call("POST", "/projects", {"name": "a", "api_key": "k" * 20}, headers=headers).get_json()

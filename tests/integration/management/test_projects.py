@@ -232,7 +232,7 @@ def test_a_patch_that_is_wrong_is_400(manage: Manager, body: Any, said: str) -> 
     assert manage.call("GET", f"/projects/{project['id']}").get_json() == project
 
 
-def test_a_patch_of_nobody_is_404(manage: Manager) -> None:
+def test_a_patch_of_an_unknown_id_is_404(manage: Manager) -> None:
     """404, recorded with what was asked for."""
     response = manage.call("PATCH", "/projects/nobody", {"name": "x"})
     assert (response.status_code, response.get_json()) == (404, {"error": "project not found"})

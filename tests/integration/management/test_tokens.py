@@ -279,7 +279,7 @@ def test_an_idle_timeout_is_set_changed_and_taken_away(manage: Manager) -> None:
     assert (wrong.status_code, wrong.get_json()) == (400, {"error": "idle_timeout_minutes must be 1 to 525600"})
 
 
-def test_reading_nobody_is_404(manage: Manager) -> None:
+def test_reading_an_unknown_id_is_404(manage: Manager) -> None:
     """404 for an unknown id; 400 for a bearer in its place, which is shown nowhere."""
     response = manage.call("GET", f"/tokens/{uuid.uuid4()}")
     assert (response.status_code, response.get_json()) == (404, {"error": "token not found"})
@@ -352,7 +352,7 @@ def test_an_expired_token_stays_dead(manage: Manager) -> None:
     assert manage.call("PATCH", path, {"is_active": False}).status_code == 200
 
 
-def test_a_patch_of_nobody_is_404(manage: Manager) -> None:
+def test_a_patch_of_an_unknown_id_is_404(manage: Manager) -> None:
     """404."""
     response = manage.call("PATCH", "/tokens/nobody", {"max_requests": 1})
     assert (response.status_code, response.get_json()) == (404, {"error": "token not found"})

@@ -8,7 +8,7 @@ from typing import Any
 
 import gevent
 import pytest
-from integration.transport.scripted import OK, Connection, FullBacklog, once
+from integration.transport.scripted import OK, Connection, FullBacklog, Script, once
 from integration.transport.transport_lab import Lab
 
 from llm_proxy import errors
@@ -171,17 +171,23 @@ def test_blocked_send(lab: Lab) -> None:
         lab.send("POST", body=bytes(50_000_000), timeouts=limits(idle_s=0.2))
 
 
-def test_slow_steady_stream_is_not_cut(lab: Lab) -> None:
-    """A response may take many times the idle limit, as long as it is never silent for so long."""
+def drip(count: int, pause_s: float) -> Script:
+    """Send a response of so many bytes, one at a time."""
 
     def script(c: Connection) -> None:
         c.request()
         c.send(START + b"\r\n")
-        for _ in range(12):
+        for _ in range(count):
             c.send(b"x")
-            gevent.sleep(0.05)
+            gevent.sleep(pause_s)
 
-    lab.script(script)
+    return script
+
+
+def test_slow_steady_stream_is_not_cut(lab: Lab) -> None:
+    """A response may take many times the idle limit, as long as it is never silent for so long."""
+
+    lab.script(drip(12, 0.05))
     assert lab.fetch(timeouts=limits(idle_s=0.4, first_byte_s=0.4, connect_s=0.4))[1] == b"x" * 12
 
 
@@ -253,14 +259,7 @@ def test_total_limit_holds_for_the_head(lab: Lab) -> None:
 def test_total_limit_can_be_lifted(lab: Lab) -> None:
     """After `no_total_limit` the stream goes on past it."""
 
-    def script(c: Connection) -> None:
-        c.request()
-        c.send(START + b"\r\n")
-        for _ in range(20):
-            c.send(b"x")
-            gevent.sleep(0.025)
-
-    lab.script(script)
+    lab.script(drip(20, 0.025))
     response = lab.send(timeouts=limits(total_s=0.3))
     response.no_total_limit()
     assert b"".join(response.chunks()) == b"x" * 20

@@ -349,7 +349,7 @@ def test_unknown_name(make_lab: Any) -> None:
     assert len(asked) == 2
 
 
-def test_one_look_up_serves_all_who_wait(make_lab: Any) -> None:
+def test_one_look_up_serves_all_that_wait(make_lab: Any) -> None:
     """Ten requests at once ask for the addresses once."""
     asked: list[str] = []
 

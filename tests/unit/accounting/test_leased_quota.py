@@ -234,7 +234,7 @@ def test_a_killed_workers_units_come_back(world: World) -> None:
     assert world.rows["token"].request_count == world.provider["token"] == 100
 
 
-def test_silence_is_healed_by_a_mate(world: World) -> None:
+def test_silence_is_healed_by_another_worker(world: World) -> None:
     """A dead worker that was charged for silence first is put right from its ledger."""
     world.token(100)
     killed, other, rescuer = Worker(world), Worker(world), Worker(world)

@@ -102,7 +102,7 @@ def test_a_worker_is_killed_at_every_point(tmp_path: Path) -> None:
                      "has clear", "will note", "has noted", "has dispatched"}  # fmt: skip
 
 
-def test_a_mate_is_killed_at_every_point(tmp_path: Path) -> None:
+def test_a_rescuer_is_killed_at_every_point(tmp_path: Path) -> None:
     """The next worker finds two ledgers, and nothing is counted twice: the swap that removes the key is the arbiter."""
     for number in range(1, MOST_POINTS):
         world = a_world(tmp_path / str(number))
@@ -170,7 +170,7 @@ def test_every_swap_fails_once(tmp_path: Path, fails: str) -> None:
     assert number > 8
 
 
-def test_two_mates_at_once(tmp_path: Path) -> None:
+def test_two_rescuers_at_once(tmp_path: Path) -> None:
     """While one settles a ledger, the other finds it locked; both together count it once."""
     world = a_world(tmp_path)
     worker, one, two = Worker(world), Worker(world), Worker(world)

@@ -74,7 +74,7 @@ def _changed(lines: list[bytes]) -> list[bytes]:
     return [*lines[:2], lines[2].replace(b"tester", b"nobody"), *lines[3:]]
 
 
-def _made_anew(lines: list[bytes]) -> list[bytes]:
+def _made_again(lines: list[bytes]) -> list[bytes]:
     body = lines[2].replace(b"tester", b"nobody")
     body = body[: body.rindex(b',"hash":"')]
     return [*lines[:2], b'%b,"hash":"%b"}\n' % (body, hashlib.sha256(body + b"}").hexdigest().encode()), *lines[3:]]
@@ -88,7 +88,7 @@ def _spaced(lines: list[bytes]) -> list[bytes]:
     ("tamper", "wanted"),
     [
         (_changed, ("changed record", 3)),
-        (_made_anew, ("changed record", 3)),
+        (_made_again, ("changed record", 3)),
         (_spaced, ("changed record", 3)),
         (lambda lines: [*lines[:2], b"junk\n", *lines[3:]], ("changed record", 3)),
         (lambda lines: [*lines[:2], b'{"action":"x"}\n', *lines[3:]], ("changed record", 3)),
@@ -115,10 +115,10 @@ def test_each_tampering_is_named(
     assert _fault(verify_file([path], known)) == wanted
 
 
-def test_the_last_line_made_anew_is_named_by_the_database(path: Path) -> None:
+def test_the_last_line_made_again_is_named_by_the_database(path: Path) -> None:
     """Only a copy elsewhere can tell; without a database the report says that it can't."""
     known = _filled(path, 3)
-    path.write_bytes(b"".join(_made_anew(_lines(path))))
+    path.write_bytes(b"".join(_made_again(_lines(path))))
     assert _fault(verify_file([path], known)) == ("changed record", 3)
     alone = verify_file([path], None)
     assert (_fault(alone), alone.unchecked) == (None, "no database knows where the file ends")

@@ -82,7 +82,7 @@ def receive(leader: CacheLookup, cache_control: str = "public, max-age=60", **mo
     recorder(b"body")
 
 
-def test_who_waits_gets_the_response_though_it_could_not_be_stored(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiting_request_gets_a_response_that_is_not_stored(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that fails, or takes its time, is no reason to ask the provider once for each."""
     leader, follower = lead(ask()), ask()
     flight = follower.join()
@@ -95,7 +95,7 @@ def test_who_waits_gets_the_response_though_it_could_not_be_stored(ask: Ask, mon
     assert leader.join() is not flight  # it has finished: the next one leads
 
 
-def test_who_comes_while_a_response_is_stored_need_not_wait(ask: Ask) -> None:
+def test_a_request_need_not_wait_while_a_response_is_stored(ask: Ask) -> None:
     """It is there already."""
     leader = lead(ask())
     assert leader.flight is not None
@@ -130,7 +130,7 @@ def test_a_response_that_varies_is_handed_on_to_its_like(ask: Ask, name: str, is
     assert (follower.accept(flight) is not None) is is_for_it
 
 
-def test_nobody_waits_while_the_store_is_away(cache: ResponseCache, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_request_waits_for_a_failed_store(cache: ResponseCache, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing would be found where the leader could not store it; the provider is asked at once."""
     lead(ask())
     assert ask().join() is not None
@@ -138,7 +138,7 @@ def test_nobody_waits_while_the_store_is_away(cache: ResponseCache, ask: Ask, mo
     assert ask().join() is None
 
 
-def test_nobody_waits_for_a_response_that_is_to_be_validated(ask: Ask) -> None:
+def test_no_request_waits_for_a_response_that_is_to_be_validated(ask: Ask) -> None:
     """At its head, and from then on."""
     leader, follower = lead(ask()), ask()
     flight = follower.join()

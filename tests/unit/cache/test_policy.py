@@ -127,7 +127,7 @@ def test_a_request_says_how_old_a_response_may_be(asks: str, after_s: float, ver
     assert judge(entry("public, max-age=60"), asked, NOW + after_s) is verdict
 
 
-def test_a_stale_response_is_served_while_it_is_fetched_anew() -> None:
+def test_a_stale_response_is_served_while_it_is_fetched_again() -> None:
     """RFC 5861 §3, and not a second longer."""
     stored = entry("public, max-age=10, stale-while-revalidate=20")
     assert judge(stored, policy.NO_DIRECTIVES, NOW + 25) is Verdict.SERVE_AND_REFRESH
@@ -200,7 +200,7 @@ def test_an_age_is_its_first_number(lines: list[str], age_s: int | None) -> None
     ("cache_control", "is_for_others"),
     [("public, max-age=9", True), ("public, max-age=0", False), ("public, max-age=0, stale-while-revalidate=9", True)],
 )
-def test_nobody_waits_for_what_he_could_not_have(cache_control: str, is_for_others: bool) -> None:
+def test_no_request_waits_for_what_it_could_not_have(cache_control: str, is_for_others: bool) -> None:
     """A response that is stored to be validated is of no use to requests at the same time."""
     assert policy.is_for_others(entry(cache_control, fields=(("ETag", '"a"'),))) is is_for_others
 

@@ -344,8 +344,17 @@ def _call(name: str | None = None, arguments: str = "", **more: object) -> dict[
         [[_call("f", '{"a":')], [_call("g", '{"b":1}')]],
         [[_call("f", '{"a":', id="a", index=0)], [_call("g", '{"b":', id="b", index=0)], [_call(None, "1}", index=0)]],
         [[_call("f", '{"a":', id="a", index=0)], [_call("g", '{"b":', id="b", index=1)], [_call(None, "1}", index=1)]],
+        [[_call("f", '{"a":', index=0)], [_call("g", '{"b":', index=0)], [_call("g", "1}", index=0)]],
     ],
-    ids=["no index", "index 0 for all", "one chunk", "neither id nor index", "index 0, in pieces", "as documented"],
+    ids=[
+        "no index",
+        "index 0 for all",
+        "one chunk",
+        "neither",
+        "index 0, in pieces",
+        "as documented",
+        "no id, index 0",
+    ],
 )
 def test_tool_calls_stay_apart(pieces: list[list[dict[str, object]]]) -> None:
     """Whatever index a compatible provider gives them, or none."""

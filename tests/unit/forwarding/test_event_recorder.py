@@ -2,12 +2,12 @@
 
 import io
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from support.snapshots import token_snapshot
 
 from llm_proxy.accounting.outcomes import Ending, decide
 from llm_proxy.events.capture import Capture, CaptureLimits
@@ -23,22 +23,11 @@ from llm_proxy.forwarding.lane import Lane
 from llm_proxy.forwarding.request import from_environ
 from llm_proxy.forwarding.taps import response_taps
 from llm_proxy.model.project import ProjectSnapshot
-from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.providers import load_provider
 from llm_proxy.settings import UpstreamSettings, load
 
 PROJECT = ProjectSnapshot("project-id", True, "provider-key")
-TOKEN = TokenSnapshot(
-    id="token-id",
-    hint="sk-AbCd**************StUv",
-    project_id="project-id",
-    is_active=True,
-    expires_at=None,
-    max_requests=None,
-    request_count=0,
-    created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    project=PROJECT,
-)
+TOKEN = token_snapshot(project=PROJECT)
 
 
 class World:

@@ -170,7 +170,7 @@ def test_held_bodies_are_bounded_by_max_inspected_body() -> None:
         admit(FORM % (b"model", b"x" * 500), FORM_TYPE, max_inspected_bytes=20)
 
 
-def test_whoever_needs_a_body_whole_gets_it() -> None:
+def test_a_body_is_held_whole_where_it_is_needed() -> None:
     """Without rules and without a look at it."""
     held = admit(b"not json", rules=ParameterRules({}), must_hold=True)
     assert isinstance(held, HeldBody)

@@ -2,12 +2,13 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from support.pieces import UpstreamResponse
+from support.snapshots import token_snapshot
 
 from llm_proxy import errors, logs, metrics
 from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit
@@ -33,17 +34,7 @@ from llm_proxy.transport import Timeouts
 from llm_proxy.web.errors import render
 
 BEARER = "sk-AbCdEfGhIjKlMnOpQrStUv"
-FACTS = TokenSnapshot(
-    id="token-id",
-    hint="sk-AbCd**************StUv",
-    project_id="project-id",
-    is_active=True,
-    expires_at=None,
-    max_requests=5,
-    request_count=0,
-    created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    project=ProjectSnapshot("project-id", True, "provider-key"),
-)
+FACTS = token_snapshot(max_requests=5)
 
 
 class Directory:
@@ -115,22 +106,12 @@ class Exchange:
         self.why = self.why or reason
 
 
-class Response:
+class Response(UpstreamResponse):
     """200 with three pieces, unless changed."""
 
     def __init__(self) -> None:
+        super().__init__(b"ab", b"cd", b"ef")
         self.status, self.reason, self.fields = 200, b"OK", [(b"Content-Length", b"6")]
-        self.pieces: list[bytes | BaseException] = [b"ab", b"cd", b"ef"]
-        self.closed = 0
-
-    def chunks(self) -> Iterator[bytes]:
-        for piece in self.pieces:
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
-
-    def close(self) -> None:
-        self.closed += 1
 
     def no_total_limit(self) -> None: ...
 

@@ -1,28 +1,13 @@
 """A body settles once, whatever happens to it."""
 
-from collections.abc import Iterator
 from typing import Any
 
+import gevent
 import pytest
+from support.pieces import UpstreamResponse
 
 from llm_proxy.errors import UpstreamBroken
 from llm_proxy.forwarding.relay import Relay
-
-
-class UpstreamResponse:
-    """A response of given pieces; an exception among them is raised."""
-
-    def __init__(self, *pieces: bytes | BaseException) -> None:
-        self.pieces, self.closed = pieces, 0
-
-    def chunks(self) -> Iterator[bytes]:
-        for piece in self.pieces:
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
-
-    def close(self) -> None:
-        self.closed += 1
 
 
 @pytest.fixture
@@ -86,3 +71,13 @@ def test_taps_see_every_piece_first(settled: list[tuple[Any, ...]]) -> None:
     pieces = iter(relay(UpstreamResponse(b"a", b"b"), settled, is_stream=True, taps=[tapped.append]))
     assert (next(pieces), tapped) == (b"", [])
     assert (next(pieces), tapped) == (b"a", [b"a"])
+
+
+def test_others_run_beside_a_body_whose_pieces_are_always_here(settled: list[tuple[Any, ...]]) -> None:
+    """Neither provider nor client is ever waited for, so that nothing else would give the loop its turn."""
+    seen = list[int]()
+    body = relay(UpstreamResponse(*[b"x"] * 1000), settled)
+    other = gevent.spawn(lambda: seen.append(body.sent_bytes))
+    assert len(list(body)) == 1000
+    other.join()
+    assert seen[0] < 100

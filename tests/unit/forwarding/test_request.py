@@ -31,7 +31,7 @@ TRUSTED = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8"))
         (None, [], None),
     ],
 )
-def test_the_client_is_the_last_that_nobody_trusts(peer: str | None, forwarded: list[str], address: str | None) -> None:
+def test_the_client_is_the_last_untrusted_one(peer: str | None, forwarded: list[str], address: str | None) -> None:
     """Zone, port and brackets are no part of an address."""
     assert client_address(peer, forwarded, TRUSTED) == address
 

@@ -92,7 +92,7 @@ class Bench:
         return done
 
 
-def test_without_a_limit_nobody_is_asked() -> None:
+def test_without_a_limit_no_store_is_asked() -> None:
     """Off unless set: then no store is touched."""
     bench = Bench(is_shared=False)
     assert bench.admitted(Token(), 5) == 5

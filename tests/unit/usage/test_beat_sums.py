@@ -1,9 +1,10 @@
 """usage.beat_sums: a beat's exchanges reach rollup, metrics and limits as one sum for each token and model."""
 
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import pytest
+from support.snapshots import token_snapshot
 
 from llm_proxy import metrics
 from llm_proxy.formats.usage import Usage
@@ -49,17 +50,7 @@ def world() -> World:
 
 def token(name: str) -> TokenSnapshot:
     """A token of project p."""
-    return TokenSnapshot(
-        id=name,
-        hint="",
-        project_id="p",
-        is_active=True,
-        expires_at=None,
-        max_requests=None,
-        request_count=0,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        project=ProjectSnapshot("p", True, "key"),
-    )
+    return token_snapshot(id=name, project_id="p", project=ProjectSnapshot("p", True, "key"))
 
 
 def test_exchanges_of_a_token_and_model_are_one_sum(world: World) -> None:

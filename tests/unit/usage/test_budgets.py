@@ -108,7 +108,7 @@ def test_what_is_not_written_yet_counts(limits: dict[str, int], error: type[Exce
     assert bench.settled == 2
 
 
-def test_a_month_begins_anew() -> None:
+def test_a_month_begins_again() -> None:
     """The sum is of the UTC calendar month; it is read once a second at most, and again after a flush."""
     bench = Bench()
     token = facts_of(project=Project(max_cost_nano_usd_per_month=10 * NANO))
