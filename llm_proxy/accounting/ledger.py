@@ -182,7 +182,7 @@ class DeadLedger(_Mapped):
             return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_ours(descriptor):
+            if _is_own_file(descriptor):
                 return cls(path, descriptor)
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
@@ -192,7 +192,7 @@ class DeadLedger(_Mapped):
         return None
 
 
-def _is_ours(descriptor: int) -> bool:
+def _is_own_file(descriptor: int) -> bool:
     head = os.pread(descriptor, _HEADER.size, 0)
     return os.fstat(descriptor).st_size == _BYTES and head == _HEADER.pack(_MAGIC, _LAYOUT)
 
@@ -257,7 +257,7 @@ def read(path: Path) -> list[Noted]:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return []
-    if not _is_ours(descriptor):
+    if not _is_own_file(descriptor):
         os.close(descriptor)
         return []
     mapped = _Mapped(path, descriptor)

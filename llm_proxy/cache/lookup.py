@@ -31,7 +31,7 @@ from llm_proxy.cache.policy import (
     may_serve_on_error,
     storable,
 )
-from llm_proxy.cache.singleflight import Flight
+from llm_proxy.cache.singleflight import SharedFetch
 
 Pairs = list[tuple[str, str]]
 
@@ -67,13 +67,13 @@ class CacheLookup:
     Attributes:
         capture: Collects the response that will be stored; None: it is not stored.
         is_framed: Whether the end of the response's body is marked by more than the connection's.
-        flight: The exchange that others wait for; None where none waits.
+        fetch: The exchange that others wait for; None where none waits.
         number: The last purge that is known; None: purges are not known, so nothing is served or stored.
     """
 
     __slots__ = (
         "_cache", "_conditionals", "_directives", "_fields", "_finishes", "_is_authorized", "_is_post", "_key",
-        "_method", "_path", "_primary", "_project", "_range", "_target", "_values", "flight", "found", "is_framed",
+        "_method", "_path", "_primary", "_project", "_range", "_target", "_values", "fetch", "found", "is_framed",
         "number", "recorder",
     )  # fmt: skip
 
@@ -104,7 +104,7 @@ class CacheLookup:
         self._finishes: Generation | None = None
         self.recorder: BodyRecorder | None = None
         self.is_framed = True
-        self.flight: Flight | None = None
+        self.fetch: SharedFetch | None = None
         self.number: int | None = None
         self.found = NOTHING
 
@@ -184,7 +184,7 @@ class CacheLookup:
 
     # -- sharing one exchange -----------------------------------------------------------------------------------------
 
-    def join(self) -> Flight | None:
+    def join(self) -> SharedFetch | None:
         """Lead or join the exchange of equal requests; None where this request needs an exchange by itself."""
         entry = self.found.entry
         if self._method == "HEAD" or self._conditionals or self.is_partial or self.number is None:
@@ -195,12 +195,12 @@ class CacheLookup:
             return None
         return self._cache.singleflight.join(variant_key(self._primary, DEFAULT_VARY, self._fields))
 
-    def accept(self, flight: Flight) -> Entry | None:
-        """Return what a flight has published, if it fits this request, too. Call it after `decide`, which knows purges.
+    def accept(self, fetch: SharedFetch) -> Entry | None:
+        """Return what a fetch has published, if it fits this request, too. Call it after `decide`, which knows purges.
 
-        A purge that was confirmed before this request came is among those, however lately it came to the flight.
+        A purge that was confirmed before this request came is among those, however lately it came to the fetch.
         """
-        entry = flight.published
+        entry = fetch.published
         if entry is None or entry.key != variant_key(self._primary, entry.vary, self._fields):
             return None
         if not self._is_usable(entry) or judge(entry, self._directives, self._cache.clock()) is Verdict.VALIDATE:
@@ -215,8 +215,8 @@ class CacheLookup:
 
     def finish(self, *, is_storable: bool = True, is_abandoned: bool = False) -> None:
         """End the exchange, or a response that is not stored: the others go on. Repeats do nothing."""
-        if self.flight is not None:
-            self.flight.finish(is_storable=is_storable, is_abandoned=is_abandoned)
+        if self.fetch is not None:
+            self.fetch.finish(is_storable=is_storable, is_abandoned=is_abandoned)
 
     # -- the provider's response ---------------------------------------------------------------------------------------
 
@@ -275,8 +275,8 @@ class CacheLookup:
 
     def keep(self, entry: Entry) -> bool:
         """Store a response that came whole, and let the requests that wait for it go on."""
-        if self.flight is not None:
-            self.flight.publish(entry)
+        if self.fetch is not None:
+            self.fetch.publish(entry)
         try:
             return self._cache.keep(entry)
         finally:

@@ -21,7 +21,7 @@ _REMEMBERED: Final = 4096
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.03
 
 
-class Flight:
+class SharedFetch:
     """An exchange with the provider that others may wait for.
 
     Attributes:
@@ -34,11 +34,11 @@ class Flight:
         "_group", "_has_lock", "_is_over", "_leader", "_waiting", "_woken", "key", "published", "was_abandoned",
     )  # fmt: skip
 
-    def __init__(self, group: "SingleFlight", key: str, leader: "Flight | None" = None) -> None:
+    def __init__(self, group: "SingleFlight", key: str, leader: "SharedFetch | None" = None) -> None:
         self._group, self.key, self._leader = group, key, leader
         self._has_lock = self._is_over = self.was_abandoned = False
         self.published: Entry | None = None
-        self._waiting: list[Flight] = []
+        self._waiting: list[SharedFetch] = []
         self._woken: threading.Event | None = None  # most leaders never wait
         if leader is not None:
             self._woken = threading.Event()
@@ -90,7 +90,7 @@ class SingleFlight:
 
     def __init__(self, folder: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._flights: dict[str, Flight] = {}
+        self._fetches: dict[str, SharedFetch] = {}
         self._not_stored: dict[str, float] = {}
         self._descriptor: int | None = None
         self._finishes: GenerationTable | None = None
@@ -99,40 +99,40 @@ class SingleFlight:
             self._descriptor = os.open(folder / "flights", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._fetches)
 
     def finishes(self, primary: str) -> Generation | None:
-        """Return what differs once a flight under this primary key has finished, in any worker of the machine."""
+        """Return what differs once a fetch under this primary key has finished, in any worker of the machine."""
         return None if self._finishes is None else self._finishes.of(primary)
 
-    def join(self, key: str) -> Flight | None:
-        """Lead a flight, or join one; None where waiting is useless, because the response is not stored."""
+    def join(self, key: str) -> SharedFetch | None:
+        """Lead a fetch, or join one; None where waiting is useless, because the response is not stored."""
         if self._not_stored:
             until = self._not_stored.get(key)
             if until is not None:
                 if self._clock() < until:
                     return None
                 del self._not_stored[key]
-        leader = self._flights.get(key)
+        leader = self._fetches.get(key)
         if leader is not None:
-            return Flight(self, key, leader)
-        flight = self._flights[key] = Flight(self, key)
-        return flight
+            return SharedFetch(self, key, leader)
+        fetch = self._fetches[key] = SharedFetch(self, key)
+        return fetch
 
-    def wait(self, flight: Flight, until: float) -> bool:
-        """Wait for a flight that one joined, until a monotonic instant or until woken; False when the time is over."""
-        assert flight._woken is not None
-        return flight._woken.wait(max(0.0, until - self._clock()))
+    def wait(self, fetch: SharedFetch, until: float) -> bool:
+        """Wait for a fetch that one joined, until a monotonic instant or until woken; False when the time is over."""
+        assert fetch._woken is not None
+        return fetch._woken.wait(max(0.0, until - self._clock()))
 
     def wait_for_machine(
-        self, flight: Flight, until: float, is_cut: Callable[[], bool], is_there: Callable[[], bool]
+        self, fetch: SharedFetch, until: float, is_cut: Callable[[], bool], is_there: Callable[[], bool]
     ) -> bool:
-        """Wait, as a leader, until no other worker leads the flight, or `is_there` finds what it has stored.
+        """Wait, as a leader, until no other worker leads the fetch, or `is_there` finds what it has stored.
 
         Returns whether `is_there` did. After False the caller makes the exchange, alone or not.
         """
         pause_s = _FIRST_PAUSE_S
-        while not self.is_free(flight):
+        while not self.is_free(fetch):
             if self._clock() >= until or is_cut():
                 return False
             time.sleep(pause_s)
@@ -141,29 +141,29 @@ class SingleFlight:
                 return True
         return is_there()
 
-    def is_free(self, flight: Flight) -> bool:
-        """Whether no other worker of the machine leads this flight; from then on none does until it finishes."""
-        if self._descriptor is None or flight._has_lock:
+    def is_free(self, fetch: SharedFetch) -> bool:
+        """Whether no other worker of the machine leads this fetch; from then on none does until it finishes."""
+        if self._descriptor is None or fetch._has_lock:
             return True
         try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _offset(flight.key))
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _offset(fetch.key))
         except OSError:
             return False
-        flight._has_lock = True
+        fetch._has_lock = True
         return True
 
-    def finished(self, flight: Flight, is_storable: bool) -> None:
-        """See Flight.land."""
-        self._flights.pop(flight.key, None)
+    def finished(self, fetch: SharedFetch, is_storable: bool) -> None:
+        """See SharedFetch.land."""
+        self._fetches.pop(fetch.key, None)
         if is_storable and self._finishes is not None:
-            self._finishes.changed(flight.key.rpartition(":")[0])
+            self._finishes.changed(fetch.key.rpartition(":")[0])
         elif not is_storable:
             if len(self._not_stored) >= _REMEMBERED:
                 self._not_stored.clear()
-            self._not_stored[flight.key] = self._clock() + NOT_STORED_FOR_S
-        if flight._has_lock and self._descriptor is not None:
-            flight._has_lock = False
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _offset(flight.key))
+            self._not_stored[fetch.key] = self._clock() + NOT_STORED_FOR_S
+        if fetch._has_lock and self._descriptor is not None:
+            fetch._has_lock = False
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _offset(fetch.key))
 
     def close(self) -> None:
         """Release the file, and with it all locks."""

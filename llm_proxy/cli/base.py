@@ -129,8 +129,8 @@ class Group(click.Group):
         """Click's, with a guess at what was meant that knows the commands which are not imported yet."""
         name = args[0]
         if not ctx.resilient_parsing and name[:1].isalpha() and self.get_command(ctx, name) is None:
-            near = get_close_matches(name, self.list_commands(ctx), n=1)
-            ctx.fail(f"No such command {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            closest = get_close_matches(name, self.list_commands(ctx), n=1)
+            ctx.fail(f"No such command {name!r}" + (f"; did you mean {closest[0]!r}?" if closest else ""))
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

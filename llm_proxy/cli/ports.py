@@ -45,8 +45,8 @@ def _is_held_by_orphans(address: ListenAddress) -> bool:
 
 def _in_use(address: ListenAddress) -> CommandError:
     """Return the refusal, with a near port that is free where there is one."""
-    near = next((port for port in range(address.port + 1, address.port + 20) if _is_free(address, port)), None)
-    other = "another LISTEN_ADDR" if near is None else f"LISTEN_ADDR={ListenAddress(address.host, near)}"
+    closest = next((port for port in range(address.port + 1, address.port + 20) if _is_free(address, port)), None)
+    other = "another LISTEN_ADDR" if closest is None else f"LISTEN_ADDR={ListenAddress(address.host, closest)}"
     return CommandError(f"cannot listen on {address}: address already in use; stop what listens there, or set {other}")
 
 

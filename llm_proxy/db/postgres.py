@@ -131,8 +131,8 @@ def _check_tls(words: dict[str, str], settings: StorageSettings) -> None:
     mode = words.get("sslmode")
     if mode is not None and mode not in _SSL_MODES:
         raise UrlFault(f"option sslmode: expected one of {', '.join(_SSL_MODES)}")
-    ours = (settings.tls_ca, settings.tls_cert, settings.tls_key)
-    for name, path in zip(_FILES, ours, strict=False):
+    configured = (settings.tls_ca, settings.tls_cert, settings.tls_key)
+    for name, path in zip(_FILES, configured, strict=False):
         if path is not None:
             words.setdefault(name, str(path))
     if mode in ("verify-ca", "verify-full") and "sslrootcert" not in words:

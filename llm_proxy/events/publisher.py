@@ -233,7 +233,7 @@ class Publisher:
         self._lines.catch_up(gives_way=not self._is_stopping)
 
     def _send_all(self) -> None:
-        """Flight, spool, queue; until nothing is left or the consumers are too far behind. Raises BusUnavailable."""
+        """Send the unsettled batch, the spool, the queue, while consumers keep up. Raises BusUnavailable."""
         while True:
             self._watch()
             if self._link.room <= 0:

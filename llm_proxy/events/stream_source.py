@@ -73,7 +73,7 @@ class StreamSource:
         self._make_group(self._reader)
         self.stats()
         for name, pending, _ in self._consumers():
-            if pending and name != self.consumer and _was_ours(name, self.consumer):
+            if pending and name != self.consumer and _was_of_this_host(name, self.consumer):
                 self._inherit(name)
 
     def _inherit(self, name: str) -> None:
@@ -220,9 +220,9 @@ class StreamSource:
         ids = sorted(self._held, key=id_order)
         where = (self._key, self._group, ids[0], ids[-1], len(ids) * 2, self.consumer)
         with contextlib.suppress(ResponseError):  # the group is gone: reading finds that out
-            ours = {text(item[0]) for item in command(self._side, "XPENDING", *where)} & set(ids)
-            if ours:
-                command(self._side, "XCLAIM", self._key, self._group, self.consumer, 0, *sorted(ours), "JUSTID")
+            held = {text(item[0]) for item in command(self._side, "XPENDING", *where)} & set(ids)
+            if held:
+                command(self._side, "XCLAIM", self._key, self._group, self.consumer, 0, *sorted(held), "JUSTID")
 
     def ack(self, entries: Sequence[Entry]) -> None:
         """One XACK for all of them."""
@@ -235,14 +235,14 @@ class StreamSource:
     def stats(self) -> SourceStats:
         """From XINFO and XPENDING; also trims, where that is asked for."""
         groups = group_states(self._side, self._key)
-        ours = next((group for group in groups if group.name == self._group), None)
+        own_group = next((group for group in groups if group.name == self._group), None)
         found = SourceStats(length=int(command(self._side, "XLEN", self._key)))
-        if ours is not None:
-            found.pending = ours.pending
-            found.undelivered, is_exact = undelivered(self._side, self._key, ours, found.length, _MOST_COUNTED)
-            found.oldest_pending_s = self._oldest_pending_s(ours)
+        if own_group is not None:
+            found.pending = own_group.pending
+            found.undelivered, is_exact = undelivered(self._side, self._key, own_group, found.length, _MOST_COUNTED)
+            found.oldest_pending_s = self._oldest_pending_s(own_group)
             if is_exact:
-                self._count_trimmed(ours, found.undelivered)
+                self._count_trimmed(own_group, found.undelivered)
             if self._trims:
                 trim_acknowledged(self._side, self._key, groups)
         found.trimmed = self._trimmed
@@ -266,9 +266,9 @@ class StreamSource:
         self._lost_seen = lost
 
 
-def _was_ours(name: str, ours: str) -> bool:
+def _was_of_this_host(name: str, own: str) -> bool:
     """Whether the name was made up, as this one's was, by a dispatcher of this machine that is no more."""
-    (rest, _, pid), mine = name.rpartition("-"), ours.rpartition("-")[0]
+    (rest, _, pid), mine = name.rpartition("-"), own.rpartition("-")[0]
     host = socket.gethostname()
     return rest == mine and rest.startswith("dispatcher-") and rest.endswith(host) and is_dead_here(host, pid)
 

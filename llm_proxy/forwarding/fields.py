@@ -16,7 +16,7 @@ CLIENT_ADDRESS: Final = frozenset(  # where the client is stays between it and t
     ("X-FORWARDED-FOR", "X-FORWARDED-HOST", "X-FORWARDED-PROTO", "X-FORWARDED-PORT", "FORWARDED", "X-REAL-IP")
 ) | frozenset(("X-CLIENT-IP", "X-ORIGINAL-FORWARDED-FOR", "CF-CONNECTING-IP", "CF-IPCOUNTRY", "TRUE-CLIENT-IP"))
 KEY_FIELDS: Final = ("API-KEY", "X-API-KEY", "X-GOOG-API-KEY")  # where vendors' clients put their key
-OURS: Final = ("X-PROXY", "X-UPSTREAM-", "X-CACHE")  # names that only the proxy may set
+OWN_NAMES: Final = ("X-PROXY", "X-UPSTREAM-", "X-CACHE")  # names that only the proxy may set
 _NOT_FOR_PROVIDERS: Final = frozenset(  # the last two name another path to IIS and Symfony
     ("X-BODY-HASH", "X-REQUEST-START", "COOKIE", "COOKIE2", "X-ORIGINAL-URL", "X-REWRITE-URL")
 )
@@ -161,7 +161,7 @@ class RequestFields:
 
         Names with an underscore are dropped: WSGI cannot tell them from a dash's.
         """
-        is_dropped = name in DROPPED or "_" in name or name.startswith(OURS)
+        is_dropped = name in DROPPED or "_" in name or name.startswith(OWN_NAMES)
         fate = _DROP if is_dropped else _spelling(name)
         _remember(self._fates, name, fate)
         return fate

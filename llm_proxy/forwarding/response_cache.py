@@ -17,7 +17,7 @@ from llm_proxy.cache.engine import SAFE_METHODS, ResponseCache
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.lookup import CacheLookup, StoredResponse
 from llm_proxy.cache.policy import NO_DIRECTIVES, RequestDirectives, Verdict
-from llm_proxy.cache.singleflight import WAIT_S, Flight
+from llm_proxy.cache.singleflight import WAIT_S, SharedFetch
 from llm_proxy.errors import CircuitOpen, LlmProxyError, NotCached, UpstreamCut, UpstreamError
 from llm_proxy.forwarding.body import HeldBody
 from llm_proxy.forwarding.exchange import Exchange
@@ -102,15 +102,15 @@ class NoCache:
 class _Wait:
     """A wait for another request's exchange, as an exchange sees it: it can be cut."""
 
-    __slots__ = ("_flight", "reason")
+    __slots__ = ("_shared", "reason")
 
-    def __init__(self, flight: Flight) -> None:
-        self._flight = flight
+    def __init__(self, fetch: SharedFetch) -> None:
+        self._shared = fetch
         self.reason: str | None = None
 
     def cut(self, reason: str) -> None:
         self.reason = self.reason or reason
-        self._flight.wake()
+        self._shared.wake()
 
     def is_cut(self) -> bool:
         return self.reason is not None
@@ -201,10 +201,10 @@ class CacheSource:
             return lookup.serve(entry)
         if lookup.only_if_cached:
             return None
-        flight = lookup.join()
-        if flight is None:
+        fetch = lookup.join()
+        if fetch is None:
             return None
-        entry = self._wait(exchange, lookup, flight)
+        entry = self._wait(exchange, lookup, fetch)
         return None if entry is None else lookup.serve(entry)
 
     def _refresh(self, exchange: Exchange, lookup: CacheLookup) -> bool:
@@ -212,57 +212,57 @@ class CacheSource:
         request = exchange.request
         if request.method == "POST" or not monkey.is_module_patched("socket"):
             return False
-        flight = lookup.join()
-        if flight is None or not flight.is_leader:
-            return flight is not None
-        if not self._cache.singleflight.is_free(flight):
-            flight.finish()
+        fetch = lookup.join()
+        if fetch is None or not fetch.is_leader:
+            return fetch is not None
+        if not self._cache.singleflight.is_free(fetch):
+            fetch.finish()
             return True
-        gevent.spawn(self._fetch, request.again(_NOT_AGAIN), exchange.known_token, flight)
+        gevent.spawn(self._fetch, request.again(_NOT_AGAIN), exchange.known_token, fetch)
         return True
 
-    def _fetch(self, request: ProxyRequest, token: TokenSnapshot, flight: Flight) -> None:
+    def _fetch(self, request: ProxyRequest, token: TokenSnapshot, fetch: SharedFetch) -> None:
         try:
             self._background(request, token)
         finally:
-            flight.finish()
+            fetch.finish()
 
-    def _wait(self, exchange: Exchange, lookup: CacheLookup, flight: Flight | None) -> Entry | None:
+    def _wait(self, exchange: Exchange, lookup: CacheLookup, fetch: SharedFetch | None) -> Entry | None:
         """Return what another's exchange has stored; None: this request makes its own, for others too if it leads."""
         until = time.monotonic() + self._wait_s
-        while flight is not None:
-            if flight.is_leader:
-                return self._lead(exchange, lookup, flight, until)
-            entry = self._follow(exchange, lookup, flight, until)
-            if entry is not None or not flight.was_abandoned:
+        while fetch is not None:
+            if fetch.is_leader:
+                return self._lead(exchange, lookup, fetch, until)
+            entry = self._follow(exchange, lookup, fetch, until)
+            if entry is not None or not fetch.was_abandoned:
                 return entry
-            flight = lookup.join()
+            fetch = lookup.join()
         return None
 
-    def _follow(self, exchange: Exchange, lookup: CacheLookup, flight: Flight, until: float) -> Entry | None:
-        wait = _Wait(flight)
+    def _follow(self, exchange: Exchange, lookup: CacheLookup, fetch: SharedFetch, until: float) -> Entry | None:
+        wait = _Wait(fetch)
         exchange.attach(wait)
-        has_landed = self._cache.singleflight.wait(flight, until)
+        is_finished = self._cache.singleflight.wait(fetch, until)
         wait.check()
-        return (lookup.accept(flight) or _fresh(lookup)) if has_landed else None
+        return (lookup.accept(fetch) or _fresh(lookup)) if is_finished else None
 
-    def _lead(self, exchange: Exchange, lookup: CacheLookup, flight: Flight, until: float) -> Entry | None:
+    def _lead(self, exchange: Exchange, lookup: CacheLookup, fetch: SharedFetch, until: float) -> Entry | None:
         """Make sure that no other worker makes the exchange already, or has just made it."""
-        lookup.flight = flight
+        lookup.fetch = fetch
         singleflight = self._cache.singleflight
         entry: Entry | None = None
-        if singleflight.is_free(flight):
+        if singleflight.is_free(fetch):
             if not lookup.is_outdated:
                 return None
             entry = _fresh(lookup)  # another exchange ended between the look-up and now
         else:
-            wait = _Wait(flight)
+            wait = _Wait(fetch)
             exchange.attach(wait)
 
             def is_over() -> bool:
                 return wait.is_cut() or lookup.is_store_away
 
-            if singleflight.wait_for_machine(flight, until, is_over, lambda: _fresh(lookup) is not None):
+            if singleflight.wait_for_machine(fetch, until, is_over, lambda: _fresh(lookup) is not None):
                 entry = _fresh(lookup)
             wait.check()
         if entry is not None:

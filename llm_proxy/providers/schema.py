@@ -139,8 +139,8 @@ def parse(document: Any, settings: UpstreamSettings, findings: Findings) -> Prov
 def _warn_unknown(content: Mapping[Any, Any], known: tuple[str, ...], path: str, findings: Findings) -> None:
     for key in content:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            closest = difflib.get_close_matches(str(key), known, 1)
+            hint = f"; did you mean {closest[0]}?" if closest else ""
             findings.warn(f"{path}.{key}" if path else str(key), f"unknown key, ignored{hint}")
 
 

@@ -123,8 +123,8 @@ def _folders() -> list[str]:
     """Return all such folders of this user."""
     try:
         with os.scandir(tempfile.gettempdir()) as entries:
-            ours = (CACHE_PREFIX, METRICS_PREFIX)
-            return [entry.path for entry in entries if entry.name.startswith(ours) and _is_own(entry)]
+            prefixes = (CACHE_PREFIX, METRICS_PREFIX)
+            return [entry.path for entry in entries if entry.name.startswith(prefixes) and _is_own(entry)]
     except OSError:
         return []
 

@@ -17,7 +17,7 @@ _REASONS = {
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
 }
-_OURS: tuple[tuple[type[Exception], type[LlmProxyError]], ...] = (
+_ERRORS: tuple[tuple[type[Exception], type[LlmProxyError]], ...] = (
     (LimitRequestLine, UriTooLong),
     (LimitRequestHeaders, HeaderFieldsTooLarge),
     (ParseException, MalformedRequest),
@@ -28,9 +28,9 @@ def as_error(exc: BaseException) -> LlmProxyError:
     """Return the response to what went wrong; anything unknown is a failure of the server, 500."""
     if isinstance(exc, LlmProxyError):
         return exc
-    for theirs, ours in _OURS:
-        if isinstance(exc, theirs):
-            return ours()
+    for raised, error in _ERRORS:
+        if isinstance(exc, raised):
+            return error()
     return LlmProxyError()
 
 

@@ -17,9 +17,9 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
     for name in names:
         if name in known or len(name) < _SHORTEST_NAME:
             continue
-        near = min((k for k in known if _may_be_near(name, k)), key=lambda k: (_distance(name, k), k), default=None)
-        if near is not None and _distance(name, near) <= _TYPING_ERRORS:
-            found.append(f"{name} is not a setting; did you mean {near}?")
+        closest = min((k for k in known if _may_be_near(name, k)), key=lambda k: (_distance(name, k), k), default=None)
+        if closest is not None and _distance(name, closest) <= _TYPING_ERRORS:
+            found.append(f"{name} is not a setting; did you mean {closest}?")
     return found
 
 

@@ -28,7 +28,7 @@ from llm_proxy.db.models import (
 from llm_proxy.settings import load
 from tools.scale.rows import Installation, Row, Sizes
 
-BATCH = 10_000  # rows a transaction
+BATCH = 2_000  # rows a transaction: the engine ends one that waits for long
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

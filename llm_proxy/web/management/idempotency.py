@@ -57,7 +57,7 @@ class Creation:
 
 
 @contextmanager
-def once(keys: IdempotencyKeys, attempt: AuditedAction) -> Iterator[Creation]:
+def idempotent(keys: IdempotencyKeys, attempt: AuditedAction) -> Iterator[Creation]:
     """Claim the request's key for the block, which creates only when the creation is due.
 
     Raises:

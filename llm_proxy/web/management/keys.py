@@ -10,7 +10,7 @@ from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web.management import pagination, parsing, rendering
 from llm_proxy.web.management.audited import current
-from llm_proxy.web.management.idempotency import once
+from llm_proxy.web.management.idempotency import idempotent
 from llm_proxy.web.management.overlap import overlap
 from llm_proxy.web.management.routing import Services, add
 
@@ -33,7 +33,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             caller = current().caller
             new = NewKey.from_json(parsing.json_object(), services().keys.now())
             services().keys.granted(new, caller)  # before a response is repeated: the caller may hold less than it did
-            with once(services().idempotency, attempt) as creation:
+            with idempotent(services().idempotency, attempt) as creation:
                 if creation.is_due:
                     with attempt.transaction() as tx:
                         creation.keep(tx, _issued(services().keys.create(tx, new, caller), 201))
@@ -65,7 +65,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             caller = current().caller
             services().keys.get(_checked(key_id), caller)
             span = overlap()
-            with once(services().idempotency, attempt) as creation:
+            with idempotent(services().idempotency, attempt) as creation:
                 if creation.is_due:
                     with attempt.transaction(rendering.key_tag) as tx:
                         creation.keep(tx, _issued(services().keys.roll(tx, key_id, span, caller), 200))

@@ -14,7 +14,7 @@ from llm_proxy.projects.project import NewProject, Project, ProjectPatch
 from llm_proxy.projects.service import BY_NAME, SORTS, ProjectFilter, order_of
 from llm_proxy.web.management import pagination, parsing, rendering
 from llm_proxy.web.management.audited import current
-from llm_proxy.web.management.idempotency import once
+from llm_proxy.web.management.idempotency import idempotent
 from llm_proxy.web.management.routing import Services, add
 
 _DELETION = "project deletion is not permitted"
@@ -73,7 +73,7 @@ def routes(bp: Blueprint, services: Services) -> None:
     def create() -> Response:
         """201 with the project; 400 names the field; 409 the name is taken."""
         attempt = current().attempt(AuditAction.PROJECT_CREATE, "failed to create project")
-        with attempt, once(services().idempotency, attempt) as creation:
+        with attempt, idempotent(services().idempotency, attempt) as creation:
             if creation.is_due:
                 wants_sk, wants_key = services().wants_sk_keys, not services().settings.upstream.providers
                 new = NewProject.from_json(parsing.json_object(), wants_sk=wants_sk, wants_key=wants_key)

@@ -15,7 +15,7 @@ from llm_proxy.tokens.service import NEWEST_FIRST, SORTS, Issued, TokenFilter, o
 from llm_proxy.tokens.token import NewToken, TokenDefaults, TokenPatch
 from llm_proxy.web.management import pagination, parsing, rendering
 from llm_proxy.web.management.audited import current
-from llm_proxy.web.management.idempotency import once
+from llm_proxy.web.management.idempotency import idempotent
 from llm_proxy.web.management.overlap import overlap
 from llm_proxy.web.management.routing import Services, add, named_project
 
@@ -44,7 +44,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             project_id = named_project()
             if project_id is not None:  # before a response is repeated: the caller may see less than it did then
                 current().caller.require_project(project_id)
-            with once(services().idempotency, attempt) as creation:
+            with idempotent(services().idempotency, attempt) as creation:
                 if creation.is_due:
                     wanted = parsing.json_object()
                     asked = wanted.get("project_id")
@@ -93,7 +93,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.TOKEN_ROLL, "failed to store token", details=_about(token_id)) as attempt:
             services().tokens.get(_checked(token_id), current().caller.projects)
             span = overlap()
-            with once(services().idempotency, attempt) as creation:
+            with idempotent(services().idempotency, attempt) as creation:
                 if creation.is_due:
                     with attempt.transaction(rendering.token_tag) as tx:
                         creation.keep(tx, _created(services().tokens.roll(tx, token_id, span)))

@@ -149,7 +149,7 @@ def test_a_dead_or_spent_token_gets_nothing_stored(gateway: Gateway, origin: Ori
 
 
 def test_identical_misses_are_one_question(gateway: Gateway, origin: Origin, path: str) -> None:
-    """Single flight over both workers; all get the response."""
+    """One fetch over both workers; all get the response."""
     origin.pause_s = 0.5
     token = gateway.token()
     with ThreadPoolExecutor(60) as pool:

@@ -130,6 +130,7 @@ def test_odd_exchanges_are_taken_too(world: World) -> None:
         (413, Verdict.PERMANENT),
         (401, Verdict.CONFIGURATION),
         (302, Verdict.CONFIGURATION),
+        (307, Verdict.CONFIGURATION),
     ],
 )
 def test_statuses_are_classed(remote: World, status: int, expected: Verdict) -> None:

@@ -68,9 +68,9 @@ def ask(cache: ResponseCache) -> Ask:
 
 def lead(asked: CacheLookup) -> CacheLookup:
     """The same as a leader."""
-    asked.flight = asked.join()
-    assert asked.flight is not None
-    assert asked.flight.is_leader
+    asked.fetch = asked.join()
+    assert asked.fetch is not None
+    assert asked.fetch.is_leader
     return asked
 
 
@@ -85,28 +85,28 @@ def receive(leader: CacheLookup, cache_control: str = "public, max-age=60", **mo
 def test_a_waiting_request_gets_a_response_that_is_not_stored(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that fails, or takes its time, is no reason to ask the provider once for each."""
     leader, follower = lead(ask()), ask()
-    flight = follower.join()
-    assert flight is not None
+    fetch = follower.join()
+    assert fetch is not None
     monkeypatch.setattr(Store, "put", lambda *args: False)
     receive(leader)
-    found = follower.accept(flight)
+    found = follower.accept(fetch)
     assert found is not None
     assert found.content == b"body"
-    assert leader.join() is not flight  # it has finished: the next one leads
+    assert leader.join() is not fetch  # it has finished: the next one leads
 
 
 def test_a_request_need_not_wait_while_a_response_is_stored(ask: Ask) -> None:
     """It is there already."""
     leader = lead(ask())
-    assert leader.flight is not None
+    assert leader.fetch is not None
     recorder = leader.responded(200, "OK", [("Cache-Control", "public, max-age=60")], requested_at=NOW).recorder
     assert recorder is not None
-    leader.flight.publish(recorder._entry)
+    leader.fetch.publish(recorder._entry)
     late = ask()
-    flight = late.join()
-    assert flight is not None
-    assert late._cache.singleflight.wait(flight, 0.0)
-    assert late.accept(flight) is not None
+    fetch = late.join()
+    assert fetch is not None
+    assert late._cache.singleflight.wait(fetch, 0.0)
+    assert late.accept(fetch) is not None
 
 
 def test_a_response_from_before_a_purge_is_not_handed_on(cache: ResponseCache, ask: Ask) -> None:
@@ -114,20 +114,20 @@ def test_a_response_from_before_a_purge_is_not_handed_on(cache: ResponseCache, a
     leader = lead(ask())
     cache.purge(Scope(project="p"))
     late = ask()
-    flight = late.join()
+    fetch = late.join()
     receive(leader)
-    assert flight is not None
-    assert late.accept(flight) is None
+    assert fetch is not None
+    assert late.accept(fetch) is None
 
 
 @pytest.mark.parametrize(("name", "is_for_it"), [("X-A", False), ("X-B", True)])
 def test_a_response_that_varies_is_handed_on_to_its_like(ask: Ask, name: str, is_for_it: bool) -> None:
     """Both ask with another X-A."""
     leader, follower = lead(ask({"X-A": "1"})), ask({"X-A": "2"})
-    flight = follower.join()
+    fetch = follower.join()
     receive(leader, Vary=name)
-    assert flight is not None
-    assert (follower.accept(flight) is not None) is is_for_it
+    assert fetch is not None
+    assert (follower.accept(fetch) is not None) is is_for_it
 
 
 def test_no_request_waits_for_a_failed_store(cache: ResponseCache, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,9 +141,9 @@ def test_no_request_waits_for_a_failed_store(cache: ResponseCache, ask: Ask, mon
 def test_no_request_waits_for_a_response_that_is_to_be_validated(ask: Ask) -> None:
     """At its head, and from then on."""
     leader, follower = lead(ask()), ask()
-    flight = follower.join()
-    assert flight is not None
+    fetch = follower.join()
+    assert fetch is not None
     head = [("Cache-Control", "public, no-cache"), ("ETag", '"a"')]
     assert leader.responded(200, "OK", head, requested_at=NOW).recorder is not None
-    assert leader._cache.singleflight.wait(flight, 0.0)
+    assert leader._cache.singleflight.wait(fetch, 0.0)
     assert ask().join() is None

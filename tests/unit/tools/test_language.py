@@ -34,33 +34,38 @@ WORDS = {  # a pattern, and what to say instead
 }
 NAMES = re.compile(r"<[^>]*>|`[^`]*`|\{[^}]*\}|\]\([^)]*\)|https?://\S+|\S+@\S+|\.\w+")
 STRINGS = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}  # f-strings are split since 3.12
-SOURCES = (".py", ".mako", ".md", ".yaml", ".tpl", ".html", ".txt", ".cfg", ".ini")
+SOURCES = (
+    ".py",
+    ".mako",
+    ".md",
+    ".yaml",
+    ".tpl",
+    ".html",
+    ".txt",
+    ".cfg",
+    ".ini",
+    ".sh",
+    ".css",
+    ".js",
+    ".example",
+    ".toml",
+)
+SCRIPTS = ("bin/", "docker/", "tools/", "Dockerfile", ".ci/")  # their files have no ending
 OUTSIDE = (
     "tests/cases/",
     "llm_proxy/web/admin/static/vendor/",
     "CODE_OF_CONDUCT.md",
     "tests/unit/tools/test_language.py",
 )
-READ = (
-    "llm_proxy",
-    "tools/",
-    "docker/",
-    "bin/",
-    "docs/",
-    "charts/",
-    "examples/",
-    "README",
-    "CONTRIBUTING",
-    "SECURITY",
-    "CHANGELOG",
-    "tests/",
-)
 
 
 def texts(checkout: Path, *prefixes: str) -> dict[str, str]:
     """Return the tracked text files below the prefixes, by path."""
     listed = subprocess.run(["git", "ls-files"], cwd=checkout, capture_output=True, text=True, check=True).stdout
-    names = [n for n in listed.split("\n") if n.endswith(SOURCES) and not n.startswith(OUTSIDE)]
+    wanted = [
+        n for n in listed.split("\n") if n.endswith(SOURCES) or ("." not in Path(n).name and n.startswith(SCRIPTS))
+    ]
+    names = [n for n in wanted if not n.startswith(OUTSIDE)]
     return {n: (checkout / n).read_text() for n in names if n.startswith(prefixes) and (checkout / n).exists()}
 
 
@@ -96,7 +101,7 @@ def _page(text: str) -> Iterator[tuple[int, str]]:
 @pytest.fixture(scope="module")
 def sentences() -> list[tuple[str, str]]:
     """Return each line of prose with its place."""
-    read = texts(Path(__file__).parents[3], *READ)
+    read = texts(Path(__file__).parents[3], "")
     return [(f"{name}:{number}", line) for name, text in read.items() for number, line in prose(name, text)]
 
 
