@@ -6,7 +6,7 @@ from typing import Any
 
 preflight: Any = types.ModuleType("llm_proxy.preflight")
 preflight.StartRefused = type("StartRefused", (Exception,), {})
-preflight.check = lambda loaded: list(loaded.faults)
+preflight.check = preflight.refusal = lambda loaded: list(loaded.faults)
 preflight.notes = lambda settings: ([], [])
 preflight.prepare = lambda settings: None
 sys.modules["llm_proxy.preflight"] = preflight
