@@ -21,7 +21,7 @@ _MAX_EXPANDED_BYTES = 524_288  # looked at; some 80 ms at worst. What a longer o
 _ESCAPED = re.compile(rb"(?:\\u00|%(?:25){0,4})([2-7][0-9a-fA-F])")
 _PIECES = re.compile(
     rb'"(?:content|text|arguments|delta|refusal|thinking|partial_json|transcript|reasoning|reasoning_content|value|input)"'
-    rb'\s{0,8}:\s{0,8}"((?:[^"\\]|\\.)*+)"',
+    rb'\s{0,8}:\s{0,8}"([^"\\]*+(?:\\.[^"\\]*+)*+)"',
     re.DOTALL,
 )
 _OTHER_PLACES = re.compile(rb'index"\s{0,8}:\s{0,8}[1-9]')  # several choices or blocks, whose pieces may alternate

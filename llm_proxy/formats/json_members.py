@@ -20,20 +20,21 @@ MAX_STEPS: Final = 4_000_000  # some four seconds of CPU time: what is nested de
 _MAX_TOKEN_BYTES: Final = 8192  # of a number
 
 _BLANK = rb"[ \t\n\r]*+"
-_TEXT = rb"(?:[^\"\\\x00-\x1f]++|\\(?:[\"\\/bfnrt]|u[0-9A-Fa-f]{4}))*+"
-_ATOM = rb"(?:-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+|true|false|null)"
+# CPython before 3.11.5 returns into a possessive group that it has left (python/cpython#106052). So no group here is both
+# possessive and able to match in two ways; where choices are needed, the group is greedy, and each item has one reading.
+_PLAIN = rb"[^\"\\\x00-\x1f]*+"
+_TEXT = _PLAIN + rb"(?:\\(?:[\"\\/bfnrt]|u[0-9A-Fa-f]{4})" + _PLAIN + rb")*"
+_ATOM = rb"(?:-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?|true|false|null)"
 _FLAT = rb"(?:\"" + _TEXT + rb"\"|" + _ATOM + rb"(?=[ \t\n\r,\]}]))"
 
 
-# Each item stands twice, although once would compile faster: CPython before 3.11.5 matches a possessive group wrongly
-# when a choice inside it has a branch left to try (python/cpython#101955).
 def _list_of(item: bytes) -> bytes:
-    return rb"\[" + _BLANK + rb"(?:" + item + _BLANK + rb"(?:," + _BLANK + item + _BLANK + rb")*+)?+\]"
+    return rb"\[" + _BLANK + rb"(?:" + item + _BLANK + rb"(?:," + _BLANK + item + _BLANK + rb")*)?\]"
 
 
 def _object_of(item: bytes) -> bytes:
     member = rb"\"" + _TEXT + rb"\"" + _BLANK + rb":" + _BLANK + item + _BLANK
-    return rb"\{" + _BLANK + rb"(?:" + member + rb"(?:," + _BLANK + member + rb")*+)?+\}"
+    return rb"\{" + _BLANK + rb"(?:" + member + rb"(?:," + _BLANK + member + rb")*)?\}"
 
 
 def _nested(item: bytes, levels: int) -> bytes:
@@ -47,9 +48,9 @@ _BLANKS = re.compile(_BLANK)
 _STRING_REST = re.compile(_TEXT)
 _NUMBER_OR_WORD = re.compile(rb"[-+.0-9A-Za-z]++")
 _ATOMS = re.compile(_ATOM)
-_ITEMS = re.compile(rb"(?:," + _BLANK + _SHALLOW + _BLANK + rb")*+")  # what needs no look, at the speed of C
+_ITEMS = re.compile(rb"(?:," + _BLANK + _SHALLOW + _BLANK + rb")*")  # what needs no look, at the speed of C
 _MEMBERS = re.compile(
-    rb"(?:," + _BLANK + rb"\"" + _TEXT + rb"\"" + _BLANK + rb":" + _BLANK + _SHALLOW + _BLANK + rb")*+"
+    rb"(?:," + _BLANK + rb"\"" + _TEXT + rb"\"" + _BLANK + rb":" + _BLANK + _SHALLOW + _BLANK + rb")*"
 )
 _OPENERS = re.compile(rb"(?:\[" + _BLANK + rb")++")
 _CLOSERS = re.compile(rb"(?:\]" + _BLANK + rb")++")

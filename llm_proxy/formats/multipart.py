@@ -22,7 +22,7 @@ _PARAMETER = re.compile(
 )
 _NAME_MARK = re.compile(rb"(?<![a-z0-9_-])name[ \t]*+(?:\*[0-9]*+\*?+[ \t]*+)?+=", re.IGNORECASE)
 _HEADER_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\r\n\x00]*)")
-_QUOTED_NAME = re.compile(rb'(?<![a-z0-9_-])name[ \t]*+=[ \t]*+"((?:[^"\\]|\\.)*+)"', re.IGNORECASE)
+_QUOTED_NAME = re.compile(rb'(?<![a-z0-9_-])name[ \t]*+=[ \t]*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.IGNORECASE)
 _SINGLE = (b"content-disposition", b"content-type", b"content-transfer-encoding")
 _CHARSET_FIELD = "_charset_"  # of HTML forms
 _PLAIN_ENCODINGS = (b"", b"7bit", b"8bit", b"binary")

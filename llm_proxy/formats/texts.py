@@ -29,10 +29,10 @@ _PROMPT_MEMBERS = (
 _CALL_ARGUMENTS = ("input", "args")  # of a tool call, as an object: Anthropic's, Gemini's
 _MAX_NODES = 200_000
 _STRING = re.compile(
-    rb'"(?P<name>[A-Za-z0-9_]{1,40})"\s{0,8}:\s{0,8}"(?P<text>(?:[^"\\]|\\.)*+)(?P<end>"?)',
+    rb'"(?P<name>[A-Za-z0-9_]{1,40})"\s{0,8}:\s{0,8}"(?P<text>[^"\\]*+(?:\\.[^"\\]*+)*+)(?P<end>"?)',
     re.DOTALL,
 )
-_REST = re.compile(rb'(?:[^"\\]|\\.)*+', re.DOTALL)  # of a string, up to its end
+_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)  # of a string, up to its end
 _OPEN_MEMBER = re.compile(rb'"([A-Za-z0-9_]{1,40})"\s{0,8}:[^"]*\Z')
 
 

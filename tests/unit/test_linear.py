@@ -7,13 +7,19 @@ as much at most, where a quadratic parser needs sixteen times as much.
 import contextlib
 import datetime
 import gc
+import importlib
 import ipaddress
+import pkgutil
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import BuiltinMethodType
+from typing import Any
 
 import pytest
 
+import llm_proxy
 from llm_proxy.cache import targeted
 from llm_proxy.cache.directives import age, directives, instant, tags
 from llm_proxy.errors import InvalidRequest, LlmProxyError
@@ -272,3 +278,51 @@ def _without_collector() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def _patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
+    """Yield the patterns that modules hold, with their names."""
+    for module in pkgutil.walk_packages(llm_proxy.__path__, "llm_proxy."):
+        if ".migrations" in module.name or module.name.endswith(("__main__", "gunicorn_conf")):
+            continue
+        for name, value in vars(importlib.import_module(module.name)).items():
+            pattern = value.__self__ if type(value) is BuiltinMethodType else value  # a bound `fullmatch`
+            if type(pattern) is re.Pattern:
+                yield f"{module.name}.{name}", pattern
+
+
+def _may_go_back(parsed: Any) -> bool:
+    """Whether a sequence of pattern items can match in more than one way, or looks around."""
+    for code, argument in parsed:
+        kind = str(code)
+        if kind in ("BRANCH", "ASSERT", "ASSERT_NOT", "GROUPREF_EXISTS"):
+            return True
+        if kind in ("MAX_REPEAT", "MIN_REPEAT") and argument[0] != argument[1]:
+            return True
+        if isinstance(argument, tuple) and any(_may_go_back(part) for part in argument if _is_sequence(part)):
+            return True
+    return False
+
+
+def _is_sequence(part: Any) -> bool:
+    return type(part).__name__ == "SubPattern"
+
+
+def _possessive_groups(parsed: Any) -> Iterator[Any]:
+    for code, argument in parsed:
+        if str(code) == "POSSESSIVE_REPEAT":
+            yield argument[2]
+        for part in argument if isinstance(argument, tuple) else ():
+            for inner in part if isinstance(part, list) else [part]:
+                if _is_sequence(inner):
+                    yield from _possessive_groups(inner)
+
+
+def test_no_possessive_group_can_match_in_two_ways() -> None:
+    """CPython before 3.11.5, as Debian 12 has it, returns into such a group and matches what is none."""
+    found = [
+        name
+        for name, pattern in _patterns()
+        if any(map(_may_go_back, _possessive_groups(re._parser.parse(pattern.pattern, pattern.flags))))  # type: ignore[attr-defined]
+    ]
+    assert found == []

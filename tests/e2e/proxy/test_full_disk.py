@@ -196,6 +196,7 @@ def test_every_count_is_right_after(world: World) -> None:
     lost = world.gateway.metric('llm_proxy_events_dropped_total{reason="file"}')
     assert lost > 0
     eventually(lambda: world.lines() + lost == sum(answered.values()), 10, lambda: f"{world.lines()} and {lost} lost")
+    eventually(world.is_settled, 10, lambda: str(world.counts()))
     report = verify_file([world.gateway.folder / "audit" / "audit.log"], None)
     assert (report.faults, report.unreadable) == ([], 0)
     done = subprocess.run(

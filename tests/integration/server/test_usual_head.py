@@ -11,8 +11,6 @@ from llm_proxy.server.request_checks import check
 from llm_proxy.server.unreader import Unreader
 from llm_proxy.server.usual_head import UsualHead, UsualHeads
 
-pytest.importorskip("gunicorn_h1c", reason="without the C parser no head is read this way")
-
 HOST = b"Host: h:8080\r\n"
 TAKEN = {
     "get": b"GET /v1/models?a=1&b=%20? HTTP/1.1\r\n" + HOST + b"\r\n",
