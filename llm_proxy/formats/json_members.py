@@ -20,8 +20,8 @@ MAX_STEPS: Final = 4_000_000  # some four seconds of CPU time: what is nested de
 _MAX_TOKEN_BYTES: Final = 8192  # of a number
 
 _BLANK = rb"[ \t\n\r]*+"
-# CPython before 3.11.5 returns into a possessive group that it has left (python/cpython#106052). So no group here is both
-# possessive and able to match in two ways; where choices are needed, the group is greedy, and each item has one reading.
+# CPython before 3.11.5 returns into a possessive group that it has left (python/cpython#106052). So no possessive group
+# here can match in two ways. Where choices are needed the group is greedy, and each item has one reading.
 _PLAIN = rb"[^\"\\\x00-\x1f]*+"
 _TEXT = _PLAIN + rb"(?:\\(?:[\"\\/bfnrt]|u[0-9A-Fa-f]{4})" + _PLAIN + rb")*"
 _ATOM = rb"(?:-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?|true|false|null)"
