@@ -323,6 +323,6 @@ def test_no_possessive_group_can_match_in_two_ways() -> None:
     found = [
         name
         for name, pattern in _patterns()
-        if any(map(_may_go_back, _possessive_groups(re._parser.parse(pattern.pattern, pattern.flags))))  # type: ignore[attr-defined]
+        if any(map(_may_go_back, _possessive_groups(re._parser.parse(pattern.pattern, pattern.flags))))
     ]
     assert found == []
