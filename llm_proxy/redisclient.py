@@ -21,7 +21,7 @@ _TIMEOUT_S = 0.25
 
 
 def unreachable(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """Return what a call may raise when Redis is unavailable, full, loading or refuses us, and `more`.
+    """Return what a call may raise when Redis is unavailable, full, loading or refuses the client, and `more`.
 
     For `except`, which asks only when something was raised: redis-py is not imported where Redis is not used.
     """

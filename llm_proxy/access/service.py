@@ -152,7 +152,7 @@ class KeyService:
             return [Key.from_row(row) for row in rows], total
 
     def after(self, wanted: KeyFilter, order: Order, limit: int, cursor: str | None) -> tuple[list[Key], str | None]:
-        """Return one page by key, and the cursor of the next. Raises listing.InvalidCursor."""
+        """Return one page by key, and the cursor of the next. Raises pagination.InvalidCursor."""
         with read_transaction(self._engine) as connection:
             rows, following = pagination.keyed(connection, wanted.selection(), order, limit, cursor)
         return [Key.from_row(row) for row in rows], following

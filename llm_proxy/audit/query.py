@@ -115,7 +115,7 @@ class AuditLog:
     def after(
         self, wanted: AuditFilter, order: Order, limit: int, cursor: str | None
     ) -> tuple[Sequence[RowMapping], str | None]:
-        """One page by key, and the cursor of the next. Raises listing.InvalidCursor."""
+        """One page by key, and the cursor of the next. Raises pagination.InvalidCursor."""
         with read_transaction(self._engine) as connection:
             return pagination.keyed(connection, wanted.selection(), order, limit, cursor)
 

@@ -40,8 +40,9 @@ def _show(about: Mapping[str, Any]) -> None:
     output.emit(about, as_text)
 
 
-def _number(count: Mapping[str, Any]) -> str:
-    return f"{count['count']}{'+' if count['is_more'] else ''}"
+def _number(count: Mapping[str, Any] | None) -> str | None:
+    """Return a count as text; None where the server is of a version that tells none."""
+    return None if count is None else f"{count['count']}{'+' if count['is_more'] else ''}"
 
 
 @project.command("list")
@@ -61,7 +62,7 @@ def list_projects(search: str | None, is_active: bool | None, token_counts: bool
         rows = [
             (
                 *(p["id"], p["name"], p["api_key"], p["is_active"]),
-                *((_number(p["tokens"]),) if token_counts else ()),
+                *((_number(p.get("tokens")),) if token_counts else ()),
                 *map(output.minute, (p["created_at"], p["updated_at"])),
             )
             for p in found

@@ -1,4 +1,4 @@
-"""Statements of the hot path: driver cursors on a few separate connections, autocommit, no ORM.
+"""Statements of the hot path: cursors of the driver on a few connections, autocommit, no ORM.
 
 SQL is written once, with `?` for parameters; times are bound by `time()` and read by `types.from_column`.
 """

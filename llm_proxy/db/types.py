@@ -100,7 +100,7 @@ def exact_text(length: int) -> String:
 
 
 def long_text() -> Text:
-    """Text without its own length, compared exactly."""
+    """Text without a bound of its length, compared exactly."""
     return Text().with_variant(mysql.TEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 
 

@@ -40,7 +40,7 @@ class Transformer:
     """Makes payloads.
 
     Args:
-        key: The bus's key; with an entry's id it names events of producers that give no their own id.
+        key: The bus's key; with an entry's id it names events of producers that give no id.
         methods: Those whose events are forwarded.
         estimator: None: unknown usage stays unknown.
         is_verbose: Adds the response's fields to the metadata.

@@ -1,6 +1,6 @@
 """The `redis` bus, a list: the consumer's end (docs/events.md, "Redis list"; docs/adr/0082).
 
-A consumer moves elements from the list's right end to a processing its own list, and removes them from there when they
+A consumer moves elements from the list's right end to its own processing list, and removes them from there when they
 are delivered. A key that expires says that it lives; a consumer that finds a processing list without one puts it back.
 """
 

@@ -121,7 +121,7 @@ class ProjectService:
     def after(
         self, wanted: ProjectFilter, order: Order, limit: int, cursor: str | None
     ) -> tuple[list[Project], str | None]:
-        """One page by key, and the cursor of the next. Raises listing.InvalidCursor."""
+        """One page by key, and the cursor of the next. Raises pagination.InvalidCursor."""
         with read_transaction(self._engine) as connection:
             rows, following = pagination.keyed(connection, wanted.selection(), order, limit, cursor)
         return [self._shown(row) for row in rows], following

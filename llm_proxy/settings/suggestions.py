@@ -6,7 +6,7 @@ from llm_proxy.settings.schema import variables
 from llm_proxy.settings.sources import FROM_FILE
 
 _OTHER_NAMES = {"LLM_PROXY_ENV_FILE", "HELICONE_API_KEY", *(f"{name}_FILE" for name in FROM_FILE)}
-_SHORTEST_NAME = 8  # shorter unknown_variables are too often near to something
+_SHORTEST_NAME = 8  # shorter names are too often close to a setting
 _TYPING_ERRORS = 2
 
 

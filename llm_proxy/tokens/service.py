@@ -154,7 +154,7 @@ class TokenService:
     def after(
         self, wanted: TokenFilter, order: Order, limit: int, cursor: str | None
     ) -> tuple[list[Token], str | None]:
-        """One page by key, and the cursor of the next. Raises listing.InvalidCursor."""
+        """One page by key, and the cursor of the next. Raises pagination.InvalidCursor."""
         with read_transaction(self._engine) as connection:
             now = self._now(connection)
             selection = _selection(connection, wanted, now, order)

@@ -108,7 +108,7 @@ class Server:
         self._tell_all(signal.SIGCONT)
 
     def _tell_all(self, number: int) -> None:
-        """Signal the server and its children; PostgreSQL's are process their own groups."""
+        """Signal the server and its children; PostgreSQL's are their own process groups."""
         assert self._process is not None
         pids = [self._process.pid]
         with contextlib.suppress(FileNotFoundError):
@@ -212,7 +212,7 @@ class MariaDb(Server):
 
 @dataclass
 class Database:
-    """One empty its own database.
+    """An empty database for one test.
 
     Attributes:
         driver: `sqlite`, `postgres` or `mysql`.

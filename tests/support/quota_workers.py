@@ -101,7 +101,7 @@ class Worker:
 
 @dataclass
 class QuotaWorkers:
-    """Workers, as replicas: each of `replicas` has a ledger its own folder."""
+    """Workers, as replicas: each of `replicas` has its own folder of ledgers."""
 
     database: Database
     folder: Path

@@ -222,6 +222,14 @@ caBundle.existingSecret and caBundle.existingConfigMap are both set, but there i
 dispatcher.env.DISPATCHER_HEALTH_ADDR={{ $health }} is not dispatcher.health.port={{ int .Values.dispatcher.health.port }}, so no probe would reach the dispatcher; set dispatcher.health.port alone, the address follows it
 {{- end }}
 {{- end }}
+{{- if .Values.admin.enabled }}
+{{- range $value, $variable := dict "listenAddr" "ADMIN_UI_LISTEN_ADDR" "apiBaseUrl" "ADMIN_UI_API_BASE_URL" }}
+{{- $given := include "llm-proxy.text" (index $.Values.admin.env $variable | default "") }}
+{{- if and (hasKey $.Values.admin.env $variable) (ne $given (index $.Values.admin $value)) }}
+admin.env.{{ $variable }}={{ $given }} has no effect, as the container's argument says otherwise; set admin.{{ $value }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- range $name, $ingress := dict "ingress" .Values.ingress "admin.ingress" .Values.admin.ingress }}
 {{- if and $ingress.enabled (or (ne $name "admin.ingress") $.Values.admin.enabled) }}
 {{- $nameless := not $ingress.hosts }}

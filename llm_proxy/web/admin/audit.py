@@ -22,6 +22,7 @@ COLUMNS = (
 )  # fmt: skip
 OUTCOMES = ("success", "failure", "denied", "error")
 VERIFICATION = "/manage/audit/verification"
+_ROWS = 20  # of a page
 _FOUND = {
     "whole": ("The audit trail is whole: no record was changed or left out.", "success"),
     "broken": ("The audit trail is broken; the first fault of each chain is shown below.", "error"),
@@ -78,7 +79,7 @@ def _list(form: str | None) -> Response:
 
 def _place() -> dict[str, Any]:
     """Return which part is asked for; `page_size` is what `size` is elsewhere."""
-    size = min(max(request.args.get("page_size", 20, type=int), 1), lists.LARGEST)
+    size = min(max(request.args.get("page_size", _ROWS, type=int), 1), lists.LARGEST)
     page = request.args.get("page", type=int)
     if page is not None and not request.args.get("cursor"):
         return {"page": max(page, 1), "page_size": size, "total": "bounded"}
@@ -88,10 +89,10 @@ def _place() -> dict[str, Any]:
 def _paging(found: Any) -> dict[str, Any]:
     place = found.data.get("pagination")
     if place is None:
-        return lists.paging(found, len(found.data["events"]))
+        return lists.paging(found, len(found.data["events"]), _ROWS)
     total = Total(place["total_count"], is_more=place.get("total_is_more", False))
     shown = len(found.data["events"])
-    return lists.numbered(shown, place["page"], place["total_pages"], total, has_next=place["has_next"])
+    return lists.numbered(shown, place["page"], place["total_pages"], total, has_next=place["has_next"], usual=_ROWS)
 
 
 def _pretty(metadata: str | None) -> str | None:

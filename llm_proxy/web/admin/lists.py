@@ -82,22 +82,24 @@ def read(path: str, query: Mapping[str, Any], member: str | None = None) -> ApiR
     return found
 
 
-def paging(found: ApiResponse, count: int | None = None) -> dict[str, Any]:
+def paging(found: ApiResponse, count: int | None = None, usual: int = SIZE) -> dict[str, Any]:
     """Return what the macro `pages` shows below a list.
 
     Args:
         count: Rows shown, where the response is no array.
+        usual: Rows of a page where the address does not say it.
     """
     shown = len(found.data) if count is None else count
     headers = found.headers
     if "x-page" in headers:
         has_next = 'rel="next"' in headers.get("link", "")
-        return numbered(shown, int(headers["x-page"]), int(headers["x-total-pages"]), total(found), has_next=has_next)
+        page, pages = int(headers["x-page"]), int(headers["x-total-pages"])
+        return numbered(shown, page, pages, total(found), has_next=has_next, usual=usual)
     cursor, is_first = following(found), not request.args.get("cursor")
     text = f"{shown} in all" if is_first and cursor is None else f"{shown} on this page"
     is_whole = is_first and cursor is None and shown <= SIZES[0]
     return {
-        "sizes": [] if is_whole else _sizes(),
+        "sizes": [] if is_whole else _sizes(usual),
         "text": text,
         "first": None if is_first else frame.with_query(cursor=None),
         "next": frame.with_query(cursor=cursor) if cursor else None,
@@ -110,8 +112,8 @@ def total(found: ApiResponse) -> Total:
     return Total(int(found.headers["x-total-count"]), is_more="x-total-is-more" in found.headers)
 
 
-def numbered(shown: int, page: int, pages: int, total: Total, *, has_next: bool) -> dict[str, Any]:
-    """Return what the macro `pages` shows below a list that is asked for by page number."""
+def numbered(shown: int, page: int, pages: int, total: Total, *, has_next: bool, usual: int = SIZE) -> dict[str, Any]:
+    """Return what the macro `pages` shows below a list that is asked for by page number; `usual`: see `paging`."""
     every = range(1, pages + 1)
     near = [number for number in every if pages <= ALL_NUMBERS or number in (1, pages) or abs(number - page) <= 2]
     numbers: list[dict[str, Any]] = []
@@ -121,7 +123,7 @@ def numbered(shown: int, page: int, pages: int, total: Total, *, has_next: bool)
         numbers.append({"number": number, "href": frame.with_query(page=number), "is_current": number == page})
     return {
         "text": f"{shown} of {total}",
-        "sizes": _sizes() if total.count > SIZES[0] else [],
+        "sizes": _sizes(usual) if total.count > SIZES[0] else [],
         "numbers": numbers if pages > 1 else [],
         "previous": frame.with_query(page=page - 1) if page > 1 else None,
         "next": frame.with_query(page=page + 1) if has_next else None,
@@ -129,10 +131,10 @@ def numbered(shown: int, page: int, pages: int, total: Total, *, has_next: bool)
     }
 
 
-def _sizes() -> list[dict[str, Any]]:
+def _sizes(usual: int) -> list[dict[str, Any]]:
     """Return the numbers of rows that a page may have, each with its address: the first page of that length."""
     name = "page_size" if request.endpoint == "admin.audit" else "size"
-    present = request.args.get(name, SIZE if name == "size" else None, type=int)
+    present = request.args.get(name, usual, type=int)
     return [
         {"rows": rows, "href": frame.with_query(cursor=None, page=None, **{name: rows}), "is_current": rows == present}
         for rows in SIZES

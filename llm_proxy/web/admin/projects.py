@@ -163,9 +163,12 @@ def _list(form: str | None) -> Response:
 
 
 def _counted(projects: lists.Rows) -> lists.Rows:
-    """Return the projects with their token counts as text, such as `10,000+`."""
-    counts = [str(Total(**project.pop("tokens"))) for project in projects]
-    return [{**project, "token_count": count} for project, count in zip(projects, counts, strict=True)]
+    """Return the projects with their token counts as text, such as `10,000+`; None of a proxy that tells none."""
+    return [_with_count(**project) for project in projects]
+
+
+def _with_count(tokens: dict[str, Any] | None = None, **project: Any) -> dict[str, Any]:
+    return {**project, "token_count": None if tokens is None else str(Total(**tokens))}
 
 
 def _usage(project_id: str) -> dict[str, Any] | None:

@@ -49,7 +49,7 @@ def usage(form: str | None) -> AnyResponse:
         groups=GROUPS,
         total=total[0] if total else None,
         names=_project_names(rows) if group == "project" else {},
-        paging=lists.paging(found, len(rows)),
+        paging=lists.paging(found, len(rows), _ROWS),
         plots=[
             (url_for("admin.usage_plot", measure=measure, **_asked()), title, unit)
             for measure, title, unit in (

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 
 def test_three_turns_are_three_requests(gateway: Gateway, provider: Provider, token: Token) -> None:
-    """Each turn costs a unit, has an access its own line and is metered; the socket has one line."""
+    """Each turn costs a unit, has its own access line and is metered; the socket has one line."""
     with opened(gateway, token) as socket:
         for number in range(3):
             messages = turn(socket, simulate={"words": 3}, note=number)

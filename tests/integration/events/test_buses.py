@@ -1,4 +1,4 @@
-"""One contract for the two buses that cross processes, on a real Redis; and what each its own has."""
+"""One contract for the two buses that cross processes, on a real Redis; and what each has beside it."""
 
 import itertools
 import os

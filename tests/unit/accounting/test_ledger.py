@@ -1,4 +1,4 @@
-"""The ledger's file: locked before it has a name, its own to one process, never taken for what it is not."""
+"""The ledger's file: locked before it has a name, held by one process, never taken for what it is not."""
 
 import fcntl
 import multiprocessing

@@ -58,7 +58,7 @@ PLAIN = Settings()
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_a_users_string_is_taken_apart(text: str, wanted: Address) -> None:
-    """Every form in use comes to the parts that its own driver would see."""
+    """Every form in use comes to the parts that the driver would see."""
     assert parse(text) == wanted
     assert parse(text).password == wanted.password
 

@@ -164,7 +164,7 @@ ELSEWHERE = (  # the tests that run modules, why no unit test of their name does
         "tests/browser",
         "pages are tried in a browser",
         "web/admin/__init__ web/admin/api web/admin/audit web/admin/confirm web/admin/frame web/admin/keys "
-        "web/admin/project_actions web/admin/projects web/admin/provider_keys web/admin/sign_in "
+        "web/admin/project_actions web/admin/provider_keys web/admin/sign_in "
         "web/admin/standalone web/admin/token_forms web/admin/tokens web/admin/usage",
     ),
     (

@@ -48,6 +48,15 @@ def test_a_long_list_offers_other_lengths_of_a_page() -> None:
     assert lists.size() == 10
 
 
+@pytest.mark.parametrize(("address", "current"), [("/admin/usage", 25), ("/admin/usage?size=100", 100)])
+def test_the_length_that_a_page_has_is_marked(address: str, current: int) -> None:
+    """The usual one of the list, where the address names none."""
+    found = ApiResponse(200, {"data": [], "next_cursor": "next"})
+    with Flask("test").test_request_context(address):
+        sizes = lists.paging(found, 25, usual=25)["sizes"]
+    assert [each["rows"] for each in sizes if each["is_current"]] == [current]
+
+
 @pytest.mark.parametrize("cut", [1, 2, 3], ids="parts of {} rows".format)
 def test_files_hold_all_parts(cut: int) -> None:
     """CSV has one header line, and no cell that a spreadsheet runs; JSON is one array."""
