@@ -1,4 +1,4 @@
-"""A worker's own record of each unit, in a memory-mapped file that outlives kill -9 (§7).
+"""A worker's own record of each unit, in a memory-mapped file that outlives kill -9.
 
 `root/<database id>/<boot id>/<uuid>.ledger`: a header, then slots of 64 bytes: token id (ASCII, 40), lease id (8,
 0 = free), units spent (8), time of the last use (8, seconds since 1970). The owner holds the file's lock for as long as
@@ -124,7 +124,13 @@ class Ledger(_Mapped):
     def move_to_disk(self) -> None:
         """Go on in a file, with all that is noted. Raises OSError, and stays as it is."""
         views, memory, descriptor = (self.ints, self.floats, self.bytes), self._map, self._descriptor
-        self._use(_new_file(self.path, memory[_FIRST:]))
+        file = _new_file(self.path, memory[_FIRST:])
+        try:
+            self._use(file)
+        except BaseException:
+            self.path.unlink(missing_ok=True)
+            os.close(file)
+            raise
         self.is_in_memory = False
         for view in views:
             view.release()

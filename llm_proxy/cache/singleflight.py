@@ -153,7 +153,7 @@ class SingleFlight:
         return True
 
     def finished(self, fetch: SharedFetch, is_storable: bool) -> None:
-        """See SharedFetch.land."""
+        """See SharedFetch.finish."""
         self._fetches.pop(fetch.key, None)
         if is_storable and self._finishes is not None:
             self._finishes.changed(fetch.key.rpartition(":")[0])

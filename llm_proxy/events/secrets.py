@@ -56,19 +56,21 @@ def _form(secret: str, masked: str) -> _Form:
 class Secrets:
     """The caller's token, the provider's key, and the management tokens."""
 
-    __slots__ = ("_forms", "_secrets")
+    __slots__ = ("_forms", "_has_hidden", "_secrets")
 
     def __init__(self, secrets: Iterable[str | None], own: Iterable[str | None] = ()) -> None:
         """Know what to hide: of `secrets` that are long a hint stays, of `own` nothing."""
         self._secrets = {secret: hint(secret) for secret in secrets if secret and len(secret) >= _LEAST_SECRET}
         self._secrets |= {secret: HIDDEN for secret in own if secret and len(secret) >= _LEAST_SECRET}
         self._forms = tuple(_form(secret, masked) for secret, masked in self._secrets.items())
+        self._has_hidden = False
 
     def hide(self, body: bytes) -> bytes:
         """Return the bytes with each secret in its masked form."""
         for form in self._forms:
             if form.encoded in body:
                 body = body.replace(form.encoded, form.masked)
+                self._has_hidden = True
         return body
 
     def hide_spelled(self, body: bytes) -> bytes:
@@ -76,7 +78,9 @@ class Secrets:
         is_escaped = b"%" in body or b"\\u00" in body or b"\\/" in body
         for form in self._forms:
             if is_escaped or form.beginning in body:
-                body = form.hide_spelled(body)
+                shown = form.hide_spelled(body)
+                self._has_hidden = self._has_hidden or shown != body
+                body = shown
         return body
 
     def are_absent(self, texts: Iterable[str]) -> bool:
@@ -149,7 +153,7 @@ class Secrets:
             _put_plain(event, self._without_logprobs(hidden) if spells_out else hidden)
 
     def _is_masked_in(self, body: bytes) -> bool:
-        return any(masked.encode("utf-8", "replace") in body for masked in self._secrets.values())
+        return self._has_hidden and any(form.masked in body for form in self._forms)  # asterisks alone are usual text
 
     def _is_split_in(self, stream: bytes) -> bool:
         """Return whether the pieces of a stream make a secret when they are put together."""

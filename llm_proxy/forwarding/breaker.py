@@ -22,11 +22,13 @@ Scope = tuple[str, str]  # an endpoint of the provider and a model, empty where 
 class Circuit:
     """One circuit: opens after failures in a row, lets one probe through after a pause; its success closes it."""
 
-    __slots__ = ("_failed", "_failures", "_is_probing", "_now", "_open_s", "_opened_s", "_window_s")
+    __slots__ = ("_failed", "_failures", "_is_probing", "_moment_s", "_now", "_open_s", "_opened_s", "_window_s")
 
     def __init__(self, settings: UpstreamSettings, now: Callable[[], float] = time.monotonic) -> None:
         self._failures, self._open_s = settings.circuit_breaker_failures, settings.circuit_breaker_open_s
         self._window_s, self._now = settings.circuit_breaker_window_s or math.inf, now
+        # a short window has room for twice the failures that open it
+        self._moment_s = min(_MOMENT_S, self._window_s / (2 * max(1, self._failures)))
         self._failed: deque[float] = deque(maxlen=max(1, self._failures))
         self._opened_s: float | None = None
         self._is_probing = False
@@ -69,8 +71,8 @@ class Circuit:
             self._opened_s = now
 
     def broke(self, *, is_probe: bool = False) -> None:
-        """Record a connection that broke before its response: one failure a second, however many break at once."""
-        if is_probe or not self._failed or self._now() - self._failed[-1] >= _MOMENT_S:
+        """Record a connection that broke before its response: one failure a moment, however many break in it."""
+        if is_probe or not self._failed or self._now() - self._failed[-1] >= self._moment_s:
             self.failed(is_probe=is_probe)
 
     def abandoned(self) -> None:
@@ -98,8 +100,8 @@ class CircuitBreaker:
     """The circuits of one provider: one for the host, and one for each endpoint and model.
 
     A connection that can't be made closes the way to the host. What an endpoint or a model does - no response in time,
-    502, 503, 504 - closes the way to it alone. Connections that break before the response count once a second, and a
-    response that broke off is no verdict.
+    502, 503, 504 - closes the way to it alone. Connections that break before the response count once a second, or more
+    often where the window is short, and a response that broke off is no verdict.
 
     Args:
         now: Monotonic clock in seconds.

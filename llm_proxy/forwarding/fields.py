@@ -30,7 +30,7 @@ _REMEMBERED_NAME_CHARS: Final = 128
 
 # What becomes of a name: the spelling to send, or one of these marks.
 _DROP: Final = b""
-_SPECIAL: Final = b"!"
+_SPECIAL: Final = b"special field"  # longer than one byte: CPython has one object for all equal texts of one byte
 
 
 def is_chunked(fields: Iterable[tuple[str, str]]) -> bool:

@@ -111,14 +111,30 @@ class Connection:
         self._unreader.write_silence_s = host.settings.client_write_timeout_s or None
         self._client = WatchedClient(host.watch, sock.fileno())
         self._received = 0.0
-        self._shut_idle = self.shut_idle  # one object: its wait is known by it
+        self._end_wait = self._wait_is_over  # one object: its wait is known by it
         self.is_idle = False
         self.began: float | None = monotonic()
 
     def shut_idle(self) -> None:
-        """Have the wait for a next request end. Bytes that had come by now are still read and answered."""
+        """Have the wait for a next request end. One that has come by now is still read and answered.
+
+        Its connection stays whole meanwhile: reading would end before its body, and the watch take its client for gone.
+        """
         with contextlib.suppress(OSError):  # the client was faster
-            self._sock._sock.shutdown(socket.SHUT_RD)  # gevent's own would break the wait with an error
+            if not self._has_bytes():
+                self._sock._sock.shutdown(socket.SHUT_RD)  # gevent's own would break the wait with an error
+
+    def _has_bytes(self) -> bool:
+        """Whether bytes wait to be read. Raises OSError."""
+        try:
+            return bool(self._sock._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return False
+
+    def _wait_is_over(self) -> None:
+        """End the wait at its limit; what has come by then, and proves to be no request, is waited behind once more."""
+        self._host.idle.begin(self._end_wait)
+        self.shut_idle()
 
     def serve(self) -> None:
         """Until one side closes. Never raises, but GreenletExit on a cut."""
@@ -159,11 +175,11 @@ class Connection:
     def _receive_first(self) -> bool:
         """Wait for bytes without a timer: the worker's one ends the wait at its limit."""
         self._sock.settimeout(None)
-        self._host.idle.begin(self._shut_idle)
+        self._host.idle.begin(self._end_wait)
         try:
             return self._receive()
         finally:
-            self._host.idle.over(self._shut_idle)
+            self._host.idle.over(self._end_wait)
 
     def _receive(self) -> bool:
         """Wait for bytes between two requests. False: none will come."""

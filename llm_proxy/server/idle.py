@@ -26,7 +26,7 @@ class IdleTimer:
         self._timer: Any = None
 
     def begin(self, end: End) -> None:
-        """Begin a wait; `end` is called in the hub at its limit, and must neither wait nor raise."""
+        """Begin a wait. `end` is called in the hub at its limit; it must not wait or raise, and may begin another."""
         until = self._waits[end] = monotonic() + self.limit_s
         if self._timer is None:
             self._set(until)
@@ -42,11 +42,13 @@ class IdleTimer:
     def _fire(self) -> None:
         self._timer.close()
         self._timer = None
-        now = monotonic()
-        while self._waits:
-            end, until = next(iter(self._waits.items()))
+        now, ended = monotonic(), list[End]()
+        for end, until in self._waits.items():
             if until > now:
                 self._set(until)
-                return
+                break
+            ended.append(end)
+        for end in ended:
             del self._waits[end]
+        for end in ended:
             end()

@@ -102,7 +102,7 @@ class Adapter(BaseAdapter):
             Exception: Whatever the body's reader raised, the upstream's connection closed.
         """
         if not isinstance(request, UpstreamRequest):
-            raise TypeError("this adapter sends Forward objects")
+            raise TypeError("this adapter sends UpstreamRequest objects")
         x = exchange if exchange is not None else self.begin(request.origin, Timeouts())
         try:
             origin = self.prepare(request.origin)

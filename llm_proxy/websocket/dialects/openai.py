@@ -28,9 +28,10 @@ _BUSY: Final = "conversation_already_has_active_response"
 _BLANKS: Final = b" \t\r\n"
 _EMPTY: Final = b"{}"
 _SHORT_BYTES: Final = 65536  # what is longer is read in turns
+_OUTLINED: Final = ("response", "session")  # objects that may be long, and some members of which tell something
 _TELLING: Final = frozenset(
-    ("type", "id", "response_id", "status", "error", "stream_id", "event_id", "model", "response", "session")
-)
+    ("type", "id", "response_id", "status", "error", "stream_id", "event_id", "model", *_OUTLINED)
+) | {"audio", "input_audio_transcription"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,24 +210,27 @@ def _loaded(message: bytes) -> dict[str, Any]:
 
 
 def _outline(message: bytes) -> dict[str, Any]:
-    """Return what tells something of a long JSON object: its short members, and the id of its response.
+    """Return what tells something of a long JSON object: its short members, and those of its response or session.
 
     Raises Unreadable.
     """
     try:
         members = _members(message)
-        about = _members(_object_in(members, "response"))
-    except InvalidJson:
+        found = _short_values(members)
+        for name in _OUTLINED:
+            if name in members:
+                found[name] = _short_values(_members(_object_in(members, name)))
+    except (InvalidJson, ValueError):  # the second: orjson takes less than RFC 8259, as in a short message
         raise Unreadable from None
-    short = {name: member for name, member in members.items() if len(member.text or "") <= _SHORT_BYTES}
-    found: dict[str, Any] = {name: _value(member) for name, member in short.items()}
-    if members.get("response") is not None:
-        found["response"] = {name: _value(member) for name, member in about.items()}
     return found
 
 
-def _value(member: Member) -> Any:
-    return member.text if member.is_string else orjson.loads(member.text or "null")
+def _short_values(members: dict[str, Member]) -> dict[str, Any]:
+    """Return the values of members that are not long themselves. Raises ValueError."""
+    short = {name: member for name, member in members.items() if len(member.text or "") <= _SHORT_BYTES}
+    return {
+        name: member.text if member.is_string else orjson.loads(member.text or "null") for name, member in short.items()
+    }
 
 
 def _server_message(found: dict[str, Any]) -> ServerMessage:

@@ -59,6 +59,27 @@ def test_a_ledger_in_memory_moves_to_its_disk(tmp_path: Path) -> None:
     assert list(ledger.files(tmp_path / "made")) == []
 
 
+def test_a_ledger_that_cannot_be_mapped_on_its_disk_stays_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A try that fails leaves neither a file nor a descriptor; there is one every two seconds."""
+    own = Ledger.create_in_memory(tmp_path)
+    at = own.occupy("a", 7)
+    assert at is not None
+
+    def refuse(descriptor: int, size: int) -> Any:
+        raise OSError("no memory")
+
+    monkeypatch.setattr(ledger, "map_descriptor", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="no memory"):
+        own.move_to_disk()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert (own.is_in_memory, list(tmp_path.iterdir())) == (True, [])
+    own.ints[at + SPENT] += 1
+    own.remove()
+
+
 def test_slots_are_used_again_and_end(tmp_path: Path) -> None:
     """16,384 at once; a freed one is taken again, with nothing of its last user."""
     own = Ledger.create(tmp_path)

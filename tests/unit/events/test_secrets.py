@@ -164,6 +164,23 @@ def test_bodies_without_secrets_stay_as_they_were_sent() -> None:
     assert (found.response_body, found.request_body, found.header("Content-Encoding")) == (body, request, "gzip")
 
 
+@pytest.mark.parametrize("media_type", ["application/json", SSE])
+def test_asterisks_that_hide_nothing_take_nothing_away(media_type: str) -> None:
+    """A response with a rule of Markdown keeps its log probabilities, and a stream its chunks."""
+    choice = {"text": "a\n***\nb", "logprobs": {"content": [{"token": "***"}]}}
+    body = json.dumps({"choices": [choice]}).encode()
+    body = b"data: " + body + b"\n\n" if media_type == SSE else body
+    found = event(body, media_type=media_type)
+    assert (found.response_body, found.header("Content-Type")) == (body, media_type)
+
+
+def test_a_hidden_management_token_is_not_spelled_by_log_probabilities() -> None:
+    """What the asterisks stand for is not beside them in pieces."""
+    choice = {"text": OWN, "logprobs": {"content": [{"token": piece} for piece in pieces(OWN, 4)]}}
+    found = event(json.dumps({"choices": [choice]}).encode())
+    assert json.loads(found.response_body or b"") == {"choices": [{"text": "***"}]}
+
+
 @pytest.mark.parametrize("compress", [gzip.compress, zstandard.ZstdCompressor().compress], ids=["gzip", "zstd"])
 def test_what_is_behind_the_part_that_is_looked_at_is_not_kept(compress: Callable[[bytes], bytes]) -> None:
     """Such a body is in the event without its coding, cut; work and memory stay bounded."""

@@ -65,6 +65,18 @@ def test_connections_that_break_at_once_are_one_failure(breaker: CircuitBreaker,
     assert not is_closed(breaker)
 
 
+@pytest.mark.parametrize(("failures", "window_s"), [(5, 3.0), (100, 60.0)])
+def test_a_window_has_room_for_the_connections_that_open_it(clock: Clock, failures: int, window_s: float) -> None:
+    """A provider that breaks every connection is not asked any more, whatever the settings."""
+    asked = UpstreamSettings(circuit_breaker_failures=failures, circuit_breaker_window_s=window_s)
+    breaker = CircuitBreaker(asked, clock)
+    until = clock.now + window_s
+    while clock.now < until and not breaker.is_open:
+        run(breaker, "broke")
+        clock.now += 0.05
+    assert breaker.is_open
+
+
 @pytest.mark.parametrize("verdict", ["fail", "unreachable"])
 def test_five_failures_in_a_row_open_it(breaker: CircuitBreaker, verdict: str) -> None:
     """Four do not; neutral endings between them change nothing."""

@@ -51,6 +51,17 @@ def test_a_stock_request_keeps_its_order_and_gets_the_key() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", "!#$&'*+-.^`|~AZ09")
+def test_a_name_of_one_character_is_a_name_like_others(name: str) -> None:
+    """It frames no body, and is no credential."""
+    for _ in range(2):
+        assert sent([("HOST", "h"), (name, "1"), ("AUTHORIZATION", "x")], RequestFields(host="h")) == [
+            (b"Host", b"h"),
+            (name.encode(), b"1"),
+            (b"Authorization", b"Bearer sk-real"),
+        ]
+
+
 def test_repeated_fields_stay_lines_of_their_own() -> None:
     """Neither merged nor moved."""
     assert sent([("HOST", "h"), ("X-A", "1"), ("X-B", "2"), ("X-A", "3"), ("AUTHORIZATION", "x")]) == [

@@ -32,6 +32,22 @@ def test_each_wait_ends_at_its_own_limit() -> None:
     assert began["a"] > began_a["a"]
 
 
+def test_an_end_may_begin_the_next_wait() -> None:
+    """One timer goes on for all."""
+    timer, ended = IdleTimer(0.01), list[float]()
+
+    def end() -> None:
+        timer.begin(end)
+        ended.append(monotonic())
+
+    timer.begin(end)
+    timer.begin(lambda: ended.append(monotonic()))
+    with gevent.Timeout(2):
+        while len(ended) < 6:
+            gevent.sleep(0.002)
+    assert ended[-1] - ended[0] >= 0.04
+
+
 def test_it_begins_again_after_all_have_ended() -> None:
     """The timer stands still in between."""
     timer, ended = IdleTimer(0.01), list[int]()

@@ -87,6 +87,11 @@ def test_members_of_every_kind_are_parameters() -> None:
             "x": "x" * 70_000,
         },
         {"type": "session.updated", "session": {"model": "m"}, "x": "x" * 70_000},
+        {"type": "session.updated", "session": {"model": "m", "instructions": "x" * 70_000}},
+        {
+            "type": "session.updated",
+            "session": {"audio": {"input": {"transcription": {"model": "t"}}}, "tools": ["x" * 70_000]},
+        },
         {"type": "conversation.item.created", "item": "x" * 70_000},
     ],
     ids=lambda message: message["type"],
@@ -95,6 +100,14 @@ def test_a_long_message_of_the_provider_says_what_a_short_one_does(message: dict
     """It is read in turns."""
     short = json.loads(json.dumps(message).replace("x" * 70_000, "x"))
     assert RESPONSES.server(written(**message), is_alone=False) == RESPONSES.server(written(**short), is_alone=False)
+
+
+@pytest.mark.parametrize("member", [b'"error":{"message":"\\ud800"}', b'"status":1e999'], ids=["surrogate", "number"])
+@pytest.mark.parametrize("padding", [b"x", b"x" * 70_000], ids=["short", "long"])
+def test_what_json_readers_do_not_take_is_unreadable(member: bytes, padding: bytes) -> None:
+    """Whatever the message's length: the bytes pass, or end the socket where they must be read."""
+    with pytest.raises(Unreadable):
+        RESPONSES.server(b'{"type":"error",' + member + b',"x":"' + padding + b'"}', is_alone=False)
 
 
 def test_realtimes_parameters_stand_deeper() -> None:
