@@ -129,12 +129,10 @@ def _decoded(raw_path: str) -> str:
         path = unquote_to_bytes(raw_path.encode("latin-1")).decode("utf-8")
     except UnicodeError:
         raise EndpointNotFound from None
-    bare = _PATH_PARAMETERS.sub("", path)
-    plain = bare if bare.isascii() else unicodedata.normalize("NFKC", bare)  # full-width dots are dots to some
-    if _STILL_ESCAPED.search(path) or "//" in path or "//" in bare or "\\" in plain:
-        raise EndpointNotFound
-    if _DOT_SEGMENT.search(path) or _DOT_SEGMENT.search(plain):
-        raise EndpointNotFound
+    plain = path if path.isascii() else unicodedata.normalize("NFKC", path)  # full-width dots are dots to some
+    for reading in (path, plain, _PATH_PARAMETERS.sub("", plain)):
+        if "//" in reading or "\\" in reading or _STILL_ESCAPED.search(reading) or _DOT_SEGMENT.search(reading):
+            raise EndpointNotFound
     return path
 
 

@@ -87,6 +87,7 @@ def test_an_endpoint_allows_itself_and_all_below(path: str) -> None:
         "/v1/models/..%20/organization",
         "/v1/models/%09..%0b/organization",
         "/v1/models/%ef%bc%8e%ef%bc%8e/organization",
+        "/v1/models/..%ef%bc%9bx/organization",
         "/v1/models/%e2%80%a5/organization",
         "/v1/models/a%ef%bc%bcb",
         "/v1/models/%255c",
