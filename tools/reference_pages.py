@@ -1,8 +1,9 @@
 """Reference pages made from the code: `python tools/reference_pages.py docs/reference`.
 
-docs/reference/errors.md comes from `llm_proxy.errors`, docs/reference/metrics.md from `llm_proxy.metrics` and
-`llm_proxy.runtime_metrics`, docs/reference/audit-actions.md from `llm_proxy.model.audit_actions`,
-docs/reference/roles.md from `llm_proxy.access.roles`. A test compares the pages with what this module makes.
+docs/reference/errors.md comes from `llm_proxy.errors`, docs/reference/metrics.md from `llm_proxy.metrics`,
+`llm_proxy.runtime_metrics` and `llm_proxy.web.measured`, docs/reference/audit-actions.md from
+`llm_proxy.model.audit_actions`, docs/reference/roles.md from `llm_proxy.access.roles`. A test compares the pages with
+what this module makes.
 """
 
 import sys
@@ -15,6 +16,7 @@ from llm_proxy import errors, runtime_metrics
 from llm_proxy.access.roles import OPERATIONS, Role
 from llm_proxy.metrics import REGISTRY
 from llm_proxy.model.audit_actions import AuditAction
+from llm_proxy.web import measured
 
 _ERRORS = """# Error codes
 
@@ -41,7 +43,7 @@ _METRICS = """# Metrics
 carries a token, a project or a path. The dispatcher has its own metrics on its own port
 ([events](../events.md)).
 
-This page is made from `llm_proxy/metrics.py` and `llm_proxy/runtime_metrics.py` by
+This page is made from `llm_proxy/metrics.py`, `llm_proxy/runtime_metrics.py` and `llm_proxy/web/measured.py` by
 `python tools/reference_pages.py docs/reference`.
 
 | Metric | Type | Labels | Meaning |
@@ -118,7 +120,7 @@ def _retry(each: type[errors.LlmProxyError]) -> str:
 
 def metric_page(registry: CollectorRegistry = REGISTRY) -> str:
     """Return docs/reference/metrics.md."""
-    assert runtime_metrics.GREENLETS  # imported: its metrics belong to the page
+    assert runtime_metrics.GREENLETS and measured.register  # imported: their metrics belong to the page
     rows = []
     for collector in list(registry._collector_to_names):
         name = getattr(collector, "_name", None)
