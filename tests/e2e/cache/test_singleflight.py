@@ -14,6 +14,8 @@ from e2e.cache.conftest import Origin, state
 from support.gateway import Gateway, Token, eventually, running_gateway
 from support.raw import Client
 
+pytestmark = pytest.mark.times
+
 MANY = 2000
 
 
@@ -99,7 +101,6 @@ def test_a_leader_that_leaves_lets_another_lead(gateway: Gateway, origin: Origin
         assert {other.result()[2] for other in others} == {b"the response"}
 
 
-@pytest.mark.times
 def test_a_dead_worker_holds_up_no_request(tmp_path: Path, origin: Origin, path: str) -> None:
     """The kernel releases its lock: the other worker's clients are answered as soon as it is gone."""
     origin.pause_s = 4.0
