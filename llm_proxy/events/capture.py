@@ -15,6 +15,7 @@ from llm_proxy.events.event import MAX_PATH_CHARACTERS, TAIL_BYTES, Event
 from llm_proxy.events.secrets import Secrets
 from llm_proxy.runtime.clock import at_epoch
 from llm_proxy.runtime.ids import uuid7
+from llm_proxy.runtime.known_names import has_room
 from llm_proxy.settings import EventSettings
 
 FULL, METADATA, OFF = "full", "metadata", "off"  # projects.event_privacy
@@ -26,7 +27,6 @@ _TEXTUAL = re.compile(r"application/(?:[\w.+-]+\+)?(?:json|x-ndjson|jsonl|x-www-
 _BINARY = re.compile(r"(?:audio|image|video)/|application/octet-stream", re.IGNORECASE)
 _DROPPED = frozenset(("set-cookie", "set-cookie2", "authorization", "proxy-authenticate", "x-api-key"))
 _SECRET_NAME = re.compile(r"token|secret|api-?key")
-_MAX_NAMES = 2048
 _names: dict[str, str | None] = {}
 
 log = logging.getLogger(__name__)
@@ -363,7 +363,7 @@ def _canonical(raw: str) -> str | None:
     lowered = raw.lower()
     is_secret = lowered in _DROPPED or (_SECRET_NAME.search(lowered) is not None and "-ratelimit-" not in lowered)
     name = None if is_secret else "-".join(part.capitalize() for part in lowered.split("-"))
-    if len(_names) < _MAX_NAMES:  # names are the provider's: few, but not bounded by the proxy
+    if has_room(raw, _names):
         _names[raw] = name
     return name
 

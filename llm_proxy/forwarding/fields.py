@@ -7,6 +7,8 @@ and remembered, so a request of twenty fields costs a few microseconds.
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
+from llm_proxy.runtime.known_names import has_room
+
 Field = tuple[bytes, bytes]
 
 HOP_BY_HOP: Final = frozenset(  # RFC 9110 §7.6.1, Proxy-Connection and Keep-Alive as older peers send them
@@ -25,8 +27,6 @@ DROPPED: Final = HOP_BY_HOP | CLIENT_ADDRESS | _NOT_FOR_PROVIDERS
 _KEPT_WHATEVER_CONNECTION_SAYS: Final = frozenset(  # the last two: a body must be read there as it was read here
     ("HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "X-REQUEST-ID", "CONTENT-TYPE", "CONTENT-ENCODING")
 )
-_REMEMBERED_NAMES: Final = 2048
-_REMEMBERED_NAME_CHARS: Final = 128
 
 # What becomes of a name: the spelling to send, or one of these marks.
 _DROP: Final = b""
@@ -163,19 +163,14 @@ class RequestFields:
         """
         is_dropped = name in DROPPED or "_" in name or name.startswith(OWN_NAMES)
         fate = _DROP if is_dropped else _spelling(name)
-        _remember(self._fates, name, fate)
+        if has_room(name, self._fates):
+            self._fates[name] = fate
         return fate
 
 
 def _spelling(name: str) -> bytes:
     """`CONTENT-TYPE` → `Content-Type`: the server has lost the client's spelling, and case means nothing."""
     return name.title().encode("latin-1") if name.isascii() else name.encode("latin-1")
-
-
-def _remember(fates: dict[str, bytes], name: str, fate: bytes) -> None:
-    """Within bounds: names are the clients' to choose."""
-    if len(fates) < _REMEMBERED_NAMES and len(name) <= _REMEMBERED_NAME_CHARS:
-        fates[name] = fate
 
 
 # -- provider → client ------------------------------------------------------------------------------------------------
@@ -280,7 +275,7 @@ def _judge_response_name(raw: bytes) -> tuple[str, int]:
         spelling = ""
     elif upper == "X-REQUEST-ID":
         spelling = "X-Upstream-Request-ID"
-    if len(_response_names) + len(_plain_names) < _REMEMBERED_NAMES and len(raw) <= _REMEMBERED_NAME_CHARS:
+    if has_room(raw, _response_names, _plain_names):
         if spelling and not bit:
             _plain_names[raw] = spelling
         else:

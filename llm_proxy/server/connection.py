@@ -15,6 +15,7 @@ from gunicorn.http.message import RFC9110_5_3_SINGLETON_FIELDS, Request
 from gunicorn.http.parser import RequestParser
 
 from llm_proxy.errors import ClientConnectionError, ClientGone, LlmProxyError
+from llm_proxy.runtime.known_names import has_room
 from llm_proxy.server import error_responses
 from llm_proxy.server.body import RequestBody
 from llm_proxy.server.disconnect import DisconnectWatch, WatchedClient
@@ -36,7 +37,6 @@ _NO_BODY: Iterable[bytes] = ()
 
 
 _LOOKED_AT = RFC9110_5_3_SINGLETON_FIELDS | {"EXPECT"}  # by gunicorn's policy, whatever the peer is
-_KNOWN_NAMES = 2048  # clients choose names: what is remembered about them is bounded
 _names: dict[str, str] = {}
 
 
@@ -63,7 +63,7 @@ class Head(Request):  # type: ignore[misc]  # gunicorn has no types
         if known is not None:
             return known, value
         kept: tuple[str, str] | None = super()._apply_header_policy(name, value, *state, **options)
-        if kept is not None and name not in _LOOKED_AT and len(_names) < _KNOWN_NAMES and len(name) <= 128:
+        if kept is not None and name not in _LOOKED_AT and has_room(name, _names):
             _names[name] = name
         return kept
 
@@ -111,7 +111,6 @@ class Connection:
         self._unreader.write_silence_s = host.settings.client_write_timeout_s or None
         self._client = WatchedClient(host.watch, sock.fileno())
         self._received = 0.0
-        self._end_wait = self._wait_is_over  # one object: its wait is known by it
         self.is_idle = False
         self.began: float | None = monotonic()
 
@@ -133,7 +132,7 @@ class Connection:
 
     def _wait_is_over(self) -> None:
         """End the wait at its limit; what has come by then, and proves to be no request, is waited behind once more."""
-        self._host.idle.begin(self._end_wait)
+        self._host.idle.begin(self._wait_is_over)
         self.shut_idle()
 
     def serve(self) -> None:
@@ -175,11 +174,11 @@ class Connection:
     def _receive_first(self) -> bool:
         """Wait for bytes without a timer: the worker's one ends the wait at its limit."""
         self._sock.settimeout(None)
-        self._host.idle.begin(self._end_wait)
+        self._host.idle.begin(self._wait_is_over)
         try:
             return self._receive()
         finally:
-            self._host.idle.over(self._end_wait)
+            self._host.idle.over(self._wait_is_over)
 
     def _receive(self) -> bool:
         """Wait for bytes between two requests. False: none will come."""

@@ -9,6 +9,7 @@ from gunicorn.http.message import TOKEN_RE
 from gunicorn.http.wsgi import HEADER_VALUE_RE, Response
 
 from llm_proxy.errors import ClientGone
+from llm_proxy.runtime.known_names import has_room
 from llm_proxy.server.body import RequestBody
 
 JOINED_BYTES = 65536  # head and first bytes up to this go out in one write; more goes in slices of this size
@@ -16,7 +17,6 @@ _OF_THE_CONNECTION = frozenset({"keep-alive", "proxy-connection", "te", "transfe
 _LOOKED_AT = frozenset({"content-length", "date", "server", "connection", "upgrade"})
 SWITCHING_STATUS = "101 Switching Protocols"  # with it, the connection is handed to the body
 _SWITCHING, _UPGRADE_REQUIRED = 101, 426  # statuses that name protocols: RFC 9110 §15.2.2, §15.5.22
-_KNOWN_NAMES = 2048  # an upstream chooses names: what is remembered about them is bounded
 _PLAIN, _DROPPED = "", "-"
 
 _plain_names: set[str] = set()  # names that are tokens, of fields that pass
@@ -159,7 +159,7 @@ class ClientResponse(Response):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _are_plain(fields: list[tuple[str, str]]) -> bool:
-    """Whether no value needs a look of its own: all are printable ASCII, and none begins or ends with a blank."""
+    """Whether all values are printable ASCII, and none begins or ends with a blank: none must be looked at alone."""
     try:
         text = f"~{'~'.join([value for _, value in fields])}~"
     except TypeError:
@@ -180,7 +180,7 @@ def _judge(name: object) -> str:
         raise InvalidResponseHeaderName(f"{name!r}")
     lower = name.lower()
     kind = lower if lower in _LOOKED_AT else _DROPPED if lower in _OF_THE_CONNECTION else _PLAIN
-    if len(_kinds) + len(_plain_names) < _KNOWN_NAMES and len(name) <= 128:
+    if has_room(name, _kinds, _plain_names):
         if kind == _PLAIN:
             _plain_names.add(name)
         else:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from gunicorn.http import message
 from gunicorn.http.body import Body, LengthReader
 
+from llm_proxy.runtime.known_names import has_room
 from llm_proxy.server.request_checks import ALL_METHODS, HOST, LENGTH_DIGITS
 from llm_proxy.server.response import list_members
 from llm_proxy.server.unreader import Unreader
@@ -19,8 +20,6 @@ _METHODS: Final = {name.encode(): name for name in ALL_METHODS}
 _TARGET = re.compile(rb"/[\x21\x22\x24-\x7e]*").fullmatch  # origin form without a fragment
 _UNUSUAL: Final = frozenset({"TRANSFER-ENCODING", "EXPECT"})
 _KEPT_ALIVE: Final = frozenset({"keep-alive", "Keep-Alive"})
-_KNOWN_NAMES = 2048  # clients choose names: what is remembered about them is bounded
-_NAME_BYTES = 128
 
 _names: dict[bytes, str] = {}  # as sent → in upper case; one text for all requests
 
@@ -110,7 +109,7 @@ def _learn(fields: list[tuple[bytes, bytes]]) -> bool:
     """Remember the names; False where one is not for memory, or is one that WSGI cannot tell from another."""
     for name, _ in fields:
         if name not in _names:
-            if b"_" in name or len(name) > _NAME_BYTES or len(_names) >= _KNOWN_NAMES:
+            if b"_" in name or not has_room(name, _names):
                 return False
             _names[name] = name.decode("ascii").upper()
     return True

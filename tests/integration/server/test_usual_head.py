@@ -6,6 +6,7 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 
+from llm_proxy.runtime import known_names
 from llm_proxy.server import usual_head
 from llm_proxy.server.request_checks import check
 from llm_proxy.server.unreader import Unreader
@@ -123,8 +124,8 @@ def test_a_body_is_read_behind_its_head_and_no_further() -> None:
 
 def test_names_are_not_remembered_without_end() -> None:
     """Beyond the bound heads with new names are gunicorn's."""
-    for number in range(usual_head._KNOWN_NAMES):
+    for number in range(known_names.MOST):
         read(b"GET / HTTP/1.1\r\n" + HOST + b"X-N%d: 1\r\n\r\n" % number)
-    assert len(usual_head._names) == usual_head._KNOWN_NAMES
+    assert len(usual_head._names) == known_names.MOST
     assert read(b"GET / HTTP/1.1\r\n" + HOST + b"X-Late: 1\r\n\r\n")[0] is None
     assert read(b"GET / HTTP/1.1\r\n" + HOST + b"X-N1: 1\r\n\r\n")[0] is not None

@@ -12,6 +12,7 @@ from llm_proxy.forwarding.fields import (
     connection_names,
     response_fields,
 )
+from llm_proxy.runtime import known_names
 
 SDK = [
     ("HOST", "127.0.0.1:8080"),
@@ -149,11 +150,11 @@ def test_proxy_headers_only_where_they_are_asked_for() -> None:
 def test_names_that_clients_choose_are_not_remembered_without_end() -> None:
     """A flood of names costs no memory."""
     rules = RequestFields(host="h")
-    for number in range(module._REMEMBERED_NAMES * 2):
+    for number in range(known_names.MOST * 2):
         rules([(f"X-FLOOD-{number}", "v")], api_key="k", request_id="i")
         response_fields([(b"x-flood-%d" % number, b"v")])
-    assert len(rules._fates) <= module._REMEMBERED_NAMES
-    assert len(module._response_names) <= module._REMEMBERED_NAMES
+    assert len(rules._fates) <= known_names.MOST
+    assert len(module._response_names) <= known_names.MOST
     assert (b"X-Later", b"v") in rules([("X-LATER", "v")], api_key="k", request_id="i")
 
 

@@ -5,6 +5,7 @@ from gunicorn.config import Config
 from gunicorn.http.errors import ExpectationFailed, InvalidHeader
 from gunicorn.http.parser import RequestParser
 
+from llm_proxy.runtime import known_names
 from llm_proxy.server import connection
 from llm_proxy.server.connection import Parser
 
@@ -56,7 +57,7 @@ def test_names_are_one_text_for_all_requests_and_not_remembered_without_end() ->
     """Within the bound they are shared; beyond it they still pass."""
     first, second = (headers(Parser, b"GET / HTTP/1.1\r\nHost: h\r\nX-Shared: 1\r\n\r\n")[1][0] for _ in range(2))
     assert first is second
-    for number in range(connection._KNOWN_NAMES + 10):
+    for number in range(known_names.MOST + 10):
         headers(Parser, b"GET / HTTP/1.1\r\nHost: h\r\nX-N%d: 1\r\n\r\n" % number)
-    assert len(connection._names) <= connection._KNOWN_NAMES
+    assert len(connection._names) <= known_names.MOST
     assert headers(Parser, b"GET / HTTP/1.1\r\nX-Late: 1\r\n\r\n") == [("X-LATE", "1")]

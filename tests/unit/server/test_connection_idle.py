@@ -1,6 +1,8 @@
 """The end of a wait for a next request, when the request has just come."""
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -53,16 +55,21 @@ def host() -> Any:
     )
 
 
-@pytest.fixture
-def client_and_connection(host: Any) -> Iterator[tuple[Any, Connection]]:
-    """A client, and the other end of its connection, which waits for a request."""
+def accepted_by(host: Any) -> tuple[Any, Connection]:
+    """Return a client, and the other end of its connection."""
     with gevent.socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         client = gevent.socket.create_connection(listener.getsockname())
         accepted, address = listener.accept()
     environs = EnvironMaker(host.cfg, ("127.0.0.1", 80))
-    connection = Connection(host, accepted, address, environs, UsualHeads(host.cfg, has_addresses=True))
+    return client, Connection(host, accepted, address, environs, UsualHeads(host.cfg, has_addresses=True))
+
+
+@pytest.fixture
+def client_and_connection(host: Any) -> Iterator[tuple[Any, Connection]]:
+    """A client, and the other end of its connection, which waits for a request."""
+    client, connection = accepted_by(host)
     serving = gevent.spawn(connection.serve)
     with gevent.Timeout(5), client:
         while not connection.is_idle:
@@ -95,3 +102,17 @@ def test_a_connection_without_a_request_is_closed(client_and_connection: tuple[A
     end(connection)
     assert client.recv(1) == b""
     assert not connection._host.idle._waits  # nothing is waited for any more
+
+
+def test_a_connection_that_has_ended_is_freed_without_the_collector(host: Any) -> None:
+    """Nothing that it holds refers to it, so its memory does not wait for a collection."""
+    client, connection = accepted_by(host)
+    client.close()
+    gc.disable()
+    try:
+        connection.serve()
+        reference = weakref.ref(connection)
+        del connection
+        assert reference() is None
+    finally:
+        gc.enable()
