@@ -97,8 +97,8 @@ def is_value_fault(error: BaseException) -> bool:
         return True
     if _is_mysql(error):
         return bool(error.args) and error.args[0] in _MYSQL_VALUES
-    is_ours = isinstance(error, OverflowError | ValueError | sa.DataError | sa.IntegrityError)
-    return is_ours or _is_postgres(error, "DataError")
+    is_value = isinstance(error, OverflowError | ValueError | sa.DataError | sa.IntegrityError)
+    return is_value or _is_postgres(error, "DataError")
 
 
 def is_lost_race(error: BaseException) -> bool:

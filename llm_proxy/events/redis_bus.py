@@ -1,7 +1,7 @@
 """What the two buses on Redis share: numbers from a counter, and failures of Redis in the bus's words."""
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +11,7 @@ from llm_proxy.events.bus import BusUnavailable, unreachable
 from llm_proxy.redisclient import command
 
 
-class RedisBus:
+class RedisBus(ABC):
     """The producer's end of a bus on Redis.
 
     Args:

@@ -12,6 +12,7 @@ from llm_proxy.formats.content_coding import codings, decoded
 from llm_proxy.formats.lenient_json import loads
 from llm_proxy.formats.sse import is_event_stream
 from llm_proxy.formats.streams import merge
+from llm_proxy.formats.texts import QUOTED
 from llm_proxy.redaction import HIDDEN, hint
 
 _LEAST_SECRET = 8  # shorter ones would be found where they are none
@@ -21,7 +22,7 @@ _MAX_EXPANDED_BYTES = 524_288  # looked at; some 80 ms at worst. What a longer o
 _ESCAPED = re.compile(rb"(?:\\u00|%(?:25){0,4})([2-7][0-9a-fA-F])")
 _PIECES = re.compile(
     rb'"(?:content|text|arguments|delta|refusal|thinking|partial_json|transcript|reasoning|reasoning_content|value|input)"'
-    rb'\s{0,8}:\s{0,8}"([^"\\]*+(?:\\.[^"\\]*+)*+)"',
+    rb'\s{0,8}:\s{0,8}"(' + QUOTED + rb')"',
     re.DOTALL,
 )
 _OTHER_PLACES = re.compile(rb'index"\s{0,8}:\s{0,8}[1-9]')  # several choices or blocks, whose pieces may alternate

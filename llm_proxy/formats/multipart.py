@@ -11,6 +11,7 @@ from typing import Final
 
 from llm_proxy.errors import InvalidRequest, RequestTooLarge
 from llm_proxy.formats.names import fold_field, is_readable
+from llm_proxy.formats.texts import QUOTED
 
 MAX_PART_HEAD_BYTES: Final = 16384
 MAX_PARTS: Final = 10_000
@@ -22,7 +23,7 @@ _PARAMETER = re.compile(
 )
 _NAME_MARK = re.compile(rb"(?<![a-z0-9_-])name[ \t]*+(?:\*[0-9]*+\*?+[ \t]*+)?+=", re.IGNORECASE)
 _HEADER_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\r\n\x00]*)")
-_QUOTED_NAME = re.compile(rb'(?<![a-z0-9_-])name[ \t]*+=[ \t]*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.IGNORECASE)
+_QUOTED_NAME = re.compile(rb'(?<![a-z0-9_-])name[ \t]*+=[ \t]*+"(' + QUOTED + rb')"', re.IGNORECASE)
 _SINGLE = (b"content-disposition", b"content-type", b"content-transfer-encoding")
 _CHARSET_FIELD = "_charset_"  # of HTML forms
 _PLAIN_ENCODINGS = (b"", b"7bit", b"8bit", b"binary")

@@ -25,15 +25,9 @@ _BACKGROUND = re.compile(rb'"background"\s{0,8}:\s{0,8}true')
 _BINARY = re.compile(r"\s*(?:(?:audio|image|video|font)/|application/(?:octet-stream|pdf|zip|gzip))", re.IGNORECASE)
 _GZIP = b"\x1f\x8b"  # compressed, and no field says so
 _USAGE_NAMES = ("usage", "usageMetadata")
-_BARE = rb'"%b"\s{0,8}:\s{0,8}([0-9]{1,10})[,}\s]'
 _BARE_NAMES = ("prompt_eval_count", "eval_count")  # of counts that stand in the object itself (Ollama)
-_HOLDERS = (
-    "response",
-    "message",
-    "data",
-    "x_groq",
-    "delta",
-)  # members that may hold the usage in place of the object itself
+_BARE = {name: re.compile(rb'"%b"\s{0,8}:\s{0,8}([0-9]{1,10})[,}\s]' % name.encode()) for name in _BARE_NAMES}
+_HOLDERS = ("response", "message", "data", "x_groq", "delta")  # members that may hold the usage in the object's place
 _MODEL_NAMES = ("model", "modelVersion")  # Gemini's is the second
 _FINISHED = frozenset(("completed", "failed", "incomplete", "cancelled", "expired"))
 _ONCE = frozenset(("response", "thread.run"))  # objects whose usage is shown by more than one response
@@ -189,7 +183,7 @@ def _last_usage(data: bytes, reading: Reading) -> Usage | None:
 
 def _bare_usage(data: bytes) -> Usage | None:
     """Return the last counts that stand in the object itself."""
-    counts = {name: int(found[-1]) for name in _BARE_NAMES if (found := re.findall(_BARE % name.encode(), data))}
+    counts = {name: int(found[-1]) for name, pattern in _BARE.items() if (found := pattern.findall(data))}
     return usage_of(counts) if counts else None
 
 

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from llm_proxy.formats.lenient_json import loads
 
+# What stands between two quotes. No possessive group may match in two ways: see json_members.
+QUOTED: Final = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
 NAMES = frozenset(
     (
         "content",
@@ -29,10 +31,10 @@ _PROMPT_MEMBERS = (
 _CALL_ARGUMENTS = ("input", "args")  # of a tool call, as an object: Anthropic's, Gemini's
 _MAX_NODES = 200_000
 _STRING = re.compile(
-    rb'"(?P<name>[A-Za-z0-9_]{1,40})"\s{0,8}:\s{0,8}"(?P<text>[^"\\]*+(?:\\.[^"\\]*+)*+)(?P<end>"?)',
+    rb'"(?P<name>[A-Za-z0-9_]{1,40})"\s{0,8}:\s{0,8}"(?P<text>' + QUOTED + rb')(?P<end>"?)',
     re.DOTALL,
 )
-_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)  # of a string, up to its end
+_REST = re.compile(QUOTED, re.DOTALL)  # of a string, up to its end
 _OPEN_MEMBER = re.compile(rb'"([A-Za-z0-9_]{1,40})"\s{0,8}:[^"]*\Z')
 
 

@@ -189,12 +189,7 @@ class Adapter(BaseAdapter):
 
     def _new_origin(self, url: str) -> Origin:
         try:
-            origin = Origin(
-                url,
-                max_idle=self._max_idle_per_origin,
-                idle_s=self._idle_s,
-                look_up=self._look_up,
-            )
+            origin = Origin(url, max_idle=self._max_idle_per_origin, idle_s=self._idle_s, look_up=self._look_up)
         except ValueError as exc:
             raise InvalidURL(str(exc)) from None
         origin.is_closed = self._is_closed

@@ -8,7 +8,7 @@ from chart.engine import Object, Rendering, Values, containers, merged, pod_spec
 from chart.profiles import EVERYTHING, JOB, MYSQL, ROUTES
 
 ALL = merged([EVERYTHING, sets("migrations.mode=init")])
-# Workload of the values → its object; the migration is a pod of its own only as a Job.
+# Workload of the values → its object; the migration has a separate pod only as a Job.
 WORKLOADS: dict[str, tuple[Values, str, str]] = {
     "dispatcher": (ALL, "Deployment", "llm-proxy-dispatcher"),
     "admin": (ALL, "Deployment", "llm-proxy-admin"),
@@ -192,7 +192,7 @@ def test_the_secret_of_sign_in_by_openid_comes_from_a_secret() -> None:
 
 
 def test_the_admin_ui_has_variables_beside_the_proxys() -> None:
-    """A map of its own replaces what `env` hands on, and reaches no other workload; `extraEnv` replaces both."""
+    """A workload's `env` map replaces what the common one hands on, and reaches no other; `extraEnv` replaces both."""
     first = [
         "env.ADMIN_OIDC_CLIENT_ID=proxy",
         "admin.env.ADMIN_OIDC_CLIENT_ID=alone",
