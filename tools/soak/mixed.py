@@ -1,9 +1,9 @@
 """A long mixed run, by hand: `python tools/soak/mixed.py [--database NAME]`. Needs nginx, wrk and taskset.
 
 One worker on SQLite, or on a new PostgreSQL or MariaDB; a token with a quota, and requests of many kinds: short,
-refused, failing at the provider, of 400 KB, forms, streams, and clients that leave in the middle of a stream or of their
-body. Prints memory and descriptors as it goes; at the end, what the provider's log has beside what the token was
-charged. Ends with 1 where they differ.
+refused, failing at the provider, of 400 KB, forms, streams, and clients that leave in the middle of a stream or
+of their body. Prints memory and descriptors as it goes; at the end, what the provider's log has beside
+what the token was charged. Ends with 1 where they differ.
 """
 
 import argparse
