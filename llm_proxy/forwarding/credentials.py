@@ -11,9 +11,7 @@ from llm_proxy.providers import Provider
 from llm_proxy.runtime.ids import uuid7
 from llm_proxy.tokens.bearer import holds, is_in, is_well_formed, may_hold, tokens_in
 
-_KEPT: Final = frozenset(  # rewritten on the way to the provider
-    ("SEC-WEBSOCKET-PROTOCOL", "X-REQUEST-ID", "X-CORRELATION-ID")
-)
+_KEPT: Final = frozenset(("SEC-WEBSOCKET-PROTOCOL", "X-REQUEST-ID"))  # rewritten on the way to the provider
 _SHORTEST = len("sk-") + 22  # of a value that may hold a token
 _KEY_PARAMETERS = frozenset(("key", "api_key", "api-key"))
 
@@ -88,18 +86,24 @@ class Credentials:
 
 
 def _remove_copies(request: ProxyRequest, bearer: str, names: Collection[str]) -> None:
-    kept, is_token = list[tuple[str, str]](), is_well_formed(bearer)
-    for name, value in request.fields:
-        tokens = () if name in names else tokens_in(value)
-        if is_token and any(token != bearer for token in tokens):
-            raise AmbiguousCredentials
-        if name in _KEPT or name in names or not (tokens or (is_token and holds(value, bearer))):
-            kept.append((name, value))
-    request.fields = kept
-    if is_in(request.request_id):
+    is_token = is_well_formed(bearer)
+
+    def has_copy(text: str) -> bool:
+        return is_in(text) or (is_token and holds(text, bearer))
+
+    if has_copy(request.request_id):
         request.request_id = uuid7()
-    if is_in(request.correlation_id):
+    if has_copy(request.correlation_id):
         request.correlation_id = uuid7()
+    kept = list[tuple[str, str]]()
+    for name, value in request.fields:
+        if is_token and name not in names and any(token != bearer for token in tokens_in(value)):
+            raise AmbiguousCredentials
+        if name in _KEPT or name in names or not has_copy(value):
+            kept.append((name, value))
+        elif name == "X-CORRELATION-ID":
+            kept.append((name, request.correlation_id))
+    request.fields = kept
 
 
 def _presented(name: str, value: str) -> str:

@@ -50,6 +50,8 @@ class Head(Request):  # type: ignore[misc]  # gunicorn has no types
     def _peer_trusted_for_forwarded(self) -> tuple[dict[str, str], list[str]]:
         return {}, []
 
+    body: Any
+
     def set_body_reader(self) -> None:
         """Read chunks of a possible size only."""
         super().set_body_reader()

@@ -98,10 +98,12 @@ def test_values_that_are_no_tokens_stay(value: str) -> None:
     assert ("X-ANYTHING", value) in checked([("X-ANYTHING", value)]).fields
 
 
-def test_a_token_in_place_of_an_id_is_replaced() -> None:
+@pytest.mark.parametrize("value", [BEARER, f"k{BEARER}", _coded(f"user:{BEARER}")])
+def test_a_token_in_place_of_an_id_is_replaced(value: str) -> None:
     """The ids go to the provider, into logs and back to the client."""
-    request = checked([("X-REQUEST-ID", BEARER), ("X-CORRELATION-ID", BEARER)])
-    assert BEARER not in request.request_id + request.correlation_id
+    request = checked([("X-REQUEST-ID", value), ("X-CORRELATION-ID", value)])
+    assert value not in request.request_id + request.correlation_id
+    assert ("X-CORRELATION-ID", request.correlation_id) in request.fields
 
 
 def test_a_field_for_subprotocols_stays() -> None:
