@@ -15,7 +15,7 @@ from llm_proxy.projects.service import BY_NAME, SORTS, ProjectFilter, order_of
 from llm_proxy.web.management import pagination, parsing, rendering
 from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.idempotency import idempotent
-from llm_proxy.web.management.routing import Services, add
+from llm_proxy.web.management.routing import Services, add, only
 
 _DELETION = "project deletion is not permitted"
 _Pair = tuple[Project, Total]
@@ -126,18 +126,13 @@ def routes(bp: Blueprint, services: Services) -> None:
         }
         return rendering.json_response(counts)
 
-    def no_such_method(project_id: str) -> Response:
-        """405: below a project there is one thing to do."""
-        raise WrongMethod(["POST"])
-
     add(bp, "/projects", "GET", index)
     add(bp, "/projects", "POST", create)
     add(bp, "/projects/<path:project_id>", "GET", show)
     add(bp, "/projects/<path:project_id>", "PATCH", change)
     add(bp, "/projects/<path:project_id>", "DELETE", delete, is_refusal=True)
     add(bp, "/projects/<project_id>/tokens/revoke", "POST", revoke_tokens)
-    for method in ("GET", "PATCH", "DELETE"):  # else they would belong to a project whose id holds slashes
-        add(bp, "/projects/<project_id>/tokens/revoke", method, no_such_method, is_refusal=True)
+    only(bp, "/projects/<project_id>/tokens/revoke", "POST")
 
 
 def _created(project: Project) -> CreationResponse:

@@ -4,13 +4,12 @@ from urllib.parse import quote
 
 from flask import Blueprint, Response
 
-from llm_proxy.errors import WrongMethod
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.projects.provider_keys import ProviderKey
 from llm_proxy.web.management import parsing, rendering
 from llm_proxy.web.management.audited import AuditedAction, current
 from llm_proxy.web.management.projects import checked
-from llm_proxy.web.management.routing import Services, add
+from llm_proxy.web.management.routing import Services, add, only
 
 _ALL, _ONE = "/projects/<project_id>/provider-keys", "/projects/<project_id>/provider-keys/<provider>"
 
@@ -42,21 +41,11 @@ def routes(bp: Blueprint, services: Services) -> None:
                 services().provider_keys.remove(tx, project_id, provider)
         return Response(status=204)
 
-    def only_listed(project_id: str) -> Response:
-        """405: keys are named by their provider."""
-        raise WrongMethod(["GET"])
-
-    def not_alone(project_id: str, provider: str) -> Response:
-        """405: a single key is not shown."""
-        raise WrongMethod(["DELETE", "PUT"])
-
     add(bp, _ALL, "GET", index)
     add(bp, _ONE, "PUT", put)
     add(bp, _ONE, "DELETE", remove)
-    for method in ("POST", "PATCH", "DELETE"):  # else they would belong to a project whose id holds slashes
-        add(bp, _ALL, method, only_listed, is_refusal=True)
-    for method in ("GET", "POST", "PATCH"):
-        add(bp, _ONE, method, not_alone, is_refusal=True)
+    only(bp, _ALL, "GET")
+    only(bp, _ONE, "PUT", "DELETE")
 
 
 def _attempt(action: AuditAction, fault: str, project_id: str, provider: str) -> AuditedAction:

@@ -17,7 +17,7 @@ from llm_proxy.web.management import pagination, parsing, rendering
 from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.idempotency import idempotent
 from llm_proxy.web.management.overlap import overlap
-from llm_proxy.web.management.routing import Services, add, named_project
+from llm_proxy.web.management.routing import Services, add, named_project, only
 
 MOST_REVOKED = 200  # ids of one call; all of them stand in its audit record
 
@@ -111,11 +111,13 @@ def routes(bp: Blueprint, services: Services) -> None:
     add(bp, "/tokens", "GET", index)
     add(bp, "/tokens", "POST", create)
     add(bp, "/tokens/lookup", "POST", lookup)
+    only(bp, "/tokens/lookup", "POST")
     add(bp, "/tokens/<token_id>", "GET", show)
     add(bp, "/tokens/<token_id>", "PATCH", change)
     add(bp, "/tokens/<token_id>", "DELETE", revoke)
     add(bp, "/tokens/<token_id>/roll", "POST", roll)
     add(bp, "/tokens/revoke", "POST", revoke_several)
+    only(bp, "/tokens/revoke", "POST")
 
 
 def _hash(body: Mapping[str, Any]) -> str:
