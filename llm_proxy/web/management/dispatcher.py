@@ -65,7 +65,7 @@ def _act(action: AuditAction, letter_id: str, fault: str, *, is_replay: bool) ->
         letter = _found(letters, letter_id)
         (letters.replay if is_replay else letters.drop)(letter)
         attempt.succeeded(reason=letter.reason)
-    return Response(status=204, content_type="application/json")
+    return rendering.no_content()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from llm_proxy.web.management import pagination, parsing, rendering
 from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.idempotency import idempotent
 from llm_proxy.web.management.overlap import overlap
-from llm_proxy.web.management.routing import Services, add
+from llm_proxy.web.management.routing import Services, add, add_items
 
 
 def routes(bp: Blueprint, services: Services) -> None:
@@ -44,7 +44,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.KEY_READ, "failed to get management key", details=_about(key_id)) as attempt:
             key = services().keys.get(_checked(key_id), current().caller)
             attempt.succeeded()
-        return rendering.json_response(rendering.key_json(key), headers={"ETag": rendering.key_tag(key)})
+        return rendering.key_response(key)
 
     def change(key_id: str) -> Response:
         """Return 200 with the key; 400 names the field; 403; 404; 409 the name is taken; 412."""
@@ -55,7 +55,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             patch = KeyPatch.from_json(parsing.json_object(), services().keys.now())
             with attempt.transaction(rendering.key_tag) as tx:
                 key = services().keys.update(tx, key_id, patch, current().caller)
-        return rendering.json_response(rendering.key_json(key), headers={"ETag": rendering.key_tag(key)})
+        return rendering.key_response(key)
 
     def roll(key_id: str) -> Response:
         """Return 200 with a new secret, shown this once; the old one lives on for `overlap_minutes`."""
@@ -79,7 +79,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             _checked(key_id)
             with attempt.transaction(rendering.key_tag) as tx:
                 services().keys.revoke(tx, key_id, current().caller)
-        return Response(status=204, content_type="application/json")
+        return rendering.no_content()
 
     def whoami() -> Response:
         """Return 200 with the caller's name, role, projects and end."""
@@ -87,10 +87,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         headers = {} if caller.key_id is None else {"X-Management-Key-Id": caller.key_id}
         return rendering.json_response(rendering.caller_json(caller), headers=headers)
 
-    add(bp, "/keys", "GET", index)
-    add(bp, "/keys", "POST", create)
-    add(bp, "/keys/<key_id>", "GET", show)
-    add(bp, "/keys/<key_id>", "PATCH", change)
+    add_items(bp, "keys", "key_id", index=index, create=create, show=show, change=change)
     add(bp, "/keys/<key_id>", "DELETE", revoke)
     add(bp, "/keys/<key_id>/roll", "POST", roll)
     add(bp, "/whoami", "GET", whoami)

@@ -15,7 +15,7 @@ from llm_proxy.projects.service import BY_NAME, SORTS, ProjectFilter, order_of
 from llm_proxy.web.management import pagination, parsing, rendering
 from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.idempotency import idempotent
-from llm_proxy.web.management.routing import Services, add
+from llm_proxy.web.management.routing import Services, add, add_items
 
 _DELETION = "project deletion is not permitted"
 _Pair = tuple[Project, Total]
@@ -86,9 +86,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         with current().attempt(AuditAction.PROJECT_READ, "failed to get project", project_id=project_id) as attempt:
             project = services().projects.get(checked(project_id))
             attempt.succeeded()
-        return rendering.json_response(
-            rendering.project_json(project), headers={"ETag": rendering.project_tag(project)}
-        )
+        return rendering.project_response(project)
 
     def change(project_id: str) -> Response:
         """200 with the project; 400 names the field; 404; 409 the name is taken; 412."""
@@ -99,9 +97,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             patch = ProjectPatch.from_json(_with_id(project_id), wants_sk=services().wants_sk_keys)
             with attempt.transaction(rendering.project_tag) as tx:
                 project = services().projects.update(tx, project_id, patch)
-        return rendering.json_response(
-            rendering.project_json(project), headers={"ETag": rendering.project_tag(project)}
-        )
+        return rendering.project_response(project)
 
     def delete(project_id: str) -> Response:
         """405, always; whether the project exists is not looked up."""
@@ -130,10 +126,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         """405: below a project there is one thing to do."""
         raise WrongMethod(["POST"])
 
-    add(bp, "/projects", "GET", index)
-    add(bp, "/projects", "POST", create)
-    add(bp, "/projects/<path:project_id>", "GET", show)
-    add(bp, "/projects/<path:project_id>", "PATCH", change)
+    add_items(bp, "projects", "path:project_id", index=index, create=create, show=show, change=change)
     add(bp, "/projects/<path:project_id>", "DELETE", delete, is_refusal=True)
     add(bp, "/projects/<project_id>/tokens/revoke", "POST", revoke_tokens)
     for method in ("GET", "PATCH", "DELETE"):  # else they would belong to a project whose id holds slashes

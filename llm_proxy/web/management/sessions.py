@@ -27,7 +27,7 @@ def routes(bp: Blueprint, services: Services) -> None:
         attempt = current().attempt(AuditAction.SESSION_END, "failed to end the session")
         with attempt, attempt.transaction() as tx:
             context.services().sessions.end_by_id(tx, session_id, current().caller)
-        return Response(status=204, content_type="application/json")
+        return rendering.no_content()
 
     add(bp, "/sessions", "GET", index)
     add(bp, "/sessions/<session_id>", "DELETE", end)

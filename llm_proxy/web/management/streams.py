@@ -41,7 +41,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             if not streams.cut(stream_id):
                 raise ResourceNotFound("stream not found", audit={"error_type": "stream has ended"})
             attempt.succeeded(token_id=found[0]["token_id"])
-        return Response(status=204, content_type="application/json")
+        return rendering.no_content()
 
     def tail() -> Response:
         """Return 200 with events as they come, one `data` line of JSON each; ends when the server drains."""

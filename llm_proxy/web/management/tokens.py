@@ -17,7 +17,7 @@ from llm_proxy.web.management import pagination, parsing, rendering
 from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.idempotency import idempotent
 from llm_proxy.web.management.overlap import overlap
-from llm_proxy.web.management.routing import Services, add, named_project
+from llm_proxy.web.management.routing import Services, add, add_items, named_project
 
 MOST_REVOKED = 200  # ids of one call; all of them stand in its audit record
 
@@ -60,7 +60,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             token = services().tokens.get(_checked(token_id), current().caller.projects)
             attempt.project_id = token.project_id
             attempt.succeeded()
-        return rendering.json_response(rendering.token_json(token), headers={"ETag": rendering.token_tag(token)})
+        return rendering.token_response(token)
 
     def lookup() -> Response:
         """Return 200 with the token of the bearer, or of its hash, in the body, which no address contains; 404."""
@@ -69,7 +69,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             token = services().tokens.by_hash(hashed, current().caller.projects)
             attempt.project_id = token.project_id
             attempt.succeeded(token_id=token.id)
-        return rendering.json_response(rendering.token_json(token), headers={"ETag": rendering.token_tag(token)})
+        return rendering.token_response(token)
 
     def change(token_id: str) -> Response:
         """200 with the token; 400 names the field; 404; 409 expired; 412."""
@@ -78,7 +78,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             patch = TokenPatch.from_json(parsing.json_object(), services().provider_names)
             with attempt.transaction(rendering.token_tag) as tx:
                 token = services().tokens.update(tx, token_id, patch)
-        return rendering.json_response(rendering.token_json(token), headers={"ETag": rendering.token_tag(token)})
+        return rendering.token_response(token)
 
     def revoke(token_id: str) -> Response:
         """204, also the second time; 404."""
@@ -86,7 +86,7 @@ def routes(bp: Blueprint, services: Services) -> None:
             _checked(token_id)
             with attempt.transaction(rendering.token_tag) as tx:
                 services().tokens.revoke(tx, token_id)
-        return Response(status=204, content_type="application/json")
+        return rendering.no_content()
 
     def roll(token_id: str) -> Response:
         """Return 200 with a new bearer, shown this once; the old token ends after `overlap_minutes`; 409; 412."""
@@ -108,13 +108,10 @@ def routes(bp: Blueprint, services: Services) -> None:
         counts = {"revoked_count": found.revoked, "already_revoked_count": found.already}
         return rendering.json_response({**counts, "unknown_ids": found.unknown})
 
-    add(bp, "/tokens", "GET", index)
-    add(bp, "/tokens", "POST", create)
-    add(bp, "/tokens/lookup", "POST", lookup)
-    add(bp, "/tokens/<token_id>", "GET", show)
-    add(bp, "/tokens/<token_id>", "PATCH", change)
+    add_items(bp, "tokens", "token_id", index=index, create=create, show=show, change=change)
     add(bp, "/tokens/<token_id>", "DELETE", revoke)
     add(bp, "/tokens/<token_id>/roll", "POST", roll)
+    add(bp, "/tokens/lookup", "POST", lookup)
     add(bp, "/tokens/revoke", "POST", revoke_several)
 
 
