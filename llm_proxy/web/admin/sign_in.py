@@ -51,12 +51,7 @@ def submit() -> Response:
         services.audit.record(call.event(AuditAction.ADMIN_LOGIN, "success", details), connection)  # type: ignore[arg-type]
 
     held, session = services.sessions.create(
-        origin,
-        remember=request.form.get("remember_me") is not None,
-        client_ip=call.client_ip,
-        user_agent=request.headers.get("User-Agent"),
-        replaces=cookies.secret(),
-        then=record,
+        origin, cookies.browser(call.client_ip), remember=request.form.get("remember_me") is not None, then=record
     )
     response = redirect(_target(), 303)
     cookies.keep(response, held, remember=session.remember, path=_path())
