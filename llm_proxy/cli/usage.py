@@ -9,7 +9,7 @@ import click
 
 from llm_proxy.cli import output
 from llm_proxy.cli.audit import plain_cell
-from llm_proxy.cli.base import Command
+from llm_proxy.cli.base import Command, commands_in
 from llm_proxy.cli.datetimes import ApiMomentOption
 from llm_proxy.cli.manage import ManageGroup, client, connection_options
 from llm_proxy.cli.management_client import ManagementClient
@@ -54,7 +54,7 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         ctx.meta[_FORM] = "json" if value is True else value
 
 
-_LAZY = {"reconcile": ("llm_proxy.cli.reconcile:reconcile", "Compare counters, usage and events.")}
+_LAZY = commands_in("reconcile", reconcile="Compare counters, usage and events.")
 
 
 @click.group("usage", cls=ManageGroup, lazy=_LAZY)
