@@ -118,8 +118,9 @@ def reader_of(
     kind = kind_of(content_type)
     if kind is Kind.MULTIPART:
         boundary = boundary_of(content_type or "")
-        return _Form(FormScanner(boundary, watched, lambda n, t: found(Parameter(n, t)), max_bytes=max_watched_bytes))
-    json = _Json(watched, found)
+        scanner = FormScanner(boundary, watched, lambda n, t: found(Parameter(n, t)), max_bytes=max_watched_bytes)
+        return _Optional(scanner)
+    json = _json(watched, found)
     return _Either(json, _Urlencoded(watched, found)) if kind is Kind.URLENCODED else json
 
 
@@ -143,40 +144,31 @@ def model_of(content_type: str, content: bytes) -> str | None:
     return found[-1] if found else None
 
 
-class _Json:
-    """A JSON object, or nothing at all."""
+class _Optional:
+    """A body that a parser reads, or nothing at all."""
 
-    def __init__(self, watched: Collection[str], found: Found) -> None:
-        def is_watched(name: str) -> bool:
-            return fold(name) in watched
-
-        def report(member: Member) -> None:
-            found(Parameter(fold(member.name), member.text, member.is_string))
-
-        self._members, self._is_empty = JsonMembers(is_watched, report), True
+    def __init__(self, parser: JsonMembers | FormScanner) -> None:
+        self._parser, self._is_empty = parser, True
 
     def feed(self, data: bytes) -> None:
+        """Read on."""
         self._is_empty = False
-        self._members.feed(data)
+        self._parser.feed(data)
 
     def finish(self) -> None:
+        """Read the end. Raises what the parser does of a body that is not whole."""
         if not self._is_empty:
-            self._members.finish()
+            self._parser.finish()
 
 
-class _Form:
-    """A multipart form, or nothing at all."""
+def _json(watched: Collection[str], found: Found) -> _Optional:
+    def is_watched(name: str) -> bool:
+        return fold(name) in watched
 
-    def __init__(self, scanner: FormScanner) -> None:
-        self._scanner, self._is_empty = scanner, True
+    def report(member: Member) -> None:
+        found(Parameter(fold(member.name), member.text, member.is_string))
 
-    def feed(self, data: bytes) -> None:
-        self._is_empty = False
-        self._scanner.feed(data)
-
-    def finish(self) -> None:
-        if not self._is_empty:
-            self._scanner.finish()
+    return _Optional(JsonMembers(is_watched, report))
 
 
 class _Urlencoded:
