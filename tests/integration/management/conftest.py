@@ -44,6 +44,14 @@ class Manager:
         self.app.services.audit.flush()
         return [json.loads(line) for line in self.audit_file.read_text().splitlines()]
 
+    def refuses(self, path: str, body: Any, said: str, action: str) -> dict[str, Any]:
+        """POST a body that is wrong: 400 with this text, and a record of the failure, which is returned."""
+        response = self.call("POST", path, body)
+        assert (response.status_code, response.get_json()) == (400, {"error": said})
+        last = self.audited()[-1]
+        assert (last["action"], last["result"]) == (action, "failure")
+        return last
+
     def _made(self, path: str, body: Any, status: int) -> dict[str, Any]:
         response = self.call("POST", path, body)
         assert response.status_code == status, response.text

@@ -78,10 +78,7 @@ def test_openai_api_key_is_an_alias(manage: Manager) -> None:
 )  # fmt: skip
 def test_a_creation_that_is_wrong_is_400(manage: Manager, body: Any, said: str) -> None:
     """400 with the row's text, a failure record, and no project."""
-    response = manage.call("POST", "/projects", body)
-    assert (response.status_code, response.get_json()) == (400, {"error": said})
-    assert (_last(manage)["action"], _last(manage)["result"]) == ("project.create", "failure")
-    assert _last(manage)["details"]["validation_error"]
+    assert manage.refuses("/projects", body, said, "project.create")["details"]["validation_error"]
     assert manage.call("GET", "/projects").get_json() == []
 
 

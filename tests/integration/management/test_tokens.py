@@ -134,9 +134,7 @@ def test_name_and_metadata_are_kept(manage: Manager) -> None:
 )  # fmt: skip
 def test_a_creation_that_is_wrong_is_400(manage: Manager, body: Any, said: str) -> None:
     """400 with the row's text, in the row's order, and a failure record."""
-    response = manage.call("POST", "/tokens", body)
-    assert (response.status_code, response.get_json()) == (400, {"error": said})
-    assert (_last(manage)["action"], _last(manage)["result"]) == ("token.create", "failure")
+    manage.refuses("/tokens", body, said, "token.create")
 
 
 def test_a_creation_needs_an_active_project(manage: Manager) -> None:
