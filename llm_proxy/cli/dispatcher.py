@@ -5,7 +5,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
@@ -21,7 +21,7 @@ from llm_proxy.cli.datetimes import MomentOption
 from llm_proxy.cli.environment import ENV_FILE, env_file, environ, remember_env_file, settings
 from llm_proxy.cli.errors import CommandError, NetworkError
 from llm_proxy.cli.options import back_end_options, confirm, read_secret, yes_option
-from llm_proxy.cli.output import emit, note, output_options, second, table, wide_option
+from llm_proxy.cli.output import emit, emit_table, note, output_options, second, wide_option
 from llm_proxy.dispatcher.readiness import ARGUMENT, OPENED
 from llm_proxy.operations.bus_state import facts_of
 from llm_proxy.settings import Settings
@@ -256,11 +256,10 @@ def list_letters(ctx: click.Context, reason: str | None, since: datetime | None,
         found = [facts_of(letter) for letter in letters.find(reason=reason, since_s=_seconds(since), limit=limit)]
     columns = ("id", "at", "reason", "service", "attempts", "error")
 
-    def as_text() -> str:
-        rows = ([second(row[name]) if name == "at" else row[name] for name in columns] for row in found)
-        return table([name.upper() for name in columns], rows, optional=("ATTEMPTS", "SERVICE"))
+    def row(letter: Mapping[str, Any]) -> Sequence[Any]:
+        return [second(letter[name]) if name == "at" else letter[name] for name in columns]
 
-    emit(found, as_text)
+    emit_table(found, [name.upper() for name in columns], row, optional=("ATTEMPTS", "SERVICE"))
 
 
 @dead_letters.command("show", cls=Command)

@@ -35,6 +35,14 @@ def use_up(world: World, *workers: Worker) -> None:
     assert world.provider["token"] == world.rows["token"].request_count == 100
 
 
+def use_up_in_turn(world: World, one: Worker, two: Worker) -> None:
+    """Make calls in turn, with a sync after each, until none is admitted."""
+    while one.call() or two.call():
+        one.sync()
+        two.sync()
+    rest(world, [one, two])
+
+
 def two_workers(world: World, *, limit: int, calls: int) -> tuple[Worker, Worker]:
     """Return two workers, with a limited token and a free one; the first has made calls with both."""
     world.token(limit)
@@ -345,10 +353,7 @@ def test_unlimited_becomes_limited(world: World) -> None:
     world.most["token"] = 43
     one.sync()
     two.sync()
-    while one.call() or two.call():
-        one.sync()
-        two.sync()
-    rest(world, [one, two])
+    use_up_in_turn(world, one, two)
     assert world.provider["token"] == world.rows["token"].request_count == 43
 
 
@@ -380,10 +385,7 @@ def test_a_database_clock_that_jumps_admits_none_too_many(world: World, skew_s: 
         two.calls(10)
         one.sync()
         two.sync()
-    while one.call() or two.call():
-        one.sync()
-        two.sync()
-    rest(world, [one, two])
+    use_up_in_turn(world, one, two)
     assert world.provider["token"] <= world.rows["token"].request_count == 200
 
 
