@@ -11,6 +11,9 @@ IDLE_S = 5.0  # then a lease is closed
 WAIT_S = 3.0  # for units that others hold
 POLL_S = 0.05  # while waiting
 STATEMENT_S = 0.25
+# The same on SQLite for a request: another worker's transaction lasts for some turns of its event loop, and each of a
+# busy one may take 100 ms. Nothing is unavailable meanwhile.
+LOCK_S = 2.0
 WARM_S = 0.9  # a token that comes back so soon after its lease was closed is in use
 FIRST_SLICE, LARGEST_SLICE = 4, 1 << 20
 

@@ -116,9 +116,19 @@ class LeaseSync:
         for slot in sorted(slots, key=self._holds_nothing):  # units that others may take for lost come first
             self._settle(slot, found.get(slot.token_id))
         if self._table.recovery is not None:
-            self._table.recovery.settle()
-        self._uses.write(self._rows)
+            self._apart(self._table.recovery.settle, "what dead workers left")
+        self._apart(lambda: self._uses.write(self._rows), "times of use")
         self._table.sweep()
+
+    def _apart(self, write: Callable[[], object], what: str) -> None:
+        """Write something that may wait for the next round. Raises where the database does not answer reads either."""
+        try:
+            write()
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+            self._rows.database_id()  # raises where it is the database, and not a lock
+            _LOG.warning("%s could not be written in time", what)
 
     def _cut_revoked(self, streaming: Iterable[str], found: Mapping[str, TokenSnapshot]) -> None:
         for token_id in streaming:

@@ -16,7 +16,7 @@ from llm_proxy.access.gate import Gate
 from llm_proxy.access.service import KeyService
 from llm_proxy.access.sessions import Sessions
 from llm_proxy.access.sign_in import SignIn, build_oidc
-from llm_proxy.accounting.lease_slot import STATEMENT_S
+from llm_proxy.accounting.lease_slot import LOCK_S, STATEMENT_S
 from llm_proxy.accounting.leased_quota import LeasedQuota
 from llm_proxy.accounting.quota import Quota
 from llm_proxy.audit.query import AuditLog
@@ -119,8 +119,10 @@ class Storage:
 
     @cached_property
     def statements(self) -> RawConnectionPool:
-        """The hot path's connections: a request waits for the database for a quarter of a second at most."""
-        return RawConnectionPool(self.engine, 3, limit_s=STATEMENT_S, connect_failed=self.health.failed)
+        """Return the hot path's connections: a request waits for 0.25 s at most, and for SQLite's lock for 2 s."""
+        return RawConnectionPool(
+            self.engine, 3, limit_s=STATEMENT_S, lock_limit_s=LOCK_S, connect_failed=self.health.failed
+        )
 
     @cached_property
     def directory(self) -> TokenAuthenticator:

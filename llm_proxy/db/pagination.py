@@ -38,8 +38,8 @@ from llm_proxy.db.types import from_column
 
 CHUNK = 500
 SLICE = 2_000  # rows that are judged by one statement: a few milliseconds
-LEAST = 10_000  # rows that a page by key judges
-LONGEST_S = 0.03  # how long it goes on beyond them
+LEAST = 6_000  # rows that a page by key judges
+LONGEST_S = 0.02  # how long it goes on beyond them
 NARROW = 5_000  # rows that may be sorted for a page
 MOST = 10_000  # rows that a bounded total counts
 

@@ -64,6 +64,7 @@ class RawConnectionPool:
     Args:
         limit_s: Bound of a statement, its connection included; on SQLite only where it is given, under gevent alone.
         open_limit_s: The same for a statement that has to open a connection first; default: the same.
+        lock_limit_s: The same on SQLite, where a statement waits for nothing but a lock that another process holds.
         connect_failed: Called when a connection could not be made.
     """
 
@@ -74,6 +75,7 @@ class RawConnectionPool:
         *,
         limit_s: float | None = None,
         open_limit_s: float | None = None,
+        lock_limit_s: float | None = None,
         connect_failed: Callable[[], None] = lambda: None,
     ) -> None:
         self._connector = connector_of(engine)
@@ -83,6 +85,8 @@ class RawConnectionPool:
         self._slots = threading.BoundedSemaphore(connections)
         self._begin = "BEGIN IMMEDIATE" if self.dialect == "sqlite" else "BEGIN"
         self._is_closed = False
+        if self.dialect == "sqlite" and lock_limit_s is not None:
+            limit_s = open_limit_s = lock_limit_s
         self._is_bounded = is_cooperative() and (self.dialect != "sqlite" or limit_s is not None)
         self._limit_s = LIMIT_S if limit_s is None else limit_s
         self._open_limit_s = self._limit_s if open_limit_s is None else open_limit_s

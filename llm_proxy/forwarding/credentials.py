@@ -9,11 +9,10 @@ from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.request_checks import bearer_of
 from llm_proxy.providers import Provider
 from llm_proxy.runtime.ids import uuid7
-from llm_proxy.tokens.bearer import is_in, is_well_formed, tokens_in
+from llm_proxy.tokens.bearer import holds, is_in, is_well_formed, may_hold, tokens_in
 
-_KEPT: Final = frozenset(  # rewritten on the way to the provider
-    ("SEC-WEBSOCKET-PROTOCOL", "X-REQUEST-ID", "X-CORRELATION-ID")
-)
+_KEPT: Final = frozenset(("SEC-WEBSOCKET-PROTOCOL", "X-REQUEST-ID"))  # rewritten on the way to the provider
+_SHORTEST = len("sk-") + 22  # of a value that may hold a token
 _KEY_PARAMETERS = frozenset(("key", "api_key", "api-key"))
 
 
@@ -36,7 +35,11 @@ class Credentials:
             AmbiguousCredentials: Its fields hold two different tokens.
         """
         if self._is_usual:  # one pass over the fields, as for most requests nothing else is to be done
-            carriers = [field for field in request.fields if field[0] == "AUTHORIZATION" or "sk-" in field[1]]
+            carriers = [
+                field
+                for field in request.fields
+                if field[0] == "AUTHORIZATION" or (len(field[1]) >= _SHORTEST and may_hold(field[1]))
+            ]
             bearer = bearer_of([value for name, value in carriers if name == "AUTHORIZATION"])
             if len(carriers) > 1:
                 self.check_others(request, bearer)
@@ -63,7 +66,7 @@ class Credentials:
         """
         names = self._names
         for name, value in request.fields:
-            if "sk-" in value and name not in names:
+            if name not in names and may_hold(value):
                 _remove_copies(request, bearer, names)
                 return
 
@@ -83,18 +86,24 @@ class Credentials:
 
 
 def _remove_copies(request: ProxyRequest, bearer: str, names: Collection[str]) -> None:
+    is_token = is_well_formed(bearer)
+
+    def has_copy(text: str) -> bool:
+        return is_in(text) or (is_token and holds(text, bearer))
+
+    if has_copy(request.request_id):
+        request.request_id = uuid7()
+    if has_copy(request.correlation_id):
+        request.correlation_id = uuid7()
     kept = list[tuple[str, str]]()
     for name, value in request.fields:
-        tokens = () if name in names else tokens_in(value)
-        if any(token != bearer for token in tokens) and is_well_formed(bearer):
+        if is_token and name not in names and any(token != bearer for token in tokens_in(value)):
             raise AmbiguousCredentials
-        if not tokens or name in _KEPT:
+        if name in _KEPT or name in names or not has_copy(value):
             kept.append((name, value))
+        elif name == "X-CORRELATION-ID":
+            kept.append((name, request.correlation_id))
     request.fields = kept
-    if is_in(request.request_id):
-        request.request_id = uuid7()
-    if is_in(request.correlation_id):
-        request.correlation_id = uuid7()
 
 
 def _presented(name: str, value: str) -> str:

@@ -3,13 +3,26 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gunicorn.http.body import LengthReader
-from gunicorn.http.errors import NoMoreData, ParseException
+from gunicorn.http.body import ChunkedReader, LengthReader
+from gunicorn.http.errors import InvalidChunkSize, NoMoreData, ParseException
 
 from llm_proxy.errors import ClientConnectionError, ClientGone, MalformedBody
 from llm_proxy.server.unreader import Unreader
 
 DRAINABLE_BYTES = 65536  # an unread rest up to this is read away, so that the connection can be kept
+LENGTH_DIGITS = 18  # of a Content-Length: what fits into 63 bits; gunicorn takes any number
+MAX_CHUNK_BYTES = 10**LENGTH_DIGITS - 1  # of a chunk's size: the same (RFC 9112 §7.1)
+
+
+class BoundedChunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no types
+    """Chunks of a possible size. gunicorn would wait for as many bytes as a size of any length says."""
+
+    def parse_chunk_size(self, unreader: Unreader, data: bytes | None = None) -> tuple[int, bytes | None]:
+        """Read a line with a size. Raises InvalidChunkSize, and the parser's other errors."""
+        size, rest = super().parse_chunk_size(unreader, data)
+        if size > MAX_CHUNK_BYTES:
+            raise InvalidChunkSize(b"too large")
+        return size, rest
 
 
 class RequestBody:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import gevent
 import gevent.socket
+from gunicorn.http.body import Body, ChunkedReader
 from gunicorn.http.errors import InvalidRequestLine, LimitRequestHeaders, NoMoreData
 from gunicorn.http.message import RFC9110_5_3_SINGLETON_FIELDS, Request
 from gunicorn.http.parser import RequestParser
@@ -17,7 +18,7 @@ from gunicorn.http.parser import RequestParser
 from llm_proxy.errors import ClientConnectionError, ClientGone, LlmProxyError
 from llm_proxy.runtime.known_names import has_room
 from llm_proxy.server import error_responses
-from llm_proxy.server.body import RequestBody
+from llm_proxy.server.body import BoundedChunks, RequestBody
 from llm_proxy.server.disconnect import DisconnectWatch, WatchedClient
 from llm_proxy.server.environ import EnvironMaker
 from llm_proxy.server.hooks import Refusal
@@ -48,6 +49,14 @@ class Head(Request):  # type: ignore[misc]  # gunicorn has no types
 
     def _peer_trusted_for_forwarded(self) -> tuple[dict[str, str], list[str]]:
         return {}, []
+
+    body: Any
+
+    def set_body_reader(self) -> None:
+        """Read chunks of a possible size only."""
+        super().set_body_reader()
+        if isinstance(self.body.reader, ChunkedReader):
+            self.body = Body(BoundedChunks(self, self.unreader))
 
     def _parse_fast(self, unreader: Any, buf: bytearray) -> Any:
         """Parse by C, which calls a head of more than 256 fields malformed, and does not say why."""

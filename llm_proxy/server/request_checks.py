@@ -4,12 +4,12 @@ import re
 from typing import Any
 
 from llm_proxy.errors import MalformedRequest, MethodNotAllowed
+from llm_proxy.server.body import LENGTH_DIGITS
 from llm_proxy.server.response import list_members
 
 HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]+)(?::[0-9]{0,5})?")
 ABSOLUTE = re.compile(r"(?i:https?)://([^/?#]+)([^#]*)")
 ALL_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
-LENGTH_DIGITS = 18  # what fits into 63 bits; the Python parser takes any number
 
 
 def check(req: Any) -> None:

@@ -12,7 +12,8 @@ from gunicorn.http import message
 from gunicorn.http.body import Body, LengthReader
 
 from llm_proxy.runtime.known_names import has_room
-from llm_proxy.server.request_checks import ALL_METHODS, HOST, LENGTH_DIGITS
+from llm_proxy.server.body import LENGTH_DIGITS
+from llm_proxy.server.request_checks import ALL_METHODS, HOST
 from llm_proxy.server.response import list_members
 from llm_proxy.server.unreader import Unreader
 

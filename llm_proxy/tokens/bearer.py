@@ -1,14 +1,20 @@
 """The string that a client presents: how it is made, told from other strings, and shown."""
 
 import base64
+import binascii
 import re
 import secrets
+from collections.abc import Iterator
+from urllib.parse import unquote
 
 from llm_proxy.redaction import HIDDEN, obfuscate, redact
 
 PREFIX = "sk-"
 _FORM = re.compile(r"sk-[A-Za-z0-9_-]{22}")  # 22 characters of base64url are 16 bytes
 _WITHIN = re.compile(rf"(?<![A-Za-z0-9_-]){_FORM.pattern}(?![A-Za-z0-9_-])")
+_CODED = re.compile(r"[A-Za-z0-9+/_-]{34,}")  # base64 of a token, or of more
+_CODED_PREFIXES = ("c2st", "NrL", "zay")  # what every base64 of `sk-` contains, by its place among three bytes
+_URL_SAFE = str.maketrans("-_", "+/")
 _RANDOM_BYTES = 16
 _SHOWN = 4  # at each end
 
@@ -29,14 +35,48 @@ def found_in(text: str) -> str | None:
     return None if found is None else found[0]
 
 
+def may_hold(text: str) -> bool:
+    """Return whether `tokens_in` may find anything; takes a tenth of its time."""
+    return PREFIX in text or (len(text) > len(PREFIX) and ("%" in text or _is_coded(text)))
+
+
 def is_in(text: str) -> bool:
-    """Whether a string of that form stands anywhere in a text."""
-    return PREFIX in text and _WITHIN.search(text) is not None
+    """Return whether a string of that form stands anywhere in a text, also coded."""
+    return may_hold(text) and bool(tokens_in(text))
 
 
 def tokens_in(text: str) -> list[str]:
-    """Return the strings of that form in a text."""
-    return _WITHIN.findall(text)
+    """Return the strings of that form in a text, also those percent-encoded or within base64 (RFC 7617 §2)."""
+    return [token for reading in _readings(text) for token in _WITHIN.findall(reading)]
+
+
+def holds(text: str, bearer: str) -> bool:
+    """Return whether a text contains this bearer, whatever stands around it; coded or not."""
+    return any(bearer in reading for reading in _readings(text))
+
+
+def _is_coded(text: str) -> bool:
+    return any(prefix in text for prefix in _CODED_PREFIXES)
+
+
+def _readings(text: str) -> Iterator[str]:
+    """Yield a text, and what it decodes to."""
+    yield text
+    if "%" in text:
+        text = unquote(text)
+        yield text
+    if _is_coded(text):
+        for run in _CODED.findall(text):
+            yield _decoded(run)
+
+
+def _decoded(run: str) -> str:
+    """Return what base64 of either alphabet stands for; the rest of an odd end is left out."""
+    whole = run[: len(run) - (len(run) % 4 == 1)]
+    try:
+        return base64.b64decode(whole.translate(_URL_SAFE) + "==", validate=False).decode("latin-1")
+    except binascii.Error:
+        return ""
 
 
 def hint(bearer: str) -> str:

@@ -1,11 +1,13 @@
-"""A long mixed run, by hand: `python tools/soak/mixed.py [--requests N]`. Needs nginx, wrk and taskset.
+"""A long mixed run, by hand: `python tools/soak/mixed.py [--database NAME]`. Needs nginx, wrk and taskset.
 
-One worker on SQLite, a token with a quota, and requests of many kinds: short, refused, failing at the provider, of
-400 KB, forms, streams, and clients that leave in the middle of a stream or of their body. Prints memory and descriptors
-as it goes; at the end, what the provider's log has beside what the token was charged. Ends with 1 where they differ.
+One worker on SQLite, or on a new PostgreSQL or MariaDB; a token with a quota, and requests of many kinds: short,
+refused, failing at the provider, of 400 KB, forms, streams, and clients that leave in the middle of a stream or
+of their body. Prints memory and descriptors as it goes; at the end, what the provider's log has beside
+what the token was charged. Ends with 1 where they differ.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -15,10 +17,11 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-sys.path.insert(0, str(HERE.parents[1] / "bench"))
+sys.path[:0] = [str(HERE.parents[1] / "bench"), str(HERE.parents[2] / "tests")]
 
 from contestants import Gateway, Upstream, start_nginx  # noqa: E402
 from machine import Process, free_port, is_serving, tree  # noqa: E402
@@ -161,11 +164,24 @@ def show(worker: int, requests: int) -> None:
     print(f"{requests:>8} requests: {kib / 1024:.1f} MiB, {descriptors} descriptors", flush=True)
 
 
-def run(folder: Path, requests: int) -> int:
+@contextlib.contextmanager
+def database(name: str) -> Iterator[Mapping[str, str]]:
+    """Yield the settings of an empty database; start its server as the tests do."""
+    if name == "sqlite":
+        yield {}
+        return
+    from support.databases import MariaDb, Postgres, running
+
+    with running({"postgres": Postgres, "mysql": MariaDb}[name]) as server:
+        server.run("CREATE DATABASE soak")
+        yield {"DB_DRIVER": name, "DATABASE_URL": server.url("soak")}
+
+
+def run(folder: Path, requests: int, settings: Mapping[str, str]) -> int:
     """Run all of it; return the exit code."""
     upstream = Upstream(folder, LOADING, LOADING)
     process, port = provider(folder, upstream)
-    gateway = Gateway(folder / "gateway", SERVING, port, "gateway", max_requests=10**9)
+    gateway = Gateway(folder / "gateway", SERVING, port, "gateway", max_requests=10**9, env=settings)
     try:
         return _run(folder, gateway, requests)
     finally:
@@ -204,6 +220,8 @@ def _compare(folder: Path, gateway: Gateway) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=200_000)
-    with tempfile.TemporaryDirectory(prefix="llm-proxy-soak-") as name:
+    parser.add_argument("--database", choices=("sqlite", "postgres", "mysql"), default="sqlite")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="llm-proxy-soak-") as name, database(given.database) as chosen:
         Path(name).chmod(0o755)
-        sys.exit(run(Path(name), parser.parse_args().requests))
+        sys.exit(run(Path(name), given.requests, chosen))

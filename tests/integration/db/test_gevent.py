@@ -89,7 +89,7 @@ print(json.dumps({"said": said, "took": took}))
 """
 
 HELD = """
-statements = RawConnectionPool(engine)
+statements = RawConnectionPool(engine, limit_s=0.25, lock_limit_s=2.0)
 statements.read("SELECT 1", ())
 holder = __import__("sqlite3").connect(values["storage.path"], isolation_level=None, timeout=0)
 holder.execute("BEGIN IMMEDIATE")

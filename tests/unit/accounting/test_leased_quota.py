@@ -505,6 +505,27 @@ def test_a_locked_row_is_no_outage(world: World) -> None:
     assert world.rows["locked"].request_count == 3
 
 
+def test_times_of_use_behind_a_lock_are_no_outage(world: World) -> None:
+    """They are written by a later round; requests go on, and none is refused."""
+    token = world.token(None)
+    worker = Worker(world)
+    worker.quota.count_hit(token)
+    locked = ["locked"]
+
+    def hook(where: str) -> None:
+        if where == "will add" and locked:
+            locked.pop()
+            raise DatabaseAway("it waits for a lock")
+
+    world.hook = hook
+    worker.sync()
+    assert (world.rows["token"].hits, worker.health.is_down) == (0, False)
+    assert worker.call()
+    worker.sync()
+    assert world.rows["token"].hits == 1
+    rest(world, [worker])
+
+
 def test_a_deleted_token_is_unknown(world: World) -> None:
     """Its slot is freed once nothing is under way."""
     world.token(None)

@@ -1,10 +1,12 @@
 """forwarding.credentials: copies of the token are removed, another token is refused, in whichever field it stands."""
 
+import base64
 from dataclasses import replace
+from urllib.parse import quote
 
 import pytest
 
-from llm_proxy.errors import AmbiguousCredentials
+from llm_proxy.errors import AmbiguousCredentials, TokenInQuery
 from llm_proxy.forwarding.credentials import Credentials
 from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.providers import load_provider
@@ -44,16 +46,64 @@ def test_another_token_is_refused(name: str, form: str) -> None:
         checked([(name, form.format(OTHER))], ("X-API-KEY", "AUTHORIZATION"))
 
 
-@pytest.mark.parametrize("value", ["sk-other", "sk-" + "a" * 30, "risk-AbCdEfGhIjKlMnOpQrStUvWx", "task"])
+def _coded(text: str, *, is_url_safe: bool = False) -> str:
+    code = base64.urlsafe_b64encode if is_url_safe else base64.b64encode
+    return code(text.encode()).decode()
+
+
+COPIES = {
+    "token:": "Basic " + _coded(f"{BEARER}:"),
+    ":token": "Basic " + _coded(f":{BEARER}"),
+    "user:token": "Basic " + _coded(f"user:{BEARER}"),
+    "xy:token": "basic " + _coded(f"xy:{BEARER}"),
+    "bearer in base64": _coded(f"Bearer {BEARER}"),
+    "without padding": "Basic " + _coded(f"a:{BEARER}").rstrip("="),
+    "the alphabet of addresses": _coded(f"ÿ¿ÿ:{BEARER}", is_url_safe=True),
+    "within JSON in base64": "x=" + _coded(f'{{"key":"{BEARER}"}}') + "; y=1",
+    "percent-encoded": "https://a/?key=" + BEARER.replace("s", "%73").replace("-", "%2D"),
+    "all of it percent-encoded": "".join(f"%{ord(letter):02x}" for letter in BEARER),
+    "behind a letter": f"key_{BEARER}",
+    "before a letter": f"{BEARER}x",
+}
+
+
+@pytest.mark.parametrize("value", COPIES.values(), ids=COPIES)
+def test_a_coded_copy_of_the_token_is_removed(value: str) -> None:
+    """What a provider would decode is the token, too; in whatever field, and wherever among its fields."""
+    assert checked([("X-FORWARDED-AUTHORIZATION", value)]).fields == checked([]).fields
+    request = ProxyRequest("GET", "/v1/models", [("X", value), ("X-API-KEY", BEARER)])
+    assert Credentials(replace(PROVIDER, client_auth=("X-API-KEY", "AUTHORIZATION"))).bearer(request) == BEARER
+    assert request.fields == [("X-API-KEY", BEARER)]
+
+
+def test_a_coded_other_token_is_refused() -> None:
+    """It is as ambiguous as one in clear."""
+    with pytest.raises(AmbiguousCredentials):
+        checked([("X-AUTH", "Basic " + _coded(f"user:{OTHER}"))])
+
+
+@pytest.mark.parametrize("query", ["auth=" + quote(_coded(f"user:{BEARER}")), "k=" + _coded(f"{BEARER}:").rstrip("=")])
+def test_a_coded_token_in_the_query_is_refused(query: str) -> None:
+    """As one in clear."""
+    with pytest.raises(TokenInQuery):
+        Credentials(PROVIDER).check_target("/v1/models", query)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["sk-other", "sk-" + "a" * 30, "risk-BcDeFgHiJkLmNoPqRsTuVwXy", "task", "Basic c2stb3RoZXI6", "%zz%", "zay" * 20],
+)
 def test_values_that_are_no_tokens_stay(value: str) -> None:
     """A provider's own second credential, for one."""
     assert ("X-ANYTHING", value) in checked([("X-ANYTHING", value)]).fields
 
 
-def test_a_token_in_place_of_an_id_is_replaced() -> None:
+@pytest.mark.parametrize("value", [BEARER, f"k{BEARER}", _coded(f"user:{BEARER}")])
+def test_a_token_in_place_of_an_id_is_replaced(value: str) -> None:
     """The ids go to the provider, into logs and back to the client."""
-    request = checked([("X-REQUEST-ID", BEARER), ("X-CORRELATION-ID", BEARER)])
-    assert BEARER not in request.request_id + request.correlation_id
+    request = checked([("X-REQUEST-ID", value), ("X-CORRELATION-ID", value)])
+    assert value not in request.request_id + request.correlation_id
+    assert ("X-CORRELATION-ID", request.correlation_id) in request.fields
 
 
 def test_a_field_for_subprotocols_stays() -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from gunicorn.http.body import Body, ChunkedReader, LengthReader
+from gunicorn.http.body import Body, LengthReader
 from support.gunicorn_server import Server
 
 from llm_proxy.errors import ClientGone, MalformedBody, RequestTimeout
-from llm_proxy.server.body import RequestBody
+from llm_proxy.server.body import BoundedChunks, RequestBody
 from llm_proxy.server.unreader import Unreader
 
 
@@ -34,7 +34,7 @@ def chunked(server: Server) -> Any:
     unreader = Unreader(server, 8190)
     unreader.silence_s = 5.0
     req = type("Req", (), {"limit_request_field_size": 8190, "max_buffer_headers": 65536})()
-    return RequestBody(Body(ChunkedReader(req, unreader)), unreader, None), unreader
+    return RequestBody(Body(BoundedChunks(req, unreader)), unreader, None), unreader
 
 
 def test_read1_leaves_the_next_request_alone(pair: Any) -> None:
@@ -95,10 +95,23 @@ def test_an_early_end_is_raised_by_every_read(pair: Any, make: Any) -> None:
     assert not body.drain()
 
 
-def test_broken_chunks_are_malformed(pair: Any) -> None:
-    """A ClientConnectionError too, so that the transport lets it through."""
+SIZES = {
+    "no hexadecimal number": b"zz",
+    "a sign": b"+3",
+    "a prefix": b"0x3",
+    "64 bits": b"FFFFFFFFFFFFFFFF",
+    "63 bits": b"7FFFFFFFFFFFFFFF",
+    "17 digits": b"10000000000000000",
+    "8000 digits": b"F" * 8000,
+    "an extension without end": b"3;" + b"e" * 100_000,
+}
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_broken_chunks_are_malformed(pair: Any, size: bytes) -> None:
+    """At once, as a ClientConnectionError too, so that the transport lets it through."""
     client, server = pair
-    client.sendall(b"zz\r\nabc")
+    client.sendall(size + b"\r\nabc")
     body, _ = chunked(server)
     for _ in range(2):
         with pytest.raises(MalformedBody):
