@@ -21,7 +21,6 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from llm_proxy.db.errors import WriteFailures, is_value_fault
 from llm_proxy.db.models import TokenRow, UsageObjectRow, UsageRow
 from llm_proxy.db.session import write_transaction
-from llm_proxy.formats.usage import Usage
 from llm_proxy.runtime.clock import utc_now
 
 _NAME_CHARACTERS = 255  # of a model or a provider
@@ -64,21 +63,6 @@ class Sums:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         if other.cost_nano_usd is not None:
             self.cost_nano_usd = (self.cost_nano_usd or 0) + other.cost_nano_usd
-
-    @classmethod
-    def from_usage(cls, usage: Usage | None, cost_nano_usd: int | None, *, requests: int = 1) -> "Sums":
-        """Of one exchange."""
-        if usage is None:
-            return cls(requests, cost_nano_usd=cost_nano_usd)
-        return cls(
-            requests,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            usage.cached_tokens,
-            usage.reasoning_tokens,
-            int(usage.is_estimated),
-            cost_nano_usd,
-        )
 
     @property
     def total_tokens(self) -> int:
