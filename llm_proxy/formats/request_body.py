@@ -179,11 +179,13 @@ class _Urlencoded:
         self._content = bytearray()
 
     def feed(self, data: bytes) -> None:
+        """Keep the data. Raises RequestTooLarge past the bound."""
         self._content += data
         if len(self._content) > MAX_URLENCODED_BYTES:
             raise RequestTooLarge.of_limit("The most of a urlencoded form", MAX_URLENCODED_BYTES)
 
     def finish(self) -> None:
+        """Report the watched fields. Raises InvalidJson where there are too many fields."""
         content = bytes(self._content)
         if content.count(b"&") + content.count(b";") >= MAX_FIELDS:
             raise InvalidJson(f"Request body has more than {MAX_FIELDS} fields")
@@ -201,6 +203,7 @@ class _Either:
         self._mark = b""  # a byte before the first that tells, where it is no blank: no JSON in UTF-8 begins so
 
     def feed(self, data: bytes) -> None:
+        """Read on; the first byte that is not blank decides which reader gets the data."""
         if self._chosen is None:
             start = data.lstrip(_SKIPPED)
             self._mark = self._mark or data[: len(data) - len(start)].strip(_BLANKS)[:1]
@@ -213,5 +216,6 @@ class _Either:
         self._chosen.feed(data)
 
     def finish(self) -> None:
+        """Read the end with the reader that was chosen, if any."""
         if self._chosen is not None:
             self._chosen.finish()

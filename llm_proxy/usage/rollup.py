@@ -83,6 +83,7 @@ class _Batch:
 
     @property
     def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
         return not self.sums and not self.once
 
     @property
