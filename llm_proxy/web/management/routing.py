@@ -13,14 +13,12 @@ from werkzeug.routing import PathConverter, Rule
 
 from llm_proxy.access.caller import Caller
 from llm_proxy.access.roles import Operation, Reach, operation
-from llm_proxy.container import Container
 from llm_proxy.errors import BadRequest, Forbidden, ManagementError, ResourceNotFound, WrongMethod
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
 from llm_proxy.web.management import parsing
 from llm_proxy.web.management.audited import current
 
-Services = Callable[[], Container]
 View = Callable[..., ResponseReturnValue]
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _ELSEWHERE = "elsewhere"
