@@ -12,7 +12,7 @@ from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.model.token import STATUSES
 from llm_proxy.tokens.service import NEWEST_FIRST, SORTS, Issued, TokenFilter, order_of
-from llm_proxy.tokens.token import NewToken, TokenPatch
+from llm_proxy.tokens.token import NewToken, TokenDefaults, TokenPatch
 from llm_proxy.web.context import services
 from llm_proxy.web.management import pagination, parsing, rendering
 from llm_proxy.web.management.audited import current
