@@ -70,7 +70,7 @@ class OperationSettings:
         "Proxy that the admin UI's own process talks to.",
     )
     admin_ui_template_dir: Path | None = setting(
-        "ADMIN_UI_TEMPLATE_DIR", file_path, None, "Folder of replaced templates."
+        "ADMIN_UI_TEMPLATE_DIR", file_path, None, "Folder of templates that replace packaged ones of the same name."
     )
     admin_ui_read_only: bool = setting(
         "ADMIN_UI_READ_ONLY", boolean, "false", "Show everything in the admin UI, and let nothing be changed there."
