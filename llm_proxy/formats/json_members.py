@@ -88,7 +88,7 @@ class JsonMembers:
         self._buffer, self._at = b"", 0
         self._stack = bytearray()
         self._steps = self._members = 0
-        self._step: Callable[[], bool] = self._at_start
+        self._step: Callable[[JsonMembers], bool] = JsonMembers._at_start  # not bound: that would be a circle
         self._kept: bytearray | None = None  # of the text being read: a name, or a watched value
         self._kept_limit = 0
         self._is_name = False  # the string being read is a member's name
@@ -103,14 +103,14 @@ class JsonMembers:
             raise InvalidJson from None
         self._buffer = self._buffer[self._at :] + data
         self._at = 0
-        while self._step():
+        while self._step(self):
             self._steps += 1
         if self._steps > MAX_STEPS:
             raise InvalidJson("Request body has too many nested values to be checked")
 
     def finish(self) -> None:
         """Note the end. Raises InvalidJson where the object is not whole."""
-        if self._step != self._behind_it or self._buffer[self._at :].strip(b" \t\n\r"):
+        if self._step is not JsonMembers._behind_it or self._buffer[self._at :].strip(b" \t\n\r"):
             raise InvalidJson
 
     # Each step takes a token or more from the buffer; True when another one may follow.
@@ -138,7 +138,7 @@ class JsonMembers:
         self._keep(self._buffer[self._at : self._at + 1])
         self._at += 1
         self._push(bytes((byte,)))
-        self._step = self._at_first_name if byte == _OPEN else self._at_first_item
+        self._step = JsonMembers._at_first_name if byte == _OPEN else JsonMembers._at_first_item
         return True
 
     def _push(self, opened: bytes) -> None:
@@ -165,7 +165,7 @@ class JsonMembers:
         if byte == _COLON:
             self._keep(b":")
             self._at += 1
-            self._step = self._at_value
+            self._step = JsonMembers._at_value
             return True
         if byte != -1:
             raise InvalidJson
@@ -194,7 +194,7 @@ class JsonMembers:
         self._keep(opened)
         self._push(opened)
         self._at = found.end()
-        self._step = self._at_first_item
+        self._step = JsonMembers._at_first_item
         return True
 
     def _atom(self) -> bool:
@@ -216,7 +216,7 @@ class JsonMembers:
     def _string_begun(self) -> bool:
         self._keep(b'"')
         self._at += 1
-        self._step = self._in_string
+        self._step = JsonMembers._in_string
         return True
 
     def _in_string(self) -> bool:
@@ -241,7 +241,7 @@ class JsonMembers:
             return self._value_read()
         if len(self._stack) == 1:
             self._name_read()
-        self._step = self._at_colon
+        self._step = JsonMembers._at_colon
         return True
 
     def _name_read(self) -> None:
@@ -265,7 +265,7 @@ class JsonMembers:
     # -- behind a value
 
     def _value_read(self) -> bool:
-        self._step = self._behind_value
+        self._step = JsonMembers._behind_value
         if len(self._stack) == 1 and self._name is not None:
             self._report(self._name)
         return True
@@ -296,7 +296,7 @@ class JsonMembers:
                 return True
         self._keep(b",")
         self._at += 1
-        self._step = self._at_name if top == _OPEN else self._at_value
+        self._step = JsonMembers._at_name if top == _OPEN else JsonMembers._at_value
         return True
 
     def _closed(self, byte: int) -> bool:
@@ -314,7 +314,7 @@ class JsonMembers:
         self._at = end
         if self._stack:
             return self._value_read()
-        self._step = self._behind_it
+        self._step = JsonMembers._behind_it
         return True
 
 

@@ -83,7 +83,7 @@ class FormScanner:
         self._watched, self._found = watched, found
         self._left_bytes = self._max_bytes = max_bytes
         self._buffer = b""
-        self._step: Callable[[], bool] = self._at_start
+        self._step: Callable[[FormScanner], bool] = FormScanner._at_start  # not bound: that would be a circle
         self._names: list[str] = []  # of the part being read, when it is watched
         self._value = bytearray()
         self._is_value_whole = True
@@ -92,12 +92,12 @@ class FormScanner:
     def feed(self, data: bytes) -> None:
         """Scan the next piece. Raises InvalidMultipart, RequestTooLarge, or what `found` raises."""
         self._buffer = self._buffer + data if self._buffer else data
-        while self._step():
+        while self._step(self):
             pass
 
     def finish(self) -> None:
         """End the body. Raises InvalidMultipart when its last delimiter has not come."""
-        if self._step != self._at_epilogue:
+        if self._step is not FormScanner._at_epilogue:
             raise InvalidMultipart
 
     # Each step takes what it can from the buffer; True when the next one may go on with what is left.
@@ -109,7 +109,7 @@ class FormScanner:
         if not self._buffer.startswith(self._mark, skipped):
             raise InvalidMultipart
         self._buffer = self._buffer[skipped + len(self._mark) :]
-        self._step = self._behind_mark
+        self._step = FormScanner._behind_mark
         return True
 
     def _behind_mark(self) -> bool:
@@ -117,9 +117,9 @@ class FormScanner:
             return False
         end, self._buffer = self._buffer[:2], self._buffer[2:]
         if end == b"--":
-            self._step = self._at_epilogue
+            self._step = FormScanner._at_epilogue
         elif end == b"\r\n":
-            self._step = self._in_head
+            self._step = FormScanner._in_head
         else:
             raise InvalidMultipart
         return True
@@ -135,7 +135,7 @@ class FormScanner:
         if self._mark in head or self._parts > MAX_PARTS:
             raise InvalidMultipart
         self._names = self._watched_names(head)
-        self._step = self._in_content
+        self._step = FormScanner._in_content
         return True
 
     def _watched_names(self, head: bytes) -> list[str]:
@@ -161,7 +161,7 @@ class FormScanner:
         self._take(self._buffer[: at - 2])
         self._buffer = self._buffer[at + len(self._mark) :]
         self._report()
-        self._step = self._behind_mark
+        self._step = FormScanner._behind_mark
         return True
 
     def _at_epilogue(self) -> bool:

@@ -45,6 +45,7 @@ from llm_proxy.forwarding.token_steps import TokenSteps
 from llm_proxy.limits.rate_limiter import RateLimiter
 from llm_proxy.logs import AccessLog
 from llm_proxy.model.token import TokenSnapshot
+from llm_proxy.runtime.tracebacks import drop_tracebacks
 from llm_proxy.transport import Timeouts, Upstream, UpstreamRequest, UpstreamResponse
 from llm_proxy.usage.budgets import Budgets
 
@@ -141,14 +142,19 @@ class Pipeline:
         except UpstreamCut as error:
             settle(exchange, error)
             raise ClientGone from error  # no client is there, or none shall be told: the server closes
-        except LlmProxyError as error:
-            return self._stale(exchange, error) or self._refuse(exchange, error)
         except Exception as error:
-            _log.exception("a request failed", extra={"request_id": request.request_id})
-            return self._refuse(exchange, LlmProxyError(), cause=error)
+            reply = self._failed(exchange, error)
+            drop_tracebacks(error)
+            return reply
         except BaseException as error:  # the drain's cut
             settle(exchange, error)
             raise
+
+    def _failed(self, exchange: Exchange, error: Exception) -> Reply:
+        if isinstance(error, LlmProxyError):
+            return self._stale(exchange, error) or self._refuse(exchange, error)
+        _log.exception("a request failed", extra={"request_id": exchange.request.request_id})
+        return self._refuse(exchange, LlmProxyError(), cause=error)
 
     def refresh(self, request: ProxyRequest, token: TokenSnapshot) -> None:
         """Fetch again what was served stale, as a request of the same token's behind which no client stands."""
@@ -160,6 +166,7 @@ class Pipeline:
                 pass
         except LlmProxyError as error:
             self._settlement.settle(exchange, error)
+            drop_tracebacks(error)
         except BaseException as error:
             self._settlement.settle(exchange, error)
             raise

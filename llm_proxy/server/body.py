@@ -66,6 +66,12 @@ class RequestBody:
                 return False
         return True
 
+    def close(self) -> None:
+        """Read no more of it. Until then gunicorn's reader of chunks, its generator and its request form a circle."""
+        if not self._is_sized:
+            self._error = self._error or ClientGone()
+            self._reader.parser = self._reader.req = None
+
     def read(self, size: int | None = -1) -> bytes:
         """`size` bytes, waiting for them; fewer only at the end. All of it without a size."""
         data: bytes = self._guarded(lambda: self._body.read(size))

@@ -17,6 +17,7 @@ from gunicorn.http.parser import RequestParser
 
 from llm_proxy.errors import ClientConnectionError, ClientGone, LlmProxyError
 from llm_proxy.runtime.known_names import has_room
+from llm_proxy.runtime.tracebacks import drop_tracebacks
 from llm_proxy.server import error_responses
 from llm_proxy.server.body import BoundedChunks, RequestBody
 from llm_proxy.server.disconnect import DisconnectWatch, WatchedClient
@@ -257,10 +258,14 @@ class Connection:
             self._run(held.pop(), response)
         except BaseException as exc:  # GreenletExit and gevent's Timeout are no Exceptions
             self._fail(exc, req, response)
+            drop_tracebacks(exc)
+            body.close()
             return False
         finally:
             self._client.unwatch()
-        return self._is_kept(response, body)
+        is_kept = self._is_kept(response, body)
+        body.close()
+        return is_kept
 
     def _run(self, environ: dict[str, Any], response: ClientResponse) -> None:
         """Drop the environment: 2 KiB that a long response would hold for nothing."""

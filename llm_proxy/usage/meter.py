@@ -61,6 +61,7 @@ class Metered:
 
     request_room: Final = REQUEST_BYTES
     __slots__ = (
+        "_read",
         "asked",
         "asked_bytes",
         "last",
@@ -90,6 +91,7 @@ class Metered:
         self.tap: Tap | None = None
         self.media_type = ""
         self.status: int | None = None
+        self._read: tuple[int, Prompt] | None = None
         self.measure: Callable[[Metered], Result] | None = None
         self.result: Result | None = None
 
@@ -144,22 +146,27 @@ class Metered:
     def model(self) -> str | None:
         """Return the model that the request names, as far as its body is kept; None where it names none."""
         try:
-            return _asked_model(self, self.prompt)
+            return _asked_model(self)
         except Exception:  # the body is a client's: whatever cannot be read names no model
             return None
 
     def prompt(self) -> Prompt:
-        """Read the request."""
-        return read_prompt(self.kept, self.request_encoding, self.asked_bytes)
+        """Return what the request says; it is read again only when more of it has come."""
+        if self._read is None or self._read[0] != self.asked_bytes:
+            self._read = self.asked_bytes, read_prompt(self.kept, self.request_encoding, self.asked_bytes)
+        return self._read[1]
 
 
 class Result(NamedTuple):
-    """What an exchange used. `once`: id of the object that the usage belongs to; `asked` reads the request."""
+    """What an exchange used. `once`: id of the object that the usage belongs to.
+
+    It must not refer to the exchange, which refers to it: what refers to itself stays in memory until the garbage
+    collector comes.
+    """
 
     model: str | None
     usage: Usage | None
     once: str | None
-    asked: Callable[[], Prompt]
 
 
 class Meter:
@@ -289,22 +296,15 @@ class Meter:
         return metered.result
 
     def _measure(self, metered: Metered) -> "Result":
-        prompt: list[Prompt] = []  # read once, where it is needed
-
-        def asked() -> Prompt:
-            if not prompt:
-                prompt.append(metered.prompt())
-            return prompt[0]
-
         reading, usage, once = Reading(), None, None
         try:
-            reading, usage, once = self._measured(metered, asked)
+            reading, usage, once = self._measured(metered)
         except Exception:
             _log.exception("an exchange's usage could not be read: it counts by its size")
             usage = _of_size(metered)
-        return Result(reading.model, usage, once, asked)
+        return Result(reading.model, usage, once)
 
-    def _measured(self, metered: Metered, asked: Callable[[], Prompt]) -> tuple[Reading, Usage | None, str | None]:
+    def _measured(self, metered: Metered) -> tuple[Reading, Usage | None, str | None]:
         """Return what the response says, what counts, and the id of the object that it counts with."""
         if metered.tap is None:
             return Reading(), None, None
@@ -317,7 +317,7 @@ class Meter:
         if (once is None and is_get) or (once is not None and not reading.is_final):
             return reading, None, None  # it was counted with the POST that made it, or will be when it is finished
         if usage is None and once is None and metered.generates:
-            usage = self._estimator.estimate(reading, asked())
+            usage = self._estimator.estimate(reading, metered.prompt())
             if not body.is_readable or reading.is_opaque:
                 usage.completion_tokens = by_size(metered.tap.received_bytes)
         return reading, usage, once
@@ -338,14 +338,13 @@ class Meter:
         known = self._priced.get((provider, model)) if model is not None else None
         if known is not None:
             return known
-        asked = result.asked
-        model = model or _asked_model(metered, asked)
+        model = model or _asked_model(metered)
         price = self._prices.of(model, provider)
         if model is not None and price is not None and model == result.model and len(self._priced) < _MAX_PRICED:
             self._priced[provider, model] = printable(model), price
         is_listed = price is not None
         if price is None and result.usage is not None:
-            price = self._prices.of(_asked_model(metered, asked), provider)
+            price = self._prices.of(_asked_model(metered), provider)
         is_good = metered.status is not None and 200 <= metered.status < 300
         if not model or not (is_good or price):  # a name without any successful response is no model
             model = UNKNOWN
@@ -388,10 +387,10 @@ def _of_size(metered: Metered) -> Usage | None:
     return Usage(min(prompt, MAX_COUNT), min(by_size(metered.tap.received_bytes), MAX_COUNT), is_estimated=True)
 
 
-def _asked_model(metered: Metered, asked: Callable[[], Prompt]) -> str | None:
+def _asked_model(metered: Metered) -> str | None:
     """Return the model that the request names."""
     if metered.path_model is not None:
         return metered.path_model
     if metered.method in ("GET", "HEAD") or not metered.asked:
         return None
-    return asked().model or model_of(metered.request_type, metered.ends)
+    return metered.prompt().model or model_of(metered.request_type, metered.ends)
