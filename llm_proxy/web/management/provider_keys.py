@@ -6,46 +6,49 @@ from flask import Blueprint, Response
 
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.projects.provider_keys import ProviderKey
+from llm_proxy.web.context import services
 from llm_proxy.web.management import parsing, rendering
 from llm_proxy.web.management.audited import AuditedAction, current
 from llm_proxy.web.management.projects import checked
-from llm_proxy.web.management.routing import Services, add, only
+from llm_proxy.web.management.routing import add, only
 
 _ALL, _ONE = "/projects/<project_id>/provider-keys", "/projects/<project_id>/provider-keys/<provider>"
 
 
-def routes(bp: Blueprint, services: Services) -> None:
+def routes(bp: Blueprint) -> None:
     """Add the routes."""
-
-    def index(project_id: str) -> Response:
-        """200 with an array of obfuscated keys; 404."""
-        with current().attempt(AuditAction.PROVIDER_KEY_LIST, "failed to list keys", project_id=project_id) as attempt:
-            found = services().provider_keys.list(checked(project_id))
-            attempt.succeeded(key_count=len(found))
-        served = ",".join(quote(name, safe="") for name in services().provider_keys.providers)
-        return rendering.json_response([_json(key) for key in found], headers={"X-Providers": served})
-
-    def put(project_id: str, provider: str) -> Response:
-        """200 with the key, obfuscated; 400 names the field; 404 unknown project."""
-        with _attempt(AuditAction.PROVIDER_KEY_UPDATE, "failed to store key", project_id, provider) as attempt:
-            wanted = _checked_body(project_id)
-            with attempt.transaction() as tx:
-                key = services().provider_keys.put(tx, checked(project_id), provider, wanted)
-        return rendering.json_response(_json(key))
-
-    def remove(project_id: str, provider: str) -> Response:
-        """204; 400 the only provider's; 404 there is none."""
-        with _attempt(AuditAction.PROVIDER_KEY_DELETE, "failed to delete key", project_id, provider) as attempt:
-            checked(project_id)
-            with attempt.transaction() as tx:
-                services().provider_keys.remove(tx, project_id, provider)
-        return Response(status=204)
-
     add(bp, _ALL, "GET", index)
     add(bp, _ONE, "PUT", put)
     add(bp, _ONE, "DELETE", remove)
     only(bp, _ALL, "GET")
-    only(bp, _ONE, "PUT", "DELETE")
+    only(bp, _ONE, "DELETE", "PUT")
+
+
+def index(project_id: str) -> Response:
+    """200 with an array of obfuscated keys; 404."""
+    with current().attempt(AuditAction.PROVIDER_KEY_LIST, "failed to list keys", project_id=project_id) as attempt:
+        found = services().provider_keys.list(checked(project_id))
+        attempt.succeeded(key_count=len(found))
+    served = ",".join(quote(name, safe="") for name in services().provider_keys.providers)
+    return rendering.json_response([_json(key) for key in found], headers={"X-Providers": served})
+
+
+def put(project_id: str, provider: str) -> Response:
+    """200 with the key, obfuscated; 400 names the field; 404 unknown project."""
+    with _attempt(AuditAction.PROVIDER_KEY_UPDATE, "failed to store key", project_id, provider) as attempt:
+        wanted = _checked_body(project_id)
+        with attempt.transaction() as tx:
+            key = services().provider_keys.put(tx, checked(project_id), provider, wanted)
+    return rendering.json_response(_json(key))
+
+
+def remove(project_id: str, provider: str) -> Response:
+    """204; 400 the only provider's; 404 there is none."""
+    with _attempt(AuditAction.PROVIDER_KEY_DELETE, "failed to delete key", project_id, provider) as attempt:
+        checked(project_id)
+        with attempt.transaction() as tx:
+            services().provider_keys.remove(tx, project_id, provider)
+    return Response(status=204)
 
 
 def _attempt(action: AuditAction, fault: str, project_id: str, provider: str) -> AuditedAction:
