@@ -60,8 +60,7 @@ def _wanted() -> _Wanted:
     except BadRequest as error:
         raise _refused("invalid JSON", "invalid_json") from error
     texts = {name: "" if body.get(name) is None else body[name] for name in _TEXTS}
-    is_all = body.get("all", False)
-    is_all = False if is_all is None else is_all
+    is_all = False if body.get("all") is None else body["all"]
     if not all(isinstance(value, str) for value in texts.values()) or not isinstance(is_all, bool):
         raise _refused("invalid JSON", "invalid_json")
     method, url, prefix, key, project = (texts[name] for name in _TEXTS)
