@@ -147,6 +147,7 @@ class Socket:
         if up is not None:
             up.kill(timeout=1.0)  # waited for: the server layer reads the client's connection to its end
         self._ended(self, self._closing.code if self._closing is not None else self._seen_code)
+        self.turns.ender = None  # which is this socket
 
     def _run_up(self, early: bytes) -> None:
         """Carry the client's bytes; its end ends the provider's connection, and with it the other direction."""
