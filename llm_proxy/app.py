@@ -144,7 +144,7 @@ def _add_routes(app: LlmProxyFlask) -> None:
             services.readiness, settings.operation.metrics_path if settings.operation.enable_metrics else None
         )
     )
-    app.register_blueprint(management.blueprint(lambda: services))
+    app.register_blueprint(management.blueprint())
     measured.register(app, "management")
     if settings.operation.admin_ui_enabled:
         app.register_blueprint(admin.blueprint(settings.operation.admin_ui_path))

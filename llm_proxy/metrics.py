@@ -33,7 +33,6 @@ from llm_proxy.runtime import metric_files
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
-STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 UPSTREAM_OUTCOMES = ("2xx", "3xx", "4xx", "5xx", "connect_error", "timeout", "aborted", "client_gone")
 DISCONNECT_PHASES = ("before_dispatch", "before_first_byte", "mid_stream")
 EVENT_LOSSES = ("spool_full", "buffer_full", "shutdown", "list_full", "file")

@@ -13,7 +13,6 @@ from llm_proxy.model.addresses import is_loopback
 from llm_proxy.settings import OperationSettings
 
 ANY, LOOPBACK, OFF = "any", "loopback", "off"
-USES = (ANY, LOOPBACK, OFF)
 
 
 class LoginThrottle(Protocol):

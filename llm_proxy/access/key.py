@@ -18,6 +18,12 @@ MAX_MINUTES = 5_256_000  # ten years
 MAX_OVERLAP_MINUTES = 43_200  # thirty days
 
 
+_AS_STORED = (
+    "id", "name", "expires_at", "created_at", "created_by", "last_used_at", "previous_until", "secret_hash",
+    "previous_hash",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """A management key's row. Hashes are in `secrets`; the key itself is stored nowhere."""
@@ -38,17 +44,9 @@ class Key:
     def from_row(cls, row: RowMapping) -> "Key":
         """Read a row of the table."""
         return cls(
-            id=row["id"],
-            name=row["name"],
             role=Role(row["role"]),
             projects=projects_of(row["projects"]),
-            expires_at=row["expires_at"],
-            created_at=row["created_at"],
-            created_by=row["created_by"],
-            last_used_at=row["last_used_at"],
-            previous_until=row["previous_until"],
-            secret_hash=row["secret_hash"],
-            previous_hash=row["previous_hash"],
+            **{name: row[name] for name in _AS_STORED},
         )
 
     @property

@@ -1,7 +1,7 @@
 """Create, list, change, roll and revoke management keys: each mutation one transaction."""
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    RowMapping,
     and_,
     delete,
     exists,
@@ -27,9 +28,10 @@ from llm_proxy.access.roles import Role
 from llm_proxy.access.secret import new_secret, stored
 from llm_proxy.db import pagination
 from llm_proxy.db.clock import Clock, database_now
+from llm_proxy.db.listing import Listing
 from llm_proxy.db.models import ManagementKeyRow, ProjectRow
 from llm_proxy.db.mutation import Mutation
-from llm_proxy.db.pagination import Order, Selection, Total
+from llm_proxy.db.pagination import Order, Selection
 from llm_proxy.db.session import read_transaction
 from llm_proxy.errors import BadRequest, Conflict, ResourceNotFound
 from llm_proxy.runtime.clock import rfc3339
@@ -86,7 +88,7 @@ def order_of(sort: str, *, descending: bool) -> Order:
 BY_NAME = order_of("name", descending=False)
 
 
-class KeyService:
+class KeyService(Listing[Key]):
     """The rules of management keys over the database.
 
     Args:
@@ -143,24 +145,10 @@ class KeyService:
         with read_transaction(self._engine) as connection:
             return _read(connection, key_id, caller)
 
-    def page(
-        self, wanted: KeyFilter, order: Order, page: int, size: int, most: int | None = None
-    ) -> tuple[list[Key], Total]:
-        """Return one page by number, and how many rows there are; `most` of them are counted."""
-        with read_transaction(self._engine) as connection:
-            rows, total = pagination.numbered(connection, wanted.selection(), order, page, size, most)
-            return [Key.from_row(row) for row in rows], total
-
-    def after(self, wanted: KeyFilter, order: Order, limit: int, cursor: str | None) -> tuple[list[Key], str | None]:
-        """Return one page by key, and the cursor of the next. Raises pagination.InvalidCursor."""
-        with read_transaction(self._engine) as connection:
-            rows, following = pagination.keyed(connection, wanted.selection(), order, limit, cursor)
-        return [Key.from_row(row) for row in rows], following
-
-    def all(self, wanted: KeyFilter, order: Order = BY_NAME) -> Iterator[Sequence[Key]]:
-        """Yield every key, in chunks."""
-        for rows in pagination.everything(self._engine, wanted.selection(), order):
-            yield [Key.from_row(row) for row in rows]
+    def _listed(
+        self, connection: Connection, wanted: KeyFilter, order: Order
+    ) -> tuple[Selection, Callable[[RowMapping], Key]]:
+        return wanted.selection(), Key.from_row
 
     def update(self, tx: Mutation, key_id: str, patch: KeyPatch, caller: Caller) -> Key:
         """Write what the patch names; what results must be within the caller's rights.

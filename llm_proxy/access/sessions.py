@@ -60,6 +60,22 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Browser:
+    """The browser that signs in.
+
+    Attributes:
+        replaces: What it held before; that session ends.
+    """
+
+    client_ip: str | None = None
+    user_agent: str | None = None
+    replaces: str | None = None
+
+
+UNKNOWN_BROWSER = Browser()
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """A live session. `id` is the hash of what the browser holds, and may be shown in lists."""
 
@@ -111,18 +127,15 @@ class Sessions:
     def create(
         self,
         origin: Origin,
+        browser: Browser = UNKNOWN_BROWSER,
         *,
         remember: bool = False,
-        client_ip: str | None = None,
-        user_agent: str | None = None,
-        replaces: str | None = None,
         then: Callable[[Connection, Session], None] = _unrecorded,
     ) -> tuple[str, Session]:
         """Begin a session: what the browser must hold, shown this once, and the session.
 
         Args:
             remember: 30 days without a limit to idleness; not for people who sign in by OpenID.
-            replaces: What the browser held before; that session ends.
             then: Called inside the transaction, for the audit record.
         """
         secret = secrets.token_urlsafe(32)
@@ -131,10 +144,10 @@ class Sessions:
             now = self._now(connection)
             values = _values(origin, now, digest(secret), remember=remember)
             values["id_token"] = self._sealed(origin.id_token, values["id_hash"])
-            values["client_ip"] = (client_ip or "")[:_IP_CHARACTERS] or None
-            values["user_agent"] = (user_agent or "")[:_AGENT_CHARACTERS] or None
-            if replaces:
-                connection.execute(delete(AdminSessionRow).where(_TABLE.id_hash == digest(replaces)))
+            values["client_ip"] = (browser.client_ip or "")[:_IP_CHARACTERS] or None
+            values["user_agent"] = (browser.user_agent or "")[:_AGENT_CHARACTERS] or None
+            if browser.replaces:
+                connection.execute(delete(AdminSessionRow).where(_TABLE.id_hash == digest(browser.replaces)))
             connection.execute(insert(AdminSessionRow), values)
             session = _session(values)
             then(connection, session)
@@ -205,14 +218,14 @@ class Sessions:
             query = query.where(_TABLE.actor == caller.actor)
         rows = connection.execute(query).mappings().all()
         now = self._now(connection)
-        return [session for session in map(_session, rows) if not _is_past(session, now)]
+        return [session for session in map(_session, rows) if not is_past(session, now)]
 
     def _sealed(self, id_token: str | None, session_id: str) -> str | None:
         return None if id_token is None or self._ring.current_id is None else self._ring.seal(id_token, session_id)
 
     def _live(self, session: Session, now: datetime, peer: str | None) -> Session | None:
         """Return the session with what its credential says now, None when it is over."""
-        if _is_past(session, now):
+        if is_past(session, now):
             return None
         if session.method is Method.KEY:
             return self._live_key(session, now)
@@ -249,7 +262,14 @@ def is_csrf_token(presented: str, secret: str) -> bool:
     return hmac.compare_digest(presented.encode("utf-8", "replace"), csrf_token(secret).encode())
 
 
-def _is_past(session: Session, now: datetime) -> bool:
+def end_of(origin: Origin, now: datetime, *, remember: bool) -> datetime:
+    """Return when a session that begins now ends at the latest: never after its credential."""
+    end = now + (LONGEST_REMEMBERED if remember else LONGEST)
+    return end if origin.caller.expires_at is None else min(end, origin.caller.expires_at)
+
+
+def is_past(session: Session, now: datetime) -> bool:
+    """Whether a session has ended by its age or by idleness."""
     is_idle = not session.remember and now - session.last_seen_at >= IDLE
     return now >= session.expires_at or is_idle
 
@@ -270,7 +290,6 @@ def _end(connection: Connection, session_id: str) -> Session | None:
 
 def _values(origin: Origin, now: datetime, session_id: str, *, remember: bool) -> dict[str, Any]:
     caller = origin.caller
-    ends = now + (LONGEST_REMEMBERED if remember else LONGEST)
     return {
         "id_hash": session_id,
         "method": origin.method.value,
@@ -282,7 +301,7 @@ def _values(origin: Origin, now: datetime, session_id: str, *, remember: bool) -
         "remember": remember,
         "created_at": now,
         "last_seen_at": now,
-        "expires_at": ends if caller.expires_at is None else min(ends, caller.expires_at),
+        "expires_at": end_of(origin, now, remember=remember),
     }
 
 

@@ -1,9 +1,8 @@
-"""Do the counts agree? Token counters, what ledgers still hold, and what a witness saw (accounting issue, item 6)."""
+"""Do the counts agree? Token counters, what ledgers still hold, and what a witness saw."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from llm_proxy.accounting import leases, ledger
 from llm_proxy.accounting.ledger import Noted
@@ -11,24 +10,20 @@ from llm_proxy.accounting.ledger import Noted
 SILENT_S = 10.0  # a lease that is in use is heard of more often; long streams alone keep one that is not
 
 
-class Counted(Protocol):
-    """A token's row, as far as counts go."""
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A token's row, as far as counts go.
 
-    @property
-    def id(self) -> str:
-        """The row's id."""
+    Attributes:
+        request_count: Units settled.
+        max_requests: The limit; None = unlimited.
+        leases: The holders of units.
+    """
 
-    @property
-    def request_count(self) -> int:
-        """Units settled."""
-
-    @property
-    def max_requests(self) -> int | None:
-        """The limit; None = unlimited."""
-
-    @property
-    def leases(self) -> str | None:
-        """The holders of units."""
+    id: str
+    request_count: int
+    max_requests: int | None
+    leases: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,16 @@
 """Questions to the audit table."""
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Engine, RowMapping, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, or_, select
 
 from llm_proxy.db import pagination
-from llm_proxy.db.kept_totals import KeptTotals
+from llm_proxy.db.kept_totals import KeptTotal, KeptTotals
+from llm_proxy.db.listing import Listing
 from llm_proxy.db.models import AuditRow
-from llm_proxy.db.pagination import Order, Selection, Total
+from llm_proxy.db.pagination import Order, Selection
 from llm_proxy.db.session import read_transaction
 from llm_proxy.errors import ResourceNotFound
 
@@ -98,30 +99,19 @@ def by_time(*, descending: bool = True) -> Order:
     return Order("timestamp", _TABLE.timestamp, _TABLE.id, descending)
 
 
-class AuditLog:
+class AuditLog(Listing[RowMapping]):
     """Reads the audit table."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._totals = engine, KeptTotals()
 
-    def page(
-        self, wanted: AuditFilter, order: Order, page: int, size: int, most: int | None = None
-    ) -> tuple[Sequence[RowMapping], Total]:
-        """One page by number, and how many records there are; `most` of them are counted."""
-        with read_transaction(self._engine) as connection:
-            kept = self._totals.of(wanted.key)
-            return pagination.numbered(connection, wanted.selection(), order, page, size, most, kept)
+    def _listed(
+        self, connection: Connection, wanted: AuditFilter, order: Order
+    ) -> tuple[Selection, Callable[[RowMapping], RowMapping]]:
+        return wanted.selection(), lambda row: row
 
-    def after(
-        self, wanted: AuditFilter, order: Order, limit: int, cursor: str | None
-    ) -> tuple[Sequence[RowMapping], str | None]:
-        """One page by key, and the cursor of the next. Raises pagination.InvalidCursor."""
-        with read_transaction(self._engine) as connection:
-            return pagination.keyed(connection, wanted.selection(), order, limit, cursor)
-
-    def all(self, wanted: AuditFilter, order: Order) -> Iterator[Sequence[RowMapping]]:
-        """Every record, in chunks."""
-        return pagination.everything(self._engine, wanted.selection(), order)
+    def _kept_total(self, wanted: AuditFilter) -> KeptTotal:
+        return self._totals.of(wanted.key)
 
     def get(self, event_id: str, within: frozenset[str] | None = None) -> RowMapping:
         """Raise ResourceNotFound for a record that is not there, or of none of the projects `within`."""

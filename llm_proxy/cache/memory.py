@@ -317,6 +317,7 @@ class _Number:
         self._file = MappedFile(folder / "purged", _NUMBER.size)
 
     def read(self) -> int:
+        """Return the number; 0 where the file is not there or has no room for it."""
         table = self._file.content_if_room()
         number: int = 0 if table is None else _NUMBER.unpack_from(table)[0]
         return number
@@ -328,4 +329,5 @@ class _Number:
                 _NUMBER.pack_into(table, 0, number)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llm_proxy.cli.base import Group
+from llm_proxy.cli.base import Group, commands_in
 from llm_proxy.cli.errors import EXIT_GENERAL, EXIT_INTERRUPTED
 from llm_proxy.cli.output import form_in, output_format, show_error
 
@@ -17,23 +17,24 @@ if TYPE_CHECKING:
     from flask import Flask
 
 COMMANDS = {
-    "admin": ("llm_proxy.cli.admin:admin", "Serve the admin UI in its own process."),
-    "audit": ("llm_proxy.cli.audit:audit", "The audit trail."),
-    "benchmark": ("llm_proxy.cli.benchmark:benchmark", "Measure requests through a proxy."),
-    "completion": ("llm_proxy.cli.completion:completion", "Print a shell's completion script."),
-    "config": ("llm_proxy.cli.config:config", "Check and show the settings."),
-    "dispatcher": ("llm_proxy.cli.dispatcher:dispatcher", "Carry events from the bus to a service."),
-    "events": ("llm_proxy.cli.events:events", "Watch and replay events."),
-    "db": ("llm_proxy.cli.database:db", "Copy, count and tidy the database."),
-    "doctor": ("llm_proxy.cli.doctor:doctor", "Look for faults, and say what to do about each."),
-    "manage": ("llm_proxy.cli.manage:manage", "Projects, tokens, keys and the cache."),
-    "migrate": ("llm_proxy.cli.database:migrate", "Bring the database's schema up or down."),
-    "openai": ("llm_proxy.cli.chat:openai", "Talk to a model through the proxy."),
-    "server": ("llm_proxy.cli.serve:server", "Serve the proxy."),
-    "setup": ("llm_proxy.cli.setup:setup", "Write an env file, and make a first project."),
-    "usage": ("llm_proxy.cli.usage:usage", "What was used, and whether the numbers agree."),
-    "whoami": ("llm_proxy.cli.keys:whoami", "Show the caller of the credential."),
-    "simulate-provider": ("llm_proxy.cli.simulate:simulate_provider", "Serve a simulated provider."),
+    **commands_in("admin", admin="Serve the admin UI in its own process."),
+    **commands_in("audit", audit="The audit trail."),
+    **commands_in("benchmark", benchmark="Measure requests through a proxy."),
+    **commands_in("completion", completion="Print a shell's completion script."),
+    **commands_in("config", config="Check and show the settings."),
+    **commands_in("dispatcher", dispatcher="Carry events from the bus to a service."),
+    **commands_in("events", events="Watch and replay events."),
+    **commands_in(
+        "database", db="Copy, count and tidy the database.", migrate="Bring the database's schema up or down."
+    ),
+    **commands_in("doctor", doctor="Look for faults, and say what to do about each."),
+    **commands_in("manage", manage="Projects, tokens, keys and the cache."),
+    **commands_in("chat", openai="Talk to a model through the proxy."),
+    **commands_in("serve", server="Serve the proxy."),
+    **commands_in("setup", setup="Write an env file, and make a first project."),
+    **commands_in("usage", usage="What was used, and whether the numbers agree."),
+    **commands_in("keys", whoami="Show the caller of the credential."),
+    **commands_in("simulate", simulate_provider="Serve a simulated provider."),
 }
 
 SECTIONS = {

@@ -91,6 +91,11 @@ def _where(exc: Exception) -> str:
     return f"unexpected {type(exc).__name__} in {Path(frame.filename).name}, line {frame.lineno}; please report it"
 
 
+def commands_in(module: str, **first_lines: str) -> dict[str, tuple[str, str]]:
+    """Return commands of a module of this package for `Group(lazy=…)`: the first line of the help by attribute."""
+    return {name.replace("_", "-"): (f"llm_proxy.cli.{module}:{name}", line) for name, line in first_lines.items()}
+
+
 class Group(click.Group):
     """A branch; without arguments it shows its help and ends with 0.
 

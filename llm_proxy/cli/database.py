@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from llm_proxy.cli import output
-from llm_proxy.cli.base import Group
+from llm_proxy.cli.base import Group, commands_in
 from llm_proxy.cli.environment import settings
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.db import maintenance
@@ -42,15 +42,13 @@ def database(db: str | None = None) -> Iterator[tuple[Engine, Settings]]:
         engine.dispose()
 
 
-_SEALING = {
-    "encrypt": ("llm_proxy.cli.sealing:encrypt", "Seal provider keys and hash tokens that are stored in clear."),
-    "encrypt-status": (
-        "llm_proxy.cli.sealing:encrypt_status",
-        "Count provider keys by key, and tokens by form.",
-    ),
-    "re-encrypt": ("llm_proxy.cli.sealing:re_encrypt", "Seal provider keys again under ENCRYPTION_KEY."),
-    "decrypt": ("llm_proxy.cli.sealing:decrypt", "Store provider keys in clear again."),
-}
+_SEALING = commands_in(
+    "sealing",
+    encrypt="Seal provider keys and hash tokens that are stored in clear.",
+    encrypt_status="Count provider keys by key, and tokens by form.",
+    re_encrypt="Seal provider keys again under ENCRYPTION_KEY.",
+    decrypt="Store provider keys in clear again.",
+)
 
 
 @click.group("migrate", cls=Group, lazy=_SEALING)

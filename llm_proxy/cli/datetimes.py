@@ -6,49 +6,32 @@ from typing import Any
 
 import click
 
+from llm_proxy.cli.options import ParsedType
 from llm_proxy.runtime.clock import parse_rfc3339, rfc3339, utc_now
 from llm_proxy.settings.variable import duration_s
 
 _FOR_THE_API = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt][\d:.]+(?:[Zz]|[+-]\d\d:\d\d))?")
 
 
-class _Moment(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.2 on
-    name = "moment"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        try:
-            return parse_moment(value)
-        except ValueError as exc:
-            self.fail(f"expected {exc}", param, ctx)
-
-
 class MomentOption(click.Option):
     """An option such as `2026-01-31`, `2026-01-31T12:00:00Z` or `2h` (that long ago)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs |= {"type": _Moment(), "metavar": "MOMENT"}
+        kwargs |= {"type": ParsedType("moment", parse_moment), "metavar": "MOMENT"}
         super().__init__(*args, **kwargs)
-
-
-class _Written(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.2 on
-    name = "moment"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            at = parse_moment(value)
-        except ValueError as exc:
-            self.fail(f"expected {exc}", param, ctx)
-        return str(value) if _FOR_THE_API.fullmatch(value) else rfc3339(at)
 
 
 class ApiMomentOption(click.Option):
     """The same for the management API: dates stay dates, because an end covers the whole day that it names."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs |= {"type": _Written(), "metavar": "MOMENT"}
+        kwargs |= {"type": ParsedType("moment", _written), "metavar": "MOMENT"}
         super().__init__(*args, **kwargs)
+
+
+def _written(value: str) -> str:
+    at = parse_moment(value)
+    return value if _FOR_THE_API.fullmatch(value) else rfc3339(at)
 
 
 def parse_moment(value: str, now: datetime | None = None) -> datetime:

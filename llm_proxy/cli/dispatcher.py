@@ -5,12 +5,13 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import wraps
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -20,7 +21,7 @@ from llm_proxy.cli.datetimes import MomentOption
 from llm_proxy.cli.environment import ENV_FILE, env_file, environ, remember_env_file, settings
 from llm_proxy.cli.errors import CommandError, NetworkError
 from llm_proxy.cli.options import back_end_options, confirm, read_secret, yes_option
-from llm_proxy.cli.output import emit, note, output_options, second, table, wide_option
+from llm_proxy.cli.output import emit, emit_table, note, output_options, second, wide_option
 from llm_proxy.dispatcher.readiness import ARGUMENT, OPENED
 from llm_proxy.operations.bus_state import facts_of
 from llm_proxy.settings import Settings
@@ -207,6 +208,25 @@ _since = click.option("--since", cls=MomentOption, help="Only those given up sin
 _limit = click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
 
 
+class _Choice(NamedTuple):
+    """The dead letters that a command is about: these, or all that match."""
+
+    ids: tuple[str, ...]
+    reason: str | None
+    since_s: float | None
+    limit: int | None
+
+
+def _choice(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what chooses dead letters, and hand it on as one object."""
+
+    @wraps(command)
+    def chosen(ids: tuple[str, ...], reason: str | None, since: datetime | None, limit: int | None, **rest: Any) -> Any:
+        return command(choice=_Choice(ids, reason, _seconds(since), limit), **rest)
+
+    return click.argument("ids", nargs=-1, metavar="[ID]...")(_reason(_since(_limit(chosen))))
+
+
 @contextmanager
 def _letters(ctx: click.Context) -> Iterator[Any]:
     """Yield the dead letters of the bus. Redis' errors become exit code 2."""
@@ -236,11 +256,10 @@ def list_letters(ctx: click.Context, reason: str | None, since: datetime | None,
         found = [facts_of(letter) for letter in letters.find(reason=reason, since_s=_seconds(since), limit=limit)]
     columns = ("id", "at", "reason", "service", "attempts", "error")
 
-    def as_text() -> str:
-        rows = ([second(row[name]) if name == "at" else row[name] for name in columns] for row in found)
-        return table([name.upper() for name in columns], rows, optional=("ATTEMPTS", "SERVICE"))
+    def row(letter: Mapping[str, Any]) -> Sequence[Any]:
+        return [second(letter[name]) if name == "at" else letter[name] for name in columns]
 
-    emit(found, as_text)
+    emit_table(found, [name.upper() for name in columns], row, optional=("ATTEMPTS", "SERVICE"))
 
 
 @dead_letters.command("show", cls=Command)
@@ -263,18 +282,16 @@ def show_letter(ctx: click.Context, letter_id: str) -> None:
     emit(found, lambda: json.dumps(found, indent=2, ensure_ascii=False))
 
 
-def _act(
-    ctx: click.Context, ids: tuple[str, ...], reason: str | None, since: datetime | None, limit: int | None, what: str
-) -> int:
+def _act(ctx: click.Context, choice: _Choice, what: str) -> int:
     done = 0
     with _letters(ctx) as letters:
-        if ids:
-            chosen = [letters.get(letter_id) for letter_id in ids]
-            missing = [letter_id for letter_id, letter in zip(ids, chosen, strict=True) if letter is None]
+        if choice.ids:
+            chosen = [letters.get(letter_id) for letter_id in choice.ids]
+            missing = [letter_id for letter_id, letter in zip(choice.ids, chosen, strict=True) if letter is None]
             if missing:
                 raise CommandError(f"no dead letter has the id {missing[0]}")
         else:
-            chosen = letters.find(reason=reason, since_s=_seconds(since), limit=limit)
+            chosen = letters.find(reason=choice.reason, since_s=choice.since_s, limit=choice.limit)
         for letter in chosen:
             getattr(letters, what)(letter)
             done += 1
@@ -282,35 +299,25 @@ def _act(
 
 
 @dead_letters.command("replay", cls=Command)
-@click.argument("ids", nargs=-1, metavar="[ID]...")
-@_reason
-@_since
-@_limit
+@_choice
 @output_options
 @click.pass_context
-def replay_letters(
-    ctx: click.Context, ids: tuple[str, ...], reason: str | None, since: datetime | None, limit: int | None
-) -> None:
+def replay_letters(ctx: click.Context, choice: _Choice) -> None:
     """Put them back on the bus; all that match when no ID is given."""
-    done = _act(ctx, ids, reason, since, limit, "replay")
+    done = _act(ctx, choice, "replay")
     emit({"replayed": done}, lambda: f"{done} replayed")
 
 
 @dead_letters.command("drop", cls=Command)
-@click.argument("ids", nargs=-1, metavar="[ID]...")
-@_reason
-@_since
-@_limit
+@_choice
 @yes_option
 @output_options
 @click.pass_context
-def drop_letters(
-    ctx: click.Context, ids: tuple[str, ...], reason: str | None, since: datetime | None, limit: int | None, yes: bool
-) -> None:
+def drop_letters(ctx: click.Context, choice: _Choice, yes: bool) -> None:
     """Delete them for good; all that match when no ID is given."""
-    if not ids:
+    if not choice.ids:
         confirm("Delete all dead letters that match?", yes)
-    done = _act(ctx, ids, reason, since, limit, "drop")
+    done = _act(ctx, choice, "drop")
     emit({"dropped": done}, lambda: f"{done} dropped")
 
 

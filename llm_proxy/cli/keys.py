@@ -62,17 +62,11 @@ def list_keys(search: str | None, sort: str | None) -> None:
     found = client().call("GET", "/manage/keys", query={"search": search, "sort": sort})
     columns = ("ID", "Name", "Role", "Projects", "Expires", "Last used", "Created by")
 
-    def as_text() -> str:
-        rows = [
-            (
-                *(k["id"], k["name"], k["role"], _projects(k["projects"])),
-                *(output.minute(k["expires_at"]) or "never", output.minute(k["last_used_at"]), k["created_by"]),
-            )
-            for k in found
-        ]
-        return output.table(columns, rows, ids=("ID",), optional=("Created by", "Last used"))
+    def row(k: Mapping[str, Any]) -> Sequence[Any]:
+        times = (output.minute(k["expires_at"]) or "never", output.minute(k["last_used_at"]))
+        return (k["id"], k["name"], k["role"], _projects(k["projects"]), *times, k["created_by"])
 
-    output.emit(found, as_text)
+    output.emit_table(found, columns, row, ids=("ID",), optional=("Created by", "Last used"))
 
 
 @key.command("get")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from llm_proxy.cli.base import Command, Group
+from llm_proxy.cli.base import Command, Group, commands_in
 from llm_proxy.cli.management_client import ManagementClient, connect
 from llm_proxy.cli.output import output_options
 
@@ -74,18 +74,21 @@ manage = ManageGroup(
     "manage",
     help="Projects, tokens and the cache.",
     lazy={
-        "bus": ("llm_proxy.cli.watching:bus", "Length and lag of the event bus."),
-        "cache": ("llm_proxy.cli.cache:cache", "Purge stored responses."),
-        "key": ("llm_proxy.cli.keys:key", "Management keys of programs."),
-        "project": ("llm_proxy.cli.projects:project", "Projects and their provider keys."),
-        "findings": ("llm_proxy.cli.watching:findings", "What doctor finds in the server."),
-        "outcomes": ("llm_proxy.cli.watching:outcomes", "How the requests of the last day ended."),
-        "session": ("llm_proxy.cli.watching:session", "People who are signed in."),
-        "settings": ("llm_proxy.cli.watching:settings", "The settings in force in the server."),
-        "stats": ("llm_proxy.cli.watching:stats", "Totals of projects, tokens, requests, money."),
-        "stream": ("llm_proxy.cli.watching:stream", "Requests that run now."),
-        "token": ("llm_proxy.cli.tokens:token", "Withering tokens."),
-        "audit-chain": ("llm_proxy.cli.watching:audit_chain", "Whether the server's audit trail is whole."),
-        "traffic": ("llm_proxy.cli.watching:traffic", "Traffic, errors, latency and money by hour or day."),
+        **commands_in("cache", cache="Purge stored responses."),
+        **commands_in("keys", key="Management keys of programs."),
+        **commands_in("projects", project="Projects and their provider keys."),
+        **commands_in("tokens", token="Withering tokens."),  # noqa: S106  (a line of help)
+        **commands_in(
+            "watching",
+            bus="Length and lag of the event bus.",
+            findings="What doctor finds in the server.",
+            outcomes="How the requests of the last day ended.",
+            session="People who are signed in.",
+            settings="The settings in force in the server.",
+            stats="Totals of projects, tokens, requests, money.",
+            stream="Requests that run now.",
+            audit_chain="Whether the server's audit trail is whole.",
+            traffic="Traffic, errors, latency and money by hour or day.",
+        ),
     },
 )

@@ -37,14 +37,18 @@ def read_secret(option: str, value: str | None, *, prompt: str | None = None) ->
     return value.strip()
 
 
-class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.2 on
-    name = "duration"
+class ParsedType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.2 on
+    """The type of values that a function reads, whose ValueError is worded as what it accepts."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self._parse = name, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value; a default that is no text stays as it is."""
+        if not isinstance(value, str):
             return value
         try:
-            return duration_s(value)
+            return self._parse(value)
         except ValueError as exc:
             self.fail(f"expected {exc}", param, ctx)
 
@@ -53,7 +57,7 @@ class DurationOption(click.Option):
     """An option in seconds: `30s`, `250ms`, `1h30m` or a bare number."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs |= {"type": _Duration(), "metavar": "TIME"}
+        kwargs |= {"type": ParsedType("duration", duration_s), "metavar": "TIME"}
         super().__init__(*args, **kwargs)
 
 

@@ -77,6 +77,18 @@ def emit(value: Any, as_text: Callable[[], str]) -> None:
             click.echo(as_text())
 
 
+def emit_table(
+    found: Sequence[Any],
+    columns: Sequence[str],
+    row: Callable[[Any], Sequence[Any]],
+    *,
+    ids: Sequence[str] = (),
+    optional: Sequence[str] = (),
+) -> None:
+    """Print a list: itself as JSON or YAML, or a table with a row for each item; `ids`, `optional`: see `table`."""
+    emit(found, lambda: table(columns, map(row, found), ids=ids, optional=optional))
+
+
 def table(
     columns: Sequence[str],
     rows: Iterable[Sequence[Any]],

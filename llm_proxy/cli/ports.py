@@ -99,6 +99,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
+        """Connect to the socket of the file."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(2)
         self.sock.connect(self._path)

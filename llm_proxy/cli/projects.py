@@ -1,6 +1,6 @@
 """`llm-proxy manage project …`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -58,18 +58,12 @@ def list_projects(search: str | None, is_active: bool | None, token_counts: bool
     found = client().call("GET", "/manage/projects", query=query)
     columns = ("ID", "Name", "API Key", "Active", *(("Tokens",) if token_counts else ()), "Created", "Updated")
 
-    def as_text() -> str:
-        rows = [
-            (
-                *(p["id"], p["name"], p["api_key"], p["is_active"]),
-                *((_number(p.get("tokens")),) if token_counts else ()),
-                *map(output.minute, (p["created_at"], p["updated_at"])),
-            )
-            for p in found
-        ]
-        return output.table(columns, rows, ids=("ID",), optional=("Updated", "API Key", "Created"))
+    def row(p: Mapping[str, Any]) -> Sequence[Any]:
+        counted = (_number(p.get("tokens")),) if token_counts else ()
+        times = map(output.minute, (p["created_at"], p["updated_at"]))
+        return (p["id"], p["name"], p["api_key"], p["is_active"], *counted, *times)
 
-    output.emit(found, as_text)
+    output.emit_table(found, columns, row, ids=("ID",), optional=("Updated", "API Key", "Created"))
 
 
 @project.command("get")
@@ -173,8 +167,8 @@ def list_keys(project_id: str) -> None:
     """List a project's provider keys, obfuscated."""
     api = client()
     found = api.call("GET", f"/manage/projects/{_segment(api, project_id)}/provider-keys")
-    rows = [(key["provider"], key["api_key"], output.minute(key["updated_at"])) for key in found]
-    output.emit(found, lambda: output.table(("Provider", "API Key", "Updated"), rows))
+    columns = ("Provider", "API Key", "Updated")
+    output.emit_table(found, columns, lambda key: (key["provider"], key["api_key"], output.minute(key["updated_at"])))
 
 
 @project.command("remove-key")

@@ -1,6 +1,5 @@
 """`llm-proxy usage reconcile`: whether counters, usage and events agree."""
 
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -17,20 +16,10 @@ from llm_proxy.db import migrate as migrations
 from llm_proxy.db.clock import DATABASE_S
 from llm_proxy.db.session import read_transaction
 from llm_proxy.money import decimal_text
+from llm_proxy.operations import reconcile as sums
 from llm_proxy.settings import Settings
-from llm_proxy.usage import reconcile as sums
 
 _DAYS = 30
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """A token as accounting's comparison wants it."""
-
-    id: str
-    request_count: int
-    max_requests: int | None
-    leases: str | None
 
 
 @click.command(
@@ -80,7 +69,7 @@ def _report(engine: Engine, found: Settings, first: date, last: date, events: Pa
         now_s = float(connection.exec_driver_sql(f"SELECT {DATABASE_S[engine.dialect.name]}").scalar_one())
     ledgers = units.noted(folder_of(root_of(found), database_id))
     rows = sums.token_rows(engine)
-    counted = [_Counted(row["id"], row["request_count"], row["max_requests"], row["leases"]) for row in rows]
+    counted = [units.Counted(row["id"], row["request_count"], row["max_requests"], row["leases"]) for row in rows]
     charged = units.compare(counted, ledgers, now_s=now_s)
     try:
         seen = None if events is None else sums.event_counts(events, first, last)

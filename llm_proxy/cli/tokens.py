@@ -88,8 +88,10 @@ def roll(token_id: str, overlap: str) -> None:
 def refusals(token_id: str) -> None:
     """Show why and when a token was last refused."""
     found = _call("GET", token_id, what="/refusals")
-    rows = [(row["code"], output.minute(row["refused_at"]), row["refusals"], row["request_id"]) for row in found]
-    output.emit(found, lambda: output.table(("Code", "Last", "Times", "Request"), rows))
+    columns = ("Code", "Last", "Times", "Request")
+    output.emit_table(
+        found, columns, lambda row: (row["code"], output.minute(row["refused_at"]), row["refusals"], row["request_id"])
+    )
 
 
 @token.command("list")
@@ -111,14 +113,8 @@ def list_tokens(project_id: str | None, active_only: bool, **said: str | None) -
         names = names_of(api) if output.is_narrow() else {}
         rows = [
             (
-                *(
-                    t["id"],
-                    names.get(t["project_id"], t["project_id"]),
-                    t["token"],
-                    t["status"],
-                    _requests(t),
-                    t["cache_hit_count"],
-                ),
+                *(t["id"], names.get(t["project_id"], t["project_id"]), t["token"], t["status"]),
+                *(_requests(t), t["cache_hit_count"]),
                 *(output.minute(t["expires_at"]) or "never", output.minute(t["last_used_at"])),
             )
             for t in found

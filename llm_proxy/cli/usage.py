@@ -9,7 +9,7 @@ import click
 
 from llm_proxy.cli import output
 from llm_proxy.cli.audit import plain_cell
-from llm_proxy.cli.base import Command
+from llm_proxy.cli.base import Command, commands_in
 from llm_proxy.cli.datetimes import ApiMomentOption
 from llm_proxy.cli.manage import ManageGroup, client, connection_options
 from llm_proxy.cli.management_client import ManagementClient
@@ -20,17 +20,15 @@ from llm_proxy.cli.references import token_id as token_of
 _PAGE = 100
 _FORM = "llm_proxy.output"
 _GROUPS = ("project", "token", "model", "provider", "day")
-_COUNTS = (
-    "requests",
-    "prompt_tokens",
-    "completion_tokens",
-    "cached_tokens",
-    "reasoning_tokens",
-    "cost_usd",
-    "estimated",
-)
-_SHOWN = {"prompt_tokens": "Prompt", "completion_tokens": "Completion", "cached_tokens": "Cached"}
-_SHOWN |= {"reasoning_tokens": "Reasoning", "cost_usd": "USD"}
+_COUNTS = {
+    "requests": "Requests",
+    "prompt_tokens": "Prompt",
+    "completion_tokens": "Completion",
+    "cached_tokens": "Cached",
+    "reasoning_tokens": "Reasoning",
+    "cost_usd": "USD",
+    "estimated": "Estimated",
+}  # fmt: skip  (head of the column by name)
 
 
 class _ShowCommand(Command):
@@ -54,7 +52,7 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         ctx.meta[_FORM] = "json" if value is True else value
 
 
-_LAZY = {"reconcile": ("llm_proxy.cli.reconcile:reconcile", "Compare counters, usage and events.")}
+_LAZY = commands_in("reconcile", reconcile="Compare counters, usage and events.")
 
 
 @click.group("usage", cls=ManageGroup, lazy=_LAZY)
@@ -124,7 +122,7 @@ def _pages(
 
 
 def _table(groups: list[str], rows: list[Mapping[str, Any]]) -> str:
-    heads = [name.capitalize() for name in groups] + [_SHOWN.get(name, name.capitalize()) for name in _COUNTS]
+    heads = [name.capitalize() for name in groups] + list(_COUNTS.values())
     return output.table(
         heads,
         [[row.get(name) for name in (*groups, *_COUNTS)] for row in rows],

@@ -1,5 +1,6 @@
 """What goes wrong with a database, told apart: away for now, or a fault that a retry does not cure."""
 
+import logging
 import sqlite3
 import ssl
 import sys
@@ -140,6 +141,27 @@ def _otherwise(error: BaseException) -> str:
     number = cause.args[0] if _is_mysql(cause) and cause.args else None
     code = getattr(cause, "pgcode", None) or number
     return f"it refused ({type(cause).__name__}{f' {code}' if code else ''})"
+
+
+class WriteFailures:
+    """Logs that writes fail: once, and again only after a write that worked.
+
+    Args:
+        message: What happens to the values, such as `usage could not be written, it is kept`.
+    """
+
+    def __init__(self, log: logging.Logger, message: str) -> None:
+        self._log, self._message, self._is_failing = log, message, False
+
+    def failed(self, error: Exception) -> None:
+        """Log an error; with its traceback where it is more than an unavailable database."""
+        if not self._is_failing:
+            self._log.warning("%s: %s", self._message, type(error).__name__, exc_info=not is_unavailable(error))
+        self._is_failing = True
+
+    def worked(self) -> None:
+        """Note that a write worked."""
+        self._is_failing = False
 
 
 _SQLITE_WORDS = {

@@ -43,19 +43,12 @@ def make_source(options: Options) -> Source:
         return redisclient.connect(options.redis, timeout_s=timeout_s, connect_timeout_s=_REDIS_TIMEOUT_S)
 
     events = options.events
+    where: dict[str, Any] = {"key": options.key, "consumer": options.consumer}
+    where["claim_time_s"] = events.stream_claim_time_s
     if options.is_list:
-        return ListSource(
-            connect, key=options.key, consumer=options.consumer, claim_time_s=options.events.stream_claim_time_s
-        )
-    return StreamSource(
-        connect,
-        key=options.key,
-        group=events.consumer_group,
-        consumer=options.consumer,
-        claim_time_s=events.stream_claim_time_s,
-        block_s=events.stream_block_time_s,
-        trims=events.stream_trim_acked,
-    )
+        return ListSource(connect, **where)
+    block_s, trims = events.stream_block_time_s, events.stream_trim_acked
+    return StreamSource(connect, group=events.consumer_group, block_s=block_s, trims=trims, **where)
 
 
 def make_backend(options: Options, progress: Any = lambda: None) -> Backend:

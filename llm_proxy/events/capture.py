@@ -18,7 +18,7 @@ from llm_proxy.runtime.ids import uuid7
 from llm_proxy.runtime.known_names import has_room
 from llm_proxy.settings import EventSettings
 
-FULL, METADATA, OFF = "full", "metadata", "off"  # projects.event_privacy
+FULL, OFF = "full", "off"  # of projects.event_privacy; the third is "metadata"
 DEFAULT_REQUEST_BYTES = 65536  # a cap of 0 or less means this
 DEFAULT_RESPONSE_BYTES = 262144
 _BODY_METHODS = frozenset(("POST", "PUT", "PATCH"))

@@ -55,6 +55,7 @@ class _Segment:
     number: int
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self.descriptor)
 
 

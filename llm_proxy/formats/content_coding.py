@@ -88,6 +88,7 @@ class _Inflate:
         self._members, self._is_over = 0, False
 
     def feed(self, data: bytes, limit: int) -> bytes:
+        """Return what the data decode to, as `_Step` says; a member after the first is decoded as well."""
         found = bytearray()
         while data and not self._is_over:
             if self._inflater.eof:
@@ -116,6 +117,7 @@ class _Deflate:
         self._inflate: _Inflate | None = None
 
     def feed(self, data: bytes, limit: int) -> bytes:
+        """Return what the data decode to; the first two bytes say whether there is a zlib header."""
         if self._inflate is None:
             self._start += data
             if len(self._start) < 2:
@@ -132,6 +134,7 @@ class _Brotli:
         self._decoder: Any = brotli.Decompressor()
 
     def feed(self, data: bytes, limit: int) -> bytes:
+        """Return what the data decode to, as `_Step` says."""
         found, piece = bytearray(), data
         if self._decoder.is_finished():
             return b""
@@ -165,6 +168,7 @@ class _Zstandard:
         return len(data)
 
     def feed(self, data: bytes, limit: int) -> bytes:
+        """Return what the data decode to, as `_Step` says."""
         self._limit = limit
         try:
             self._writer.write(data)

@@ -118,8 +118,9 @@ def reader_of(
     kind = kind_of(content_type)
     if kind is Kind.MULTIPART:
         boundary = boundary_of(content_type or "")
-        return _Form(FormScanner(boundary, watched, lambda n, t: found(Parameter(n, t)), max_bytes=max_watched_bytes))
-    json = _Json(watched, found)
+        scanner = FormScanner(boundary, watched, lambda n, t: found(Parameter(n, t)), max_bytes=max_watched_bytes)
+        return _Optional(scanner)
+    json = _json(watched, found)
     return _Either(json, _Urlencoded(watched, found)) if kind is Kind.URLENCODED else json
 
 
@@ -143,40 +144,31 @@ def model_of(content_type: str, content: bytes) -> str | None:
     return found[-1] if found else None
 
 
-class _Json:
-    """A JSON object, or nothing at all."""
+class _Optional:
+    """A body that a parser reads, or nothing at all."""
 
-    def __init__(self, watched: Collection[str], found: Found) -> None:
-        def is_watched(name: str) -> bool:
-            return fold(name) in watched
-
-        def report(member: Member) -> None:
-            found(Parameter(fold(member.name), member.text, member.is_string))
-
-        self._members, self._is_empty = JsonMembers(is_watched, report), True
+    def __init__(self, parser: JsonMembers | FormScanner) -> None:
+        self._parser, self._is_empty = parser, True
 
     def feed(self, data: bytes) -> None:
+        """Read on."""
         self._is_empty = False
-        self._members.feed(data)
+        self._parser.feed(data)
 
     def finish(self) -> None:
+        """Read the end. Raises what the parser does of a body that is not whole."""
         if not self._is_empty:
-            self._members.finish()
+            self._parser.finish()
 
 
-class _Form:
-    """A multipart form, or nothing at all."""
+def _json(watched: Collection[str], found: Found) -> _Optional:
+    def is_watched(name: str) -> bool:
+        return fold(name) in watched
 
-    def __init__(self, scanner: FormScanner) -> None:
-        self._scanner, self._is_empty = scanner, True
+    def report(member: Member) -> None:
+        found(Parameter(fold(member.name), member.text, member.is_string))
 
-    def feed(self, data: bytes) -> None:
-        self._is_empty = False
-        self._scanner.feed(data)
-
-    def finish(self) -> None:
-        if not self._is_empty:
-            self._scanner.finish()
+    return _Optional(JsonMembers(is_watched, report))
 
 
 class _Urlencoded:
@@ -187,11 +179,13 @@ class _Urlencoded:
         self._content = bytearray()
 
     def feed(self, data: bytes) -> None:
+        """Keep the data. Raises RequestTooLarge past the bound."""
         self._content += data
         if len(self._content) > MAX_URLENCODED_BYTES:
             raise RequestTooLarge.of_limit("The most of a urlencoded form", MAX_URLENCODED_BYTES)
 
     def finish(self) -> None:
+        """Report the watched fields. Raises InvalidJson where there are too many fields."""
         content = bytes(self._content)
         if content.count(b"&") + content.count(b";") >= MAX_FIELDS:
             raise InvalidJson(f"Request body has more than {MAX_FIELDS} fields")
@@ -209,6 +203,7 @@ class _Either:
         self._mark = b""  # a byte before the first that tells, where it is no blank: no JSON in UTF-8 begins so
 
     def feed(self, data: bytes) -> None:
+        """Read on; the first byte that is not blank decides which reader gets the data."""
         if self._chosen is None:
             start = data.lstrip(_SKIPPED)
             self._mark = self._mark or data[: len(data) - len(start)].strip(_BLANKS)[:1]
@@ -221,5 +216,6 @@ class _Either:
         self._chosen.feed(data)
 
     def finish(self) -> None:
+        """Read the end with the reader that was chosen, if any."""
         if self._chosen is not None:
             self._chosen.finish()

@@ -1,5 +1,7 @@
 """One provider's lane: what its exchanges share."""
 
+from dataclasses import dataclass, field
+
 from llm_proxy.forwarding.breaker import CircuitBreaker, ConcurrencyLimit
 from llm_proxy.forwarding.credentials import Credentials
 from llm_proxy.model.project import ProjectSnapshot
@@ -7,6 +9,7 @@ from llm_proxy.providers import AllowList, Provider
 from llm_proxy.providers.path_model import PathModel
 
 
+@dataclass(slots=True, eq=False)
 class Lane:
     """A provider with the parts that are its own.
 
@@ -21,22 +24,19 @@ class Lane:
         has_neighbours: Whether other providers are served beside it.
     """
 
-    __slots__ = ("allowed", "breaker", "credentials", "has_neighbours", "is_default", "models", "provider", "slots")
+    provider: Provider
+    slots: ConcurrencyLimit
+    breaker: CircuitBreaker
+    is_default: bool = True
+    has_neighbours: bool = False
+    allowed: AllowList = field(init=False)
+    models: PathModel | None = field(init=False)
+    credentials: Credentials = field(init=False)
 
-    def __init__(
-        self,
-        provider: Provider,
-        *,
-        slots: ConcurrencyLimit,
-        breaker: CircuitBreaker,
-        is_default: bool = True,
-        has_neighbours: bool = False,
-    ) -> None:
-        self.provider, self.slots, self.breaker = provider, slots, breaker
-        self.is_default, self.has_neighbours = is_default, has_neighbours
-        self.allowed = AllowList(provider)
-        self.models = PathModel(provider.model_from) if provider.model_from else None
-        self.credentials = Credentials(provider)
+    def __post_init__(self) -> None:
+        self.allowed = AllowList(self.provider)
+        self.models = PathModel(self.provider.model_from) if self.provider.model_from else None
+        self.credentials = Credentials(self.provider)
 
     def key_of(self, project: ProjectSnapshot) -> str | None:
         """Return the project's key for the provider: empty where there is none, None where it does not open."""

@@ -109,10 +109,12 @@ class _Wait:
         self.reason: str | None = None
 
     def cut(self, reason: str) -> None:
+        """Note the first reason, and wake the request that waits."""
         self.reason = self.reason or reason
         self._shared.wake()
 
     def is_cut(self) -> bool:
+        """Whether the request was cut while it waited."""
         return self.reason is not None
 
     def check(self) -> None:

@@ -31,6 +31,7 @@ class _Bytes:
         self._data, self._at = data, 0
 
     def read1(self, n: int, /) -> bytes:
+        """Return the next `n` bytes at most."""
         start, self._at = self._at, self._at + n
         return self._data[start : self._at]
 

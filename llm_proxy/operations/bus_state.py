@@ -69,18 +69,12 @@ class BusState:
             client.close()
 
 
+_SHOWN = ("id", "at", "reason", "error", "service", "attempts", "original_id")
+
+
 def facts_of(letter: DeadLetter) -> dict[str, Any]:
     """Return what is shown of a dead letter; its event holds prompts and is left out."""
-    return {
-        "id": letter.id,
-        "at": letter.at,
-        "reason": letter.reason,
-        "error": letter.error,
-        "service": letter.service,
-        "attempts": letter.attempts,
-        "original_id": letter.original_id,
-        "bytes": len(letter.data),
-    }
+    return {**{name: getattr(letter, name) for name in _SHOWN}, "bytes": len(letter.data)}
 
 
 def _of_stream(client: Redis, key: str) -> dict[str, Any]:

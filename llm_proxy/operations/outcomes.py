@@ -14,7 +14,7 @@ import gevent
 from sqlalchemy import Connection, Engine
 
 from llm_proxy.accounting.outcomes import HIT, LOCAL_304, Row
-from llm_proxy.db.errors import is_unavailable
+from llm_proxy.db.errors import WriteFailures
 from llm_proxy.db.models import OutcomeRow, RefusalRow
 from llm_proxy.db.session import write_transaction
 from llm_proxy.errors import AuthenticationError
@@ -73,7 +73,7 @@ class Outcomes:
         self._refusals: dict[tuple[str, str], Refusal] = {}
         self._greenlet: gevent.Greenlet | None = None
         self._guard, self._writes = threading.Lock(), threading.Lock()
-        self._is_failing = False
+        self._failures = WriteFailures(_log, "outcomes could not be written, they are kept")
 
     def report(self, exchange: Exchange, row: Row, failure: BaseException | None) -> None:
         """Count an exchange that has ended."""
@@ -109,7 +109,7 @@ class Outcomes:
         except Exception as error:
             self._keep(error, counts, refusals)
             return False
-        self._is_failing = False
+        self._failures.worked()
         return True
 
     def close(self) -> None:
@@ -140,13 +140,7 @@ class Outcomes:
                 del refusals[pair]
 
     def _keep(self, error: Exception, counts: Mapping[Key, int], refusals: Mapping[tuple[str, str], Refusal]) -> None:
-        if not self._is_failing:
-            _log.warning(
-                "outcomes could not be written, they are kept: %s",
-                type(error).__name__,
-                exc_info=not is_unavailable(error),
-            )
-        self._is_failing = True
+        self._failures.failed(error)
         with self._guard:
             for key, number in counts.items():
                 if len(self._counts) < _MOST_KEYS:

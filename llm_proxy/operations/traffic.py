@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import Engine
 
 from llm_proxy.accounting.outcomes import HIT, LOCAL_304, Row
-from llm_proxy.db.errors import is_unavailable
+from llm_proxy.db.errors import WriteFailures
 from llm_proxy.db.models.traffic import BOUNDS_MS, SUMMED, TRAFFIC
 from llm_proxy.db.session import write_transaction
 from llm_proxy.forwarding.exchange import Exchange
@@ -42,7 +42,7 @@ class Traffic:
         self._sums: dict[Key, list[int]] = {}
         self._rows: dict[Key, list[int]] = {}  # on their way to the database
         self._guard = threading.Lock()
-        self._is_failing = False
+        self._failures = WriteFailures(_log, "traffic could not be written, it is kept")
 
     def report(self, exchange: Exchange, row: Row, failure: BaseException | None) -> None:
         """Add an exchange that has ended. Latency is that of responses which were not refused."""
@@ -94,7 +94,7 @@ class Traffic:
         except Exception as error:
             self._keep(error)
             return False
-        self._is_failing = False
+        self._failures.worked()
         return True
 
     def _write(self, rows: Mapping[Key, Sequence[int]]) -> None:
@@ -106,13 +106,7 @@ class Traffic:
             connection.execute(upsert(connection.dialect.name, TRAFFIC, dict.fromkeys(SUMMED, ADDED)), values)
 
     def _keep(self, error: Exception) -> None:
-        if not self._is_failing:
-            _log.warning(
-                "traffic could not be written, it is kept: %s",
-                type(error).__name__,
-                exc_info=not is_unavailable(error),
-            )
-        self._is_failing = True
+        self._failures.failed(error)
         for key in list(self._rows)[_MOST_KEYS:]:
             del self._rows[key]
 

@@ -10,13 +10,13 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, delete, insert, select, update
 
 from llm_proxy.crypto import KeyRing, UnopenableValue
-from llm_proxy.db import pagination
 from llm_proxy.db.clock import Clock, database_now
 from llm_proxy.db.models import ProjectKeyRow, ProjectRow
 from llm_proxy.db.mutation import Mutation
 from llm_proxy.db.session import read_transaction
 from llm_proxy.errors import BadRequest, ResourceNotFound
 from llm_proxy.projects.project import check_api_key, obfuscated
+from llm_proxy.projects.service import project_row
 
 _PROJECTS, _KEYS = ProjectRow.__table__.c, ProjectKeyRow.__table__.c
 _UNREADABLE = "****"
@@ -57,7 +57,7 @@ class ProviderKeyService:
     def list(self, project_id: str) -> list[ProviderKey]:
         """Return the project's keys, the default provider's first. Raises ResourceNotFound."""
         with read_transaction(self._engine) as connection:
-            project = _project(connection, project_id)
+            project = project_row(connection, project_id)
             query = select(ProjectKeyRow.__table__).where(_KEYS.project_id == project["id"]).order_by(_KEYS.provider)
             rows = connection.execute(query).mappings().all()
         found = [self._shown(row, row["provider"]) for row in rows if row["provider"] != self._default]
@@ -75,7 +75,7 @@ class ProviderKeyService:
         if not isinstance(api_key, str) or not api_key.strip():
             raise _refused("api_key is required", "api_key")
         api_key = check_api_key(api_key, wants_sk=False)
-        project = _project(tx.connection, project_id, lock=True)
+        project = project_row(tx.connection, project_id, lock=True)
         stored = self._write(tx.connection, project["id"], provider, api_key)
         self._record(tx, project_id, provider)
         return stored
@@ -89,7 +89,7 @@ class ProviderKeyService:
         """
         if provider == self._default and len(self.providers) == 1:
             raise _refused("the key of the only provider can be replaced, but not removed", "provider")
-        project = _project(tx.connection, project_id, lock=True)
+        project = project_row(tx.connection, project_id, lock=True)
         if not self._removed(tx.connection, project, provider):
             raise ResourceNotFound("provider key not found", audit={"error_type": "provider key not found"})
         self._record(tx, project_id, provider)
@@ -103,7 +103,7 @@ class ProviderKeyService:
         if provider == self._default:
             values = {"api_key": self._ring.seal(api_key, project_id), "updated_at": now}
             connection.execute(update(ProjectRow).where(_PROJECTS.id == project_id).values(**values))
-            return self._shown(_project(connection, project_id), provider)
+            return self._shown(project_row(connection, project_id), provider)
         where = (_KEYS.project_id == project_id, _KEYS.provider == provider)
         row = connection.execute(select(ProjectKeyRow.__table__).where(*where)).mappings().one_or_none()
         if row is None:
@@ -137,14 +137,6 @@ class ProviderKeyService:
         except UnopenableValue:
             shown = _UNREADABLE
         return ProviderKey(provider, shown, row["created_at"], row["updated_at"])
-
-
-def _project(connection: Connection, project_id: str, *, lock: bool = False) -> RowMapping:
-    query = select(ProjectRow.__table__).where(pagination.equals(_PROJECTS.id, project_id))
-    row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
-    if row is None:
-        raise ResourceNotFound("project not found", audit={"error_type": "project not found"})
-    return row
 
 
 def _refused(message: str, param: str) -> BadRequest:

@@ -1,7 +1,7 @@
 """Create, list and change projects: each mutation one transaction, columns by name."""
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -13,9 +13,10 @@ from sqlalchemy.exc import IntegrityError
 from llm_proxy.crypto import KeyRing
 from llm_proxy.db import pagination
 from llm_proxy.db.clock import Clock, database_now
+from llm_proxy.db.listing import Listing
 from llm_proxy.db.models import ProjectRow
 from llm_proxy.db.mutation import Mutation
-from llm_proxy.db.pagination import Order, Selection, Total
+from llm_proxy.db.pagination import Order, Selection
 from llm_proxy.db.session import read_transaction
 from llm_proxy.errors import Conflict, ResourceNotFound
 from llm_proxy.model.fields import to_columns
@@ -64,7 +65,7 @@ def order_of(sort: str, *, descending: bool) -> Order:
 BY_NAME = order_of("name", descending=False)
 
 
-class ProjectService:
+class ProjectService(Listing[Project]):
     """The rules of projects over the database.
 
     Args:
@@ -103,33 +104,17 @@ class ProjectService:
         except IntegrityError as error:
             raise _taken() from error
         tx.record(project_id=project_id, details={"project_name": new.name})
-        return self._shown(_row(tx.connection, project_id))
+        return self._shown(project_row(tx.connection, project_id))
 
     def get(self, project_id: str) -> Project:
         """Return the project. Raises ResourceNotFound."""
         with read_transaction(self._engine) as connection:
-            return self._shown(_row(connection, project_id))
+            return self._shown(project_row(connection, project_id))
 
-    def page(
-        self, wanted: ProjectFilter, order: Order, page: int, size: int, most: int | None = None
-    ) -> tuple[list[Project], Total]:
-        """One page by number, and how many rows there are; `most` of them are counted."""
-        with read_transaction(self._engine) as connection:
-            rows, total = pagination.numbered(connection, wanted.selection(), order, page, size, most)
-            return [self._shown(row) for row in rows], total
-
-    def after(
-        self, wanted: ProjectFilter, order: Order, limit: int, cursor: str | None
-    ) -> tuple[list[Project], str | None]:
-        """One page by key, and the cursor of the next. Raises pagination.InvalidCursor."""
-        with read_transaction(self._engine) as connection:
-            rows, following = pagination.keyed(connection, wanted.selection(), order, limit, cursor)
-        return [self._shown(row) for row in rows], following
-
-    def all(self, wanted: ProjectFilter, order: Order = BY_NAME) -> Iterator[Sequence[Project]]:
-        """Every project, in chunks."""
-        for rows in pagination.everything(self._engine, wanted.selection(), order):
-            yield [self._shown(row) for row in rows]
+    def _listed(
+        self, connection: Connection, wanted: ProjectFilter, order: Order
+    ) -> tuple[Selection, Callable[[RowMapping], Project]]:
+        return wanted.selection(), self._shown
 
     def update(self, tx: Mutation, project_id: str, patch: ProjectPatch) -> Project:
         """Write what the patch names; revoke the tokens in the same transaction when it says so.
@@ -139,7 +124,7 @@ class ProjectService:
             PreconditionFailed: It is not what the caller has seen.
             Conflict: The name is taken.
         """
-        row = _row(tx.connection, project_id, lock=True)
+        row = project_row(tx.connection, project_id, lock=True)
         tx.require_match(self._shown(row))
         now = self._now(tx.connection)
         values = self._changes(row, patch, now)
@@ -150,11 +135,11 @@ class ProjectService:
             details["tokens_revoked"] = self._tokens.revoke_all(tx.connection, project_id).revoked
         tx.record(project_id=project_id, details=details)
         tx.after_commit(partial(self._changed, project_id))
-        return self._shown(_row(tx.connection, project_id))
+        return self._shown(project_row(tx.connection, project_id))
 
     def revoke_tokens(self, tx: Mutation, project_id: str) -> Revoked:
         """Revoke all tokens of the project. Raises ResourceNotFound."""
-        _row(tx.connection, project_id)
+        project_row(tx.connection, project_id)
         found = self._tokens.revoke_all(tx.connection, project_id)
         details = {
             "total_tokens": found.total,
@@ -188,7 +173,8 @@ class ProjectService:
         return Project.from_row(row, self._ring)
 
 
-def _row(connection: Connection, project_id: str, *, lock: bool = False) -> RowMapping:
+def project_row(connection: Connection, project_id: str, *, lock: bool = False) -> RowMapping:
+    """Return a project's row, `lock`ed for a change. Raises ResourceNotFound."""
     query = select(ProjectRow.__table__).where(pagination.equals(_TABLE.id, project_id))
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:

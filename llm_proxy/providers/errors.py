@@ -1,9 +1,7 @@
 """What a provider file that cannot be served raises."""
 
+from llm_proxy.runtime.faults import Faults
 
-class ProviderFileError(Exception):
+
+class ProviderFileError(Faults):
     """The provider file, or what the settings say about it, cannot be served; a line each, no secret in any."""
-
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults

@@ -120,6 +120,7 @@ class _Loader(yaml.SafeLoader):
     """YAML without repeated keys: the last one would silently undo a rule of the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return the mapping. Raises yaml.MarkedYAMLError for a key that stands there twice."""
         seen = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":

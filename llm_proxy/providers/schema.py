@@ -196,9 +196,11 @@ class _Reader:
         return _Reader(content or {}, path, self._findings)
 
     def fault(self, key: str, reason: str) -> None:
+        """Note what is wrong with a key."""
         self._findings.fault(f"{self._path}.{key}", reason)
 
     def text(self, key: str, default: str, check: Callable[[str], str | None]) -> str:
+        """Return a text; note the fault where it is none, or where `check` says what was expected."""
         value = self._content.get(key)
         if value is None:
             return default
@@ -230,6 +232,7 @@ class _Reader:
         return tuple(good)
 
     def count(self, key: str, default: int) -> int:
+        """Return a whole number from 0 to 1,000,000; else note the fault, and return the default."""
         value = self._content.get(key)
         if value is None:
             return default

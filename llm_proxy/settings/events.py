@@ -28,18 +28,9 @@ class EventSettings:
         "in-memory",
         "in-memory, redis-streams or redis.",
     )
-    required: bool = setting(
-        "LLM_PROXY_EVENTS_REQUIRED",
-        boolean,
-        "false",
-        "Refuse requests rather than lose events.",
-    )
+    required: bool = setting("LLM_PROXY_EVENTS_REQUIRED", boolean, "false", "Refuse requests rather than lose events.")
     spool_dir: str | None = setting(
-        "EVENT_SPOOL_DIR",
-        text,
-        None,
-        "Folder for events while Redis is unavailable; empty = none.",
-        empty="",
+        "EVENT_SPOOL_DIR", text, None, "Folder for events while Redis is unavailable; empty = none.", empty=""
     )
     spool_max_bytes: int = setting("EVENT_SPOOL_MAX_BYTES", size("1MB"), "256MB", "Room of the spool, for the machine.")
     file_log: Path | None = setting("FILE_EVENT_LOG", file_path, None, "File that each worker writes its events to.")
@@ -52,16 +43,10 @@ class EventSettings:
         "OBSERVABILITY_BUFFER_BYTES", size("1MB"), "64MB", "Bytes of events that a worker queues."
     )
     max_request_body_bytes: int = setting(
-        "OBSERVABILITY_MAX_REQUEST_BODY_BYTES",
-        integer(-(2**31), 2**31),
-        "65536",
-        "Kept of a request body.",
+        "OBSERVABILITY_MAX_REQUEST_BODY_BYTES", integer(-(2**31), 2**31), "65536", "Kept of a request body."
     )
     max_response_body_bytes: int = setting(
-        "OBSERVABILITY_MAX_RESPONSE_BODY_BYTES",
-        integer(-(2**31), 2**31),
-        "262144",
-        "Kept of a response body.",
+        "OBSERVABILITY_MAX_RESPONSE_BODY_BYTES", integer(-(2**31), 2**31), "262144", "Kept of a response body."
     )
     capture_bodies: str = setting(
         "OBSERVABILITY_CAPTURE_BODIES", choice("all", "none"), "all", "Whether bodies are captured."
@@ -74,10 +59,7 @@ class EventSettings:
         "REDIS_STREAM_BLOCK_TIME", duration("0s", "10m"), "5s", "Wait of a read; 0 = poll."
     )
     stream_claim_time_s: float = setting(
-        "REDIS_STREAM_CLAIM_TIME",
-        duration("100ms", "24h"),
-        "30s",
-        "Idle time before another may take an entry.",
+        "REDIS_STREAM_CLAIM_TIME", duration("100ms", "24h"), "30s", "Idle time before another may take an entry."
     )
     stream_batch_size: int = setting("REDIS_STREAM_BATCH_SIZE", integer(1, 100_000), "100", "Entries per read.")
     stream_trim_acked: bool = setting(
@@ -108,11 +90,7 @@ class DispatcherSettings:
     timeout_s: float = setting("DISPATCHER_TIMEOUT", duration("100ms", "10m"), "30s", "Total limit of a send.")
     concurrency: int = setting("DISPATCHER_CONCURRENCY", integer(1, 100), "4", "Parallel posts to Helicone.")
     health_addr: ListenAddress | None = setting(
-        "DISPATCHER_HEALTH_ADDR",
-        address,
-        ":9090",
-        "Probes and metrics; empty = none.",
-        empty=None,
+        "DISPATCHER_HEALTH_ADDR", address, ":9090", "Probes and metrics; empty = none.", empty=None
     )
     verbose: bool = setting("LLM_PROXY_DISPATCHER_VERBOSE", boolean, "false", "Send response header fields along.")
     methods: tuple[str, ...] = setting("DISPATCHER_METHODS", words, "POST", "Methods that are forwarded.")
@@ -124,9 +102,6 @@ class DispatcherSettings:
         "DISPATCHER_SHUTDOWN_TIMEOUT", duration("0s", "10m"), "20s", "To finish after SIGTERM."
     )
     estimate_tokens: bool = setting(
-        "DISPATCHER_ESTIMATE_TOKENS",
-        boolean,
-        "true",
-        "Estimate tokens that the provider does not report.",
+        "DISPATCHER_ESTIMATE_TOKENS", boolean, "true", "Estimate tokens that the provider does not report."
     )
     file_max_bytes: int = setting("DISPATCHER_FILE_MAX_BYTES", size(), "0", "Rotate the file at this size; 0 = off.")

@@ -14,10 +14,7 @@ class LimitSettings:
     global_rate_limit: int = setting("GLOBAL_RATE_LIMIT", integer(0), "0", "Requests a minute in all; 0 = off.")
     ip_rate_limit: int = setting("IP_RATE_LIMIT", integer(0), "0", "Requests a minute from one address; 0 = off.")
     distributed_enabled: bool = setting(
-        "DISTRIBUTED_RATE_LIMIT_ENABLED",
-        boolean,
-        "false",
-        "Limit tokens over all replicas, in Redis.",
+        "DISTRIBUTED_RATE_LIMIT_ENABLED", boolean, "false", "Limit tokens over all replicas, in Redis."
     )
     distributed_prefix: str = setting(
         "DISTRIBUTED_RATE_LIMIT_PREFIX", text, "ratelimit:", "Prefix of the windows' keys."
@@ -45,10 +42,7 @@ class CacheSettings:
 
     enabled: bool = setting("HTTP_CACHE_ENABLED", boolean, "true", "Whether responses are cached.")
     backend: str = setting(
-        "HTTP_CACHE_BACKEND",
-        choice("in-memory", "redis"),
-        "in-memory",
-        "Where responses are stored.",
+        "HTTP_CACHE_BACKEND", choice("in-memory", "redis"), "in-memory", "Where responses are stored."
     )
     stream_responses: bool = setting(
         "HTTP_CACHE_STREAM_RESPONSES", boolean, "false", "Whether finished event streams are stored."
@@ -61,11 +55,7 @@ class CacheSettings:
         "HTTP_CACHE_MEMORY_MAX_BYTES", size(), "64MB", "Room of the in-memory store, for the machine."
     )
     redis_url: str | None = setting(
-        "REDIS_CACHE_URL",
-        url("redis", "rediss"),
-        None,
-        "Redis of the cache; unset: REDIS_ADDR.",
-        secret=True,
+        "REDIS_CACHE_URL", url("redis", "rediss"), None, "Redis of the cache; unset: REDIS_ADDR.", secret=True
     )
     redis_key_prefix: str = setting("REDIS_CACHE_KEY_PREFIX", text, "llmproxy:cache:", "Prefix of stored responses.")
     redis_pool_size: int = setting(

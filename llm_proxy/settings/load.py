@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llm_proxy.runtime.faults import Faults
 from llm_proxy.settings.redis_address import without_password
 from llm_proxy.settings.schema import Settings, variables
 from llm_proxy.settings.sources import merge
@@ -14,12 +15,8 @@ from llm_proxy.settings.variable import UNSET
 SAMPLE_MANAGEMENT_TOKEN = "change-me-to-a-long-random-string"  # noqa: S105  (.env.example's; refused at start)
 
 
-class SettingsError(Exception):
+class SettingsError(Faults):
     """One or more variables that the program does not start with; a line each."""
-
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,17 +38,11 @@ class OperationSettings:
     audit_required: bool = setting("AUDIT_REQUIRED", boolean, "false", "Refuse mutations that cannot be audited.")
     audit_fsync: bool = setting("AUDIT_FSYNC", boolean, "false", "Force each audit record to the disk.")
     audit_log_max_size_mb: int = setting(
-        "AUDIT_LOG_MAX_SIZE_MB",
-        integer(0, 1_000_000),
-        "100",
-        "Rotate the audit file at this size; 0 = off.",
+        "AUDIT_LOG_MAX_SIZE_MB", integer(0, 1_000_000), "100", "Rotate the audit file at this size; 0 = off."
     )
     audit_log_max_backups: int = setting("AUDIT_LOG_MAX_BACKUPS", integer(0, 1000), "5", "Rotated audit files kept.")
     audit_retention_days: int = setting(
-        "AUDIT_RETENTION_DAYS",
-        integer(0, 36500),
-        "0",
-        "Delete audit rows after so many days; 0 = keep.",
+        "AUDIT_RETENTION_DAYS", integer(0, 36500), "0", "Delete audit rows after so many days; 0 = keep."
     )
     log_level: str = setting(
         "LOG_LEVEL",
@@ -76,16 +70,13 @@ class OperationSettings:
         "Proxy that the admin UI's own process talks to.",
     )
     admin_ui_template_dir: Path | None = setting(
-        "ADMIN_UI_TEMPLATE_DIR", file_path, None, "Folder of replaced templates."
+        "ADMIN_UI_TEMPLATE_DIR", file_path, None, "Folder of templates that replace packaged ones of the same name."
     )
     admin_ui_read_only: bool = setting(
         "ADMIN_UI_READ_ONLY", boolean, "false", "Show everything in the admin UI, and let nothing be changed there."
     )
     admin_ui_cookie_secure: str = setting(
-        "ADMIN_UI_COOKIE_SECURE",
-        choice("auto", "true", "false"),
-        "auto",
-        "Secure attribute of the session cookie.",
+        "ADMIN_UI_COOKIE_SECURE", choice("auto", "true", "false"), "auto", "Secure attribute of the session cookie."
     )
 
 

@@ -22,6 +22,8 @@ from llm_proxy.settings.variable import (
     words,
 )
 
+_UP_TO_A_DAY = duration("1s", "24h", zero=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
@@ -45,13 +47,10 @@ class ServerSettings:
         "REQUEST_HEADER_TIMEOUT", duration("1s", "10m"), "10s", "From a request's first byte to the end of its head."
     )
     request_body_timeout_s: float = setting(
-        "REQUEST_BODY_TIMEOUT", duration("1s", "24h", zero=True), "60s", "Longest silence in a request body; 0 = none."
+        "REQUEST_BODY_TIMEOUT", _UP_TO_A_DAY, "60s", "Longest silence in a request body; 0 = none."
     )
     client_write_timeout_s: float = setting(
-        "CLIENT_WRITE_TIMEOUT",
-        duration("1s", "24h", zero=True),
-        "300s",
-        "A client that takes no byte for so long is gone; 0 = none.",
+        "CLIENT_WRITE_TIMEOUT", _UP_TO_A_DAY, "300s", "A client that takes no byte for so long is gone; 0 = none."
     )
     shutdown_grace_s: float = setting(
         "SHUTDOWN_GRACE", duration("0s", "10m"), "0s", "After SIGTERM: serve on, with /ready at 503, for this long."
@@ -70,10 +69,7 @@ class ServerSettings:
         "Request bodies that a worker holds at once while it looks at them, a sixteenth in memory; 0 = no limit.",
     )
     held_body_timeout_s: float = setting(
-        "HELD_BODY_TIMEOUT",
-        duration("1s", "24h", zero=True),
-        "600s",
-        "Longest time for all of a body that is held; 0 = none.",
+        "HELD_BODY_TIMEOUT", _UP_TO_A_DAY, "600s", "Longest time for all of a body that is held; 0 = none."
     )
     max_concurrent_requests: int = setting(
         "MAX_CONCURRENT_REQUESTS", integer(0, 1_000_000), "0", "Exchanges at once over all workers; 0 = no limit."

@@ -26,10 +26,7 @@ class SignInSettings:
         "ADMIN_OIDC_ROLE_CLAIM", text, "groups", "Claim of the id token that roles are read from; a.b looks inside a."
     )
     oidc_role_map: str | None = setting(
-        "ADMIN_OIDC_ROLE_MAP",
-        text,
-        None,
-        "Claim values to roles, such as llm-admins:admin,ml:operator@PROJECT-ID.",
+        "ADMIN_OIDC_ROLE_MAP", text, None, "Claim values to roles, such as llm-admins:admin,ml:operator@PROJECT-ID."
     )
     oidc_only: bool = setting(
         "ADMIN_OIDC_ONLY", boolean, "false", "Sign in to the admin UI by OpenID alone, not by token or key."

@@ -31,13 +31,7 @@ class StorageSettings:
         "sqlite, postgres or mysql; unset: by DATABASE_URL's form, else sqlite.",
     )
     path: str = setting("DATABASE_PATH", text, "./data/llm-proxy.db", "The SQLite file.")
-    url: str | None = setting(
-        "DATABASE_URL",
-        text,
-        None,
-        "Connection URL or DSN of PostgreSQL or MySQL.",
-        secret=True,
-    )
+    url: str | None = setting("DATABASE_URL", text, None, "Connection URL or DSN of PostgreSQL or MySQL.", secret=True)
     password: str | None = setting(
         "DATABASE_PASSWORD", text, None, "Used when DATABASE_URL has no password.", secret=True
     )
@@ -98,22 +92,13 @@ class TokenSettings:
         "DEFAULT_TOKEN_REQUEST_LIMIT", integer(0, 2147483647), None, "max_requests when none is asked for."
     )
     cleanup_interval_s: float = setting(
-        "TOKEN_CLEANUP_INTERVAL",
-        duration("1s", zero=True),
-        "1h",
-        "Expired tokens are revoked so often; 0 = off.",
+        "TOKEN_CLEANUP_INTERVAL", duration("1s", zero=True), "1h", "Expired tokens are revoked so often; 0 = off."
     )
     retention_days: int = setting(
-        "TOKEN_RETENTION_DAYS",
-        integer(0, 36500),
-        "0",
-        "Delete dead tokens after so many days; 0 = keep.",
+        "TOKEN_RETENTION_DAYS", integer(0, 36500), "0", "Delete dead tokens after so many days; 0 = keep."
     )
     usage_retention_days: int = setting(
-        "USAGE_RETENTION_DAYS",
-        none_or(integer(32, 36500)),
-        "0",
-        "Delete sums of usage after so many days; 0 = keep.",
+        "USAGE_RETENTION_DAYS", none_or(integer(32, 36500)), "0", "Delete sums of usage after so many days; 0 = keep."
     )
     enforce_project_active: bool = setting(
         "LLM_PROXY_ENFORCE_PROJECT_ACTIVE", boolean, "true", "Refuse tokens of inactive projects."

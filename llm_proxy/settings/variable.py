@@ -34,13 +34,7 @@ class Variable:
 
 
 def setting(
-    env: str,
-    parse: Parser,
-    default: str | None,
-    help: str,
-    *,
-    secret: bool = False,
-    empty: Any = UNSET,
+    env: str, parse: Parser, default: str | None, help: str, *, secret: bool = False, empty: Any = UNSET
 ) -> Any:
     """Declare one variable as a dataclass field. `default` is written as in the environment; None means unset."""
     value = None if default is None else default if default == "" else parse(default)

@@ -1,21 +1,22 @@
 """Issue, list, change and revoke tokens: each mutation one transaction, columns by name."""
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func, insert, or_, select, update
 
 from llm_proxy.crypto import digest
 from llm_proxy.db import pagination
 from llm_proxy.db.clock import Clock, database_now
-from llm_proxy.db.kept_totals import KeptTotals
+from llm_proxy.db.kept_totals import KeptTotal, KeptTotals
+from llm_proxy.db.listing import Listing
 from llm_proxy.db.models import ProjectRow, TokenRow
 from llm_proxy.db.mutation import Mutation
-from llm_proxy.db.pagination import Order, Selection, Total
+from llm_proxy.db.pagination import Order, Selection
 from llm_proxy.db.session import read_transaction
 from llm_proxy.errors import BadRequest, Conflict, Forbidden, ResourceNotFound
 from llm_proxy.model.fields import changes, to_columns
@@ -95,7 +96,7 @@ def order_of(sort: str, *, descending: bool) -> Order:
 NEWEST_FIRST = order_of("created_at", descending=True)
 
 
-class TokenService:
+class TokenService(Listing[Token]):
     """The rules of tokens over the database.
 
     Args:
@@ -140,34 +141,14 @@ class TokenService:
             raise _unknown()
         return Token.from_row(row, now)
 
-    def page(
-        self, wanted: TokenFilter, order: Order, page: int, size: int, most: int | None = None
-    ) -> tuple[list[Token], Total]:
-        """One page by number, and how many rows there are; `most` of them are counted."""
-        with read_transaction(self._engine) as connection:
-            now = self._now(connection)
-            selection = _selection(connection, wanted, now, order)
-            kept = self._totals.of(wanted)
-            rows, total = pagination.numbered(connection, selection, order, page, size, most, kept)
-            return [Token.from_row(row, now) for row in rows], total
+    def _listed(
+        self, connection: Connection, wanted: TokenFilter, order: Order
+    ) -> tuple[Selection, Callable[[RowMapping], Token]]:
+        now = self._now(connection)
+        return _selection(connection, wanted, now, order), partial(Token.from_row, now=now)
 
-    def after(
-        self, wanted: TokenFilter, order: Order, limit: int, cursor: str | None
-    ) -> tuple[list[Token], str | None]:
-        """One page by key, and the cursor of the next. Raises pagination.InvalidCursor."""
-        with read_transaction(self._engine) as connection:
-            now = self._now(connection)
-            selection = _selection(connection, wanted, now, order)
-            rows, following = pagination.keyed(connection, selection, order, limit, cursor)
-        return [Token.from_row(row, now) for row in rows], following
-
-    def all(self, wanted: TokenFilter, order: Order = NEWEST_FIRST) -> Iterator[Sequence[Token]]:
-        """Every token, in chunks."""
-        with read_transaction(self._engine) as connection:
-            now = self._now(connection)
-            selection = _selection(connection, wanted, now, order)
-        for rows in pagination.everything(self._engine, selection, order):
-            yield [Token.from_row(row, now) for row in rows]
+    def _kept_total(self, wanted: TokenFilter) -> KeptTotal:
+        return self._totals.of(wanted)
 
     def update(self, tx: Mutation, token_id: str, patch: TokenPatch) -> Token:
         """Write what the patch names; the counters are never touched.

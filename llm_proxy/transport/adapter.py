@@ -1,6 +1,7 @@
 """The requests adapter: one request out, the head of one response in, on its own connection."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -10,18 +11,35 @@ from requests.adapters import BaseAdapter
 from requests.exceptions import InvalidURL
 
 from llm_proxy.transport.connect import LookUp, look_up
-from llm_proxy.transport.exchange import TIMEOUT, Exchange, Timeouts
+from llm_proxy.transport.exchange import TIMEOUT, Exchange, Timeouts, end_watcher
 from llm_proxy.transport.head import Head, read_head
 from llm_proxy.transport.origin import Origin
 from llm_proxy.transport.request import UpstreamRequest
 from llm_proxy.transport.response import UpstreamResponse
 from llm_proxy.transport.upload import ONE_PIECE_BYTES, Upload, send_whole
 
-SWEEP_S = 0.5  # limits may be as late as this
 _REPEATABLE = ("GET", "HEAD")
 
 
-SPARE_S = 10.0  # a connection that nothing needed for so long is more than enough
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Bounds of the pool, which count idle connections, and what tests replace.
+
+    Attributes:
+        max_idle: Idle connections of all origins together; what is more is closed at the next sweep.
+        max_idle_per_origin: The same of one; as many as were in use at once are kept longer.
+        idle_s: Seconds after which an idle connection is closed.
+        spare_s: A connection that nothing needed for so long is more than enough; kept up to twice that.
+        sweep_s: How often late exchanges are looked for; limits may be as late as this.
+        look_up: `getaddrinfo(host, port)`.
+    """
+
+    max_idle: int = 100
+    max_idle_per_origin: int = 20
+    idle_s: float = 90.0
+    spare_s: float = 10.0
+    sweep_s: float = 0.5
+    look_up: LookUp = look_up
 
 
 class Adapter(BaseAdapter):
@@ -29,29 +47,11 @@ class Adapter(BaseAdapter):
 
     No redirects, cookies, `.netrc` or its own fields; certificates are always verified; proxies are the
     environment's as it was when an origin was first used.
-
-    Args:
-        max_idle: Idle connections of all origins together; what is more is closed at the next sweep.
-        max_idle_per_origin: The same of one; as many as were in use at once are kept longer.
-        spare_s: For so long, or up to twice that.
-        idle_s: Seconds after which an idle connection is closed.
-        sweep_s: How often late exchanges are looked for.
-        look_up: `getaddrinfo(host, port)`, for tests.
     """
 
-    def __init__(
-        self,
-        *,
-        max_idle: int = 100,
-        max_idle_per_origin: int = 20,
-        idle_s: float = 90.0,
-        spare_s: float = SPARE_S,
-        sweep_s: float = SWEEP_S,
-        look_up: LookUp = look_up,
-    ) -> None:
+    def __init__(self, options: Options) -> None:
         super().__init__()
-        self._max_idle, self._max_idle_per_origin, self._idle_s = max_idle, max_idle_per_origin, idle_s
-        self._spare_s, self._sweep_s, self._look_up = spare_s, sweep_s, look_up
+        self._options = options
         self._peak = self._peak_before = 0  # exchanges at once, in this span of `spare_s` and the one before
         self._counted_at = 0.0
         self._origins: dict[str, Origin] = {}
@@ -189,7 +189,8 @@ class Adapter(BaseAdapter):
 
     def _new_origin(self, url: str) -> Origin:
         try:
-            origin = Origin(url, max_idle=self._max_idle_per_origin, idle_s=self._idle_s, look_up=self._look_up)
+            wanted = self._options
+            origin = Origin(url, max_idle=wanted.max_idle_per_origin, idle_s=wanted.idle_s, look_up=wanted.look_up)
         except ValueError as exc:
             raise InvalidURL(str(exc)) from None
         origin.is_closed = self._is_closed
@@ -205,18 +206,16 @@ class Adapter(BaseAdapter):
 
     def _start_sweeper(self) -> None:
         """Start a timer of the hub's instead of one a read, which would cost half an event more (ADR 0011)."""
-        self._sweeper = get_hub().loop.timer(self._sweep_s, self._sweep_s, ref=False)
+        self._sweeper = get_hub().loop.timer(self._options.sweep_s, self._options.sweep_s, ref=False)
         self._sweeper.start(self._sweep)
 
     def _stop_sweeper(self) -> None:
         sweeper, self._sweeper = self._sweeper, None
-        if sweeper is not None:
-            sweeper.stop()
-            sweeper.close()
+        end_watcher(sweeper)
 
     def _wanted(self, now: float) -> int:
         """Return how many idle connections it takes to be as busy at once as of late."""
-        if now - self._counted_at >= self._spare_s:
+        if now - self._counted_at >= self._options.spare_s:
             self._peak_before, self._peak, self._counted_at = self._peak, len(self._live), now
         return max(self._peak, self._peak_before) - len(self._live)
 
@@ -228,7 +227,7 @@ class Adapter(BaseAdapter):
         wanted = self._wanted(now)
         for origin in self._origins.values():
             origin.prune(now, wanted)
-        while self.idle_count > self._max_idle:
+        while self.idle_count > self._options.max_idle:
             self._drop_one()
         if not self._live and not self.idle_count:
             self._stop_sweeper()

@@ -191,3 +191,10 @@ class Exchange:
         if self.phase != "connect":
             return Broken(str(exc))
         return SSLError(str(exc)) if isinstance(exc, ssl.SSLError) else ConnectionError(str(exc))
+
+
+def end_watcher(watcher: Any) -> None:
+    """Stop and close a watcher of the event loop, if there is one."""
+    if watcher is not None:
+        watcher.stop()
+        watcher.close()

@@ -11,7 +11,7 @@ from gevent.ssl import SSLSocket, SSLWantReadError, SSLWantWriteError
 
 from llm_proxy.errors import ClientGone
 from llm_proxy.runtime.short_turns import TURN_S, pause
-from llm_proxy.transport.exchange import RECV_BYTES, Exchange
+from llm_proxy.transport.exchange import RECV_BYTES, Exchange, end_watcher
 from llm_proxy.transport.request import UpstreamRequest
 
 ONE_PIECE_BYTES = 65536
@@ -166,9 +166,7 @@ class Upload:
 
     def _unwatch(self) -> None:
         watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.stop()
-            watcher.close()
+        end_watcher(watcher)
 
     def _arrived(self) -> None:
         """In the hub: take what is there without waiting, and stop the sending if that is a response that ends it."""

@@ -1,31 +1,17 @@
 """The package's face: the proxy's requests in, its responses and its errors out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from gevent import monkey
 from requests.exceptions import RequestException
 
 from llm_proxy.errors import UpstreamCut, UpstreamError
-from llm_proxy.transport.adapter import SPARE_S, SWEEP_S, Adapter
-from llm_proxy.transport.connect import LookUp, look_up
+from llm_proxy.transport.adapter import Adapter, Options
 from llm_proxy.transport.errors import cause_of, translate
 from llm_proxy.transport.exchange import Exchange, Timeouts
 from llm_proxy.transport.request import UpstreamRequest
 from llm_proxy.transport.response import UpstreamResponse
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Bounds of the pool (they bound idle connections) and what tests replace."""
-
-    max_idle: int = 100
-    max_idle_per_origin: int = 20
-    idle_s: float = 90.0
-    spare_s: float = SPARE_S
-    sweep_s: float = SWEEP_S
-    look_up: LookUp = look_up
 
 
 class Upstream:
@@ -106,15 +92,7 @@ class Upstream:
         try:
             adapter: Adapter = self._local.adapter
         except AttributeError:
-            options = self._options
-            adapter = self._local.adapter = Adapter(
-                max_idle=options.max_idle,
-                max_idle_per_origin=options.max_idle_per_origin,
-                idle_s=options.idle_s,
-                spare_s=options.spare_s,
-                sweep_s=options.sweep_s,
-                look_up=options.look_up,
-            )
+            adapter = self._local.adapter = Adapter(self._options)
         return adapter
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from llm_proxy.formats.usage import Usage
 from llm_proxy.money import NANO
+from llm_proxy.runtime.faults import Faults
 from llm_proxy.settings import TokenSettings
 
 _PER_TOKEN = Decimal(NANO) / 1_000_000
@@ -22,12 +23,10 @@ _MOST = Decimal(1_000_000)
 _AMOUNTS = ("prompt", "cached", "completion")
 
 
-class PricesFault(Exception):
+class PricesFault(Faults):
     """The file cannot be used; one line for an operator each."""
 
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("; ".join(faults))
-        self.faults = faults
+    separator = "; "
 
 
 @dataclass(frozen=True, slots=True)

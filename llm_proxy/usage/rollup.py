@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Engine, Table, case, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from llm_proxy.db.errors import is_unavailable, is_value_fault
+from llm_proxy.db.errors import WriteFailures, is_value_fault
 from llm_proxy.db.models import TokenRow, UsageObjectRow, UsageRow
 from llm_proxy.db.session import write_transaction
-from llm_proxy.formats.usage import Usage
 from llm_proxy.runtime.clock import utc_now
 
 _NAME_CHARACTERS = 255  # of a model or a provider
@@ -65,21 +64,6 @@ class Sums:
         if other.cost_nano_usd is not None:
             self.cost_nano_usd = (self.cost_nano_usd or 0) + other.cost_nano_usd
 
-    @classmethod
-    def from_usage(cls, usage: Usage | None, cost_nano_usd: int | None, *, requests: int = 1) -> "Sums":
-        """Of one exchange."""
-        if usage is None:
-            return cls(requests, cost_nano_usd=cost_nano_usd)
-        return cls(
-            requests,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            usage.cached_tokens,
-            usage.reasoning_tokens,
-            int(usage.is_estimated),
-            cost_nano_usd,
-        )
-
     @property
     def total_tokens(self) -> int:
         """What budgets count."""
@@ -99,6 +83,7 @@ class _Batch:
 
     @property
     def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
         return not self.sums and not self.once
 
     @property
@@ -158,7 +143,7 @@ class Rollup:
         self._last_mark: str | None = None
         self._writes = threading.Lock()
         self._guard = threading.Lock()
-        self._is_failing = False
+        self._failures = WriteFailures(_log, "usage could not be written, it is kept")
 
     def add(self, key: Key, sums: Sums, once: str | None = None) -> None:
         """Add an exchange's. `once`: id of the object that the tokens belong to; its request counts anyway."""
@@ -208,7 +193,7 @@ class Rollup:
                 except Exception as error:
                     self._failed()
                     if not is_value_fault(error):
-                        self._keep(error)
+                        self._failures.failed(error)
                         return False
                     self._running[:1] = batch.halves()
                     if batch.size == 1:
@@ -218,17 +203,8 @@ class Rollup:
                 del self._running[0]
                 keys = [*batch.sums, *(key for _, key, _ in batch.once)]
                 self._flushed({key.token_id for key in keys}, {key.project_id for key in keys})
-            self._is_failing = False
+            self._failures.worked()
             return True
-
-    def _keep(self, error: Exception) -> None:
-        if not self._is_failing:
-            _log.warning(
-                "usage could not be written, it is kept: %s",
-                type(error).__name__,
-                exc_info=not is_unavailable(error),
-            )
-        self._is_failing = True
 
     def _write(self, batch: _Batch) -> None:
         now = self._now()

@@ -12,7 +12,6 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from llm_proxy.errors import LlmProxyError, MethodNotAllowed, NotFound
 
 JSON = "application/json"
-MANAGE = "/manage"
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _log = logging.getLogger(__name__)
 

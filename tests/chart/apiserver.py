@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from support.processes import end, free_port
 
 _TOKEN = "loopback-only"
 _KUBECONFIG = """
@@ -91,15 +91,10 @@ class ApiServer:
         return dict(response.json())
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @contextlib.contextmanager
 def api_server(folder: Path) -> Iterator[ApiServer]:
     """Start both processes; they end with the block."""
-    client, peer, port = _free_port(), _free_port(), _free_port()
+    client, peer, port = free_port(), free_port(), free_port()
     etcd_url = f"http://127.0.0.1:{client}"
     key = folder / "sa.key"
     subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
@@ -133,7 +128,7 @@ def api_server(folder: Path) -> Iterator[ApiServer]:
     with contextlib.ExitStack() as stack, log.open("wb") as out:
         for command in (etcd, server):
             process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder)
-            stack.callback(_end, process)
+            stack.callback(end, process)
         found = ApiServer(f"https://127.0.0.1:{port}", folder / "kubeconfig", folder / "certs" / "apiserver.crt")
         config = _KUBECONFIG.replace("SERVER", found.url).replace("TOKEN", _TOKEN)
         found.kubeconfig.write_text(config.replace("CA", str(found.certificate)))
@@ -150,15 +145,6 @@ def _wait(server: ApiServer, log: Path) -> None:
                 return
         time.sleep(0.3)
     raise AssertionError(log.read_text()[-3000:])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _approved(group: str) -> dict[str, dict[str, str]]:

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 from faults.conftest import CHAT, STREAM, post
 from support.databases import Postgres
-from support.dispatcher import free_port
 from support.gateway import MANAGEMENT_TOKEN, PROVIDER_KEY, Gateway, Token, eventually, running_gateway
+from support.processes import free_port
 from support.provider import Provider
 from support.raw import Client, Closed
 

@@ -24,6 +24,7 @@ import pymysql
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
+from support.processes import StoppableServer, free_port
 
 from llm_proxy.db import migrate
 from llm_proxy.db.engine import create_engine
@@ -35,15 +36,15 @@ START_LIMIT_S = 60
 _INSTALL = "apt-get install postgresql mariadb-server"
 
 
-class Server:
+class Server(StoppableServer):
     """A database server that a test can stop, kill and start again on the same port and folder."""
 
     name = ""
+    stop_signal = signal.SIGQUIT
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
 
     def command(self) -> list[str]:
         """What is run."""
@@ -81,43 +82,6 @@ class Server:
             return False
         return True
 
-    def stop(self, number: int = signal.SIGQUIT) -> None:
-        """End it; SIGKILL is a crash."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self._tell_all(signal.SIGCONT)
-            self._tell_all(number) if number == signal.SIGKILL else os.kill(self._process.pid, number)
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._tell_all(signal.SIGKILL)
-            self._process.wait()
-        self._process = None
-
-    def kill(self) -> None:
-        """End it as a crash would."""
-        self.stop(signal.SIGKILL)
-
-    def pause(self) -> None:
-        """Let it hang: connections stay, nothing answers."""
-        self._tell_all(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """End `pause`."""
-        self._tell_all(signal.SIGCONT)
-
-    def _tell_all(self, number: int) -> None:
-        """Signal the server and its children; PostgreSQL's are their own process groups."""
-        assert self._process is not None
-        pids = [self._process.pid]
-        with contextlib.suppress(FileNotFoundError):
-            children = Path(f"/proc/{pids[0]}/task/{pids[0]}/children").read_text()
-            pids += [int(pid) for pid in children.split()]
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
 
 class Postgres(Server):
     """postgres, without fsync."""
@@ -151,12 +115,8 @@ class Postgres(Server):
         connection = psycopg2.connect(
             host="127.0.0.1", port=self.port, user="proxy", dbname=database or "postgres", connect_timeout=3
         )
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-        finally:
-            connection.close()
+        connection.autocommit = True
+        _execute(connection, statement)
 
     def url(self, database: str) -> str:
         """See `Server`."""
@@ -199,15 +159,17 @@ class MariaDb(Server):
             unix_socket=str(self.folder / "socket"), user="root", database=database or None, connect_timeout=3,
             autocommit=True,
         )  # fmt: skip
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-        finally:
-            connection.close()
+        _execute(connection, statement)
 
     def url(self, database: str) -> str:
         """See `Server`."""
         return f"proxy:se/cr@t:1@tcp(127.0.0.1:{self.port})/{database}?parseTime=true"
+
+
+def _execute(connection: Any, statement: str) -> None:
+    """Run one statement, and close the connection."""
+    with contextlib.closing(connection), connection.cursor() as cursor:
+        cursor.execute(statement)
 
 
 @dataclass
@@ -424,8 +386,3 @@ def _as_nobody(command: list[str], log: Any, folder: Path) -> subprocess.Popen[b
 def _finish(command: list[str], folder: Path) -> None:
     with (folder / "log").open("ab") as log:
         assert _as_nobody(command, log, folder).wait(120) == 0, (folder / "log").read_text()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,16 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from support.processes import free_port
 from support.redis import RedisServer
 
 from llm_proxy.events.event import Event
 from llm_proxy.runtime.clock import at_epoch
-
-
-def free_port() -> int:
-    """A port that is free just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def until(check: Callable[[], Any], limit_s: float = 30.0, why: Callable[[], str] = lambda: "") -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_proxy.accounting.ledger import folder_of
-from llm_proxy.accounting.reconcile import compare, noted
+from llm_proxy.accounting.reconcile import Counted, compare, noted
 from llm_proxy.crypto import KeyRing, digest
 from llm_proxy.settings import load
 from llm_proxy.tokens.bearer import hint, new_bearer
@@ -43,16 +43,6 @@ class Token:
     id: str
     project_id: str
     bearer: str
-
-
-@dataclass(frozen=True)
-class Counted:
-    """A token's row, as far as counts go."""
-
-    id: str
-    request_count: int
-    max_requests: int | None
-    leases: str | None
 
 
 @dataclass

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.processes import free_port
 from support.provider import Provider, running_provider
 
 from llm_proxy.cli.doctor.command import examine
@@ -86,13 +87,6 @@ def healthy(tmp_path: Path, demanding_provider: Provider, monkeypatch: pytest.Mo
             *["2026-01-01 00:00:00.000000"] * 2,
         )
         yield found
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def faults(installation: Installation) -> set[str]:

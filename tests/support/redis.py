@@ -1,10 +1,7 @@
 """A real redis-server on a free loopback port, in a temporary folder, that a test can stop, kill and start again."""
 
 import contextlib
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,17 +12,17 @@ from redis.backoff import NoBackoff
 from redis.client import Redis
 from redis.exceptions import RedisError
 from redis.retry import Retry
+from support.processes import StoppableServer, free_port
 
 
-class RedisServer:
+class RedisServer(StoppableServer):
     """One redis-server. `start` after `stop` or `kill` uses the same port and folder, so AOF data come back."""
 
     def __init__(self, folder: Path, *, aof: bool = False, password: str | None = None) -> None:
         self.folder = folder
         self.password = password
-        self.port = _free_port()
+        self.port = free_port()
         self._aof = aof
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def addr(self) -> str:
@@ -65,43 +62,6 @@ class RedisServer:
                 return bool(client.ping())
         except (RedisError, OSError):
             return False
-
-    def stop(self) -> None:
-        """Stop in good order."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Stop as a power cut of the process would."""
-        self._end(signal.SIGKILL)
-
-    def pause(self) -> None:
-        """Let it hang: connections stay, nothing answers."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """End `pause`."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: int) -> None:
-        if self._process is not None and self._process.poll() is None:
-            os.kill(self._process.pid, number)
-
-    def _end(self, number: int) -> None:
-        if self._process is None:
-            return
-        self._signal(signal.SIGCONT)
-        self._signal(number)
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

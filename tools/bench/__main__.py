@@ -222,7 +222,7 @@ def run_features(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         bench = Bench(folder, cores.loading, upstream, checks)
         seconds = max(1, sizes.seconds // 3)
         found = features.measure(
-            folder, cores.serving[:1], upstream, bench, random.Random(options.seed), rounds, seconds, options.features
+            bench, cores.serving[:1], random.Random(options.seed), rounds, seconds, options.features
         )
     return as_json(_machine(cores, options.size, rounds), {}, [], checks) | {"features": found}
 
@@ -237,10 +237,8 @@ def run_peers(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         stack.callback(upstream.stop)
         bench = Bench(folder, cores.loading, upstream, checks)
         found = peers.measure(
-            folder,
-            cores.serving[:1],
-            upstream,
             bench,
+            cores.serving[:1],
             random.Random(options.seed),
             rounds,
             (sizes.requests // 2, max(1, sizes.seconds // 3)),

@@ -65,16 +65,15 @@ def features(redis: str | None, folder: Path, upstream: Upstream) -> list[Featur
 
 
 def measure(
-    folder: Path,
-    cores: tuple[int, ...],
-    upstream: Upstream,
     bench: Bench,
+    cores: tuple[int, ...],
     order: random.Random,
     rounds: int,
     seconds: int,
     only: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure the base twice, and all of them or `only` some; return the CPU of each and its price, as JSON."""
+    folder, upstream = bench.folder, bench.upstream
     with ExitStack() as stack:
         redis = _redis(stack, folder, cores)
         databases = _databases(stack)

@@ -60,25 +60,25 @@ class Bench:
     """Drives load from the loading cores and compares what both ends have counted."""
 
     def __init__(self, folder: Path, cores: tuple[int, ...], upstream: Upstream, checks: Checks) -> None:
-        self._folder, self._cores, self._upstream, self._checks = folder, cores, upstream, checks
+        self.folder, self._cores, self.upstream, self._checks = folder, cores, upstream, checks
         self.charged: dict[str, int] = {}  # contestant → requests that the provider saw through it
         self.slack: dict[str, int] = {}  # … and how many of them may have been under way when load ended
 
     def latency(self, contestant: Contestant, requests: int) -> list[float]:
         """µs of each of `requests`, one after the other."""
-        before, fields = self._upstream.seen(), json.dumps(list(contestant.fields))
+        before, fields = self.upstream.seen(), json.dumps(list(contestant.fields))
         found: list[float] = self._script("latency_client.py", contestant.port, contestant.token, requests, fields)
         self._count(contestant, before, requests, 0)
         return found
 
     def throughput(self, contestant: Contestant, seconds: int, connections: int = 32) -> tuple[float, float]:
         """Return requests per second and CPU µs per request at `connections`."""
-        request = self._folder / "request.bin"
+        request = self.folder / "request.bin"
         request.write_bytes(raw_request(contestant.port, contestant.token, more=contestant.fields))
         threads = str(min(len(self._cores), connections))
         command = ["wrk", "-t", threads, "-c", str(connections), "-d", f"{seconds}s", "--timeout", "10s"]
         command += ["-s", str(HERE / "load.lua"), f"http://127.0.0.1:{contestant.port}/", "--", str(request)]
-        seen, cpu = self._upstream.seen(), contestant.cpu_s()
+        seen, cpu = self.upstream.seen(), contestant.cpu_s()
         done = subprocess.run(pinned(self._cores, command), capture_output=True, text=True, check=True)
         cpu = contestant.cpu_s() - cpu
         totals = json.loads(done.stdout.strip().splitlines()[-1])
@@ -119,7 +119,7 @@ class Bench:
     def _settled(self) -> int:
         """Return the provider's count once it stands still: what was under way when load ended still arrives."""
         before, deadline = -1, time.monotonic() + 5
-        while (seen := self._upstream.seen()) != before and time.monotonic() < deadline:
+        while (seen := self.upstream.seen()) != before and time.monotonic() < deadline:
             before = seen
             time.sleep(0.1)
         return seen

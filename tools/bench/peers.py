@@ -182,10 +182,8 @@ def _filled(text: str, places: Mapping[str, str]) -> str:
 
 
 def measure(
-    folder: Path,
-    cores: tuple[int, ...],
-    upstream: Upstream,
     bench: Bench,
+    cores: tuple[int, ...],
     order: random.Random,
     rounds: int,
     sizes: tuple[int, int],
@@ -201,6 +199,7 @@ def measure(
         sizes: Requests one after the other, and seconds of throughput, of each round.
     """
     requests, seconds = sizes
+    folder, upstream = bench.folder, bench.upstream
     with ExitStack() as stack:
         found, versions, left_out = _start(stack, folder, cores, upstream, known(_cache()) if has_known else {}, asked)
         samples = {each.name: Samples() for each in found}

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from support.dispatcher import Dispatcher, dispatching, free_port, until, variables
+from support.dispatcher import Dispatcher, dispatching, until, variables
 from support.gateway import Gateway, running_gateway
+from support.processes import free_port
 from support.provider import Provider, running_provider
 from support.redis import RedisServer, running_redis
 from support.services import Service

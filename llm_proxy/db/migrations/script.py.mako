@@ -1,16 +1,11 @@
 """${message}"""
 
-from collections.abc import Sequence
-
 import sqlalchemy as sa
 from alembic import op
 
 from llm_proxy.db.migrations import steps
 
-revision: str = ${repr(up_revision)}
-down_revision: str | None = ${repr(down_revision)}
-branch_labels: Sequence[str] | None = None
-depends_on: Sequence[str] | None = None
+revision, down_revision = ${repr(up_revision)}, ${repr(down_revision)}
 
 HOLDS: tuple[str, ...] = ()  # tables, and columns as table.column, that `downgrade` drops
 

@@ -8,6 +8,7 @@ from alembic import op
 from sqlalchemy.sql.schema import SchemaItem
 
 from llm_proxy.db.models.base import MYSQL_TABLE
+from llm_proxy.db.types import UtcTime, ascii_fixed, big_integer
 
 _NOW = {
     "sqlite": "(strftime('%Y-%m-%d %H:%M:%f','now') || '000')",
@@ -22,16 +23,45 @@ def now_default() -> sa.TextClause:
     return sa.text(_NOW[op.get_bind().dialect.name])
 
 
-def create_table(name: str, *items: SchemaItem) -> None:
-    """CREATE TABLE, unless it is there."""
+def required(**types: Any) -> list[sa.Column[Any]]:
+    """Return columns that are NOT NULL, in this order: a type by name."""
+    return [sa.Column(name, type_, nullable=False) for name, type_ in types.items()]
+
+
+def optional(**types: Any) -> list[sa.Column[Any]]:
+    """Return columns that may be null, in this order: a type by name."""
+    return [sa.Column(name, type_) for name, type_ in types.items()]
+
+
+def counts(*names: str) -> list[sa.Column[Any]]:
+    """Return columns that count from 0."""
+    return [sa.Column(name, big_integer(), nullable=False, server_default=sa.text("0")) for name in names]
+
+
+def create_table(name: str, *items: SchemaItem, key: Sequence[str], indexes: Sequence[Sequence[str]] = ()) -> None:
+    """CREATE TABLE with its primary key and the indexes on these columns, unless they are there."""
     if name not in sa.inspect(op.get_bind()).get_table_names():
-        op.create_table(name, *items, **MYSQL_TABLE)
+        op.create_table(name, *items, sa.PrimaryKeyConstraint(*key, name=f"pk_{name}"), **MYSQL_TABLE)
+    for columns in indexes:
+        create_index(f"idx_{name}_{'_'.join(columns)}", name, list(columns))
 
 
-def drop_table(name: str) -> None:
-    """DROP TABLE, unless it is gone."""
-    if name in sa.inspect(op.get_bind()).get_table_names():
-        op.drop_table(name)
+def create_first_admin_sessions() -> None:
+    """Create `admin_sessions` as the first revision has it, and as a downgrade has it again."""
+    create_table(
+        "admin_sessions",
+        *required(id_hash=ascii_fixed(64), token_fingerprint=ascii_fixed(64), csrf_hash=ascii_fixed(64)),
+        *required(remember=sa.Boolean(), created_at=UtcTime(), last_seen_at=UtcTime(), expires_at=UtcTime()),
+        key=("id_hash",),
+        indexes=(("expires_at",),),
+    )
+
+
+def drop_tables(*names: str) -> None:
+    """DROP TABLE each, unless it is gone."""
+    for name in names:
+        if name in sa.inspect(op.get_bind()).get_table_names():
+            op.drop_table(name)
 
 
 def create_index(name: str, table: str, columns: list[str]) -> None:

@@ -14,7 +14,7 @@ import gevent.pool
 import orjson
 
 from llm_proxy.dispatcher.backends.base import DELIVERED, BackendConfig, Result, Verdict
-from llm_proxy.dispatcher.backends.http import HttpClient, Reply
+from llm_proxy.dispatcher.backends.http import HttpBackend, Reply
 from llm_proxy.dispatcher.payload import Payload, to_json
 from llm_proxy.formats.streams.base import as_dict
 
@@ -24,16 +24,13 @@ _NO_PATH = "custom-model-nopath"
 _NOT_TRIED = Result(Verdict.TRANSIENT, "not tried: the service does not answer", is_tried=False)
 
 
-class HeliconeBackend:
+class HeliconeBackend(HttpBackend):
     """Posts events one by one, several at a time. Each carries its own times and id, so their order does not matter."""
 
     default_endpoint: ClassVar[str] = "https://api.worker.helicone.ai/custom/v1/log"
-    needs_key: ClassVar[bool] = True
-    is_http: ClassVar[bool] = True
 
     def __init__(self, config: BackendConfig) -> None:
-        self._config = config
-        self._client = HttpClient(config.api_key, config.timeout_s, concurrency=config.concurrency)
+        super().__init__(config, connections=config.concurrency)
 
     def send(self, payloads: Sequence[Payload]) -> list[Result]:
         """All of them; but when two rounds in a row got no event through, the rest is not tried."""
@@ -63,13 +60,6 @@ class HeliconeBackend:
         if reply.status == 500:  # its response to malformed logs, and to its own faults
             return Result(Verdict.TRANSIENT, found.error, found.retry_after_s, is_own_fault=True)
         return found
-
-    def reopen(self) -> None:
-        """Nothing to reopen."""
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
 
 
 def _says_error(reply: Reply) -> bool:

@@ -9,13 +9,14 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import gevent
 import requests
 from requests.auth import AuthBase
 
 from llm_proxy import __version__
-from llm_proxy.dispatcher.backends.base import Result, Verdict
+from llm_proxy.dispatcher.backends.base import BackendConfig, Result, Verdict
 
 CONNECT_S = 5.0
 MOST_RETRY_AFTER_S = 300.0
@@ -126,3 +127,21 @@ class HttpClient:
     def close(self) -> None:
         """Close all connections."""
         self.session.close()
+
+
+class HttpBackend:
+    """What the back ends have in common that post to an HTTP API with a key."""
+
+    needs_key: ClassVar[bool] = True
+    is_http: ClassVar[bool] = True
+
+    def __init__(self, config: BackendConfig, *, connections: int = 1) -> None:
+        self._config = config
+        self._client = HttpClient(config.api_key, config.timeout_s, concurrency=connections)
+
+    def reopen(self) -> None:
+        """Nothing to reopen."""
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()

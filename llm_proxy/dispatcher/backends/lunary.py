@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import orjson
 
-from llm_proxy.dispatcher.backends.base import DELIVERED, BackendConfig, Result, Verdict
-from llm_proxy.dispatcher.backends.http import HttpClient, Reply
+from llm_proxy.dispatcher.backends.base import DELIVERED, Result, Verdict
+from llm_proxy.dispatcher.backends.http import HttpBackend, Reply
 from llm_proxy.dispatcher.payload import Payload, to_json
 from llm_proxy.formats.streams.base import as_dict, as_list
 from llm_proxy.runtime.clock import rfc3339
@@ -20,16 +20,10 @@ MOST_BYTES = 4 * 1024 * 1024  # a call
 _LEAST_RUN = timedelta(milliseconds=1)  # the server sorts by time
 
 
-class LunaryBackend:
+class LunaryBackend(HttpBackend):
     """Posts runs in batches."""
 
     default_endpoint: ClassVar[str] = "https://api.lunary.ai/v1/runs/ingest"
-    needs_key: ClassVar[bool] = True
-    is_http: ClassVar[bool] = True
-
-    def __init__(self, config: BackendConfig) -> None:
-        self._config = config
-        self._client = HttpClient(config.api_key, config.timeout_s)
 
     def send(self, payloads: Sequence[Payload]) -> list[Result]:
         """In calls of at most a batch and 4 MiB; after one that fails the rest is not tried, so that order stays."""
@@ -66,13 +60,6 @@ class LunaryBackend:
             Result(Verdict.TRANSIENT, "refused by the service") if payload.run_id in refused else DELIVERED
             for payload, _ in runs
         ]
-
-    def reopen(self) -> None:
-        """Nothing to reopen."""
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
 
 
 def _refused_runs(reply: Reply) -> set[str]:

@@ -18,12 +18,14 @@ class _ToolCall:
         self.arguments: list[str] = []
 
     def feed(self, piece: Chunk) -> None:
+        """Add a piece of the call."""
         function = as_dict(piece.get("function")) or as_dict(piece.get("custom"))
         self.id, self.type = first(self.id, piece.get("id")), first(self.type, piece.get("type"))
         self.name = self.name or as_text(function.get("name"))
         self.arguments.append(as_text(function.get("arguments")) or as_text(function.get("input")))
 
     def merged(self) -> Chunk:
+        """Return the call as a response that is no stream has it."""
         arguments = "".join(self.arguments)
         if self.type == "custom":
             return {"id": self.id, "type": "custom", "custom": {"name": self.name, "input": arguments}}
@@ -53,6 +55,7 @@ class _Choice:
         self.annotations: list[Any] = []
 
     def feed(self, choice: Chunk) -> None:
+        """Add the delta of a chunk."""
         self.finish(choice)
         merge_lists(self.logprobs, choice.get("logprobs"))
         delta = as_dict(choice.get("delta")) or as_dict(choice.get("message"))
@@ -93,6 +96,7 @@ class _Choice:
         return self.tool_calls.setdefault(index, _ToolCall())
 
     def finish(self, choice: Chunk) -> None:
+        """Take over why the choice ended, where the chunk says it."""
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
 
     def _feed_audio(self, audio: Chunk) -> None:
@@ -102,11 +106,13 @@ class _Choice:
             self.audio[name] = f"{known}{value}" if joins else first(known, value)
 
     def text(self) -> str:
+        """Return what was generated, calls and spoken words included, for an estimate."""
         calls = [*self.tool_calls.values(), *([self.function_call] if self.function_call else [])]
         spoken = ["".join(self.texts.get(name, ())) for name in ("content", "refusal")]
         return "".join([*spoken, *("".join(call.arguments) for call in calls), as_text(self.audio.get("transcript"))])
 
     def merged(self, index: int) -> Chunk:
+        """Return the choice as a response that is no stream has it."""
         content = "".join(self.texts.get("content", ()))
         has_other = bool(self.tool_calls or self.function_call or self.audio or "refusal" in self.texts)
         message: Chunk = {"role": "assistant", "content": None if not content and has_other else content}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, request, url_for
 from werkzeug.wrappers import Response
 from wtforms import Form, RadioField, StringField
 from wtforms.validators import Length, Optional
@@ -69,8 +69,7 @@ def purge() -> Response:
     except LlmProxyError as refused:
         forms.show_error(form, refused)
         return _page(form, refused.status)
-    messages.say(f"{confirm.counted(int(deleted), 'stored response')} removed.", "success")
-    return redirect(url_for("admin.cache"), 303)
+    return messages.redirect_with(f"{confirm.counted(int(deleted), 'stored response')} removed.", "cache")
 
 
 def _ask(error: str | None) -> Response:

@@ -20,8 +20,8 @@ def page(
     impact: str,
     *,
     action: str,
-    button: str,
     cancel: str,
+    button: str | None = None,
     count: int = 1,
     phrase: str | None = None,
     hidden: Iterable[tuple[str, str]] = (),
@@ -31,6 +31,7 @@ def page(
     """Return the page that asks.
 
     Args:
+        button: Its text; None: the title.
         count: How many things are hit; above twenty the number must be typed.
         phrase: What must be typed in place of the number.
         hidden: Further fields of the form.
@@ -43,7 +44,7 @@ def page(
         text=text,
         impact=impact,
         action=action,
-        button=button,
+        button=button or title,
         cancel=cancel,
         typed=typed(count, phrase),
         count_name=COUNT,

@@ -3,7 +3,7 @@
 from flask import g, request
 from werkzeug.wrappers import Response
 
-from llm_proxy.access.sessions import LONGEST_REMEMBERED, Session, csrf_token, is_csrf_token
+from llm_proxy.access.sessions import LONGEST_REMEMBERED, Browser, Session, csrf_token, is_csrf_token
 from llm_proxy.errors import Forbidden
 from llm_proxy.web import context
 
@@ -13,6 +13,11 @@ SESSION = "llmproxy_session"
 def secret() -> str | None:
     """Return what the browser holds."""
     return request.cookies.get(SESSION) or None
+
+
+def browser(client_ip: str | None) -> Browser:
+    """Return what a new session is to know of the browser."""
+    return Browser(client_ip, request.headers.get("User-Agent"), secret())
 
 
 def session() -> Session | None:

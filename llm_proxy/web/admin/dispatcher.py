@@ -22,9 +22,8 @@ def routes(bp: Blueprint) -> None:
         bp,
         Route("GET", "/dispatcher/consumers.<any(csv, json):form>", "dispatcher_consumers", consumers_file),
         Route("POST", "/dispatcher/<letter_id>/replay", "dispatcher_replay", replay),
-        Route("GET", "/dispatcher/<letter_id>/drop", "dispatcher_ask_drop", _ask_drop, dropping),
-        Route("POST", "/dispatcher/<letter_id>/drop", "dispatcher_drop", drop),
     )
+    routing.add_form(bp, "/dispatcher/<letter_id>/drop", "dispatcher_drop", _ask_drop, drop, dropping)
 
 
 def dispatcher(form: str | None) -> Response:
@@ -68,8 +67,7 @@ def _ask_drop(letter_id: str, error: str | None = None) -> Response:
         "The event is deleted and reaches no service any more. Replay it instead, where the service works again.",
         f"1 event of {letter['bytes'] or 0:,} bytes, given up {confirm.ago(letter['at'])} after {letter['attempts']} "
         f"attempts ({letter['reason']}: {letter['error']})",
-        action=url_for("admin.dispatcher_drop", letter_id=letter_id),
-        button="Drop dead letter",
+        action=url_for("admin.dispatcher_drop_submit", letter_id=letter_id),
         cancel=url_for("admin.dispatcher"),
         phrase=_DROP,
         error=error,

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from flask import Blueprint, Response, current_app, make_response, render_template, request, url_for
+from jinja2 import ChoiceLoader, FileSystemLoader, PrefixLoader
 from markupsafe import Markup, escape
 
 from llm_proxy import __version__
@@ -145,6 +146,10 @@ def register(bp: Blueprint) -> None:
         local: ManagementApi = LocalApi()
         state.app.extensions.setdefault(API, local)
         state.app.jinja_env.filters.update(FILTERS)
+        folder = state.app.extensions["llm_proxy"].settings.operation.admin_ui_template_dir
+        if folder is not None:
+            replaced = PrefixLoader({"admin": FileSystemLoader(folder)})
+            state.app.jinja_env.loader = ChoiceLoader([replaced, state.app.jinja_env.loader])
 
     @bp.context_processor
     def shared() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import uuid
 from typing import Any
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, request, url_for
 from werkzeug.wrappers import Response
 from wtforms import Form, SelectField, SelectMultipleField, StringField
 from wtforms.validators import InputRequired, Length
@@ -12,7 +12,6 @@ from llm_proxy.access.roles import ROLES
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.web.admin import confirm, forms, frame, lists, messages, routing
 from llm_proxy.web.admin.api import ApiResponse
-from llm_proxy.web.admin.routing import Route
 from llm_proxy.web.admin.token_forms import in_words, overlaps
 from llm_proxy.web.admin.tokens import project_names
 
@@ -51,18 +50,10 @@ class KeyForm(Form):
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
     lists.routes(bp, "/keys", "keys", _list)
-    routing.add(
-        bp,
-        Route("GET", "/keys/new", "keys_new", new, "POST /manage/keys"),
-        Route("POST", "/keys", "keys_create", create),
-        Route("GET", "/keys/<key_id>", "keys_show", show),
-        Route("GET", "/keys/<key_id>/edit", "keys_edit", edit, "PATCH /manage/keys/{id}"),
-        Route("POST PUT DELETE", "/keys/<key_id>", "keys_update", update),
-        Route("GET", "/keys/<key_id>/revoke", "keys_revoke", ask_revoke, "DELETE /manage/keys/{id}"),
-        Route("POST", "/keys/<key_id>/revoke", "keys_revoke_submit", revoke),
-        Route("GET", "/keys/<key_id>/roll", "keys_roll", ask_roll, "POST /manage/keys/{id}/roll"),
-        Route("POST", "/keys/<key_id>/roll", "keys_roll_submit", roll),
-    )
+    routing.add_items(bp, "keys", "key_id", new=new, create=create, show=show, edit=edit, update=update)
+    one = "/keys/<key_id>"
+    routing.add_form(bp, f"{one}/revoke", "keys_revoke", ask_revoke, revoke, "DELETE /manage/keys/{id}")
+    routing.add_form(bp, f"{one}/roll", "keys_roll", ask_roll, roll, "POST /manage/keys/{id}/roll")
 
 
 def new() -> Response:
@@ -112,8 +103,7 @@ def update(key_id: str) -> Response:
             return _form(form, key, status=409, is_conflict=True)
         forms.show_error(form, refused)
         return _form(form, key, status=refused.status)
-    messages.say("Management key saved.")
-    return redirect(url_for("admin.keys_show", key_id=key_id), 303)
+    return messages.redirect_with("Management key saved.", "keys_show", key_id=key_id)
 
 
 def ask_revoke(key_id: str) -> Response:
@@ -133,8 +123,7 @@ def ask_revoke(key_id: str) -> Response:
 def revoke(key_id: str) -> Response:
     """303 to the list."""
     frame.api("DELETE", f"/manage/keys/{key_id}")
-    messages.say("Management key revoked.")
-    return redirect(url_for("admin.keys"), 303)
+    return messages.redirect_with("Management key revoked.", "keys")
 
 
 def ask_roll(key_id: str) -> Response:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from llm_proxy.access.sessions import IDLE, LONGEST, LONGEST_REMEMBERED, Origin, Session
+from llm_proxy.access.sessions import UNKNOWN_BROWSER, Browser, Origin, Session, end_of, is_past
 from llm_proxy.crypto import digest
 from llm_proxy.runtime.clock import utc_now
 
@@ -31,31 +31,27 @@ class MemorySessions:
     def create(
         self,
         origin: Origin,
+        browser: Browser = UNKNOWN_BROWSER,
         *,
         remember: bool = False,
-        client_ip: str | None = None,
-        user_agent: str | None = None,
-        replaces: str | None = None,
         then: Then = _nothing,
     ) -> tuple[str, Session]:
         """Begin a session: what the browser must hold, and the session."""
         secret, now = secrets.token_urlsafe(32), self._now()
-        ends = now + (LONGEST_REMEMBERED if remember else LONGEST)
-        caller = origin.caller
         session = Session(
             id=digest(secret),
-            caller=caller,
+            caller=origin.caller,
             method=origin.method,
             remember=remember,
-            client_ip=client_ip,
-            user_agent=user_agent,
+            client_ip=browser.client_ip,
+            user_agent=browser.user_agent,
             created_at=now,
             last_seen_at=now,
-            expires_at=ends if caller.expires_at is None else min(ends, caller.expires_at),
+            expires_at=end_of(origin, now, remember=remember),
             fingerprint=origin.fingerprint,
         )
-        if replaces:
-            self._live.pop(digest(replaces), None)
+        if browser.replaces:
+            self._live.pop(digest(browser.replaces), None)
         while len(self._live) >= MOST:
             del self._live[next(iter(self._live))]
         self._live[session.id] = session
@@ -70,8 +66,7 @@ class MemorySessions:
         session, now = self._live.get(digest(secret)), self._now()
         if session is None:
             return None
-        is_idle = not session.remember and now - session.last_seen_at >= IDLE
-        if is_idle or now >= session.expires_at:
+        if is_past(session, now):
             del self._live[session.id]
             return None
         session = self._live[session.id] = replace(session, last_seen_at=now)

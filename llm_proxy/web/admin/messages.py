@@ -4,9 +4,10 @@ import base64
 import binascii
 import hashlib
 import hmac
+from typing import Any
 
 import orjson
-from flask import g, request
+from flask import g, redirect, request, url_for
 from werkzeug.wrappers import Response
 
 from llm_proxy.web import context
@@ -20,6 +21,12 @@ _LONGEST_S = 60
 def say(text: str, category: str = "success") -> None:
     """Show a text on the next page of this session."""
     g.admin_message = (category, text)
+
+
+def redirect_with(text: str, endpoint: str, category: str = "success", **values: Any) -> Response:
+    """Return 303 to a page of the admin UI that shows a text."""
+    say(text, category)
+    return redirect(url_for(f"admin.{endpoint}", **values), 303)
 
 
 def taken() -> list[tuple[str, str]]:

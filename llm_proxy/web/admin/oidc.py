@@ -53,13 +53,7 @@ def routes(bp: Blueprint, path: str) -> None:
         def record(connection: object, session: Session) -> None:
             services.audit.record(call.event(AuditAction.ADMIN_LOGIN, "success", details), connection)  # type: ignore[arg-type]
 
-        held, session = services.sessions.create(
-            origin,
-            client_ip=call.client_ip,
-            user_agent=request.headers.get("User-Agent"),
-            replaces=cookies.secret(),
-            then=record,
-        )
+        held, session = services.sessions.create(origin, cookies.browser(call.client_ip), then=record)
         response = redirect(person.return_to, 303)
         cookies.keep(response, held, remember=session.remember, path=context.external(path) or "/")
         _flow_cookie(response, state, "", path, 0)

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from flask import Blueprint, redirect, url_for
+from flask import Blueprint, url_for
 from werkzeug.wrappers import Response
 
 from llm_proxy.errors import ResourceNotFound
 from llm_proxy.web.admin import confirm, cookies, frame, lists, messages, routing
-from llm_proxy.web.admin.routing import Route
 
 _COLUMNS = (
     "id", "actor", "role", "method", "remember", "client_ip", "user_agent", "created_at", "last_seen_at", "expires_at",
@@ -17,11 +16,7 @@ _COLUMNS = (
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
     lists.routes(bp, "/people", "people", people)
-    routing.add(
-        bp,
-        Route("GET", "/people/<session_id>/end", "people_ask_end", ask_end, "DELETE /manage/sessions/{id}"),
-        Route("POST", "/people/<session_id>/end", "people_end", end),
-    )
+    routing.add_form(bp, "/people/<session_id>/end", "people_end", ask_end, end, "DELETE /manage/sessions/{id}")
 
 
 def people(form: str | None) -> Response:
@@ -45,8 +40,7 @@ def ask_end(session_id: str) -> Response:
         + (" It is the session that you use now." if is_own else ""),
         f"1 session with the role {session['role']}, began {confirm.ago(session['created_at'])}, "
         f"last seen {confirm.ago(session['last_seen_at'])}",
-        action=url_for("admin.people_end", session_id=session_id),
-        button="End session",
+        action=url_for("admin.people_end_submit", session_id=session_id),
         cancel=url_for("admin.people"),
     )
 
@@ -54,8 +48,7 @@ def ask_end(session_id: str) -> Response:
 def end(session_id: str) -> Response:
     """303 to the list."""
     frame.api("DELETE", f"/manage/sessions/{session_id}")
-    messages.say("Session ended.")
-    return redirect(url_for("admin.people"), 303)
+    return messages.redirect_with("Session ended.", "people")
 
 
 def _sessions() -> list[dict[str, Any]]:

@@ -2,27 +2,26 @@
 
 from typing import Any
 
-from flask import Blueprint, redirect, url_for
+from flask import Blueprint, url_for
 from werkzeug.wrappers import Response
 
 from llm_proxy.db.pagination import Total
 from llm_proxy.web.admin import confirm, forms, frame, lists, messages, routing
 from llm_proxy.web.admin.routing import Route
 
+_ONE = "/projects/<project_id>"
 _TOKENS_TOO = "revoke_tokens"
 
 
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
     revoking, changing = "POST /manage/projects/{id}/tokens/revoke", "PATCH /manage/projects/{id}"
+    routing.add_form(bp, f"{_ONE}/revoke-tokens", "projects_revoke", _ask_revoke, revoke, revoking)
+    routing.add_form(bp, f"{_ONE}/deactivate", "projects_deactivate", _ask_deactivate, deactivate, changing)
     routing.add(
         bp,
-        Route("GET", "/projects/<project_id>/revoke-tokens", "projects_revoke", _ask_revoke, revoking),
-        Route("POST", "/projects/<project_id>/revoke-tokens", "projects_revoke_submit", revoke),
-        Route("POST", "/projects/<project_id>/tokens/revoke", "projects_revoke_alias", revoke),
-        Route("GET", "/projects/<project_id>/deactivate", "projects_deactivate", _ask_deactivate, changing),
-        Route("POST", "/projects/<project_id>/deactivate", "projects_deactivate_submit", deactivate),
-        Route("POST", "/projects/<project_id>/activate", "projects_activate", activate),
+        Route("POST", f"{_ONE}/tokens/revoke", "projects_revoke_alias", revoke),
+        Route("POST", f"{_ONE}/activate", "projects_activate", activate),
     )
 
 
@@ -33,8 +32,9 @@ def revoke(project_id: str) -> Response:
         return _ask_revoke(project_id, error)
     found = frame.api("POST", f"/manage/projects/{project_id}/tokens/revoke").data
     revoked = confirm.counted(found["revoked_count"], "token")
-    messages.say(f"{revoked} revoked, {found['already_revoked_count']:,} were before.")
-    return _to(project_id)
+    return messages.redirect_with(
+        f"{revoked} revoked, {found['already_revoked_count']:,} were before.", "projects_show", project_id=project_id
+    )
 
 
 def deactivate(project_id: str) -> Response:
@@ -46,15 +46,19 @@ def deactivate(project_id: str) -> Response:
     if forms.is_checked(_TOKENS_TOO):
         body[_TOKENS_TOO] = True
     frame.api("PATCH", f"/manage/projects/{project_id}", body=body)
-    messages.say("Project deactivated" + (", its tokens revoked." if _TOKENS_TOO in body else "."))
-    return _to(project_id)
+    return messages.redirect_with(
+        "Project deactivated" + (", its tokens revoked." if _TOKENS_TOO in body else "."),
+        "projects_show",
+        project_id=project_id,
+    )
 
 
 def activate(project_id: str) -> Response:
     """303 to the project; tokens that were revoked stay so."""
     frame.api("PATCH", f"/manage/projects/{project_id}", body={"is_active": True})
-    messages.say("Project activated. Tokens that were revoked stay revoked.")
-    return _to(project_id)
+    return messages.redirect_with(
+        "Project activated. Tokens that were revoked stay revoked.", "projects_show", project_id=project_id
+    )
 
 
 def counts(project_id: str) -> dict[str, Total]:
@@ -80,30 +84,29 @@ def _count(project_id: str, status: str | None) -> Total:
 
 
 def _ask_revoke(project_id: str, error: str | None = None) -> Response:
-    project, found = frame.api("GET", f"/manage/projects/{project_id}").data, _unrevoked(project_id)
-    return confirm.page(
-        "Revoke all tokens",
-        f"Every token of {confirm.isolated(project['name'])} is refused within a second.",
-        _impact(project_id, found),
-        action=url_for("admin.projects_revoke_submit", project_id=project_id),
-        button="Revoke all tokens",
-        cancel=url_for("admin.projects_show", project_id=project_id),
-        count=found.count,
-        error=error,
-    )
+    effect = "Every token of {} is refused within a second."
+    return _ask(project_id, "Revoke all tokens", effect, "projects_revoke_submit", error)
 
 
 def _ask_deactivate(project_id: str, error: str | None = None) -> Response:
+    effect = "Requests of {} are refused within a second, until it is activated again."
+    too = (_TOKENS_TOO, "Revoke its tokens too, so that they stay dead after an activation")
+    return _ask(project_id, "Deactivate project", effect, "projects_deactivate_submit", error, too)
+
+
+def _ask(
+    project_id: str, title: str, effect: str, submit: str, error: str | None, option: tuple[str, str] | None = None
+) -> Response:
+    """Return the page that asks before tokens of a project end; `effect` has a place for the project's name."""
     project, found = frame.api("GET", f"/manage/projects/{project_id}").data, _unrevoked(project_id)
     return confirm.page(
-        "Deactivate project",
-        f"Requests of {confirm.isolated(project['name'])} are refused within a second, until it is activated again.",
+        title,
+        effect.format(confirm.isolated(project["name"])),
         _impact(project_id, found),
-        action=url_for("admin.projects_deactivate_submit", project_id=project_id),
-        button="Deactivate project",
+        action=url_for(f"admin.{submit}", project_id=project_id),
         cancel=url_for("admin.projects_show", project_id=project_id),
         count=found.count,
-        option=(_TOKENS_TOO, "Revoke its tokens too, so that they stay dead after an activation"),
+        option=option,
         error=error,
     )
 
@@ -118,7 +121,3 @@ def _impact(project_id: str, unrevoked: Total) -> str:
     tokens = "1 token that is not revoked" if str(unrevoked) == "1" else f"{unrevoked} tokens that are not revoked"
     used = latest.data[0]["last_used_at"] if latest.data else None
     return ", ".join([tokens, *confirm.open_streams(project_id=project_id), confirm.last_used(used)])
-
-
-def _to(project_id: str) -> Response:
-    return redirect(url_for("admin.projects_show", project_id=project_id), 303)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, request
 from werkzeug.wrappers import Response
 from wtforms import BooleanField, DecimalField, Form, IntegerField, PasswordField, SelectField, StringField
 from wtforms.validators import InputRequired, Length, Optional
@@ -12,7 +12,6 @@ from llm_proxy.errors import LlmProxyError
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.web.admin import confirm, forms, frame, lists, messages, project_actions, provider_keys, routing
 from llm_proxy.web.admin.api import ApiResponse
-from llm_proxy.web.admin.routing import Route
 
 _PRIVACY = [("full", "Full: with bodies"), ("metadata", "Metadata: without bodies"), ("off", "Off: no events")]
 COLUMNS = (
@@ -47,14 +46,7 @@ def routes(bp: Blueprint) -> None:
     lists.routes(bp, "/projects", "projects", _list)
     project_actions.routes(bp)
     provider_keys.routes(bp)
-    routing.add(
-        bp,
-        Route("GET", "/projects/new", "projects_new", new, "POST /manage/projects"),
-        Route("POST", "/projects", "projects_create", create),
-        Route("GET", "/projects/<project_id>", "projects_show", show),
-        Route("GET", "/projects/<project_id>/edit", "projects_edit", edit, "PATCH /manage/projects/{id}"),
-        Route("POST PUT DELETE", "/projects/<project_id>", "projects_update", update),
-    )
+    routing.add_items(bp, "projects", "project_id", new=new, create=create, show=show, edit=edit, update=update)
 
 
 def new() -> Response:
@@ -76,8 +68,7 @@ def create() -> Response:
             return _again(form, _REQUIRED, 400)
         _tell(form, refused)
         return _again(form, None, refused.status)
-    messages.say("Project created.")
-    return redirect(url_for("admin.projects_show", project_id=made.data["id"]), 303)
+    return messages.redirect_with("Project created.", "projects_show", project_id=made.data["id"])
 
 
 def show(project_id: str) -> Response:
@@ -118,8 +109,7 @@ def update(project_id: str) -> Response:
     refused = _change(project_id, forms.changes(named, project.data), request.form.get("tag") or project.tag)
     if refused is not None:
         return _refused(form, project, refused)
-    messages.say("Project saved.")
-    return redirect(url_for("admin.projects_show", project_id=project_id), 303)
+    return messages.redirect_with("Project saved.", "projects_show", project_id=project_id)
 
 
 def _change(project_id: str, body: dict[str, Any], tag: str) -> LlmProxyError | None:

@@ -3,7 +3,7 @@
 from typing import Any
 from urllib.parse import quote, unquote
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, request, url_for
 from werkzeug.wrappers import Response
 from wtforms import Form, PasswordField, SelectField
 from wtforms.validators import InputRequired
@@ -38,15 +38,10 @@ def routes(bp: Blueprint) -> None:
     """Add the routes."""
     keys = "/projects/<project_id>/provider-keys"
     api = "/manage/projects/{id}/provider-keys/{provider}"
+    routing.add(bp, Route("GET", f"{keys}.<any(csv, json):form>", "projects_provider_keys_rows", keys_file))
+    routing.add_form(bp, keys, "projects_provider_key", ask, put, f"PUT {api}")
     removal = f"{keys}/<provider>/remove"
-    routing.add(
-        bp,
-        Route("GET", f"{keys}.<any(csv, json):form>", "projects_provider_keys_rows", keys_file),
-        Route("GET", keys, "projects_provider_key", ask, f"PUT {api}"),
-        Route("POST", keys, "projects_provider_key_submit", put),
-        Route("GET", removal, "projects_provider_key_remove", ask_removal, f"DELETE {api}"),
-        Route("POST", removal, "projects_provider_key_remove_submit", remove),
-    )
+    routing.add_form(bp, removal, "projects_provider_key_remove", ask_removal, remove, f"DELETE {api}")
 
 
 def keys_file(project_id: str, form: str) -> Response:
@@ -71,8 +66,7 @@ def put(project_id: str) -> Response:
     except LlmProxyError as refused:
         forms.show_error(form, refused)
         return _page(project_id, form, None, refused.status)
-    messages.say(f"Key for {form.provider.data} saved.")
-    return _to(project_id)
+    return messages.redirect_with(f"Key for {form.provider.data} saved.", "projects_show", project_id=project_id)
 
 
 def ask_removal(project_id: str, provider: str) -> Response:
@@ -92,8 +86,7 @@ def ask_removal(project_id: str, provider: str) -> Response:
 def remove(project_id: str, provider: str) -> Response:
     """Answer 303 to the project."""
     frame.api("DELETE", _path(project_id, provider))
-    messages.say(f"Key for {provider} removed.")
-    return _to(project_id)
+    return messages.redirect_with(f"Key for {provider} removed.", "projects_show", project_id=project_id)
 
 
 def _path(project_id: str, provider: str) -> str:
@@ -105,7 +98,3 @@ def _page(project_id: str, form: ProviderKeyForm, error: str | None = None, stat
     form.provider.choices = [row["provider"] for row in card(project_id) if not row.get("is_unserved")]
     form.api_key.data = ""
     return frame.page("projects/provider_key.html", status, form=form, project=project, error=error)
-
-
-def _to(project_id: str) -> Response:
-    return redirect(url_for("admin.projects_show", project_id=project_id), 303)

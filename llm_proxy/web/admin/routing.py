@@ -35,6 +35,31 @@ def add(bp: Blueprint, *routes: Route) -> None:
         bp.add_url_rule(rule, endpoint, _needing(needs, view) if needs else view, methods=methods.split())
 
 
+def add_form(bp: Blueprint, rule: str, endpoint: str, page: View, submit: View, needs: str = "") -> None:
+    """Add a page with a form, and `<endpoint>_submit`, which takes the form at the same address."""
+    add(bp, Route("GET", rule, endpoint, page, needs), Route("POST", rule, f"{endpoint}_submit", submit))
+
+
+def add_items(
+    bp: Blueprint, name: str, item: str, *, new: View, create: View, show: View, edit: View, update: View
+) -> None:
+    """Add the pages of a kind of things that are created and edited.
+
+    Args:
+        name: Of the kind, such as `keys`, in addresses here and of the management API.
+        item: The parameter that holds the id, such as `key_id`.
+    """
+    one = f"/{name}/<{item}>"
+    add(
+        bp,
+        Route("GET", f"/{name}/new", f"{name}_new", new, f"POST /manage/{name}"),
+        Route("POST", f"/{name}", f"{name}_create", create),
+        Route("GET", one, f"{name}_show", show),
+        Route("GET", f"{one}/edit", f"{name}_edit", edit, f"PATCH /manage/{name}/{{id}}"),
+        Route("POST PUT DELETE", one, f"{name}_update", update),
+    )
+
+
 def _needing(needs: str, view: View) -> View:
     method, _, path = needs.partition(" ")
 

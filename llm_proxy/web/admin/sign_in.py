@@ -11,7 +11,6 @@ from llm_proxy.errors import Forbidden, LlmProxyError, ManagementError, TooManyF
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
 from llm_proxy.web.admin import cookies, frame, routing
-from llm_proxy.web.admin.routing import Route
 from llm_proxy.web.management.audited import Call
 
 _FORM = "llmproxy_form"  # binds the form to the browser before there is a session
@@ -21,11 +20,7 @@ _WRONG = "Invalid management token. Please check your token and try again."
 
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
-    routing.add(
-        bp,
-        Route("GET", "/auth/login", "sign_in", sign_in),
-        Route("POST", "/auth/login", "sign_in_submit", submit),
-    )
+    routing.add_form(bp, "/auth/login", "sign_in", sign_in, submit)
 
 
 def sign_in() -> Response:
@@ -56,12 +51,7 @@ def submit() -> Response:
         services.audit.record(call.event(AuditAction.ADMIN_LOGIN, "success", details), connection)  # type: ignore[arg-type]
 
     held, session = services.sessions.create(
-        origin,
-        remember=request.form.get("remember_me") is not None,
-        client_ip=call.client_ip,
-        user_agent=request.headers.get("User-Agent"),
-        replaces=cookies.secret(),
-        then=record,
+        origin, cookies.browser(call.client_ip), remember=request.form.get("remember_me") is not None, then=record
     )
     response = redirect(_target(), 303)
     cookies.keep(response, held, remember=session.remember, path=_path())

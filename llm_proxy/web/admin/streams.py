@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, request, url_for
 from werkzeug.wrappers import Response
 
 from llm_proxy.errors import ResourceNotFound
 from llm_proxy.web.admin import confirm, frame, lists, messages, routing
-from llm_proxy.web.admin.routing import Route
 
 _COLUMNS = (
     "id", "kind", "project_id", "token_id", "model", "method", "path", "status", "started_at", "request_bytes",
@@ -21,11 +20,7 @@ _FILTERS = ("kind", "project_id", "token_id")
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
     lists.routes(bp, "/streams", "streams", streams)
-    routing.add(
-        bp,
-        Route("GET", "/streams/<stream_id>/cut", "streams_ask_cut", ask_cut, "DELETE /manage/streams/{id}"),
-        Route("POST", "/streams/<stream_id>/cut", "streams_cut", cut),
-    )
+    routing.add_form(bp, "/streams/<stream_id>/cut", "streams_cut", ask_cut, cut, "DELETE /manage/streams/{id}")
 
 
 def streams(form: str | None) -> Response:
@@ -45,14 +40,13 @@ def ask_cut(stream_id: str) -> Response:
     """Ask before a running request is cut; 303 to the list where it has ended."""
     row = next((each for each in _running() if each["id"] == stream_id), None)
     if row is None:
-        return _to_list("The request had ended already.", "warning")
+        return messages.redirect_with("The request had ended already.", "streams", "warning")
     return confirm.page(
         "Cut request",
         "The connection to the client ends at once, and so does the request to the provider. "
         "What was used so far is charged.",
         _impact(row),
-        action=url_for("admin.streams_cut", stream_id=stream_id),
-        button="Cut request",
+        action=url_for("admin.streams_cut_submit", stream_id=stream_id),
         cancel=url_for("admin.streams"),
     )
 
@@ -62,8 +56,8 @@ def cut(stream_id: str) -> Response:
     try:
         frame.api("DELETE", f"/manage/streams/{stream_id}")
     except ResourceNotFound:
-        return _to_list("The request had ended already.", "warning")
-    return _to_list("The request was cut.", "success")
+        return messages.redirect_with("The request had ended already.", "streams", "warning")
+    return messages.redirect_with("The request was cut.", "streams")
 
 
 def _running() -> list[dict[str, Any]]:
@@ -76,8 +70,3 @@ def _impact(row: Mapping[str, Any]) -> str:
     parts += [f"{name} {row[member]}" for name, member in (("model", "model"), ("token", "token_id")) if row[member]]
     sent = confirm.counted(row["response_bytes"] or 0, "byte")
     return ", ".join([*parts, f"began {confirm.ago(row['started_at'])}", f"{sent} sent"])
-
-
-def _to_list(text: str, category: str) -> Response:
-    messages.say(text, category)
-    return redirect(url_for("admin.streams"), 303)

@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 import orjson
-from flask import Blueprint, redirect, request, url_for
+from flask import request
 from werkzeug.wrappers import Response
 from wtforms import DecimalField, Form, IntegerField, SelectField, StringField, TextAreaField
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
@@ -14,16 +14,15 @@ from wtforms.validators import InputRequired, Length, NumberRange, Optional, Val
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.settings.variable import duration_s
 from llm_proxy.web import context
-from llm_proxy.web.admin import confirm, forms, frame, messages, routing
+from llm_proxy.web.admin import confirm, forms, frame, messages
 from llm_proxy.web.admin.api import ApiResponse
-from llm_proxy.web.admin.routing import Route
 
 _REQUIRED = "Please fill in all required fields correctly"
 _UNITS = ((1440, "day"), (60, "hour"), (1, "minute"))
 DURATIONS = (5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 4320, 10080, 43200, 525600)
 OVERLAPS = (0, 5, 15, 60, 360, 1440, 10080)
 _OTHER = "other"
-_ROLL = ("POST", "/manage/tokens/{id}/roll")
+ROLL = "POST /manage/tokens/{id}/roll"
 
 
 def in_words(minutes: int) -> str:
@@ -98,19 +97,6 @@ class TokenForm(LimitsForm):
             return None
 
 
-def routes(bp: Blueprint) -> None:
-    """Add the routes."""
-    creating, changing, rolling = "POST /manage/tokens", "PATCH /manage/tokens/{id}", " ".join(_ROLL)
-    routing.add(
-        bp,
-        Route("GET", "/tokens/new", "tokens_new", new, creating),
-        Route("POST", "/tokens", "tokens_create", create),
-        Route("GET", "/tokens/<token_id>/edit", "tokens_edit", edit, changing),
-        Route("GET", "/tokens/<token_id>/roll", "tokens_roll", ask_roll, rolling),
-        Route("POST", "/tokens/<token_id>/roll", "tokens_roll_submit", roll),
-    )
-
-
 def new() -> Response:
     """Return the form of a new token."""
     return _new_form(TokenForm(duration_minutes="15", project_id=request.args.get("project_id")))
@@ -159,7 +145,7 @@ def roll(token_id: str) -> Response:
 
 def can_roll() -> bool:
     """Whether the viewer may roll tokens."""
-    return frame.may(*_ROLL)
+    return frame.may(*ROLL.split())
 
 
 def update(token_id: str) -> Response:
@@ -180,8 +166,7 @@ def update(token_id: str) -> Response:
                 return _edit_form(form, token, None, 409, is_active=is_active, is_conflict=True)
             forms.show_error(form, refused)
             return _edit_form(form, token, None, refused.status, is_active=is_active)
-    messages.say("Token saved.")
-    return redirect(url_for("admin.tokens_show", token_id=token_id), 303)
+    return messages.redirect_with("Token saved.", "tokens_show", token_id=token_id)
 
 
 def _new_form(form: TokenForm, error: str | None = None, status: int = 200) -> Response:

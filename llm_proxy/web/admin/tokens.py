@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, request, url_for
 from werkzeug.wrappers import Response
 
 from llm_proxy.access.roles import OPERATIONS
@@ -25,18 +25,20 @@ _BULK = ("POST", "/manage/tokens/revoke")
 def routes(bp: Blueprint) -> None:
     """Add the routes."""
     lists.routes(bp, "/tokens", "tokens", _list)
-    token_forms.routes(bp)
+    routing.add_items(
+        bp, "tokens", "token_id", new=token_forms.new, create=token_forms.create, show=show, edit=token_forms.edit,
+        update=update,
+    )  # fmt: skip
+    one = "/tokens/<token_id>"
+    several = "POST /manage/tokens/revoke"
+    routing.add_form(bp, "/tokens/revoke", "tokens_revoke_several", ask_several, revoke_several, several)
+    routing.add_form(bp, f"{one}/revoke", "tokens_revoke", ask_revoke, revoke, "DELETE /manage/tokens/{id}")
+    routing.add_form(bp, f"{one}/roll", "tokens_roll", token_forms.ask_roll, token_forms.roll, token_forms.ROLL)
     routing.add(
         bp,
-        Route("GET", "/tokens/<token_id>.<any(csv, json):form>", "tokens_outcomes", outcomes_file),
-        Route("GET", "/tokens/<token_id>/refusals.<any(csv, json):form>", "tokens_refusals", refusals_file),
-        Route("GET", "/tokens/<token_id>", "tokens_show", show),
-        Route("POST PUT DELETE", "/tokens/<token_id>", "tokens_update", update),
-        Route("GET", "/tokens/revoke", "tokens_revoke_several", ask_several, "POST /manage/tokens/revoke"),
-        Route("POST", "/tokens/revoke", "tokens_revoke_several_submit", revoke_several),
-        Route("GET", "/tokens/<token_id>/revoke", "tokens_revoke", ask_revoke, "DELETE /manage/tokens/{id}"),
-        Route("POST", "/tokens/<token_id>/revoke", "tokens_revoke_submit", revoke),
-        Route("POST", "/tokens/<token_id>/reactivate", "tokens_reactivate", reactivate),
+        Route("GET", f"{one}.<any(csv, json):form>", "tokens_outcomes", outcomes_file),
+        Route("GET", f"{one}/refusals.<any(csv, json):form>", "tokens_refusals", refusals_file),
+        Route("POST", f"{one}/reactivate", "tokens_reactivate", reactivate),
     )
 
 
@@ -86,8 +88,7 @@ def revoke_several() -> Response:
     error = confirm.fault(len(ids))
     if error is not None or not ids:
         return _ask_several(ids, error)
-    messages.say(f"{confirm.counted(_revoke(ids), 'token')} revoked.")
-    return redirect(url_for("admin.tokens"), 303)
+    return messages.redirect_with(f"{confirm.counted(_revoke(ids), 'token')} revoked.", "tokens")
 
 
 def ask_revoke(token_id: str) -> Response:
@@ -107,15 +108,13 @@ def ask_revoke(token_id: str) -> Response:
 def revoke(token_id: str) -> Response:
     """303 to the token."""
     frame.api("DELETE", f"/manage/tokens/{token_id}")
-    messages.say("Token revoked.")
-    return redirect(url_for("admin.tokens_show", token_id=token_id), 303)
+    return messages.redirect_with("Token revoked.", "tokens_show", token_id=token_id)
 
 
 def reactivate(token_id: str) -> Response:
     """303 to the token, which keeps its limits; 409 page where it has expired."""
     frame.api("PATCH", f"/manage/tokens/{token_id}", body={"is_active": True})
-    messages.say("Token reactivated. Its limits are as before.")
-    return redirect(url_for("admin.tokens_show", token_id=token_id), 303)
+    return messages.redirect_with("Token reactivated. Its limits are as before.", "tokens_show", token_id=token_id)
 
 
 def _list(form: str | None) -> Response:

@@ -4,9 +4,9 @@ from flask import Blueprint, Response, g, request
 
 from llm_proxy.access import delegation
 from llm_proxy.access.caller import Caller
-from llm_proxy.container import Container
 from llm_proxy.errors import LlmProxyError
 from llm_proxy.web import context
+from llm_proxy.web.context import services
 from llm_proxy.web.management import (
     audit,
     cache,
@@ -31,23 +31,21 @@ PREFIX = "/manage"
 __all__ = ["PREFIX", "blueprint"]
 
 
-def _on_behalf(own: Caller, services: Container) -> Caller:
+def _on_behalf(own: Caller) -> Caller:
     """Return the viewer that the admin UI's process names in a signed field; without the field, the caller itself."""
     field = request.headers.get(delegation.FIELD)
     if field is None:
         return own
     secret = request.headers["Authorization"].strip().partition(" ")[2].strip()
     secret = secret.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
-    keys, gate = context.services().key_directory, services.gate
-    return delegation.delegated(field, secret, own, request.method, request.path, keys, gate, services.health.now())
+    known = services()
+    return delegation.delegated(
+        field, secret, own, request.method, request.path, known.key_directory, known.gate, known.health.now()
+    )
 
 
-def blueprint(services: routing.Services) -> Blueprint:
-    """Return the blueprint, with its prefix.
-
-    Args:
-        services: Gives the process's services; only `settings` is looked at before the first request.
-    """
+def blueprint() -> Blueprint:
+    """Return the blueprint, with its prefix."""
     bp = Blueprint("management", __name__, url_prefix=PREFIX)
 
     @bp.before_request
@@ -64,7 +62,7 @@ def blueprint(services: routing.Services) -> Blueprint:
         try:
             field = request.headers.get("Authorization")
             own = services().gate.admit(field, peer=request.remote_addr, client_ip=call.client_ip)
-            call.admit(_on_behalf(own, services()))
+            call.admit(_on_behalf(own))
         except LlmProxyError as refused:
             call.denied(refused)
             raise
@@ -92,6 +90,6 @@ def blueprint(services: routing.Services) -> Blueprint:
         installation,
         openapi,
     ):
-        part.routes(bp, services)
+        part.routes(bp)
     routing.catch_all(bp)
     return bp

@@ -9,44 +9,46 @@ from llm_proxy.audit.query import EXACT, SHOWN, AuditFilter, by_time
 from llm_proxy.db.pagination import InvalidCursor
 from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
+from llm_proxy.web.context import services
 from llm_proxy.web.management import pagination, parsing, rendering
 from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.pagination import LARGEST, LAST_PAGE, PAGE_SIZE
-from llm_proxy.web.management.routing import Services, add
+from llm_proxy.web.management.routing import add
 
 
-def routes(bp: Blueprint, services: Services) -> None:
+def routes(bp: Blueprint) -> None:
     """Add the routes."""
-
-    def index() -> Response:
-        """200 with events and their place; 400 names the parameter."""
-        with current().attempt(AuditAction.AUDIT_LIST, "failed to list audit events") as attempt:
-            if parsing.parameter("limit") or parsing.parameter("cursor"):
-                shown = _by_key(services)
-                attempt.succeeded(events_count=len(shown["events"]))
-            else:
-                shown = _by_page(services)
-                place = shown["pagination"]
-                attempt.succeeded(
-                    events_count=len(shown["events"]),
-                    page=place["page"],
-                    page_size=place["page_size"],
-                    total_count=place["total_count"],
-                )
-        return rendering.json_response(shown)
-
-    def show(event_id: str) -> Response:
-        """200 with the event; 404."""
-        details = {"audit_event_id": event_id}
-        with current().attempt(AuditAction.AUDIT_SHOW, "failed to get audit event", details=details) as attempt:
-            if not event_id.strip():
-                raise BadRequest("audit event ID is required", param="id")
-            row = services().audit_log.get(event_id.replace("\x00", "\ufffd"), current().caller.projects)
-            attempt.succeeded()
-        return rendering.json_response(event_json(row))
-
     add(bp, "/audit", "GET", index)
     add(bp, "/audit/<event_id>", "GET", show)
+
+
+def index() -> Response:
+    """200 with events and their place; 400 names the parameter."""
+    with current().attempt(AuditAction.AUDIT_LIST, "failed to list audit events") as attempt:
+        if parsing.parameter("limit") or parsing.parameter("cursor"):
+            shown = _by_key()
+            attempt.succeeded(events_count=len(shown["events"]))
+        else:
+            shown = _by_page()
+            place = shown["pagination"]
+            attempt.succeeded(
+                events_count=len(shown["events"]),
+                page=place["page"],
+                page_size=place["page_size"],
+                total_count=place["total_count"],
+            )
+    return rendering.json_response(shown)
+
+
+def show(event_id: str) -> Response:
+    """200 with the event; 404."""
+    details = {"audit_event_id": event_id}
+    with current().attempt(AuditAction.AUDIT_SHOW, "failed to get audit event", details=details) as attempt:
+        if not event_id.strip():
+            raise BadRequest("audit event ID is required", param="id")
+        row = services().audit_log.get(event_id.replace("\x00", "\ufffd"), current().caller.projects)
+        attempt.succeeded()
+    return rendering.json_response(event_json(row))
 
 
 def event_json(row: RowMapping) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def _is_descending() -> bool:
     return sort not in ("asc", "timestamp")
 
 
-def _by_page(services: Services) -> dict[str, Any]:
+def _by_page() -> dict[str, Any]:
     page = parsing.integer("page", 1, LAST_PAGE) or 1
     size = min(parsing.integer("page_size", 1, LAST_PAGE) or PAGE_SIZE, LARGEST)
     order = by_time(descending=_is_descending())
@@ -95,7 +97,7 @@ def _by_page(services: Services) -> dict[str, Any]:
     return {"events": [event_json(row) for row in rows], "pagination": place | more}
 
 
-def _by_key(services: Services) -> dict[str, Any]:
+def _by_key() -> dict[str, Any]:
     if parsing.parameter("page") or parsing.parameter("page_size"):
         raise BadRequest("page and limit cannot be combined", param="limit")
     limit = parsing.integer("limit", 1, LARGEST) or PAGE_SIZE

@@ -9,9 +9,10 @@ from llm_proxy.access.roles import Role
 from llm_proxy.cache.scopes import Scope
 from llm_proxy.errors import BadRequest
 from llm_proxy.model.audit_actions import AuditAction
+from llm_proxy.web.context import services
 from llm_proxy.web.management import parsing, rendering
 from llm_proxy.web.management.audited import current
-from llm_proxy.web.management.routing import Services, add
+from llm_proxy.web.management.routing import add
 
 _TEXTS = ("method", "url", "prefix", "key", "project_id")
 
@@ -24,24 +25,24 @@ class _Wanted(NamedTuple):
     about: dict[str, Any]
 
 
-def routes(bp: Blueprint, services: Services) -> None:
+def routes(bp: Blueprint) -> None:
     """Add the route."""
-
-    def purge() -> Response:
-        """200 with what was deleted; 400 says why not. Committed for every replica when it is sent."""
-        with current().attempt(AuditAction.CACHE_PURGE, "proxy not available") as attempt:
-            cache = services().cache_purge
-            if cache is None:
-                raise _refused("caching is disabled", "caching_disabled")
-            wanted = _wanted()
-            _require_reach(wanted.scope)
-            number = cache.purge(wanted.scope)
-            deleted: bool | int = number > 0 if wanted.kind == "exact" else number
-            attempt.project_id = wanted.scope.project
-            attempt.succeeded(purge_type=wanted.kind, **wanted.about, deleted=deleted)
-            return rendering.json_response({"deleted": deleted})
-
     add(bp, "/cache/purge", "POST", purge)
+
+
+def purge() -> Response:
+    """200 with what was deleted; 400 says why not. Committed for every replica when it is sent."""
+    with current().attempt(AuditAction.CACHE_PURGE, "proxy not available") as attempt:
+        cache = services().cache_purge
+        if cache is None:
+            raise _refused("caching is disabled", "caching_disabled")
+        wanted = _wanted()
+        _require_reach(wanted.scope)
+        number = cache.purge(wanted.scope)
+        deleted: bool | int = number > 0 if wanted.kind == "exact" else number
+        attempt.project_id = wanted.scope.project
+        attempt.succeeded(purge_type=wanted.kind, **wanted.about, deleted=deleted)
+        return rendering.json_response({"deleted": deleted})
 
 
 def _require_reach(scope: Scope) -> None:

@@ -9,7 +9,7 @@ import yaml
 from flask import Blueprint, Response
 
 from llm_proxy.web.management import rendering
-from llm_proxy.web.management.routing import Services, add
+from llm_proxy.web.management.routing import add
 
 
 @cache
@@ -25,11 +25,11 @@ def _written() -> bytes:
     return orjson.dumps(document(), option=orjson.OPT_APPEND_NEWLINE)
 
 
-def routes(bp: Blueprint, services: Services) -> None:
+def routes(bp: Blueprint) -> None:
     """Add the route."""
-
-    def show() -> Response:
-        """200 with the OpenAPI 3.1 document."""
-        return rendering.raw(_written())
-
     add(bp, "/openapi.json", "GET", show)
+
+
+def show() -> Response:
+    """200 with the OpenAPI 3.1 document."""
+    return rendering.raw(_written())

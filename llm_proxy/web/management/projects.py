@@ -12,10 +12,11 @@ from llm_proxy.errors import BadRequest, WrongMethod
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.projects.project import NewProject, Project, ProjectPatch
 from llm_proxy.projects.service import BY_NAME, SORTS, ProjectFilter, order_of
+from llm_proxy.web.context import services
 from llm_proxy.web.management import pagination, parsing, rendering
 from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.idempotency import idempotent
-from llm_proxy.web.management.routing import Services, add
+from llm_proxy.web.management.routing import add, add_items
 
 _DELETION = "project deletion is not permitted"
 _Pair = tuple[Project, Total]
@@ -53,91 +54,88 @@ def _counted_json(pair: _Pair) -> dict[str, Any]:
     return {**rendering.project_json(project), "tokens": {"count": tokens.count, "is_more": tokens.is_more}}
 
 
-def routes(bp: Blueprint, services: Services) -> None:
+def routes(bp: Blueprint) -> None:
     """Add the routes."""
-
-    def index() -> Response:
-        """200 with an array; 400 names the parameter."""
-        with current().attempt(AuditAction.PROJECT_LIST, "failed to list projects") as attempt:
-            asked = pagination.page_request(SORTS, order_of, BY_NAME)
-            wanted = ProjectFilter(
-                parsing.search(), parsing.flag("is_active"), current().caller.projects, parsing.ids()
-            )
-            if parsing.flag("token_counts"):
-                response, count = pagination.listed(_Counted(services()), wanted, asked, _counted_json)
-            else:
-                response, count = pagination.listed(services().projects, wanted, asked, rendering.project_json)
-            attempt.succeeded(project_count=count)
-        return response
-
-    def create() -> Response:
-        """201 with the project; 400 names the field; 409 the name is taken."""
-        attempt = current().attempt(AuditAction.PROJECT_CREATE, "failed to create project")
-        with attempt, idempotent(services().idempotency, attempt) as creation:
-            if creation.is_due:
-                wants_sk, wants_key = services().wants_sk_keys, not services().settings.upstream.providers
-                new = NewProject.from_json(parsing.json_object(), wants_sk=wants_sk, wants_key=wants_key)
-                with attempt.transaction() as tx:
-                    creation.keep(tx, _created(services().projects.create(tx, new)))
-        return creation.response()
-
-    def show(project_id: str) -> Response:
-        """200 with the project; 404."""
-        with current().attempt(AuditAction.PROJECT_READ, "failed to get project", project_id=project_id) as attempt:
-            project = services().projects.get(checked(project_id))
-            attempt.succeeded()
-        return rendering.json_response(
-            rendering.project_json(project), headers={"ETag": rendering.project_tag(project)}
-        )
-
-    def change(project_id: str) -> Response:
-        """200 with the project; 400 names the field; 404; 409 the name is taken; 412."""
-        about = {"provided_id": project_id}
-        with current().attempt(
-            AuditAction.PROJECT_UPDATE, "failed to update project", project_id=project_id, details=about
-        ) as attempt:
-            patch = ProjectPatch.from_json(_with_id(project_id), wants_sk=services().wants_sk_keys)
-            with attempt.transaction(rendering.project_tag) as tx:
-                project = services().projects.update(tx, project_id, patch)
-        return rendering.json_response(
-            rendering.project_json(project), headers={"ETag": rendering.project_tag(project)}
-        )
-
-    def delete(project_id: str) -> Response:
-        """405, always; whether the project exists is not looked up."""
-        with current().attempt(AuditAction.PROJECT_DELETE, _DELETION, project_id=project_id):
-            refused = WrongMethod(["GET", "PATCH"])
-            refused.audit = {"error_type": refused.message, "reason": _DELETION}
-            refused.more = {"message": _DELETION}
-            raise refused
-
-    def revoke_tokens(project_id: str) -> Response:
-        """200 with counts; 404."""
-        with current().attempt(
-            AuditAction.TOKEN_REVOKE_BATCH, "failed to get project tokens", project_id=project_id
-        ) as attempt:
-            checked(project_id)
-            with attempt.transaction() as tx:
-                found = services().projects.revoke_tokens(tx, project_id)
-        counts = {
-            "revoked_count": found.revoked,
-            "already_revoked_count": found.already,
-            "total_tokens": found.total,
-        }
-        return rendering.json_response(counts)
-
-    def no_such_method(project_id: str) -> Response:
-        """405: below a project there is one thing to do."""
-        raise WrongMethod(["POST"])
-
-    add(bp, "/projects", "GET", index)
-    add(bp, "/projects", "POST", create)
-    add(bp, "/projects/<path:project_id>", "GET", show)
-    add(bp, "/projects/<path:project_id>", "PATCH", change)
+    add_items(bp, "projects", "path:project_id", index=index, create=create, show=show, change=change)
     add(bp, "/projects/<path:project_id>", "DELETE", delete, is_refusal=True)
     add(bp, "/projects/<project_id>/tokens/revoke", "POST", revoke_tokens)
     for method in ("GET", "PATCH", "DELETE"):  # else they would belong to a project whose id holds slashes
         add(bp, "/projects/<project_id>/tokens/revoke", method, no_such_method, is_refusal=True)
+
+
+def index() -> Response:
+    """200 with an array; 400 names the parameter."""
+    with current().attempt(AuditAction.PROJECT_LIST, "failed to list projects") as attempt:
+        asked = pagination.page_request(SORTS, order_of, BY_NAME)
+        wanted = ProjectFilter(parsing.search(), parsing.flag("is_active"), current().caller.projects, parsing.ids())
+        if parsing.flag("token_counts"):
+            response, count = pagination.listed(_Counted(services()), wanted, asked, _counted_json)
+        else:
+            response, count = pagination.listed(services().projects, wanted, asked, rendering.project_json)
+        attempt.succeeded(project_count=count)
+    return response
+
+
+def create() -> Response:
+    """201 with the project; 400 names the field; 409 the name is taken."""
+    attempt = current().attempt(AuditAction.PROJECT_CREATE, "failed to create project")
+    with attempt, idempotent(services().idempotency, attempt) as creation:
+        if creation.is_due:
+            wants_sk, wants_key = services().wants_sk_keys, not services().settings.upstream.providers
+            new = NewProject.from_json(parsing.json_object(), wants_sk=wants_sk, wants_key=wants_key)
+            with attempt.transaction() as tx:
+                creation.keep(tx, _created(services().projects.create(tx, new)))
+    return creation.response()
+
+
+def show(project_id: str) -> Response:
+    """200 with the project; 404."""
+    with current().attempt(AuditAction.PROJECT_READ, "failed to get project", project_id=project_id) as attempt:
+        project = services().projects.get(checked(project_id))
+        attempt.succeeded()
+    return rendering.project_response(project)
+
+
+def change(project_id: str) -> Response:
+    """200 with the project; 400 names the field; 404; 409 the name is taken; 412."""
+    about = {"provided_id": project_id}
+    with current().attempt(
+        AuditAction.PROJECT_UPDATE, "failed to update project", project_id=project_id, details=about
+    ) as attempt:
+        patch = ProjectPatch.from_json(_with_id(project_id), wants_sk=services().wants_sk_keys)
+        with attempt.transaction(rendering.project_tag) as tx:
+            project = services().projects.update(tx, project_id, patch)
+    return rendering.project_response(project)
+
+
+def delete(project_id: str) -> Response:
+    """405, always; whether the project exists is not looked up."""
+    with current().attempt(AuditAction.PROJECT_DELETE, _DELETION, project_id=project_id):
+        refused = WrongMethod(["GET", "PATCH"])
+        refused.audit = {"error_type": refused.message, "reason": _DELETION}
+        refused.more = {"message": _DELETION}
+        raise refused
+
+
+def revoke_tokens(project_id: str) -> Response:
+    """200 with counts; 404."""
+    with current().attempt(
+        AuditAction.TOKEN_REVOKE_BATCH, "failed to get project tokens", project_id=project_id
+    ) as attempt:
+        checked(project_id)
+        with attempt.transaction() as tx:
+            found = services().projects.revoke_tokens(tx, project_id)
+    counts = {
+        "revoked_count": found.revoked,
+        "already_revoked_count": found.already,
+        "total_tokens": found.total,
+    }
+    return rendering.json_response(counts)
+
+
+def no_such_method(project_id: str) -> Response:
+    """405: below a project there is one thing to do."""
+    raise WrongMethod(["POST"])
 
 
 def _created(project: Project) -> CreationResponse:

@@ -7,49 +7,17 @@ from flask import Blueprint, Response
 from llm_proxy.errors import WrongMethod
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.projects.provider_keys import ProviderKey
+from llm_proxy.web.context import services
 from llm_proxy.web.management import parsing, rendering
 from llm_proxy.web.management.audited import AuditedAction, current
 from llm_proxy.web.management.projects import checked
-from llm_proxy.web.management.routing import Services, add
+from llm_proxy.web.management.routing import add
 
 _ALL, _ONE = "/projects/<project_id>/provider-keys", "/projects/<project_id>/provider-keys/<provider>"
 
 
-def routes(bp: Blueprint, services: Services) -> None:
+def routes(bp: Blueprint) -> None:
     """Add the routes."""
-
-    def index(project_id: str) -> Response:
-        """200 with an array of obfuscated keys; 404."""
-        with current().attempt(AuditAction.PROVIDER_KEY_LIST, "failed to list keys", project_id=project_id) as attempt:
-            found = services().provider_keys.list(checked(project_id))
-            attempt.succeeded(key_count=len(found))
-        served = ",".join(quote(name, safe="") for name in services().provider_keys.providers)
-        return rendering.json_response([_json(key) for key in found], headers={"X-Providers": served})
-
-    def put(project_id: str, provider: str) -> Response:
-        """200 with the key, obfuscated; 400 names the field; 404 unknown project."""
-        with _attempt(AuditAction.PROVIDER_KEY_UPDATE, "failed to store key", project_id, provider) as attempt:
-            wanted = _checked_body(project_id)
-            with attempt.transaction() as tx:
-                key = services().provider_keys.put(tx, checked(project_id), provider, wanted)
-        return rendering.json_response(_json(key))
-
-    def remove(project_id: str, provider: str) -> Response:
-        """204; 400 the only provider's; 404 there is none."""
-        with _attempt(AuditAction.PROVIDER_KEY_DELETE, "failed to delete key", project_id, provider) as attempt:
-            checked(project_id)
-            with attempt.transaction() as tx:
-                services().provider_keys.remove(tx, project_id, provider)
-        return Response(status=204)
-
-    def only_listed(project_id: str) -> Response:
-        """405: keys are named by their provider."""
-        raise WrongMethod(["GET"])
-
-    def not_alone(project_id: str, provider: str) -> Response:
-        """405: a single key is not shown."""
-        raise WrongMethod(["DELETE", "PUT"])
-
     add(bp, _ALL, "GET", index)
     add(bp, _ONE, "PUT", put)
     add(bp, _ONE, "DELETE", remove)
@@ -57,6 +25,43 @@ def routes(bp: Blueprint, services: Services) -> None:
         add(bp, _ALL, method, only_listed, is_refusal=True)
     for method in ("GET", "POST", "PATCH"):
         add(bp, _ONE, method, not_alone, is_refusal=True)
+
+
+def index(project_id: str) -> Response:
+    """200 with an array of obfuscated keys; 404."""
+    with current().attempt(AuditAction.PROVIDER_KEY_LIST, "failed to list keys", project_id=project_id) as attempt:
+        found = services().provider_keys.list(checked(project_id))
+        attempt.succeeded(key_count=len(found))
+    served = ",".join(quote(name, safe="") for name in services().provider_keys.providers)
+    return rendering.json_response([_json(key) for key in found], headers={"X-Providers": served})
+
+
+def put(project_id: str, provider: str) -> Response:
+    """200 with the key, obfuscated; 400 names the field; 404 unknown project."""
+    with _attempt(AuditAction.PROVIDER_KEY_UPDATE, "failed to store key", project_id, provider) as attempt:
+        wanted = _checked_body(project_id)
+        with attempt.transaction() as tx:
+            key = services().provider_keys.put(tx, checked(project_id), provider, wanted)
+    return rendering.json_response(_json(key))
+
+
+def remove(project_id: str, provider: str) -> Response:
+    """204; 400 the only provider's; 404 there is none."""
+    with _attempt(AuditAction.PROVIDER_KEY_DELETE, "failed to delete key", project_id, provider) as attempt:
+        checked(project_id)
+        with attempt.transaction() as tx:
+            services().provider_keys.remove(tx, project_id, provider)
+    return Response(status=204)
+
+
+def only_listed(project_id: str) -> Response:
+    """405: keys are named by their provider."""
+    raise WrongMethod(["GET"])
+
+
+def not_alone(project_id: str, provider: str) -> Response:
+    """405: a single key is not shown."""
+    raise WrongMethod(["DELETE", "PUT"])
 
 
 def _attempt(action: AuditAction, fault: str, project_id: str, provider: str) -> AuditedAction:

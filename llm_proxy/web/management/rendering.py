@@ -30,6 +30,26 @@ def raw(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None
     return Response(body, status=status, headers=dict(headers or {}), content_type="application/json")
 
 
+def no_content() -> Response:
+    """Return 204."""
+    return Response(status=204, content_type="application/json")
+
+
+def key_response(key: Key) -> Response:
+    """Return 200 with a management key and its tag."""
+    return json_response(key_json(key), headers={"ETag": key_tag(key)})
+
+
+def project_response(project: Project) -> Response:
+    """Return 200 with a project and its tag."""
+    return json_response(project_json(project), headers={"ETag": project_tag(project)})
+
+
+def token_response(token: Token) -> Response:
+    """Return 200 with a token and its tag."""
+    return json_response(token_json(token), headers={"ETag": token_tag(token)})
+
+
 def time_of(instant: datetime | None) -> str | None:
     """RFC 3339, null for none."""
     return None if instant is None else rfc3339(instant)

@@ -13,14 +13,13 @@ from werkzeug.routing import PathConverter, Rule
 
 from llm_proxy.access.caller import Caller
 from llm_proxy.access.roles import Operation, Reach, operation
-from llm_proxy.container import Container
 from llm_proxy.errors import BadRequest, Forbidden, ManagementError, ResourceNotFound, WrongMethod
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.web import context
 from llm_proxy.web.management import parsing
 from llm_proxy.web.management.audited import current
 
-Services = Callable[[], Container]
+View = Callable[..., ResponseReturnValue]
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _ELSEWHERE = "elsewhere"
 _REFUSED = "_refused"
@@ -39,9 +38,7 @@ class _Anything(PathConverter):
     part_isolating = False
 
 
-def add(
-    bp: Blueprint, rule: str, method: str, view: Callable[..., ResponseReturnValue], *, is_refusal: bool = False
-) -> None:
+def add(bp: Blueprint, rule: str, method: str, view: View, *, is_refusal: bool = False) -> None:
     """Add one method of one resource; a slash at the end counts for nothing.
 
     Args:
@@ -59,12 +56,29 @@ def add(
     )
 
 
+def add_items(bp: Blueprint, name: str, item: str, *, index: View, create: View, show: View, change: View) -> None:
+    """Add what every kind of things has: the list, the creation, one thing and its change.
+
+    Args:
+        name: Of the kind, such as `keys`.
+        item: The parameter of the path that holds the id, such as `key_id`; with the converter it needs.
+    """
+    many, one = f"/{name}", f"/{name}/<{item}>"
+    for rule, method, view in (
+        (many, "GET", index),
+        (many, "POST", create),
+        (one, "GET", show),
+        (one, "PATCH", change),
+    ):
+        add(bp, rule, method, view)
+
+
 def template(bp: Blueprint, rule: str) -> str:
     """Return a rule's path as the table of roles and the OpenAPI document write it."""
     return f"{bp.url_prefix}{re.sub(r'<[^>]*>', '{id}', rule.replace('<provider>', '{provider}'))}"
 
 
-def _guarded(wanted: Operation, view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseReturnValue]:
+def _guarded(wanted: Operation, view: View) -> View:
     @wraps(view)
     def guarded(**path: str) -> ResponseReturnValue:
         caller = current().caller

@@ -14,35 +14,36 @@ from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.runtime.clock import utc_now
 from llm_proxy.sanitize import spreadsheet_safe
 from llm_proxy.usage.query import GROUPS, UsageFilter, names
+from llm_proxy.web.context import services
 from llm_proxy.web.management import parsing, rendering
 from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.pagination import LARGEST, link
-from llm_proxy.web.management.routing import Services, add
+from llm_proxy.web.management.routing import add
 
 _DAYS = 30  # where `from` is not given
 
 
-def routes(bp: Blueprint, services: Services) -> None:
+def routes(bp: Blueprint) -> None:
     """Add the route."""
-
-    def index() -> Response:
-        """200 with sums as JSON or CSV; 400 names the parameter."""
-        with current().attempt(AuditAction.USAGE_LIST, "failed to read usage") as attempt:
-            groups, form = parsing.groups(GROUPS), parsing.form()
-            limit = parsing.integer("limit", 1, LARGEST) or LARGEST
-            wanted = _filter()
-            try:
-                rows, following = services().usage.page(wanted, groups, limit, parsing.parameter("cursor"))
-            except InvalidCursor as error:
-                raise parsing.invalid("cursor") from error
-            attempt.project_id = wanted.project_id
-            attempt.succeeded(rows_count=len(rows))
-        headers = {} if following is None else {"Link": link("next", cursor=following)}
-        if form == "csv":
-            return Response(as_csv(rows, names(groups)), content_type="text/csv; charset=utf-8", headers=headers)
-        return rendering.json_response({"data": rows, "next_cursor": following}, headers=headers)
-
     add(bp, "/usage", "GET", index)
+
+
+def index() -> Response:
+    """200 with sums as JSON or CSV; 400 names the parameter."""
+    with current().attempt(AuditAction.USAGE_LIST, "failed to read usage") as attempt:
+        groups, form = parsing.groups(GROUPS), parsing.form()
+        limit = parsing.integer("limit", 1, LARGEST) or LARGEST
+        wanted = _filter()
+        try:
+            rows, following = services().usage.page(wanted, groups, limit, parsing.parameter("cursor"))
+        except InvalidCursor as error:
+            raise parsing.invalid("cursor") from error
+        attempt.project_id = wanted.project_id
+        attempt.succeeded(rows_count=len(rows))
+    headers = {} if following is None else {"Link": link("next", cursor=following)}
+    if form == "csv":
+        return Response(as_csv(rows, names(groups)), content_type="text/csv; charset=utf-8", headers=headers)
+    return rendering.json_response({"data": rows, "next_cursor": following}, headers=headers)
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -15,16 +15,10 @@ from pathlib import Path
 import pytest
 from support.commands import PROGRAMS, plain_environment, run
 from support.gateway import Gateway, eventually
+from support.processes import free_port
 from support.provider import Provider
 
 from llm_proxy.settings.load import SAMPLE_MANAGEMENT_TOKEN
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from support.commands import plain_environment
+from support.processes import free_port
 
 FASTER_THAN_S = 4.0  # an installation takes 20 s and more; a second start on a quiet machine 2.4 to 2.8
 PROVIDER_KEY = "sk-provider-key-of-the-environment-01"
@@ -75,13 +76,6 @@ class Up:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 @contextmanager

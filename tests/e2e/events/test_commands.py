@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.dispatcher import event_uuid, free_port, make_event, until
+from support.dispatcher import event_uuid, make_event, until
 from support.gateway import eventually
+from support.processes import free_port
 from support.redis import RedisServer, running_redis
 from support.services import KEY, running
 

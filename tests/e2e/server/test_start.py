@@ -15,13 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.gunicorn_server import Server, begin_streams, in_parallel
+from support.processes import free_port
 from support.raw import Client, request, wait_for
-
-
-def free_port() -> Any:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def refused(start: Callable[..., Server], *options: Any, **env: Any) -> Any:

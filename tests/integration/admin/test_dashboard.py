@@ -1,5 +1,9 @@
 """The dashboard and its refresh."""
 
+from pathlib import Path
+from typing import Any
+
+import pytest
 from support.databases import on_sqlite
 
 from .conftest import Pages
@@ -23,3 +27,24 @@ def test_a_refresh_leaves_no_record(pages: Pages) -> None:
     assert records() == before
     pages.get("/dashboard")
     assert records() > before
+
+
+class TestReplacedTemplates:
+    """ADMIN_UI_TEMPLATE_DIR."""
+
+    @pytest.fixture
+    def more_settings(self, tmp_path: Path) -> dict[str, Any]:
+        """One template is replaced."""
+        folder = tmp_path / "templates"
+        (folder / "keys").mkdir(parents=True)
+        (folder / "keys/list.html").write_text(
+            '{% extends "admin/layout.html" %}{% block content %}our keys{% endblock %}'
+        )
+        return {"operation.admin_ui_template_dir": folder}
+
+    def test_a_template_of_the_same_name_is_shown(self, pages: Pages) -> None:
+        """The folder's template is in the packaged frame; other pages are the packaged ones."""
+        shown = pages.get("/keys").text
+        assert "our keys" in shown
+        assert "</nav>" in shown
+        assert pages.get("/tokens").status_code == 200

@@ -19,35 +19,26 @@ from llm_proxy.cli.doctor.database import cause
 
 
 @pytest.mark.parametrize(
-    ("change", "code"),
+    ("driver", "change", "code"),
     [
-        (("/nowhere?", "/no_such_db?"), "database.no-such-database"),
-        (("127.0.0.1", "no-such-host.invalid"), "database.unknown-host"),
-        (("sslmode=disable", "sslmode=require"), "database.tls"),
-        (("sslmode=disable", "sslmode=perhaps"), "database.url"),
+        ("postgres", ("/nowhere?", "/no_such_db?"), "database.no-such-database"),
+        ("postgres", ("127.0.0.1", "no-such-host.invalid"), "database.unknown-host"),
+        ("postgres", ("sslmode=disable", "sslmode=require"), "database.tls"),
+        ("postgres", ("sslmode=disable", "sslmode=perhaps"), "database.url"),
+        ("mysql", ("se/cr@t:1", "wrong"), "database.authentication"),
+        ("mysql", ("parseTime=true", "parseTime=true&tls=true"), "database.tls"),
+        ("mysql", ("127.0.0.1", "no-such-host.invalid"), "database.unknown-host"),
     ],
 )
-def test_postgresql_faults(healthy: Installation, postgres_server: Server, change: tuple[str, str], code: str) -> None:
+def test_database_faults(
+    request: pytest.FixtureRequest, healthy: Installation, driver: str, change: tuple[str, str], code: str
+) -> None:
     """A real server; password, database, host, TLS and option at fault are told apart, none shown."""
-    url = postgres_server.url("nowhere").replace(*change)
-    healthy.variables.update(DB_DRIVER="postgres", DATABASE_URL=url)
+    server: Server = request.getfixturevalue(f"{driver}_server")
+    url = server.url("nowhere").replace(*change)
+    healthy.variables.update(DB_DRIVER=driver, DATABASE_URL=url)
     assert code in faults(healthy)
     assert "se/cr@t" not in repr(healthy.findings())
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        (("se/cr@t:1", "wrong"), "database.authentication"),
-        (("parseTime=true", "parseTime=true&tls=true"), "database.tls"),
-        (("127.0.0.1", "no-such-host.invalid"), "database.unknown-host"),
-    ],
-)
-def test_mariadb_faults(healthy: Installation, mysql_server: Server, change: tuple[str, str], code: str) -> None:
-    """The same for MariaDB."""
-    url = mysql_server.url("nowhere").replace(*change)
-    healthy.variables.update(DB_DRIVER="mysql", DATABASE_URL=url)
-    assert code in faults(healthy)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.clock import Clock
 from support.redis import RedisServer
 
 from llm_proxy.limits import login_throttle
@@ -11,26 +12,16 @@ from llm_proxy.limits.redis import RedisStore
 from llm_proxy.redisclient import parse_address
 
 
-class Clock:
-    """A clock that is turned by hand."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 def test_processes_share_one_exact_minute(tmp_path: Path) -> None:
     """The 21st waits until the first of twenty is a minute old, whichever worker counted; other addresses are free."""
-    clock = Clock()
+    clock = Clock(1000.0)
     workers = [LoginThrottle(tmp_path, clock=clock) for _ in range(2)]
     for number in range(20):
         assert workers[number % 2].note("192.0.2.1") == 0
-        clock.now_s += 1
+        clock.now += 1
     assert [worker.note("192.0.2.1") for worker in workers] == [40, 40]
     assert workers[0].note("192.0.2.2") == 0
-    clock.now_s += 40
+    clock.now += 40
     assert [workers[0].note("192.0.2.1") for _ in range(2)] == [0, 1]
     for worker in workers:
         worker.close()
@@ -41,10 +32,10 @@ def test_a_full_group_forgets_the_address_that_was_quiet_longest(
 ) -> None:
     """Strangers from many addresses don't make room for one that goes on."""
     monkeypatch.setattr(login_throttle, "_GROUPS", 1)
-    clock = Clock()
+    clock = Clock(1000.0)
     counted = LoginThrottle(tmp_path, clock=clock)
     for number in range(19):
-        clock.now_s += 0.1
+        clock.now += 0.1
         counted.note(f"192.0.2.{number}")
         counted.note("198.51.100.1")
     assert [counted.note("198.51.100.1") > 0 for _ in range(2)] == [False, True]

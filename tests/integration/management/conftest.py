@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from support.databases import Database
@@ -43,6 +44,24 @@ class Manager:
         """The records of the audit file, oldest first."""
         self.app.services.audit.flush()
         return [json.loads(line) for line in self.audit_file.read_text().splitlines()]
+
+    def pages(self, path: str) -> list[list[dict[str, Any]]]:
+        """Return the pages of a list, as its `Link: …; rel="next"` leads through them."""
+        found, link = [], f"/manage{path}"
+        while link:
+            response = self.call("GET", link.removeprefix("/manage"))
+            found.append(response.get_json())
+            following = response.headers.get("Link", "").partition(">")[0].removeprefix("<")
+            link = urljoin(link, following) if following else ""
+        return found
+
+    def refuses(self, path: str, body: Any, said: str, action: str) -> dict[str, Any]:
+        """POST a body that is wrong: 400 with this text, and a record of the failure, which is returned."""
+        response = self.call("POST", path, body)
+        assert (response.status_code, response.get_json()) == (400, {"error": said})
+        last = self.audited()[-1]
+        assert (last["action"], last["result"]) == (action, "failure")
+        return last
 
     def _made(self, path: str, body: Any, status: int) -> dict[str, Any]:
         response = self.call("POST", path, body)

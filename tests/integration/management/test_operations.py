@@ -9,7 +9,7 @@ from support.redis import RedisServer
 
 from llm_proxy.access.caller import Caller
 from llm_proxy.access.roles import Role
-from llm_proxy.access.sessions import Method, Origin
+from llm_proxy.access.sessions import Browser, Method, Origin
 from llm_proxy.accounting.outcomes import DELIVERED, HIT, OVER_QUOTA, UNAUTHENTICATED
 from llm_proxy.errors import QuotaExhausted, Unauthorized
 from llm_proxy.forwarding.exchange import Exchange
@@ -211,7 +211,7 @@ def test_figures_of_a_cache_that_is_on(manage: Manager) -> None:
 def test_a_session_is_listed_and_ended(manage: Manager) -> None:
     """By its id, which is no secret; the record names whose it was."""
     origin = Origin(Caller("key:ops", Role.OPERATOR), Method.TOKEN, "print")
-    secret, session = manage.app.services.sessions.create(origin, client_ip="10.0.0.1")
+    secret, session = manage.app.services.sessions.create(origin, Browser("10.0.0.1"))
     listed = manage.call("GET", "/sessions").get_json()
     assert [(one["id"], one["actor"]) for one in listed] == [(session.id, "key:ops")]
     assert secret not in str(listed)

@@ -2,7 +2,6 @@
 
 import uuid
 from typing import Any
-from urllib.parse import urljoin
 
 import pytest
 from support.databases import on_sqlite
@@ -78,10 +77,7 @@ def test_openai_api_key_is_an_alias(manage: Manager) -> None:
 )  # fmt: skip
 def test_a_creation_that_is_wrong_is_400(manage: Manager, body: Any, said: str) -> None:
     """400 with the row's text, a failure record, and no project."""
-    response = manage.call("POST", "/projects", body)
-    assert (response.status_code, response.get_json()) == (400, {"error": said})
-    assert (_last(manage)["action"], _last(manage)["result"]) == ("project.create", "failure")
-    assert _last(manage)["details"]["validation_error"]
+    assert manage.refuses("/projects", body, said, "project.create")["details"]["validation_error"]
     assert manage.call("GET", "/projects").get_json() == []
 
 
@@ -126,12 +122,7 @@ def test_pages_by_key_see_each_row_once(manage: Manager) -> None:
     for n in range(7):
         manage.project(f"p{n}")
     for sort in ("name", "-name", "created_at", "-created_at"):
-        seen, link = [], f"/manage/projects?limit=3&sort={sort}"
-        while link:
-            response = manage.call("GET", link.removeprefix("/manage"))
-            seen += [project["name"] for project in response.get_json()]
-            following = response.headers.get("Link", "").partition(">")[0].removeprefix("<")
-            link = urljoin(link, following) if following else ""
+        seen = [project["name"] for page in manage.pages(f"/projects?limit=3&sort={sort}") for project in page]
         wanted = [f"p{n}" for n in range(7)]
         assert seen == (wanted[::-1] if sort.startswith("-") else wanted), sort
 

@@ -5,7 +5,6 @@ import json
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urljoin
 
 import pytest
 from sqlalchemy import text
@@ -134,9 +133,7 @@ def test_name_and_metadata_are_kept(manage: Manager) -> None:
 )  # fmt: skip
 def test_a_creation_that_is_wrong_is_400(manage: Manager, body: Any, said: str) -> None:
     """400 with the row's text, in the row's order, and a failure record."""
-    response = manage.call("POST", "/tokens", body)
-    assert (response.status_code, response.get_json()) == (400, {"error": said})
-    assert (_last(manage)["action"], _last(manage)["result"]) == ("token.create", "failure")
+    manage.refuses("/tokens", body, said, "token.create")
 
 
 def test_a_creation_needs_an_active_project(manage: Manager) -> None:
@@ -247,12 +244,7 @@ def test_pages_by_key_see_each_token_once(manage: Manager, sort: str) -> None:
         if n % 2:
             _set(manage, token["id"], last_used_at=datetime.now(UTC), expires_at=None, request_count=n)
     whole = [token["id"] for token in manage.call("GET", f"/tokens?sort={sort}").get_json()]
-    seen, link = [], f"/manage/tokens?limit=2&sort={sort}"
-    while link:
-        response = manage.call("GET", link.removeprefix("/manage"))
-        seen += [token["id"] for token in response.get_json()]
-        following = response.headers.get("Link", "").partition(">")[0].removeprefix("<")
-        link = urljoin(link, following) if following else ""
+    seen = [token["id"] for page in manage.pages(f"/tokens?sort={sort}&limit=2") for token in page]
     assert seen == whole
     assert len(set(seen)) == 7
 

@@ -9,13 +9,14 @@ from urllib.parse import urljoin
 
 import pytest
 from integration.management.conftest import Manager
+from support.usage_sums import sums_of
 
 from llm_proxy.errors import CostBudgetExceeded
 from llm_proxy.formats.usage import Usage
 from llm_proxy.model.project import ProjectSnapshot
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
-from llm_proxy.usage.rollup import Key, Sums
+from llm_proxy.usage.rollup import Key
 
 DAYS = (date(2026, 1, 31), date(2026, 2, 1))
 MODELS = ("ä-model", "gpt-4o", "not-priced")
@@ -32,7 +33,7 @@ def used(manage: Manager) -> Iterator[tuple[Manager, dict[str, Any]]]:
             cost = None if model == "not-priced" else number * 1_000_000
             usage = Usage(10 * number, number, number, 0, is_estimated=number == 1)
             provider = "azure" if model == "gpt-4o" and day == DAYS[0] else "openai"
-            rollup.add(Key(day, project["id"], token["id"], model, provider), Sums.from_usage(usage, cost))
+            rollup.add(Key(day, project["id"], token["id"], model, provider), sums_of(usage, cost))
     assert rollup.flush()
     yield manage, {**token, "project_id": project["id"]}
     manage.app.services.statements.close()

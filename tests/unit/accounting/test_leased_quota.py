@@ -35,6 +35,24 @@ def use_up(world: World, *workers: Worker) -> None:
     assert world.provider["token"] == world.rows["token"].request_count == 100
 
 
+def use_up_in_turn(world: World, one: Worker, two: Worker) -> None:
+    """Make calls in turn, with a sync after each, until none is admitted."""
+    while one.call() or two.call():
+        one.sync()
+        two.sync()
+    rest(world, [one, two])
+
+
+def two_workers(world: World, *, limit: int, calls: int) -> tuple[Worker, Worker]:
+    """Return two workers, with a limited token and a free one; the first has made calls with both."""
+    world.token(limit)
+    world.token(None, "free")
+    first, second = Worker(world), Worker(world)
+    first.calls(calls)
+    first.calls(calls, "free")
+    return first, second
+
+
 def test_one_worker_gives_out_the_whole_quota(world: World) -> None:
     """N of N + 3, and the refusals are final at once."""
     world.token(10)
@@ -181,11 +199,7 @@ def test_a_worker_that_sends_after_its_slice_was_charged_pays_from_it(world: Wor
 
 def test_a_charge_is_final_after_a_day(world: World) -> None:
     """The key of a lease that was silent for a day goes; its owner, when it wakes, neither counts twice nor over."""
-    world.token(50)
-    world.token(None, "free")
-    silent, other = Worker(world), Worker(world)
-    silent.calls(3)
-    silent.calls(3, "free")
+    silent, other = two_workers(world, limit=50, calls=3)
     silent.sync()
     silent.calls(2, "free")
     world.now += 90_000
@@ -218,11 +232,7 @@ def test_a_live_owner_is_never_settled(world: World) -> None:
 
 def test_a_killed_workers_units_come_back(world: World) -> None:
     """Another worker settles its ledger at the next sync: counted is what was noted, the rest can be had again."""
-    world.token(100)
-    world.token(None, "free")
-    killed, rescuer = Worker(world), Worker(world)
-    killed.calls(10)
-    killed.calls(10, "free")
+    killed, rescuer = two_workers(world, limit=100, calls=10)
     killed.take("free")  # noted, and not sent: counts as spent
     killed.kill()
     rescuer.sync()
@@ -343,10 +353,7 @@ def test_unlimited_becomes_limited(world: World) -> None:
     world.most["token"] = 43
     one.sync()
     two.sync()
-    while one.call() or two.call():
-        one.sync()
-        two.sync()
-    rest(world, [one, two])
+    use_up_in_turn(world, one, two)
     assert world.provider["token"] == world.rows["token"].request_count == 43
 
 
@@ -378,10 +385,7 @@ def test_a_database_clock_that_jumps_admits_none_too_many(world: World, skew_s: 
         two.calls(10)
         one.sync()
         two.sync()
-    while one.call() or two.call():
-        one.sync()
-        two.sync()
-    rest(world, [one, two])
+    use_up_in_turn(world, one, two)
     assert world.provider["token"] <= world.rows["token"].request_count == 200
 
 

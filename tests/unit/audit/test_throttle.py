@@ -1,18 +1,10 @@
 """How many records of refusals are written, whatever addresses they come from."""
 
 import pytest
+from support.clock import Clock
 
 from llm_proxy.audit.record import AuditEvent
 from llm_proxy.audit.throttle import PER_MINUTE, SERVER_PER_MINUTE, Throttle
-
-
-class Clock:
-    """Seconds that a test sets."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def refusal(number: int, action: str = "token.access") -> AuditEvent:
@@ -30,7 +22,7 @@ def suppressed(events: list[AuditEvent]) -> int:
 def test_no_number_of_addresses_passes_the_budget_of_all(monkeypatch: pytest.MonkeyPatch, repeats: int) -> None:
     """More addresses than are watched at once: 300 records a minute, summaries included, and all are accounted for."""
     monkeypatch.setattr("llm_proxy.audit.throttle._MAX_SOURCES", 100)
-    throttle, addresses = Throttle(Clock(), SERVER_PER_MINUTE), 700
+    throttle, addresses = Throttle(Clock(0.0), SERVER_PER_MINUTE), 700
     out = [event for number in range(addresses) for _ in range(repeats) for event in throttle.passed(refusal(number))]
     assert len(out) == SERVER_PER_MINUTE
     rest = throttle.rest()
@@ -41,7 +33,7 @@ def test_no_number_of_addresses_passes_the_budget_of_all(monkeypatch: pytest.Mon
 
 def test_the_next_minute_has_a_budget_again() -> None:
     """After one event that tells how many were left out."""
-    clock = Clock()
+    clock = Clock(0.0)
     throttle = Throttle(clock, 10)
     assert sum(len(throttle.passed(refusal(number))) for number in range(30)) == 10
     assert throttle.ended() == []
@@ -53,7 +45,7 @@ def test_the_next_minute_has_a_budget_again() -> None:
 
 def test_a_summary_of_an_address_is_within_the_budget_of_all() -> None:
     """One that does not fit is counted with the others."""
-    clock = Clock()
+    clock = Clock(0.0)
     throttle = Throttle(clock, PER_MINUTE)
     for _ in range(PER_MINUTE + 5):
         throttle.passed(refusal(1))

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support.clock import Clock
 
 from llm_proxy.audit.file import AuditFile, fault
 from llm_proxy.audit.record import AuditEvent
@@ -12,14 +13,6 @@ from llm_proxy.audit.throttle import PER_MINUTE, SERVER_PER_MINUTE
 from llm_proxy.audit.verify_file import verify_file
 from llm_proxy.audit.writer import QUEUE, AuditWriter
 from llm_proxy.settings import OperationSettings, Settings
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def _event(ip: str = "10.0.0.1", action: str = "token.access") -> AuditEvent:
@@ -32,7 +25,7 @@ def _lines(path: Path) -> list[dict[str, object]]:
 
 def test_one_address_fills_no_disk(tmp_path: Path) -> None:
     """60 records a minute of one address and action; the rest are one record with their number."""
-    clock, path = _Clock(), tmp_path / "audit.log"
+    clock, path = Clock(0.0), tmp_path / "audit.log"
     writer = AuditWriter(file=AuditFile(path), clock=clock)
     for _ in range(PER_MINUTE + 40):
         writer.offer(_event())
@@ -50,7 +43,7 @@ def test_one_address_fills_no_disk(tmp_path: Path) -> None:
 
 def test_many_addresses_fill_no_disk(tmp_path: Path) -> None:
     """All addresses together have a budget; an IPv6 address counts as its /64; chosen texts are cut."""
-    clock, path = _Clock(), tmp_path / "audit.log"
+    clock, path = Clock(0.0), tmp_path / "audit.log"
     writer = AuditWriter(file=AuditFile(path), clock=clock)
     for number in range(PER_MINUTE + 10):
         writer.offer(_event(f"2001:db8::{number:x}"))
@@ -90,7 +83,7 @@ def test_closing_says_how_many_were_left_out(tmp_path: Path) -> None:
 def test_a_full_queue_counts_and_does_not_wait(tmp_path: Path) -> None:
     """Beyond its bound the queue drops and counts."""
     lost: list[str] = []
-    clock = _Clock()
+    clock = Clock(0.0)
     writer = AuditWriter(file=AuditFile(tmp_path / "audit.log"), failed=lost.append, clock=clock)
     for n in range(QUEUE + 5):
         clock.now += 61

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from support.clock import Clock
 
 from llm_proxy.cache import purges as module
 from llm_proxy.cache.entry import Entry
@@ -37,16 +38,6 @@ class Table(PurgesInMemory):
         if self.is_away:
             raise OSError("away")
         return super().last()
-
-
-class Clock:
-    """Monotonic seconds."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -1,23 +1,15 @@
 """Totals that took long to count are kept for some seconds."""
 
 import pytest
+from support.clock import Clock
 
 from llm_proxy.db import kept_totals
 from llm_proxy.db.kept_totals import KeptTotals
 
 
-class Clock:
-    """Seconds that pass when told."""
-
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 def _counted(totals: KeptTotals, clock: Clock, key: str, took_s: float) -> int | None:
     place = totals.of(key)
-    clock.now_s += took_s
+    clock.now += took_s
     place.keep(7)
     return place.known
 
@@ -27,7 +19,7 @@ def test_what_took_long_is_known_for_a_while() -> None:
     clock = Clock()
     totals = KeptTotals(clock)
     assert [_counted(totals, clock, key, 1.0) for key in ("a", "a", "b")] == [None, 7, None]
-    clock.now_s += kept_totals.KEPT_S
+    clock.now += kept_totals.KEPT_S
     assert totals.of("a").known is None
 
 

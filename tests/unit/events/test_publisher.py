@@ -1,5 +1,6 @@
 """events.publisher: order in the moments that a real Redis rarely gives."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,23 +47,34 @@ def event(n: int) -> Event:
     return Event(request_id=str(n), method="POST", path="/", status=200)
 
 
+def offer(publisher: Publisher, numbers: range) -> None:
+    """Offer events with these numbers."""
+    for n in numbers:
+        publisher.offer(event(n))
+
+
+def at_publication(step: Callable[[], None]) -> Callable[[], None]:
+    """Return what a bus does while it is called: nothing at the first call, where numbers are had, then the step."""
+    calls = itertools.count(1)
+
+    def during() -> None:
+        if next(calls) == 2:
+            step()
+
+    return during
+
+
 def test_a_batch_that_fails_while_the_queue_overflows_stays_the_oldest(tmp_path: Path) -> None:
     """In flight: 0 to 9. Meanwhile 10 to 39 overflow a queue of 12 into the spool. Then the flight fails."""
     bus = Bus()
     publisher = Publisher(bus, spool=Spool(tmp_path, 1 << 24), most_events=12)
-    for n in range(10):
-        publisher.offer(event(n))
-    calls = 0
+    offer(publisher, range(10))
 
     def trouble() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 2:  # the number was had; this is the publication
-            for n in range(10, 40):
-                publisher.offer(event(n))
-            raise BusUnavailable("a time limit passed")
+        offer(publisher, range(10, 40))
+        raise BusUnavailable("a time limit passed")
 
-    bus.during = trouble
+    bus.during = at_publication(trouble)
     publisher.turn()
     bus.during = lambda: None
     publisher._link.retry_at = 0.0
@@ -74,8 +86,7 @@ def test_an_overflow_while_numbers_are_had_does_not_reorder(tmp_path: Path) -> N
     """The head of the queue goes to the spool in the middle of taking a batch: what is left is no longer next."""
     bus = Bus()
     publisher = Publisher(bus, spool=Spool(tmp_path, 1 << 24), most_events=12)
-    for n in range(10):
-        publisher.offer(event(n))
+    offer(publisher, range(10))
 
     def overflow() -> None:
         bus.during = lambda: None
@@ -92,18 +103,13 @@ def test_without_a_spool_a_failed_batch_is_tried_again_first() -> None:
     """It waits in memory, ahead of the queue."""
     bus = Bus()
     publisher = Publisher(bus)
-    for n in range(5):
-        publisher.offer(event(n))
-    calls = 0
+    offer(publisher, range(5))
 
     def trouble() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            publisher.offer(event(5))
-            raise BusUnavailable("gone")
+        publisher.offer(event(5))
+        raise BusUnavailable("gone")
 
-    bus.during = trouble
+    bus.during = at_publication(trouble)
     publisher.turn()
     assert publisher.queued == 6
     publisher._link.retry_at = 0.0
@@ -116,8 +122,7 @@ def test_no_more_than_the_room_goes_out(tmp_path: Path) -> None:
     bus = Bus()
     bus.left = 7
     publisher = Publisher(bus, spool=Spool(tmp_path, 1 << 24))
-    for n in range(20):
-        publisher.offer(event(n))
+    offer(publisher, range(20))
 
     def used_up() -> float:
         return 7.0 - len(bus.taken)

@@ -1,6 +1,7 @@
 """The circuit's states and the worker's slots."""
 
 import pytest
+from support.clock import Clock
 
 from llm_proxy.errors import CircuitOpen, Overloaded
 from llm_proxy.forwarding.breaker import (
@@ -12,15 +13,6 @@ from llm_proxy.forwarding.breaker import (
     slot_limit,
 )
 from llm_proxy.settings import UpstreamSettings
-
-
-class Clock:
-    """Time that a test moves."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -1,17 +1,24 @@
 """Projects, tokens, audit trail, and the program's own tables."""
 
 import uuid
+from functools import partial
 
 import sqlalchemy as sa
 from alembic import op
 
-from llm_proxy.db.migrations.steps import create_index, create_table, drop_table, now_default
+from llm_proxy.db.migrations.steps import (
+    counts,
+    create_first_admin_sessions,
+    create_index,
+    create_table,
+    drop_tables,
+    now_default,
+    optional,
+    required,
+)
 from llm_proxy.db.types import UtcTime, ascii_fixed, ascii_text, big_integer, exact_text, long_text
 
-revision = "0001"
-down_revision = None
-branch_labels = None
-depends_on = None
+revision, down_revision = "0001", None
 
 HOLDS = ("tokens", "projects", "audit_events")
 
@@ -30,7 +37,6 @@ INDEXES = (
     ("idx_audit_project_id_timestamp", "audit_events", ["project_id", "timestamp"]),
     ("idx_audit_action_timestamp", "audit_events", ["action", "timestamp"]),
     ("idx_audit_correlation_id", "audit_events", ["correlation_id"]),
-    ("idx_admin_sessions_expires_at", "admin_sessions", ["expires_at"]),
 )
 
 
@@ -47,117 +53,71 @@ def upgrade() -> None:
         op.bulk_insert(instance, [{"id": str(uuid.uuid4())}])
 
 
-def downgrade() -> None:
-    """Nothing is left but Alembic's own table."""
-    for name in ("admin_sessions", "locks", "instance", "audit_events", "tokens", "projects"):
-        drop_table(name)
+downgrade = partial(drop_tables, "admin_sessions", "locks", "instance", "audit_events", "tokens", "projects")
 
 
 def _projects() -> None:
     create_table(
         "projects",
-        sa.Column("id", ascii_text(36), nullable=False),
-        sa.Column("name", exact_text(255), nullable=False),
-        sa.Column("api_key", long_text(), nullable=False),
+        *required(id=ascii_text(36), name=exact_text(255), api_key=long_text()),
         sa.Column("is_active", sa.Boolean(), nullable=False, server_default=sa.true()),
-        sa.Column("deactivated_at", UtcTime()),
+        *optional(deactivated_at=UtcTime()),
         sa.Column("created_at", UtcTime(), nullable=False, server_default=now_default()),
         sa.Column("updated_at", UtcTime(), nullable=False, server_default=now_default()),
-        sa.Column("requests_per_minute", sa.Integer()),
-        sa.Column("tokens_per_minute", sa.Integer()),
-        sa.Column("max_cost_nano_usd_per_month", big_integer()),
+        *optional(requests_per_minute=sa.Integer(), tokens_per_minute=sa.Integer()),
+        *optional(max_cost_nano_usd_per_month=big_integer()),
         sa.Column("event_privacy", ascii_text(16), nullable=False, server_default="full"),
-        sa.PrimaryKeyConstraint("id", name="pk_projects"),
         sa.UniqueConstraint("name", name="uq_projects_name"),
         sa.CheckConstraint("event_privacy IN ('full','metadata','off')", name=op.f("ck_projects_event_privacy")),
+        key=("id",),
     )
 
 
 def _tokens() -> None:
-    zero = sa.text("0")
     create_table(
         "tokens",
-        sa.Column("id", ascii_text(36), nullable=False),
-        sa.Column("token", ascii_fixed(64), nullable=False),
+        *required(id=ascii_text(36), token=ascii_fixed(64)),
         sa.Column("token_hint", ascii_text(32), nullable=False, server_default=""),
-        sa.Column("project_id", ascii_text(36), nullable=False),
-        sa.Column("expires_at", UtcTime()),
+        *required(project_id=ascii_text(36)),
+        *optional(expires_at=UtcTime()),
         sa.Column("is_active", sa.Boolean(), nullable=False, server_default=sa.true()),
-        sa.Column("deactivated_at", UtcTime()),
-        sa.Column("request_count", big_integer(), nullable=False, server_default=zero),
-        sa.Column("max_requests", big_integer()),
-        sa.Column("cache_hit_count", big_integer(), nullable=False, server_default=zero),
+        *optional(deactivated_at=UtcTime()),
+        *counts("request_count"),
+        *optional(max_requests=big_integer()),
+        *counts("cache_hit_count"),
         sa.Column("created_at", UtcTime(), nullable=False, server_default=now_default()),
-        sa.Column("last_used_at", UtcTime()),
-        sa.Column("lease_version", big_integer(), nullable=False, server_default=zero),
-        sa.Column("leases", long_text()),
-        sa.Column("name", exact_text(255)),
-        sa.Column("metadata", long_text()),
-        sa.Column("idle_timeout_minutes", sa.Integer()),
-        sa.Column("requests_per_minute", sa.Integer()),
-        sa.Column("tokens_per_minute", sa.Integer()),
-        sa.Column("max_total_tokens", big_integer()),
-        sa.Column("max_cost_nano_usd", big_integer()),
-        sa.Column("total_tokens", big_integer(), nullable=False, server_default=zero),
-        sa.Column("total_cost_nano_usd", big_integer(), nullable=False, server_default=zero),
-        sa.PrimaryKeyConstraint("id", name="pk_tokens"),
+        *optional(last_used_at=UtcTime()),
+        *counts("lease_version"),
+        *optional(leases=long_text(), name=exact_text(255), metadata=long_text()),
+        *optional(idle_timeout_minutes=sa.Integer(), requests_per_minute=sa.Integer(), tokens_per_minute=sa.Integer()),
+        *optional(max_total_tokens=big_integer(), max_cost_nano_usd=big_integer()),
+        *counts("total_tokens", "total_cost_nano_usd"),
         sa.UniqueConstraint("token", name="uq_tokens_token"),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_tokens_project_id", ondelete="RESTRICT"),
         sa.CheckConstraint("request_count >= 0", name=op.f("ck_tokens_request_count")),
         sa.CheckConstraint("cache_hit_count >= 0", name=op.f("ck_tokens_cache_hit_count")),
         sa.CheckConstraint("max_requests >= 0", name=op.f("ck_tokens_max_requests")),
+        key=("id",),
     )
 
 
 def _audit_events() -> None:
     create_table(
         "audit_events",
-        sa.Column("id", ascii_text(36), nullable=False),
-        sa.Column("timestamp", UtcTime(), nullable=False),
-        sa.Column("action", exact_text(64), nullable=False),
-        sa.Column("actor", exact_text(64), nullable=False),
-        sa.Column("project_id", exact_text(36)),
-        sa.Column("request_id", exact_text(128)),
-        sa.Column("correlation_id", exact_text(128)),
-        sa.Column("client_ip", exact_text(45)),
-        sa.Column("method", exact_text(16)),
-        sa.Column("path", long_text()),
-        sa.Column("user_agent", long_text()),
-        sa.Column("outcome", ascii_text(16), nullable=False),
-        sa.Column("reason", long_text()),
-        sa.Column("token_id", exact_text(36)),
-        sa.Column("metadata", long_text()),
-        sa.Column("writer", ascii_text(36)),
-        sa.Column("seq", big_integer()),
-        sa.Column("prev_hash", ascii_fixed(64)),
-        sa.Column("hash", ascii_fixed(64)),
-        sa.PrimaryKeyConstraint("id", name="pk_audit_events"),
+        *required(id=ascii_text(36), timestamp=UtcTime(), action=exact_text(64), actor=exact_text(64)),
+        *optional(project_id=exact_text(36), request_id=exact_text(128), correlation_id=exact_text(128)),
+        *optional(client_ip=exact_text(45), method=exact_text(16), path=long_text()),
+        *optional(user_agent=long_text()),
+        *required(outcome=ascii_text(16)),
+        *optional(reason=long_text(), token_id=exact_text(36), metadata=long_text(), writer=ascii_text(36)),
+        *optional(seq=big_integer(), prev_hash=ascii_fixed(64), hash=ascii_fixed(64)),
         sa.UniqueConstraint("writer", "seq", name="uq_audit_events_writer_seq"),
         sa.CheckConstraint("outcome IN ('success','failure','denied','error')", name=op.f("ck_audit_events_outcome")),
+        key=("id",),
     )
 
 
 def _own_tables() -> None:
-    create_table(
-        "instance",
-        sa.Column("id", ascii_text(36), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_instance"),
-    )
-    create_table(
-        "locks",
-        sa.Column("name", ascii_text(64), nullable=False),
-        sa.Column("holder", exact_text(128), nullable=False),
-        sa.Column("expires_at", UtcTime(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name="pk_locks"),
-    )
-    create_table(
-        "admin_sessions",
-        sa.Column("id_hash", ascii_fixed(64), nullable=False),
-        sa.Column("token_fingerprint", ascii_fixed(64), nullable=False),
-        sa.Column("csrf_hash", ascii_fixed(64), nullable=False),
-        sa.Column("remember", sa.Boolean(), nullable=False),
-        sa.Column("created_at", UtcTime(), nullable=False),
-        sa.Column("last_seen_at", UtcTime(), nullable=False),
-        sa.Column("expires_at", UtcTime(), nullable=False),
-        sa.PrimaryKeyConstraint("id_hash", name="pk_admin_sessions"),
-    )
+    create_table("instance", *required(id=ascii_text(36)), key=("id",))
+    create_table("locks", *required(name=ascii_text(64), holder=exact_text(128), expires_at=UtcTime()), key=("name",))
+    create_first_admin_sessions()

@@ -1,14 +1,13 @@
 """The numbered list of purges that all replicas apply."""
 
+from functools import partial
+
 import sqlalchemy as sa
 
-from llm_proxy.db.migrations.steps import create_table, drop_table
+from llm_proxy.db.migrations.steps import create_table, drop_tables, required
 from llm_proxy.db.types import UtcTime, big_integer, long_text
 
-revision = "0003"
-down_revision = "0002"
-branch_labels = None
-depends_on = None
+revision, down_revision = "0003", "0002"
 
 HOLDS = ("cache_purges",)
 
@@ -18,12 +17,9 @@ def upgrade() -> None:
     create_table(
         "cache_purges",
         sa.Column("number", big_integer(), autoincrement=False, nullable=False),
-        sa.Column("scope", long_text(), nullable=False),
-        sa.Column("created_at", UtcTime(), nullable=False),
-        sa.PrimaryKeyConstraint("number", name="pk_cache_purges"),
+        *required(scope=long_text(), created_at=UtcTime()),
+        key=("number",),
     )
 
 
-def downgrade() -> None:
-    """Without it."""
-    drop_table("cache_purges")
+downgrade = partial(drop_tables, "cache_purges")

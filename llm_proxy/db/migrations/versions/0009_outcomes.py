@@ -1,46 +1,32 @@
 """How requests ended by hour, and the last refusals of tokens."""
 
-import sqlalchemy as sa
+from functools import partial
 
-from llm_proxy.db.migrations.steps import create_index, create_table, drop_table
-from llm_proxy.db.types import UtcTime, ascii_text, big_integer
+from llm_proxy.db.migrations.steps import counts, create_table, drop_tables, optional, required
+from llm_proxy.db.types import UtcTime, ascii_text
 
-revision = "0009"
-down_revision = "0008"
-branch_labels = None
-depends_on = None
+revision, down_revision = "0009", "0008"
 
 HOLDS = ("outcomes_hourly", "token_refusals")
 
 
 def upgrade() -> None:
     """Create two tables."""
-    zero = sa.text("0")
     create_table(
         "outcomes_hourly",
-        sa.Column("hour", UtcTime(), nullable=False),
-        sa.Column("project_id", ascii_text(36), nullable=False),
-        sa.Column("token_id", ascii_text(36), nullable=False),
-        sa.Column("code", ascii_text(64), nullable=False),
-        sa.Column("requests", big_integer(), nullable=False, server_default=zero),
-        sa.PrimaryKeyConstraint("hour", "project_id", "token_id", "code", name="pk_outcomes_hourly"),
+        *required(hour=UtcTime(), project_id=ascii_text(36), token_id=ascii_text(36), code=ascii_text(64)),
+        *counts("requests"),
+        key=("hour", "project_id", "token_id", "code"),
+        indexes=(("token_id", "hour"), ("project_id", "hour")),
     )
-    create_index("idx_outcomes_hourly_token_id_hour", "outcomes_hourly", ["token_id", "hour"])
-    create_index("idx_outcomes_hourly_project_id_hour", "outcomes_hourly", ["project_id", "hour"])
     create_table(
         "token_refusals",
-        sa.Column("token_id", ascii_text(36), nullable=False),
-        sa.Column("code", ascii_text(64), nullable=False),
-        sa.Column("project_id", ascii_text(36), nullable=False),
-        sa.Column("refused_at", UtcTime(), nullable=False),
-        sa.Column("request_id", ascii_text(128)),
-        sa.Column("refusals", big_integer(), nullable=False, server_default=zero),
-        sa.PrimaryKeyConstraint("token_id", "code", name="pk_token_refusals"),
+        *required(token_id=ascii_text(36), code=ascii_text(64), project_id=ascii_text(36), refused_at=UtcTime()),
+        *optional(request_id=ascii_text(128)),
+        *counts("refusals"),
+        key=("token_id", "code"),
+        indexes=(("refused_at",),),
     )
-    create_index("idx_token_refusals_refused_at", "token_refusals", ["refused_at"])
 
 
-def downgrade() -> None:
-    """Drop them."""
-    drop_table("token_refusals")
-    drop_table("outcomes_hourly")
+downgrade = partial(drop_tables, "token_refusals", "outcomes_hourly")

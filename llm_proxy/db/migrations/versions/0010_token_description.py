@@ -5,10 +5,7 @@ import sqlalchemy as sa
 from llm_proxy.db.migrations.steps import add_column, drop_column
 from llm_proxy.db.types import long_text
 
-revision = "0010"
-down_revision = "0009"
-branch_labels = None
-depends_on = None
+revision, down_revision = "0010", "0009"
 
 HOLDS = ("tokens.description",)
 

@@ -1,14 +1,11 @@
 """Traffic by hour: requests, errors, cache, latency, model tokens and money."""
 
-import sqlalchemy as sa
+from functools import partial
 
-from llm_proxy.db.migrations.steps import create_index, create_table, drop_table
-from llm_proxy.db.types import UtcTime, ascii_text, big_integer
+from llm_proxy.db.migrations.steps import counts, create_table, drop_tables, required
+from llm_proxy.db.types import UtcTime, ascii_text
 
-revision = "0011"
-down_revision = "0010"
-branch_labels = None
-depends_on = None
+revision, down_revision = "0011", "0010"
 
 HOLDS = ("traffic_hourly",)
 _COUNTS = (
@@ -20,17 +17,13 @@ _CLASSES = [f"{name}_{number}" for name in ("first_byte", "duration") for number
 
 def upgrade() -> None:
     """Create a table."""
-    zero = sa.text("0")
     create_table(
         "traffic_hourly",
-        sa.Column("project_id", ascii_text(36), nullable=False),
-        sa.Column("hour", UtcTime(), nullable=False),
-        *(sa.Column(name, big_integer(), nullable=False, server_default=zero) for name in (*_COUNTS, *_CLASSES)),
-        sa.PrimaryKeyConstraint("project_id", "hour", name="pk_traffic_hourly"),
+        *required(project_id=ascii_text(36), hour=UtcTime()),
+        *counts(*_COUNTS, *_CLASSES),
+        key=("project_id", "hour"),
+        indexes=(("hour",),),
     )
-    create_index("idx_traffic_hourly_hour", "traffic_hourly", ["hour"])
 
 
-def downgrade() -> None:
-    """Drop it."""
-    drop_table("traffic_hourly")
+downgrade = partial(drop_tables, "traffic_hourly")

@@ -2,10 +2,7 @@
 
 from llm_proxy.db.migrations.steps import create_index, drop_index
 
-revision = "0012"
-down_revision = "0011"
-branch_labels = None
-depends_on = None
+revision, down_revision = "0012", "0011"
 
 HOLDS = ()
 

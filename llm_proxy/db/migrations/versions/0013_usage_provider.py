@@ -5,10 +5,7 @@ import sqlalchemy as sa
 from llm_proxy.db.migrations.steps import change_primary_key, merge_rows
 from llm_proxy.db.types import exact_text
 
-revision = "0013"
-down_revision = "0012"
-branch_labels = None
-depends_on = None
+revision, down_revision = "0013", "0012"
 
 HOLDS = ("usage_daily.provider",)
 

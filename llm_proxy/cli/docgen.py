@@ -1,4 +1,4 @@
-"""docs/commands.md, made from the tree: `python -m llm_proxy.cli.document docs/commands.md`."""
+"""docs/commands.md, made from the tree: `python -m llm_proxy.cli.docgen docs/commands.md`."""
 
 import re
 import sys
@@ -24,7 +24,7 @@ The same commands are available as `llm-proxy <command>` and as `flask --app wsg
 - Every command has `-h`, `--help`, `--version`, and `--env PATH` for an env file in place of `.env`.
 
 This page is made from the commands' own help, and a test compares the two:
-`python -m llm_proxy.cli.document docs/commands.md` writes it again.
+`python -m llm_proxy.cli.docgen docs/commands.md` writes it again.
 """
 _EVERYWHERE = {"help", "version", "env", "output", "insecure", "direct"}
 _OF_MANAGE = {"manage_api_base_url", "management_token"}

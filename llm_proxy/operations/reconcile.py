@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import Engine, RowMapping, func, select
 
+from llm_proxy.accounting.reconcile import Line
 from llm_proxy.db.models import ProjectRow, TokenRow, UsageRow
 from llm_proxy.db.session import read_transaction
 from llm_proxy.runtime.clock import parse_rfc3339, rfc3339_ms
@@ -25,26 +26,6 @@ _SUMMED = (
 _NOT_CHARGED = frozenset(("connect_error",))  # the unit came back
 Counts = tuple[int, int, int]  # requests, model tokens, and money in 10⁻⁹ USD
 _NOTHING: Counts = (0, 0, 0)
-
-
-class Charged(Protocol):
-    """What a token was charged, as accounting sees it."""
-
-    @property
-    def token_id(self) -> str:
-        """The row's id."""
-
-    @property
-    def charged(self) -> int:
-        """Units, those in ledgers included."""
-
-    @property
-    def max_requests(self) -> int | None:
-        """The limit; None = unlimited."""
-
-    @property
-    def silent_s(self) -> float | None:
-        """When a worker was last heard of that has no ledger here; None: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +135,7 @@ def event_counts(path: Path, since: date, until: date) -> Counter[tuple[str, str
 
 def compare(
     tokens: Iterable[Mapping[str, Any] | RowMapping],
-    charged: Iterable[Charged],
+    charged: Iterable[Line],
     all_usage: Mapping[str, Counts],
     *,
     period: Mapping[tuple[str, str], Counts],

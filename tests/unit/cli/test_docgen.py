@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from llm_proxy.cli import root
-from llm_proxy.cli.document import as_markdown
+from llm_proxy.cli.docgen import as_markdown
 
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "charts/llm-proxy/*.md", "charts/llm-proxy/templates/NOTES.txt")
 GROUPS = "audit|config|db|dispatcher|events|manage|migrate|openai|usage"
@@ -20,7 +20,7 @@ NOT_COMMANDS = re.compile(r"charts/|management API|at the provider")  # speak of
 
 def test_page_is_up_to_date(checkout: Path) -> None:
     """Every command with its arguments, options and meaning."""
-    how = "run: python -m llm_proxy.cli.document docs/commands.md"
+    how = "run: python -m llm_proxy.cli.docgen docs/commands.md"
     assert (checkout / "docs" / "commands.md").read_text() == as_markdown(), how
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from llm_proxy.settings import load, variables
-from llm_proxy.settings.document import as_env_example, as_markdown
+from llm_proxy.settings.docgen import as_env_example, as_markdown
 from llm_proxy.settings.formatting import as_duration, as_size, shown
 
-HOW = "run: python -m llm_proxy.settings.document docs/settings.md .env.example"
+HOW = "run: python -m llm_proxy.settings.docgen docs/settings.md .env.example"
 
 
 def test_page_is_up_to_date(checkout: Path) -> None:

@@ -1,4 +1,4 @@
-"""usage.reconcile: usage and events are compared by provider where both sides name it."""
+"""operations.reconcile: usage and events are compared by provider where both sides name it."""
 
 import json
 from datetime import date
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.usage import reconcile
+from llm_proxy.operations import reconcile
 
 DAY = date(2026, 1, 2)
 

@@ -1,4 +1,4 @@
-"""docs/settings.md and .env.example, made from the declarations: `python -m llm_proxy.settings.document PAGE EXAMPLE`."""
+"""docs/settings.md and .env.example, made from the declarations: `python -m llm_proxy.settings.docgen PAGE EXAMPLE`."""
 
 import sys
 from dataclasses import fields
@@ -40,7 +40,7 @@ file (`.env` in the working directory, or the one that `--env` or `LLM_PROXY_ENV
 - On SIGHUP the env file, `_FILE` files and the provider file are read again; the environment cannot change.
 
 This page is made from the declarations in `llm_proxy/settings/`, and a test compares the two:
-`python -m llm_proxy.settings.document docs/settings.md .env.example` writes it again.
+`python -m llm_proxy.settings.docgen docs/settings.md .env.example` writes it again.
 """
 _EXAMPLE_HEAD = """\
 # Settings of llm-proxy. Copy this file to .env and replace the one line below; everything else is optional.
