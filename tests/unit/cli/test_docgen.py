@@ -10,7 +10,7 @@ import click
 from llm_proxy.cli import root
 from llm_proxy.cli.docgen import as_markdown
 
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "charts/llm-proxy/*.md", "charts/llm-proxy/templates/NOTES.txt")
+PAGES = ("*.md", "docs/**/*.md", "charts/llm-proxy/*.md", "charts/llm-proxy/templates/NOTES.txt")
 GROUPS = "audit|config|db|dispatcher|events|manage|migrate|openai|usage"
 INLINE = re.compile(rf"`(?:[^`\n]* )?(?:[\w./]*/)?llm-proxy ([a-z][^`]*)`|`((?:{GROUPS}) [a-z][^`\n]*)`")
 LINE = re.compile(r"^[^#`\n]*?(?<![\w/-])(?:\.venv/bin/)?llm-proxy ([a-z]+(?=[ \n])[^\n]*)$", re.MULTILINE)
@@ -42,7 +42,7 @@ def fault_of(text: str) -> str | None:
         if found is None:
             return f"no command {words[0]}"
         command, words = found, words[1:]
-    if isinstance(command, click.Group) or words[-1:] and words[-1].startswith("--"):
+    if isinstance(command, click.Group) or (words[-1:] and words[-1].startswith("--")):
         return None  # speaks of a group, or of an option without its value
     try:
         _, left, _ = command.make_parser(click.Context(command)).parse_args(words)
