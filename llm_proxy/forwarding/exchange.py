@@ -171,7 +171,7 @@ class Exchange:
 
     def detach(self) -> None:
         """End the exchange: watch the client no longer, and release the request's body."""
-        self.relay = None  # which holds this exchange
+        self.relay = self._upstream = None  # a WebSocket is both, and holds this exchange
         client = self.request.client
         if client is not None:
             self.is_client_gone = self.is_client_gone or client.is_gone

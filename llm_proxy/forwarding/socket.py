@@ -28,8 +28,7 @@ from llm_proxy.websocket.dialects.openai import Unreadable
 from llm_proxy.websocket.frames import BrokenFrame, FrameReader, Piece
 from llm_proxy.websocket.messages import Assembler, MessageTooLong
 
-RECV_BYTES = 32768
-CLOSE_S = 0.3  # for a close frame to be taken by one side
+RECV_BYTES, CLOSE_S = 32768, 0.3  # CLOSE_S: for a close frame to be taken by one side
 FAREWELL_S = 0.2  # for the provider to close after it; a revoked socket has a second in all
 _DRAIN = "drain"
 _MOST_PENDING = 1000  # own messages that wait for the end of a fragmented one
@@ -146,7 +145,8 @@ class Socket:
         self._response.close()
         if up is not None:
             up.kill(timeout=1.0)  # waited for: the server layer reads the client's connection to its end
-        self._ended(self, self._closing.code if self._closing is not None else self._seen_code)
+        self.turns.ender = None  # which is this socket
+        self._ended(self, self._closing.code if self._closing else self._seen_code)
 
     def _run_up(self, early: bytes) -> None:
         """Carry the client's bytes; its end ends the provider's connection, and with it the other direction."""

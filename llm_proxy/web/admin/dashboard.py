@@ -30,6 +30,8 @@ def dashboard(form: str | None) -> Response:
     A refresh reads nothing whose reading is recorded, so that a page left open does not fill the audit trail.
     """
     chosen, project_id = traffic.span(), request.args.get("project_id") or None
+    if form is not None:
+        frame.require(*traffic.OPERATION)
     found = traffic.rows(chosen, project_id) if frame.may(*traffic.OPERATION) else []
     if form is not None:
         return _file(form, chosen, found)

@@ -29,6 +29,8 @@ def routes(bp: Blueprint) -> None:
 def dispatcher(form: str | None) -> Response:
     """Return lag and dead letters."""
     state = frame.api("GET", "/manage/dispatcher").data
+    if form is not None:
+        frame.require("GET", _LETTERS)
     has_letters = state["bus"] != "in-memory" and frame.may("GET", _LETTERS)
     query = {"reason": request.args.get("reason"), "limit": _MOST_LETTERS if form else 100}
     letters = frame.api("GET", _LETTERS, query=query).data if has_letters else []

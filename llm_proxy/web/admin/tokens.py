@@ -45,12 +45,14 @@ def routes(bp: Blueprint) -> None:
 def outcomes_file(token_id: str, form: str) -> Response:
     """Return how the token's requests of the last week ended, by hour and code, as a file."""
     frame.api("GET", f"/manage/tokens/{token_id}")
-    return lists.file(form, f"outcomes-{token_id[:8]}", _outcomes(token_id) or [], ("hour", "code", "requests"))
+    frame.require(*_OUTCOMES)
+    return lists.file(form, f"outcomes-{token_id[:8]}", _outcome_rows(token_id), ("hour", "code", "requests"))
 
 
 def refusals_file(token_id: str, form: str) -> Response:
     """Return the token's last refusals, one for each code, as a file."""
     frame.api("GET", f"/manage/tokens/{token_id}")
+    frame.require(*_REFUSALS)
     columns = ("code", "refused_at", "request_id", "refusals")
     return lists.file(form, f"refusals-{token_id[:8]}", _refusals(token_id) or [], columns)
 
@@ -191,9 +193,13 @@ def _outcomes(token_id: str) -> list[dict[str, Any]] | None:
     """Return how many requests of the last week ended how, by hour; None where that is not to be had."""
     if _OUTCOMES not in OPERATIONS or not frame.may(*_OUTCOMES):
         return None
-    query = {"token_id": token_id, "group_by": "hour,code", "from": rfc3339(token_outcomes.first_hour(utc_now()))}
     try:
-        rows: list[dict[str, Any]] = frame.api("GET", "/manage/outcomes", query=query).data["data"]
+        return _outcome_rows(token_id)
     except LlmProxyError:
         return None
+
+
+def _outcome_rows(token_id: str) -> list[dict[str, Any]]:
+    query = {"token_id": token_id, "group_by": "hour,code", "from": rfc3339(token_outcomes.first_hour(utc_now()))}
+    rows: list[dict[str, Any]] = frame.api("GET", "/manage/outcomes", query=query).data["data"]
     return rows

@@ -59,8 +59,8 @@ def _wanted() -> _Wanted:
         body: dict[str, Any] = parsing.json_object()
     except BadRequest as error:
         raise _refused("invalid JSON", "invalid_json") from error
-    texts = {name: body.get(name) or "" for name in _TEXTS}
-    is_all = body.get("all") or False
+    texts = {name: "" if body.get(name) is None else body[name] for name in _TEXTS}
+    is_all = False if body.get("all") is None else body["all"]
     if not all(isinstance(value, str) for value in texts.values()) or not isinstance(is_all, bool):
         raise _refused("invalid JSON", "invalid_json")
     method, url, prefix, key, project = (texts[name] for name in _TEXTS)

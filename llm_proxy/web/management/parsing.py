@@ -13,6 +13,7 @@ from llm_proxy.errors import BadRequest, PayloadTooLarge, PreconditionFailed
 
 BODY_BYTES = 1024 * 1024
 MOST_IDS = 100
+LONGEST_IDS = 4000  # characters
 SEARCH_CHARACTERS = 200
 _INTEGER = re.compile(r"\+?[0-9]{1,10}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -119,7 +120,7 @@ def ids() -> frozenset[str] | None:
     if text is None:
         return None
     found = frozenset(each for each in text.split(",") if each)
-    if len(found) > MOST_IDS or "\x00" in text or not text.isascii():
+    if len(found) > MOST_IDS or len(text) > LONGEST_IDS or "\x00" in text or not text.isascii():
         raise invalid("ids")
     return found
 

@@ -16,7 +16,7 @@ from llm_proxy.web.context import services
 from llm_proxy.web.management import pagination, parsing, rendering
 from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.idempotency import idempotent
-from llm_proxy.web.management.routing import add, add_items
+from llm_proxy.web.management.routing import add, add_items, only
 
 _DELETION = "project deletion is not permitted"
 _Pair = tuple[Project, Total]
@@ -59,8 +59,7 @@ def routes(bp: Blueprint) -> None:
     add_items(bp, "projects", "path:project_id", index=index, create=create, show=show, change=change)
     add(bp, "/projects/<path:project_id>", "DELETE", delete, is_refusal=True)
     add(bp, "/projects/<project_id>/tokens/revoke", "POST", revoke_tokens)
-    for method in ("GET", "PATCH", "DELETE"):  # else they would belong to a project whose id holds slashes
-        add(bp, "/projects/<project_id>/tokens/revoke", method, no_such_method, is_refusal=True)
+    only(bp, "/projects/<project_id>/tokens/revoke", "POST")
 
 
 def index() -> Response:
@@ -131,11 +130,6 @@ def revoke_tokens(project_id: str) -> Response:
         "total_tokens": found.total,
     }
     return rendering.json_response(counts)
-
-
-def no_such_method(project_id: str) -> Response:
-    """405: below a project there is one thing to do."""
-    raise WrongMethod(["POST"])
 
 
 def _created(project: Project) -> CreationResponse:

@@ -4,14 +4,13 @@ from urllib.parse import quote
 
 from flask import Blueprint, Response
 
-from llm_proxy.errors import WrongMethod
 from llm_proxy.model.audit_actions import AuditAction
 from llm_proxy.projects.provider_keys import ProviderKey
 from llm_proxy.web.context import services
 from llm_proxy.web.management import parsing, rendering
 from llm_proxy.web.management.audited import AuditedAction, current
 from llm_proxy.web.management.projects import checked
-from llm_proxy.web.management.routing import add
+from llm_proxy.web.management.routing import add, only
 
 _ALL, _ONE = "/projects/<project_id>/provider-keys", "/projects/<project_id>/provider-keys/<provider>"
 
@@ -21,10 +20,8 @@ def routes(bp: Blueprint) -> None:
     add(bp, _ALL, "GET", index)
     add(bp, _ONE, "PUT", put)
     add(bp, _ONE, "DELETE", remove)
-    for method in ("POST", "PATCH", "DELETE"):  # else they would belong to a project whose id holds slashes
-        add(bp, _ALL, method, only_listed, is_refusal=True)
-    for method in ("GET", "POST", "PATCH"):
-        add(bp, _ONE, method, not_alone, is_refusal=True)
+    only(bp, _ALL, "GET")
+    only(bp, _ONE, "DELETE", "PUT")
 
 
 def index(project_id: str) -> Response:
@@ -52,16 +49,6 @@ def remove(project_id: str, provider: str) -> Response:
         with attempt.transaction() as tx:
             services().provider_keys.remove(tx, project_id, provider)
     return Response(status=204)
-
-
-def only_listed(project_id: str) -> Response:
-    """405: keys are named by their provider."""
-    raise WrongMethod(["GET"])
-
-
-def not_alone(project_id: str, provider: str) -> Response:
-    """405: a single key is not shown."""
-    raise WrongMethod(["DELETE", "PUT"])
 
 
 def _attempt(action: AuditAction, fault: str, project_id: str, provider: str) -> AuditedAction:

@@ -73,6 +73,17 @@ def add_items(bp: Blueprint, name: str, item: str, *, index: View, create: View,
         add(bp, rule, method, view)
 
 
+def only(bp: Blueprint, rule: str, *allowed: str) -> None:
+    """Refuse a path's other methods with 405: a rule with an id matches the same path, and would take them."""
+
+    def refuse(**path: str) -> Response:
+        raise WrongMethod(allowed)
+
+    for method in _METHODS:
+        if method not in allowed:
+            add(bp, rule, method, refuse, is_refusal=True)
+
+
 def template(bp: Blueprint, rule: str) -> str:
     """Return a rule's path as the table of roles and the OpenAPI document write it."""
     return f"{bp.url_prefix}{re.sub(r'<[^>]*>', '{id}', rule.replace('<provider>', '{provider}'))}"

@@ -18,7 +18,7 @@ from llm_proxy.web.management import pagination, parsing, rendering
 from llm_proxy.web.management.audited import current
 from llm_proxy.web.management.idempotency import idempotent
 from llm_proxy.web.management.overlap import overlap
-from llm_proxy.web.management.routing import add, add_items, named_project
+from llm_proxy.web.management.routing import add, add_items, named_project, only
 
 MOST_REVOKED = 200  # ids of one call; all of them stand in its audit record
 
@@ -32,6 +32,8 @@ def routes(bp: Blueprint) -> None:
     add(bp, "/tokens/<token_id>/roll", "POST", roll)
     add(bp, "/tokens/lookup", "POST", lookup)
     add(bp, "/tokens/revoke", "POST", revoke_several)
+    only(bp, "/tokens/lookup", "POST")
+    only(bp, "/tokens/revoke", "POST")
 
 
 def index() -> Response:

@@ -1,16 +1,12 @@
 """An exchange that has ended is freed at once: nothing of it waits for the garbage collector."""
 
 import json
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-import support
 from e2e.proxy.conftest import CHAT, EVENTS, SHORT_LIMITS, STREAM
+from support.garbage import garbage, ours, watch
 from support.gateway import Gateway, Token, eventually, running_gateway
 from support.provider import Provider
 from support.raw import Client, Closed, request
@@ -27,31 +23,10 @@ Send = Callable[[Gateway, Token], None]
 def watched(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[Gateway]:
     """A proxy that tells what its garbage collector finds; it reads request bodies for rules and money."""
     folder = tmp_path_factory.mktemp("gateway")
-    probe = {
-        "PYTHONPATH": str(Path(support.__path__[0]) / "garbage"),
-        "GARBAGE_REPORT": str(folder / "garbage.json"),
-        "CIRCUIT_BREAKER_FAILURES": "0",
-    }
-    with running_gateway(folder, provider.url, **SHORT_LIMITS, **EVENTS, **probe) as running:
+    with running_gateway(
+        folder, provider.url, **SHORT_LIMITS, **EVENTS, **watch(folder), CIRCUIT_BREAKER_FAILURES="0"
+    ) as running:
         yield running
-
-
-@contextmanager
-def garbage(gateway: Gateway) -> Iterator[dict[str, int]]:
-    """Fill the mapping with the types of what became garbage in the block, and how many there were."""
-    report, (worker,), found = gateway.folder / "garbage.json", gateway.workers(), dict[str, int]()
-    report.unlink(missing_ok=True)
-    os.kill(worker, signal.SIGRTMIN)
-    yield found
-    os.kill(worker, signal.SIGRTMIN + 1)
-    eventually(report.exists)
-    found.update(json.loads(report.read_text()))
-
-
-def ours(found: dict[str, int]) -> dict[str, int]:
-    """What belongs to exchanges: objects of the package, sockets, frames and failures."""
-    prefixes = ("llm_proxy.", "gevent.", "gunicorn.", "builtins.frame", "builtins.traceback", "encodings.")
-    return {name: count for name, count in found.items() if name.startswith(prefixes)}
 
 
 def post(

@@ -252,6 +252,28 @@ def test_pages_answer_those_to_whom_the_navigation_offers_them(pages: Pages, rol
     assert answered == offered | {"/admin/dashboard"}
 
 
+@pytest.mark.parametrize("role", ["viewer", "issuer", "operator"])
+def test_files_answer_those_whom_the_api_answers(pages: Pages, role: str) -> None:
+    """All others get 403, not a file without rows."""
+    project = pages.api("POST", "/projects", {"name": "files", "api_key": KEY})["id"]
+    token = pages.api("POST", "/tokens", {"project_id": project, "duration_minutes": 60})["id"]
+    key = pages.api("POST", "/keys", {"name": role, "role": role})["key"]
+    browser, api = pages.app.test_client(), {"Authorization": f"Bearer {key}"}
+    pages.sign_in(browser, key)
+    for file, asked in (
+        (f"/tokens/{token}", "/outcomes?group_by=code"),
+        (f"/tokens/{token}/refusals", f"/tokens/{token}/refusals"),
+        ("/dashboard", "/traffic"),
+        ("/dispatcher", "/dispatcher/dead-letters"),
+        ("/usage", "/usage"),
+        ("/audit", "/audit"),
+        ("/keys", "/keys"),
+    ):
+        wanted = 403 if browser.get(f"/manage{asked}", headers=api).status_code == 403 else 200
+        for form in ("csv", "json"):
+            assert browser.get(f"/admin{file}.{form}").status_code == wanted, (file, form)
+
+
 def test_the_end_of_a_session_is_asked_for_first(pages: Pages) -> None:
     """The page says whose session it is and when it was used; the form ends it; an unknown one is 404."""
     other = pages.app.test_client()

@@ -273,6 +273,10 @@ class TestWithoutACache:
         ({"method": "GET", "url": "http://[bad"}, "invalid URL"),
         ({"key": "v1:a:b:c", "all": True}, "only one of"),
         ({"prefix": "/v1/", "key": "v1:a:b:c"}, "only one of"),
+        ({"all": {}}, "invalid JSON"),
+        ({"all": 0, "prefix": "/v1/"}, "invalid JSON"),
+        ({"all": True, "key": []}, "invalid JSON"),
+        ({"all": None, "key": None}, "method and url are required"),
     ],
 )
 def test_a_purge_that_cannot_be_understood_is_400(manage: Manager, body: Any, error: str) -> None:

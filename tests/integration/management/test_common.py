@@ -52,7 +52,8 @@ def test_guessing_is_slowed_down_and_the_right_token_is_not(manage: Manager) -> 
     ("path", "allow"),
     [("/projects", "GET, POST"), ("/projects/x", "GET, PATCH"), ("/projects/x/tokens/revoke", "POST"),
      ("/tokens", "GET, POST"), ("/tokens/x", "GET, PATCH, DELETE"), ("/audit", "GET"), ("/audit/x", "GET"),
-     ("/cache/purge", "POST")],
+     ("/cache/purge", "POST"), ("/tokens/lookup", "POST"), ("/tokens/revoke", "POST"),
+     ("/projects/x/provider-keys", "GET")],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["OPTIONS", "PUT", "BREW"])
 def test_other_methods_are_405_with_the_real_ones(manage: Manager, path: str, allow: str, method: str) -> None:
@@ -60,6 +61,14 @@ def test_other_methods_are_405_with_the_real_ones(manage: Manager, path: str, al
     response = manage.call(method, path)
     assert (response.status_code, response.get_json()) == (405, {"error": "method not allowed"})
     assert response.headers["Allow"] == allow
+
+
+@pytest.mark.parametrize("path", ["/tokens/lookup", "/tokens/revoke"])
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+def test_a_word_is_no_id(manage: Manager, path: str, method: str) -> None:
+    """405, and nothing is looked up by it."""
+    response = manage.call(method, path, {"name": "x"})
+    assert (response.status_code, response.headers["Allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/cache/entries", "/audit/a/b", "", "/"])
