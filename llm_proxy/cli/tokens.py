@@ -63,7 +63,7 @@ def generate(project_id: str, duration: str, max_requests: int | None, **said: s
                 "Token": issued["token"],
                 "Obfuscated": hint(issued["token"]),
                 "Expires at": output.minute(issued["expires_at"]),
-                **({"Max requests": issued["max_requests"]} if issued.get("max_requests") else {}),
+                **{label(name): plain(issued[name]) for name in ("max_requests", *_MORE) if issued.get(name)},
             }
         )
 
