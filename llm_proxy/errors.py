@@ -374,7 +374,7 @@ class UpstreamError(LlmProxyError):
     status, type, code, message = 502, "upstream_error", "bad_gateway", "Proxy error"
     is_sent: bool = True
     phase: str = "head"
-    cause: str | None = None  # for logs and events: which host was not reached and why; never a secret
+    cause: str | None = None  # which host was not reached and why; never a secret
 
     def at(self, phase: str, *, is_sent: bool) -> "UpstreamError":
         """Record where it happened, and return the error itself for `raise`."""

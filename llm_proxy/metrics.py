@@ -12,16 +12,11 @@ import struct
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import (
-    CollectorRegistry,
-    Gauge,
-    disable_created_metrics,
-    generate_latest,
-    values,
-)
+from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics, generate_latest, values
 from prometheus_client import Counter as LibraryCounter
 from prometheus_client import Histogram as LibraryHistogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -102,187 +97,111 @@ class Histogram(LibraryHistogram):
         self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)  # the last bound is infinite
 
 
-REQUESTS = Counter("llm_proxy_requests_total", "Requests to the proxy, preflights left out.", registry=REGISTRY)
-ERRORS = Counter(
-    "llm_proxy_errors_total",
-    "Proxied requests that ended with a status of 400 or above, or broken off.",
-    registry=REGISTRY,
-)
-CACHE_HITS = Counter("llm_proxy_cache_hits_total", "Responses served from the cache.", registry=REGISTRY)
-CACHE_MISSES = Counter("llm_proxy_cache_misses_total", "Look-ups without a usable stored response.", registry=REGISTRY)
-CACHE_BYPASS = Counter("llm_proxy_cache_bypass_total", "Requests that no stored response may serve.", registry=REGISTRY)
-CACHE_STORES = Counter("llm_proxy_cache_stores_total", "Responses written to the cache.", registry=REGISTRY)
-MODEL_TOKENS = Counter(
-    "llm_proxy_model_tokens_total", "Model tokens that the provider reported, by kind.", ["kind"], registry=REGISTRY
-)
-COST_USD = Counter("llm_proxy_cost_usd_total", "What they cost by the price list, in USD.", registry=REGISTRY)
-UNPRICED = Counter(
-    "llm_proxy_unpriced_requests_total", "Exchanges whose model has no price in the list.", registry=REGISTRY
-)
-RATELIMIT_FALLBACK = Gauge(
+counter, histogram = partial(Counter, registry=REGISTRY), partial(Histogram, registry=REGISTRY)
+gauge = partial(Gauge, registry=REGISTRY, multiprocess_mode="livesum")  # what it counts is the sum over the workers
+
+REQUESTS = counter("llm_proxy_requests_total", "Requests to the proxy, preflights left out.")
+ERRORS = counter("llm_proxy_errors_total", "Proxied requests that ended with a status of 400 or above, or broken off.")
+CACHE_HITS = counter("llm_proxy_cache_hits_total", "Responses served from the cache.")
+CACHE_MISSES = counter("llm_proxy_cache_misses_total", "Look-ups without a usable stored response.")
+CACHE_BYPASS = counter("llm_proxy_cache_bypass_total", "Requests that no stored response may serve.")
+CACHE_STORES = counter("llm_proxy_cache_stores_total", "Responses written to the cache.")
+MODEL_TOKENS = counter("llm_proxy_model_tokens_total", "Model tokens that the provider reported, by kind.", ["kind"])
+COST_USD = counter("llm_proxy_cost_usd_total", "What they cost by the price list, in USD.")
+UNPRICED = counter("llm_proxy_unpriced_requests_total", "Exchanges whose model has no price in the list.")
+RATELIMIT_FALLBACK = gauge(
     "llm_proxy_ratelimit_fallback",
     "1 while limits are counted on each machine because Redis is unavailable.",
     multiprocess_mode="livemax",
-    registry=REGISTRY,
 )
-CACHE_REVALIDATIONS = Counter(
+CACHE_REVALIDATIONS = counter(
     "llm_proxy_cache_revalidations_total",
     "Stored responses that were validated with the provider, by result.",
     ["result"],
-    registry=REGISTRY,
 )
-CACHE_BACKEND_ERRORS = Counter(
-    "llm_proxy_cache_backend_errors_total", "Failures of the store; each was a miss, or no store.", registry=REGISTRY
+CACHE_BACKEND_ERRORS = counter(
+    "llm_proxy_cache_backend_errors_total", "Failures of the store; each was a miss, or no store."
 )
-CACHE_EVICTIONS = Counter(
-    "llm_proxy_cache_evictions_total", "Stored responses evicted to stay within the size limit.", registry=REGISTRY
-)
-CACHE_STORED_BYTES = Gauge(
+CACHE_EVICTIONS = counter("llm_proxy_cache_evictions_total", "Stored responses evicted to stay within the size limit.")
+CACHE_STORED_BYTES = gauge(
     "llm_proxy_cache_stored_bytes",
     "What this machine's store holds; Redis counts its own.",
     multiprocess_mode="livemax",
-    registry=REGISTRY,
 )
 
-UPSTREAM_REQUESTS = Counter(
-    "llm_proxy_upstream_requests_total", "Exchanges with the provider by outcome.", ["outcome"], registry=REGISTRY
-)
-PROVIDER_REQUESTS = Counter(
+UPSTREAM_REQUESTS = counter("llm_proxy_upstream_requests_total", "Exchanges with the provider by outcome.", ["outcome"])
+PROVIDER_REQUESTS = counter(
     "llm_proxy_provider_requests_total",
     "Exchanges by provider and outcome, where several providers are served.",
     ["provider", "outcome"],
-    registry=REGISTRY,
 )
-PROVIDER_MODEL_TOKENS = Counter(
+PROVIDER_MODEL_TOKENS = counter(
     "llm_proxy_provider_model_tokens_total",
     "Model tokens by provider and kind, where several providers are served.",
     ["provider", "kind"],
-    registry=REGISTRY,
 )
-PROVIDER_COST_USD = Counter(
+PROVIDER_COST_USD = counter(
     "llm_proxy_provider_cost_usd_total",
     "What they cost by provider, in USD, where several providers are served.",
     ["provider"],
-    registry=REGISTRY,
 )
-REJECTED = Counter(
-    "llm_proxy_rejected_total", "Requests refused before dispatch, by code.", ["code"], registry=REGISTRY
+REJECTED = counter("llm_proxy_rejected_total", "Requests refused before dispatch, by code.", ["code"])
+DISCONNECTS = counter("llm_proxy_client_disconnects_total", "Clients that left early, by phase.", ["phase"])
+FLUSH_FAILURES = counter("llm_proxy_usage_flush_failures_total", "Failed writes of token counts; they are tried again.")
+AUDIT_FAILURES = counter("llm_proxy_audit_failures_total", "Audit records that a sink lost.", ["sink"])
+LEASE_SWAPS = counter(
+    "llm_proxy_lease_swaps_total", "Changes of tokens' leases in the database, by result.", ["result"]
 )
-DISCONNECTS = Counter(
-    "llm_proxy_client_disconnects_total", "Clients that left early, by phase.", ["phase"], registry=REGISTRY
-)
-FLUSH_FAILURES = Counter(
-    "llm_proxy_usage_flush_failures_total", "Failed writes of token counts; they are tried again.", registry=REGISTRY
-)
-AUDIT_FAILURES = Counter(
-    "llm_proxy_audit_failures_total", "Audit records that a sink lost.", ["sink"], registry=REGISTRY
-)
-LEASE_SWAPS = Counter(
-    "llm_proxy_lease_swaps_total",
-    "Changes of tokens' leases in the database, by result.",
-    ["result"],
-    registry=REGISTRY,
-)
-QUOTA_WAITS = Counter(
+QUOTA_WAITS = counter(
     "llm_proxy_quota_waits_total",
     "Requests that waited for a unit of a quota that others still held, by how it ended.",
     ["result"],
-    registry=REGISTRY,
 )
-UNITS_SETTLED = Counter(
+UNITS_SETTLED = counter(
     "llm_proxy_ledger_units_settled_total",
     "Units added to tokens' counts: by their owner, recovered from a dead worker, or lapsed with a silent one's slice.",
     ["by"],
-    registry=REGISTRY,
 )
-HOUSEKEEPING_ROWS = Counter(
-    "llm_proxy_housekeeping_rows_total", "Rows revoked or deleted by housekeeping, by job.", ["job"], registry=REGISTRY
+HOUSEKEEPING_ROWS = counter(
+    "llm_proxy_housekeeping_rows_total", "Rows revoked or deleted by housekeeping, by job.", ["job"]
 )
-DB_DURATION = Histogram(
-    "llm_proxy_db_duration_seconds",
-    "Time of a database operation.",
-    ["operation"],
-    buckets=_OWN_SECONDS,
-    registry=REGISTRY,
+DB_DURATION = histogram(
+    "llm_proxy_db_duration_seconds", "Time of a database operation.", ["operation"], buckets=_OWN_SECONDS
 )
-EVENTS_PUBLISHED = Counter("llm_proxy_events_published_total", "Events that the bus took.", registry=REGISTRY)
-EVENTS_SPOOLED = Counter("llm_proxy_events_spooled_total", "Events that went through the spool.", registry=REGISTRY)
-EVENTS_DROPPED = Counter(
-    "llm_proxy_events_dropped_total", "Events that were lost, by reason.", ["reason"], registry=REGISTRY
-)
-EVENTS_QUEUED = Gauge(
-    "llm_proxy_events_queued",
-    "Events that wait in the workers' memory.",
-    multiprocess_mode="livesum",
-    registry=REGISTRY,
-)
-EVENT_SPOOL_BYTES = Gauge(
-    "llm_proxy_event_spool_bytes", "Bytes of events that wait on disk.", multiprocess_mode="livesum", registry=REGISTRY
-)
-REQUEST_DURATION = Histogram(
+EVENTS_PUBLISHED = counter("llm_proxy_events_published_total", "Events that the bus took.")
+EVENTS_SPOOLED = counter("llm_proxy_events_spooled_total", "Events that went through the spool.")
+EVENTS_DROPPED = counter("llm_proxy_events_dropped_total", "Events that were lost, by reason.", ["reason"])
+EVENTS_QUEUED = gauge("llm_proxy_events_queued", "Events that wait in the workers' memory.")
+EVENT_SPOOL_BYTES = gauge("llm_proxy_event_spool_bytes", "Bytes of events that wait on disk.")
+REQUEST_DURATION = histogram(
     "llm_proxy_request_duration_seconds",
     "Time of a request from its first byte to the end of its response.",
     ["method", "status_class"],
     buckets=_SECONDS,
-    registry=REGISTRY,
 )
-UPSTREAM_DURATION = Histogram(
-    "llm_proxy_upstream_duration_seconds",
-    "Part of it spent waiting for the provider.",
-    buckets=_SECONDS,
-    registry=REGISTRY,
+UPSTREAM_DURATION = histogram(
+    "llm_proxy_upstream_duration_seconds", "Part of it spent waiting for the provider.", buckets=_SECONDS
 )
-OWN_DURATION = Histogram(
-    "llm_proxy_own_duration_seconds",
-    "Total less upstream: the proxy's own share.",
-    buckets=_OWN_SECONDS,
-    registry=REGISTRY,
+OWN_DURATION = histogram(
+    "llm_proxy_own_duration_seconds", "Total less upstream: the proxy's own share.", buckets=_OWN_SECONDS
 )
-FIRST_BYTE = Histogram(
-    "llm_proxy_time_to_first_byte_seconds",
-    "Time to the head of the provider's response.",
-    buckets=_SECONDS,
-    registry=REGISTRY,
+FIRST_BYTE = histogram(
+    "llm_proxy_time_to_first_byte_seconds", "Time to the head of the provider's response.", buckets=_SECONDS
 )
-REDIS_DURATION = Histogram(
-    "llm_proxy_redis_duration_seconds",
-    "Time of Redis' responses, by use.",
-    ["use"],
-    buckets=_OWN_SECONDS,
-    registry=REGISTRY,
+REDIS_DURATION = histogram(
+    "llm_proxy_redis_duration_seconds", "Time of Redis' responses, by use.", ["use"], buckets=_OWN_SECONDS
 )
-INFLIGHT = Gauge(
-    "llm_proxy_inflight_requests", "Requests in the proxy now.", multiprocess_mode="livesum", registry=REGISTRY
-)
-STREAMS_OPEN = Gauge(
-    "llm_proxy_streams_open", "Event streams being relayed now.", multiprocess_mode="livesum", registry=REGISTRY
-)
-WS_OPEN = Gauge("llm_proxy_ws_open", "WebSockets open now.", multiprocess_mode="livesum", registry=REGISTRY)
-WS_TURNS = Counter(
-    "llm_proxy_ws_turns_total", "Turns of WebSockets, by how they ended.", ["outcome"], registry=REGISTRY
-)
-WS_BYTES = Counter(
-    "llm_proxy_ws_bytes_total", "Bytes that WebSockets carried, by direction.", ["direction"], registry=REGISTRY
-)
-WS_UNREAD = Counter(
-    "llm_proxy_ws_unread_total", "Frames and messages of WebSockets that could not be read.", registry=REGISTRY
-)
-CIRCUIT_OPEN = Gauge(
-    "llm_proxy_circuit_open",
-    "Workers whose circuit to the provider is open.",
-    multiprocess_mode="livesum",
-    registry=REGISTRY,
-)
-WORKERS = Gauge("llm_proxy_workers", "Worker processes that serve.", multiprocess_mode="livesum", registry=REGISTRY)
-RESIDENT_BYTES = Gauge(
-    "llm_proxy_memory_resident_bytes", "Resident set of all workers.", multiprocess_mode="livesum", registry=REGISTRY
-)
-VIRTUAL_BYTES = Gauge(
-    "llm_proxy_memory_virtual_bytes", "Virtual size of all workers.", multiprocess_mode="livesum", registry=REGISTRY
-)
-OPEN_FDS = Gauge(
-    "llm_proxy_open_fds", "Open descriptors of all workers.", multiprocess_mode="livesum", registry=REGISTRY
-)
+INFLIGHT = gauge("llm_proxy_inflight_requests", "Requests in the proxy now.")
+STREAMS_OPEN = gauge("llm_proxy_streams_open", "Event streams being relayed now.")
+WS_OPEN = gauge("llm_proxy_ws_open", "WebSockets open now.")
+WS_TURNS = counter("llm_proxy_ws_turns_total", "Turns of WebSockets, by how they ended.", ["outcome"])
+WS_BYTES = counter("llm_proxy_ws_bytes_total", "Bytes that WebSockets carried, by direction.", ["direction"])
+WS_UNREAD = counter("llm_proxy_ws_unread_total", "Frames and messages of WebSockets that could not be read.")
+CIRCUIT_OPEN = gauge("llm_proxy_circuit_open", "Workers whose circuit to the provider is open.")
+WORKERS = gauge("llm_proxy_workers", "Worker processes that serve.")
+RESIDENT_BYTES = gauge("llm_proxy_memory_resident_bytes", "Resident set of all workers.")
+VIRTUAL_BYTES = gauge("llm_proxy_memory_virtual_bytes", "Virtual size of all workers.")
+OPEN_FDS = gauge("llm_proxy_open_fds", "Open descriptors of all workers.")
 
 ws_turns = {outcome: WS_TURNS.labels(outcome) for outcome in ("ok", "failed", "cut", "refused")}
 ws_bytes = {direction: WS_BYTES.labels(direction) for direction in ("to_provider", "to_client")}

@@ -9,48 +9,39 @@ from typing import Any
 
 import gevent
 from gevent import Greenlet
-from prometheus_client import Counter, Gauge
 
-from llm_proxy.metrics import REGISTRY, SAMPLER, Histogram
+from llm_proxy.metrics import SAMPLER, counter, gauge, histogram
 
 _LOOK_EACH_S = 5.0  # a look at all young objects takes about a millisecond
 LAG_EACH_S = 0.05  # 20 samples a second cost 0.02 % of a core; whatever holds the loop for longer is always seen
 
 
-def _gauge(name: str, help: str) -> Gauge:
-    return Gauge(name, help, multiprocess_mode="livesum", registry=REGISTRY)
-
-
 GREENLETS = (
-    _gauge("llm_proxy_greenlets", "Live greenlets of all workers, begun since they serve."),
-    _gauge("llm_proxy_goroutines", "The same, by the name of Go's counterpart."),
+    gauge("llm_proxy_greenlets", "Live greenlets of all workers, begun since they serve."),
+    gauge("llm_proxy_goroutines", "The same, by the name of Go's counterpart."),
 )
 RESIDENT = (
-    _gauge("llm_proxy_memory_heap_alloc_bytes", "Resident set of all workers; CPython keeps no heap figure."),
-    _gauge("llm_proxy_memory_heap_inuse_bytes", "The same."),
+    gauge("llm_proxy_memory_heap_alloc_bytes", "Resident set of all workers; CPython keeps no heap figure."),
+    gauge("llm_proxy_memory_heap_inuse_bytes", "The same."),
 )
 VIRTUAL = (
-    _gauge("llm_proxy_memory_heap_sys_bytes", "Virtual size of all workers; CPython keeps no heap figure."),
-    _gauge("llm_proxy_memory_sys_bytes", "The same."),
+    gauge("llm_proxy_memory_heap_sys_bytes", "Virtual size of all workers; CPython keeps no heap figure."),
+    gauge("llm_proxy_memory_sys_bytes", "The same."),
 )
-TOTAL_ALLOC_BYTES = Counter(
+TOTAL_ALLOC_BYTES = counter(
     "llm_proxy_memory_total_alloc_bytes",
     "Sum of the increases of the resident set between samples: a lower bound of what was allocated.",
-    registry=REGISTRY,
 )
-GC_RUNS = Counter("llm_proxy_gc_runs_total", "Runs of the cyclic collector, all generations.", registry=REGISTRY)
-GC_PAUSE_S = Counter(
-    "llm_proxy_gc_pause_total_seconds", "Time that runs of the cyclic collector took.", registry=REGISTRY
+GC_RUNS = counter("llm_proxy_gc_runs_total", "Runs of the cyclic collector, all generations.")
+GC_PAUSE_S = counter("llm_proxy_gc_pause_total_seconds", "Time that runs of the cyclic collector took.")
+GC_COLLECTIONS = counter(
+    "llm_proxy_gc_collections_total", "Runs of the cyclic collector by generation.", ["generation"]
 )
-GC_COLLECTIONS = Counter(
-    "llm_proxy_gc_collections_total", "Runs of the cyclic collector by generation.", ["generation"], registry=REGISTRY
-)
-CPU_S = Counter("llm_proxy_cpu_seconds_total", "CPU time of all workers, user and system.", registry=REGISTRY)
-LOOP_LAG = Histogram(
+CPU_S = counter("llm_proxy_cpu_seconds_total", "CPU time of all workers, user and system.")
+LOOP_LAG = histogram(
     "llm_proxy_loop_lag_seconds",
     "How late a worker's event loop was, sampled 20 times a second; its timers are exact to 1 ms.",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
-    registry=REGISTRY,
 )
 _collections = tuple(GC_COLLECTIONS.labels(str(generation)) for generation in range(3))
 
@@ -75,10 +66,10 @@ class Runtime:
 
     def sample(self, virtual: int, resident: int) -> None:
         """Bring the metrics up to date. A look for greenlets is taken each 5 s."""
-        for gauge in RESIDENT:
-            gauge.set(resident)
-        for gauge in VIRTUAL:
-            gauge.set(virtual)
+        for series in RESIDENT:
+            series.set(resident)
+        for series in VIRTUAL:
+            series.set(virtual)
         TOTAL_ALLOC_BYTES.inc(max(0, resident - self._resident))
         self._resident = resident
         cpu_s = time.process_time()
@@ -94,8 +85,8 @@ class Runtime:
         if now - self._looked_at >= _LOOK_EACH_S:
             self._looked_at = now
             self._greenlets = list(map(type, gc.get_objects())).count(Greenlet)  # a third of a loop's price
-        for gauge in GREENLETS:
-            gauge.set(self._greenlets)
+        for series in GREENLETS:
+            series.set(self._greenlets)
 
 
 def watch_loop() -> Greenlet:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llm_proxy.cli.base import Group, commands_in
-from llm_proxy.cli.errors import EXIT_GENERAL, EXIT_INTERRUPTED
+from llm_proxy.cli.errors import EXIT_GENERAL, EXIT_INTERRUPTED, usage_fault
 from llm_proxy.cli.output import form_in, output_format, show_error
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ def main() -> None:
     except click.exceptions.Exit as exc:
         code = exc.exit_code
     except click.UsageError as exc:
-        said = " ".join(exc.format_message().split()).rstrip(".")
-        joint = " See" if said.endswith("?") else "; see"
-        asked = f"{joint} {exc.ctx.command_path} --help" if exc.ctx is not None else ""
-        show_error(said + asked, form=form_in(sys.argv[1:]) or output_format(exc.ctx))
+        show_error(usage_fault(exc), form=form_in(sys.argv[1:]) or output_format(exc.ctx))
         code = EXIT_GENERAL
     except click.ClickException as exc:
         exc.show()

@@ -293,6 +293,7 @@ def _greeting(settings: Settings, token: _Token, is_simulated: bool, beside: Seq
         if is_simulated
         else f"{settings.upstream.openai_api_url or 'https://api.openai.com'}, key from OPENAI_API_KEY"
     )
+    where = f" --manage-api-base-url {url}" if "LISTEN_ADDR" in os.environ else ""  # else `manage` reads it in .env
     upstream += "".join(f"\n          {url}/{name}: a simulated provider" for name in beside)
     return f"""
 Serving:  {url}
@@ -307,8 +308,8 @@ Next:
 
   chat             .venv/bin/llm-proxy openai chat --base-url {url} --token {token.bearer}
   OpenAI clients   base_url="{url}/v1", api_key="{token.bearer}"
-  your own token   .venv/bin/llm-proxy manage project create --name my-team
-                   .venv/bin/llm-proxy manage token generate --project-id my-team --duration 24h
+  your own token   .venv/bin/llm-proxy manage project create --name my-team{where}
+                   .venv/bin/llm-proxy manage token generate --project-id my-team --duration 24h{where}
   metrics          {url}{settings.operation.metrics_path}
   documentation    docs/, README.md
 

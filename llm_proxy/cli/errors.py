@@ -1,5 +1,6 @@
 """How a command ends without success: a line on stderr, and an exit code."""
 
+import re
 from typing import Any
 
 import click
@@ -39,3 +40,13 @@ class AuthenticationError(CommandError):
     """A token is missing or was not accepted."""
 
     exit_code = EXIT_AUTHENTICATION
+
+
+def usage_fault(exc: click.UsageError) -> str:
+    """Return Click's words on a wrong command line as one plain line that ends with the help to see."""
+    said = " ".join(exc.format_message().split()).rstrip(".")
+    said = re.sub(r"is not a valid integer( range)?", "is not a whole number", said)
+    said = re.sub(r"\. \(Did you mean (.*)\?\)$", r"; did you mean \1?", said)
+    if exc.ctx is None:
+        return said
+    return f"{said}{' See' if said.endswith('?') else '; see'} {exc.ctx.command_path} --help"

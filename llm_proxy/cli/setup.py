@@ -10,7 +10,7 @@ from dotenv import dotenv_values
 from llm_proxy.cli import envfile, output
 from llm_proxy.cli.base import Command
 from llm_proxy.cli.direct import DirectClient
-from llm_proxy.cli.environment import load_settings, settings
+from llm_proxy.cli.environment import as_flag, load_settings, settings
 from llm_proxy.cli.errors import CommandError
 from llm_proxy.cli.first_steps import first_request, missing_secrets
 from llm_proxy.cli.options import plain_option, read_secret
@@ -78,13 +78,16 @@ def setup(
         hours=duration,
     )
     if interactive or (not wanted.openai_key and not skip_project and output.is_terminal()):
-        _ask(wanted, skip_project)
+        _ask(wanted, path, skip_project)
     if not wanted.openai_key and not skip_project:
         output.note("Hint: give it by --openai-key - (stdin) or --openai-key @FILE, or run setup --interactive")
         raise CommandError("OpenAI API key is required")
     made_token = not wanted.management_token
     wanted.management_token = wanted.management_token or envfile.SECRETS["MANAGEMENT_TOKEN"].make()
-    _write(path, wanted, there, skip_project)
+    said = _said(wanted, there, skip_project)
+    if fault := _fault(path, {name: value for name, value in said.items() if there.get(name) != value}):
+        raise CommandError(fault)
+    _write(path, wanted, said, there)
     found = settings(config)
     _migrate(found)
     click.echo(f"Configuration written to {path}")
@@ -95,11 +98,26 @@ def setup(
         _make_project(found, wanted, path)
 
 
-def _ask(wanted: Wanted, skip_project: bool) -> None:
-    """Ask for a value; an empty response keeps what is shown. Secrets are neither shown nor echoed."""
+def _fault(path: Path, said: dict[str, str]) -> str | None:
+    """Return what is wrong with a value that the env file shall hold; None when all can be used."""
+    loaded = load_settings(str(path) if path.exists() else None, **said)
+    written = {*said, *_DEFAULTS, "MANAGEMENT_TOKEN"}
+    return next((as_flag(fault, loaded) for fault in loaded.faults if fault.partition("=")[0] in written), None)
 
-    def ask(text: str, value: str) -> str:
-        return str(click.prompt(text, default=value, err=True))
+
+def _ask(wanted: Wanted, path: Path, skip_project: bool) -> None:
+    """Ask for a value, again while it is wrong; an empty response keeps what is shown.
+
+    Secrets are neither shown nor echoed.
+    """
+
+    def ask(text: str, value: str, name: str) -> str:
+        def checked(response: str) -> str:
+            if fault := _fault(path, {name: response}):
+                raise click.BadParameter(fault)
+            return response
+
+        return str(click.prompt(text, default=value, err=True, value_proc=checked))
 
     def ask_secret(text: str, value: str, otherwise: str) -> str:
         shown = "keep" if value else otherwise
@@ -108,16 +126,17 @@ def _ask(wanted: Wanted, skip_project: bool) -> None:
 
     wanted.openai_key = ask_secret("OpenAI API key", wanted.openai_key, "none")
     wanted.management_token = ask_secret("Management token", wanted.management_token, "make one")
-    wanted.database_path = ask("Database file", wanted.database_path)
-    wanted.listen_addr = ask("Listen address", wanted.listen_addr)
+    wanted.database_path = ask("Database file", wanted.database_path, "DATABASE_PATH")
+    wanted.listen_addr = ask("Listen address", wanted.listen_addr, "LISTEN_ADDR")
     if not skip_project:
-        wanted.project = ask("Project", wanted.project)
+        wanted.project = str(click.prompt("Project", default=wanted.project, err=True))
         wanted.hours = click.prompt(
             "Token's life in hours", default=wanted.hours, type=click.IntRange(1, 8760), err=True
         )
 
 
-def _write(path: Path, wanted: Wanted, there: dict[str, str], skip_project: bool) -> None:
+def _said(wanted: Wanted, there: dict[str, str], skip_project: bool) -> dict[str, str]:
+    """Return what the env file shall hold by variable, without what was not said."""
     said = {
         "OPENAI_API_KEY": wanted.openai_key if skip_project else "",  # else the project holds it
         "MANAGEMENT_TOKEN": wanted.management_token,
@@ -125,7 +144,11 @@ def _write(path: Path, wanted: Wanted, there: dict[str, str], skip_project: bool
         "LISTEN_ADDR": wanted.listen_addr,
         "LOG_LEVEL": there.get("LOG_LEVEL", _DEFAULTS["LOG_LEVEL"]),
     }
-    changes = {name: value for name, value in said.items() if value and there.get(name) != value}
+    return {name: value for name, value in said.items() if value}
+
+
+def _write(path: Path, wanted: Wanted, said: dict[str, str], there: dict[str, str]) -> None:
+    changes = {name: value for name, value in said.items() if there.get(name) != value}
     missing = missing_secrets(load_settings(str(path) if path.exists() else None, DATABASE_PATH=wanted.database_path))
     if "ENCRYPTION_KEY" in missing:
         changes["ENCRYPTION_KEY"] = envfile.SECRETS["ENCRYPTION_KEY"].make()
@@ -156,7 +179,11 @@ def _make_project(found: Settings, wanted: Wanted, path: Path) -> None:
         project = client.call("POST", "/manage/projects", body=body)
     asked = {"project_id": project["id"], "duration_minutes": wanted.hours * 60}
     token = client.call("POST", "/manage/tokens", body=asked)
-    click.echo(output.lines({"Project": project["id"], "Token": token["token"], "Expires at": token["expires_at"]}))
+    click.echo(
+        output.lines(
+            {"Project": project["id"], "Token": token["token"], "Expires at": output.minute(token["expires_at"])}
+        )
+    )
     url, options = place(found.server.listen_addr, is_tls=found.server.enable_tls)
     env = "" if path == Path(".env") else f" --env {path}"
     click.echo(

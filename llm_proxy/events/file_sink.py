@@ -34,6 +34,14 @@ log = logging.getLogger(__name__)
 BINARY_TEXT = "[binary or undecodable data]"
 _MODE = 0o600
 _MOST_LINES = 100_000
+_WIRE_NAMES = {  # of the event on the bus, of values that a line has as they are
+    "LogID": "log_id", "RequestID": "request_id", "Method": "method", "Path": "path", "Status": "status",
+    "Duration": "duration", "schema_version": "schema_version", "EventID": "event_id", "Timestamp": "timestamp",
+    "ProjectID": "project_id", "TokenID": "token_id", "Provider": "provider", "Outcome": "outcome", "Error": "error",
+    "RequestTruncated": "request_truncated", "ResponseTruncated": "response_truncated",
+    "RequestContentType": "request_content_type", "TimeToFirstByte": "time_to_first_byte",
+    "RequestBytes": "request_bytes", "ResponseBytes": "response_bytes",
+}  # fmt: skip
 _BINARY_TYPES = ("audio/", "image/", "video/", "application/octet-stream")
 
 
@@ -135,32 +143,10 @@ def from_line(line: bytes) -> Event:
     usage = found.get("token_usage")
     if is_json and isinstance(usage, dict):
         body = _with_usage(str(body), usage)
-    wire = {
-        "LogID": found.get("log_id"),
-        "RequestID": found.get("request_id"),
-        "Method": found.get("method"),
-        "Path": found.get("path"),
-        "Status": found.get("status"),
-        "Duration": found.get("duration"),
-        "ResponseHeaders": headers,
-        "RequestBody": _encoded(found.get("request_body")),
-        "ResponseBody": None if found.get("response_body_binary") is True else _encoded(body),
-        "schema_version": found.get("schema_version"),
-        "EventID": found.get("event_id"),
-        "Timestamp": found.get("timestamp"),
-        "ProjectID": found.get("project_id"),
-        "TokenID": found.get("token_id"),
-        "Provider": found.get("provider"),
-        "Outcome": found.get("outcome"),
-        "Error": found.get("error"),
-        "RequestTruncated": found.get("request_truncated"),
-        "ResponseTruncated": found.get("response_truncated"),
-        "RequestContentType": found.get("request_content_type"),
-        "TimeToFirstByte": found.get("time_to_first_byte"),
-        "RequestBytes": found.get("request_bytes"),
-        "ResponseBytes": found.get("response_bytes"),
-        "Usage": usage if not is_json else None,
-    }
+    wire = {name: found.get(own) for name, own in _WIRE_NAMES.items()}
+    wire |= {"ResponseHeaders": headers, "RequestBody": _encoded(found.get("request_body"))}
+    wire["ResponseBody"] = None if found.get("response_body_binary") is True else _encoded(body)
+    wire["Usage"] = usage if not is_json else None
     return Event.from_wire(orjson.dumps(wire))
 
 

@@ -121,8 +121,9 @@ class Money(Kind):
         return usd(value)
 
     def schema(self) -> dict[str, Any]:
-        """Return the types: decimals may be written as text."""
-        return {"type": ["number", "string", "null"], "exclusiveMinimum": 0}
+        """Return the types, and the bounds of each: decimals may be written as text."""
+        bounds = {"exclusiveMinimum": 0, "maximum": 1_000_000_000, "pattern": "^[0-9]{1,10}([.][0-9]{1,6})?$"}
+        return {"type": ["number", "string", "null"], **bounds}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +231,8 @@ class ProviderNames(_Json):
         return tuple(json.loads(column)) if column else None
 
     def schema(self) -> dict[str, Any]:
-        """Return the type of items."""
-        return {"type": ["array", "null"], "minItems": 1, "items": {"type": "string"}}
+        """Return the form of items."""
+        return {"type": ["array", "null"], "minItems": 1, "items": {"type": "string", "minLength": 1}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,40 +155,44 @@ def compare(
         kept_since: First day whose usage is kept for sure; None: all is.
     """
     lines = list(charged)
-    units = {line.token_id: line.charged for line in lines}
     rows = {row["id"]: row for row in tokens}
-    differences = list[Difference]()
     used = {token_id for token_id, _ in period}
-    compared = sorted(token_id for token_id in rows if token_id in used or _was_used_unseen(rows[token_id], all_usage))
+    compared = {token_id for token_id in rows if token_id in used or _was_used_unseen(rows[token_id], all_usage)}
     outlived = {token_id for token_id in compared if kept_since and rows[token_id]["created_at"].date() < kept_since}
-    for token_id in compared:
-        if token_id in outlived:
-            continue
-        row, (requests, model_tokens, cost) = rows[token_id], all_usage.get(token_id, _NOTHING)
-        pairs = (
-            ("requests", units.get(token_id, row["request_count"]), requests),
-            ("model_tokens", row["total_tokens"], model_tokens),
-            ("cost_nano_usd", row["total_cost_nano_usd"], cost),
-        )
-        differences += [Difference(token_id, what, one, other) for what, one, other in pairs if one != other]
+    units = {line.token_id: line.charged for line in lines}
+    differences = list[Difference]()
+    for token_id in sorted(compared - outlived):
+        differences += _counter_differences(rows[token_id], units, all_usage.get(token_id, _NOTHING))
     if events is not None:
         silent = {token_id for token_id, row in rows.items() if row["event_privacy"] == "off"}  # these make no events
         differences += [found for found in _event_differences(period, events) if found.token_id not in silent]
-    unknown = sum(token_id not in rows for token_id in used)
-    held = tuple(
+    return Report(
+        tokens=len(compared - outlived),
+        events=None if events is None else sum(events.values()),
+        unknown_tokens=len(used - rows.keys()),
+        differences=tuple(differences),
+        held_elsewhere=_held(lines),
+        outlived=len(outlived),
+        providers=_by_provider(period),
+    )
+
+
+def _counter_differences(
+    row: Mapping[str, Any] | RowMapping, units: Mapping[str, int], usage: Counts
+) -> Iterator[Difference]:
+    """Compare the counters of a token with the usage that is recorded of it."""
+    counters = (units.get(row["id"], row["request_count"]), row["total_tokens"], row["total_cost_nano_usd"])
+    for what, counter, used in zip(("requests", "model_tokens", "cost_nano_usd"), counters, usage, strict=True):
+        if counter != used:
+            yield Difference(row["id"], what, counter, used)
+
+
+def _held(lines: Iterable[Line]) -> tuple[Held, ...]:
+    """Return the tokens that a worker holds whose ledger is not here."""
+    return tuple(
         Held(line.token_id, datetime.fromtimestamp(line.silent_s, UTC), line.max_requests is not None)
         for line in lines
         if line.silent_s is not None
-    )
-    seen_events = None if events is None else sum(events.values())
-    return Report(
-        len(compared) - len(outlived),
-        seen_events,
-        unknown,
-        tuple(differences),
-        held,
-        len(outlived),
-        _by_provider(period),
     )
 
 

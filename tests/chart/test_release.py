@@ -48,3 +48,18 @@ def test_the_checks_of_a_push_are_the_repositorys_own() -> None:
     assert ".ci/run" in scripts("ci", "test")
     assert "bin/validate-chart" in scripts("ci", "chart")
     assert len(WORKFLOWS["ci"]["jobs"]["chart"]["strategy"]["matrix"]["helm"]) > 1
+
+
+def test_image_and_chart_are_signed_as_the_identity_that_the_documents_verify() -> None:
+    """Both are signed by digest; the documented check names this workflow, and the jobs may ask for its identity."""
+    jobs = WORKFLOWS["release"]["jobs"]
+    for job in ("image", "chart"):
+        assert jobs[job]["permissions"]["id-token"] == "write"
+        assert "cosign sign --yes" in scripts("release", job)
+    assert "@${{ steps.build.outputs.digest }}" in str(jobs["image"]["steps"])
+    page = (ROOT / "docs/how-to/upgrade.md").read_text()
+    identity = re.search(r"--certificate-identity-regexp '(\S+)'", page)
+    assert identity
+    workflow = "https://github.com/sofatutor/llm-proxy/.github/workflows/release.yaml"
+    assert re.match(identity[1], f"{workflow}@refs/tags/v1.0.0")
+    assert not re.match(identity[1], f"{workflow}@refs/heads/main")

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -356,14 +356,6 @@ def engine(ready_database: Database) -> Engine:
 
 
 on_sqlite = pytest.mark.parametrize("ready_database", ["sqlite"], indirect=True)  # for what no other engine decides
-
-
-@pytest.fixture
-def own_server(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Server]]:
-    """Starts servers that the test may kill."""
-    with contextlib.ExitStack() as stack:
-        kinds: dict[str, type[Server]] = {"postgres": Postgres, "mysql": MariaDb}
-        yield lambda driver: stack.enter_context(running(kinds[driver]))
 
 
 def _program(name: str) -> str:

@@ -16,13 +16,12 @@ from support.processes import StoppableServer, free_port
 
 
 class RedisServer(StoppableServer):
-    """One redis-server. `start` after `stop` or `kill` uses the same port and folder, so AOF data come back."""
+    """One redis-server. `start` after `stop` or `kill` uses the same port and folder."""
 
-    def __init__(self, folder: Path, *, aof: bool = False, password: str | None = None) -> None:
+    def __init__(self, folder: Path, *, password: str | None = None) -> None:
         self.folder = folder
         self.password = password
         self.port = free_port()
-        self._aof = aof
 
     @property
     def addr(self) -> str:
@@ -42,11 +41,11 @@ class RedisServer(StoppableServer):
         )
 
     def start(self) -> None:
-        """Start, and wait until it answers (an AOF is loaded first)."""
+        """Start, and wait until it answers."""
         program = shutil.which("redis-server")
         assert program is not None, "redis-server is not installed"
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
-        options += ["--appendonly", "yes" if self._aof else "no", "--appendfsync", "always" if self._aof else "no"]
+        options += ["--appendonly", "no"]
         options += ["--requirepass", self.password] if self.password else []
         with (self.folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen([program, *options], stdout=log, stderr=log, start_new_session=True)
@@ -65,9 +64,9 @@ class RedisServer(StoppableServer):
 
 
 @contextlib.contextmanager
-def running_redis(folder: Path, *, aof: bool = False, password: str | None = None) -> Iterator[RedisServer]:
+def running_redis(folder: Path, *, password: str | None = None) -> Iterator[RedisServer]:
     """A started server for the length of a `with`."""
-    server = RedisServer(folder, aof=aof, password=password)
+    server = RedisServer(folder, password=password)
     server.start()
     try:
         yield server
@@ -81,15 +80,6 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     folder = tmp_path / "redis"
     folder.mkdir()
     with running_redis(folder) as server:
-        yield server
-
-
-@pytest.fixture
-def aof_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server of the test's own that loses nothing when it is killed."""
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    with running_redis(folder, aof=True) as server:
         yield server
 
 

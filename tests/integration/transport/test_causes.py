@@ -16,6 +16,7 @@ def test_a_refused_connection_names_host_and_cause(plain: Lab) -> None:
     with pytest.raises(errors.UpstreamConnectError) as caught:
         plain.fetch()
     assert caught.value.cause == f"connect to {HOST}:{plain.server.port}: connection refused"
+    assert caught.value.description == caught.value.cause  # the caller reads it, too
 
 
 def test_an_unknown_host_is_told_from_a_refusal() -> None:

@@ -44,6 +44,19 @@ def silent(c: Connection) -> None:
 # -- connect ----------------------------------------------------------------------------------------------------------
 
 
+class Slow:
+    """A body of so many bytes, each of which takes its time, as does the end."""
+
+    def __init__(self, left: int, pause_s: float) -> None:
+        self.left, self.pause_s = left, pause_s
+
+    def read1(self, n: int) -> bytes:
+        """Return the next byte."""
+        gevent.sleep(self.pause_s)
+        self.left -= 1
+        return b"x" if self.left >= 0 else b""
+
+
 def test_slow_look_up(make_lab: Any) -> None:
     """A look-up counts for the connect limit."""
     lab = make_lab("plain", look_up=lambda host, port: gevent.sleep(3))
@@ -123,18 +136,12 @@ def test_dripped_head(lab: Lab, dripped: bytes) -> None:
 
 def test_first_byte_counts_from_the_requests_end(lab: Lab) -> None:
     """An upload that takes longer than the first-byte limit is not ended by it."""
-
-    class Slow:
-        left = 5
-
-        def read1(self, n: int) -> bytes:
-            gevent.sleep(0.1)
-            self.left -= 1
-            return b"x" if self.left else b""
-
     lab.respond(OK)
     response = lab.send(
-        "POST", fields=[(b"Transfer-Encoding", b"chunked")], body=Slow(), timeouts=limits(first_byte_s=0.3, idle_s=0.3)
+        "POST",
+        fields=[(b"Transfer-Encoding", b"chunked")],
+        body=Slow(4, 0.1),
+        timeouts=limits(first_byte_s=0.3, idle_s=0.3),
     )
     assert response.status == 200
 
@@ -212,14 +219,6 @@ def test_pausing_client_is_not_the_upstreams_silence(lab: Lab) -> None:
 def test_pausing_uploader_is_not_the_upstreams_silence(lab: Lab) -> None:
     """Nor does one that takes its time with the request's body."""
 
-    class Slow:
-        left = 1
-
-        def read1(self, n: int) -> bytes:
-            gevent.sleep(0.45)
-            self.left -= 1
-            return b"x" if self.left == 0 else b""
-
     def script(c: Connection) -> None:
         c.request()
         gevent.sleep(0.15)
@@ -228,7 +227,7 @@ def test_pausing_uploader_is_not_the_upstreams_silence(lab: Lab) -> None:
     lab.script(script)
     fields = [(b"Transfer-Encoding", b"chunked")]
     tight = limits(connect_s=0.3, idle_s=0.3, total_s=0.3)
-    assert lab.fetch("POST", fields=fields, body=Slow(), timeouts=tight) == (200, b"ok")
+    assert lab.fetch("POST", fields=fields, body=Slow(1, 0.45), timeouts=tight) == (200, b"ok")
 
 
 # -- the total --------------------------------------------------------------------------------------------------------

@@ -35,6 +35,18 @@ def use_up(world: World, *workers: Worker) -> None:
     assert world.provider["token"] == world.rows["token"].request_count == 100
 
 
+def lock_once(world: World, step: str) -> None:
+    """Have the database wait for a lock at the next step of this name."""
+    steps = [step]
+
+    def hook(where: str) -> None:
+        if where in steps:
+            steps.remove(where)
+            raise DatabaseAway("it waits for a lock")
+
+    world.hook = hook
+
+
 def use_up_in_turn(world: World, one: Worker, two: Worker) -> None:
     """Make calls in turn, with a sync after each, until none is admitted."""
     while one.call() or two.call():
@@ -490,14 +502,7 @@ def test_a_locked_row_is_no_outage(world: World) -> None:
     worker = Worker(world)
     worker.calls(2, "locked")
     worker.calls(3, "good")
-    locked = ["locked"]
-
-    def hook(where: str) -> None:
-        if where == "will swap" and locked:
-            locked.pop()
-            raise DatabaseAway("it waits for a lock")
-
-    world.hook = hook
+    lock_once(world, "will swap")
     worker.sync()
     assert (world.rows["good"].request_count, worker.health.is_down) == (3, False)
     assert worker.call("locked")
@@ -510,14 +515,7 @@ def test_times_of_use_behind_a_lock_are_no_outage(world: World) -> None:
     token = world.token(None)
     worker = Worker(world)
     worker.quota.count_hit(token)
-    locked = ["locked"]
-
-    def hook(where: str) -> None:
-        if where == "will add" and locked:
-            locked.pop()
-            raise DatabaseAway("it waits for a lock")
-
-    world.hook = hook
+    lock_once(world, "will add")
     worker.sync()
     assert (world.rows["token"].hits, worker.health.is_down) == (0, False)
     assert worker.call()

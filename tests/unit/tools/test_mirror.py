@@ -44,7 +44,7 @@ ELSEWHERE = (  # the tests that run modules, why no unit test of their name does
         "tests/e2e/cli",
         "commands are run as processes",
         "cli/chat cli/database cli/dev_server cli/dispatcher cli/events cli/keys cli/management_client "
-        "cli/reconcile cli/sealing cli/setup cli/usage cli/verify cli/watching cli/doctor/database "
+        "cli/reconcile cli/sealing cli/usage cli/verify cli/watching cli/doctor/database "
         "cli/doctor/files cli/doctor/provider",
     ),
     (
