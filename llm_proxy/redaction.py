@@ -80,7 +80,8 @@ class Redactor:
 
     def learn(self, literals: Iterable[str]) -> None:
         """Hide these values too, from now on."""
-        known = {value for value in (*self._literals, *literals) if len(value) >= _LEAST_LITERAL}
+        plain = (form for value in literals for form in (value, unescaped(value)))  # texts are read unescaped, too
+        known = {value for value in (*self._literals, *plain) if len(value) >= _LEAST_LITERAL}
         self._literals = tuple(sorted(known, key=len, reverse=True))  # a secret that contains another goes first
 
     def text(self, text: str) -> str:

@@ -14,6 +14,7 @@ from llm_proxy.formats.content_coding import decoded
 from llm_proxy.formats.lenient_json import loads
 from llm_proxy.formats.sse import is_event_stream
 from llm_proxy.formats.streams import Merged, merge
+from llm_proxy.runtime.short_turns import breathe
 
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 _TEXTUAL = re.compile(
@@ -105,6 +106,7 @@ def parse_json(raw: bytes) -> tuple[Any] | None:
     """Return the JSON value in a tuple, because it may be None itself; None when it is none that can be written."""
     try:
         value = loads(raw)
+        breathe()
         orjson.dumps(value)  # nesting that the parser takes and the writer does not
     except (ValueError, TypeError, RecursionError):
         return None

@@ -294,6 +294,8 @@ class Capture:
 
     def event(self) -> Event:
         """Return the event. A fault in making it costs the fields and bodies alone."""
+        facts = self._facts
+        facts["event_id"] = facts["event_id"] or uuid7(self._started_at_s)
         event = Event(
             request_id=self._request_id,
             method=self._method,
@@ -302,9 +304,8 @@ class Capture:
             request_content_type=self._request_type,
             request_content_encoding=self._request_encoding,
             response_truncated=not self._is_complete,
-            **self._facts,
+            **facts,
         )
-        event.event_id = event.event_id or uuid7(self._started_at_s)
         try:
             event.response_headers = end_to_end(self._response_fields, self._secrets)
             event.usage = self._usage() if self._usage is not None else None

@@ -1,10 +1,10 @@
 """The file of events as a publisher feeds it: each event once, in order, whatever becomes of the bus."""
 
 from collections.abc import Callable
-
-import gevent
+from contextlib import nullcontext
 
 from llm_proxy.events.queue import LineSink, Offered, Queue, Waiting
+from llm_proxy.runtime.short_turns import long_work, pause
 
 SLICE_BYTES = 128 * 1024  # of JSON made or written before other greenlets get a turn
 
@@ -53,21 +53,26 @@ class EventLines:
             self.catch_up(gives_way=False)
             self._sink.close()
 
-    def write(self, waiting: Waiting) -> None:
-        """Write the line of an event that leaves the queue, unless it has been written."""
+    def write(self, waiting: Waiting, *, gives_way: bool) -> None:
+        """Write the line of an event that leaves the queue, unless it has been written. `gives_way`: in short turns."""
         if self._sink is not None and not waiting.is_written:
             waiting.is_written = True
-            self._sink.write(waiting.event())
+            try:
+                with long_work() if gives_way else nullcontext():
+                    self._sink.write(waiting.event())
+            except BaseException:  # this greenlet is ended
+                waiting.is_written = False
+                self._missed.give_back(waiting)
+                raise
 
     def missed(self, offered: Offered, size: int) -> None:
         """Take an event that the queue has no room for: the file gets it nevertheless. Never waits."""
         if self._sink is None:
             return
-        missed = self._missed
-        if len(missed.items) >= self._most_events or missed.held_bytes + size > self._most_bytes:
+        if len(self._missed.items) >= self._most_events or self._missed.held_bytes + size > self._most_bytes:
             self._lost(1)
         else:
-            missed.add(offered, size)
+            self._missed.add(offered, size)
 
     def catch_up(self, *, gives_way: bool = True) -> None:
         """Write the lines of all events that wait in the queue, then of those that found no room there."""
@@ -80,16 +85,16 @@ class EventLines:
             unwritten.append(waiting)
         held = 0
         for waiting in reversed(unwritten):
-            self.write(waiting)
+            self.write(waiting, gives_way=gives_way)
             held = self._gave_way(held + waiting.size, gives_way)
         while self._missed.items:
             waiting = self._missed.take()
-            self.write(waiting)
+            self.write(waiting, gives_way=gives_way)
             held = self._gave_way(held + waiting.size, gives_way)
 
     @staticmethod
     def _gave_way(held: int, gives_way: bool) -> int:
         if held > SLICE_BYTES and gives_way:
-            gevent.sleep(0)
+            pause()
             return 0
         return held

@@ -1,11 +1,10 @@
 """From the queue to this very process: subscribers of the in-memory bus, and the file of events."""
 
-import gevent
-
 from llm_proxy.events.event_lines import SLICE_BYTES, EventLines
 from llm_proxy.events.memory import MemoryBus
-from llm_proxy.events.queue import Counters, Queue
+from llm_proxy.events.queue import Counters, Queue, Waiting
 from llm_proxy.events.usage import wire_of
+from llm_proxy.runtime.short_turns import pause
 
 
 class LocalDelivery:
@@ -36,20 +35,22 @@ class LocalDelivery:
                 queue.clear()
                 self._count_unmade(queued)
                 return
-            held += self._deliver_one(queue)
+            waiting = queue.take_made() if gives_way else queue.take()
+            if waiting is None:
+                continue
+            held += self._deliver(waiting, gives_way)
             if held > SLICE_BYTES and gives_way:
                 held = 0
-                gevent.sleep(0)
+                pause()
 
-    def _deliver_one(self, queue: Queue) -> int:
-        waiting = queue.take()
+    def _deliver(self, waiting: Waiting, gives_way: bool) -> int:
         event = waiting.event()
         event.log_id = self._bus.reserve(1)
         if self._bus.has_subscribers:
             self._bus.publish([wire_of(event)])
         else:
             self._bus.count(1)
-        self._lines.write(waiting)
+        self._lines.write(waiting, gives_way=gives_way)
         self._counters.published(1)
         return waiting.size
 

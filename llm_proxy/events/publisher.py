@@ -21,6 +21,7 @@ from llm_proxy.events.memory import MemoryBus
 from llm_proxy.events.queue import WATCH_S, Counters, LineSink, Link, Offered, Queue
 from llm_proxy.events.spool import Spool, SpoolFull
 from llm_proxy.events.usage import wire_of
+from llm_proxy.runtime.short_turns import breathe, long_work, pause
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +77,6 @@ class Publisher:
         self._is_spool_full = False
         self._is_spool_broken = False
         self._adopted_at = -ADOPT_S
-
-    # -- the request's side ------------------------------------------------------------------------------------------
 
     def offer(self, offered: Offered) -> None:
         """Queue an event. Never waits and never raises; counts it as dropped when there is room nowhere."""
@@ -140,8 +139,6 @@ class Publisher:
         """Where events go."""
         return self._bus
 
-    # -- life --------------------------------------------------------------------------------------------------------
-
     def start(self) -> None:
         """Start the greenlet; after the fork. A second call does nothing."""
         if self._greenlet is None:
@@ -179,8 +176,6 @@ class Publisher:
             self._counters.dropped("spool_full" if self._spool is not None else "shutdown", lost)
             log.error("events: %d events were lost at the end: no room was left for them", lost)
 
-    # -- the greenlet ------------------------------------------------------------------------------------------------
-
     def _run(self) -> None:
         while True:
             pause_s = self._pause_s()
@@ -199,8 +194,7 @@ class Publisher:
 
     def _is_drained(self) -> bool:
         """Whether a stop has nothing more to wait for: all is out, or the bus is not there to take the rest."""
-        has_backlog = bool(self._queue.items or self._unsettled)
-        return not has_backlog or not self._link.is_up or self._link.is_behind
+        return not self.queued or not self._link.is_up or self._link.is_behind
 
     def _pause_s(self) -> float | None:
         """How long nothing needs doing unless an event comes; None: permanently."""
@@ -254,7 +248,10 @@ class Publisher:
     def _give_way(self, took_s: float) -> None:
         """Put requests first: a replay of thousands of events takes at most half of the worker's time."""
         is_replaying = self._spool is not None and not self._spool.is_empty
-        gevent.sleep(took_s if is_replaying and not self._is_stopping else 0)
+        if is_replaying and not self._is_stopping:
+            gevent.sleep(took_s)
+        else:
+            pause()
 
     def _watch(self) -> None:
         """Ask for the room once a second, and when what was told is used up."""
@@ -297,18 +294,19 @@ class Publisher:
         most = min(most, len(self._queue.items))
         first: int = self._bounded(lambda: self._bus.reserve(most))
         spool = self._spool
-        wires: list[bytes] = []
+        wires = self._unsettled = list[bytes]()  # known, so that nothing is lost if this greenlet is ended meanwhile
         held = 0
         while len(wires) < most and held < BATCH_BYTES and self._queue.items and (spool is None or spool.is_empty):
-            waiting = self._queue.take()
+            waiting = self._queue.take_made()
+            if waiting is None:
+                continue
             event = waiting.event()
             event.log_id = first + len(wires)
             wires.append(wire_of(event))
-            self._lines.write(waiting)
+            self._lines.write(waiting, gives_way=not self._is_stopping)
             held += len(wires[-1])
             if held % SLICE_BYTES < len(wires[-1]):
-                self._unsettled = wires  # so that nothing is lost if this greenlet is ended here
-                gevent.sleep(0)
+                pause()
         return wires
 
     @staticmethod
@@ -339,8 +337,6 @@ class Publisher:
         self._counters.spooled(len(self._unsettled))
         self._unsettled = []
 
-    # -- the spool ---------------------------------------------------------------------------------------------------
-
     def _spill_if_crowded(self) -> None:
         """Spill the queue before it is full: while the spool is replayed, events wait in it."""
         queue, most_events, most_bytes = self._queue, self._most_events * _SPILL_SHARE, self._most_bytes * _SPILL_SHARE
@@ -351,14 +347,12 @@ class Publisher:
         """Queue → end of the spool."""
         if self._spool is None:
             return
-        held = 0
-        while self._queue.items:
-            held += self._queue.items[0].size
-            if not self._spill_one():
-                return
-            if held > SLICE_BYTES and not self._is_stopping:
-                held = 0
-                gevent.sleep(0)
+        with long_work():
+            while self._queue.items:
+                self._queue.make_oldest()
+                if not self._queue.items or not self._spill_one():
+                    return
+                breathe()
 
     def _spill_one(self) -> bool:
         """Move the oldest event of the queue to the end of the spool; False when it found no room and stays."""
@@ -370,9 +364,9 @@ class Publisher:
             self._queue.give_back(waiting)
             self._spool_failed(exc)
             return False
-        self._lines.write(waiting)
         self._counters.spooled(1)
         self._is_spool_full = self._is_spool_broken = False
+        self._lines.write(waiting, gives_way=False)
         return True
 
     def _spool_failed(self, exc: Exception) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from llm_proxy.events.event import Event
+from llm_proxy.runtime.short_turns import long_work
 
 WATCH_S = 1.0
 BACKOFF_S = (0.1, 5.0)
@@ -132,6 +133,24 @@ class Queue:
         waiting = self.items.popleft()
         self.held_bytes -= waiting.size
         return waiting
+
+    def make_oldest(self) -> Waiting:
+        """Make the event of the oldest, in short turns. It stays in its place, so that nothing is lost meanwhile."""
+        waiting = self.items[0]
+        try:
+            with long_work():
+                waiting.event()
+        except Exception:
+            self._take(waiting)
+            raise
+        return waiting
+
+    def take_made(self) -> Waiting | None:
+        """Return the oldest with its event made, in short turns; None where it was taken meanwhile."""
+        return self._take(self.make_oldest())
+
+    def _take(self, waiting: Waiting) -> Waiting | None:
+        return self.take() if self.items and self.items[0] is waiting else None
 
     def give_back(self, waiting: Waiting) -> None:
         """Put the oldest back."""

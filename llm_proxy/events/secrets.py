@@ -14,11 +14,12 @@ from llm_proxy.formats.sse import is_event_stream
 from llm_proxy.formats.streams import merge
 from llm_proxy.formats.texts import QUOTED
 from llm_proxy.redaction import HIDDEN, hint
+from llm_proxy.runtime.short_turns import breathe
 
 _LEAST_SECRET = 8  # shorter ones would be found where they are none
 _SHOWN = 8  # characters at a secret's beginning that its masked form shows
 _MOST_BYTES = 262_144  # of a body whose coding had to be undone
-_MAX_EXPANDED_BYTES = 524_288  # looked at; some 80 ms at worst. What a longer one holds behind it is not kept
+_MAX_EXPANDED_BYTES = _MOST_BYTES + 4096  # looked at. What a longer one holds behind it is not kept
 _ESCAPED = re.compile(rb"(?:\\u00|%(?:25){0,4})([2-7][0-9a-fA-F])")
 _PIECES = re.compile(
     rb'"(?:content|text|arguments|delta|refusal|thinking|partial_json|transcript|reasoning|reasoning_content|value|input)"'
@@ -27,6 +28,8 @@ _PIECES = re.compile(
 )
 _OTHER_PLACES = re.compile(rb'index"\s{0,8}:\s{0,8}[1-9]')  # several choices or blocks, whose pieces may alternate
 _LOGPROBS = b'"logprobs"'
+_WINDOW_BYTES = 8192  # searched at once for escapes
+_MOST_SPELLED_BYTES = 13  # of one character: eight backslashes, "u" and four digits
 
 
 class _Form(NamedTuple):
@@ -42,7 +45,7 @@ class _Form(NamedTuple):
         encoded, masked = self.encoded, self.masked
         body = body.replace(encoded, masked)
         if _is_escaped(body, encoded):
-            body = _spellings(self.secret).sub(lambda _: masked, body)
+            body = _respelled(body, encoded, _spellings(self.secret), masked)
         start = body.rfind(self.beginning, max(0, len(body) - len(encoded)))
         if start >= 0 and encoded.startswith(body[start:]):
             body = body[:start] + masked[:_SHOWN]
@@ -104,6 +107,7 @@ class Secrets:
 
     def hide_value(self, value: Any) -> Any:
         """Return a JSON value with each secret masked, and without the tokens that spell texts out again."""
+        breathe()
         if isinstance(value, str):
             return self.hide_text(value)
         if isinstance(value, list):
@@ -137,7 +141,7 @@ class Secrets:
         plain, is_whole = _plain(body, event.request_content_encoding or "")
         hidden = self.hide_spelled(plain)
         if hidden != plain or not is_whole:
-            event.request_body, is_cut = hidden[:_MOST_BYTES], len(hidden) > _MOST_BYTES
+            event.request_body, is_cut = hidden[:_MOST_BYTES], len(hidden) > _MOST_BYTES or not is_whole
             event.request_content_encoding = None
             if is_cut:
                 event.request_truncated, event.request_bytes = True, event.request_bytes or len(body)
@@ -151,7 +155,7 @@ class Secrets:
         if is_stream and (spells_out or self._is_split_in(hidden)):
             self._put_merged(event, hidden)
         elif hidden != plain or spells_out or not is_whole:
-            _put_plain(event, self._without_logprobs(hidden) if spells_out else hidden)
+            _put_plain(event, self._without_logprobs(hidden) if spells_out else hidden, is_whole=is_whole)
 
     def _is_masked_in(self, body: bytes) -> bool:
         return self._has_hidden and any(form.masked in body for form in self._forms)  # asterisks alone are usual text
@@ -174,20 +178,20 @@ class Secrets:
             event.response_body, event.response_tail, event.response_truncated = None, None, True
             return
         event.response_tail = None
-        _put_plain(event, orjson.dumps(self.hide_value(merged.response)))
+        _put_plain(event, orjson.dumps(self.hide_value(merged.response)), is_whole=True)
         event.response_headers["Content-Type"] = ["application/json"]
 
     def _without_logprobs(self, body: bytes) -> bytes:
         try:
             return orjson.dumps(self.hide_value(loads(body)))
-        except (ValueError, TypeError):  # cut in the middle: what follows the first of them goes
+        except (ValueError, TypeError, RecursionError):  # cut in the middle: what follows the first of them goes
             return body[: body.find(_LOGPROBS)]
 
 
-def _put_plain(event: Event, body: bytes) -> None:
+def _put_plain(event: Event, body: bytes, *, is_whole: bool) -> None:
     """Put a body without its content coding into an event, whose tail is part of what it replaces."""
     is_coded = bool(codings(event.header("Content-Encoding")))
-    event.response_body, is_cut = body[:_MOST_BYTES], len(body) > _MOST_BYTES
+    event.response_body, is_cut = body[:_MOST_BYTES], len(body) > _MOST_BYTES or not is_whole
     if is_cut:
         event.response_truncated, event.response_bytes = True, event.response_bytes or len(body)
     if is_coded or is_cut:
@@ -206,6 +210,7 @@ def _plain(body: bytes, encoding: str) -> tuple[bytes, bool]:
 
 
 def _without_logprobs(value: Any) -> Any:
+    breathe()
     if isinstance(value, list):
         return [_without_logprobs(item) for item in value]
     if isinstance(value, dict):
@@ -219,7 +224,33 @@ def _is_escaped(body: bytes, secret: bytes) -> bool:
         return True
     if b"\\u00" not in body and b"%" not in body:
         return False
-    return any(int(found[1], 16) in secret for found in _ESCAPED.finditer(body))
+    if b"%25" in body and b"%" in secret:
+        return True
+    return any(int(code, 16) in secret for code in _escaped_in(body))
+
+
+def _escaped_in(body: bytes) -> set[bytes]:
+    """Return the codes, of two digits, of characters that the body escapes."""
+    found = set[bytes]()
+    for start in range(0, len(body), _WINDOW_BYTES):
+        breathe()
+        found.update(_ESCAPED.findall(body, start, start + _WINDOW_BYTES + _MOST_SPELLED_BYTES))
+    return found
+
+
+def _respelled(body: bytes, secret: bytes, spellings: re.Pattern[bytes], masked: bytes) -> bytes:
+    """Return the body with the secret masked in each of its spellings."""
+    kept, position, start, most = list[bytes](), 0, 0, _MOST_SPELLED_BYTES * len(secret)
+    while start < len(body):
+        breathe()
+        end = start + _WINDOW_BYTES
+        found = spellings.search(body, start, end + most)
+        if found is None or found.start() >= end:
+            start = end
+            continue
+        kept += (body[position : found.start()], masked)
+        position = start = found.end()
+    return b"".join((*kept, body[position:]))
 
 
 @lru_cache(maxsize=64)

@@ -6,6 +6,8 @@ from typing import Any
 
 import orjson
 
+from llm_proxy.runtime.short_turns import breathe
+
 _ESCAPES = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
@@ -45,4 +47,5 @@ def _forgiving(data: bytes) -> Any:
 
 
 def _mended(found: re.Match[str]) -> str:
+    breathe()
     return _REPLACEMENT if found["lone"] else found[0]

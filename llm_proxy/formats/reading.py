@@ -16,6 +16,7 @@ from llm_proxy.formats.lenient_json import loads, loads_object
 from llm_proxy.formats.sse import blocks, is_event_stream, object_of
 from llm_proxy.formats.texts import texts_of, texts_of_cut_json
 from llm_proxy.formats.usage import Usage, has_absurd_counts, usage_of
+from llm_proxy.runtime.short_turns import breathe
 
 _USAGE = re.compile(rb'"usage(?:Metadata)?"\s{0,8}:\s{0,8}\{')
 _USAGE_TEXT = re.compile(r'"usage(?:Metadata)?"\s{0,8}:\s{0,8}\{')
@@ -125,11 +126,13 @@ def _array(found: list[Any]) -> Reading:
     reading, counts = Reading(), dict[str, Any]()
     chunks = [chunk for chunk in found if isinstance(chunk, dict)]
     for chunk in chunks:
+        breathe()
         _take(chunk, reading, counts)
         reading.model = reading.model or _model(chunk)
     _conclude(reading, counts)
     if reading.usage is None:
         for chunk in chunks:
+            breathe()
             _add_texts(chunk, reading.texts)
     return reading
 
@@ -139,7 +142,12 @@ def _lines(body: Body) -> Reading | None:
     lines = [line for line in body.head.splitlines() if line.strip()]
     if len(lines) < 2 or loads_object(lines[0]) is None:
         return None
-    return _array([loads_object(line) for line in lines])
+    return _array(list(map(_breathed, lines)))
+
+
+def _breathed(line: bytes) -> dict[str, Any] | None:
+    breathe()
+    return loads_object(line)
 
 
 def _cut_json(body: Body) -> Reading:
@@ -169,6 +177,7 @@ def _last_usage(data: bytes, reading: Reading) -> Usage | None:
     text = data.decode("utf-8", "replace")
     place = text.rfind('"usage')
     for _ in range(_MAX_TRIES):
+        breathe()
         if place < 0:
             break
         if (found := _USAGE_TEXT.match(text, place)) is not None:
@@ -215,6 +224,7 @@ def _stream(body: Body) -> Reading:
     if first is not None:
         reading.model = _model(first)
     for event in events:
+        breathe()
         if _USAGE.search(event) and (value := object_of(event)) is not None:
             _take(value, reading, counts)
             _note_holders(value, reading)
@@ -223,6 +233,7 @@ def _stream(body: Body) -> Reading:
         reading.usage = _last_usage(body.tail, reading)  # one event longer than what is kept of the end
     if reading.usage is None:
         for event in events:
+            breathe()
             if (value := object_of(event)) is not None and _is_delta(value):
                 _add_texts(value, reading.texts)
         reading.scale = body.scale if reading.texts else 1.0

@@ -7,12 +7,14 @@ from typing import Any
 import orjson
 
 from llm_proxy.formats.lenient_json import loads_object
+from llm_proxy.runtime.short_turns import breathe
 
 LINE_END = re.compile(rb"\r\n|\n|\r")
 _EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
 _STREAM_TYPE = re.compile(r"\s*text/event-stream\b", re.IGNORECASE)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_PARTS_AT_ONCE = 1000  # looked at without a pause
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n")
 
 
@@ -26,7 +28,7 @@ def is_event_stream(media_type: str, body: bytes) -> bool:
 def events(body: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield name (`""` where none is given) and data of each event, the last one too when nothing ends it."""
     name, data = "", list[bytes]()
-    for line in LINE_END.split(body.removeprefix(_BYTE_ORDER_MARK)):
+    for line in _lines(body.removeprefix(_BYTE_ORDER_MARK)):
         if not line:
             if data:
                 yield name, b"\n".join(data)
@@ -40,6 +42,15 @@ def events(body: bytes) -> Iterator[tuple[str, bytes]]:
             name = value.decode("utf-8", "replace")
     if data:
         yield name, b"\n".join(data)
+
+
+def _lines(body: bytes) -> Iterator[bytes]:
+    start = 0
+    for end in LINE_END.finditer(body):
+        breathe()
+        yield body[start : end.start()]
+        start = end.end()
+    yield body[start:]
 
 
 def chunks(body: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -57,11 +68,12 @@ def blocks(data: bytes, *, is_start: bool = True, is_end: bool = True) -> list[b
         is_end: False where the data break off, so that the last event is left out.
     """
     parts = _EVENT_END.split(data) if b"\r" in data else data.split(b"\n\n")
-    if not is_start:
-        parts = parts[1:]
-    if not is_end:
-        parts = parts[:-1]
-    return [part for part in parts if b"data:" in part]
+    parts = parts[not is_start : len(parts) - (not is_end)]
+    found: list[bytes] = []
+    for start in range(0, len(parts), _PARTS_AT_ONCE):
+        breathe()
+        found += [part for part in parts[start : start + _PARTS_AT_ONCE] if b"data:" in part]
+    return found
 
 
 def object_of(block: bytes) -> dict[str, Any] | None:

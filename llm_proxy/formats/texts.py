@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 
 from llm_proxy.formats.lenient_json import loads
+from llm_proxy.runtime.short_turns import breathe
 
 # What stands between two quotes. No possessive group may match in two ways: see json_members.
 QUOTED: Final = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
@@ -49,6 +50,7 @@ def texts_of(value: Any) -> list[str]:
     while waiting and nodes < _MAX_NODES:
         nodes += 1
         item = waiting.pop()
+        breathe()
         if isinstance(item, str):
             found.append(item)
         elif isinstance(item, dict):
@@ -104,6 +106,7 @@ def texts_of_cut_json(head: bytes, tail: bytes = b"") -> tuple[list[str], bool]:
     """Return the texts in both ends of a JSON text, and whether what is missing between them is text, too."""
     texts, last = list[str](), None
     for last in _STRING.finditer(head):
+        breathe()
         if last["name"].decode() in NAMES:
             texts.append(_plain(last["text"]))
     is_text = True
@@ -113,7 +116,10 @@ def texts_of_cut_json(head: bytes, tail: bytes = b"") -> tuple[list[str], bool]:
             texts.append(_plain(rest[0]))
     elif (name := _open_member(head)) is not None:
         is_text = name in NAMES
-    texts += [_plain(match["text"]) for match in _STRING.finditer(tail) if match["name"].decode() in NAMES]
+    for match in _STRING.finditer(tail):
+        breathe()
+        if match["name"].decode() in NAMES:
+            texts.append(_plain(match["text"]))
     return texts, is_text
 
 

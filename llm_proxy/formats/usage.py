@@ -148,11 +148,12 @@ def usage_of(counts: Mapping[str, Any]) -> Usage | None:
 
 def _without_spelling(counts: Mapping[str, Any]) -> Usage | None:
     """Return the counts that stand a level deeper, as Cohere's do, else the sum alone; None when there is neither."""
-    for name in _INNER:
-        if isinstance(inner := counts.get(name), dict) and (usage := usage_of(inner)) is not None:
+    inner = [found for name in _INNER if isinstance(found := counts.get(name), dict)]
+    for deeper in inner:
+        if _spelling(deeper)[0] is not None and (usage := usage_of(deeper)) is not None:
             return usage
-    total = _count(counts.get("total_tokens"))
-    return Usage(total) if total is not None else None
+    totals = (_count(holder.get("total_tokens")) for holder in (*inner, counts))
+    return next((Usage(total) for total in totals if total is not None), None)
 
 
 def _spelling(counts: Mapping[str, Any]) -> tuple[Spelling | None, int | None, int | None]:

@@ -20,20 +20,20 @@ from llm_proxy.formats.tokens import Estimator, by_size
 from llm_proxy.formats.usage import MAX_COUNT, Usage
 from llm_proxy.model.token import TokenSnapshot
 from llm_proxy.runtime.clock import utc_now
+from llm_proxy.runtime.short_turns import breathe, long_work
 from llm_proxy.sanitize import printable
 from llm_proxy.usage.beat_sums import BeatSums
 from llm_proxy.usage.budgets import Budgets
 from llm_proxy.usage.model_names import OTHER, ModelNames, holds_secret
 from llm_proxy.usage.prices import Price, Prices
 from llm_proxy.usage.rollup import Key, Rollup
-from llm_proxy.usage.tap import REQUEST_BYTES, Tap
+from llm_proxy.usage.tap import REQUEST_BYTES, Tap, type_and_coding
 
 UNKNOWN = "unknown"  # in place of a model's name
 BEAT_S = 0.1
 FLUSH_S = 1.0
 _PAUSE_S = 0.005  # between writes that are urgent
 _CLOSE_LIMIT_S, _CUT_LIMIT_S = 5.0, 1.0  # for a database that does not answer
-_SLICE_S = 0.001  # of reading, before others get their turn
 _MAX_PRICED = 1000  # names of models whose price is remembered
 _GENERATES = re.compile(
     r"(?:^|/)(?:v[0-9][a-z0-9]*|openai|deployments/[^/]+)/"
@@ -43,7 +43,6 @@ _GENERATES = re.compile(
     re.IGNORECASE,
 )
 _NO_TEXT = re.compile(r"\s*(?:(?:audio|image|video|font)/|application/(?:octet-stream|pdf|zip|gzip))", re.IGNORECASE)
-_SIZES = frozenset((12, 16))  # of the names Content-Type and Content-Encoding
 _log = logging.getLogger(__name__)
 
 
@@ -121,7 +120,7 @@ class Metered:
         self.status = status
         if status is None or not 200 <= status < 300:
             return None
-        media_type, encoding = _content(fields)
+        media_type, encoding = type_and_coding(fields)
         if not _NO_TEXT.match(media_type) or self.generates:
             self.media_type = media_type.lower()
             self.tap = Tap(encoding)
@@ -198,6 +197,7 @@ class Meter:
         self._priced: dict[tuple[str, str], tuple[str, Price]] = {}
         self._urgent_writes = threading.Event()
         self._ended: deque[Metered] = deque()
+        self._guard = threading.Lock()
         self._greenlets: list[gevent.Greenlet] = []
         self._flushed_at = time.monotonic()
         self._is_closed = threading.Event()
@@ -259,17 +259,15 @@ class Meter:
         while not self._is_closed.is_set():
             gevent.sleep(BEAT_S)
             if self._ended:
-                self._read_in_slices()
-                self._sums.end(self._today())
+                self._read_in_turns()
 
-    def _read_in_slices(self) -> None:
-        """Read what has ended by now; other greenlets run after each slice of time."""
-        began_s = time.perf_counter()
-        for _ in range(len(self._ended)):
-            self._read_next()
-            if time.perf_counter() - began_s > _SLICE_S:
-                gevent.sleep(0)
-                began_s = time.perf_counter()
+    def _read_in_turns(self) -> None:
+        """Read what has ended by now; a budget that cannot wait may read it meanwhile."""
+        with long_work():
+            for _ in range(len(self._ended)):
+                self._read_next()
+                breathe()
+        self._sums.end(self._today())
 
     def _run_writes(self) -> None:
         while not self._is_closed.is_set():
@@ -280,14 +278,26 @@ class Meter:
                 gevent.sleep(_PAUSE_S)
 
     def _read_next(self) -> None:
+        """Read the oldest. It stays in its place meanwhile, so that it is not lost where this greenlet ends."""
         try:
-            metered = self._ended.popleft()
+            metered = self._ended[0]
         except IndexError:
             return
+        result = self._result(metered)
+        if not self._taken(metered):
+            return
         try:
-            self._add(metered, self._result(metered))
+            self._add(metered, result)
         except Exception:
             _log.exception("an exchange's usage was not counted")
+
+    def _taken(self, metered: Metered) -> bool:
+        """Take the oldest away; False where it is another one by now."""
+        with self._guard:
+            is_oldest = bool(self._ended) and self._ended[0] is metered
+            if is_oldest:
+                self._ended.popleft()
+        return is_oldest
 
     def _result(self, metered: Metered) -> "Result":
         """Read an exchange, once for its sums and its event."""
@@ -365,18 +375,6 @@ class Meter:
             about = {"model": model, "token_id": metered.token.id, "path": metered.path[:200]}
             _log.warning("a model without a price counts at the dearest price against a budget", extra=about)
         return price
-
-
-def _content(fields: Iterable[tuple[str, str]]) -> tuple[str, str]:
-    """Return Content-Type and Content-Encoding; empty where there is none."""
-    media_type = encoding = ""
-    for name, value in [field for field in fields if len(field[0]) in _SIZES]:  # cheaper than a look at each name
-        lower = name.lower()
-        if lower == "content-type":
-            media_type = value
-        elif lower == "content-encoding":
-            encoding = f"{encoding}, {value}" if encoding else value
-    return media_type, encoding
 
 
 def _of_size(metered: Metered) -> Usage | None:

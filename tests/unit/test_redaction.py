@@ -115,3 +115,11 @@ def test_literal_values_of_settings_are_hidden() -> None:
     from llm_proxy.redaction import redact
 
     assert redact(f"a plain-words-token b {key} c") == "a *** b *** c"
+
+
+@pytest.mark.parametrize("escapes", [0, 1, 2])
+def test_a_literal_that_holds_escapes_is_hidden_however_they_are_escaped(escapes: int) -> None:
+    """A password of an address may be written with `%41`, and its text escaped once more."""
+    secret = "pa%41ss-word"
+    assert "ss-word" not in Redactor([secret]).text(f"at {secret.replace('%', '%25' if escapes else '%')} x")
+    assert "ss-word" not in Redactor([secret]).text(f"at {secret.replace('%', '%' + '25' * escapes)} x")

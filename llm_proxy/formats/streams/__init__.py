@@ -9,6 +9,7 @@ from llm_proxy.formats.streams.base import Chunk, Merged, Stream
 from llm_proxy.formats.streams.chat import ChatStream
 from llm_proxy.formats.streams.completions import CompletionsStream
 from llm_proxy.formats.streams.responses import ResponsesStream
+from llm_proxy.runtime.short_turns import breathe
 
 __all__ = ["Merged", "merge"]
 
@@ -24,15 +25,25 @@ def merge(body: bytes, tail: bytes | None = None) -> Merged | None:
     """
     found = list(chunks(body))
     last = list(chunks(whole_events(tail))) if tail else []
-    make = next((family for name, chunk in found + last if (family := _family(name, chunk)) is not None), None)
+    make = _first_family(found + last)
     if make is None:
         return None
     stream = make()
     for name, chunk in found:
+        breathe()
         stream.feed(name, chunk)
     for name, chunk in last:
+        breathe()
         stream.feed_tail(name, chunk)
     return stream.merged()
+
+
+def _first_family(found: list[tuple[str, Chunk]]) -> Callable[[], Stream] | None:
+    for name, chunk in found:
+        breathe()
+        if (family := _family(name, chunk)) is not None:
+            return family
+    return None
 
 
 def _family(name: str, chunk: Chunk) -> Callable[[], Stream] | None:

@@ -1,11 +1,16 @@
 """Chat completions: `chat.completion.chunk` objects become one `chat.completion`."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from llm_proxy.formats.streams.base import Chunk, Merged, as_dict, as_index, as_list, as_text, first, merge_lists
+from llm_proxy.runtime.short_turns import breathe
 
 _TOP = ("id", "created", "model", "system_fingerprint", "service_tier")
 _REASONING = ("reasoning_content", "reasoning")
+_SOUND = ("transcript", "data")  # of audio, in pieces
+
+_T = TypeVar("_T")
 
 
 class _ToolCall:
@@ -47,10 +52,12 @@ class _Choice:
         self.finish_reason: Any = None
         self.texts: dict[str, list[str]] = {}
         self.tool_calls: dict[int, _ToolCall] = {}
-        self._last_call = 0
+        self._last_call = self._next_call = 0
+        self._places: dict[str, int] = {}  # a call's id → its index
         self._moved: dict[int, int] = {}  # an index that several calls share → where the latest of them stands
         self.function_call: _ToolCall | None = None
-        self.audio: dict[str, Any] = {}
+        self._audio: dict[str, Any] = {}
+        self._sound: dict[str, list[str]] = {}
         self.logprobs: dict[str, Any] = {}
         self.annotations: list[Any] = []
 
@@ -63,15 +70,24 @@ class _Choice:
             if text := as_text(delta.get(name)):
                 self.texts.setdefault(name, []).append(text)
         for place, piece in enumerate(as_list(delta.get("tool_calls"))):
-            self._tool_call(as_dict(piece), place).feed(as_dict(piece))
+            breathe()
+            self._feed_call(as_dict(piece), place)
         if function := as_dict(delta.get("function_call")):
             self.function_call = self.function_call or _ToolCall()
             self.function_call.feed({"function": function})
         self.annotations += as_list(delta.get("annotations"))
         self._feed_audio(as_dict(delta.get("audio")))
 
-    def _tool_call(self, piece: Chunk, place: int) -> _ToolCall:
-        """Return the call that a piece belongs to. A new id with a name begins a new call, whatever the index says.
+    def _feed_call(self, piece: Chunk, place: int) -> None:
+        index = self._last_call = self._index_of(piece, place)
+        self._next_call = max(self._next_call, index + 1)
+        call = self.tool_calls.setdefault(index, _ToolCall())
+        call.feed(piece)
+        if isinstance(call.id, str):
+            self._places.setdefault(call.id, index)
+
+    def _index_of(self, piece: Chunk, place: int) -> int:
+        """Return the index of the call that a piece belongs to. A new id with a name begins a new one.
 
         Gemini's compatible API gives no index, others give 0 to every call; without ids another name begins one.
         """
@@ -83,17 +99,16 @@ class _Choice:
             index = self._moved.get(index, index)
         known = self.tool_calls.get(index)
         if call_id and known is not None and known.id not in (None, "", call_id):
-            same = next((at for at, call in self.tool_calls.items() if call.id == call_id), None)
+            same = self._places.get(call_id)
             if same is not None:
                 index = same
             elif name or not has_index:
-                index = max(self.tool_calls) + 1
+                index = self._next_call
         elif known is not None and not call_id and _is_another(known, name, has_index=has_index):
-            index = max(self.tool_calls) + 1
+            index = self._next_call
         if has_index and index != piece["index"]:
             self._moved[piece["index"]] = index
-        self._last_call = index
-        return self.tool_calls.setdefault(index, _ToolCall())
+        return index
 
     def finish(self, choice: Chunk) -> None:
         """Take over why the choice ended, where the chunk says it."""
@@ -101,9 +116,15 @@ class _Choice:
 
     def _feed_audio(self, audio: Chunk) -> None:
         for name, value in audio.items():
-            known = self.audio.get(name)
-            joins = name in ("transcript", "data") and isinstance(known, str) and isinstance(value, str)
-            self.audio[name] = f"{known}{value}" if joins else first(known, value)
+            if name in _SOUND and isinstance(value, str) and isinstance(self._audio.setdefault(name, ""), str):
+                self._sound.setdefault(name, []).append(value)
+            else:
+                self._audio[name] = first(self._audio.get(name), value)
+
+    @property
+    def audio(self) -> Chunk:
+        """The audio so far."""
+        return self._audio | {name: "".join(pieces) for name, pieces in self._sound.items()}
 
     def text(self) -> str:
         """Return what was generated, calls and spoken words included, for an estimate."""
@@ -114,16 +135,16 @@ class _Choice:
     def merged(self, index: int) -> Chunk:
         """Return the choice as a response that is no stream has it."""
         content = "".join(self.texts.get("content", ()))
-        has_other = bool(self.tool_calls or self.function_call or self.audio or "refusal" in self.texts)
+        has_other = bool(self.tool_calls or self.function_call or self._audio or "refusal" in self.texts)
         message: Chunk = {"role": "assistant", "content": None if not content and has_other else content}
         for name in ("refusal", *_REASONING):
             if name in self.texts:
                 message[name] = "".join(self.texts[name])
         if self.tool_calls:
-            message["tool_calls"] = [self.tool_calls[place].merged() for place in sorted(self.tool_calls)]
+            message["tool_calls"] = [_breathed(self.tool_calls[place].merged) for place in sorted(self.tool_calls)]
         if self.function_call is not None:
             message["function_call"] = self.function_call.merged()["function"]
-        if self.audio:
+        if self._audio:
             message["audio"] = self.audio
         if self.annotations:
             message["annotations"] = self.annotations
@@ -131,6 +152,11 @@ class _Choice:
         if self.logprobs:
             choice["logprobs"] = self.logprobs
         return choice
+
+
+def _breathed(make: Callable[..., _T], *arguments: Any) -> _T:
+    breathe()
+    return make(*arguments)
 
 
 class ChatStream:
@@ -146,15 +172,24 @@ class ChatStream:
         """Take the next chunk."""
         self._feed_frame(chunk)
         for item in as_list(chunk.get("choices")):
+            breathe()
             choice = as_dict(item)
-            self._choices.setdefault(as_index(choice.get("index")), _Choice()).feed(choice)
+            self._choice(choice).feed(choice)
 
     def feed_tail(self, name: str, chunk: Chunk) -> None:
         """Usage, reasons and errors; text after a gap would read as if nothing were missing."""
         self._feed_frame(chunk)
         for item in as_list(chunk.get("choices")):
+            breathe()
             choice = as_dict(item)
-            self._choices.setdefault(as_index(choice.get("index")), _Choice()).finish(choice)
+            self._choice(choice).finish(choice)
+
+    def _choice(self, choice: Chunk) -> _Choice:
+        index = as_index(choice.get("index"))
+        known = self._choices.get(index)
+        if known is None:
+            known = self._choices[index] = _Choice()
+        return known
 
     def _feed_frame(self, chunk: Chunk) -> None:
         for name in _TOP:
@@ -167,10 +202,11 @@ class ChatStream:
         top = {name: value for name, value in self._top.items() if value is not None}
         response: Chunk = {"id": top.pop("id", None), "object": "chat.completion", "created": top.pop("created", None)}
         response |= {"model": top.pop("model", None), **top}
-        response["choices"] = [self._choices[index].merged(index) for index in sorted(self._choices)]
+        choices = sorted(self._choices.items())
+        response["choices"] = [_breathed(choice.merged, index) for index, choice in choices]
         if self._usage:
             response["usage"] = self._usage
         if self._error:
             response["error"] = self._error
-        text = "".join(self._choices[index].text() for index in sorted(self._choices))
+        text = "".join([_breathed(choice.text) for _, choice in choices])
         return Merged({name: value for name, value in response.items() if value is not None}, text, bool(self._error))

@@ -3,6 +3,7 @@
 from typing import Any
 
 from llm_proxy.formats.streams.base import Chunk, Merged, as_dict, as_index, as_list, as_text, first, merge_lists
+from llm_proxy.runtime.short_turns import breathe
 
 _TOP = ("id", "created", "model", "system_fingerprint")
 
@@ -22,6 +23,7 @@ class CompletionsStream:
         """Take the next chunk."""
         self.feed_tail(name, chunk)
         for item in as_list(chunk.get("choices")):
+            breathe()
             choice = as_dict(item)
             index = as_index(choice.get("index"))
             self._texts.setdefault(index, []).append(as_text(choice.get("text")))
@@ -34,6 +36,7 @@ class CompletionsStream:
         self._usage = as_dict(chunk.get("usage")) or self._usage
         self._error = chunk.get("error") or self._error
         for item in as_list(chunk.get("choices")):
+            breathe()
             choice = as_dict(item)
             index = as_index(choice.get("index"))
             self._reasons[index] = choice.get("finish_reason") or self._reasons.get(index)
@@ -43,6 +46,7 @@ class CompletionsStream:
         """Return the completion so far."""
         choices = []
         for index in sorted(self._texts):
+            breathe()
             choice: Chunk = {"text": "".join(self._texts[index]), "index": index}
             choice |= {"logprobs": self._logprobs.get(index) or None, "finish_reason": self._reasons.get(index)}
             choices.append(choice)

@@ -20,7 +20,7 @@ class ResponsesStream:
         self._final: Chunk | None = None
         self._created: Chunk = {}
         self._items: dict[int, Chunk] = {}
-        self._parts: dict[tuple[int, int], tuple[str, str, list[str]]] = {}
+        self._parts: dict[int, dict[int, tuple[str, str, list[str]]]] = {}  # by item and content
         self._arguments: dict[int, tuple[str, list[str]]] = {}
         self._error: Any = None
 
@@ -29,8 +29,8 @@ class ResponsesStream:
         kind, place = as_text(chunk.get("type")), as_index(chunk.get("output_index"))
         delta = as_text(chunk.get("delta"))
         if kind in _TEXT_DELTAS:
-            part = (place, as_index(chunk.get("content_index")))
-            self._parts.setdefault(part, (*_TEXT_DELTAS[kind], []))[2].append(delta)
+            parts = self._parts.setdefault(place, {})
+            parts.setdefault(as_index(chunk.get("content_index")), (*_TEXT_DELTAS[kind], []))[2].append(delta)
         elif kind in _ARGUMENT_DELTAS:
             self._arguments.setdefault(place, (_ARGUMENT_DELTAS[kind], []))[1].append(delta)
         elif kind == "response.output_item.added":
@@ -49,7 +49,7 @@ class ResponsesStream:
             place = as_index(chunk.get("output_index"))
             self._items[place] = dict(as_dict(chunk.get("item")))
             self._arguments.pop(place, None)
-            self._parts = {key: part for key, part in self._parts.items() if key[0] != place}
+            self._parts.pop(place, None)
         elif kind == "error":
             self._error = chunk.get("error") or {k: v for k, v in chunk.items() if k in ("code", "message", "param")}
 
@@ -63,10 +63,10 @@ class ResponsesStream:
 
     def _pieced(self) -> Chunk:
         items: dict[int, Chunk] = {place: dict(item) for place, item in self._items.items()}
-        for (place, _), (kind, field, pieces) in sorted(self._parts.items()):
+        for place, parts in sorted(self._parts.items()):
             item = items.setdefault(place, {"type": "message", "role": "assistant"})
-            content = item.get("content")
-            item["content"] = [*(content if isinstance(content, list) else []), {"type": kind, field: "".join(pieces)}]
+            more = [{"type": kind, field: "".join(pieces)} for _, (kind, field, pieces) in sorted(parts.items())]
+            item["content"] = [*as_list(item.get("content")), *more]
         for place, (field, pieces) in sorted(self._arguments.items()):
             item = items.setdefault(place, {"type": "function_call"})
             item[field] = "".join(pieces)

@@ -193,3 +193,9 @@ def test_what_is_behind_the_part_that_is_looked_at_is_not_kept(compress: Callabl
     assert (found.header("Content-Encoding"), found.response_tail) == ("", None)
     assert found.request_truncated
     assert found.response_truncated
+
+
+@pytest.mark.parametrize("escaped", [b"pa%41ss-word-long", b"pa%2541ss-word-long", b"pa\\u002541ss-word-long"])
+def test_a_secret_that_holds_escapes_is_hidden_where_they_are_escaped(escaped: bytes) -> None:
+    """`%25` stands for the secret's own percent sign."""
+    assert b"ss-word" not in Secrets(["pa%41ss-word-long"]).hide_spelled(b"at " + escaped)

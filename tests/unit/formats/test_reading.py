@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from llm_proxy.formats.body import Body
 from llm_proxy.formats.reading import Reading, read
 from llm_proxy.formats.usage import Usage
 from llm_proxy.usage.tap import Tap
@@ -116,3 +117,10 @@ def test_a_cut_body_is_no_error(length: int) -> None:
     """At whatever byte it broke off."""
     body = json.dumps({**CHAT, "usage": COUNTS}).encode()[:length]
     assert reading(body).usage is None
+
+
+def test_counts_that_are_nested_deeply_are_no_error() -> None:
+    """The reading keeps what else the response says."""
+    counts = b'{"tokens":' * 900 + b"1" + b"}" * 900
+    found = read(Body(b'{"model":"m","usage":' + counts + b"}"), "application/json")
+    assert (found.model, found.usage) == ("m", None)
