@@ -8,9 +8,9 @@ import gc
 
 gc.disable()  # until the application is imported, see server/loaded_code.py
 
-from gevent import monkey  # noqa: E402
+from llm_proxy.runtime import patching  # noqa: E402
 
-monkey.patch_all()  # before anything is imported that keeps a reference to what is patched
+patching.patch_all()  # before anything is imported that keeps a reference to what is patched
 
 import logging  # noqa: E402
 import os  # noqa: E402

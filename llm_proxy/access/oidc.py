@@ -102,19 +102,11 @@ class OidcSignIn:
     Args:
         flows: Keeps the sign-ins that are under way.
         clock: Monotonic seconds.
-        time_s: Seconds since 1970, by which id tokens are judged.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        flows: Flows,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        time_s: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, config: Config, flows: Flows, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config
-        self._flows, self._clock, self._time_s = flows, clock, time_s
+        self._flows, self._clock = flows, clock
         self._metadata: tuple[float, dict[str, Any]] | None = None
         self._keys: tuple[float, list[dict[str, Any]]] | None = None
 
@@ -227,7 +219,7 @@ class OidcSignIn:
         try:
             token = self._decoded(tokens["id_token"])
             claims = CodeIDToken(token.claims, token.header, options, params)
-            claims.validate(int(self._time_s()), LEEWAY_S)
+            claims.validate(int(time.time()), LEEWAY_S)
         except ExpiredTokenError as error:
             raise _refused("the id token has expired, or the clocks of this server and the provider differ") from error
         except (JoseError, ValueError, TypeError, AttributeError) as error:

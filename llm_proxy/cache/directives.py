@@ -8,7 +8,6 @@ import calendar
 import re
 import time
 from collections.abc import Iterable, Mapping
-from email.utils import formatdate
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
@@ -104,11 +103,6 @@ def _seconds(found: re.Match[str]) -> float | None:
     if not (hour < 24 and minute < 60 and second <= 60 and 1 <= day <= calendar.monthrange(max(year, 1), month)[1]):
         return None
     return float(calendar.timegm((year, month, day, hour, minute, second, 0, 0, 0)))
-
-
-def http_date(at: float | None = None) -> str:
-    """IMF-fixdate."""
-    return formatdate(time.time() if at is None else at, usegmt=True)
 
 
 def tags(lines: Iterable[str]) -> list[str]:

@@ -20,7 +20,7 @@ from llm_proxy.cli.base import Command, Group
 from llm_proxy.cli.datetimes import MomentOption
 from llm_proxy.cli.environment import ENV_FILE, env_file, environ, remember_env_file, settings
 from llm_proxy.cli.errors import CommandError, NetworkError
-from llm_proxy.cli.options import back_end_options, confirm, read_secret, yes_option
+from llm_proxy.cli.options import back_end_options, confirm, plain_option, read_secret, yes_option
 from llm_proxy.cli.output import emit, emit_table, note, output_options, second, wide_option
 from llm_proxy.dispatcher.readiness import ARGUMENT, OPENED
 from llm_proxy.operations.bus_state import facts_of
@@ -205,7 +205,7 @@ def dead_letters() -> None:
 _REASONS = ("unparsable", "transform_error", "rejected", "exhausted")
 _reason = click.option("--reason", type=click.Choice(_REASONS), help="Only those given up for it.")
 _since = click.option("--since", cls=MomentOption, help="Only those given up since then.")
-_limit = click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
+_limit = plain_option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
 
 
 class _Choice(NamedTuple):

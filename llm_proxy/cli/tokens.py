@@ -55,6 +55,7 @@ def generate(project_id: str, duration: str, max_requests: int | None, **said: s
         body["max_requests"] = max_requests
     issued = api.call("POST", "/manage/tokens", body=body)
     value = {name: issued.get(name) for name in ("id", "token", "expires_at", "max_requests")}
+    limits = {"max_requests": issued.get("max_requests"), **{name: body[name] for name in _MORE if name in body}}
 
     def as_text() -> str:
         return output.lines(
@@ -63,7 +64,7 @@ def generate(project_id: str, duration: str, max_requests: int | None, **said: s
                 "Token": issued["token"],
                 "Obfuscated": hint(issued["token"]),
                 "Expires at": output.minute(issued["expires_at"]),
-                **({"Max requests": issued["max_requests"]} if issued.get("max_requests") else {}),
+                **{label(name): plain(limit) for name, limit in limits.items() if limit},
             }
         )
 

@@ -108,10 +108,20 @@ class Container(Proxy):
             self.failures.close()
             for pipeline in self.pipelines.values():
                 pipeline.close()
-            if self.response_cache is not None:
-                self.response_cache.close()
         elif "audit" in vars(self):  # a command that wrote records without serving
             self.audit.close()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Close the cache, and connections to the database that no request uses; nothing is made for that."""
+        made = vars(self)
+        if made.get("response_cache") is not None:
+            made["response_cache"].close()
+        for name in ("engine", "long_engine"):
+            if name in made:
+                made[name].dispose()
+        if "statements" in made:
+            self.statements.close()
 
     def reopen(self) -> None:
         """SIGUSR1: the log, the audit file and the file of events may have been renamed."""

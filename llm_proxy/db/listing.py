@@ -1,4 +1,4 @@
-"""Lists of a table's rows: by page number, by key, or whole, for every service that lists."""
+"""Lists of a table's rows: by page number, by key, or whole (docs/adr/0242-services-list-through-one-base-class.md)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence

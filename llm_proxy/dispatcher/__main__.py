@@ -1,8 +1,8 @@
 """`python -m llm_proxy.dispatcher`: what the command `llm-proxy dispatcher` becomes once its flags are variables."""
 
-from gevent import monkey
+from llm_proxy.runtime import patching
 
-monkey.patch_all()
+patching.patch_all()
 
 import sys  # noqa: E402
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,8 +36,8 @@ class Done:
 class Replay:
     """Delivers events in batches, each tried as often as a dispatcher would before it holds. Raises BackendError."""
 
-    def __init__(self, options: Options, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._settings, self._sleep = options.dispatcher, sleep
+    def __init__(self, options: Options) -> None:
+        self._settings = options.dispatcher
         self._backend, self._transformer = make_backend(options), make_transformer(options)
 
     def deliver(self, events: Iterable[Event]) -> Done:
@@ -77,5 +77,5 @@ class Replay:
             if attempt == self._settings.retry_attempts:
                 done.errors.update(results[place].error for place in again)
                 return
-            self._sleep(pause_s([results[place] for place in again], attempt, self._settings.retry_backoff_s))
+            time.sleep(pause_s([results[place] for place in again], attempt, self._settings.retry_backoff_s))
             batch = [batch[place] for place in again]

@@ -33,7 +33,16 @@ class Credentials:
         Raises:
             InvalidToken: There is none, or in Authorization there are several or another scheme.
             AmbiguousCredentials: Its fields hold two different tokens.
+            TokenInQuery: It stands in the address, too, within a longer word.
         """
+        bearer = self._carried(request)
+        for part, text in (("query", request.query), ("path", request.path)):
+            if "sk-" in text and is_well_formed(bearer) and bearer in text:
+                raise TokenInQuery(f"Send the token in the field {self._where}, not in the {part}", param=part)
+        return bearer
+
+    def _carried(self, request: ProxyRequest) -> str:
+        """Return the token that the fields hold, and remove its copies. Raises what `bearer` raises."""
         if self._is_usual:  # one pass over the fields, as for most requests nothing else is to be done
             carriers = [
                 field

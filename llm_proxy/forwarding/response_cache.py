@@ -131,14 +131,10 @@ class CacheSource:
         background: Makes an exchange that no client waits for, and returns when its response was taken in
             (stale-while-revalidate).
         is_debug: Send X-CACHE-DEBUG.
-        wait_s: Longest wait for the exchange of another request.
     """
 
-    def __init__(
-        self, cache: ResponseCache, *, background: Background, is_debug: bool = False, wait_s: float = WAIT_S
-    ) -> None:
-        self._cache, self._background = cache, background
-        self._is_debug, self._wait_s = is_debug, wait_s
+    def __init__(self, cache: ResponseCache, *, background: Background, is_debug: bool = False) -> None:
+        self._cache, self._background, self._is_debug = cache, background, is_debug
 
     def begin(self, exchange: Exchange) -> bool:
         """Judge by method and fields whether a stored response may serve the request."""
@@ -231,7 +227,7 @@ class CacheSource:
 
     def _wait(self, exchange: Exchange, lookup: CacheLookup, fetch: SharedFetch | None) -> Entry | None:
         """Return what another's exchange has stored; None: this request makes its own, for others too if it leads."""
-        until = time.monotonic() + self._wait_s
+        until = time.monotonic() + WAIT_S
         while fetch is not None:
             if fetch.is_leader:
                 return self._lead(exchange, lookup, fetch, until)

@@ -40,15 +40,11 @@ class Seats:
         folder: Local, writable, shared by all workers.
         most: WS_MAX_SOCKETS.
         most_per_token: WS_MAX_SOCKETS_PER_TOKEN.
-        is_alive: Whether a process runs.
     """
 
-    def __init__(
-        self, folder: Path, most: int, most_per_token: int, *, is_alive: Callable[[int], bool] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, most: int, most_per_token: int) -> None:
         self._file = MappedFile(folder / FILE, _LINE.size * most)
         self._most, self._most_per_token = most, most_per_token
-        self._is_alive = is_alive or is_running
 
     def take(self, token_id: str) -> Seat:
         """Take a seat. Raises TooManySockets, Overloaded, ServiceUnavailable."""
@@ -68,7 +64,7 @@ class Seats:
     def _free_place(self, table: mmap.mmap, key: bytes) -> int:
         lines = list(_LINE.iter_unpack(table[: self._most * _LINE.size]))
         counts = Counter(pid for pid, _ in lines if pid)
-        dead = {pid for pid in counts if pid != os.getpid() and not self._is_alive(pid)}
+        dead = {pid for pid in counts if pid != os.getpid() and not is_running(pid)}
         if sum(1 for pid, known in lines if known == key and pid and pid not in dead) >= self._most_per_token:
             raise TooManySockets
         for number, (pid, _) in enumerate(lines):

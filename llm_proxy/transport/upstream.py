@@ -97,7 +97,7 @@ class Upstream:
 
 
 def _explained(failure: UpstreamError, place: str, exc: BaseException) -> UpstreamError:
-    """Note for caller, log and event why a connection was not made."""
+    """Note for caller, log and event why a connection was not made (ADR 0245)."""
     if failure.phase == "connect" and not isinstance(failure, UpstreamCut):
         failure.cause = failure.description = f"connect to {place}: {cause_of(exc)}"
     return failure

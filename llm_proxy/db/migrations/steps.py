@@ -8,7 +8,7 @@ from alembic import op
 from sqlalchemy.sql.schema import SchemaItem
 
 from llm_proxy.db.models.base import MYSQL_TABLE
-from llm_proxy.db.types import UtcTime, ascii_fixed, big_integer
+from llm_proxy.db.types import big_integer
 
 _NOW = {
     "sqlite": "(strftime('%Y-%m-%d %H:%M:%f','now') || '000')",
@@ -44,17 +44,6 @@ def create_table(name: str, *items: SchemaItem, key: Sequence[str], indexes: Seq
         op.create_table(name, *items, sa.PrimaryKeyConstraint(*key, name=f"pk_{name}"), **MYSQL_TABLE)
     for columns in indexes:
         create_index(f"idx_{name}_{'_'.join(columns)}", name, list(columns))
-
-
-def create_first_admin_sessions() -> None:
-    """Create `admin_sessions` as the first revision has it, and as a downgrade has it again."""
-    create_table(
-        "admin_sessions",
-        *required(id_hash=ascii_fixed(64), token_fingerprint=ascii_fixed(64), csrf_hash=ascii_fixed(64)),
-        *required(remember=sa.Boolean(), created_at=UtcTime(), last_seen_at=UtcTime(), expires_at=UtcTime()),
-        key=("id_hash",),
-        indexes=(("expires_at",),),
-    )
 
 
 def drop_tables(*names: str) -> None:

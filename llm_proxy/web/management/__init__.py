@@ -29,6 +29,22 @@ from llm_proxy.web.management.audited import Call
 PREFIX = "/manage"
 
 __all__ = ["PREFIX", "blueprint"]
+_PARTS = (
+    projects,
+    provider_keys,
+    tokens,
+    keys,
+    usage,
+    outcomes,
+    streams,
+    dispatcher,
+    audit,
+    verification,
+    cache,
+    sessions,
+    installation,
+    openapi,
+)
 
 
 def _on_behalf(own: Caller) -> Caller:
@@ -47,49 +63,35 @@ def _on_behalf(own: Caller) -> Caller:
 def blueprint() -> Blueprint:
     """Return the blueprint, with its prefix."""
     bp = Blueprint("management", __name__, url_prefix=PREFIX)
-
-    @bp.before_request
-    def admit() -> None:
-        """Know the caller before method, path and body are looked at."""
-        call = g.management_call = Call(services().audit)
-        if call.is_inside:
-            return
-        viewer = request.environ.get(context.CALLER)
-        if isinstance(viewer, Caller):
-            call.admit(viewer)
-            call.trust_origin()
-            return
-        try:
-            field = request.headers.get("Authorization")
-            own = services().gate.admit(field, peer=request.remote_addr, client_ip=call.client_ip)
-            call.admit(_on_behalf(own))
-        except LlmProxyError as refused:
-            call.denied(refused)
-            raise
-        call.trust_origin()
-
-    @bp.after_request
-    def finish(response: Response) -> Response:
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
-
-    for part in (
-        projects,
-        provider_keys,
-        tokens,
-        keys,
-        usage,
-        outcomes,
-        streams,
-        dispatcher,
-        audit,
-        verification,
-        cache,
-        sessions,
-        installation,
-        openapi,
-    ):
+    bp.before_request(_admit)
+    bp.after_request(_finish)
+    for part in _PARTS:
         part.routes(bp)
     routing.catch_all(bp)
     return bp
+
+
+def _admit() -> None:
+    """Know the caller before method, path and body are looked at."""
+    call = g.management_call = Call(services().audit)
+    if call.is_inside:
+        return
+    viewer = request.environ.get(context.CALLER)
+    if isinstance(viewer, Caller):
+        call.admit(viewer)
+        call.trust_origin()
+        return
+    try:
+        field = request.headers.get("Authorization")
+        own = services().gate.admit(field, peer=request.remote_addr, client_ip=call.client_ip)
+        call.admit(_on_behalf(own))
+    except LlmProxyError as refused:
+        call.denied(refused)
+        raise
+    call.trust_origin()
+
+
+def _finish(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

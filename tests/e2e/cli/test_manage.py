@@ -81,8 +81,11 @@ def test_texts_for_people(manages: dict[str, str]) -> None:
     assert [line.partition(":")[0] for line in about.splitlines()][:6] == [
         "ID", "Name", "API Key", "Active", "Created", "Updated",
     ]  # fmt: skip
-    done = run("manage", "token", "generate", "--project-id", project["id"], "--duration", "30", variables=manages)
-    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["ID", "Token", "Obfuscated", "Expires at"]
+    asked = ("--duration", "30", "--max-total-tokens", "200000", "--max-cost-usd", "5")
+    done = run("manage", "token", "generate", "--project-id", project["id"], *asked, variables=manages)
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [
+        "ID", "Token", "Obfuscated", "Expires at", "Max total tokens", "Max cost USD",
+    ]  # fmt: skip
     assert "30 means minutes" in done.stderr
     head = run("manage", "token", "list", variables=manages).stdout.splitlines()[0]
     assert head.split() == ["ID", "Project", "Token", "Status", "Requests", "Cached", "Expires", "Last", "used"]

@@ -85,5 +85,4 @@ def people(ready_database: Database, tmp_path: Path, issuer: Issuer, more_settin
     }
     app = create_app(ready_database.settings({**values, **more_settings}))
     yield People(app, issuer, tmp_path / "audit.log")
-    app.services.audit.close()
-    app.services.engine.dispose()
+    app.services.stop()

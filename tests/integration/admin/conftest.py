@@ -74,5 +74,4 @@ def pages(ready_database: Database, tmp_path: Path, more_settings: dict[str, Any
     }
     app = create_app(ready_database.settings({**values, **more_settings}))
     yield Pages(app)
-    app.services.audit.close()
-    app.services.engine.dispose()
+    app.services.stop()

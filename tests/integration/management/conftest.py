@@ -87,6 +87,4 @@ def manage(ready_database: Database, tmp_path: Path, settings_of_app: dict[str, 
     }
     app = create_app(ready_database.settings({**values, **settings_of_app}))
     yield Manager(app, audit_file)
-    app.services.audit.close()
-    app.services.engine.dispose()
-    app.services.directory.close()
+    app.services.stop()

@@ -1,10 +1,12 @@
 """RFC 9111 as this cache reads it: what is stored, for how long, and what may be served."""
 
+from email.utils import formatdate
+
 import pytest
 
 from llm_proxy.cache import policy
 from llm_proxy.cache.conditional import conditions, is_not_modified, is_unchanged
-from llm_proxy.cache.directives import age, http_date, instant
+from llm_proxy.cache.directives import age, instant
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.policy import ReceivedResponse, Refused, Rules, Verdict, judge, request_directives, storable
 
@@ -169,7 +171,7 @@ def test_tags_are_compared_weakly(asks: list[str], is_same: bool) -> None:
         ((("ETag", 'W/"a"'),), 'W/"a"', False),
         ((("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT"),), "Mon, 01 Jan 2024 00:00:00 GMT", True),
         ((("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT"),), "Mon, 01 Jan 2025 00:00:00 GMT", False),
-        ((("Last-Modified", http_date(NOW - 10)),), http_date(NOW - 10), False),
+        ((("Last-Modified", formatdate(NOW - 10, usegmt=True)),), formatdate(NOW - 10, usegmt=True), False),
         ((), None, True),
     ],
 )
@@ -275,8 +277,8 @@ def test_a_targeted_field_goes_before_cache_control(targeted: str, untargeted: s
         ([], 3.0, 3.0),
         ([("Age", "10")], 3.0, 13.0),
         ([("Age", "abc")], 3.0, 3.0),
-        ([("Date", http_date(NOW - 20))], 3.0, 20.0),
-        ([("Date", http_date(NOW + 20))], 0.0, 0.0),
+        ([("Date", formatdate(NOW - 20, usegmt=True))], 3.0, 20.0),
+        ([("Date", formatdate(NOW + 20, usegmt=True))], 0.0, 0.0),
     ],
     ids=["delay", "age and delay", "invalid age", "date", "date to come"],
 )

@@ -6,38 +6,13 @@ from functools import partial
 import sqlalchemy as sa
 from alembic import op
 
-from llm_proxy.db.migrations.steps import (
-    counts,
-    create_first_admin_sessions,
-    create_index,
-    create_table,
-    drop_tables,
-    now_default,
-    optional,
-    required,
-)
+from llm_proxy.db.migrations.first import INDEXES, create_first_admin_sessions, create_first_index
+from llm_proxy.db.migrations.steps import counts, create_table, drop_tables, now_default, optional, required
 from llm_proxy.db.types import UtcTime, ascii_fixed, ascii_text, big_integer, exact_text, long_text
 
 revision, down_revision = "0001", None
 
 HOLDS = ("tokens", "projects", "audit_events")
-
-INDEXES = (
-    ("idx_tokens_project_id", "tokens", ["project_id"]),
-    ("idx_tokens_expires_at", "tokens", ["expires_at"]),
-    ("idx_tokens_is_active", "tokens", ["is_active"]),
-    ("idx_tokens_project_id_created_at", "tokens", ["project_id", "created_at"]),
-    ("idx_audit_timestamp", "audit_events", ["timestamp"]),
-    ("idx_audit_action", "audit_events", ["action"]),
-    ("idx_audit_project_id", "audit_events", ["project_id"]),
-    ("idx_audit_client_ip", "audit_events", ["client_ip"]),
-    ("idx_audit_request_id", "audit_events", ["request_id"]),
-    ("idx_audit_outcome", "audit_events", ["outcome"]),
-    ("idx_audit_ip_action", "audit_events", ["client_ip", "action"]),
-    ("idx_audit_project_id_timestamp", "audit_events", ["project_id", "timestamp"]),
-    ("idx_audit_action_timestamp", "audit_events", ["action", "timestamp"]),
-    ("idx_audit_correlation_id", "audit_events", ["correlation_id"]),
-)
 
 
 def upgrade() -> None:
@@ -46,8 +21,8 @@ def upgrade() -> None:
     _tokens()
     _audit_events()
     _own_tables()
-    for name, table, columns in INDEXES:
-        create_index(name, table, columns)
+    for name in INDEXES:
+        create_first_index(name)
     instance = sa.table("instance", sa.column("id", sa.String))
     if not op.get_bind().execute(sa.select(instance.c.id)).first():
         op.bulk_insert(instance, [{"id": str(uuid.uuid4())}])

@@ -3,15 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-from llm_proxy.db.migrations.steps import (
-    add_column,
-    create_first_admin_sessions,
-    create_table,
-    drop_column,
-    drop_tables,
-    optional,
-    required,
-)
+from llm_proxy.db.migrations.first import create_first_admin_sessions
+from llm_proxy.db.migrations.steps import add_column, create_table, drop_column, drop_tables, optional, required
 from llm_proxy.db.types import UtcTime, ascii_fixed, ascii_text, exact_text, long_text
 
 revision, down_revision = "0006", "0005"

@@ -1,5 +1,6 @@
 """Indexes in the order of lists: the sorted column, then the id, behind each column that is filtered by."""
 
+from llm_proxy.db.migrations.first import INDEXES, create_first_index
 from llm_proxy.db.migrations.steps import create_index, drop_index
 
 revision, down_revision = "0007", "0006"
@@ -26,18 +27,18 @@ NEW = (
     ("idx_audit_method_timestamp_id", "audit_events", ["method", "timestamp", "id"]),
 )
 OLD = (  # beginnings of the new ones
-    ("idx_tokens_expires_at", "tokens", ["expires_at"]),
-    ("idx_tokens_is_active", "tokens", ["is_active"]),
-    ("idx_tokens_project_id_created_at", "tokens", ["project_id", "created_at"]),
-    ("idx_tokens_project_id", "tokens", ["project_id"]),
-    ("idx_audit_timestamp", "audit_events", ["timestamp"]),
-    ("idx_audit_action", "audit_events", ["action"]),
-    ("idx_audit_action_timestamp", "audit_events", ["action", "timestamp"]),
-    ("idx_audit_outcome", "audit_events", ["outcome"]),
-    ("idx_audit_project_id", "audit_events", ["project_id"]),
-    ("idx_audit_project_id_timestamp", "audit_events", ["project_id", "timestamp"]),
-    ("idx_audit_client_ip", "audit_events", ["client_ip"]),
-    ("idx_audit_ip_action", "audit_events", ["client_ip", "action"]),
+    "idx_tokens_expires_at",
+    "idx_tokens_is_active",
+    "idx_tokens_project_id_created_at",
+    "idx_tokens_project_id",
+    "idx_audit_timestamp",
+    "idx_audit_action",
+    "idx_audit_action_timestamp",
+    "idx_audit_outcome",
+    "idx_audit_project_id",
+    "idx_audit_project_id_timestamp",
+    "idx_audit_client_ip",
+    "idx_audit_ip_action",
 )
 
 
@@ -45,13 +46,13 @@ def upgrade() -> None:
     """Create the new indexes, then drop those that they replace."""
     for name, table, columns in NEW:
         create_index(name, table, columns)
-    for name, table, _ in OLD:
-        drop_index(name, table)
+    for name in OLD:
+        drop_index(name, INDEXES[name][0])
 
 
 def downgrade() -> None:
     """Create the old ones again, first, because MySQL wants an index under each foreign key."""
-    for name, table, columns in OLD:
-        create_index(name, table, columns)
+    for name in OLD:
+        create_first_index(name)
     for name, table, _ in NEW:
         drop_index(name, table)
