@@ -1,5 +1,6 @@
 """The application: every part, wired. The only file that knows all of them."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,8 @@ from llm_proxy.providers.allow_list import PROXY_PATH, RESERVED_PATHS
 from llm_proxy.settings import Loaded, Settings, handed_over, load
 from llm_proxy.web import admin, context, errors, health, management, measured, proxy
 
+_log = logging.getLogger(__name__)
+
 
 class LlmProxyFlask(Flask):
     """Flask with a separate lane for the proxy, and hooks for the server layer.
@@ -31,10 +34,13 @@ class LlmProxyFlask(Flask):
     faults: list[str]
     _endpoint: proxy.ProxyEndpoint
     _fast_lane: proxy.FastLane | None = None
+    _host_lane: proxy.FastLane | None = None  # what Flask's routes can't tell: they know no hosts
 
     def wsgi_app(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         """Serve the proxy's requests past Flask's dispatch, which costs half as much as forwarding one (ADR 0060)."""
-        if self.takes(environ.get("RAW_URI") or environ.get("PATH_INFO") or "/", environ.get("HTTP_HOST", "")):
+        lane = self._host_lane if self._is_wrapped else self._fast_lane
+        target = environ.get("RAW_URI") or environ.get("PATH_INFO") or "/"
+        if lane is not None and lane.takes(target, environ.get("HTTP_HOST", "")):
             return self._endpoint(environ, start_response)
         _keep_spelling(environ)
         context.apply_prefix(environ, self.services.settings.server.trusted_proxies)
@@ -43,9 +49,29 @@ class LlmProxyFlask(Flask):
     def takes(self, target: str, host: str) -> bool:
         """Whether a request goes past Flask, and so needs no more of its environment than the proxy's endpoint reads.
 
-        The server layer asks before it makes the environment.
+        The server layer asks before it makes the environment. A middleware gets the whole of it.
         """
-        return self._fast_lane is not None and self._fast_lane.takes(target, host)
+        return self._fast_lane is not None and not self._is_wrapped and self._fast_lane.takes(target, host)
+
+    def tell_lane(self) -> None:
+        """Log that a middleware turns the fast lane off, where that is so."""
+        if self._is_wrapped and self._fast_lane is not self._host_lane:
+            wrapper = vars(self)["wsgi_app"]
+            named = wrapper if hasattr(wrapper, "__qualname__") else type(wrapper)
+            _log.info(
+                "wsgi_app is wrapped by %s.%s: all requests go through it and through Flask, as with"
+                " LLM_PROXY_FAST_LANE=false",
+                named.__module__,
+                named.__qualname__,
+            )
+
+    @property
+    def _is_wrapped(self) -> bool:
+        """Whether a middleware was put around `wsgi_app`, as Flask's documentation says and OpenTelemetry does.
+
+        It wants to see requests as Flask does: the whole environment, and Flask's own hooks.
+        """
+        return "wsgi_app" in vars(self)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Match routes without the wish to upgrade: the proxy refuses the wish itself."""
@@ -112,7 +138,7 @@ def _wired(loaded: Loaded) -> LlmProxyFlask:
     app.services = app.extensions["llm_proxy"] = Container(settings, errors.render)
     app.services.sources = loaded.sources
     app.services.findings.examine = lambda: _examined(loaded)
-    app.hooks = WorkerLifecycle(app.services)
+    app.hooks = WorkerLifecycle(app.services, serving=app.tell_lane)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = None
     proxy.exempt_from_merging(app)
@@ -133,11 +159,10 @@ def _add_routes(app: LlmProxyFlask) -> None:
     services, settings = app.services, app.services.settings
     prefixes, hosts = _mounts(app)
     app._endpoint = proxy.ProxyEndpoint(lambda: services.front, settings.server.trusted_proxies)
+    app._fast_lane = app._host_lane = proxy.FastLane((), (), hosts) if hosts else None
     if settings.server.fast_lane:
         reserved = (*RESERVED_PATHS, settings.operation.metrics_path, settings.operation.admin_ui_path)
         app._fast_lane = proxy.FastLane(prefixes, reserved, hosts)
-    elif hosts:  # Flask's routes know no hosts
-        app._fast_lane = proxy.FastLane((), (), hosts)
     app.register_blueprint(proxy.blueprint(app._endpoint, prefixes))
     app.register_blueprint(
         health.blueprint(

@@ -3,6 +3,7 @@
 import gc
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -22,10 +23,11 @@ class WorkerLifecycle(AppHooks):
 
     Args:
         services: The process's parts.
+        serving: Called when a worker is about to serve, and has a log.
     """
 
-    def __init__(self, services: Container) -> None:
-        self._services = services
+    def __init__(self, services: Container, *, serving: Callable[[], None] = lambda: None) -> None:
+        self._services, self._serving = services, serving
         self._sampler: Any = None
 
     def started(self, state: ServerState) -> None:
@@ -36,6 +38,7 @@ class WorkerLifecycle(AppHooks):
         services.workers, services.worker_connections = state.workers, state.worker_connections
         services.front  # noqa: B018  (made by being asked for)
         logs.start()
+        self._serving()
         _calm_collector()
         self._sampler = gevent.spawn(self._sample)
 

@@ -1,6 +1,8 @@
 """The application that the server's master wires for its workers."""
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,3 +56,25 @@ def test_wiring_opens_no_database_and_makes_no_part(loaded: Loaded, tmp_path: Pa
     app = create_app()
     assert not {"engine", "front", "access", "publisher", "quota", "meter", "audit"} & vars(app.services).keys()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True], ids=["bare", "wrapped"])
+def test_a_middleware_turns_the_fast_lane_off(
+    loaded: Loaded, caplog: pytest.LogCaptureFixture, *, is_wrapped: bool
+) -> None:
+    """The server layer makes the whole environment for it; the log names it once."""
+
+    class Tracing:
+        def __init__(self, wrapped: Any) -> None:
+            self._wrapped = wrapped
+
+        def __call__(self, environ: Any, start_response: Any) -> Any:
+            return self._wrapped(environ, start_response)
+
+    app = create_app()
+    if is_wrapped:
+        app.wsgi_app = Tracing(app.wsgi_app)  # type: ignore[method-assign]
+    with caplog.at_level(logging.INFO, "llm_proxy"):
+        app.tell_lane()
+    assert app.takes("/v1/models", "localhost") is not is_wrapped
+    assert [".Tracing:" in record.getMessage() for record in caplog.records] == [True] * is_wrapped

@@ -246,13 +246,15 @@ def environment(folder: Path, upstream: str, **variables: str) -> dict[str, str]
 
 
 @contextmanager
-def running_gateway(folder: Path, upstream: str, **variables: str) -> Iterator[Gateway]:
-    """Serve from `folder` until the block ends; a clean exit is part of the contract."""
+def running_gateway(
+    folder: Path, upstream: str, *, app: str = "llm_proxy.wsgi:app", **variables: str
+) -> Iterator[Gateway]:
+    """Serve from `folder` until the block ends; a clean exit is part of the contract. Modules there can be imported."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     env = environment(folder, upstream, **variables)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, (folder / "server.log").open("ab") as out:
         command = [sys.executable, "-m", "gunicorn", "-c", "python:llm_proxy.gunicorn_conf"]
-        command += ["-b", f"fd://{listener.fileno()}", "llm_proxy.wsgi:app"]
+        command += ["-b", f"fd://{listener.fileno()}", app]
         process = subprocess.Popen(command, pass_fds=[listener.fileno()], env=env, stdout=out, stderr=out, cwd=folder)
         port = listener.getsockname()[1]
     scheme = "https" if variables.get("ENABLE_TLS") == "true" else "http"
