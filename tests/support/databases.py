@@ -336,16 +336,17 @@ def _emptied(database: Database) -> bool:
 
 
 @pytest.fixture(scope="session")
-def _stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
+    """Migrated databases to lend."""
     return Stock(tmp_path_factory.mktemp("stock"))
 
 
 @pytest.fixture(params=DRIVERS)
-def ready_database(request: pytest.FixtureRequest, _stock: Stock) -> Iterator[Database]:
+def ready_database(request: pytest.FixtureRequest, stock: Stock) -> Iterator[Database]:
     """A migrated database without a row on each engine in turn."""
     driver: str = request.param
     server = None if driver == "sqlite" else request.getfixturevalue(f"{driver}_server")
-    with _stock.lend(driver, server) as found:
+    with stock.lend(driver, server) as found:
         yield found
 
 

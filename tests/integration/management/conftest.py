@@ -1,7 +1,8 @@
 """The management API over Flask's client, on each database in turn."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -76,15 +77,22 @@ def settings_of_app() -> dict[str, Any]:
     return {}
 
 
-@pytest.fixture
-def manage(ready_database: Database, tmp_path: Path, settings_of_app: dict[str, Any]) -> Iterator[Manager]:
-    """A manager of a migrated database with a key ring and an audit file."""
-    audit_file = tmp_path / "audit.log"
+@contextmanager
+def managing(database: Database, folder: Path, settings_of_app: Mapping[str, Any]) -> Iterator[Manager]:
+    """A manager of a migrated database with a key ring and an audit file in that folder."""
+    audit_file = folder / "audit.log"
     values = {
         "operation.management_token": TOKEN,
         "operation.audit_log_file": str(audit_file),
         "storage.encryption_key": b"k" * 32,
     }
-    app = create_app(ready_database.settings({**values, **settings_of_app}))
+    app = create_app(database.settings({**values, **settings_of_app}))
     yield Manager(app, audit_file)
     app.services.stop()
+
+
+@pytest.fixture
+def manage(ready_database: Database, tmp_path: Path, settings_of_app: dict[str, Any]) -> Iterator[Manager]:
+    """A manager for one test."""
+    with managing(ready_database, tmp_path, settings_of_app) as manager:
+        yield manager
