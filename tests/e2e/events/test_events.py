@@ -308,7 +308,8 @@ def test_requests_pass_while_redis_is_unavailable(tmp_path: Path, provider: Prov
         ids = [event.event_id for event in before + after]
         assert len(set(ids)) == 350
         assert [event.started_at for event in after] == sorted(event.started_at for event in after)  # type: ignore[type-var]
-        assert world.gateway.metric("llm_proxy_events_spooled_total") >= 200
+        spooled = world.gateway.metric("llm_proxy_events_spooled_total")
+        assert spooled >= 150  # what still waits in memory when Redis is back goes straight to it
         assert world.gateway.metrics("llm_proxy_events_dropped_total") in ({}, dict.fromkeys(_zero(world), 0.0))
 
 
