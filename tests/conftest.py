@@ -11,7 +11,14 @@ import pytest
 
 from llm_proxy.settings import variables
 
-pytest_plugins = ["support.databases", "support.provider", "support.redis", "support.installation", "support.unchecked"]
+pytest_plugins = [
+    "support.databases",
+    "support.longest_first",
+    "support.provider",
+    "support.redis",
+    "support.installation",
+    "support.unchecked",
+]
 
 _OURS = {variable.env for variable in variables().values()}
 
