@@ -1,6 +1,8 @@
 """`llm-proxy setup`: an env file, a database, a first project and token."""
 
+import os
 import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from llm_proxy.cli.ports import place
 from llm_proxy.db import migrate
 from llm_proxy.db.engine import create_engine
 from llm_proxy.db.errors import DatabaseFault
-from llm_proxy.settings import Settings
+from llm_proxy.settings import Loaded, Settings
 
 _COMMENTS = {"OPENAI_API_KEY": "Used by setup and bin/up only: the proxy takes provider keys from its projects."}
 _DEFAULTS = {"DATABASE_PATH": "data/llm-proxy.db", "LISTEN_ADDR": "localhost:8080", "LOG_LEVEL": "info"}
@@ -98,11 +100,16 @@ def setup(
         _make_project(found, wanted, path)
 
 
-def _fault(path: Path, said: dict[str, str]) -> str | None:
-    """Return what is wrong with a value that the env file shall hold; None when all can be used."""
-    loaded = load_settings(str(path) if path.exists() else None, **said)
-    written = {*said, *_DEFAULTS, "MANAGEMENT_TOKEN"}
-    return next((as_flag(fault, loaded) for fault in loaded.faults if fault.partition("=")[0] in written), None)
+def _loaded(path: Path, said: Mapping[str, str]) -> Loaded:
+    """Read the settings as they will be; of a file that is not there yet nothing comes, from no other file either."""
+    return load_settings(str(path) if path.exists() else os.devnull, **said)
+
+
+def _fault(path: Path, said: Mapping[str, str], names: Collection[str] | None = None) -> str | None:
+    """Return what is wrong with a value that the env file shall hold, or with `names`; None when all can be used."""
+    loaded = _loaded(path, said)
+    judged = {*said, *_DEFAULTS, "MANAGEMENT_TOKEN"} if names is None else names
+    return next((as_flag(fault, loaded) for fault in loaded.faults if fault.partition("=")[0] in judged), None)
 
 
 def _ask(wanted: Wanted, path: Path, skip_project: bool) -> None:
@@ -113,7 +120,7 @@ def _ask(wanted: Wanted, path: Path, skip_project: bool) -> None:
 
     def ask(text: str, value: str, name: str) -> str:
         def checked(response: str) -> str:
-            if fault := _fault(path, {name: response}):
+            if fault := _fault(path, {name: response}, {name}):
                 raise click.BadParameter(fault)
             return response
 
@@ -149,7 +156,7 @@ def _said(wanted: Wanted, there: dict[str, str], skip_project: bool) -> dict[str
 
 def _write(path: Path, wanted: Wanted, said: dict[str, str], there: dict[str, str]) -> None:
     changes = {name: value for name, value in said.items() if there.get(name) != value}
-    missing = missing_secrets(load_settings(str(path) if path.exists() else None, DATABASE_PATH=wanted.database_path))
+    missing = missing_secrets(_loaded(path, {"DATABASE_PATH": wanted.database_path}))
     if "ENCRYPTION_KEY" in missing:
         changes["ENCRYPTION_KEY"] = envfile.SECRETS["ENCRYPTION_KEY"].make()
     try:

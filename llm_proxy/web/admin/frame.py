@@ -1,5 +1,6 @@
 """What every page shares: viewer, navigation, addresses of assets, filters of templates, and how a page is rendered."""
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from llm_proxy.web.admin import cookies, messages
 from llm_proxy.web.admin.api import ApiRequest, ApiResponse, LocalApi, ManagementApi
 from llm_proxy.web.admin.assets import asset
 
+_log = logging.getLogger(__name__)
 READ_ONLY = "the admin UI is read-only (ADMIN_UI_READ_ONLY)"
 API = "llm_proxy_admin_api"  # key of app.extensions: the ManagementApi of the pages
 
@@ -148,6 +150,8 @@ def register(bp: Blueprint) -> None:
         state.app.jinja_env.filters.update(FILTERS)
         folder = state.app.extensions["llm_proxy"].settings.operation.admin_ui_template_dir
         if folder is not None:
+            if not folder.is_dir():
+                _log.warning("ADMIN_UI_TEMPLATE_DIR=%s: expected a folder; the package's pages are used", folder)
             replaced = PrefixLoader({"admin": FileSystemLoader(folder)})
             state.app.jinja_env.loader = ChoiceLoader([replaced, state.app.jinja_env.loader])
 

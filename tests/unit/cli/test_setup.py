@@ -12,7 +12,7 @@ from llm_proxy.cli import root
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty folder that is the working directory."""
     monkeypatch.chdir(tmp_path)
-    for name in ("LISTEN_ADDR", "DATABASE_PATH", "MANAGEMENT_TOKEN", "ENCRYPTION_KEY"):
+    for name in ("LISTEN_ADDR", "DATABASE_PATH", "MANAGEMENT_TOKEN", "ENCRYPTION_KEY", "LOG_LEVEL"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -42,3 +42,35 @@ def test_a_wrong_response_is_asked_for_again(folder: Path) -> None:
     assert done.exit_code == 0, done.stderr
     assert "--addr localhost:99999: expected an address" in done.stderr
     assert "LISTEN_ADDR=localhost:9999\n" in (folder / ".env").read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "answers"),
+    [
+        ("MANAGEMENT_TOKEN=change-me-to-a-long-random-string", "\nmy-own-management-token-0123456789\n\n\n"),
+        ("LISTEN_ADDR=nonsense:xx", "\n\n\nlocalhost:9999\n"),
+    ],
+)
+def test_a_prompt_judges_its_own_value_alone(folder: Path, line: str, answers: str) -> None:
+    """What is wrong elsewhere in the file is cured by its own prompt, and ends no other one."""
+    (folder / ".env").write_text(f"{line}\n")
+    done = setup("--interactive", answers=answers)
+    assert done.exit_code == 0, done.stderr
+    assert line not in (folder / ".env").read_text()
+
+
+def test_what_is_never_asked_for_ends_it_with_one_line(folder: Path) -> None:
+    """No prompt can cure it."""
+    (folder / ".env").write_text("LOG_LEVEL=loud\n")
+    done = setup("--interactive", answers="\n\n\n\n")
+    assert done.exit_code == 1
+    assert "LOG_LEVEL=loud" in done.stderr
+    assert done.stderr.count("LOG_LEVEL") == 1
+
+
+def test_another_file_takes_nothing_of_the_usual_one(folder: Path) -> None:
+    """A file that is not there yet is empty: neither faults nor the encryption key come from `.env`."""
+    (folder / ".env").write_text("LOG_LEVEL=loud\nENCRYPTION_KEY=a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=\n")
+    done = setup("--config", "other.env")
+    assert done.exit_code == 0, done.stderr
+    assert "ENCRYPTION_KEY=" in (folder / "other.env").read_text()
