@@ -90,6 +90,8 @@ class RawConnectionPool:
         self._is_bounded = is_cooperative() and (self.dialect != "sqlite" or limit_s is not None)
         self._limit_s = LIMIT_S if limit_s is None else limit_s
         self._open_limit_s = self._limit_s if open_limit_s is None else open_limit_s
+        # On SQLite those that wait for a lock hold the connections that others wait for.
+        self._wait_s = WAIT_S if self.dialect != "sqlite" or lock_limit_s is None else lock_limit_s
         self._connect_failed = connect_failed
         self._ready: dict[str, str] = {}
 
@@ -193,7 +195,7 @@ class RawConnectionPool:
             with self._single.connect() as shared:
                 yield shared.connection.dbapi_connection
             return
-        if not self._slots.acquire(timeout=WAIT_S):
+        if not self._slots.acquire(timeout=self._wait_s):
             raise DatabaseAway("no database connection was free in time")
         try:
             connection = self._kept() or self._open()

@@ -357,9 +357,13 @@ class Publisher:
     def _spill_one(self) -> bool:
         """Move the oldest event of the queue to the end of the spool; False when it found no room and stays."""
         assert self._spool is not None
-        waiting = self._queue.take()
+        waiting = self._queue.items[0]
+        wire = wire_of(waiting.event())  # in short turns: it stays in its place meanwhile
+        if not self._queue.items or self._queue.items[0] is not waiting:
+            return True
+        self._queue.take()
         try:
-            self._spool.append(wire_of(waiting.event()))
+            self._spool.append(wire)
         except (SpoolFull, OSError) as exc:
             self._queue.give_back(waiting)
             self._spool_failed(exc)

@@ -9,7 +9,7 @@ from llm_proxy.forwarding.request import ProxyRequest
 from llm_proxy.forwarding.request_checks import bearer_of
 from llm_proxy.providers import Provider
 from llm_proxy.runtime.ids import uuid7
-from llm_proxy.tokens.bearer import holds, is_in, is_well_formed, may_hold, tokens_in
+from llm_proxy.tokens.bearer import holds, is_in, is_well_formed, may_hold, readings, tokens_in
 
 _KEPT: Final = frozenset(("SEC-WEBSOCKET-PROTOCOL", "X-REQUEST-ID"))  # rewritten on the way to the provider
 _SHORTEST = len("sk-") + 22  # of a value that may hold a token
@@ -37,7 +37,7 @@ class Credentials:
         """
         bearer = self._carried(request)
         for part, text in (("query", request.query), ("path", request.path)):
-            if "sk-" in text and is_well_formed(bearer) and bearer in text:
+            if is_well_formed(bearer) and holds(text, bearer):
                 raise TokenInQuery(f"Send the token in the field {self._where}, not in the {part}", param=part)
         return bearer
 
@@ -106,9 +106,11 @@ def _remove_copies(request: ProxyRequest, bearer: str, names: Collection[str]) -
         request.correlation_id = uuid7()
     kept = list[tuple[str, str]]()
     for name, value in request.fields:
-        if is_token and name not in names and any(token != bearer for token in tokens_in(value)):
+        texts = readings(value) if name not in names and may_hold(value) else []
+        tokens = tokens_in(texts)
+        if is_token and any(token != bearer for token in tokens):
             raise AmbiguousCredentials
-        if name in _KEPT or name in names or not has_copy(value):
+        if name in _KEPT or not (tokens or (is_token and any(bearer in text for text in texts))):
             kept.append((name, value))
         elif name == "X-CORRELATION-ID":
             kept.append((name, request.correlation_id))

@@ -1,5 +1,6 @@
 """Long work of a worker in short turns, so that its other requests do not wait for it."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,35 +13,24 @@ TURN_S: Final = 0.001
 _PAUSE_S: Final = 1e-6  # a timer, for which the loop looks at its sockets; of sleeps of zero it runs fifty first
 
 
-class _Running:
-    """The long work that is being done: the greenlet that does it, and when its turn ends."""
-
-    __slots__ = ("ends_at", "greenlet")
-
-    def __init__(self) -> None:
-        self.greenlet: Any = None
-        self.ends_at = 0.0
-
-
-_running = _Running()
+_ends: Final = dict[Any, float]()  # when the turn ends of each greenlet that does long work
 
 
 @contextmanager
 def long_work() -> Iterator[None]:
-    """Have `breathe` end the turns of what this greenlet does in the block.
+    """Have `breathe` end the turns of what this greenlet does in the block; one inside another is part of it.
 
-    Of such work one is done at a time in a process. A block inside another one of the same greenlet is part of it.
+    For the few greenlets that work behind requests. They do not wait for one another, and no request for them.
     """
     current = getcurrent()
-    if _running.greenlet is current:
+    if current in _ends:
         yield
         return
-    with _one_at_a_time():
-        _running.greenlet, _running.ends_at = current, time.perf_counter() + TURN_S
-        try:
-            yield
-        finally:
-            _running.greenlet = None
+    _ends[current] = time.perf_counter() + TURN_S
+    try:
+        yield
+    finally:
+        del _ends[current]
 
 
 def breathe() -> None:
@@ -48,18 +38,33 @@ def breathe() -> None:
 
     Loops whose length a client or a provider chooses call it, so that they may run as part of long work.
     """
-    if _running.greenlet is None or time.perf_counter() < _running.ends_at or _running.greenlet is not getcurrent():
+    if not _ends:
         return
-    pause()
-    _running.ends_at = time.perf_counter() + TURN_S
+    current = getcurrent()
+    if time.perf_counter() >= _ends.get(current, math.inf):
+        pause()
+        _ends[current] = time.perf_counter() + TURN_S
 
 
 def in_short_turns(pieces: Iterable[bytes], do: Callable[[bytes], object]) -> None:
-    """Do something with all pieces, each of which takes a short time. What it raises ends the work."""
-    with long_work():
-        for piece in pieces:
-            do(piece)
-            breathe()
+    """Do something with all pieces, each of which takes a short time. What it raises ends the work.
+
+    For requests: of all such work in a process one turn runs at a time, and after each the loop serves everything else
+    once.
+    """
+    work = map(do, pieces)
+    is_over = False
+    while not is_over:
+        with _one_at_a_time():
+            is_over = _turn(work)
+            if not is_over:
+                pause()
+
+
+def _turn(work: Iterator[object]) -> bool:
+    """Return whether the work is over."""
+    ends_at = time.perf_counter() + TURN_S
+    return all(time.perf_counter() < ends_at for _ in work)
 
 
 def pause() -> None:

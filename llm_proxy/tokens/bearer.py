@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable
 from urllib.parse import unquote
 
 from llm_proxy.redaction import HIDDEN, obfuscate, redact
@@ -14,6 +14,8 @@ _FORM = re.compile(r"sk-[A-Za-z0-9_-]{22}")  # 22 characters of base64url are 16
 _WITHIN = re.compile(rf"(?<![A-Za-z0-9_-]){_FORM.pattern}(?![A-Za-z0-9_-])")
 _CODED = re.compile(r"[A-Za-z0-9+/_-]{34,}")  # base64 of a token, or of more
 _CODED_PREFIXES = ("c2st", "NrL", "zay")  # what every base64 of `sk-` contains, by its place among three bytes
+_ESCAPES = ("%73", "%6b", "%6B", "%2d", "%2D", "%25")  # one of them is needed to spell `sk-` without itself
+_MOST_ESCAPED = 2  # times
 _URL_SAFE = str.maketrans("-_", "+/")
 _RANDOM_BYTES = 16
 _SHOWN = 4  # at each end
@@ -37,37 +39,36 @@ def found_in(text: str) -> str | None:
 
 def may_hold(text: str) -> bool:
     """Return whether `tokens_in` may find anything; takes a tenth of its time."""
-    return PREFIX in text or (len(text) > len(PREFIX) and ("%" in text or _is_coded(text)))
+    return PREFIX in text or _is_coded(text) or ("%" in text and any(code in text for code in _ESCAPES))
 
 
 def is_in(text: str) -> bool:
     """Return whether a string of that form stands anywhere in a text, also coded."""
-    return may_hold(text) and bool(tokens_in(text))
+    return may_hold(text) and bool(tokens_in(readings(text)))
 
 
-def tokens_in(text: str) -> list[str]:
-    """Return the strings of that form in a text, also those percent-encoded or within base64 (RFC 7617 §2)."""
-    return [token for reading in _readings(text) for token in _WITHIN.findall(reading)]
+def tokens_in(texts: Iterable[str]) -> list[str]:
+    """Return the strings of that form in the readings of a text."""
+    return [token for text in texts for token in _WITHIN.findall(text)]
 
 
 def holds(text: str, bearer: str) -> bool:
     """Return whether a text contains this bearer, whatever stands around it; coded or not."""
-    return any(bearer in reading for reading in _readings(text))
+    return may_hold(text) and any(bearer in reading for reading in readings(text))
 
 
 def _is_coded(text: str) -> bool:
     return any(prefix in text for prefix in _CODED_PREFIXES)
 
 
-def _readings(text: str) -> Iterator[str]:
-    """Yield a text, and what it decodes to."""
-    yield text
-    if "%" in text:
-        text = unquote(text)
-        yield text
+def readings(text: str) -> list[str]:
+    """Return a text, and what it decodes to: percent-encoded once or twice, or base64 anywhere in it (RFC 7617 §2)."""
+    found = [text]
+    while "%" in text and len(found) <= _MOST_ESCAPED and (plain := unquote(text)) != text:
+        found.append(text := plain)
     if _is_coded(text):
-        for run in _CODED.findall(text):
-            yield _decoded(run)
+        found += [_decoded(run[start:]) for run in _CODED.findall(text) for start in range(4)]
+    return found
 
 
 def _decoded(run: str) -> str:

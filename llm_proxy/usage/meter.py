@@ -284,12 +284,13 @@ class Meter:
         except IndexError:
             return
         result = self._result(metered)
-        if not self._taken(metered):
-            return
+        name, price = UNKNOWN, None
         try:
-            self._add(metered, result)
+            name, price = self._named(metered, result)  # may read the request, in short turns
         except Exception:
-            _log.exception("an exchange's usage was not counted")
+            _log.exception("an exchange's model could not be told")
+        if self._taken(metered):
+            self._add(metered, result, name, price)
 
     def _taken(self, metered: Metered) -> bool:
         """Take the oldest away; False where it is another one by now."""
@@ -332,9 +333,8 @@ class Meter:
                 usage.completion_tokens = by_size(metered.tap.received_bytes)
         return reading, usage, once
 
-    def _add(self, metered: Metered, result: Result) -> None:
+    def _add(self, metered: Metered, result: Result, name: str, price: Price | None) -> None:
         usage, once, token = result.usage, result.once, metered.token
-        name, price = self._named(metered, result)
         cost = None if price is None else price.nano_usd(usage) if usage is not None else 0
         if once is None:
             self._sums.add(token, name, usage, cost, metered.provider)

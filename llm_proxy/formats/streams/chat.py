@@ -116,7 +116,9 @@ class _Choice:
 
     def _feed_audio(self, audio: Chunk) -> None:
         for name, value in audio.items():
-            if name in _SOUND and isinstance(value, str) and isinstance(self._audio.setdefault(name, ""), str):
+            is_sound = name in self._sound or self._audio.get(name) is None
+            if is_sound and name in _SOUND and isinstance(value, str):
+                self._audio.setdefault(name, "")
                 self._sound.setdefault(name, []).append(value)
             else:
                 self._audio[name] = first(self._audio.get(name), value)

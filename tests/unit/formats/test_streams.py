@@ -89,6 +89,13 @@ def test_several_choices_refusals_reasoning_audio_and_logprobs() -> None:
     assert choices[1]["message"]["audio"] == {"id": "x", "transcript": "tu"}
 
 
+def test_no_piece_of_audio_is_lost_behind_null() -> None:
+    """Some providers send null until there is something."""
+    words = [{"audio": {"transcript": text}} for text in (None, "Hello ", "big ", None, "world")]
+    message = merged_response(sse(*chat(*words)))["choices"][0]["message"]
+    assert message["audio"] == {"transcript": "Hello big world"}
+
+
 def test_an_error_in_a_stream_is_kept_and_makes_the_run_an_error() -> None:
     """What was written before it stays, too."""
     merged = merge(sse(*chat({"content": "a"}), {"error": {"message": "overloaded"}}))

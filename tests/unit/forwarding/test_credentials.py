@@ -64,7 +64,12 @@ COPIES = {
     "all of it percent-encoded": "".join(f"%{ord(letter):02x}" for letter in BEARER),
     "behind a letter": f"key_{BEARER}",
     "before a letter": f"{BEARER}x",
+    "percent-encoded twice": BEARER.replace("s", "%2573"),
+    "its last letter percent-encoded": BEARER[:-1] + f"%{ord(BEARER[-1]):02x}",
+    "base64 behind a word": "v1-" + _coded(BEARER),
+    "base64 behind a slash": "x/" + _coded(BEARER),
 }
+WITHIN = [f"x{BEARER}", "A" + BEARER.replace("s", "%73"), "A" + _coded(BEARER)]
 
 
 @pytest.mark.parametrize("value", COPIES.values(), ids=COPIES)
@@ -80,6 +85,16 @@ def test_a_coded_other_token_is_refused() -> None:
     """It is as ambiguous as one in clear."""
     with pytest.raises(AmbiguousCredentials):
         checked([("X-AUTH", "Basic " + _coded(f"user:{OTHER}"))])
+
+
+@pytest.mark.parametrize("text", WITHIN)
+@pytest.mark.parametrize("part", ["path", "query"])
+def test_a_copy_within_a_word_of_the_address_is_refused(part: str, text: str) -> None:
+    """Coded or not."""
+    target = f"/v1/{text}" if part == "path" else f"/v1/models?x={text}"
+    request = ProxyRequest("GET", target, [("AUTHORIZATION", f"Bearer {BEARER}")])
+    with pytest.raises(TokenInQuery):
+        Credentials(PROVIDER).bearer(request)
 
 
 @pytest.mark.parametrize("query", ["auth=" + quote(_coded(f"user:{BEARER}")), "k=" + _coded(f"{BEARER}:").rstrip("=")])

@@ -5,7 +5,7 @@ import time
 import gevent
 import pytest
 
-from llm_proxy.runtime.short_turns import TURN_S, in_short_turns
+from llm_proxy.runtime.short_turns import TURN_S, breathe, in_short_turns, long_work
 
 _STEP_S, _WORKS = TURN_S * 1.5, 20
 
@@ -47,3 +47,24 @@ def test_what_it_raises_ends_it_and_gives_the_turn_on() -> None:
     done: list[bytes] = []
     in_short_turns([b"next"], done.append)
     assert done == [b"next"]
+
+
+def test_no_request_waits_for_work_behind_requests() -> None:
+    """While an event is made in turns, a body is looked at at once; both go on beside each other."""
+    done: list[str] = []
+
+    def make_events() -> None:
+        with long_work():
+            for number in range(10):
+                until = time.perf_counter() + _STEP_S
+                while time.perf_counter() < until:
+                    pass
+                breathe()
+                done.append(f"event {number}")
+
+    work = gevent.spawn(make_events)
+    gevent.sleep(0)
+    in_short_turns([b"body"], lambda piece: done.append(piece.decode()))
+    work.join()
+    assert done.index("body") < 3
+    assert len(done) == 11
