@@ -23,7 +23,7 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "x-GZIP": gzip.compress,
     "deflate": zlib.compress,
-    "br": brotli.compress,
+    "br": lambda body: brotli.compress(body, quality=5),  # of zeros no larger than at 11, in a twentieth of the time
     "zstd": lambda body: zstandard.ZstdCompressor().compress(body),
 }
 

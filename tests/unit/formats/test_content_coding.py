@@ -16,7 +16,7 @@ TEXT = json.dumps({"n": list(range(20_000))}).encode()
 CODINGS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda body: gzip.compress(body, mtime=0),
     "deflate": zlib.compress,
-    "br": brotli.compress,
+    "br": lambda body: brotli.compress(body, quality=5),  # of zeros no larger than at 11, in a twentieth of the time
     "zstd": zstandard.ZstdCompressor().compress,
 }
 LIMIT = 4 * 1024 * 1024
