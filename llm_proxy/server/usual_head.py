@@ -1,4 +1,4 @@
-"""The head of a usual request, made from the C parser's result in one pass.
+"""The head of a usual request, read in one pass (RFC 9112 §2 to §5).
 
 gunicorn's request object looks at each field five times. What is usual here is a whole head of HTTP/1.1 without
 repeated fields, coded bodies or expectations; every other head, and every one to refuse, is left to gunicorn's parser,
@@ -8,7 +8,6 @@ which then judges the same bytes. So there is one place that refuses.
 import re
 from typing import Any, Final
 
-from gunicorn.http import message
 from gunicorn.http.body import Body, LengthReader
 
 from llm_proxy.runtime.known_names import has_room
@@ -17,12 +16,16 @@ from llm_proxy.server.request_checks import ALL_METHODS, HOST
 from llm_proxy.server.response import list_members
 from llm_proxy.server.unreader import Unreader
 
-_METHODS: Final = {name.encode(): name for name in ALL_METHODS}
-_TARGET = re.compile(rb"/[\x21\x22\x24-\x7e]*").fullmatch  # origin form without a fragment
+_END: Final = b"\r\n\r\n"
+_IN_LINES: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])  # a tab, what is printed, and obs-text
+_METHODS: Final = frozenset(ALL_METHODS)
+_REQUEST_LINE = re.compile(r"([A-Z]+) (/[\x21\x22\x24-\x7e]*) HTTP/1\.1").fullmatch  # origin form without a fragment
+_NAME = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]+").fullmatch  # a token; WSGI cannot tell "_" from "-"
+_BLANKS: Final = " \t"
 _UNUSUAL: Final = frozenset({"TRANSFER-ENCODING", "EXPECT"})
 _KEPT_ALIVE: Final = frozenset({"keep-alive", "Keep-Alive"})
 
-_names: dict[bytes, str] = {}  # as sent → in upper case; one text for all requests
+_names: dict[str, str] = {}  # as sent → in upper case; one text for all requests
 
 
 class UsualHead:
@@ -62,57 +65,58 @@ class UsualHeads:
 
     def __init__(self, cfg: Any, *, has_addresses: bool) -> None:
         self._scheme = "https" if cfg.is_ssl else "http"
-        is_usual = has_addresses and cfg.proxy_protocol == "off" and not cfg.casefold_http_method
-        self._module = None
-        if is_usual and message._check_fast_parser(cfg):
-            self._module = message._fast_parser_module
-        self._limits = {
-            "limit_request_line": cfg.limit_request_line,
-            "limit_request_fields": cfg.limit_request_fields,
-            "limit_request_field_size": cfg.limit_request_field_size,
-        }
-        if min(self._limits.values()) <= 0:  # gunicorn has its own meanings for these
-            self._module = None
+        self._most_fields = cfg.limit_request_fields
+        self._longest = min(cfg.limit_request_line, cfg.limit_request_field_size)  # a head so long has no line too long
+        has_limits = self._most_fields > 0 and self._longest > 0  # gunicorn has its own meanings for others
+        self._takes = has_addresses and has_limits and cfg.proxy_protocol == "off" and not cfg.casefold_http_method
 
     def read(self, unreader: Unreader) -> UsualHead | None:
         """Take the next head off what has been read ahead; None, and nothing is taken, where it is not a usual one."""
-        module = self._module
-        if module is None:
+        if not self._takes:
             return None
         data = unreader.buf.getvalue()
-        try:
-            found = module.parse_request(data, **self._limits)
-        except (module.ParseError, module.IncompleteError):
+        end = data.find(_END, 0, self._longest)
+        if end < 0:
             return None
-        method, target = _METHODS.get(found["method"]), found["path"]
-        if method is None or found["minor_version"] != 1 or _TARGET(target) is None:
+        head = data[:end]
+        lines = head.decode("latin-1").split("\r\n")
+        request_line = _REQUEST_LINE(lines[0])
+        if (
+            request_line is None
+            or request_line[1] not in _METHODS
+            or len(lines) - 1 > self._most_fields
+            or len(head.translate(None, _IN_LINES)) != 2 * (len(lines) - 1)  # CR and LF stand together alone
+        ):
             return None
-        headers = _texts(found["headers"])
+        headers = _fields(lines)
         values = dict(headers)
         length = values.get("CONTENT-LENGTH", "0")
         if len(values) != len(headers) or not _is_usual(values, length):
             return None
-        unreader.replace(data[found["consumed"] :])
+        unreader.replace(data[end + len(_END) :])
         body = Body(LengthReader(unreader, int(length)))
-        return UsualHead(method, target.decode("latin-1"), headers, values, self._scheme, body)
+        return UsualHead(request_line[1], request_line[2], headers, values, self._scheme, body)
 
 
-def _texts(fields: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    """Return the fields as texts, names in upper case; none where a name must be looked at by gunicorn."""
-    names = _names
+def _fields(lines: list[str]) -> list[tuple[str, str]]:
+    """Return the fields, names in upper case; none where a line or a name must be looked at by gunicorn."""
     try:
-        return [(names[name], value.decode("latin-1")) for name, value in fields]
-    except KeyError:
-        return [(names[name], value.decode("latin-1")) for name, value in fields] if _learn(fields) else []
+        pairs = [line.split(":", 1) for line in lines[1:]]
+        try:
+            return [(_names[name], value.strip(_BLANKS)) for name, value in pairs]
+        except KeyError:
+            return [(_names[name], value.strip(_BLANKS)) for name, value in pairs] if _learn(pairs) else []
+    except ValueError:  # a line without a colon
+        return []
 
 
-def _learn(fields: list[tuple[bytes, bytes]]) -> bool:
-    """Remember the names; False where one is not for memory, or is one that WSGI cannot tell from another."""
-    for name, _ in fields:
+def _learn(pairs: list[list[str]]) -> bool:
+    """Remember the names; False where one is not for memory, is no token, or is one that WSGI cannot tell from another."""
+    for name, _ in pairs:
         if name not in _names:
-            if b"_" in name or not has_room(name, _names):
+            if _NAME(name) is None or not has_room(name, _names):
                 return False
-            _names[name] = name.decode("ascii").upper()
+            _names[name] = name.upper()
     return True
 
 

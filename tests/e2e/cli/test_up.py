@@ -280,6 +280,14 @@ def test_help_explains_itself(clone: Path) -> None:
     assert (wrong.returncode, wrong.stderr) == (1, "Error: --fast is unknown; see bin/up --help\n")
 
 
+def test_it_can_install_and_end(clone: Path) -> None:
+    """For what needs .venv and no server; where the installation has been done, nothing is left to do."""
+    command = ["bash", "bin/up", "--install"]
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (clone / ".env").exists()
+
+
 def _run(clone: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "bin/up"],

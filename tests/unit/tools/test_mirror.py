@@ -145,11 +145,6 @@ ELSEWHERE = (  # the tests that run modules, why no unit test of their name does
         "server/connection server/fresh_worker server/response server/worker",
     ),
     (
-        "tests/integration/server",
-        "gunicorn's C parser needs a compiler, which unit tests do without",
-        "server/usual_head",
-    ),
-    (
         "tests/unit/settings",
         "declarations, read by the loader",
         "settings/events settings/operation settings/server settings/storage",

@@ -50,6 +50,16 @@ LEFT = {
     "NUL": b"GET / HTTP/1.1\r\n" + HOST + b"X-A: \0\r\n\r\n",
     "blank before colon": b"GET / HTTP/1.1\r\n" + HOST + b"X-A : 1\r\n\r\n",
     "half": b"GET / HTTP/1.1\r\n" + HOST,
+    "no colon": b"GET / HTTP/1.1\r\n" + HOST + b"X-A\r\n\r\n",
+    "no name": b"GET / HTTP/1.1\r\n" + HOST + b": 1\r\n\r\n",
+    "bare CR": b"GET / HTTP/1.1\r\n" + HOST + b"X-A: 1\r2\r\n\r\n",
+    "LF for CRLF": b"GET / HTTP/1.1\r\n" + HOST + b"X-A: 1\nX-B: 2\r\n\r\n",
+    "DEL": b"GET / HTTP/1.1\r\n" + HOST + b"X-A: \x7f\r\n\r\n",
+    "quotes in a name": b"GET / HTTP/1.1\r\n" + HOST + b'X"A: 1\r\n\r\n',
+    "name beyond ASCII": b"GET / HTTP/1.1\r\n" + HOST + b"X-\xb5: 1\r\n\r\n",
+    "two blanks": b"GET  / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "empty line before": b"\r\nGET / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "long head": b"GET / HTTP/1.1\r\n" + HOST + b"X-A: " + b"a" * 5000 + b"\r\nX-B: " + b"b" * 5000 + b"\r\n\r\n",
     "long line": b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
     "long name": b"GET / HTTP/1.1\r\n" + HOST + b"X" * 200 + b": 1\r\n\r\n",
     "long field": b"GET / HTTP/1.1\r\n" + HOST + b"X-A: " + b"a" * 9000 + b"\r\n\r\n",
@@ -106,12 +116,12 @@ def test_whatever_else_comes_is_left_to_gunicorn_s_parser(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"http_parser": "python"}, {"proxy_protocol": "auto"}, {"limit_request_line": 0}, {"casefold_http_method": True}],
-    ids=["Python parser", "PROXY protocol", "no limit", "casefold"],
+    [{"proxy_protocol": "auto"}, {"limit_request_line": 0}, {"casefold_http_method": True}, {"limit_request_fields": 1}],
+    ids=["PROXY protocol", "no limit", "casefold", "few fields"],
 )
 def test_with_another_configuration_all_is_left(settings: dict[str, Any]) -> None:
     """gunicorn has its own meanings for these."""
-    assert read(TAKEN["get"], **settings)[0] is None
+    assert read(TAKEN["post"], **settings)[0] is None
 
 
 def test_a_body_is_read_behind_its_head_and_no_further() -> None:
