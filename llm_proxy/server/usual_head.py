@@ -111,7 +111,7 @@ def _fields(lines: list[str]) -> list[tuple[str, str]]:
 
 
 def _learn(pairs: list[list[str]]) -> bool:
-    """Remember the names; False where one is not for memory, is no token, or is one that WSGI cannot tell from another."""
+    """Remember the names; False where one is not for memory, no token, or one that WSGI cannot tell from another."""
     for name, _ in pairs:
         if name not in _names:
             if _NAME(name) is None or not has_room(name, _names):

@@ -116,7 +116,12 @@ def test_whatever_else_comes_is_left_to_gunicorn_s_parser(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"proxy_protocol": "auto"}, {"limit_request_line": 0}, {"casefold_http_method": True}, {"limit_request_fields": 1}],
+    [
+        {"proxy_protocol": "auto"},
+        {"limit_request_line": 0},
+        {"casefold_http_method": True},
+        {"limit_request_fields": 1},
+    ],
     ids=["PROXY protocol", "no limit", "casefold", "few fields"],
 )
 def test_with_another_configuration_all_is_left(settings: dict[str, Any]) -> None:
