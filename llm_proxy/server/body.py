@@ -25,6 +25,11 @@ class BoundedChunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no typ
         return size, rest
 
 
+def abandon(reader: ChunkedReader) -> None:
+    """Read no more chunks. Until then the reader, its generator and its request form a circle of references."""
+    reader.parser = reader.req = None
+
+
 class RequestBody:
     """Reads gunicorn's `Body`; asks a client that waits for it to go on (RFC 9110 §10.1.1) at the first read.
 
@@ -67,10 +72,10 @@ class RequestBody:
         return True
 
     def close(self) -> None:
-        """Read no more of it. Until then gunicorn's reader of chunks, its generator and its request form a circle."""
+        """Read no more of it."""
         if not self._is_sized:
             self._error = self._error or ClientGone()
-            self._reader.parser = self._reader.req = None
+            abandon(self._reader)
 
     def read(self, size: int | None = -1) -> bytes:
         """`size` bytes, waiting for them; fewer only at the end. All of it without a size."""
