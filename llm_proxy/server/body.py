@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gunicorn.http.body import ChunkedReader, LengthReader
+from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.errors import InvalidChunkSize, NoMoreData, ParseException
 
 from llm_proxy.errors import ClientConnectionError, ClientGone, MalformedBody
@@ -28,6 +28,16 @@ class BoundedChunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no typ
 def abandon(reader: ChunkedReader) -> None:
     """Read no more chunks. Until then the reader, its generator and its request form a circle of references."""
     reader.parser = reader.req = None
+
+
+def bounded(body: Body, unreader: Unreader) -> Body:
+    """Return the body that gunicorn has made, with chunks of a possible size only."""
+    first = body.reader
+    if not isinstance(first, ChunkedReader):
+        return body
+    made = Body(BoundedChunks(first.req, unreader))
+    abandon(first)
+    return made
 
 
 class RequestBody:

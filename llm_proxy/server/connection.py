@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import gevent
 import gevent.socket
-from gunicorn.http.body import Body, ChunkedReader
 from gunicorn.http.errors import InvalidRequestLine, LimitRequestHeaders, NoMoreData
 from gunicorn.http.message import RFC9110_5_3_SINGLETON_FIELDS, Request
 from gunicorn.http.parser import RequestParser
@@ -19,7 +18,7 @@ from llm_proxy.errors import ClientConnectionError, ClientGone, LlmProxyError
 from llm_proxy.runtime.known_names import has_room
 from llm_proxy.runtime.tracebacks import drop_tracebacks
 from llm_proxy.server import error_responses
-from llm_proxy.server.body import BoundedChunks, RequestBody, abandon
+from llm_proxy.server.body import RequestBody, bounded
 from llm_proxy.server.disconnect import DisconnectWatch, WatchedClient
 from llm_proxy.server.environ import EnvironMaker
 from llm_proxy.server.hooks import Refusal
@@ -56,10 +55,7 @@ class Head(Request):  # type: ignore[misc]  # gunicorn has no types
     def set_body_reader(self) -> None:
         """Read chunks of a possible size only."""
         super().set_body_reader()
-        first = self.body.reader
-        if isinstance(first, ChunkedReader):
-            self.body = Body(BoundedChunks(self, self.unreader))
-            abandon(first)
+        self.body = bounded(self.body, self.unreader)
 
     def _parse_fast(self, unreader: Any, buf: bytearray) -> Any:
         """Parse by C, which calls a head of more than 256 fields malformed, and does not say why."""
